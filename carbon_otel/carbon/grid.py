@@ -1,0 +1,92 @@
+"""Carbon intensity of electricity, offline: average, location-based, one figure a country and year."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Final
+
+from carbon_otel.provenance import Band
+from carbon_otel.units import J_PER_KWH
+
+WORLD: Final = "WORLD"
+SUGGEST: Final = "use an ISO 3166 code or country name, such as zone='FR', 'FRA' or 'France'"
+
+
+@dataclass(frozen=True, slots=True)
+class Intensity:
+    """Grams of CO2 equivalent per kWh of a zone, with the provenance of the row.
+
+    `band` is our choice for annual country means used for a particular hour: +-40 % for a country, +-100 % for
+    the world average that stands in for an unknown zone.
+    """
+
+    zone: str
+    name: str
+    g_per_kwh: float
+    year: int
+    band: Band
+    source: str
+    licence: str
+    kind: str = "average"
+
+
+@dataclass(frozen=True, slots=True)
+class Pricing:
+    """Joules of IT energy to grams: `E * PUE * I` (SCI, ISO/IEC 21031, operational emissions)."""
+
+    intensity: Intensity
+    pue: float = 1.0
+
+    def grams(self, joules: float) -> float:
+        return joules / J_PER_KWH * self.pue * self.intensity.g_per_kwh
+
+
+def intensity(zone: str | None) -> Intensity:
+    """The row of a zone; the world average for None.
+
+    Raises ValueError for a zone that the table does not have.
+    """
+    if zone is None:
+        return _table()[WORLD]
+    key = zone.strip().casefold()
+    row = _names().get(key)
+    if row is None:
+        near = difflib.get_close_matches(key, _names(), n=3)
+        meant = f"; did you mean {', '.join(_names()[n].name for n in near)}?" if near else ""
+        raise ValueError(f"unknown zone {zone!r}: {SUGGEST}{meant}")
+    return row
+
+
+@functools.cache
+def _table() -> Mapping[str, Intensity]:
+    text = files("carbon_otel.carbon").joinpath("data/country_intensity.csv").read_text("utf-8")
+    return {
+        row["zone"]: Intensity(
+            zone=row["zone"],
+            name=row["name"],
+            g_per_kwh=float(row["g_co2e_per_kwh"]),
+            year=int(row["year"]),
+            band=Band(float(row["low"]), float(row["high"]), "annual mean of a country used for one hour"),
+            source=row["source"],
+            licence=row["licence"],
+        )
+        for row in csv.DictReader(text.splitlines())
+    }
+
+
+@functools.cache
+def _names() -> Mapping[str, Intensity]:
+    names: dict[str, Intensity] = {}
+    with_codes = csv.DictReader(
+        files("carbon_otel.carbon").joinpath("data/country_intensity.csv").read_text("utf-8").splitlines()
+    )
+    for row in with_codes:
+        for name in (row["zone"], row["alpha3"], row["name"]):
+            if name:
+                names[name.casefold()] = _table()[row["zone"]]
+    return names

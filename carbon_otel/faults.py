@@ -1,0 +1,38 @@
+"""Faults of ours never reach the user's program: each kind is logged once and contained."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+logger = logging.getLogger("carbon_otel")
+
+_T = TypeVar("_T")
+_seen: set[str] = set()
+_lock = threading.Lock()
+
+
+def warn_once(key: str, message: str, *, exc_info: BaseException | None = None) -> None:
+    """Log a warning the first time `key` comes up since `forget()`."""
+    with _lock:
+        if key in _seen:
+            return
+        _seen.add(key)
+    logger.warning(message, exc_info=exc_info)
+
+
+def forget() -> None:
+    """A new session may say things again."""
+    with _lock:
+        _seen.clear()
+
+
+def contain(what: str, function: Callable[[], _T], default: _T) -> _T:
+    """Call; on an exception log it once under `what` and return the default."""
+    try:
+        return function()
+    except Exception as error:  # noqa: BLE001 - the one place where everything is contained
+        warn_once(what, f"{what} failed: {error!r}; the program goes on", exc_info=error)
+        return default

@@ -1,0 +1,1 @@
+"""From raw readings to one monotone timeline of joules per device."""

@@ -1,0 +1,167 @@
+"""All devices on one clock: when each is read, and what of each this process answers for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+from carbon_otel.meter.timeline import Timeline
+from carbon_otel.sensors.base import Sensor, SensorError
+from carbon_otel.units import NS_PER_S
+
+_BOOT_CLOCK: Final[int | None] = getattr(time, "CLOCK_BOOTTIME", None)
+_SUSPENDED_NS: Final = NS_PER_S // 2
+_SHARE_INTERVAL_NS: Final = NS_PER_S // 10
+
+Reading = tuple["Track", int, float | None]
+
+
+class ShareRule(Protocol):
+    """The part of cpu, memory and host devices that is this process's, since the last call."""
+
+    def update(self) -> float: ...
+
+
+class Track:
+    """A device's timeline, when to read it, and our share of it."""
+
+    __slots__ = (
+        "_base_device_j",
+        "_base_own_j",
+        "due_edge_ns",
+        "due_tick_ns",
+        "error",
+        "offered_j",
+        "own_j",
+        "share",
+        "shared",
+        "timeline",
+    )
+
+    def __init__(self, sensor: Sensor, share: float) -> None:
+        self.timeline = Timeline(sensor)
+        # A GPU that a process sees is charged to it whole.
+        self.shared = sensor.device.type != "gpu"
+        self.share = share if self.shared else 1.0
+        self.due_edge_ns = self.due_tick_ns = 0
+        self.error: str | None = None
+        self.own_j = 0.0
+        self.offered_j = 0.0
+        self._base_device_j = 0.0
+        self._base_own_j = 0.0
+
+    def advance(self, now_ns: int) -> float:
+        """Our joules that became known since the last call; never negative."""
+        own = self._base_own_j + self.share * (self.timeline.at(now_ns) - self._base_device_j)
+        if own <= self.own_j:
+            return 0.0
+        gained = own - self.own_j
+        self.own_j = own
+        return gained
+
+    def settle_share(self, share: float) -> None:
+        """The share since the last call was this; use it from then on."""
+        device_j = self.timeline.published_j
+        self._base_own_j += share * (device_j - self._base_device_j)
+        self._base_device_j = device_j
+        self.share = share
+
+
+class Meter:
+    """Reads the sensors and turns readings into joules to be paid.
+
+    Reading (`due`, `read`) needs no lock and may block on hardware; `apply` and `advance` must be called under
+    the caller's lock.
+    """
+
+    def __init__(
+        self,
+        sensors: Sequence[Sensor],
+        *,
+        share: float = 1.0,
+        rule: ShareRule | None = None,
+        clock_ns: Callable[[], int] = time.monotonic_ns,
+        on_fault: Callable[[Sensor, str], None] = lambda sensor, message: None,
+    ) -> None:
+        self.tracks = [Track(sensor, 0.0 if rule else share) for sensor in sensors]
+        self.clock_ns = clock_ns
+        self._rule = rule
+        self._due_share_ns = 0
+        self._on_fault = on_fault
+        self._asleep_ns = _boot_minus_monotonic()
+        if rule:
+            rule.update()
+
+    def read_for_edge(self, now_ns: int) -> list[Reading]:
+        return [
+            self._read(track, now_ns + int(track.timeline.sensor.edge_interval_s * NS_PER_S))
+            for track in self.tracks
+            if now_ns >= track.due_edge_ns
+        ]
+
+    def read_for_tick(self, now_ns: int) -> list[Reading]:
+        return [
+            self._read(track, now_ns + int(track.timeline.sensor.edge_interval_s * NS_PER_S))
+            for track in self.tracks
+            if now_ns >= track.due_tick_ns
+        ]
+
+    def _read(self, track: Track, due_edge_ns: int) -> Reading:
+        sensor = track.timeline.sensor
+        raw: float | None
+        try:
+            raw = sensor.read()
+        except SensorError as error:
+            raw = None
+            if track.error is None:
+                self._on_fault(sensor, str(error))
+            track.error = str(error)
+        else:
+            track.error = None
+        now_ns = self.clock_ns()
+        track.due_edge_ns = due_edge_ns
+        track.due_tick_ns = now_ns + int(sensor.tick_interval_s * NS_PER_S)
+        return track, now_ns, raw
+
+    def apply(self, readings: Sequence[Reading]) -> None:
+        for track, now_ns, raw in readings:
+            if raw is None:
+                track.timeline.miss(now_ns)
+            else:
+                track.timeline.observe(now_ns, raw)
+
+    def settle_shares(self, now_ns: int) -> None:
+        """What share of the interval that ends now was ours; CPU times are too coarse to ask more often."""
+        if self._rule is None or now_ns < self._due_share_ns:
+            return
+        self._due_share_ns = now_ns + _SHARE_INTERVAL_NS
+        share = self._rule.update()
+        for track in self.tracks:
+            if track.shared:
+                track.timeline.at(now_ns)
+                track.settle_share(share)
+
+    def note_suspend(self) -> bool:
+        """Whether the host slept since the last call; then every device's interval is flagged."""
+        asleep_ns = _boot_minus_monotonic()
+        slept = asleep_ns - self._asleep_ns > _SUSPENDED_NS
+        self._asleep_ns = asleep_ns
+        if slept:
+            for track in self.tracks:
+                track.timeline.flags = track.timeline.flags | {"suspend"}
+        return slept
+
+    def advance(self, now_ns: int) -> list[float]:
+        """Joules of each device to be paid for the time since the last call."""
+        return [track.advance(now_ns) for track in self.tracks]
+
+    def close(self) -> None:
+        for track in self.tracks:
+            track.timeline.sensor.close()
+
+
+def _boot_minus_monotonic() -> int:
+    if _BOOT_CLOCK is None:
+        return 0
+    return time.clock_gettime_ns(_BOOT_CLOCK) - time.monotonic_ns()

@@ -1,0 +1,123 @@
+"""Which part of the host this process answers for.
+
+`reserved` (the default, as SCI, ISO/IEC 21031, counts reserved hardware): the whole host, or the part of its
+hardware threads that a cgroup's quota or cpuset sets aside. `process`: the process tree's share of the
+processor's active energy, and of its idle energy, by CPU time.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final, Literal
+
+import psutil
+
+from carbon_otel.sensors.base import SensorError
+from carbon_otel.sensors.processor import BusyTime
+
+Attribution = Literal["reserved", "process"]
+
+_CGROUP: Final = Path("/sys/fs/cgroup")
+
+
+def reserved_share(threads: int, cgroup: Path = _CGROUP, own: Path = Path("/proc/self/cgroup")) -> float:
+    """The share of the host's hardware threads that this process's cgroups set aside, in (0, 1]."""
+    limits = [float(threads)]
+    for folder in _cgroup_folders(cgroup, own):
+        quota = _quota(folder)
+        if quota:
+            limits.append(quota)
+        for name in ("cpuset.cpus.effective", "cpuset.effective_cpus"):
+            cpus = _count_cpus(_read(folder / name))
+            if cpus:
+                limits.append(float(cpus))
+    return min(limits) / threads
+
+
+def _cgroup_folders(root: Path, own: Path) -> list[Path]:
+    """This process's cgroup folders and their parents: v2, and v1's cpu and cpuset hierarchies."""
+    folders: dict[Path, None] = {}
+    for line in _read(own).splitlines():
+        _, controllers, path = ([*line.split(":", 2), "", ""])[:3]
+        wanted = {c for c in controllers.split(",") if c in ("cpu", "cpuset")}
+        bases = [root / c for c in wanted] if wanted else ([root] if not controllers else [])
+        for base in bases:
+            relative = path.strip("/")
+            while True:
+                folders[base / relative] = None
+                if not relative:
+                    break
+                relative = relative.rpartition("/")[0]
+    return list(folders)
+
+
+def _quota(folder: Path) -> float | None:
+    """Threads' worth of run time: v2 `cpu.max`, v1 `cpu.cfs_quota_us`."""
+    fields = _read(folder / "cpu.max").split()
+    if not fields:
+        fields = [_read(folder / "cpu.cfs_quota_us").strip(), _read(folder / "cpu.cfs_period_us").strip()]
+    try:
+        quota, period = float(fields[0]), float(fields[1])
+    except (ValueError, IndexError):
+        return None
+    return quota / period if quota > 0 and period > 0 else None
+
+
+def _count_cpus(listing: str) -> int:
+    count = 0
+    for part in listing.strip().split(","):
+        first, _, last = part.partition("-")
+        if first.isdigit():
+            count += int(last) - int(first) + 1 if last.isdigit() else 1
+    return count
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+class ProcessShare:
+    """The process tree's share of the processor, from CPU times between two calls of `update`.
+
+    With c the tree's part of the host's capacity and u the host's utilisation, the tree pays c/u of the
+    active part of the energy (u) and c of the idle part (1 - u): together c (2 - u).
+    """
+
+    def __init__(self, busy_time: BusyTime) -> None:
+        self._busy_time = busy_time
+        self._before: tuple[float, float, float] | None = None
+        self.share = 0.0
+
+    def update(self) -> float:
+        try:
+            busy, idle = self._busy_time.read()
+            own = tree_cpu_seconds()
+        except (SensorError, OSError, psutil.Error):
+            return self.share
+        if self._before is not None:
+            ran, rested, spent = (now - then for now, then in zip((busy, idle, own), self._before, strict=True))
+            capacity = ran + rested
+            if capacity > 0 and ran >= 0 and rested >= 0:
+                part = min(max(spent, 0.0), ran) / capacity
+                self.share = part * (2 - ran / capacity)
+                self._before = (busy, idle, own)
+        else:
+            self._before = (busy, idle, own)
+        return self.share
+
+
+def tree_cpu_seconds() -> float:
+    """CPU seconds of this process and its descendants, the reaped and the living."""
+    times = os.times()
+    total = times.user + times.system + times.children_user + times.children_system
+    for child in psutil.Process().children(recursive=True):
+        try:
+            spent = child.cpu_times()
+        except psutil.Error:
+            continue
+        total += spent.user + spent.system
+    return total

@@ -1,0 +1,245 @@
+"""One device's joules as a monotone function of time.
+
+The truth is what the counter's readings add up to. Between and after readings the timeline is extrapolated with
+the last power; what it has once said it never takes back, so when a reading comes in lower than extrapolated,
+the timeline stands still until the truth has caught up.
+
+The accumulator's rule, reading by reading:
+
+* a counter that steps back has wrapped, if it can wrap and the energy is plausible, else it was reset: then the
+  new reading is a lower bound of what was spent;
+* an implausible reading is set aside. If the next one agrees with the old counter, nothing is lost; if it
+  agrees with the one set aside, the counter has jumped, and the time up to the jump is a gap;
+* a failed reading opens a gap. Gaps are filled with the neighbouring power and counted in `gap_s` and
+  `filled_j`; a counter that comes back closes its gap exactly.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from carbon_otel.sensors.base import Sensor
+from carbon_otel.units import S_PER_NS
+
+# A power from readings closer together than this is mostly quantisation.
+_POWER_WINDOW_S: Final = 0.05
+_POWER_WINDOW_PERIODS: Final = 5
+_STUCK_AFTER_S: Final = 5.0
+# Two clocks and a coarse update: a reading may cover slightly more time than passed between two calls.
+_PLAUSIBLE_SLACK: Final = 1.001
+
+
+class Timeline:
+    """The joules of one device since the first reading. Times are monotonic nanoseconds."""
+
+    __slots__ = (
+        "_anchor_j",
+        "_anchor_ns",
+        "_changed_ns",
+        "_filled_before_gap_j",
+        "_gap_s_before",
+        "_last_ns",
+        "_last_raw",
+        "_moving_power_w",
+        "_power_window_ns",
+        "_suspect",
+        "ambiguous_j",
+        "filled_j",
+        "flags",
+        "gap_s",
+        "gap_since_ns",
+        "power_w",
+        "published_j",
+        "sensor",
+        "true_j",
+    )
+
+    def __init__(self, sensor: Sensor) -> None:
+        self.sensor = sensor
+        self.true_j = 0.0
+        self.published_j = 0.0
+        self.power_w = 0.0
+        self.gap_since_ns: int | None = None
+        self.gap_s = 0.0
+        self.filled_j = 0.0
+        self.ambiguous_j = 0.0
+        self.flags: frozenset[str] = frozenset()
+        self._last_ns = 0
+        self._last_raw: float | None = None
+        self._changed_ns = 0
+        self._suspect: tuple[int, float] | None = None
+        self._anchor_ns = 0
+        self._anchor_j = 0.0
+        self._moving_power_w = 0.0
+        self._gap_s_before = 0.0
+        self._filled_before_gap_j = 0.0
+        window_s = max(_POWER_WINDOW_S, _POWER_WINDOW_PERIODS * sensor.update_period_s)
+        self._power_window_ns = int(window_s / S_PER_NS)
+
+    @property
+    def last_ns(self) -> int:
+        """When the last good reading was taken."""
+        return self._last_ns
+
+    def observe(self, now_ns: int, raw: float) -> None:
+        """Take in a reading: units of the counter, or watts."""
+        if self._last_raw is None:
+            self._last_raw = raw
+            self._last_ns = self._changed_ns = self._anchor_ns = now_ns
+            if self.sensor.kind == "power":
+                self.power_w = raw
+            self.gap_since_ns = None
+            return
+        if now_ns <= self._last_ns:
+            return
+        if self.sensor.kind == "power":
+            self._observe_power(now_ns, raw)
+        else:
+            self._observe_counter(now_ns, raw)
+
+    def miss(self, now_ns: int) -> None:
+        """A reading failed: from the last good one on, a gap."""
+        if self.gap_since_ns is None:
+            self.gap_since_ns = self._last_ns or now_ns
+            self._gap_s_before = self.gap_s
+            self._filled_before_gap_j = self.filled_j
+            self._flag("gap")
+        self.at(now_ns)
+
+    def at(self, now_ns: int) -> float:
+        """Joules up to now; never less than what was said before."""
+        ahead_s = (now_ns - self._last_ns) * S_PER_NS if self._last_raw is not None else 0.0
+        if ahead_s > 0:
+            extrapolated = self.true_j + self.power_w * ahead_s
+            if extrapolated > self.published_j:
+                if self.gap_since_ns is not None:
+                    self.filled_j += extrapolated - self.published_j
+                self.published_j = extrapolated
+        elif self.true_j > self.published_j:
+            self.published_j = self.true_j
+        if self.gap_since_ns is not None:
+            self.gap_s = self._gap_s_before + (now_ns - self.gap_since_ns) * S_PER_NS
+        return self.published_j
+
+    def edge_doubt(self, now_ns: int) -> tuple[float, float]:
+        """How far the extrapolation at `now` may lie (below, above) the truth, in joules.
+
+        Since the last reading the device drew between its least and its most power.
+        """
+        ahead_s = (now_ns - self._last_ns) * S_PER_NS
+        if ahead_s <= 0:
+            return 0.0, 0.0
+        least_w, most_w = self.sensor.power_bounds_w
+        return max(0.0, self.power_w - least_w) * ahead_s, max(0.0, most_w - self.power_w) * ahead_s
+
+    def _observe_power(self, now_ns: int, watts: float) -> None:
+        if not self._plausible(watts, 1.0):
+            self.miss(now_ns)
+            return
+        assert self._last_raw is not None
+        elapsed_s = (now_ns - self._last_ns) * S_PER_NS
+        self.true_j += (self._last_raw + watts) / 2 * elapsed_s
+        self.power_w = watts
+        if self.gap_since_ns is not None:
+            self.gap_s = self._gap_s_before + (now_ns - self.gap_since_ns) * S_PER_NS
+            self.gap_since_ns = None
+        self._last_ns, self._last_raw = now_ns, watts
+
+    def _observe_counter(self, now_ns: int, raw: float) -> None:
+        assert self._last_raw is not None
+        elapsed_s = (now_ns - self._last_ns) * S_PER_NS
+        joules, event = self._difference(self._last_raw, raw, elapsed_s)
+        if joules is None:
+            self._set_aside(now_ns, raw)
+            return
+        if raw == self._last_raw and not self._believe_unchanged(now_ns, elapsed_s):
+            return
+        if event:
+            self._flag(event)
+        self._suspect = None
+        self._accept(now_ns, raw, joules)
+        self._close_gap_exactly()
+        self._note_ambiguity(joules, elapsed_s)
+
+    def _difference(self, old: float, new: float, elapsed_s: float) -> tuple[float | None, str | None]:
+        """Joules between two readings (None: implausible) and what happened to the counter."""
+        unit, wrap = self.sensor.joules_per_unit, self.sensor.wrap
+        if new >= old:
+            joules = (new - old) * unit
+            return (joules, None) if self._plausible(joules, elapsed_s) else (None, None)
+        if wrap is not None:
+            joules = (new - old + wrap) * unit
+            if self._plausible(joules, elapsed_s):
+                return joules, None
+        joules = new * unit
+        return (joules, "reset") if self._plausible(joules, elapsed_s) else (None, None)
+
+    def _plausible(self, joules: float, elapsed_s: float) -> bool:
+        most_w = self.sensor.power_bounds_w[1]
+        window_s = elapsed_s + 2 * self.sensor.update_period_s
+        return 0 <= joules <= most_w * window_s * _PLAUSIBLE_SLACK
+
+    def _set_aside(self, now_ns: int, raw: float) -> None:
+        self._flag("implausible")
+        if self._suspect is not None:
+            since_ns, since_raw = self._suspect
+            joules, _ = self._difference(since_raw, raw, (now_ns - since_ns) * S_PER_NS)
+            if joules is not None:
+                # The counter has jumped: the time up to the jump stays filled, the count goes on from there.
+                self.true_j += self.power_w * (since_ns - self._last_ns) * S_PER_NS
+                self._last_ns, self._last_raw, self._suspect = since_ns, since_raw, None
+                self._anchor_ns, self._anchor_j = since_ns, self.true_j
+                self._accept(now_ns, raw, joules)
+                if self.gap_since_ns is not None:
+                    self.gap_s = self._gap_s_before + (since_ns - self.gap_since_ns) * S_PER_NS
+                    self.gap_since_ns = None
+                return
+        self._suspect = (now_ns, raw)
+        self.miss(now_ns)
+
+    def _believe_unchanged(self, now_ns: int, elapsed_s: float) -> bool:
+        """Whether an unchanged counter means that no energy was spent.
+
+        Within a few update periods it says nothing yet. Beyond `_STUCK_AFTER_S` it is stuck, since no powered
+        device draws nothing: the time since it last moved becomes a gap, filled with the power it had then.
+        """
+        if elapsed_s <= _POWER_WINDOW_PERIODS * self.sensor.update_period_s:
+            return False
+        if (now_ns - self._changed_ns) * S_PER_NS <= _STUCK_AFTER_S:
+            return True
+        if self.gap_since_ns is None:
+            self._last_ns, self.power_w = self._changed_ns, self._moving_power_w
+            self._anchor_ns, self._anchor_j = self._last_ns, self.true_j
+            self._flag("stuck")
+        self.miss(now_ns)
+        return False
+
+    def _accept(self, now_ns: int, raw: float, joules: float) -> None:
+        if raw != self._last_raw:
+            self._changed_ns = now_ns
+        self.true_j += joules
+        self._last_ns, self._last_raw = now_ns, raw
+        if now_ns - self._anchor_ns >= self._power_window_ns:
+            self.power_w = (self.true_j - self._anchor_j) / ((now_ns - self._anchor_ns) * S_PER_NS)
+            self._anchor_ns, self._anchor_j = now_ns, self.true_j
+            if self.power_w > 0:
+                self._moving_power_w = self.power_w
+
+    def _close_gap_exactly(self) -> None:
+        if self.gap_since_ns is not None:
+            self.gap_s, self.filled_j = self._gap_s_before, self._filled_before_gap_j
+            self.gap_since_ns = None
+
+    def _note_ambiguity(self, joules: float, elapsed_s: float) -> None:
+        """After a stall longer than a wrap takes, whole wraps may be lacking; the reading is the low bound."""
+        if self.sensor.wrap is None:
+            return
+        range_j = self.sensor.wrap * self.sensor.joules_per_unit
+        lacking = int((self.sensor.power_bounds_w[1] * elapsed_s - joules) / range_j)
+        if lacking > 0:
+            self.ambiguous_j += lacking * range_j
+            self._flag("ambiguous")
+
+    def _flag(self, flag: str) -> None:
+        if flag not in self.flags:
+            self.flags = self.flags | {flag}

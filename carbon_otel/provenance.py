@@ -1,0 +1,55 @@
+"""How a figure came to be: its method tier and its band.
+
+The tiers, best first. Only the `measured.*` tiers count towards `measured_fraction`.
+
+========================  ==========================================================================
+`measured.counter`        a hardware energy counter
+`measured.power`          a hardware power sensor, integrated over time
+`modelled.utilisation`    a power curve over the device's utilisation
+`modelled.constant`       a constant power
+`missing`                 nothing could be read or modelled
+========================  ==========================================================================
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+Method = Literal[
+    "measured.counter", "measured.power", "modelled.utilisation", "modelled.constant", "missing"
+]
+METHODS: Final[tuple[Method, ...]] = get_args(Method)
+
+
+def is_measured(method: Method) -> bool:
+    return method.startswith("measured.")
+
+
+def combined(methods: Iterable[Method]) -> str:
+    """The tiers behind a total, best first, joined by `+` (`measured.counter+modelled.constant`)."""
+    present = set(methods)
+    return "+".join(m for m in METHODS if m in present) or "missing"
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """A relative band about a value: the truth is expected within `[low * x, high * x]`.
+
+    `source` says where the two factors come from.
+    """
+
+    low: float
+    high: float
+    source: str
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.low <= 1 <= self.high:
+            raise ValueError(f"a band must enclose its value: low {self.low}, high {self.high}")
+
+
+def quadrature(deviations: Iterable[float]) -> float:
+    """Combine independent deviations (GUM, JCGM 100:2008, 5.1.2)."""
+    return math.sqrt(sum(d * d for d in deviations))

@@ -1,0 +1,53 @@
+"""Memory where the package is measured but no dram zone is (AMD): a constant power per gigabyte.
+
+0.30 W/GB, band 0.1 to 0.6: published constants run from 0.284 (Boavizta) over 0.3725 (Green Algorithms) to
+0.392 (Cloud Carbon Footprint) and disagree by a factor of three between tools.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final, Literal
+
+import psutil
+
+from carbon_otel.provenance import Band
+from carbon_otel.sensors.base import Device
+
+WATTS_PER_GB: Final = 0.30
+_BAND = Band(0.1 / WATTS_PER_GB, 0.6 / WATTS_PER_GB, "spread of published W/GB constants, 0.1-0.6")
+
+
+class MemoryModel:
+    """Counts `WATTS_PER_GB` times the memory's size (GB = 1e9 bytes) over time."""
+
+    kind: Literal["counter"] = "counter"
+    joules_per_unit = 1.0
+    wrap = None
+    update_period_s = 0.001
+    edge_interval_s = 0.002
+    tick_interval_s = 0.0
+
+    def __init__(
+        self, bytes_total: int | None = None, clock_ns: Callable[[], int] = time.monotonic_ns
+    ) -> None:
+        gigabytes = (bytes_total or psutil.virtual_memory().total) / 1e9
+        self._watts = WATTS_PER_GB * gigabytes
+        self.power_bounds_w = (self._watts, self._watts)
+        self.device = Device(
+            id="memory-model",
+            type="memory",
+            name=f"{gigabytes:.0f} GB",
+            method="modelled.constant",
+            band=_BAND,
+            source=f"{WATTS_PER_GB} W/GB",
+        )
+        self._clock_ns = clock_ns
+        self._start_ns = clock_ns()
+
+    def read(self) -> float:
+        return self._watts * (self._clock_ns() - self._start_ns) * 1e-9
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,202 @@
+"""Linux powercap: the RAPL counters of Intel and AMD processors.
+
+Which zones are read, and why (kernel documentation, power/powercap/powercap.rst):
+
+* every `package-*` zone, and the `dram` zones, which on servers lie outside the package;
+* never `core` or `uncore`: the package contains them;
+* `psys` only where no package is readable: it contains the packages and more, so it is a whole-host meter;
+* of the `intel-rapl-mmio` twins of a package, none where the `intel-rapl` zone is there;
+* of dies that mirror one counter (some AMD parts), one.
+
+Zones are known by the content of `name`; their numbers do not follow the sockets.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from carbon_otel.provenance import Band
+from carbon_otel.sensors.base import Device, DeviceType, SensorError
+
+DEFAULT_ROOT: Final = Path("/sys/class/powercap")
+
+_ZONE = re.compile(r"intel-rapl(?P<mmio>-mmio)?:[0-9a-f]+(?::[0-9a-f]+)?")
+_PACKAGE = re.compile(r"package-(?P<package>\d+)(?:-die-\d+)?")
+# 2^32 units of 2^-14 J: the range of most Intel packages, for trees that do not state theirs.
+_DEFAULT_RANGE_UJ: Final = 262_143_328_850
+_MIRROR_TOLERANCE: Final = 1e-6
+
+# Combined bands at k=2; Desrochers et al. (MEMSYS 2016) for Intel packages and DRAM, Schoene et al. (2021) for
+# the modelled counters of AMD Zen.
+_INTEL_PACKAGE = Band(0.95, 1.05, "RAPL package, Intel: +-5 % (Desrochers et al. 2016)")
+_AMD_PACKAGE = Band(0.90, 1.10, "RAPL package, AMD: +-10 % (Schoene et al. 2021)")
+_DRAM = Band(0.80, 1.20, "RAPL DRAM: +-20 % (Desrochers et al. 2016)")
+_PSYS = Band(0.90, 1.10, "RAPL psys: +-10 %, extent set by the vendor")
+
+UDEV_RULE: Final = (
+    'SUBSYSTEM=="powercap", KERNEL=="intel-rapl*", '
+    'RUN+="/usr/bin/chgrp {group} /sys/%p/energy_uj", RUN+="/usr/bin/chmod g+r /sys/%p/energy_uj"'
+)
+
+
+class RaplZone:
+    """One powercap zone, read by `pread` on a descriptor kept open. Counts microjoules."""
+
+    kind: Literal["counter"] = "counter"
+    joules_per_unit = 1e-6
+    update_period_s = 0.001
+    edge_interval_s = 0.002
+    tick_interval_s = 0.0
+
+    def __init__(self, path: Path, device: Device, most_w: float) -> None:
+        self.device = device
+        self.power_bounds_w = (0.0, most_w)
+        self.wrap: float = _read_range(path)
+        self._file = path / "energy_uj"
+        self._fd = os.open(self._file, os.O_RDONLY | os.O_CLOEXEC)
+
+    def read(self) -> float:
+        try:
+            value = int(os.pread(self._fd, 32, 0))
+        except (OSError, ValueError) as error:
+            raise SensorError(f"{self._file}: {error}") from error
+        if not 0 <= value <= self.wrap:
+            raise SensorError(f"{self._file}: {value} is outside 0..{self.wrap:.0f} microjoules")
+        return value
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Zone:
+    """A zone as found in the tree, before it is decided whether to read it."""
+
+    path: Path
+    name: str
+    parent: str | None
+    mmio: bool
+    error: str | None
+
+    @property
+    def id(self) -> str:
+        return self.path.name
+
+
+def zones(root: Path = DEFAULT_ROOT) -> list[Zone]:
+    """Every zone below `root`, in the order of their ids; the flat and the nested layout alike."""
+    found: dict[str, Path] = {}
+    for path in _zone_paths(root):
+        found.setdefault(path.name, path)
+    names = {zone_id: _read_text(path / "name") for zone_id, path in found.items()}
+    return [
+        Zone(
+            path=path,
+            name=names[zone_id] or "",
+            parent=names.get(zone_id.rpartition(":")[0]) if zone_id.count(":") > 1 else None,
+            mmio="-mmio" in zone_id,
+            error=_why_unreadable(path / "energy_uj"),
+        )
+        for zone_id, path in sorted(found.items())
+        if names[zone_id]
+    ]
+
+
+def select(found: list[Zone]) -> tuple[list[Zone], list[Zone]]:
+    """The zones to read, and those that should be read but cannot be."""
+    packages = _without_twins([z for z in found if _PACKAGE.fullmatch(z.name)])
+    drams = _without_twins([z for z in found if z.name == "dram"])
+    psys = _without_twins([z for z in found if z.name == "psys"])
+    if any(z.error is None for z in packages) or not psys:
+        wanted = packages + drams
+    else:
+        wanted = psys
+    readable = _without_mirrors([z for z in wanted if z.error is None])
+    return readable, [z for z in wanted if z.error is not None]
+
+
+def sensors(readable: list[Zone], vendor: str) -> Iterator[RaplZone]:
+    """Open the selected zones. `vendor` is the CPU's vendor id, which decides the band."""
+    for zone in readable:
+        device_type: DeviceType
+        if zone.name == "dram":
+            device_type, band, name, most_w = "memory", _DRAM, f"{zone.parent or 'host'} dram", 500.0
+        elif zone.name == "psys":
+            device_type, band, name, most_w = "host", _PSYS, "psys", 3000.0
+        else:
+            band = _AMD_PACKAGE if vendor == "AuthenticAMD" else _INTEL_PACKAGE
+            device_type, name, most_w = "cpu", zone.name, 1500.0
+        device = Device(zone.id, device_type, name, "measured.counter", band, "Linux powercap (RAPL)")
+        yield RaplZone(zone.path, device, most_w)
+
+
+def _zone_paths(folder: Path, depth: int = 0) -> Iterator[Path]:
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError:
+        return
+    for entry in entries:
+        if _ZONE.fullmatch(entry.name):
+            yield entry
+            # Below a zone of the flat class folder the same subzones appear again, under the same ids.
+            yield from _zone_paths(entry, depth + 1)
+        elif depth == 0 and entry.name in ("intel-rapl", "intel-rapl-mmio"):
+            yield from _zone_paths(entry, depth + 1)
+
+
+def _without_twins(group: list[Zone]) -> list[Zone]:
+    """Drop a zone of the MMIO tree where the MSR tree has one of the same name and parent."""
+    direct = {(z.name, z.parent) for z in group if not z.mmio}
+    return [z for z in group if not z.mmio or (z.name, z.parent) not in direct]
+
+
+def _without_mirrors(readable: list[Zone]) -> list[Zone]:
+    """Drop a die whose counter another die of the same package shows too."""
+    kept: list[Zone] = []
+    counters: dict[str, list[float]] = {}
+    for zone in readable:
+        match = _PACKAGE.fullmatch(zone.name)
+        if match and "-die-" in zone.name:
+            seen = counters.setdefault(match["package"], [])
+            value = _read_number(zone.path / "energy_uj")
+            if value and any(abs(value - other) <= _MIRROR_TOLERANCE * other for other in seen):
+                continue
+            seen.append(value or 0.0)
+        kept.append(zone)
+    return kept
+
+
+def _why_unreadable(path: Path) -> str | None:
+    try:
+        with path.open("rb") as file:
+            int(file.read(32))
+    except OSError as error:
+        return error.strerror or type(error).__name__
+    except ValueError:
+        return "not a number"
+    return None
+
+
+def _read_text(path: Path) -> str | None:
+    try:
+        return path.read_text(errors="replace").strip()
+    except OSError:
+        return None
+
+
+def _read_number(path: Path) -> float | None:
+    try:
+        return float(int(path.read_bytes()))
+    except (OSError, ValueError):
+        return None
+
+
+def _read_range(zone: Path) -> float:
+    return _read_number(zone / "max_energy_range_uj") or _DEFAULT_RANGE_UJ

@@ -1,0 +1,1 @@
+"""Stages: who was running, and what each of them paid."""

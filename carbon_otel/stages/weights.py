@@ -1,0 +1,65 @@
+"""Weights of concurrent stages by the CPU time of their threads, where that is known.
+
+Known means: the stages' threads explain nearly all the CPU time of the process. A thread that waits while a
+native pool (BLAS, joblib, a DataLoader) works for it has no CPU time of its own to show, and then equal weights
+are the truer guess.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Final, TypeVar
+
+_EXPLAINED: Final = 0.9
+_LEAST_WEIGHT: Final = 1e-3
+
+T = TypeVar("T")
+
+
+def thread_cpu_seconds(native_id: int) -> float | None:
+    """CPU time of a thread of this process by its kernel id; None where it has ended or cannot be asked."""
+    if sys.platform != "linux":
+        return None
+    # The kernel's per-thread CPU clock: MAKE_THREAD_CPUCLOCK(tid, CPUCLOCK_SCHED), linux/posix-timers.h. Unlike
+    # pthread_getcpuclockid it is safe for a thread that has ended.
+    clock = (~native_id << 3) | 6
+    try:
+        return time.clock_gettime(clock)
+    except OSError:
+        return None
+
+
+class ThreadWeights:
+    """Turns CPU times between two calls into weights with mean one."""
+
+    def __init__(
+        self,
+        thread_seconds: Callable[[int], float | None] = thread_cpu_seconds,
+        process_seconds: Callable[[], float] = time.process_time,
+    ) -> None:
+        self._thread_seconds = thread_seconds
+        self._process_seconds = process_seconds
+        self._threads: dict[int, float] = {}
+        self._process = 0.0
+
+    def weigh(self, payers: Mapping[T, int]) -> dict[T, float] | None:
+        """Weights of payers, given each one's thread; None while they are not known."""
+        process, threads = self._process_seconds(), {}
+        for native_id in set(payers.values()):
+            seconds = self._thread_seconds(native_id)
+            if seconds is not None:
+                threads[native_id] = seconds
+        before, process_before = self._threads, self._process
+        self._threads, self._process = threads, process
+        if any(native_id not in before or native_id not in threads for native_id in payers.values()):
+            return None
+        spent = {native_id: threads[native_id] - before[native_id] for native_id in threads}
+        total = sum(spent.values())
+        if total <= 0 or total < _EXPLAINED * (process - process_before):
+            return None
+        sharing = {n: sum(1 for other in payers.values() if other == n) for n in threads}
+        return {
+            payer: max(_LEAST_WEIGHT, spent[n] / total / sharing[n] * len(payers)) for payer, n in payers.items()
+        }
