@@ -149,7 +149,7 @@ class Meter:
         self._asleep_ns = asleep_ns
         if slept:
             for track in self.tracks:
-                track.timeline.flags = track.timeline.flags | {"suspend"}
+                track.timeline.flag("suspend", self.clock_ns())
         return slept
 
     def advance(self, now_ns: int) -> list[float]:

@@ -63,7 +63,7 @@ class Timeline:
         self.gap_s = 0.0
         self.filled_j = 0.0
         self.ambiguous_j = 0.0
-        self.flags: frozenset[str] = frozenset()
+        self.flags: dict[str, int] = {}
         self._last_ns = 0
         self._last_raw: float | None = None
         self._changed_ns = 0
@@ -103,7 +103,7 @@ class Timeline:
             self.gap_since_ns = self._last_ns or now_ns
             self._gap_s_before = self.gap_s
             self._filled_before_gap_j = self.filled_j
-            self._flag("gap")
+            self.flag("gap", now_ns)
         self.at(now_ns)
 
     def at(self, now_ns: int) -> float:
@@ -155,11 +155,11 @@ class Timeline:
         if raw == self._last_raw and not self._believe_unchanged(now_ns, elapsed_s):
             return
         if event:
-            self._flag(event)
+            self.flag(event, now_ns)
         self._suspect = None
         self._accept(now_ns, raw, joules)
         self._close_gap_exactly()
-        self._note_ambiguity(joules, elapsed_s)
+        self._note_ambiguity(now_ns, joules, elapsed_s)
 
     def _difference(self, old: float, new: float, elapsed_s: float) -> tuple[float | None, str | None]:
         """Joules between two readings (None: implausible) and what happened to the counter."""
@@ -180,7 +180,7 @@ class Timeline:
         return 0 <= joules <= most_w * window_s * _PLAUSIBLE_SLACK
 
     def _set_aside(self, now_ns: int, raw: float) -> None:
-        self._flag("implausible")
+        self.flag("implausible", now_ns)
         if self._suspect is not None:
             since_ns, since_raw = self._suspect
             joules, _ = self._difference(since_raw, raw, (now_ns - since_ns) * S_PER_NS)
@@ -210,7 +210,7 @@ class Timeline:
         if self.gap_since_ns is None:
             self._last_ns, self.power_w = self._changed_ns, self._moving_power_w
             self._anchor_ns, self._anchor_j = self._last_ns, self.true_j
-            self._flag("stuck")
+            self.flag("stuck", now_ns)
         self.miss(now_ns)
         return False
 
@@ -230,7 +230,7 @@ class Timeline:
             self.gap_s, self.filled_j = self._gap_s_before, self._filled_before_gap_j
             self.gap_since_ns = None
 
-    def _note_ambiguity(self, joules: float, elapsed_s: float) -> None:
+    def _note_ambiguity(self, now_ns: int, joules: float, elapsed_s: float) -> None:
         """After a stall longer than a wrap takes, whole wraps may be lacking; the reading is the low bound."""
         if self.sensor.wrap is None:
             return
@@ -238,8 +238,8 @@ class Timeline:
         lacking = int((self.sensor.power_bounds_w[1] * elapsed_s - joules) / range_j)
         if lacking > 0:
             self.ambiguous_j += lacking * range_j
-            self._flag("ambiguous")
+            self.flag("ambiguous", now_ns)
 
-    def _flag(self, flag: str) -> None:
-        if flag not in self.flags:
-            self.flags = self.flags | {flag}
+    def flag(self, flag: str, now_ns: int) -> None:
+        """Remember when something was last out of order."""
+        self.flags[flag] = now_ns

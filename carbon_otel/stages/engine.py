@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from typing import Any, Final
 
 from carbon_otel.faults import contain
-from carbon_otel.meter.meter import Meter
+from carbon_otel.meter.meter import Meter, Reading, Track
 from carbon_otel.sinks import Sink
 from carbon_otel.stages.accounts import Account, Books
 from carbon_otel.stages.records import AttributeValue, DeviceEnergy, Snapshot, StageRecord
@@ -96,6 +96,7 @@ class Engine:
         sinks: Sequence[Sink] = (),
         weights: ThreadWeights | None = None,
     ) -> None:
+        self.alive = True
         self.meter = meter
         self.books = Books(len(meter.tracks), price)
         self.books.root.by_kind = {}
@@ -243,7 +244,7 @@ class Engine:
             self.books.post(self.meter.advance(self.meter.clock_ns()))
             change()
 
-    def _follow(self, readings: Any) -> None:
+    def _follow(self, readings: Sequence[Reading]) -> None:
         self.meter.apply(readings)
         self.meter.settle_shares(self.meter.clock_ns())
 
@@ -288,7 +289,7 @@ class Engine:
         inclusive_j, inclusive_g = self.books.inclusive(account)
         duration_s = (now_ns - stage.opened_ns) * S_PER_NS
         devices = tuple(
-            _device_energy(track.timeline, track.share, account.paid[i], inclusive_j[i], duration_s, begin, end)
+            _device_energy(track, stage.opened_ns, now_ns, account.paid[i], inclusive_j[i], begin, end)
             for i, (track, begin, end) in enumerate(
                 zip(self.meter.tracks, stage.begin, self._marks(now_ns), strict=True)
             )
@@ -307,12 +308,13 @@ class Engine:
 
 
 def _device_energy(
-    timeline: Any, share: float, own_j: float, inclusive_j: float, duration_s: float, begin: _Mark, end: _Mark
+    track: Track, opened_ns: int, now_ns: int, own_j: float, inclusive_j: float, begin: _Mark, end: _Mark
 ) -> DeviceEnergy:
-    sensor = timeline.sensor
+    timeline, share = track.timeline, track.share
+    sensor, duration_s = timeline.sensor, (now_ns - opened_ns) * S_PER_NS
     filled = min(inclusive_j, max(0.0, end[0] - begin[0]) * share)
     below, above = begin[3] + end[3], begin[4] + end[4]
-    flags = set()
+    flags = {flag for flag, seen_ns in timeline.flags.items() if seen_ns >= opened_ns}
     period_s = sensor.update_period_s
     if sensor.device.method == "measured.counter" and duration_s > 0:
         # Constant power, both edges uniform within a period: sigma = P * Tu / sqrt(6).
@@ -322,10 +324,7 @@ def _device_energy(
             flags.add("short")
     gap_s = max(0.0, end[2] - begin[2])
     if gap_s > 0:
-        flags |= timeline.flags & {"gap", "stuck", "implausible"}
-    if end[1] > begin[1]:
-        flags.add("ambiguous")
-    flags |= timeline.flags & {"reset", "suspend"}
+        flags |= timeline.flags.keys() & {"gap", "stuck"}
     return DeviceEnergy(
         device=sensor.device,
         exclusive_j=own_j,

@@ -1,0 +1,101 @@
+"""The energy and carbon meter for ML pipelines.
+
+    import carbon_otel
+
+    carbon_otel.instrument(zone="FR")          # once; everything below is then measured
+
+    with carbon_otel.stage("training") as s:
+        model.fit(X, y)
+    print(s.footprint.energy_wh, "Wh,", s.footprint.emissions_g, "g CO2e")
+
+Each stage becomes an OpenTelemetry span with metrics; each MLflow run receives its energy and emissions. Every
+figure carries its band, the method behind it and the source of its factors.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from carbon_otel import config as _config
+from carbon_otel import session as _session
+from carbon_otel._version import __version__
+from carbon_otel.faults import contain as _contain
+from carbon_otel.footprint import NOT_MEASURED as _NOT_MEASURED
+from carbon_otel.footprint import Footprint
+from carbon_otel.stages.stage import stage
+
+if TYPE_CHECKING:
+    from opentelemetry.metrics import MeterProvider
+    from opentelemetry.trace import TracerProvider
+
+__all__ = ["Footprint", "__version__", "flush", "footprint", "instrument", "stage", "uninstrument"]
+
+
+def instrument(
+    *,
+    zone: str | None = None,
+    pue: float | None = None,
+    interval: float | None = None,
+    attribution: Literal["reserved", "process"] | None = None,
+    powercap_root: str | Path | None = None,
+    checkpoint_interval: float | None = None,
+    synchronize: bool | None = None,
+    tracer_provider: TracerProvider | None = None,
+    meter_provider: MeterProvider | None = None,
+) -> None:
+    """Begin measuring this process.
+
+    Calling it again with the same arguments changes nothing; with others, it begins a new session. What is not
+    given comes from the `CARBON_OTEL_*` variables, then `[tool.carbon_otel]` in pyproject.toml, then the
+    default. With `CARBON_OTEL_DISABLED=true` it does nothing.
+
+    Args:
+        zone: country whose grid the emissions are computed with: `FR`, `FRA` or `France`. Without one, the
+            world average is used, with one warning.
+        pue: power usage effectiveness of the site, from 1.0; multiplies emissions, not energy.
+        interval: seconds between two readings of the sampler, 0.01 to 30; 1 by default.
+        attribution: `reserved`: the whole machine, or the share that a cgroup reserves. `process`: this process
+            tree's share by CPU time. GPUs count whole, those that `CUDA_VISIBLE_DEVICES` shows.
+        powercap_root: folder with the `intel-rapl:*` zones, where it is not `/sys/class/powercap`.
+        checkpoint_interval: seconds between two writes to MLflow while a run is open; 15 by default.
+        synchronize: wait for the accelerator at a stage's edges, where torch has one in use; True by default.
+        tracer_provider, meter_provider: OpenTelemetry providers. By default the application's; if it has none
+            and `OTEL_EXPORTER_OTLP_ENDPOINT` is set, ones of our own that export there.
+
+    Raises:
+        ValueError: for a wrong setting; the message says what to write instead.
+    """
+    if _config.disabled():
+        return
+    settings = _config.resolve(
+        {
+            "zone": zone,
+            "pue": pue,
+            "interval": interval,
+            "attribution": attribution,
+            "powercap_root": powercap_root,
+            "checkpoint_interval": checkpoint_interval,
+            "synchronize": synchronize,
+        }
+    )
+    options = _session.Options(settings, tracer_provider, meter_provider)
+    _contain("instrumenting", lambda: _session.start(options), None)
+    _session.end_at_exit()
+
+
+def uninstrument() -> None:
+    """Stop measuring and undo every patch. Open stages end here; MLflow runs get their totals."""
+    _contain("uninstrumenting", _session.stop, None)
+
+
+def footprint() -> Footprint:
+    """This process so far: `exclusive_j` is what no stage paid, `stages` has the sums by kind of stage."""
+    active = _session.active()
+    return _NOT_MEASURED if active is None else _contain("computing a footprint", active.totals, _NOT_MEASURED)
+
+
+def flush(timeout: float = 5.0) -> bool:
+    """Read the sensors now and send what is pending; False if not everything was sent within `timeout` seconds."""
+    active = _session.active()
+    return True if active is None else _contain("flushing", lambda: active.flush(timeout), False)

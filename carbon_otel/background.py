@@ -1,0 +1,30 @@
+"""A daemon thread that does one thing after another, so that callers need not wait for the network."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+
+from carbon_otel.faults import contain
+
+
+class Worker:
+    """Runs submitted calls in order. Started when made: at interpreter exit no thread can be started any more."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._calls: queue.SimpleQueue[tuple[Callable[[], object], threading.Event]] = queue.SimpleQueue()
+        threading.Thread(target=self._run, name=name, daemon=True).start()
+
+    def submit(self, call: Callable[[], object]) -> threading.Event:
+        """Queue a call; the event is set when it has returned or failed."""
+        done = threading.Event()
+        self._calls.put((call, done))
+        return done
+
+    def _run(self) -> None:
+        while True:
+            call, done = self._calls.get()
+            contain(self._name, call, None)
+            done.set()

@@ -1,0 +1,170 @@
+"""All settings, once: argument > `CARBON_OTEL_*` variable > `[tool.carbon_otel]` in pyproject.toml > default."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Final
+
+from carbon_otel.carbon import grid
+from carbon_otel.meter.share import Attribution
+
+PREFIX: Final = "CARBON_OTEL_"
+LONGEST_INTERVAL_S: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The settings of one session.
+
+    Attributes:
+        zone: country whose grid the emissions are computed with; None takes the world average, and says so.
+        pue: power usage effectiveness of the site, at least 1; multiplies emissions, not energy.
+        interval: seconds between two readings of the sampler, at most 30: counters wrap.
+        attribution: `reserved` (the machine, or what a cgroup reserves of it) or `process` (CPU-time share).
+        powercap_root: folder with the `intel-rapl:*` zones, where it is not /sys/class/powercap.
+        checkpoint_interval: seconds between two writes to MLflow and the journal while a run is open.
+        synchronize: wait for the accelerator at a stage's edges, where a framework has one in use.
+        journal: file that receives the process's footprint as JSON at every checkpoint and at the end.
+    """
+
+    zone: str | None = None
+    pue: float = 1.0
+    interval: float = 1.0
+    attribution: Attribution = "reserved"
+    powercap_root: Path | None = None
+    checkpoint_interval: float = 15.0
+    synchronize: bool = True
+    journal: Path | None = None
+
+
+def disabled(environ: Mapping[str, str] = os.environ) -> bool:
+    return _boolean(environ.get(PREFIX + "DISABLED", ""))
+
+
+def resolve(
+    arguments: Mapping[str, Any], environ: Mapping[str, str] = os.environ, folder: Path | None = None
+) -> Settings:
+    """Merge the sources. Raises ValueError that names the source and says what to write instead."""
+    from_file = _pyproject(folder or Path.cwd())
+    unknown = from_file.keys() - {f.name for f in fields(Settings)}
+    if unknown:
+        raise ValueError(
+            f"[tool.carbon_otel] in pyproject.toml: unknown setting {', '.join(sorted(unknown))}; "
+            f"known are {', '.join(f.name for f in fields(Settings))}"
+        )
+    chosen: dict[str, Any] = {}
+    for field in fields(Settings):
+        variable = PREFIX + field.name.upper()
+        if arguments.get(field.name) is not None:
+            value, source = arguments[field.name], field.name
+        elif environ.get(variable, "").strip():
+            value, source = environ[variable].strip(), variable
+        elif field.name in from_file:
+            value, source = from_file[field.name], f"{field.name} in [tool.carbon_otel]"
+        else:
+            continue
+        try:
+            chosen[field.name] = _CHECKS[field.name](value)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{source}={value!r}: {error}") from None
+    return Settings(**chosen)
+
+
+def _zone(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(grid.SUGGEST)
+    return grid.intensity(value).zone
+
+
+def _pue(value: Any) -> float:
+    number = _number(value)
+    if not 1 <= number <= 10:
+        raise ValueError("PUE is the site's energy over the IT energy; write a number from 1.0, such as 1.14")
+    return number
+
+
+def _interval(value: Any) -> float:
+    number = _number(value)
+    if not 0.01 <= number <= LONGEST_INTERVAL_S:
+        raise ValueError(f"write seconds from 0.01 to {LONGEST_INTERVAL_S:.0f}, such as 1.0; counters wrap beyond")
+    return number
+
+
+def _checkpoint(value: Any) -> float:
+    number = _number(value)
+    if number <= 0:
+        raise ValueError("write seconds above 0, such as 15")
+    return number
+
+
+def _attribution(value: Any) -> str:
+    if value not in ("reserved", "process"):
+        raise ValueError("write 'reserved' (the machine or its cgroup's share) or 'process' (CPU-time share)")
+    return str(value)
+
+
+def _folder(value: Any) -> Path:
+    path = Path(value)
+    if not path.is_dir():
+        raise ValueError("no such folder; write the one that holds the intel-rapl:* zones, or leave it out")
+    return path
+
+
+def _number(value: Any) -> float:
+    try:
+        number = float(value)
+    except (ValueError, TypeError):
+        raise ValueError("write a number") from None
+    if isinstance(value, bool) or not math.isfinite(number):
+        raise ValueError("write a finite number")
+    return number
+
+
+def _boolean(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    text = str(value).strip().lower()
+    if text in ("1", "true", "yes", "on"):
+        return True
+    if text in ("", "0", "false", "no", "off"):
+        return False
+    raise ValueError("write true or false")
+
+
+_CHECKS: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "zone": _zone,
+    "pue": _pue,
+    "interval": _interval,
+    "attribution": _attribution,
+    "powercap_root": _folder,
+    "checkpoint_interval": _checkpoint,
+    "synchronize": _boolean,
+    "journal": Path,
+}
+
+
+def _pyproject(folder: Path) -> Mapping[str, Any]:
+    """The `[tool.carbon_otel]` table of the nearest pyproject.toml at or above `folder`."""
+    for place in (folder, *folder.parents):
+        file = place / "pyproject.toml"
+        try:
+            text = file.read_text("utf-8")
+        except (OSError, UnicodeDecodeError):
+            continue
+        if "carbon_otel" not in text:
+            return {}
+        if sys.version_info >= (3, 11):
+            import tomllib
+        else:
+            import tomli as tomllib
+        try:
+            table = tomllib.loads(text).get("tool", {}).get("carbon_otel", {})
+        except tomllib.TOMLDecodeError as error:
+            raise ValueError(f"{file}: {error}") from None
+        return table if isinstance(table, dict) else {}
+    return {}

@@ -1,0 +1,126 @@
+"""scikit-learn: each outermost call on an estimator is a stage.
+
+==========================================================  =================
+`fit`, `partial_fit` of a predictor                         `training`
+`fit`, `partial_fit` of a transformer without `predict`     `data_processing`
+`transform`, `fit_transform`                                `data_processing`
+`predict`, `predict_proba`                                  `inference`
+`score`                                                     `evaluation`
+==========================================================  =================
+
+Pipelines, searches and ensembles call their parts' methods; those calls belong to the outermost one. Inside a
+stage of a lifecycle kind that the user opened, calls open none of their own: what the user says it is, it is.
+
+Methods are replaced on the classes, by functions of the same name, signature and docstring; estimators stay as
+they are, so cloning and pickling see nothing of it.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Callable
+from contextvars import ContextVar
+from types import ModuleType
+from typing import Any, Final
+
+from carbon_otel.faults import contain
+from carbon_otel.frameworks.hooks import Undo, replace
+from carbon_otel.stages.stage import LIFECYCLE, stage, within
+
+MODULE: Final = "sklearn.base"
+
+_KINDS: Final = {
+    "fit": "training",
+    "partial_fit": "training",
+    "transform": "data_processing",
+    "fit_transform": "data_processing",
+    "predict": "inference",
+    "predict_proba": "inference",
+    "score": "evaluation",
+}
+
+_inside: ContextVar[bool] = ContextVar("carbon_otel_sklearn", default=False)
+
+
+def patch(module: ModuleType) -> Undo:
+    """Instrument every estimator class there is, and each that is defined from now on."""
+    base: Any = module.BaseEstimator  # type: ignore[attr-defined]
+    undos: list[Undo] = []
+    seen: set[type] = set()
+
+    def instrument(cls: type) -> None:
+        for owner in cls.__mro__:
+            if owner not in seen and owner is not object:
+                seen.add(owner)
+                undos.extend(_instrument_class(owner))
+
+    def instrument_below(cls: type) -> None:
+        instrument(cls)
+        for below in cls.__subclasses__():
+            instrument_below(below)
+
+    original = base.__init_subclass__.__func__
+
+    @functools.wraps(original)
+    def __init_subclass__(cls: type, **kwargs: Any) -> None:  # noqa: N807
+        original(cls, **kwargs)
+        contain(f"instrumenting {cls.__name__}", lambda: instrument(cls), None)
+
+    undos.append(replace(base, "__init_subclass__", classmethod(__init_subclass__)))
+    instrument_below(base)
+
+    def undo() -> None:
+        while undos:
+            undos.pop()()
+
+    return undo
+
+
+def _instrument_class(owner: type) -> list[Undo]:
+    own = vars(owner)
+    undos = []
+    for method in _KINDS:
+        found = own.get(method)
+        if isinstance(found, types.FunctionType):
+            undos.append(replace(owner, method, _measured(method, found)))
+        elif found is not None and hasattr(type(found), "__get__") and hasattr(found, "fn"):
+            undos.append(replace(owner, method, _MeasuredIfAvailable(method, found)))
+    return undos
+
+
+def _measured(method: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if _inside.get() or within(LIFECYCLE):
+            return function(self, *args, **kwargs)
+        with stage(_kind(method, self), f"{type(self).__name__}.{method}"):
+            token = _inside.set(True)
+            try:
+                return function(self, *args, **kwargs)
+            finally:
+                _inside.reset(token)
+
+    return call
+
+
+class _MeasuredIfAvailable:
+    """A method behind scikit-learn's `available_if`: there or not, as its condition says, and measured."""
+
+    def __init__(self, method: str, descriptor: Any) -> None:
+        self._method = method
+        self._descriptor = descriptor
+        functools.update_wrapper(self, descriptor)  # type: ignore[arg-type]
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        bound = self._descriptor.__get__(instance, owner)
+        if instance is None:
+            return _measured(self._method, bound)
+        return types.MethodType(_measured(self._method, bound.__func__), instance)
+
+
+def _kind(method: str, estimator: Any) -> str:
+    kind = _KINDS[method]
+    if kind == "training" and hasattr(estimator, "transform") and not hasattr(estimator, "predict"):
+        return "data_processing"
+    return kind

@@ -1,0 +1,117 @@
+"""An MLflow run as a stage: checkpoints while it runs, totals when it ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from carbon_otel.faults import contain
+from carbon_otel.footprint import Footprint
+from carbon_otel.mlflow import naming
+from carbon_otel.mlflow.writer import Batch, Writer
+from carbon_otel.sinks import Sink
+from carbon_otel.stages.engine import Engine, OpenStage
+from carbon_otel.stages.records import Snapshot
+
+# How long a run's end may wait for its totals to be written before the run is marked as ended. MLflow takes
+# late writes too; a listener on the end of the run would miss them.
+_END_WAIT_S: Final = 2.0
+
+
+@dataclass(slots=True)
+class _Run:
+    stage: OpenStage
+    store: Any
+    resumed: bool
+    due: float
+    step: int = 0
+
+
+class MlflowBridge(Sink):
+    """Writes each open run's footprint at every checkpoint and at its end."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        footprint: Callable[[OpenStage], Footprint],
+        *,
+        checkpoint_s: float,
+        hardware: str,
+        attribution: str,
+        trace_id: Callable[[OpenStage], str | None],
+    ) -> None:
+        self._engine = engine
+        self._footprint = footprint
+        self._checkpoint_s = checkpoint_s
+        self._hardware = hardware
+        self._attribution = attribution
+        self._trace_id = trace_id
+        self._runs: dict[str, _Run] = {}
+        self._writer: Writer | None = None
+
+    def run_started(
+        self, run_id: str, name: str, parent_run_id: str | None, store: Any, resumed: bool
+    ) -> None:
+        if run_id in self._runs:
+            return
+        stage = self._engine.open_run(run_id, name, parent_run_id)
+        if stage is not None:
+            self._writer = self._writer or Writer()
+            run = self._runs[run_id] = _Run(stage, store, resumed, time.monotonic() + self._checkpoint_s)
+            self._write(run, "running")
+
+    def run_ended(self, run_id: str) -> None:
+        run = self._runs.pop(run_id, None)
+        if run is None or self._writer is None:
+            return
+        self._engine.close(run.stage)
+        self._write(run, "final")
+        if self._writer.healthy:
+            self._writer.wait(_END_WAIT_S, run_id)
+
+    def tick(self, snapshot: Snapshot) -> None:
+        now = time.monotonic()
+        for run in list(self._runs.values()):
+            if now >= run.due:
+                run.due = now + self._checkpoint_s
+                contain("writing a checkpoint to MLflow", lambda r=run: self._write(r, "running"), None)
+
+    def flush(self, timeout_s: float) -> bool:
+        for run in list(self._runs.values()):
+            self._write(run, "running")
+        return self._writer is None or self._writer.wait(timeout_s)
+
+    def close(self, timeout_s: float) -> None:
+        """The process ends with runs still open: what they cost until now is their total."""
+        for run in list(self._runs.values()):
+            self._engine.close(run.stage)
+            self._write(run, "final")
+        self._runs.clear()
+        if self._writer is not None:
+            self._writer.wait(timeout_s)
+
+    def _write(self, run: _Run, status: str) -> None:
+        assert self._writer is not None and run.stage.run_id is not None
+        footprint = self._footprint(run.stage)
+        # The first point of a run says that it is measured; a metric of nothing yet would be a zero.
+        values = naming.metrics(footprint) if run.step or status == "final" else {}
+        self._writer.put(
+            Batch(
+                run_id=run.stage.run_id,
+                values=values,
+                tags=naming.tags(
+                    footprint,
+                    status=status,
+                    hardware=self._hardware,
+                    attribution=self._attribution,
+                    trace_id=self._trace_id(run.stage),
+                ),
+                step=max(0, run.step - 1),
+                timestamp_ms=int(time.time() * 1000),
+                store=run.store,
+                resumed=run.resumed,
+            )
+        )
+        run.step += 1

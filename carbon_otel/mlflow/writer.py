@@ -1,0 +1,127 @@
+"""The thread that writes to MLflow's tracking store, so that a slow or dead server holds up nobody.
+
+Figures are cumulative, so of each run only the newest batch is kept until it has been written. A point's step
+and timestamp are frozen with it: writing it again changes nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from carbon_otel.faults import warn_once
+from carbon_otel.mlflow import naming
+
+_LONGEST_PAUSE_S: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One state of one run: `values` since this process began or resumed it."""
+
+    run_id: str
+    values: Mapping[str, float]
+    tags: Mapping[str, str]
+    step: int
+    timestamp_ms: int
+    store: Any
+    resumed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Base:
+    """What earlier segments of a resumed run have logged."""
+
+    values: Mapping[str, float]
+    step: int
+    segments: int
+
+
+class Writer:
+    """Writes batches in the background; `healthy` is False from a failed write to the next good one."""
+
+    def __init__(self) -> None:
+        self.healthy = True
+        self._pending: dict[str, Batch] = {}
+        self._bases: dict[str, _Base] = {}
+        self._changed = threading.Condition()
+        self._writing = False
+        threading.Thread(target=self._run, name="carbon_otel mlflow", daemon=True).start()
+
+    def put(self, batch: Batch) -> None:
+        with self._changed:
+            waiting = self._pending.get(batch.run_id)
+            if waiting is not None:
+                batch = replace(batch, tags={**waiting.tags, **batch.tags})
+            self._pending[batch.run_id] = batch
+            self._changed.notify_all()
+
+    def wait(self, timeout_s: float, run_id: str | None = None) -> bool:
+        """Until this run's batch, or every batch, is written; False if that took longer."""
+        with self._changed:
+            return self._changed.wait_for(
+                lambda: not self._writing and not (run_id in self._pending if run_id else self._pending), timeout_s
+            )
+
+    def _run(self) -> None:
+        pause_s = 1.0
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: bool(self._pending))
+                batches, self._pending = list(self._pending.values()), {}
+                self._writing = True
+            failed = [batch for batch in batches if not self._write(batch)]
+            with self._changed:
+                for batch in failed:
+                    self._pending.setdefault(batch.run_id, batch)
+                self._writing = False
+                self.healthy = not failed
+                self._changed.notify_all()
+            if failed:
+                time.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S) if failed else 1.0
+
+    def _write(self, batch: Batch) -> bool:
+        entities: Any = sys.modules["mlflow.entities"]
+        try:
+            base = self._base(batch)
+            values = {name: value + base.values.get(name, 0.0) for name, value in batch.values.items()}
+            tags = {
+                **batch.tags,
+                "carbon.measured_fraction": f"{naming.measured_fraction(values):.4f}",
+                "carbon.segments": str(base.segments),
+            }
+            step = base.step + batch.step
+            batch.store.log_batch(
+                batch.run_id,
+                metrics=[entities.Metric(name, value, batch.timestamp_ms, step) for name, value in values.items()],
+                params=[],
+                tags=[entities.RunTag(name, value) for name, value in tags.items()],
+            )
+        except Exception as error:  # noqa: BLE001 - whatever the store raises, the run goes on
+            warn_once(
+                f"mlflow:{batch.run_id}",
+                f"MLflow did not take the energy of run {batch.run_id} ({type(error).__name__}: {error}); "
+                "trying again in the background",
+            )
+            return False
+        return True
+
+    def _base(self, batch: Batch) -> _Base:
+        base = self._bases.get(batch.run_id)
+        if base is None:
+            base = _Base({}, 0, 1)
+            if batch.resumed:
+                data = batch.store.get_run(batch.run_id).data
+                ours = [m for m in data._metric_objs if m.key.startswith(naming.PREFIX)]
+                base = _Base(
+                    values={m.key: m.value for m in ours},
+                    step=max((m.step + 1 for m in ours), default=0),
+                    segments=int(data.tags.get("carbon.segments", "0")) + 1,
+                )
+            self._bases[batch.run_id] = base
+        return base

@@ -1,0 +1,57 @@
+"""Names and units on the wire.
+
+`hw.*` follows the OpenTelemetry semantic conventions 1.44 (hardware, development). There is no convention for
+carbon yet; ours map one to one to the terms of SCI, ISO/IEC 21031 (E, I, M, R), for which
+open-telemetry/community#3539 proposes one. Units of metrics are UCUM and not in the name; attributes have no
+unit field, so theirs are in the name.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+SCOPE: Final = "carbon_otel"
+SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.44.0"
+
+# Metrics
+HW_ENERGY: Final = "hw.energy"
+HW_POWER: Final = "hw.power"
+HW_HOST_ENERGY: Final = "hw.host.energy"
+HW_HOST_POWER: Final = "hw.host.power"
+STAGE_ENERGY: Final = "carbon_otel.stage.energy"
+STAGE_EMISSIONS: Final = "carbon_otel.stage.emissions"
+STAGE_DURATION: Final = "carbon_otel.stage.duration"
+CARBON_INTENSITY: Final = "carbon_otel.carbon_intensity"
+
+JOULE: Final = "J"
+WATT: Final = "W"
+SECOND: Final = "s"
+GRAM_CO2E: Final = "g{CO2e}"
+GRAM_CO2E_PER_KWH: Final = "g{CO2e}/(kW.h)"
+
+# Metric attributes
+HW_ID: Final = "hw.id"
+HW_TYPE: Final = "hw.type"
+HW_NAME: Final = "hw.name"
+COMPONENT: Final = "carbon_otel.component"
+ZONE: Final = "carbon_otel.zone"
+
+# Span attributes
+STAGE_KIND: Final = "carbon_otel.stage.kind"
+STAGE_NAME: Final = "carbon_otel.stage.name"
+RUN_ID: Final = "carbon_otel.run.id"
+ENERGY_TOTAL_J: Final = "carbon_otel.energy.total_j"
+ENERGY_EXCLUSIVE_J: Final = "carbon_otel.energy.exclusive_j"
+ENERGY_COMPONENT_J: Final = "carbon_otel.energy.{}_j"
+ENERGY_LOW_J: Final = "carbon_otel.energy.low_j"
+ENERGY_HIGH_J: Final = "carbon_otel.energy.high_j"
+EMISSIONS_G: Final = "carbon_otel.emissions.g_co2e"
+INTENSITY_G_PER_KWH: Final = "carbon_otel.carbon_intensity.g_per_kwh"
+INTENSITY_SOURCE: Final = "carbon_otel.carbon_intensity.source"
+PUE: Final = "carbon_otel.pue"
+METHOD: Final = "carbon_otel.method"
+MEASURED_FRACTION: Final = "carbon_otel.measured_fraction"
+GAP_S: Final = "carbon_otel.gap_s"
+FLAGS: Final = "carbon_otel.flags"
+MISSING: Final = "carbon_otel.missing"
+UNITS: Final = "carbon_otel.units.{}"

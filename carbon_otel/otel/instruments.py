@@ -1,0 +1,104 @@
+"""The metric instruments of one meter provider, made once however often the process is instrumented."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
+
+from carbon_otel._version import __version__
+from carbon_otel.carbon.grid import Intensity
+from carbon_otel.otel import conventions as c
+from carbon_otel.sensors.base import Device
+from carbon_otel.stages.records import Snapshot
+
+_EMPTY = Snapshot(())
+
+
+@dataclass
+class Source:
+    """What the observable instruments read; replaced by the next session, and emptied in a forked child."""
+
+    snapshot: Snapshot = _EMPTY
+    intensity: Intensity | None = None
+
+
+class Instruments:
+    """Counters that the stages add to, and observables that read the last tick's snapshot.
+
+    A device's energy starts at 0 and goes on from where the last session of this process left it, so it never
+    goes down.
+    """
+
+    def __init__(self, provider: MeterProvider) -> None:
+        meter = provider.get_meter(c.SCOPE, __version__, c.SCHEMA_URL)
+        self.source = Source()
+        self._before: dict[str, float] = {}
+        self.energy = meter.create_counter(c.STAGE_ENERGY, c.JOULE, "Energy a stage itself used")
+        self.emissions = meter.create_counter(
+            c.STAGE_EMISSIONS, c.GRAM_CO2E, "Emissions of the energy a stage itself used"
+        )
+        self.duration = meter.create_histogram(c.STAGE_DURATION, c.SECOND, "Wall time of a stage")
+        meter.create_observable_counter(
+            c.HW_ENERGY, [lambda options: self._energy(host=False)], c.JOULE, "Energy used by a device"
+        )
+        meter.create_observable_gauge(
+            c.HW_POWER, [lambda options: self._power(host=False)], c.WATT, "Power drawn by a device"
+        )
+        meter.create_observable_counter(
+            c.HW_HOST_ENERGY, [lambda options: self._energy(host=True)], c.JOULE, "Energy used by the host"
+        )
+        meter.create_observable_gauge(
+            c.HW_HOST_POWER, [lambda options: self._power(host=True)], c.WATT, "Power drawn by the host"
+        )
+        meter.create_observable_gauge(
+            c.CARBON_INTENSITY, [self._intensity], c.GRAM_CO2E_PER_KWH, "Carbon intensity of the grid"
+        )
+
+    def attach(self, intensity: Intensity) -> None:
+        for device, joules, _ in self.source.snapshot.devices:
+            self._before[device.id] = self._before.get(device.id, 0.0) + joules
+        self.source = Source(_EMPTY, intensity)
+
+    def forget(self) -> None:
+        """In a forked child: the devices are the parent's to report."""
+        self.source = Source()
+
+    def _energy(self, *, host: bool) -> Iterable[Observation]:
+        for device, joules, _ in self.source.snapshot.devices:
+            if (device.type == "host") is host:
+                yield Observation(self._before.get(device.id, 0.0) + joules, _identity(device))
+
+    def _power(self, *, host: bool) -> Iterable[Observation]:
+        for device, _, watts in self.source.snapshot.devices:
+            if (device.type == "host") is host:
+                yield Observation(watts, _identity(device))
+
+    def _intensity(self, options: CallbackOptions) -> Iterable[Observation]:
+        place = self.source.intensity
+        if place is not None:
+            yield Observation(place.g_per_kwh, {c.ZONE: place.zone, c.INTENSITY_SOURCE: place.source})
+
+
+def _identity(device: Device) -> dict[str, str]:
+    identity = {c.HW_ID: device.id, c.HW_NAME: device.name}
+    if device.type != "host":
+        identity[c.HW_TYPE] = device.type
+    return identity
+
+
+_made: weakref.WeakKeyDictionary[MeterProvider, Instruments] = weakref.WeakKeyDictionary()
+
+
+def instruments_of(provider: MeterProvider) -> Instruments:
+    made = _made.get(provider)
+    if made is None:
+        made = _made[provider] = Instruments(provider)
+    return made
+
+
+def forget_all() -> None:
+    for made in list(_made.values()):
+        made.forget()

@@ -1,0 +1,155 @@
+"""Which OpenTelemetry providers the telemetry goes to.
+
+An explicit argument wins; else the application's; else, if an OTLP endpoint is set, providers of our own, built
+from the standard `OTEL_*` variables and never made global; else the API's proxies, which bind to whatever the
+application sets up later.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+from opentelemetry import metrics, trace
+from opentelemetry.metrics import MeterProvider
+from opentelemetry.trace import TracerProvider
+
+from carbon_otel.background import Worker
+from carbon_otel.faults import contain
+
+# The SDK retries until this many seconds have passed; its default of 10 would hold up a dead collector's exit.
+_EXPORT_TIMEOUT_S: Final = 3.0
+
+
+class Providers:
+    """The chosen pair; `owned` are those we built and have to shut down."""
+
+    def __init__(self, tracer: TracerProvider, meter: MeterProvider, owned: tuple[Any, ...] = ()) -> None:
+        self.tracer = tracer
+        self.meter = meter
+        self._owned = owned
+        self._workers: dict[int, Worker] = {}
+        for provider in owned:
+            self._worker(provider)
+
+    @classmethod
+    def choose(cls, tracer: TracerProvider | None, meter: MeterProvider | None) -> Providers:
+        owned: list[Any] = []
+        if tracer is None:
+            tracer = trace.get_tracer_provider()
+            if isinstance(tracer, trace.ProxyTracerProvider) and _exports("TRACES"):
+                built = contain("building a tracer provider", _build_tracer_provider, None)
+                if built is not None:
+                    owned.append(built)
+                    tracer = built
+        if meter is None:
+            meter = metrics.get_meter_provider()
+            if _is_proxy(meter) and _exports("METRICS"):
+                built = contain("building a meter provider", _build_meter_provider, None)
+                if built is not None:
+                    owned.append(built)
+                    meter = built
+        return cls(tracer, meter, tuple(owned))
+
+    def flush(self, timeout_s: float) -> bool:
+        """Flush both at once; False if not both succeeded in time."""
+        results: dict[int, bool] = {}
+
+        def flush(provider: Any) -> None:
+            results[id(provider)] = bool(provider.force_flush(int(timeout_s * 1000)))
+
+        asked = [p for p in (self.tracer, self.meter) if hasattr(p, "force_flush")]
+        self._on_workers(asked, flush, timeout_s)
+        return all(results.get(id(provider), False) for provider in asked)
+
+    def close(self, timeout_s: float) -> None:
+        """Shut down what is ours, both at once, waiting no longer than the timeout."""
+        self._on_workers(self._owned, lambda provider: provider.shutdown(), timeout_s)
+
+    def _on_workers(self, providers: Any, call: Any, timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        pending = [self._worker(p).submit(lambda p=p: call(p)) for p in providers]
+        for done in pending:
+            done.wait(max(0.0, deadline - time.monotonic()))
+
+    def _worker(self, provider: Any) -> Worker:
+        worker = self._workers.get(id(provider))
+        if worker is None:
+            worker = self._workers[id(provider)] = Worker("carbon_otel export")
+        return worker
+
+
+def _is_proxy(provider: MeterProvider) -> bool:
+    # The API keeps its proxy class private; anything else, a NoOp too, is the application's choice.
+    return type(provider).__name__ == "_ProxyMeterProvider"
+
+
+def _exports(signal: str, environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether the standard variables ask for an OTLP export of this signal."""
+    if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return False
+    if environ.get(f"OTEL_{signal}_EXPORTER", "otlp").strip().lower() not in ("otlp", ""):
+        return False
+    return any(environ.get(f"OTEL_EXPORTER_OTLP_{part}ENDPOINT") for part in ("", f"{signal}_"))
+
+
+def _protocol(signal: str, environ: Mapping[str, str] = os.environ) -> str:
+    default = environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+    return environ.get(f"OTEL_EXPORTER_OTLP_{signal}_PROTOCOL", default).strip().lower()
+
+
+def _timeout_s(signal: str, environ: Mapping[str, str] = os.environ) -> float | None:
+    """None where the user has set one: then the exporter reads it itself."""
+    names = (f"OTEL_EXPORTER_OTLP_{signal}_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT")
+    return None if any(environ.get(name) for name in names) else _EXPORT_TIMEOUT_S
+
+
+def _resource() -> Any:
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.version import __version__ as sdk_version
+
+    # Said outright, because MLflow leaves its own telemetry.sdk.name in OTEL_RESOURCE_ATTRIBUTES.
+    return Resource.create(
+        {
+            "telemetry.sdk.language": "python",
+            "telemetry.sdk.name": "opentelemetry",
+            "telemetry.sdk.version": sdk_version,
+        }
+    )
+
+
+def _build_tracer_provider() -> Any:
+    from opentelemetry.sdk.trace import TracerProvider as SdkTracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    exporter: Any
+    if _protocol("TRACES") == "grpc":
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
+
+        exporter = GrpcExporter(timeout=_timeout_s("TRACES"))
+    else:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
+
+        exporter = HttpExporter(timeout=_timeout_s("TRACES"))
+    provider = SdkTracerProvider(resource=_resource(), shutdown_on_exit=False)
+    provider.add_span_processor(BatchSpanProcessor(exporter))
+    return provider
+
+
+def _build_meter_provider() -> Any:
+    from opentelemetry.sdk.metrics import MeterProvider as SdkMeterProvider
+    from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+
+    exporter: Any
+    if _protocol("METRICS") == "grpc":
+        from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter as GrpcExporter
+
+        exporter = GrpcExporter(timeout=_timeout_s("METRICS"))
+    else:
+        from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter as HttpExporter
+
+        exporter = HttpExporter(timeout=_timeout_s("METRICS"))
+    reader = PeriodicExportingMetricReader(exporter)
+    return SdkMeterProvider(metric_readers=[reader], resource=_resource(), shutdown_on_exit=False)

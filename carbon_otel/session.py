@@ -1,0 +1,232 @@
+"""One measuring session of this process: wires sensors, meter, stages, carbon and sinks together."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any, Final
+
+from carbon_otel import frameworks
+from carbon_otel.carbon.grid import Pricing, intensity
+from carbon_otel.config import Settings
+from carbon_otel.faults import contain, forget, logger, warn_once
+from carbon_otel.footprint import Footprint, footprint_of
+from carbon_otel.frameworks import accelerator
+from carbon_otel.frameworks.hooks import ImportHook
+from carbon_otel.journal import Journal
+from carbon_otel.meter.meter import Meter
+from carbon_otel.meter.sampler import Sampler
+from carbon_otel.meter.share import ProcessShare, reserved_share
+from carbon_otel.mlflow import runs
+from carbon_otel.mlflow.bridge import MlflowBridge
+from carbon_otel.otel import instruments
+from carbon_otel.otel.providers import Providers
+from carbon_otel.otel.sink import OtelSink
+from carbon_otel.sensors.base import Sensor
+from carbon_otel.sensors.discovery import Discovery, discover
+from carbon_otel.sensors.processor import BusyTime
+from carbon_otel.sinks import Sink
+from carbon_otel.stages.engine import Engine, OpenStage
+
+# Everything that leaves at exit, together: DESIGN's bound on added exit time, with some of it kept in hand.
+EXIT_BUDGET_S: Final = 4.5
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What `instrument()` was told; enough to begin again in a forked child."""
+
+    settings: Settings
+    tracer_provider: Any = None
+    meter_provider: Any = None
+
+
+class Session:
+    """A running measurement. Made by `start`, ended by `stop`."""
+
+    def __init__(self, options: Options, hook: ImportHook | None = None) -> None:
+        settings = options.settings
+        self.options = options
+        self.settings = settings
+        self.pid = os.getpid()
+        self.pricing = Pricing(intensity(settings.zone), settings.pue)
+        self.discovery: Discovery = discover(settings.powercap_root)
+        self.meter = _meter(settings, self.discovery)
+        self.engine = Engine(self.meter, self.pricing.grams)
+        self.providers = Providers.choose(options.tracer_provider, options.meter_provider)
+        self.otel = OtelSink(self.providers, self.engine.devices, self.pricing.intensity, self.footprint)
+        self.mlflow = MlflowBridge(
+            self.engine,
+            self.footprint,
+            checkpoint_s=settings.checkpoint_interval,
+            hardware=self.discovery.hardware,
+            attribution=settings.attribution,
+            trace_id=self.otel.trace_id,
+        )
+        sinks: list[Sink] = [self.otel, self.mlflow]
+        if settings.journal:
+            sinks.append(Journal(settings.journal, settings.checkpoint_interval, self.totals))
+        self.engine.sinks = sinks
+        self.sampler = Sampler(self.engine.tick, settings.interval)
+        self._inherited = hook is not None
+        self.hook = hook or ImportHook()
+
+    def begin(self) -> None:
+        self.sampler.start()
+        if not self._inherited:
+            runs.install(self.hook, _run_events)
+            frameworks.install(self.hook)
+
+    def end(self) -> None:
+        """Close what is open and send what is pending, within the exit budget."""
+        deadline = time.monotonic() + EXIT_BUDGET_S
+        self.hook.remove()
+        self.sampler.stop(timeout_s=1.0)
+        contain("closing the open stages", self.engine.close_all, None)
+        self.engine.alive = False
+        for sink in reversed(self.engine.sinks):
+            left_s = max(0.0, deadline - time.monotonic())
+            contain(f"closing {type(sink).__name__}", lambda s=sink, t=left_s: s.close(t), None)
+        contain("closing the sensors", self.discovery.close, None)
+
+    def footprint(self, stage: OpenStage) -> Footprint:
+        record = stage.record or self.engine.so_far(stage)
+        return footprint_of(record, self.pricing, self.discovery.missing)
+
+    def totals(self) -> Footprint:
+        """The process so far."""
+        return footprint_of(self.engine.so_far(), self.pricing, self.discovery.missing)
+
+    def flush(self, timeout_s: float) -> bool:
+        deadline = time.monotonic() + timeout_s
+        contain("reading the sensors", self.engine.tick, None)
+        sent = [
+            contain(
+                f"flushing {type(sink).__name__}",
+                lambda s=sink: s.flush(max(0.0, deadline - time.monotonic())),
+                False,
+            )
+            for sink in self.engine.sinks
+        ]
+        return all(sent)
+
+    def synchronize(self) -> None:
+        if self.settings.synchronize:
+            contain("synchronising the accelerator", accelerator.synchronize, None)
+
+
+_session: Session | None = None
+_forked_from: Session | None = None
+_lock = threading.RLock()
+
+
+def active() -> Session | None:
+    """The session of this process, if any; in a forked child its own, begun at its first stage."""
+    return _session if _forked_from is None else _begin_in_child()
+
+
+def start(options: Options) -> None:
+    """Begin measuring. A session that is running goes on if the options are the same, else it is replaced."""
+    global _session
+    with _lock:
+        running = active()
+        if running is not None:
+            if running.options == options:
+                return
+            stop()
+        forget()
+        session = Session(options)
+        _session = session
+        session.begin()
+        _warn_of_gaps(session)
+
+
+def stop() -> None:
+    """End the session, if one is running."""
+    global _session, _forked_from
+    with _lock:
+        session, _session, _forked_from = _session, None, None
+        if session is not None:
+            session.end()
+
+
+def _meter(settings: Settings, discovery: Discovery) -> Meter:
+    def on_fault(sensor: Sensor, message: str) -> None:
+        warn_once(
+            f"read:{sensor.device.id}",
+            f"{sensor.device.name} could not be read ({message}); the gap is filled with its last power and "
+            "counted in gap_s",
+        )
+
+    if settings.attribution == "process":
+        return Meter(discovery.sensors, rule=ProcessShare(BusyTime()), on_fault=on_fault)
+    return Meter(discovery.sensors, share=reserved_share(os.cpu_count() or 1), on_fault=on_fault)
+
+
+def _warn_of_gaps(session: Session) -> None:
+    if session.settings.zone is None:
+        place = session.pricing.intensity
+        logger.warning(
+            "no zone set: emissions use the world average of %.0f g/kWh (%s), which may be off by 100 %%; set "
+            "instrument(zone='FR') or CARBON_OTEL_ZONE to your country",
+            place.g_per_kwh,
+            place.source,
+        )
+    for finding in session.discovery.findings:
+        if finding.lacking:
+            logger.warning(
+                "%s is not in the figures: %s (%s); `carbon-otel doctor` shows the fix",
+                finding.component,
+                finding.found,
+                finding.reason,
+            )
+
+
+def _run_events() -> runs.RunEvents | None:
+    session = active()
+    return session.mlflow if session is not None else None
+
+
+def _begin_in_child() -> Session | None:
+    global _session, _forked_from
+    with _lock:
+        parent, _forked_from = _forked_from, None
+        if parent is None:
+            return _session
+        session = contain(
+            "measuring in a forked process", lambda: Session(parent.options, parent.hook), None
+        )
+        if session is not None:
+            _session = session
+            session.begin()
+    return _session
+
+
+def _after_fork_in_child() -> None:
+    global _session, _forked_from, _lock
+    _lock = threading.RLock()
+    if _session is not None:
+        # The parent goes on measuring; this copy of its session does nothing more.
+        _session.engine.alive = False
+        instruments.forget_all()
+        _forked_from, _session = _session, None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+_registered = False
+
+
+def end_at_exit() -> None:
+    """Register the end of the session with `atexit`: once, and after the providers' own registration."""
+    global _registered
+    if not _registered:
+        _registered = True
+        atexit.register(stop)
+
+
+__all__ = ["Options", "Session", "active", "end_at_exit", "start", "stop"]
