@@ -80,7 +80,7 @@ def instrument(
         }
     )
     options = _session.Options(settings, tracer_provider, meter_provider)
-    _contain("instrumenting", lambda: _session.start(options), None)
+    _contain("instrumenting", _session.start, None, options)
     _session.end_at_exit()
 
 
@@ -92,10 +92,12 @@ def uninstrument() -> None:
 def footprint() -> Footprint:
     """This process so far: `exclusive_j` is what no stage paid, `stages` has the sums by kind of stage."""
     active = _session.active()
-    return _NOT_MEASURED if active is None else _contain("computing a footprint", active.totals, _NOT_MEASURED)
+    return (
+        _NOT_MEASURED if active is None else _contain("computing a footprint", active.totals, _NOT_MEASURED)
+    )
 
 
 def flush(timeout: float = 5.0) -> bool:
     """Read the sensors now and send what is pending; False if not everything was sent within `timeout` seconds."""
     active = _session.active()
-    return True if active is None else _contain("flushing", lambda: active.flush(timeout), False)
+    return True if active is None else _contain("flushing", active.flush, False, timeout)

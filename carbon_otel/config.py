@@ -91,7 +91,9 @@ def _pue(value: Any) -> float:
 def _interval(value: Any) -> float:
     number = _number(value)
     if not 0.01 <= number <= LONGEST_INTERVAL_S:
-        raise ValueError(f"write seconds from 0.01 to {LONGEST_INTERVAL_S:.0f}, such as 1.0; counters wrap beyond")
+        raise ValueError(
+            f"write seconds from 0.01 to {LONGEST_INTERVAL_S:.0f}, such as 1.0; counters wrap beyond"
+        )
     return number
 
 

@@ -29,10 +29,15 @@ def forget() -> None:
         _seen.clear()
 
 
-def contain(what: str, function: Callable[[], _T], default: _T) -> _T:
-    """Call; on an exception log it once under `what` and return the default."""
+def report(what: str, error: Exception) -> None:
+    """Log a contained exception, once under `what`."""
+    warn_once(what, f"{what} failed: {error!r}; the program goes on", exc_info=error)
+
+
+def contain(what: str, function: Callable[..., _T], default: _T, *args: object) -> _T:
+    """Call `function(*args)`; on an exception report it under `what` and return the default."""
     try:
-        return function()
-    except Exception as error:  # noqa: BLE001 - the one place where everything is contained
-        warn_once(what, f"{what} failed: {error!r}; the program goes on", exc_info=error)
+        return function(*args)
+    except Exception as error:  # noqa: BLE001 - nothing of ours may reach the user's program
+        report(what, error)
         return default

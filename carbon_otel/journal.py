@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from carbon_otel.footprint import Footprint
+from carbon_otel.meter.meter import Snapshot
 from carbon_otel.sinks import Sink
-from carbon_otel.stages.records import Snapshot
 
 
 class Journal(Sink):

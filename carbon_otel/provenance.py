@@ -18,9 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
-Method = Literal[
-    "measured.counter", "measured.power", "modelled.utilisation", "modelled.constant", "missing"
-]
+Method = Literal["measured.counter", "measured.power", "modelled.utilisation", "modelled.constant", "missing"]
 METHODS: Final[tuple[Method, ...]] = get_args(Method)
 
 

@@ -89,11 +89,11 @@ class Session:
         self.engine.alive = False
         for sink in reversed(self.engine.sinks):
             left_s = max(0.0, deadline - time.monotonic())
-            contain(f"closing {type(sink).__name__}", lambda s=sink, t=left_s: s.close(t), None)
+            contain(f"closing {type(sink).__name__}", sink.close, None, left_s)
         contain("closing the sensors", self.discovery.close, None)
 
     def footprint(self, stage: OpenStage) -> Footprint:
-        record = stage.record or self.engine.so_far(stage)
+        record = self.engine.so_far(stage) if stage.open else stage.record
         return footprint_of(record, self.pricing, self.discovery.missing)
 
     def totals(self) -> Footprint:
@@ -105,9 +105,7 @@ class Session:
         contain("reading the sensors", self.engine.tick, None)
         sent = [
             contain(
-                f"flushing {type(sink).__name__}",
-                lambda s=sink: s.flush(max(0.0, deadline - time.monotonic())),
-                False,
+                f"flushing {type(sink).__name__}", sink.flush, False, max(0.0, deadline - time.monotonic())
             )
             for sink in self.engine.sinks
         ]
@@ -170,8 +168,8 @@ def _warn_of_gaps(session: Session) -> None:
     if session.settings.zone is None:
         place = session.pricing.intensity
         logger.warning(
-            "no zone set: emissions use the world average of %.0f g/kWh (%s), which may be off by 100 %%; set "
-            "instrument(zone='FR') or CARBON_OTEL_ZONE to your country",
+            "no zone set: emissions use the world average of %.0f g/kWh (%s), which may be off by 100 %%; "
+            "set instrument(zone='FR') or CARBON_OTEL_ZONE to your country",
             place.g_per_kwh,
             place.source,
         )
@@ -196,9 +194,7 @@ def _begin_in_child() -> Session | None:
         parent, _forked_from = _forked_from, None
         if parent is None:
             return _session
-        session = contain(
-            "measuring in a forked process", lambda: Session(parent.options, parent.hook), None
-        )
+        session = contain("measuring in a forked process", Session, None, parent.options, parent.hook)
         if session is not None:
             _session = session
             session.begin()

@@ -6,8 +6,6 @@ The import hook is our own because the libraries that offer one cost more to imp
 from __future__ import annotations
 
 import functools
-
-
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -37,12 +35,12 @@ class ImportHook:
             return
         self._patches.setdefault(name, []).append(patch)
         if self not in sys.meta_path:
-            sys.meta_path.insert(0, self)  # type: ignore[arg-type]
+            sys.meta_path.insert(0, self)
 
     def remove(self) -> None:
         """Undo every patch, the last first, and stop watching imports."""
         if self in sys.meta_path:
-            sys.meta_path.remove(self)  # type: ignore[arg-type]
+            sys.meta_path.remove(self)
         self._patches.clear()
         while self._undos:
             contain("removing a patch", self._undos.pop(), None)
@@ -66,7 +64,7 @@ class ImportHook:
             self._apply(patch, module)
 
     def _apply(self, patch: Patch, module: ModuleType) -> None:
-        undo = contain(f"instrumenting {module.__name__}", lambda: patch(module), None)
+        undo = contain(f"instrumenting {module.__name__}", patch, None, module)
         if undo is not None:
             self._undos.append(undo)
 

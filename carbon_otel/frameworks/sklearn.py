@@ -22,7 +22,7 @@ import types
 from collections.abc import Callable
 from contextvars import ContextVar
 from types import ModuleType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from carbon_otel.faults import contain
 from carbon_otel.frameworks.hooks import Undo, replace
@@ -45,7 +45,7 @@ _inside: ContextVar[bool] = ContextVar("carbon_otel_sklearn", default=False)
 
 def patch(module: ModuleType) -> Undo:
     """Instrument every estimator class there is, and each that is defined from now on."""
-    base: Any = module.BaseEstimator  # type: ignore[attr-defined]
+    base: Any = module.BaseEstimator
     undos: list[Undo] = []
     seen: set[type] = set()
 
@@ -55,19 +55,19 @@ def patch(module: ModuleType) -> Undo:
                 seen.add(owner)
                 undos.extend(_instrument_class(owner))
 
-    def instrument_below(cls: type) -> None:
+    def instrument_below(cls: type[Any]) -> None:
         instrument(cls)
         for below in cls.__subclasses__():
             instrument_below(below)
 
-    original = base.__init_subclass__.__func__
+    original: Callable[..., None] = base.__init_subclass__.__func__
 
     @functools.wraps(original)
-    def __init_subclass__(cls: type, **kwargs: Any) -> None:  # noqa: N807
+    def __init_subclass__(cls: type[Any], /, **kwargs: Any) -> None:  # noqa: N807
         original(cls, **kwargs)
-        contain(f"instrumenting {cls.__name__}", lambda: instrument(cls), None)
+        contain(f"instrumenting {cls.__name__}", instrument, None, cls)
 
-    undos.append(replace(base, "__init_subclass__", classmethod(__init_subclass__)))
+    undos.append(replace(base, "__init_subclass__", classmethod(cast(Any, __init_subclass__))))
     instrument_below(base)
 
     def undo() -> None:

@@ -4,17 +4,49 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from dataclasses import dataclass
+from typing import Final, NamedTuple, Protocol
 
 from carbon_otel.meter.timeline import Timeline
-from carbon_otel.sensors.base import Sensor, SensorError
-from carbon_otel.units import NS_PER_S
+from carbon_otel.sensors.base import Device, Sensor, SensorError
+from carbon_otel.units import NS_PER_S, S_PER_NS
 
 _BOOT_CLOCK: Final[int | None] = getattr(time, "CLOCK_BOOTTIME", None)
 _SUSPENDED_NS: Final = NS_PER_S // 2
 _SHARE_INTERVAL_NS: Final = NS_PER_S // 10
 
 Reading = tuple["Track", int, float | None]
+
+
+class Gap(NamedTuple):
+    """A device's troubles so far: joules filled in, joules that lost wraps may add, seconds without a reading."""
+
+    filled_j: float
+    ambiguous_j: float
+    gap_s: float
+
+
+class Late(NamedTuple):
+    """A device that was not read at an edge: since when, in seconds, and the watts it was extrapolated with."""
+
+    track: int
+    seconds: float
+    power_w: float
+
+
+class Edge(NamedTuple):
+    """What the meter knew at one moment. `gaps` is None as long as no device had any."""
+
+    now_ns: int
+    late: tuple[Late, ...]
+    gaps: tuple[Gap, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All devices at a tick: (device, its joules since the start, its present watts)."""
+
+    devices: tuple[tuple[Device, float, float], ...]
 
 
 class ShareRule(Protocol):
@@ -31,11 +63,13 @@ class Track:
         "_base_own_j",
         "due_edge_ns",
         "due_tick_ns",
+        "edge_interval_ns",
         "error",
-        "offered_j",
         "own_j",
+        "read",
         "share",
         "shared",
+        "tick_interval_ns",
         "timeline",
     )
 
@@ -44,10 +78,12 @@ class Track:
         # A GPU that a process sees is charged to it whole.
         self.shared = sensor.device.type != "gpu"
         self.share = share if self.shared else 1.0
+        self.read = sensor.read
+        self.edge_interval_ns = int(sensor.edge_interval_s * NS_PER_S)
+        self.tick_interval_ns = int(sensor.tick_interval_s * NS_PER_S)
         self.due_edge_ns = self.due_tick_ns = 0
         self.error: str | None = None
         self.own_j = 0.0
-        self.offered_j = 0.0
         self._base_device_j = 0.0
         self._base_own_j = 0.0
 
@@ -94,35 +130,26 @@ class Meter:
             rule.update()
 
     def read_for_edge(self, now_ns: int) -> list[Reading]:
-        return [
-            self._read(track, now_ns + int(track.timeline.sensor.edge_interval_s * NS_PER_S))
-            for track in self.tracks
-            if now_ns >= track.due_edge_ns
-        ]
+        return [self._read(track, now_ns) for track in self.tracks if now_ns >= track.due_edge_ns]
 
     def read_for_tick(self, now_ns: int) -> list[Reading]:
-        return [
-            self._read(track, now_ns + int(track.timeline.sensor.edge_interval_s * NS_PER_S))
-            for track in self.tracks
-            if now_ns >= track.due_tick_ns
-        ]
+        return [self._read(track, now_ns) for track in self.tracks if now_ns >= track.due_tick_ns]
 
-    def _read(self, track: Track, due_edge_ns: int) -> Reading:
-        sensor = track.timeline.sensor
+    def _read(self, track: Track, now_ns: int) -> Reading:
+        # Set first: what another thread asks for meanwhile need not be read twice.
+        track.due_edge_ns = now_ns + track.edge_interval_ns
+        track.due_tick_ns = now_ns + track.tick_interval_ns
         raw: float | None
         try:
-            raw = sensor.read()
+            raw = track.read()
+            if track.error is not None:
+                track.error = None
         except SensorError as error:
             raw = None
             if track.error is None:
-                self._on_fault(sensor, str(error))
+                self._on_fault(track.timeline.sensor, str(error))
             track.error = str(error)
-        else:
-            track.error = None
-        now_ns = self.clock_ns()
-        track.due_edge_ns = due_edge_ns
-        track.due_tick_ns = now_ns + int(sensor.tick_interval_s * NS_PER_S)
-        return track, now_ns, raw
+        return track, self.clock_ns(), raw
 
     def apply(self, readings: Sequence[Reading]) -> None:
         for track, now_ns, raw in readings:
@@ -155,6 +182,29 @@ class Meter:
     def advance(self, now_ns: int) -> list[float]:
         """Joules of each device to be paid for the time since the last call."""
         return [track.advance(now_ns) for track in self.tracks]
+
+    def edge(self, now_ns: int) -> Edge:
+        late: list[Late] = []
+        troubled = False
+        for i, track in enumerate(self.tracks):
+            timeline = track.timeline
+            if now_ns > timeline.last_ns:
+                late.append(Late(i, (now_ns - timeline.last_ns) * S_PER_NS, timeline.power_w))
+            if timeline.flags:
+                troubled = True
+        gaps = None
+        if troubled:
+            gaps = tuple(
+                Gap(t.filled_j, t.ambiguous_j, t.gap_s) for t in (track.timeline for track in self.tracks)
+            )
+        return Edge(now_ns, tuple(late), gaps)
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot(
+            tuple(
+                (t.sensor.device, t.published_j, t.power_w) for t in (track.timeline for track in self.tracks)
+            )
+        )
 
     def close(self) -> None:
         for track in self.tracks:

@@ -99,7 +99,9 @@ class ProcessShare:
         except (SensorError, OSError, psutil.Error):
             return self.share
         if self._before is not None:
-            ran, rested, spent = (now - then for now, then in zip((busy, idle, own), self._before, strict=True))
+            ran, rested, spent = (
+                now - then for now, then in zip((busy, idle, own), self._before, strict=True)
+            )
             capacity = ran + rested
             if capacity > 0 and ran >= 0 and rested >= 0:
                 part = min(max(spent, 0.0), ran) / capacity

@@ -30,7 +30,11 @@ _PLAUSIBLE_SLACK: Final = 1.001
 
 
 class Timeline:
-    """The joules of one device since the first reading. Times are monotonic nanoseconds."""
+    """The joules of one device since the first reading. Times are monotonic nanoseconds.
+
+    `last_ns` is when the last good reading was taken, `power_w` what the device drew before it, `flags` when
+    each kind of trouble was last seen.
+    """
 
     __slots__ = (
         "_anchor_j",
@@ -38,7 +42,6 @@ class Timeline:
         "_changed_ns",
         "_filled_before_gap_j",
         "_gap_s_before",
-        "_last_ns",
         "_last_raw",
         "_moving_power_w",
         "_power_window_ns",
@@ -48,6 +51,7 @@ class Timeline:
         "flags",
         "gap_s",
         "gap_since_ns",
+        "last_ns",
         "power_w",
         "published_j",
         "sensor",
@@ -64,7 +68,7 @@ class Timeline:
         self.filled_j = 0.0
         self.ambiguous_j = 0.0
         self.flags: dict[str, int] = {}
-        self._last_ns = 0
+        self.last_ns = 0
         self._last_raw: float | None = None
         self._changed_ns = 0
         self._suspect: tuple[int, float] | None = None
@@ -76,21 +80,16 @@ class Timeline:
         window_s = max(_POWER_WINDOW_S, _POWER_WINDOW_PERIODS * sensor.update_period_s)
         self._power_window_ns = int(window_s / S_PER_NS)
 
-    @property
-    def last_ns(self) -> int:
-        """When the last good reading was taken."""
-        return self._last_ns
-
     def observe(self, now_ns: int, raw: float) -> None:
         """Take in a reading: units of the counter, or watts."""
         if self._last_raw is None:
             self._last_raw = raw
-            self._last_ns = self._changed_ns = self._anchor_ns = now_ns
+            self.last_ns = self._changed_ns = self._anchor_ns = now_ns
             if self.sensor.kind == "power":
                 self.power_w = raw
             self.gap_since_ns = None
             return
-        if now_ns <= self._last_ns:
+        if now_ns <= self.last_ns:
             return
         if self.sensor.kind == "power":
             self._observe_power(now_ns, raw)
@@ -100,7 +99,7 @@ class Timeline:
     def miss(self, now_ns: int) -> None:
         """A reading failed: from the last good one on, a gap."""
         if self.gap_since_ns is None:
-            self.gap_since_ns = self._last_ns or now_ns
+            self.gap_since_ns = self.last_ns or now_ns
             self._gap_s_before = self.gap_s
             self._filled_before_gap_j = self.filled_j
             self.flag("gap", now_ns)
@@ -108,7 +107,7 @@ class Timeline:
 
     def at(self, now_ns: int) -> float:
         """Joules up to now; never less than what was said before."""
-        ahead_s = (now_ns - self._last_ns) * S_PER_NS if self._last_raw is not None else 0.0
+        ahead_s = (now_ns - self.last_ns) * S_PER_NS if self._last_raw is not None else 0.0
         if ahead_s > 0:
             extrapolated = self.true_j + self.power_w * ahead_s
             if extrapolated > self.published_j:
@@ -121,33 +120,22 @@ class Timeline:
             self.gap_s = self._gap_s_before + (now_ns - self.gap_since_ns) * S_PER_NS
         return self.published_j
 
-    def edge_doubt(self, now_ns: int) -> tuple[float, float]:
-        """How far the extrapolation at `now` may lie (below, above) the truth, in joules.
-
-        Since the last reading the device drew between its least and its most power.
-        """
-        ahead_s = (now_ns - self._last_ns) * S_PER_NS
-        if ahead_s <= 0:
-            return 0.0, 0.0
-        least_w, most_w = self.sensor.power_bounds_w
-        return max(0.0, self.power_w - least_w) * ahead_s, max(0.0, most_w - self.power_w) * ahead_s
-
     def _observe_power(self, now_ns: int, watts: float) -> None:
         if not self._plausible(watts, 1.0):
             self.miss(now_ns)
             return
         assert self._last_raw is not None
-        elapsed_s = (now_ns - self._last_ns) * S_PER_NS
+        elapsed_s = (now_ns - self.last_ns) * S_PER_NS
         self.true_j += (self._last_raw + watts) / 2 * elapsed_s
         self.power_w = watts
         if self.gap_since_ns is not None:
             self.gap_s = self._gap_s_before + (now_ns - self.gap_since_ns) * S_PER_NS
             self.gap_since_ns = None
-        self._last_ns, self._last_raw = now_ns, watts
+        self.last_ns, self._last_raw = now_ns, watts
 
     def _observe_counter(self, now_ns: int, raw: float) -> None:
         assert self._last_raw is not None
-        elapsed_s = (now_ns - self._last_ns) * S_PER_NS
+        elapsed_s = (now_ns - self.last_ns) * S_PER_NS
         joules, event = self._difference(self._last_raw, raw, elapsed_s)
         if joules is None:
             self._set_aside(now_ns, raw)
@@ -186,8 +174,8 @@ class Timeline:
             joules, _ = self._difference(since_raw, raw, (now_ns - since_ns) * S_PER_NS)
             if joules is not None:
                 # The counter has jumped: the time up to the jump stays filled, the count goes on from there.
-                self.true_j += self.power_w * (since_ns - self._last_ns) * S_PER_NS
-                self._last_ns, self._last_raw, self._suspect = since_ns, since_raw, None
+                self.true_j += self.power_w * (since_ns - self.last_ns) * S_PER_NS
+                self.last_ns, self._last_raw, self._suspect = since_ns, since_raw, None
                 self._anchor_ns, self._anchor_j = since_ns, self.true_j
                 self._accept(now_ns, raw, joules)
                 if self.gap_since_ns is not None:
@@ -208,8 +196,8 @@ class Timeline:
         if (now_ns - self._changed_ns) * S_PER_NS <= _STUCK_AFTER_S:
             return True
         if self.gap_since_ns is None:
-            self._last_ns, self.power_w = self._changed_ns, self._moving_power_w
-            self._anchor_ns, self._anchor_j = self._last_ns, self.true_j
+            self.last_ns, self.power_w = self._changed_ns, self._moving_power_w
+            self._anchor_ns, self._anchor_j = self.last_ns, self.true_j
             self.flag("stuck", now_ns)
         self.miss(now_ns)
         return False
@@ -218,7 +206,7 @@ class Timeline:
         if raw != self._last_raw:
             self._changed_ns = now_ns
         self.true_j += joules
-        self._last_ns, self._last_raw = now_ns, raw
+        self.last_ns, self._last_raw = now_ns, raw
         if now_ns - self._anchor_ns >= self._power_window_ns:
             self.power_w = (self.true_j - self._anchor_j) / ((now_ns - self._anchor_ns) * S_PER_NS)
             self._anchor_ns, self._anchor_j = now_ns, self.true_j

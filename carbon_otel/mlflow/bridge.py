@@ -9,11 +9,11 @@ from typing import Any, Final
 
 from carbon_otel.faults import contain
 from carbon_otel.footprint import Footprint
+from carbon_otel.meter.meter import Snapshot
 from carbon_otel.mlflow import naming
 from carbon_otel.mlflow.writer import Batch, Writer
 from carbon_otel.sinks import Sink
 from carbon_otel.stages.engine import Engine, OpenStage
-from carbon_otel.stages.records import Snapshot
 
 # How long a run's end may wait for its totals to be written before the run is marked as ended. MLflow takes
 # late writes too; a listener on the end of the run would miss them.
@@ -76,7 +76,7 @@ class MlflowBridge(Sink):
         for run in list(self._runs.values()):
             if now >= run.due:
                 run.due = now + self._checkpoint_s
-                contain("writing a checkpoint to MLflow", lambda r=run: self._write(r, "running"), None)
+                contain("writing a checkpoint to MLflow", self._write, None, run, "running")
 
     def flush(self, timeout_s: float) -> bool:
         for run in list(self._runs.values()):

@@ -44,7 +44,7 @@ def install(hook: ImportHook, events: Callable[[], RunEvents | None]) -> None:
 
 
 def _patch(module: ModuleType, events: Callable[[], RunEvents | None]) -> Undo:
-    client: Any = module.TrackingServiceClient  # type: ignore[attr-defined]
+    client: Any = module.TrackingServiceClient
     undos: list[Undo] = []
     watched: set[type] = set()
 
@@ -59,7 +59,7 @@ def _patch(module: ModuleType, events: Callable[[], RunEvents | None]) -> Undo:
     @functools.wraps(original_init)
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
         original_init(self, *args, **kwargs)
-        contain("watching MLflow's store", lambda: watch(type(self.store)), None)
+        contain("watching MLflow's store", watch, None, type(self.store))
 
     @functools.wraps(original_update)
     def update_run(self: Any, run_id: str, status: str | None = None, name: str | None = None) -> Any:
@@ -105,7 +105,7 @@ def _watch_store(owner: type, events: Callable[[], RunEvents | None]) -> list[Un
             run = create(self, *args, **kwargs)
             start_ms = kwargs.get("start_time") or (args[2] if len(args) > 2 else None)
             if not start_ms or start_ms > asked_ms - _PAST_MS:
-                contain("noticing a new MLflow run", lambda: _created(self, run, events), None)
+                contain("noticing a new MLflow run", _created, None, self, run, events)
             return run
 
         undos.append(replace(owner, "create_run", create_run))
@@ -116,10 +116,10 @@ def _watch_store(owner: type, events: Callable[[], RunEvents | None]) -> list[Un
             status = _status(args, kwargs)
             run_id = kwargs.get("run_id") or (args[0] if args else None)
             if run_id and status and status not in _UNFINISHED:
-                contain("ending an MLflow run", lambda: _ended(run_id, events), None)
+                contain("ending an MLflow run", _ended, None, run_id, events)
             info = update(self, *args, **kwargs)
             if run_id and status == _RUNNING and not _renaming.get():
-                contain("noticing a resumed MLflow run", lambda: _resumed(self, run_id, info, events), None)
+                contain("noticing a resumed MLflow run", _resumed, None, self, run_id, info, events)
             return info
 
         undos.append(replace(owner, "update_run_info", update_run_info))

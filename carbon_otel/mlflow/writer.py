@@ -64,7 +64,8 @@ class Writer:
         """Until this run's batch, or every batch, is written; False if that took longer."""
         with self._changed:
             return self._changed.wait_for(
-                lambda: not self._writing and not (run_id in self._pending if run_id else self._pending), timeout_s
+                lambda: not self._writing and not (run_id in self._pending if run_id else self._pending),
+                timeout_s,
             )
 
     def _run(self) -> None:
@@ -98,7 +99,9 @@ class Writer:
             step = base.step + batch.step
             batch.store.log_batch(
                 batch.run_id,
-                metrics=[entities.Metric(name, value, batch.timestamp_ms, step) for name, value in values.items()],
+                metrics=[
+                    entities.Metric(name, value, batch.timestamp_ms, step) for name, value in values.items()
+                ],
                 params=[],
                 tags=[entities.RunTag(name, value) for name, value in tags.items()],
             )

@@ -10,9 +10,9 @@ from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
 
 from carbon_otel._version import __version__
 from carbon_otel.carbon.grid import Intensity
+from carbon_otel.meter.meter import Snapshot
 from carbon_otel.otel import conventions as c
 from carbon_otel.sensors.base import Device
-from carbon_otel.stages.records import Snapshot
 
 _EMPTY = Snapshot(())
 

@@ -7,9 +7,10 @@ application sets up later.
 
 from __future__ import annotations
 
+import functools
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from opentelemetry import metrics, trace
@@ -68,9 +69,9 @@ class Providers:
         """Shut down what is ours, both at once, waiting no longer than the timeout."""
         self._on_workers(self._owned, lambda provider: provider.shutdown(), timeout_s)
 
-    def _on_workers(self, providers: Any, call: Any, timeout_s: float) -> None:
+    def _on_workers(self, providers: Iterable[Any], call: Callable[[Any], object], timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
-        pending = [self._worker(p).submit(lambda p=p: call(p)) for p in providers]
+        pending = [self._worker(p).submit(functools.partial(call, p)) for p in providers]
         for done in pending:
             done.wait(max(0.0, deadline - time.monotonic()))
 

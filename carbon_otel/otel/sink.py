@@ -13,13 +13,13 @@ from opentelemetry.trace import Span, Status, StatusCode
 from carbon_otel._version import __version__
 from carbon_otel.carbon.grid import Intensity
 from carbon_otel.footprint import Footprint
+from carbon_otel.meter.meter import Snapshot
 from carbon_otel.otel import conventions as c
 from carbon_otel.otel.instruments import instruments_of
 from carbon_otel.otel.providers import Providers
 from carbon_otel.sensors.base import Device
 from carbon_otel.sinks import Sink
 from carbon_otel.stages.engine import RUN, OpenStage
-from carbon_otel.stages.records import Snapshot, StageRecord
 
 _RUN_SPAN = "mlflow.run"
 
@@ -79,7 +79,7 @@ class OtelSink(Sink):
         token = context.attach(trace.set_span_in_context(mark.span)) if mark is not None else None
         try:
             labels, by_group = self._labels_of(stage)
-            for (indexes, group_labels) in zip(self._groups.values(), by_group, strict=True):
+            for indexes, group_labels in zip(self._groups.values(), by_group, strict=True):
                 amount = sum(joules[i] for i in indexes)
                 if amount > 0:
                     self._instruments.energy.add(amount, group_labels)
@@ -89,20 +89,20 @@ class OtelSink(Sink):
             if token is not None:
                 context.detach(token)
 
-    def closed(self, stage: OpenStage, record: StageRecord, error: BaseException | None) -> None:
+    def closed(self, stage: OpenStage, error: BaseException | None) -> None:
         mark = stage.marks.get(self)
         labels, _ = self._labels_of(stage)
         if mark is None:
-            self._instruments.duration.record(record.duration_s, labels)
+            self._instruments.duration.record(stage.duration_s, labels)
             return
         span: Span = mark.span
-        self._instruments.duration.record(record.duration_s, labels, context=trace.set_span_in_context(span))
+        self._instruments.duration.record(stage.duration_s, labels, context=trace.set_span_in_context(span))
         if span.is_recording():
             span.set_attributes(_attributes(self._footprint(stage)))
             if isinstance(error, Exception):
                 span.record_exception(error)
                 span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"))
-        span.end(stage.start_unix_ns + int(record.duration_s * 1e9))
+        span.end(stage.start_unix_ns + int(stage.duration_s * 1e9))
 
     def tick(self, snapshot: Snapshot) -> None:
         self._instruments.source.snapshot = snapshot

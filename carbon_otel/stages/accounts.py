@@ -25,6 +25,7 @@ class Account:
         "_handed_g",
         "_handed_j",
         "_settled",
+        "by_kind",
         "children",
         "children_g",
         "children_j",
@@ -37,7 +38,6 @@ class Account:
         "paying",
         "unpaused_children",
         "weights",
-        "by_kind",
     )
 
     def __init__(self, kind: str, parent: Account | None, devices: int, *, keeps_kinds: bool = False) -> None:
@@ -109,14 +109,17 @@ class Books:
         self._count_child(above, +1)
         return account
 
-    def close(self, account: Account) -> None:
-        """The account is final; what its open children pay from now on goes to its parent's total."""
-        if not account.open or account.parent is None:
-            return
-        self.settle(account)
+    def close(self, account: Account) -> tuple[Joules, float]:
+        """End an account; its last joules and grams, as `settle` gives them.
+
+        What its open children pay from now on goes to its parent's total.
+        """
+        parent = account.parent
+        if not account.open or parent is None:
+            return [0.0] * self._devices, 0.0
+        last = self.settle(account)
         if account.paying:
             self._stop_paying(account)
-        parent = account.parent
         for child in tuple(account.children):
             self._hand_up(child)
             child.parent = parent
@@ -129,6 +132,7 @@ class Books:
         parent.children.discard(account)
         if not account.paused:
             self._count_child(parent, -1)
+        return last
 
     def pause(self, account: Account) -> None:
         """A suspended generator does not pay; whoever resumes it does."""
@@ -148,15 +152,20 @@ class Books:
     def settle(self, account: Account) -> tuple[Joules, float]:
         """Bring the account up to date; the joules and grams it has paid since it was last settled."""
         self._collect(account)
-        fresh = [paid - before for paid, before in zip(account.paid, account._settled, strict=True)]
-        account._settled = account.paid.copy()
+        paid = account.paid
+        fresh = [now - before for now, before in zip(paid, account._settled, strict=True)]
         joules = sum(fresh)
+        if joules == 0.0:
+            return fresh, 0.0
+        account._settled = paid.copy()
         grams = self._price(joules)
         account.grams += grams
         above: Account | None = account
         while above is not None:
             if above.by_kind is not None:
-                subtotal = above.by_kind.setdefault(account.kind, Subtotal())
+                subtotal = above.by_kind.get(account.kind)
+                if subtotal is None:
+                    subtotal = above.by_kind[account.kind] = Subtotal()
                 subtotal.joules += joules
                 subtotal.grams += grams
             above = above.parent
@@ -169,7 +178,8 @@ class Books:
 
     def inclusive(self, account: Account) -> tuple[Joules, float]:
         """Inclusive joules and grams up to now, open children included."""
-        self.settle(account)
+        if account.open:
+            self.settle(account)
         joules, grams = account.inclusive_j, account.inclusive_g
         for child in account.children:
             below_j, below_g = self.inclusive(child)
@@ -234,7 +244,8 @@ class Books:
     def _sum_weights(self) -> None:
         # Summed afresh, so that no rounding is left behind when unequal weights come and go.
         self._weight = [
-            sum(1.0 if p.weights is None else p.weights[i] for p in self._payers) for i in range(self._devices)
+            sum(1.0 if p.weights is None else p.weights[i] for p in self._payers)
+            for i in range(self._devices)
         ]
 
     def _collect(self, account: Account) -> None:
@@ -253,8 +264,8 @@ class Books:
         if parent is None:
             return
         joules, grams = self.inclusive(account)
-        handed = account._handed_j
+        total, handed = parent.children_j, account._handed_j
         for i, amount in enumerate(joules):
-            parent.children_j[i] += amount - (handed[i] if handed is not None else 0.0)
+            total[i] += amount if handed is None else amount - handed[i]
         parent.children_g += grams - account._handed_g
         account._handed_j, account._handed_g = joules, grams

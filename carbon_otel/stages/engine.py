@@ -12,11 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, Final
 
-from carbon_otel.faults import contain
-from carbon_otel.meter.meter import Meter, Reading, Track
+from carbon_otel.faults import report
+from carbon_otel.meter.meter import Edge, Meter, Reading
 from carbon_otel.sinks import Sink
 from carbon_otel.stages.accounts import Account, Books
-from carbon_otel.stages.records import AttributeValue, DeviceEnergy, Snapshot, StageRecord
+from carbon_otel.stages.doubt import device_energy
+from carbon_otel.stages.records import AttributeValue, StageRecord
 from carbon_otel.stages.weights import ThreadWeights
 from carbon_otel.units import S_PER_NS
 
@@ -31,9 +32,12 @@ class OpenStage:
     """One execution of a stage, from its opening to its record."""
 
     __slots__ = (
+        "_record",
         "account",
         "attributes",
         "begin",
+        "closed_ns",
+        "end",
         "engine",
         "kind",
         "marks",
@@ -41,7 +45,6 @@ class OpenStage:
         "native_thread",
         "opened_ns",
         "parent",
-        "record",
         "run",
         "run_id",
         "sequence",
@@ -72,18 +75,31 @@ class OpenStage:
         self.sequence = next(_sequence)
         self.start_unix_ns = time.time_ns()
         self.opened_ns = 0
-        self.begin: tuple[_Mark, ...] = ()
+        self.closed_ns: int | None = None
+        self.begin = self.end = Edge(0, (), None)
         self.account: Account = engine.books.root
         self.marks: dict[object, Any] = {}
-        self.record: StageRecord | None = None
+        self._record: StageRecord | None = None
 
     @property
     def open(self) -> bool:
-        return self.record is None
+        return self.closed_ns is None
 
+    @property
+    def duration_s(self) -> float:
+        """Of a stage that has ended."""
+        return (self.end.now_ns - self.opened_ns) * S_PER_NS
 
-# (filled_j, ambiguous_j, gap_s, joules doubtful below, above) of one device at an edge.
-_Mark = tuple[float, float, float, float, float]
+    @property
+    def record(self) -> StageRecord:
+        """The final record of a stage that has ended. Made when first asked for: most are not."""
+        if self._record is None:
+            assert self.closed_ns is not None
+            account = self.account
+            self._record = self.engine.describe(
+                self, self.closed_ns, self.end, account.inclusive_j, account.inclusive_g
+            )
+        return self._record
 
 
 class Engine:
@@ -102,16 +118,15 @@ class Engine:
         self.books.root.by_kind = {}
         self.sinks: list[Sink] = list(sinks)
         self.devices = tuple(track.timeline.sensor.device for track in meter.tracks)
-        self.snapshot = Snapshot(tuple((device, 0.0, 0.0) for device in self.devices))
+        self.snapshot = meter.snapshot()
         self.runs: dict[str, OpenStage] = {}
         self._weights = weights or ThreadWeights()
         self._open: dict[Account, OpenStage] = {}
         self._lock = threading.RLock()
-        self._follow(meter.read_for_tick(meter.clock_ns()))
-        meter.advance(meter.clock_ns())
         self.root = OpenStage(self, UNATTRIBUTED, UNATTRIBUTED, {}, None)
         self.root.opened_ns = meter.clock_ns()
-        self.root.begin = self._marks(self.root.opened_ns)
+        self._follow(meter.read_for_tick(self.root.opened_ns), self.root.opened_ns)
+        self.root.begin = meter.edge(self.root.opened_ns)
 
     def open(
         self,
@@ -141,77 +156,79 @@ class Engine:
             self.runs[run_id] = stage
         return self._begin(stage)
 
-    def close(self, stage: OpenStage, error: BaseException | None = None) -> StageRecord | None:
-        """End a stage. Returns its record; None if it had ended before."""
-        clock_ns = self.meter.clock_ns
-        readings = self.meter.read_for_edge(clock_ns())
+    def close(self, stage: OpenStage, error: BaseException | None = None) -> None:
+        """End a stage; nothing, if it has ended before."""
+        now_ns = self.meter.clock_ns()
+        readings = self.meter.read_for_edge(now_ns)
         with self._lock:
             if not stage.open:
-                return None
-            self._follow(readings)
-            now_ns = clock_ns()
-            self.books.post(self.meter.advance(now_ns))
-            joules, grams = self.books.settle(stage.account)
-            self.books.close(stage.account)
+                return
+            self._follow(readings, now_ns)
+            joules, grams = self.books.close(stage.account)
+            stage.end = self.meter.edge(now_ns)
+            stage.closed_ns = now_ns
             self._open.pop(stage.account, None)
             if stage.run_id:
                 self.runs.pop(stage.run_id, None)
-            stage.record = record = self._record(stage, now_ns)
         for sink in self.sinks:
-            contain(f"{type(sink).__name__}.paid", lambda s=sink: s.paid(stage, joules, grams), None)
-        for sink in self.sinks:
-            contain(f"{type(sink).__name__}.closed", lambda s=sink: s.closed(stage, record, error), None)
-        return record
+            try:
+                sink.paid(stage, joules, grams)
+                sink.closed(stage, error)
+            except Exception as fault:  # noqa: BLE001
+                report(f"{type(sink).__name__}.closed", fault)
 
     def enter(self, stage: OpenStage) -> None:
         for sink in self.sinks:
-            contain(f"{type(sink).__name__}.entered", lambda s=sink: s.entered(stage), None)
+            try:
+                sink.entered(stage)
+            except Exception as fault:  # noqa: BLE001
+                report(f"{type(sink).__name__}.entered", fault)
 
     def leave(self, stage: OpenStage) -> None:
         for sink in self.sinks:
-            contain(f"{type(sink).__name__}.left", lambda s=sink: s.left(stage), None)
+            try:
+                sink.left(stage)
+            except Exception as fault:  # noqa: BLE001
+                report(f"{type(sink).__name__}.left", fault)
 
     def pause(self, stage: OpenStage) -> None:
-        self._change(lambda: self.books.pause(stage.account))
+        self._change(self.books.pause, stage.account)
 
     def resume(self, stage: OpenStage) -> None:
-        self._change(lambda: self.books.resume(stage.account))
+        self._change(self.books.resume, stage.account)
 
     def tick(self) -> None:
         """Read every device that is due, settle all open stages, tell the sinks."""
-        readings = self.meter.read_for_tick(self.meter.clock_ns())
+        now_ns = self.meter.clock_ns()
+        readings = self.meter.read_for_tick(now_ns)
         with self._lock:
             self.meter.note_suspend()
-            self._follow(readings)
-            self.books.post(self.meter.advance(self.meter.clock_ns()))
+            self._follow(readings, now_ns)
             payments = [
                 (stage, *self.books.settle(stage.account)) for stage in (self.root, *self._open.values())
             ]
             self._weigh()
-            self.snapshot = Snapshot(
-                tuple(
-                    (device, track.timeline.published_j, track.timeline.power_w)
-                    for device, track in zip(self.devices, self.meter.tracks, strict=True)
-                )
-            )
+            self.snapshot = self.meter.snapshot()
         for sink in self.sinks:
-            for stage, joules, grams in payments:
-                if any(joules):
-                    contain(f"{type(sink).__name__}.paid", lambda s=sink, p=(stage, joules, grams): s.paid(*p), None)
-            contain(f"{type(sink).__name__}.tick", lambda s=sink: s.tick(self.snapshot), None)
+            try:
+                for payment in payments:
+                    if any(payment[1]):
+                        sink.paid(*payment)
+                sink.tick(self.snapshot)
+            except Exception as fault:  # noqa: BLE001
+                report(f"{type(sink).__name__}.tick", fault)
 
     def so_far(self, stage: OpenStage | None = None) -> StageRecord:
         """The record of an open stage as if it ended now; by default of the whole process."""
         stage = stage or self.root
-        readings = self.meter.read_for_edge(self.meter.clock_ns())
+        now_ns = self.meter.clock_ns()
+        readings = self.meter.read_for_edge(now_ns)
         with self._lock:
-            if stage.record is not None:
+            if not stage.open:
                 return stage.record
-            self._follow(readings)
-            now_ns = self.meter.clock_ns()
-            self.books.post(self.meter.advance(now_ns))
+            self._follow(readings, now_ns)
             self.books.settle_all(stage.account)
-            return self._record(stage, now_ns)
+            return self.describe(stage, now_ns, self.meter.edge(now_ns), *self.books.inclusive(stage.account))
 
     def close_all(self) -> None:
         """End every open stage, the innermost first."""
@@ -221,32 +238,55 @@ class Engine:
             self.close(stage)
         self.tick()
 
+    def describe(
+        self, stage: OpenStage, now_ns: int, end: Edge, inclusive_j: Sequence[float], inclusive_g: float
+    ) -> StageRecord:
+        """Put a stage's record together from its account and its two edges."""
+        account = stage.account
+        return StageRecord(
+            kind=stage.kind,
+            name=stage.name,
+            start_unix_ns=stage.start_unix_ns,
+            duration_s=(now_ns - stage.opened_ns) * S_PER_NS,
+            devices=tuple(
+                device_energy(track, i, stage.begin, end, account.paid[i], inclusive_j[i])
+                for i, track in enumerate(self.meter.tracks)
+            ),
+            exclusive_g=account.grams,
+            inclusive_g=inclusive_g,
+            units=dict(stage.units),
+            by_kind={kind: (s.joules, s.grams) for kind, s in (account.by_kind or {}).items()},
+        )
+
     def _begin(self, stage: OpenStage) -> OpenStage:
         for sink in self.sinks:
-            contain(f"{type(sink).__name__}.opened", lambda s=sink: s.opened(stage), None)
-        clock_ns = self.meter.clock_ns
-        readings = self.meter.read_for_edge(clock_ns())
+            try:
+                sink.opened(stage)
+            except Exception as fault:  # noqa: BLE001
+                report(f"{type(sink).__name__}.opened", fault)
+        now_ns = self.meter.clock_ns()
+        readings = self.meter.read_for_edge(now_ns)
         with self._lock:
-            self._follow(readings)
-            now_ns = clock_ns()
-            self.books.post(self.meter.advance(now_ns))
+            self._follow(readings, now_ns)
             above = stage.parent.account if stage.parent else None
             stage.account = self.books.open(stage.kind, above, keeps_kinds=stage.run_id is not None)
             stage.opened_ns = now_ns
-            stage.begin = self._marks(now_ns)
+            stage.begin = self.meter.edge(now_ns)
             self._open[stage.account] = stage
         return stage
 
-    def _change(self, change: Callable[[], None]) -> None:
-        readings = self.meter.read_for_edge(self.meter.clock_ns())
+    def _change(self, change: Callable[[Account], None], account: Account) -> None:
+        now_ns = self.meter.clock_ns()
+        readings = self.meter.read_for_edge(now_ns)
         with self._lock:
-            self._follow(readings)
-            self.books.post(self.meter.advance(self.meter.clock_ns()))
-            change()
+            self._follow(readings, now_ns)
+            change(account)
 
-    def _follow(self, readings: Sequence[Reading]) -> None:
+    def _follow(self, readings: Sequence[Reading], now_ns: int) -> None:
+        """Take in readings and charge what was spent until now to those who were open until now."""
         self.meter.apply(readings)
-        self.meter.settle_shares(self.meter.clock_ns())
+        self.meter.settle_shares(now_ns)
+        self.books.post(self.meter.advance(now_ns))
 
     def _parent(self, inherited: OpenStage | None) -> OpenStage | None:
         """The inherited stage; the run begun in this thread since; else the only run there is."""
@@ -277,61 +317,3 @@ class Engine:
                 for account, weight in (by_cpu or {}).items()
             }
         )
-
-    def _marks(self, now_ns: int) -> tuple[_Mark, ...]:
-        return tuple(
-            (t.filled_j, t.ambiguous_j, t.gap_s, *t.edge_doubt(now_ns))
-            for t in (track.timeline for track in self.meter.tracks)
-        )
-
-    def _record(self, stage: OpenStage, now_ns: int) -> StageRecord:
-        account = stage.account
-        inclusive_j, inclusive_g = self.books.inclusive(account)
-        duration_s = (now_ns - stage.opened_ns) * S_PER_NS
-        devices = tuple(
-            _device_energy(track, stage.opened_ns, now_ns, account.paid[i], inclusive_j[i], begin, end)
-            for i, (track, begin, end) in enumerate(
-                zip(self.meter.tracks, stage.begin, self._marks(now_ns), strict=True)
-            )
-        )
-        return StageRecord(
-            kind=stage.kind,
-            name=stage.name,
-            start_unix_ns=stage.start_unix_ns,
-            duration_s=duration_s,
-            devices=devices,
-            exclusive_g=account.grams,
-            inclusive_g=inclusive_g,
-            units=dict(stage.units),
-            by_kind={kind: (s.joules, s.grams) for kind, s in (account.by_kind or {}).items()},
-        )
-
-
-def _device_energy(
-    track: Track, opened_ns: int, now_ns: int, own_j: float, inclusive_j: float, begin: _Mark, end: _Mark
-) -> DeviceEnergy:
-    timeline, share = track.timeline, track.share
-    sensor, duration_s = timeline.sensor, (now_ns - opened_ns) * S_PER_NS
-    filled = min(inclusive_j, max(0.0, end[0] - begin[0]) * share)
-    below, above = begin[3] + end[3], begin[4] + end[4]
-    flags = {flag for flag, seen_ns in timeline.flags.items() if seen_ns >= opened_ns}
-    period_s = sensor.update_period_s
-    if sensor.device.method == "measured.counter" and duration_s > 0:
-        # Constant power, both edges uniform within a period: sigma = P * Tu / sqrt(6).
-        quantum = inclusive_j / duration_s * period_s / 6**0.5
-        below, above = below + quantum, above + quantum
-        if duration_s < 5 * period_s:
-            flags.add("short")
-    gap_s = max(0.0, end[2] - begin[2])
-    if gap_s > 0:
-        flags |= timeline.flags.keys() & {"gap", "stuck"}
-    return DeviceEnergy(
-        device=sensor.device,
-        exclusive_j=own_j,
-        inclusive_j=inclusive_j,
-        filled_j=filled,
-        below_j=min(inclusive_j, (below * share) + filled),
-        above_j=(above + end[1] - begin[1]) * share + filled,
-        gap_s=gap_s,
-        flags=frozenset(flags),
-    )

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 
 from carbon_otel.sensors.base import Device
 
-AttributeValue = str | bool | int | float | tuple[str, ...] | tuple[bool, ...] | tuple[int, ...] | tuple[float, ...]
+AttributeValue = (
+    str | bool | int | float | tuple[str, ...] | tuple[bool, ...] | tuple[int, ...] | tuple[float, ...]
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +51,3 @@ class StageRecord:
     @property
     def inclusive_j(self) -> float:
         return sum(d.inclusive_j for d in self.devices)
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """All devices at a tick: (device, its joules since the start, its present watts)."""
-
-    devices: tuple[tuple[Device, float, float], ...]

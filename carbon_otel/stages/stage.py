@@ -86,11 +86,10 @@ class stage:  # noqa: N801 - used like a function, as contextlib's managers are
         if self._last is None or self._session is None:
             return NOT_MEASURED
         measured, stage_ = self._session, self._last
-        return contain("computing a footprint", lambda: measured.footprint(stage_), NOT_MEASURED)
+        return contain("computing a footprint", measured.footprint, NOT_MEASURED, stage_)
 
     def __enter__(self) -> stage:
-        active = session.active()
-        self._entered.append(None if active is None else contain("opening a stage", self._begin, None))
+        self._entered.append(contain("opening a stage", self._begin, None))
         return self
 
     def __exit__(
@@ -98,7 +97,7 @@ class stage:  # noqa: N801 - used like a function, as contextlib's managers are
     ) -> None:
         entered = self._entered.pop() if self._entered else None
         if entered is not None:
-            contain("closing a stage", lambda: self._end(*entered, error), None)
+            contain("closing a stage", self._end, None, *entered, error)
 
     async def __aenter__(self) -> stage:
         return self.__enter__()
@@ -145,9 +144,7 @@ class stage:  # noqa: N801 - used like a function, as contextlib's managers are
         active.engine.enter(opened)
         return opened, token
 
-    def _end(
-        self, opened: OpenStage, token: Token[OpenStage | None], error: BaseException | None
-    ) -> None:
+    def _end(self, opened: OpenStage, token: Token[OpenStage | None], error: BaseException | None) -> None:
         # In a child forked inside the block the stage is the parent's: nothing of it ends here.
         if opened.engine.alive:
             if self._session is not None:
@@ -182,7 +179,9 @@ class stage:  # noqa: N801 - used like a function, as contextlib's managers are
 
         return wrapped
 
-    def _around_async_generator(self, function: Callable[..., AsyncGenerator[Any, Any]]) -> Callable[..., Any]:
+    def _around_async_generator(
+        self, function: Callable[..., AsyncGenerator[Any, Any]]
+    ) -> Callable[..., Any]:
         async def wrapped(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
             line = _SuspendableStage(self._again())
             inner = function(*args, **kwargs)
@@ -232,7 +231,7 @@ class _SuspendableStage(contextlib.AbstractContextManager["_SuspendableStage"]):
     def end(self) -> None:
         opened = self._opened
         if opened is not None and opened.engine.alive:
-            contain("closing a stage", lambda: opened.engine.close(opened, self._error), None)
+            contain("closing a stage", opened.engine.close, None, opened, self._error)
 
     def _resume(self) -> None:
         if self._opened is None:
@@ -277,7 +276,9 @@ def _check_kind(kind: Any) -> str:
             "and '-' that starts with a letter or '_' and has at most 64 characters"
         )
     if kind in (RUN, UNATTRIBUTED):
-        raise ValueError(f"stage kind {kind!r} is used by carbon_otel itself; write another, such as 'training'")
+        raise ValueError(
+            f"stage kind {kind!r} is used by carbon_otel itself; write another, such as 'training'"
+        )
     return kind
 
 

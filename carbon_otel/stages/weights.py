@@ -61,5 +61,6 @@ class ThreadWeights:
             return None
         sharing = {n: sum(1 for other in payers.values() if other == n) for n in threads}
         return {
-            payer: max(_LEAST_WEIGHT, spent[n] / total / sharing[n] * len(payers)) for payer, n in payers.items()
+            payer: max(_LEAST_WEIGHT, spent[n] / total / sharing[n] * len(payers))
+            for payer, n in payers.items()
         }
