@@ -17,9 +17,10 @@ from carbon_otel.footprint import Footprint, footprint_of
 from carbon_otel.frameworks import accelerator
 from carbon_otel.frameworks.hooks import ImportHook
 from carbon_otel.journal import Journal
-from carbon_otel.meter.meter import Meter
+from carbon_otel.meter.meter import Meter, ShareRule
+from carbon_otel.meter.peers import Peers
 from carbon_otel.meter.sampler import Sampler
-from carbon_otel.meter.share import ProcessShare, reserved_share
+from carbon_otel.meter.share import ProcessShare, ReservedShare, reserved_share
 from carbon_otel.mlflow import runs
 from carbon_otel.mlflow.bridge import MlflowBridge
 from carbon_otel.otel import instruments
@@ -54,10 +55,18 @@ class Session:
         self.pid = os.getpid()
         self.pricing = Pricing(intensity(settings.zone), settings.pue)
         self.discovery: Discovery = discover(settings.powercap_root)
-        self.meter = _meter(settings, self.discovery)
+        self.peers = Peers(str(settings.powercap_root or ""))
+        self._busy_time = BusyTime()
+        self.meter = self._meter()
         self.engine = Engine(self.meter, self.pricing.grams)
         self.providers = Providers.choose(options.tracer_provider, options.meter_provider)
-        self.otel = OtelSink(self.providers, self.engine.devices, self.pricing.intensity, self.footprint)
+        self.otel = OtelSink(
+            self.providers,
+            self.engine.devices,
+            self.pricing.intensity,
+            self.footprint,
+            self.peers.keeps_device_book,
+        )
         self.mlflow = MlflowBridge(
             self.engine,
             self.footprint,
@@ -73,6 +82,14 @@ class Session:
         self.sampler = Sampler(self.engine.tick, settings.interval)
         self._inherited = hook is not None
         self.hook = hook or ImportHook()
+
+    def _meter(self) -> Meter:
+        rule: ShareRule
+        if self.settings.attribution == "process":
+            rule = ProcessShare(self._busy_time)
+        else:
+            rule = ReservedShare(reserved_share(os.cpu_count() or 1), self.peers, self._busy_time)
+        return Meter(self.discovery.sensors, rule=rule, on_fault=_warn_of_fault)
 
     def begin(self) -> None:
         self.sampler.start()
@@ -90,7 +107,8 @@ class Session:
         for sink in reversed(self.engine.sinks):
             left_s = max(0.0, deadline - time.monotonic())
             contain(f"closing {type(sink).__name__}", sink.close, None, left_s)
-        contain("closing the sensors", self.discovery.close, None)
+        for release in (self.discovery.close, self._busy_time.close, self.peers.leave):
+            contain("releasing the sensors", release, None)
 
     def footprint(self, stage: OpenStage) -> Footprint:
         record = self.engine.so_far(stage) if stage.open else stage.record
@@ -151,17 +169,12 @@ def stop() -> None:
             session.end()
 
 
-def _meter(settings: Settings, discovery: Discovery) -> Meter:
-    def on_fault(sensor: Sensor, message: str) -> None:
-        warn_once(
-            f"read:{sensor.device.id}",
-            f"{sensor.device.name} could not be read ({message}); the gap is filled with its last power and "
-            "counted in gap_s",
-        )
-
-    if settings.attribution == "process":
-        return Meter(discovery.sensors, rule=ProcessShare(BusyTime()), on_fault=on_fault)
-    return Meter(discovery.sensors, share=reserved_share(os.cpu_count() or 1), on_fault=on_fault)
+def _warn_of_fault(sensor: Sensor, message: str) -> None:
+    warn_once(
+        f"read:{sensor.device.id}",
+        f"{sensor.device.name} could not be read ({message}); the gap is filled with its last power and "
+        "counted in gap_s",
+    )
 
 
 def _warn_of_gaps(session: Session) -> None:
@@ -207,6 +220,7 @@ def _after_fork_in_child() -> None:
     if _session is not None:
         # The parent goes on measuring; this copy of its session does nothing more.
         _session.engine.alive = False
+        contain("leaving the parent's locks", _session.peers.leave, None)
         instruments.forget_all()
         _forked_from, _session = _session, None
 

@@ -50,9 +50,26 @@ class Snapshot:
 
 
 class ShareRule(Protocol):
-    """The part of cpu, memory and host devices that is this process's, since the last call."""
+    """The part of cpu, memory and host devices that is this process's.
+
+    `share` is the present one; `update` says what it was since the last call. `at_edges` asks for updates at
+    stages' edges too, not only at ticks.
+    """
+
+    share: float
+    at_edges: bool
 
     def update(self) -> float: ...
+
+
+class Whole:
+    """The share of a process that is alone on what it may use."""
+
+    share = 1.0
+    at_edges = False
+
+    def update(self) -> float:
+        return self.share
 
 
 class Track:
@@ -115,19 +132,17 @@ class Meter:
         self,
         sensors: Sequence[Sensor],
         *,
-        share: float = 1.0,
         rule: ShareRule | None = None,
         clock_ns: Callable[[], int] = time.monotonic_ns,
         on_fault: Callable[[Sensor, str], None] = lambda sensor, message: None,
     ) -> None:
-        self.tracks = [Track(sensor, 0.0 if rule else share) for sensor in sensors]
+        self._rule: ShareRule = rule or Whole()
+        self.tracks = [Track(sensor, self._rule.share) for sensor in sensors]
         self.clock_ns = clock_ns
-        self._rule = rule
         self._due_share_ns = 0
         self._on_fault = on_fault
         self._asleep_ns = _boot_minus_monotonic()
-        if rule:
-            rule.update()
+        self._rule.update()
 
     def read_for_edge(self, now_ns: int) -> list[Reading]:
         return [self._read(track, now_ns) for track in self.tracks if now_ns >= track.due_edge_ns]
@@ -158,9 +173,9 @@ class Meter:
             else:
                 track.timeline.observe(now_ns, raw)
 
-    def settle_shares(self, now_ns: int) -> None:
+    def settle_shares(self, now_ns: int, *, tick: bool) -> None:
         """What share of the interval that ends now was ours; CPU times are too coarse to ask more often."""
-        if self._rule is None or now_ns < self._due_share_ns:
+        if not (tick or self._rule.at_edges) or now_ns < self._due_share_ns:
             return
         self._due_share_ns = now_ns + _SHARE_INTERVAL_NS
         share = self._rule.update()

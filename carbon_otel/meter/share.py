@@ -8,11 +8,13 @@ processor's active energy, and of its idle energy, by CPU time.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Literal
 
 import psutil
 
+from carbon_otel.meter.peers import Peers
 from carbon_otel.sensors.base import SensorError
 from carbon_otel.sensors.processor import BusyTime
 
@@ -80,12 +82,54 @@ def _read(path: Path) -> str:
         return ""
 
 
+class ReservedShare:
+    """Our part of what is reserved: all of it, unless other processes of this user are measured too.
+
+    Then, as they cannot all be charged with the machine, its active part (the utilisation u) goes by their CPU
+    time and its idle part is split equally. All of them see the same figures, so their parts add up to one.
+    """
+
+    at_edges = False
+
+    def __init__(self, reserved: float, peers: Peers, busy_time: BusyTime) -> None:
+        self._reserved = reserved
+        self._peers = peers
+        self._busy_time = busy_time
+        self._before: tuple[float, float] | None = None
+        self._seconds: Mapping[int, float] = peers.cpu_seconds()
+        self.share = reserved / len(self._seconds)
+
+    def update(self) -> float:
+        seconds, before = self._peers.cpu_seconds(), self._seconds
+        self._seconds = seconds
+        if len(seconds) == 1:
+            self._before = None
+            self.share = self._reserved
+            return self.share
+        try:
+            busy, idle = self._busy_time.read()
+        except SensorError:
+            return self.share
+        then, self._before = self._before, (busy, idle)
+        # One that came since the last tick has spent what it has spent since then.
+        spent = {pid: max(0.0, now - before.get(pid, now)) for pid, now in seconds.items()}
+        total = sum(spent.values())
+        ran, rested = (busy - then[0], idle - then[1]) if then else (0.0, 0.0)
+        utilisation = ran / (ran + rested) if ran > 0 and rested >= 0 and total > 0 else 0.0
+        equal = 1 / len(seconds)
+        by_time = spent[os.getpid()] / total if total > 0 else equal
+        self.share = self._reserved * ((1 - utilisation) * equal + utilisation * by_time)
+        return self.share
+
+
 class ProcessShare:
     """The process tree's share of the processor, from CPU times between two calls of `update`.
 
     With c the tree's part of the host's capacity and u the host's utilisation, the tree pays c/u of the
     active part of the energy (u) and c of the idle part (1 - u): together c (2 - u).
     """
+
+    at_edges = True
 
     def __init__(self, busy_time: BusyTime) -> None:
         self._busy_time = busy_time

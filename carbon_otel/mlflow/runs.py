@@ -8,6 +8,7 @@ that ends. `mlflow.start_run` itself is left alone; from-imports and clients wou
 from __future__ import annotations
 
 import functools
+import sys
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -73,12 +74,21 @@ def _patch(module: ModuleType, events: Callable[[], RunEvents | None]) -> Undo:
     undos += [replace(client, "__init__", __init__), replace(client, "update_run", update_run)]
     for store_class in _known_stores(module):
         watch(store_class)
+    contain("noticing the active MLflow run", _adopt, None, events)
 
     def undo() -> None:
         while undos:
             undos.pop()()
 
     return undo
+
+
+def _adopt(events: Callable[[], RunEvents | None]) -> None:
+    """A run that was active before us is measured from now on."""
+    fluent: Any = sys.modules.get("mlflow.tracking.fluent")
+    run = fluent.active_run() if fluent is not None else None
+    if run is not None:
+        _resumed(fluent._get_store(), run.info.run_id, run.info, events)
 
 
 def _known_stores(module: ModuleType) -> list[type]:

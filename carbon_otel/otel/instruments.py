@@ -62,6 +62,11 @@ class Instruments:
             self._before[device.id] = self._before.get(device.id, 0.0) + joules
         self.source = Source(_EMPTY, intensity)
 
+    def take_over(self, snapshot: Snapshot) -> None:
+        """The devices were another process's to report until now: what they used by then is in its figures."""
+        for device, joules, _ in snapshot.devices:
+            self._before[device.id] = self._before.get(device.id, 0.0) - joules
+
     def forget(self) -> None:
         """In a forked child: the devices are the parent's to report."""
         self.source = Source()

@@ -28,7 +28,8 @@ class OtelSink(Sink):
     """One span a stage, current while the stage runs, with the figures of its footprint when it ends.
 
     A stage opened where the application has no span of its own takes its parent stage's span, or its run's, as
-    parent. A run's span is never made current: a run may end in another thread.
+    parent. A run's span is never made current: a run may end in another thread. Of the processes of a host one
+    reports the devices: the one for which `reports_devices` is true.
     """
 
     def __init__(
@@ -37,8 +38,11 @@ class OtelSink(Sink):
         devices: Sequence[Device],
         intensity: Intensity,
         footprint: Callable[[OpenStage], Footprint],
+        reports_devices: Callable[[], bool],
     ) -> None:
         self._providers = providers
+        self._reports_devices = reports_devices
+        self._waiting = False
         self._footprint = footprint
         self._tracer = trace.get_tracer(c.SCOPE, __version__, providers.tracer, c.SCHEMA_URL)
         self._instruments = instruments_of(providers.meter)
@@ -105,6 +109,12 @@ class OtelSink(Sink):
         span.end(stage.start_unix_ns + int(stage.duration_s * 1e9))
 
     def tick(self, snapshot: Snapshot) -> None:
+        if not self._reports_devices():
+            self._waiting = True
+            return
+        if self._waiting:
+            self._waiting = False
+            self._instruments.take_over(snapshot)
         self._instruments.source.snapshot = snapshot
 
     def flush(self, timeout_s: float) -> bool:

@@ -203,7 +203,7 @@ class Engine:
         readings = self.meter.read_for_tick(now_ns)
         with self._lock:
             self.meter.note_suspend()
-            self._follow(readings, now_ns)
+            self._follow(readings, now_ns, tick=True)
             payments = [
                 (stage, *self.books.settle(stage.account)) for stage in (self.root, *self._open.values())
             ]
@@ -282,10 +282,10 @@ class Engine:
             self._follow(readings, now_ns)
             change(account)
 
-    def _follow(self, readings: Sequence[Reading], now_ns: int) -> None:
+    def _follow(self, readings: Sequence[Reading], now_ns: int, *, tick: bool = False) -> None:
         """Take in readings and charge what was spent until now to those who were open until now."""
         self.meter.apply(readings)
-        self.meter.settle_shares(now_ns)
+        self.meter.settle_shares(now_ns, tick=tick)
         self.books.post(self.meter.advance(now_ns))
 
     def _parent(self, inherited: OpenStage | None) -> OpenStage | None:
