@@ -17,7 +17,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from carbon_otel import config as _config
 from carbon_otel import session as _session
 from carbon_otel._version import __version__
 from carbon_otel.faults import contain as _contain
@@ -66,9 +65,11 @@ def instrument(
     Raises:
         ValueError: for a wrong setting; the message says what to write instead.
     """
-    if _config.disabled():
+    from carbon_otel import config
+
+    if config.disabled():
         return
-    settings = _config.resolve(
+    settings = config.resolve(
         {
             "zone": zone,
             "pue": pue,

@@ -8,10 +8,11 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from carbon_otel.carbon import grid
-from carbon_otel.meter.share import Attribution
+
+Attribution = Literal["reserved", "process"]
 
 PREFIX: Final = "CARBON_OTEL_"
 LONGEST_INTERVAL_S: Final = 30.0

@@ -1,39 +1,19 @@
-"""One measuring session of this process: wires sensors, meter, stages, carbon and sinks together."""
+"""Whether this process is being measured: the one session, its start, its end, and what a fork makes of it."""
 
 from __future__ import annotations
 
 import atexit
 import os
 import threading
-import time
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any
 
-from carbon_otel import frameworks
-from carbon_otel.carbon.grid import Pricing, intensity
-from carbon_otel.config import Settings
-from carbon_otel.faults import contain, forget, logger, warn_once
-from carbon_otel.footprint import Footprint, footprint_of
-from carbon_otel.frameworks import accelerator
-from carbon_otel.frameworks.hooks import ImportHook
-from carbon_otel.journal import Journal
-from carbon_otel.meter.meter import Meter, ShareRule
-from carbon_otel.meter.peers import Peers
-from carbon_otel.meter.sampler import Sampler
-from carbon_otel.meter.share import ProcessShare, ReservedShare, reserved_share
-from carbon_otel.mlflow import runs
-from carbon_otel.mlflow.bridge import MlflowBridge
-from carbon_otel.otel import instruments
-from carbon_otel.otel.providers import Providers
-from carbon_otel.otel.sink import OtelSink
-from carbon_otel.sensors.base import Sensor
-from carbon_otel.sensors.discovery import Discovery, discover
-from carbon_otel.sensors.processor import BusyTime
-from carbon_otel.sinks import Sink
-from carbon_otel.stages.engine import Engine, OpenStage
+from carbon_otel.faults import contain, forget
 
-# Everything that leaves at exit, together: DESIGN's bound on added exit time, with some of it kept in hand.
-EXIT_BUDGET_S: Final = 4.5
+if TYPE_CHECKING:
+    from carbon_otel.config import Settings
+    from carbon_otel.mlflow.runs import RunEvents
+    from carbon_otel.wiring import Session
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,95 +23,6 @@ class Options:
     settings: Settings
     tracer_provider: Any = None
     meter_provider: Any = None
-
-
-class Session:
-    """A running measurement. Made by `start`, ended by `stop`."""
-
-    def __init__(self, options: Options, hook: ImportHook | None = None) -> None:
-        settings = options.settings
-        self.options = options
-        self.settings = settings
-        self.pid = os.getpid()
-        self.pricing = Pricing(intensity(settings.zone), settings.pue)
-        self.discovery: Discovery = discover(settings.powercap_root)
-        self.peers = Peers(str(settings.powercap_root or ""))
-        self._busy_time = BusyTime()
-        self.meter = self._meter()
-        self.engine = Engine(self.meter, self.pricing.grams)
-        self.providers = Providers.choose(options.tracer_provider, options.meter_provider)
-        self.otel = OtelSink(
-            self.providers,
-            self.engine.devices,
-            self.pricing.intensity,
-            self.footprint,
-            self.peers.keeps_device_book,
-        )
-        self.mlflow = MlflowBridge(
-            self.engine,
-            self.footprint,
-            checkpoint_s=settings.checkpoint_interval,
-            hardware=self.discovery.hardware,
-            attribution=settings.attribution,
-            trace_id=self.otel.trace_id,
-        )
-        sinks: list[Sink] = [self.otel, self.mlflow]
-        if settings.journal:
-            sinks.append(Journal(settings.journal, settings.checkpoint_interval, self.totals))
-        self.engine.sinks = sinks
-        self.sampler = Sampler(self.engine.tick, settings.interval)
-        self._inherited = hook is not None
-        self.hook = hook or ImportHook()
-
-    def _meter(self) -> Meter:
-        rule: ShareRule
-        if self.settings.attribution == "process":
-            rule = ProcessShare(self._busy_time)
-        else:
-            rule = ReservedShare(reserved_share(os.cpu_count() or 1), self.peers, self._busy_time)
-        return Meter(self.discovery.sensors, rule=rule, on_fault=_warn_of_fault)
-
-    def begin(self) -> None:
-        self.sampler.start()
-        if not self._inherited:
-            runs.install(self.hook, _run_events)
-            frameworks.install(self.hook)
-
-    def end(self) -> None:
-        """Close what is open and send what is pending, within the exit budget."""
-        deadline = time.monotonic() + EXIT_BUDGET_S
-        self.hook.remove()
-        self.sampler.stop(timeout_s=1.0)
-        contain("closing the open stages", self.engine.close_all, None)
-        self.engine.alive = False
-        for sink in reversed(self.engine.sinks):
-            left_s = max(0.0, deadline - time.monotonic())
-            contain(f"closing {type(sink).__name__}", sink.close, None, left_s)
-        for release in (self.discovery.close, self._busy_time.close, self.peers.leave):
-            contain("releasing the sensors", release, None)
-
-    def footprint(self, stage: OpenStage) -> Footprint:
-        record = self.engine.so_far(stage) if stage.open else stage.record
-        return footprint_of(record, self.pricing, self.discovery.missing)
-
-    def totals(self) -> Footprint:
-        """The process so far."""
-        return footprint_of(self.engine.so_far(), self.pricing, self.discovery.missing)
-
-    def flush(self, timeout_s: float) -> bool:
-        deadline = time.monotonic() + timeout_s
-        contain("reading the sensors", self.engine.tick, None)
-        sent = [
-            contain(
-                f"flushing {type(sink).__name__}", sink.flush, False, max(0.0, deadline - time.monotonic())
-            )
-            for sink in self.engine.sinks
-        ]
-        return all(sent)
-
-    def synchronize(self) -> None:
-        if self.settings.synchronize:
-            contain("synchronising the accelerator", accelerator.synchronize, None)
 
 
 _session: Session | None = None
@@ -154,10 +45,10 @@ def start(options: Options) -> None:
                 return
             stop()
         forget()
-        session = Session(options)
-        _session = session
-        session.begin()
-        _warn_of_gaps(session)
+        from carbon_otel.wiring import Session
+
+        _session = Session(options)
+        _session.begin(_run_events)
 
 
 def stop() -> None:
@@ -169,34 +60,7 @@ def stop() -> None:
             session.end()
 
 
-def _warn_of_fault(sensor: Sensor, message: str) -> None:
-    warn_once(
-        f"read:{sensor.device.id}",
-        f"{sensor.device.name} could not be read ({message}); the gap is filled with its last power and "
-        "counted in gap_s",
-    )
-
-
-def _warn_of_gaps(session: Session) -> None:
-    if session.settings.zone is None:
-        place = session.pricing.intensity
-        logger.warning(
-            "no zone set: emissions use the world average of %.0f g/kWh (%s), which may be off by 100 %%; "
-            "set instrument(zone='FR') or CARBON_OTEL_ZONE to your country",
-            place.g_per_kwh,
-            place.source,
-        )
-    for finding in session.discovery.findings:
-        if finding.lacking:
-            logger.warning(
-                "%s is not in the figures: %s (%s); `carbon-otel doctor` shows the fix",
-                finding.component,
-                finding.found,
-                finding.reason,
-            )
-
-
-def _run_events() -> runs.RunEvents | None:
+def _run_events() -> RunEvents | None:
     session = active()
     return session.mlflow if session is not None else None
 
@@ -207,10 +71,10 @@ def _begin_in_child() -> Session | None:
         parent, _forked_from = _forked_from, None
         if parent is None:
             return _session
-        session = contain("measuring in a forked process", Session, None, parent.options, parent.hook)
+        session = contain("measuring in a forked process", type(parent), None, parent.options, parent.hook)
         if session is not None:
             _session = session
-            session.begin()
+            session.begin(_run_events)
     return _session
 
 
@@ -219,9 +83,7 @@ def _after_fork_in_child() -> None:
     _lock = threading.RLock()
     if _session is not None:
         # The parent goes on measuring; this copy of its session does nothing more.
-        _session.engine.alive = False
-        contain("leaving the parent's locks", _session.peers.leave, None)
-        instruments.forget_all()
+        contain("leaving the parent's session", _session.abandon, None)
         _forked_from, _session = _session, None
 
 
@@ -237,6 +99,3 @@ def end_at_exit() -> None:
     if not _registered:
         _registered = True
         atexit.register(stop)
-
-
-__all__ = ["Options", "Session", "active", "end_at_exit", "start", "stop"]

@@ -10,15 +10,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import psutil
 
 from carbon_otel.meter.peers import Peers
 from carbon_otel.sensors.base import SensorError
 from carbon_otel.sensors.processor import BusyTime
-
-Attribution = Literal["reserved", "process"]
 
 _CGROUP: Final = Path("/sys/fs/cgroup")
 

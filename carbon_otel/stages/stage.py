@@ -11,13 +11,16 @@ import re
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextvars import Token
 from types import TracebackType
-from typing import Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from carbon_otel import session
 from carbon_otel.faults import contain
 from carbon_otel.footprint import NOT_MEASURED, Footprint
 from carbon_otel.stages.engine import RUN, UNATTRIBUTED, OpenStage, current
 from carbon_otel.stages.records import AttributeValue
+
+if TYPE_CHECKING:
+    from carbon_otel.wiring import Session
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -60,7 +63,7 @@ class stage:  # noqa: N801 - used like a function, as contextlib's managers are
         self._units: dict[str, float] = {}
         self._entered: list[tuple[OpenStage, Token[OpenStage | None]] | None] = []
         self._last: OpenStage | None = None
-        self._session: session.Session | None = None
+        self._session: Session | None = None
 
     def units(self, **units: float) -> stage:
         """Set functional units, such as `samples=10_000`, `tokens=…`, `epochs=…`.
