@@ -7,7 +7,6 @@ device book: its holder reports the devices themselves; when it dies, the next o
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import stat
@@ -38,24 +37,36 @@ class Peers:
         self._folder = _folder(view, base)
         self._own: int | None = None
         self._book: int | None = None
+        self._others: list[int] = []
+        self._listed_ns = -1
         if self._folder is not None and fcntl is not None:
             self._path = self._folder / f"{self._pid}"
             self._own = _lock(self._path)
 
     def cpu_seconds(self) -> Mapping[int, float]:
-        """CPU seconds so far of every measured process of this user, ours included."""
-        members = {self._pid: _cpu_seconds(self._pid) or 0.0}
+        """CPU seconds so far of every measured process of this user by its id; empty when we are alone."""
+        others = {}
+        for pid in self._list():
+            seconds = _cpu_seconds(pid)
+            if seconds is not None:
+                others[pid] = seconds
+        return {self._pid: _cpu_seconds(self._pid) or 0.0, **others} if others else {}
+
+    def _list(self) -> list[int]:
+        """The other living members. A folder that has not changed, and had none, is not listed again."""
         if self._own is None or self._folder is None:
-            return members
-        with contextlib.suppress(OSError):
-            for entry in os.scandir(self._folder):
-                if not entry.name.isdigit() or int(entry.name) == self._pid:
-                    continue
-                if _is_locked(Path(entry.path)):
-                    seconds = _cpu_seconds(int(entry.name))
-                    if seconds is not None:
-                        members[int(entry.name)] = seconds
-        return members
+            return []
+        try:
+            changed_ns = self._folder.stat().st_mtime_ns
+            if self._others or changed_ns != self._listed_ns:
+                names = [
+                    p.name for p in self._folder.iterdir() if p.name.isdigit() and p.name != str(self._pid)
+                ]
+                self._others = [int(name) for name in names if _is_locked(self._folder / name)]
+                self._listed_ns = changed_ns
+        except OSError:
+            self._others = []
+        return self._others
 
     def keeps_device_book(self) -> bool:
         """Whether this process is the one that reports the devices; it becomes so when nobody else is."""

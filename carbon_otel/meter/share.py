@@ -95,12 +95,12 @@ class ReservedShare:
         self._busy_time = busy_time
         self._before: tuple[float, float] | None = None
         self._seconds: Mapping[int, float] = peers.cpu_seconds()
-        self.share = reserved / len(self._seconds)
+        self.share = reserved / max(1, len(self._seconds))
 
     def update(self) -> float:
         seconds, before = self._peers.cpu_seconds(), self._seconds
         self._seconds = seconds
-        if len(seconds) == 1:
+        if not seconds:
             self._before = None
             self.share = self._reserved
             return self.share

@@ -1,0 +1,31 @@
+"""Collects what the benchmarks measured and prints it as one table, each figure beside its peers'."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+
+import pytest
+
+_rows: list[tuple[str, str, float, str]] = []
+
+
+@pytest.fixture(scope="session")
+def table() -> Callable[[str, str, float, str], None]:
+    """`table(what, tool, figure, unit)` adds a row."""
+    return lambda what, tool, figure, unit: _rows.append((what, tool, figure, unit))
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    write = terminalreporter.write_line
+    if _rows:
+        terminalreporter.section("cost, and ratio to carbon_otel in this run")
+    for what in dict.fromkeys(row[0] for row in _rows):
+        figures: dict[str, list[float]] = {}
+        unit = ""
+        for _, tool, figure, unit in (row for row in _rows if row[0] == what):  # noqa: B007
+            figures.setdefault(tool, []).append(figure)
+        ours = statistics.median(figures.get("carbon_otel", [float("nan")]))
+        for tool, values in figures.items():
+            middle = statistics.median(values)
+            write(f"{what:<52} {tool:<22} {middle:>10.3f} {unit:<10} x{middle / ours if ours else 0:.2f}")

@@ -1,0 +1,70 @@
+"""Small programs run in fresh interpreters; each prints one number."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+_TIMED = "import time; t = time.perf_counter()\n{}\nprint(time.perf_counter() - t)"
+
+IMPORTS = {
+    "carbon_otel": "import opentelemetry.sdk.trace, opentelemetry.sdk.metrics\n"
+    + _TIMED.format("import carbon_otel"),
+    "codecarbon": _TIMED.format("import codecarbon"),
+    "zeus": _TIMED.format("from zeus.monitor import ZeusMonitor"),
+}
+
+STARTS = {
+    "carbon_otel": "import carbon_otel\n" + _TIMED.format("carbon_otel.instrument(zone='FR')"),
+    "codecarbon": "from codecarbon import OfflineEmissionsTracker as T\n"
+    + _TIMED.format("T(country_iso_code='FRA', save_to_file=False, log_level='error').start()"),
+}
+
+# CPU seconds a minute of an idle process that is being measured, after the first second.
+_IDLE = """
+import os, time
+{start}
+time.sleep(1)
+before = time.process_time()
+time.sleep({seconds})
+print((time.process_time() - before) * 60 / {seconds})
+"""
+
+
+def idle(start: str, seconds: float) -> str:
+    return _IDLE.format(start=start, seconds=seconds)
+
+
+SAMPLERS = {
+    "carbon_otel": "import carbon_otel; carbon_otel.instrument(zone='FR', interval={interval})",
+    "codecarbon": "from codecarbon import OfflineEmissionsTracker as T\n"
+    "tracker = T(country_iso_code='FRA', save_to_file=False, log_level='error', measure_power_secs={interval})\n"
+    "tracker.start()",
+}
+
+# Resident megabytes of a started tool over the SDK alone.
+MEMORY = """
+import opentelemetry.sdk.trace, opentelemetry.sdk.metrics, psutil
+before = psutil.Process().memory_info().rss
+{start}
+import time; time.sleep(1)
+print((psutil.Process().memory_info().rss - before) / 1e6)
+"""
+
+# Seconds from the end of the work to the end of the process.
+EXIT = """
+import os, time, carbon_otel
+{prepare}
+carbon_otel.instrument(zone='FR')
+with carbon_otel.stage('training'):
+    pass
+import atexit
+print(time.time(), flush=True)
+"""
+
+
+def number(program: str, env: dict[str, str] | None = None) -> float:
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=300, env=env, check=True
+    )
+    return float(done.stdout.split()[-1])

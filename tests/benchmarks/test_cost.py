@@ -1,0 +1,146 @@
+"""What measuring costs, beside codecarbon and zeus where they are installed (`pip install -e ".[bench]"`).
+
+    pytest tests/benchmarks --benchmark-disable-gc
+
+Nothing here passes or fails by time: this prints a table.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+
+import pytest
+
+import carbon_otel
+from tests.benchmarks import programs
+from tests.fakes.powercap import server
+
+pytest.importorskip("pytest_benchmark", reason="pip install -e '.[bench]'")
+
+REPEATS = 7
+
+
+def installed(*tools: str) -> list[str]:
+    return [tool for tool in tools if importlib.util.find_spec(tool)]
+
+
+@pytest.mark.parametrize("tool", installed("carbon_otel", "codecarbon", "zeus"))
+def test_import(tool, table):
+    for _ in range(REPEATS):
+        table(
+            "import (carbon_otel: over opentelemetry.sdk)",
+            tool,
+            programs.number(programs.IMPORTS[tool]) * 1e3,
+            "ms",
+        )
+
+
+@pytest.mark.parametrize("tool", installed("carbon_otel", "codecarbon"))
+def test_first_start(tool, table):
+    for _ in range(REPEATS):
+        table("first start, no GPU", tool, programs.number(programs.STARTS[tool]) * 1e3, "ms")
+
+
+@pytest.mark.parametrize("interval", [1, 0.1])
+@pytest.mark.parametrize("tool", installed("carbon_otel", "codecarbon"))
+def test_sampler(tool, interval, table):
+    start = programs.SAMPLERS[tool].format(interval=interval)
+    table(f"sampling every {interval} s", tool, programs.number(programs.idle(start, 20)), "CPU-s/min")
+
+
+@pytest.mark.parametrize("tool", installed("carbon_otel", "codecarbon"))
+def test_memory(tool, table):
+    start = programs.SAMPLERS[tool].format(interval=1)
+    for _ in range(3):
+        table(
+            "memory over the OpenTelemetry SDK",
+            tool,
+            programs.number(programs.MEMORY.format(start=start)),
+            "MB",
+        )
+
+
+@pytest.fixture
+def bare(tmp_path):
+    """Four powercap zones, no exporter; every edge reads the four files afresh."""
+    carbon_otel.instrument(zone="FR", powercap_root=server(tmp_path).root)
+    yield
+    carbon_otel.uninstrument()
+
+
+@pytest.fixture
+def with_sdk(tmp_path):
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    exporter = InMemorySpanExporter()
+    tracer_provider = TracerProvider(shutdown_on_exit=False)
+    tracer_provider.add_span_processor(SimpleSpanProcessor(exporter))
+    meter_provider = MeterProvider([InMemoryMetricReader()], shutdown_on_exit=False)
+    carbon_otel.instrument(
+        zone="FR",
+        powercap_root=server(tmp_path).root,
+        tracer_provider=tracer_provider,
+        meter_provider=meter_provider,
+    )
+    yield
+    carbon_otel.uninstrument()
+
+
+def edge() -> None:
+    with carbon_otel.stage("training"):
+        pass
+
+
+def paused() -> None:
+    """Longer than the age at which a reading is no longer reused."""
+    time.sleep(0.0025)
+
+
+@pytest.mark.parametrize("fresh", [True, False], ids=["read afresh", "readings reused"])
+@pytest.mark.parametrize("session", ["bare", "with_sdk"])
+def test_stage(session, fresh, request, benchmark, table):
+    request.getfixturevalue(session)
+    benchmark.pedantic(edge, setup=paused if fresh else None, rounds=1000, warmup_rounds=50)
+    name = {"bare": "no exporter", "with_sdk": "SDK span and metrics"}[session]
+    reading = "entry read afresh" if fresh else "readings reused"
+    table(f"stage, {name}, {reading}", "carbon_otel", benchmark.stats.stats.median * 1e6, "us")
+
+
+@pytest.mark.skipif(not installed("codecarbon"), reason="codecarbon is not installed")
+def test_codecarbon_task(benchmark, table):
+    from codecarbon import OfflineEmissionsTracker
+
+    tracker = OfflineEmissionsTracker(country_iso_code="FRA", save_to_file=False, log_level="error")
+    tracker.start()
+
+    def task() -> None:
+        tracker.start_task()
+        tracker.stop_task()
+
+    benchmark.pedantic(task, rounds=200, warmup_rounds=5)
+    table(
+        "stage, no exporter, readings reused",
+        "codecarbon start_task",
+        benchmark.stats.stats.median * 1e6,
+        "us",
+    )
+    tracker.stop()
+
+
+@pytest.mark.skipif(not installed("zeus"), reason="zeus is not installed")
+def test_zeus_window(benchmark, table):
+    from zeus.monitor import ZeusMonitor
+
+    monitor = ZeusMonitor(gpu_indices=[], cpu_indices=[])
+
+    def window() -> None:
+        monitor.begin_window("w", sync_execution=False)
+        monitor.end_window("w", sync_execution=False)
+
+    benchmark.pedantic(window, rounds=500, warmup_rounds=5)
+    table("stage, no exporter, readings reused", "zeus, no device", benchmark.stats.stats.median * 1e6, "us")

@@ -1,0 +1,1 @@
+"""Hardware as real as it gets without any: sysfs trees, and a C stub of libnvidia-ml."""

@@ -1,0 +1,271 @@
+"""The public face: what a user types, and what misuse says."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import logging
+import math
+import threading
+
+import pytest
+
+import carbon_otel
+from carbon_otel import session
+from tests.fakes.powercap import server
+
+
+@pytest.fixture
+def measured(tmp_path):
+    tree = server(tmp_path)
+    carbon_otel.instrument(zone="FR", powercap_root=tree.root, interval=30)
+    yield tree
+    carbon_otel.uninstrument()
+
+
+def test_a_stage_without_a_session_says_that_nothing_was_measured():
+    with carbon_otel.stage("training") as s:
+        pass
+    assert s.footprint.method == "missing"
+    assert s.footprint.flags == ("not_measured",)
+    assert math.isnan(s.footprint.energy_j)
+    assert s.footprint.as_dict()["energy_j"] is None
+    assert carbon_otel.footprint().method == "missing"
+    assert carbon_otel.flush() is True
+
+
+def test_footprint_of_a_block(measured):
+    with carbon_otel.stage("training", "fit", epochs=3) as s:
+        s.units(samples=1000)
+        assert s.footprint.energy_j >= 0
+    footprint = s.footprint
+    assert footprint.method == "measured.counter"
+    assert footprint.measured_fraction == 1.0
+    assert set(footprint.devices) == {"intel-rapl:0", "intel-rapl:0:0", "intel-rapl:1", "intel-rapl:1:0"}
+    assert footprint.low_j <= footprint.energy_j <= footprint.high_j
+    assert footprint.units == {"samples": 1000.0}
+    assert footprint.energy_kwh == footprint.energy_j / 3.6e6
+    assert footprint.intensity is not None and footprint.intensity.zone == "FR"
+    assert footprint is not s.footprint and footprint == s.footprint
+
+
+def test_units_may_be_set_after_the_stage(measured):
+    with carbon_otel.stage("inference") as s:
+        pass
+    s.units(tokens=7)
+    assert s.footprint.units == {"tokens": 7.0}
+
+
+@pytest.mark.parametrize(
+    "kind", ["", " training", "a/b", "-x", "run", "unattributed", "x" * 65, "é", 7, None]
+)
+def test_wrong_kinds_raise_with_the_remedy(kind):
+    with pytest.raises(ValueError, match="write"):
+        carbon_otel.stage(kind)
+
+
+@pytest.mark.parametrize("name", ["", "  ", "x" * 251, 3])
+def test_wrong_names_raise_with_the_remedy(name):
+    with pytest.raises(ValueError, match="write"):
+        carbon_otel.stage("training", name)
+
+
+@pytest.mark.parametrize("value", [None, object(), {"a": 1}, [1, "a"], b"x"])
+def test_wrong_attributes_raise_with_the_remedy(value):
+    with pytest.raises(ValueError, match=r"write x=str\("):
+        carbon_otel.stage("training", x=value)
+
+
+@pytest.mark.parametrize("amount", [-1, float("nan"), float("inf"), "many", True, None])
+def test_wrong_units_raise_with_the_remedy(amount):
+    with pytest.raises(ValueError, match="write a number"):
+        carbon_otel.stage("training").units(samples=amount)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "remedy"),
+    [
+        ({"zone": "XX"}, "zone='FR'"),
+        ({"pue": 0.5}, "from 1.0"),
+        ({"interval": -1}, "0.01 to 30"),
+        ({"interval": 60}, "0.01 to 30"),
+        ({"attribution": "fair"}, "'reserved'"),
+        ({"powercap_root": "/nowhere"}, "intel-rapl"),
+        ({"checkpoint_interval": 0}, "seconds above 0"),
+    ],
+)
+def test_wrong_settings_raise_at_once(wrong, remedy):
+    with pytest.raises(ValueError, match=remedy):
+        carbon_otel.instrument(**wrong)
+    assert session.active() is None
+
+
+def test_disabled_by_the_environment(monkeypatch):
+    monkeypatch.setenv("CARBON_OTEL_DISABLED", "true")
+    carbon_otel.instrument(zone="FR")
+    assert session.active() is None
+
+
+def test_no_zone_is_said_once_and_loudly(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING, "carbon_otel"):
+        carbon_otel.instrument(powercap_root=server(tmp_path).root)
+        carbon_otel.instrument(powercap_root=tmp_path / "class" / "powercap")
+    carbon_otel.uninstrument()
+    assert [r.levelname for r in caplog.records if "world average" in r.getMessage()] == ["WARNING"]
+
+
+def test_decorated_functions_keep_their_face_and_their_values(measured):
+    @carbon_otel.stage("data_processing")
+    def clean(rows: int, *, fast: bool = False) -> int:
+        """Clean."""
+        return rows + fast
+
+    assert clean(3, fast=True) == 4
+    assert clean.__doc__ == "Clean." and clean.__name__ == "clean"
+    assert str(inspect.signature(clean)).startswith("(rows: 'int', *, fast: 'bool' = False)")
+    assert carbon_otel.footprint().stages.keys() <= {"data_processing", "unattributed"}
+
+
+def test_exceptions_pass_through_unchanged(measured):
+    error = RuntimeError("boom")
+    with pytest.raises(RuntimeError) as caught, carbon_otel.stage("training") as s:
+        raise error
+    assert caught.value is error
+    assert s.footprint.method == "measured.counter"
+
+
+def test_async_stages_nest_by_task(measured):
+    parents: dict[str, str | None] = {}
+
+    @carbon_otel.stage("inference")
+    async def answer(name: str) -> str:
+        from carbon_otel.stages.engine import current
+
+        await asyncio.sleep(0)
+        inner = current.get()
+        assert inner is not None
+        parents[name] = inner.parent and inner.parent.kind
+        return name
+
+    async def main() -> None:
+        async with carbon_otel.stage("evaluation"):
+            await asyncio.gather(answer("a"), answer("b"))
+
+    asyncio.run(main())
+    assert parents == {"a": "evaluation", "b": "evaluation"}
+
+
+def test_a_generator_pays_only_while_it_runs(measured):
+    books = session.active().engine.books
+
+    def payers() -> list[str]:
+        return [account.kind for account in books.payers()]
+
+    @carbon_otel.stage("data_processing")
+    def batches():
+        for i in range(3):
+            assert payers() == ["data_processing"]
+            yield i
+
+    with carbon_otel.stage("training"):
+        for _ in batches():
+            assert payers() == ["training"]
+    assert payers() == ["unattributed"]
+
+
+def test_generators_take_what_is_sent_and_thrown(measured):
+    seen: list[object] = []
+
+    @carbon_otel.stage("data_processing")
+    def echo():
+        with contextlib.suppress(KeyError):
+            seen.append((yield 1))
+            seen.append((yield 2))
+        yield 3
+        return "done"
+
+    g = echo()
+    assert next(g) == 1
+    assert g.send("a") == 2
+    assert g.throw(KeyError("k")) == 3
+    with pytest.raises(StopIteration) as stop:
+        next(g)
+    assert stop.value.value == "done"
+    assert seen == ["a"]
+
+
+def test_a_closed_generator_closes_its_stage(measured):
+    closed = []
+
+    @carbon_otel.stage("data_processing")
+    def endless():
+        try:
+            while True:
+                yield 0
+        finally:
+            closed.append(True)
+
+    g = endless()
+    next(g)
+    g.close()
+    assert closed == [True]
+    assert "data_processing" not in {stage.kind for stage in session.active().engine._open.values()}
+
+
+def test_async_generators(measured):
+    @carbon_otel.stage("inference")
+    async def tokens():
+        for i in range(3):
+            await asyncio.sleep(0)
+            yield i
+
+    async def main() -> list[int]:
+        return [token async for token in tokens()]
+
+    assert asyncio.run(main()) == [0, 1, 2]
+    assert not session.active().engine._open
+
+
+def test_one_manager_may_be_used_again_and_even_inside_itself(measured):
+    s = carbon_otel.stage("training")
+    with s, s:
+        pass
+    with s:
+        pass
+    assert not session.active().engine._open
+
+
+def test_threads_have_lines_of_their_own(measured):
+    from carbon_otel.stages.engine import current
+
+    seen = []
+
+    def work() -> None:
+        with carbon_otel.stage("inference"):
+            seen.append(current.get().parent)
+
+    with carbon_otel.stage("training"):
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+    assert seen == [None]
+
+
+def test_instrument_twice_is_one_session_and_other_settings_are_another(measured):
+    first = session.active()
+    carbon_otel.instrument(zone="FR", powercap_root=measured.root, interval=30)
+    assert session.active() is first
+    carbon_otel.instrument(zone="DE", powercap_root=measured.root, interval=30)
+    assert session.active() is not first
+    assert carbon_otel.footprint().intensity.zone == "DE"
+
+
+def test_uninstrument_ends_open_stages_and_later_ones_measure_nothing(tmp_path):
+    carbon_otel.instrument(zone="FR", powercap_root=server(tmp_path).root)
+    with carbon_otel.stage("training") as s:
+        carbon_otel.uninstrument()
+        assert s.footprint.method == "measured.counter"
+    with carbon_otel.stage("training") as later:
+        pass
+    assert later.footprint.method == "missing"
