@@ -199,20 +199,16 @@ class Meter:
         return [track.advance(now_ns) for track in self.tracks]
 
     def edge(self, now_ns: int) -> Edge:
-        late: list[Late] = []
-        troubled = False
+        late: tuple[Late, ...] = ()
+        gaps = None
         for i, track in enumerate(self.tracks):
             timeline = track.timeline
             if now_ns > timeline.last_ns:
-                late.append(Late(i, (now_ns - timeline.last_ns) * S_PER_NS, timeline.power_w))
-            if timeline.flags:
-                troubled = True
-        gaps = None
-        if troubled:
-            gaps = tuple(
-                Gap(t.filled_j, t.ambiguous_j, t.gap_s) for t in (track.timeline for track in self.tracks)
-            )
-        return Edge(now_ns, tuple(late), gaps)
+                late = (*late, Late(i, (now_ns - timeline.last_ns) * S_PER_NS, timeline.power_w))
+            if timeline.flags and gaps is None:
+                timelines = [each.timeline for each in self.tracks]
+                gaps = tuple([Gap(t.filled_j, t.ambiguous_j, t.gap_s) for t in timelines])
+        return Edge(now_ns, late, gaps)
 
     def snapshot(self) -> Snapshot:
         return Snapshot(

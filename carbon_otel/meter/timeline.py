@@ -16,6 +16,7 @@ The accumulator's rule, reading by reading:
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 from carbon_otel.sensors.base import Sensor
@@ -43,9 +44,13 @@ class Timeline:
         "_filled_before_gap_j",
         "_gap_s_before",
         "_last_raw",
+        "_most_w",
         "_moving_power_w",
         "_power_window_ns",
+        "_slack_s",
+        "_sure_s",
         "_suspect",
+        "_unit_j",
         "ambiguous_j",
         "filled_j",
         "flags",
@@ -77,6 +82,13 @@ class Timeline:
         self._moving_power_w = 0.0
         self._gap_s_before = 0.0
         self._filled_before_gap_j = 0.0
+        self._unit_j = sensor.joules_per_unit
+        self._most_w = sensor.power_bounds_w[1] * _PLAUSIBLE_SLACK
+        self._slack_s = 2 * sensor.update_period_s
+        # Within this time not even a whole wrap can have been missed.
+        self._sure_s = (
+            math.inf if sensor.wrap is None else sensor.wrap * self._unit_j / (self._most_w or math.inf)
+        )
         window_s = max(_POWER_WINDOW_S, _POWER_WINDOW_PERIODS * sensor.update_period_s)
         self._power_window_ns = int(window_s / S_PER_NS)
 
@@ -136,6 +148,12 @@ class Timeline:
     def _observe_counter(self, now_ns: int, raw: float) -> None:
         assert self._last_raw is not None
         elapsed_s = (now_ns - self.last_ns) * S_PER_NS
+        if raw > self._last_raw and self.gap_since_ns is None and elapsed_s < self._sure_s:
+            # The common case, kept short: this runs at both edges of every stage.
+            gained = (raw - self._last_raw) * self._unit_j
+            if gained <= self._most_w * (elapsed_s + self._slack_s):
+                self._accept(now_ns, raw, gained)
+                return
         joules, event = self._difference(self._last_raw, raw, elapsed_s)
         if joules is None:
             self._set_aside(now_ns, raw)
@@ -151,7 +169,7 @@ class Timeline:
 
     def _difference(self, old: float, new: float, elapsed_s: float) -> tuple[float | None, str | None]:
         """Joules between two readings (None: implausible) and what happened to the counter."""
-        unit, wrap = self.sensor.joules_per_unit, self.sensor.wrap
+        unit, wrap = self._unit_j, self.sensor.wrap
         if new >= old:
             joules = (new - old) * unit
             return (joules, None) if self._plausible(joules, elapsed_s) else (None, None)
@@ -163,9 +181,7 @@ class Timeline:
         return (joules, "reset") if self._plausible(joules, elapsed_s) else (None, None)
 
     def _plausible(self, joules: float, elapsed_s: float) -> bool:
-        most_w = self.sensor.power_bounds_w[1]
-        window_s = elapsed_s + 2 * self.sensor.update_period_s
-        return 0 <= joules <= most_w * window_s * _PLAUSIBLE_SLACK
+        return 0 <= joules <= self._most_w * (elapsed_s + self._slack_s)
 
     def _set_aside(self, now_ns: int, raw: float) -> None:
         self.flag("implausible", now_ns)
@@ -223,7 +239,7 @@ class Timeline:
         if self.sensor.wrap is None:
             return
         range_j = self.sensor.wrap * self.sensor.joules_per_unit
-        lacking = int((self.sensor.power_bounds_w[1] * elapsed_s - joules) / range_j)
+        lacking = int((self._most_w * elapsed_s - joules) / range_j)
         if lacking > 0:
             self.ambiguous_j += lacking * range_j
             self.flag("ambiguous", now_ns)

@@ -54,6 +54,15 @@ class Providers:
                     meter = built
         return cls(tracer, meter, tuple(owned))
 
+    def silent(self) -> bool:
+        """Whether nobody listens: no provider was given, and the application has none yet."""
+        return (
+            isinstance(self.tracer, trace.ProxyTracerProvider)
+            and _is_proxy(self.meter)
+            and isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+            and _is_proxy(metrics.get_meter_provider())
+        )
+
     def flush(self, timeout_s: float) -> bool:
         """Flush both at once; False if not both succeeded in time."""
         results: dict[int, bool] = {}

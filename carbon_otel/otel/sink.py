@@ -54,6 +54,8 @@ class OtelSink(Sink):
         self._labels: dict[tuple[str, str], tuple[dict[str, str], list[dict[str, str]]]] = {}
 
     def opened(self, stage: OpenStage) -> None:
+        if self._providers.silent():
+            return
         attributes: dict[str, Any] = {**stage.attributes, c.STAGE_KIND: stage.kind, c.STAGE_NAME: stage.name}
         if stage.run is not None and stage.run.run_id:
             attributes[c.RUN_ID] = stage.run.run_id
@@ -79,6 +81,8 @@ class OtelSink(Sink):
 
     def paid(self, stage: OpenStage, joules: Sequence[float], grams: float) -> None:
         mark = stage.marks.get(self)
+        if mark is None and self._providers.silent():
+            return
         # With the stage's span current, exemplars link to it and Logfire rolls the sums up.
         token = context.attach(trace.set_span_in_context(mark.span)) if mark is not None else None
         try:
@@ -95,6 +99,8 @@ class OtelSink(Sink):
 
     def closed(self, stage: OpenStage, error: BaseException | None) -> None:
         mark = stage.marks.get(self)
+        if mark is None and self._providers.silent():
+            return
         labels, _ = self._labels_of(stage)
         if mark is None:
             self._instruments.duration.record(stage.duration_s, labels)
