@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -11,22 +10,20 @@ logger = logging.getLogger("carbon_otel")
 
 _T = TypeVar("_T")
 _seen: set[str] = set()
-_lock = threading.Lock()
 
 
 def warn_once(key: str, message: str, *, exc_info: BaseException | None = None) -> None:
     """Log a warning the first time `key` comes up since `forget()`."""
-    with _lock:
-        if key in _seen:
-            return
-        _seen.add(key)
+    # No lock: one held by another thread at a fork would stay locked in the child.
+    if key in _seen:
+        return
+    _seen.add(key)
     logger.warning(message, exc_info=exc_info)
 
 
 def forget() -> None:
     """A new session may say things again."""
-    with _lock:
-        _seen.clear()
+    _seen.clear()
 
 
 def report(what: str, error: Exception) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -55,9 +56,12 @@ def stop() -> None:
     """End the session, if one is running."""
     global _session, _forked_from
     with _lock:
-        session, _session, _forked_from = _session, None, None
+        session, parent = _session, _forked_from
+        _session = _forked_from = None
         if session is not None:
             session.end()
+        elif parent is not None:
+            parent.hook.remove()
 
 
 def _run_events() -> RunEvents | None:
@@ -75,6 +79,7 @@ def _begin_in_child() -> Session | None:
         if session is not None:
             _session = session
             session.begin(_run_events)
+            _end_with_multiprocessing()
     return _session
 
 
@@ -89,6 +94,14 @@ def _after_fork_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def _end_with_multiprocessing() -> None:
+    """Its workers leave by `os._exit`, without `atexit`, but run the finalizers of multiprocessing."""
+    util: Any = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        util.Finalize(None, stop, exitpriority=0)
+
 
 _registered = False
 

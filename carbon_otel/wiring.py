@@ -64,7 +64,7 @@ class Session:
             trace_id=self.otel.trace_id,
         )
         sinks: list[Sink] = [self.otel, self.mlflow]
-        if settings.journal:
+        if settings.journal and hook is None:  # the file is the process's that was told to write it
             sinks.append(Journal(settings.journal, settings.checkpoint_interval, self.totals))
         self.engine.sinks = sinks
         self.sampler = Sampler(self.engine.tick, settings.interval)

@@ -70,7 +70,12 @@ class Providers:
         def flush(provider: Any) -> None:
             results[id(provider)] = bool(provider.force_flush(int(timeout_s * 1000)))
 
-        asked = [p for p in (self.tracer, self.meter) if hasattr(p, "force_flush")]
+        # What was a proxy when we began may have been bound to the application's provider since.
+        tracer = (
+            trace.get_tracer_provider() if isinstance(self.tracer, trace.ProxyTracerProvider) else self.tracer
+        )
+        meter = metrics.get_meter_provider() if _is_proxy(self.meter) else self.meter
+        asked = [p for p in (tracer, meter) if hasattr(p, "force_flush")]
         self._on_workers(asked, flush, timeout_s)
         return all(results.get(id(provider), False) for provider in asked)
 
