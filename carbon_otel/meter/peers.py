@@ -98,8 +98,9 @@ def _folder(view: str, base: Path | None) -> Path | None:
         root = base or runtime_folder()
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         folder = root / boot / hashlib.sha256(view.encode()).hexdigest()[:16]
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        root.parent.mkdir(parents=True, exist_ok=True)
+        for part in (root, folder.parent, folder):
+            part.mkdir(mode=0o700, exist_ok=True)
         owner = root.lstat()
     except (OSError, AttributeError):
         return None
