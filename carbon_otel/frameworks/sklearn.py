@@ -10,6 +10,7 @@
 
 Pipelines, searches and ensembles call their parts' methods; those calls belong to the outermost one. Inside a
 stage of a lifecycle kind that the user opened, calls open none of their own: what the user says it is, it is.
+Where a run begins inside a call (autologging may do that), the call inside the run opens the run's stage.
 
 Methods are replaced on the classes, by functions of the same name, signature and docstring; estimators stay as
 they are, so cloning and pickling see nothing of it.
@@ -18,6 +19,7 @@ they are, so cloning and pickling see nothing of it.
 from __future__ import annotations
 
 import functools
+import importlib
 import types
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -26,7 +28,7 @@ from typing import Any, Final, cast
 
 from carbon_otel.faults import contain
 from carbon_otel.frameworks.hooks import Undo, replace
-from carbon_otel.stages.stage import LIFECYCLE, stage, within
+from carbon_otel.stages.stage import LIFECYCLE, covered, stage
 
 MODULE: Final = "sklearn.base"
 
@@ -40,7 +42,8 @@ _KINDS: Final = {
     "score": "evaluation",
 }
 
-_inside: ContextVar[bool] = ContextVar("carbon_otel_sklearn", default=False)
+# Set in the threads that scikit-learn has its own work done by; they inherit no context from their caller.
+_in_worker: ContextVar[bool] = ContextVar("carbon_otel_sklearn_worker", default=False)
 
 
 def patch(module: ModuleType) -> Undo:
@@ -67,6 +70,7 @@ def patch(module: ModuleType) -> Undo:
         original(cls, **kwargs)
         contain(f"instrumenting {cls.__name__}", instrument, None, cls)
 
+    undos.append(_mark_workers())
     undos.append(replace(base, "__init_subclass__", classmethod(cast(Any, __init_subclass__))))
     instrument_below(base)
 
@@ -75,6 +79,22 @@ def patch(module: ModuleType) -> Undo:
             undos.pop()()
 
     return undo
+
+
+def _mark_workers() -> Undo:
+    """What scikit-learn hands to its pool of threads is part of the call that does so."""
+    parallel = importlib.import_module("sklearn.utils.parallel")
+    original = parallel._FuncWrapper.__call__
+
+    @functools.wraps(original)
+    def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
+        token = _in_worker.set(True)
+        try:
+            return original(self, *args, **kwargs)
+        finally:
+            _in_worker.reset(token)
+
+    return replace(parallel._FuncWrapper, "__call__", __call__)
 
 
 def _instrument_class(owner: type) -> list[Undo]:
@@ -92,14 +112,10 @@ def _instrument_class(owner: type) -> list[Undo]:
 def _measured(method: str, function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if _inside.get() or within(LIFECYCLE):
+        if _in_worker.get() or covered(LIFECYCLE):
             return function(self, *args, **kwargs)
         with stage(_kind(method, self), f"{type(self).__name__}.{method}"):
-            token = _inside.set(True)
-            try:
-                return function(self, *args, **kwargs)
-            finally:
-                _inside.reset(token)
+            return function(self, *args, **kwargs)
 
     return call
 

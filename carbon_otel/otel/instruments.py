@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -94,16 +93,16 @@ def _identity(device: Device) -> dict[str, str]:
     return identity
 
 
-_made: weakref.WeakKeyDictionary[MeterProvider, Instruments] = weakref.WeakKeyDictionary()
+# By identity, since providers need not be hashable (Logfire's is not); held, so that an identity stays theirs.
+_made: dict[int, tuple[MeterProvider, Instruments]] = {}
 
 
 def instruments_of(provider: MeterProvider) -> Instruments:
-    made = _made.get(provider)
-    if made is None:
-        made = _made[provider] = Instruments(provider)
-    return made
+    if id(provider) not in _made:
+        _made[id(provider)] = provider, Instruments(provider)
+    return _made[id(provider)][1]
 
 
 def forget_all() -> None:
-    for made in list(_made.values()):
+    for _, made in list(_made.values()):
         made.forget()

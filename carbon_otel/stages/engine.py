@@ -136,7 +136,7 @@ class Engine:
         inherited: OpenStage | None = None,
     ) -> OpenStage:
         """Open a stage below the one inherited by context, or below the run it belongs to."""
-        stage = OpenStage(self, kind, name, attributes, self._parent(inherited))
+        stage = OpenStage(self, kind, name, attributes, self.parent_of(inherited))
         return self._begin(stage)
 
     def open_run(self, run_id: str, name: str, parent_run_id: str | None) -> OpenStage | None:
@@ -288,8 +288,10 @@ class Engine:
         self.meter.settle_shares(now_ns, tick=tick)
         self.books.post(self.meter.advance(now_ns))
 
-    def _parent(self, inherited: OpenStage | None) -> OpenStage | None:
-        """The inherited stage; the run begun in this thread since; else the only run there is."""
+    def parent_of(self, inherited: OpenStage | None) -> OpenStage | None:
+        """What a stage opened here belongs to: the inherited stage; the run begun in this thread since; else the
+        only run there is.
+        """
         if inherited is not None and (inherited.engine is not self or not inherited.open):
             inherited = None
         if not self.runs:

@@ -256,11 +256,12 @@ class _SuspendableStage(contextlib.AbstractContextManager["_SuspendableStage"]):
             self._token = None
 
 
-def within(kinds: tuple[str, ...]) -> bool:
-    """Whether this line of execution is inside an open stage of one of these kinds."""
-    above = current.get()
-    while above is not None:
-        if above.kind in kinds and above.open:
+def covered(kinds: tuple[str, ...]) -> bool:
+    """Whether a stage opened here would be inside one of these kinds that belongs to the same run."""
+    active = session.active()
+    above = active.engine.parent_of(current.get()) if active is not None else None
+    while above is not None and above.run_id is None:
+        if above.kind in kinds:
             return True
         above = above.parent
     return False
