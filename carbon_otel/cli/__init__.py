@@ -1,0 +1,19 @@
+"""The command line: `carbon-otel demo`, `run`, `doctor`."""
+
+from __future__ import annotations
+
+import typer
+
+from carbon_otel.cli.demo import demo
+from carbon_otel.cli.doctor import doctor
+from carbon_otel.cli.run import run
+
+app = typer.Typer(
+    name="carbon-otel",
+    help="The energy and carbon meter for ML pipelines.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.command()(demo)
+app.command()(doctor)
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(run)

@@ -1,0 +1,3 @@
+from carbon_otel.cli import app
+
+app(prog_name="carbon-otel")

@@ -1,0 +1,92 @@
+"""`carbon-otel doctor`: what each component is measured with here, why not better, and the fix."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from carbon_otel import __version__, config
+from carbon_otel.carbon.grid import intensity
+from carbon_otel.meter.share import reserved_share
+from carbon_otel.sensors.discovery import discover
+
+
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False) -> None:
+    """Show which tier each component gets on this host, why, and what would improve it."""
+    try:
+        settings = config.resolve({})
+    except ValueError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2) from None
+    found = discover(settings.powercap_root)
+    found.close()
+    place = intensity(settings.zone)
+    report: dict[str, Any] = {
+        "version": __version__,
+        "hardware": found.hardware,
+        "components": [asdict(finding) for finding in found.findings],
+        "attribution": settings.attribution,
+        "reserved_share": reserved_share(os.cpu_count() or 1),
+        "grid": {
+            "zone": place.zone,
+            "name": place.name,
+            "g_per_kwh": place.g_per_kwh,
+            "year": place.year,
+            "source": place.source,
+            "licence": place.licence,
+        },
+        "pue": settings.pue,
+        "otlp_endpoint": os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"),
+    }
+    if as_json:
+        typer.echo(json.dumps(report, indent=2))
+    else:
+        _show(report)
+
+
+def _show(report: dict[str, Any]) -> None:
+    console = Console()
+    console.print(f"carbon_otel {report['version']} on {report['hardware']}\n", highlight=False, markup=False)
+    table = Table("component", "tier", "found", "why not better")
+    for part in report["components"]:
+        table.add_row(
+            part["component"],
+            _tier(part),
+            _plain(part["found"]),
+            _plain(part["reason"]),
+        )
+    console.print(table)
+    grid = report["grid"]
+    facts = {
+        "grid": f"{grid['name']}, {grid['g_per_kwh']:.1f} g/kWh, {grid['year']} ({grid['source']})",
+        "charged": f"{report['attribution']}, {report['reserved_share']:.0%} of the processor",
+        "telemetry": report["otlp_endpoint"]
+        or "the application's providers; no OTEL_EXPORTER_OTLP_ENDPOINT set",
+    }
+    for label, text in facts.items():
+        console.print(f"{label:<10} {text}", highlight=False, markup=False, soft_wrap=True)
+    fixes = list(dict.fromkeys(part["fix"] for part in report["components"] if part["fix"]))
+    if grid["zone"] == "WORLD":
+        fixes.append("export CARBON_OTEL_ZONE=FR    # your country")
+    if fixes:
+        console.print("\nTo improve it:")
+    for fix in fixes:
+        # Whole lines, to be copied.
+        console.print(f"  {fix}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _tier(part: dict[str, Any]) -> str:
+    if part["lacking"]:
+        return f"[red]{part['method']}[/]"
+    # Nothing there is nothing missing.
+    return "-" if part["method"] == "missing" else f"[green]{part['method']}[/]"
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", r"\[")
