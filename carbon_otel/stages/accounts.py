@@ -155,8 +155,6 @@ class Books:
         paid = account.paid
         fresh = [now - before for now, before in zip(paid, account._settled, strict=True)]
         joules = sum(fresh)
-        if joules == 0.0:
-            return fresh, 0.0
         account._settled = paid.copy()
         grams = self._price(joules)
         account.grams += grams
