@@ -97,8 +97,8 @@ class Timeline:
         if self._last_raw is None:
             self._last_raw = raw
             self.last_ns = self._changed_ns = self._anchor_ns = now_ns
-            if self.sensor.kind == "power":
-                self.power_w = raw
+            # Until two readings tell: what it surely draws.
+            self.power_w = raw if self.sensor.kind == "power" else self.sensor.power_bounds_w[0]
             self.gap_since_ns = None
             return
         if now_ns <= self.last_ns:

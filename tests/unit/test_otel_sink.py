@@ -1,0 +1,329 @@
+"""Spans and metrics as an application's own SDK providers receive them."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import StatusCode
+
+import carbon_otel
+from tests.fakes.powercap import server
+
+PAIR = {"intel-rapl:0", "intel-rapl:1"}
+
+
+class Application:
+    """An application with providers of its own, on a server of constant power."""
+
+    def __init__(self, tree) -> None:
+        self.tree = tree
+        self.exporter = InMemorySpanExporter()
+        self.tracer_provider = TracerProvider(shutdown_on_exit=False)
+        self.tracer_provider.add_span_processor(SimpleSpanProcessor(self.exporter))
+        self.reader = InMemoryMetricReader()
+        self.meter_provider = MeterProvider([self.reader], shutdown_on_exit=False)
+
+    def instrument(self, **settings) -> None:
+        carbon_otel.instrument(
+            zone="FR",
+            powercap_root=self.tree.root,
+            tracer_provider=self.tracer_provider,
+            meter_provider=self.meter_provider,
+            **{"interval": 30, **settings},
+        )
+
+    def draw(self, joules: float) -> None:
+        """Let the first package spend some energy, slowly enough to be plausible."""
+        time.sleep(0.01)
+        self.tree.package[0].add(joules)
+
+    def spans(self) -> dict[str, object]:
+        return {span.name: span for span in self.exporter.get_finished_spans()}
+
+    def points(self, name: str) -> list[object]:
+        data = self.reader.get_metrics_data()
+        metrics = (
+            [m for r in data.resource_metrics for s in r.scope_metrics for m in s.metrics] if data else []
+        )
+        return [point for metric in metrics if metric.name == name for point in metric.data.data_points]
+
+
+@pytest.fixture
+def application(tmp_path):
+    return Application(server(tmp_path))
+
+
+def test_a_span_has_the_figures_of_the_footprint(application):
+    application.instrument(pue=1.2)
+    with carbon_otel.stage("training", "fit", epochs=3) as s:
+        application.draw(5)
+        s.units(samples=10)
+    span = application.spans()["fit"]
+    f = s.footprint
+    assert dict(span.attributes) == {
+        "epochs": 3,
+        "carbon_otel.stage.kind": "training",
+        "carbon_otel.stage.name": "fit",
+        "carbon_otel.energy.total_j": f.energy_j,
+        "carbon_otel.energy.exclusive_j": f.exclusive_j,
+        "carbon_otel.energy.cpu_j": f.components["cpu"],
+        "carbon_otel.energy.memory_j": f.components["memory"],
+        "carbon_otel.energy.low_j": f.low_j,
+        "carbon_otel.energy.high_j": f.high_j,
+        "carbon_otel.emissions.g_co2e": f.emissions_g,
+        "carbon_otel.carbon_intensity.g_per_kwh": f.intensity.g_per_kwh,
+        "carbon_otel.carbon_intensity.source": f.intensity.source,
+        "carbon_otel.pue": 1.2,
+        "carbon_otel.method": "measured.counter",
+        "carbon_otel.measured_fraction": 1.0,
+        "carbon_otel.units.samples": 10.0,
+    }
+    assert f.energy_j == pytest.approx(5)
+    assert f.emissions_g == pytest.approx(5 / 3.6e6 * 1.2 * f.intensity.g_per_kwh)
+    assert (span.end_time - span.start_time) / 1e9 == pytest.approx(f.duration_s, abs=1e-6)
+    assert span.instrumentation_scope.name == "carbon_otel"
+    assert span.instrumentation_scope.version == carbon_otel.__version__
+
+
+def test_spans_nest_as_the_stages_and_under_the_applications_own(application):
+    application.instrument()
+    tracer = application.tracer_provider.get_tracer("app")
+    with (
+        tracer.start_as_current_span("request"),
+        carbon_otel.stage("training", "outer"),
+        carbon_otel.stage("evaluation", "inner"),
+        tracer.start_as_current_span("query"),
+    ):
+        pass
+    spans = application.spans()
+    for child, parent in (("outer", "request"), ("inner", "outer"), ("query", "inner")):
+        assert spans[child].parent.span_id == spans[parent].context.span_id
+    assert not trace.get_current_span().get_span_context().is_valid
+
+
+def test_an_error_is_on_the_span_and_passes_through(application):
+    application.instrument()
+    with pytest.raises(KeyError), carbon_otel.stage("training"):
+        raise KeyError("boom")
+    span = application.spans()["training"]
+    assert span.status.status_code is StatusCode.ERROR
+    assert [event.name for event in span.events] == ["exception"]
+    assert span.attributes["carbon_otel.method"] == "measured.counter"
+
+
+def test_metrics_have_the_names_units_and_labels_of_the_conventions(application):
+    application.instrument()
+    with carbon_otel.stage("training", "fit"):
+        application.draw(5)
+    carbon_otel.flush()
+    data = application.reader.get_metrics_data()
+    metrics = {m.name: m for r in data.resource_metrics for s in r.scope_metrics for m in s.metrics}
+    assert {name: m.unit for name, m in metrics.items()} == {
+        "hw.energy": "J",
+        "hw.power": "W",
+        "carbon_otel.stage.energy": "J",
+        "carbon_otel.stage.emissions": "g{CO2e}",
+        "carbon_otel.stage.duration": "s",
+        "carbon_otel.carbon_intensity": "g{CO2e}/(kW.h)",
+    }
+    assert metrics["hw.energy"].data.is_monotonic and metrics["carbon_otel.stage.energy"].data.is_monotonic
+    stage = [dict(p.attributes) for p in metrics["carbon_otel.stage.energy"].data.data_points]
+    assert {
+        "carbon_otel.stage.kind": "training",
+        "carbon_otel.stage.name": "fit",
+        "carbon_otel.component": "cpu",
+        "carbon_otel.method": "measured.counter",
+    } in stage
+    devices = [dict(p.attributes) for p in metrics["hw.energy"].data.data_points]
+    assert {"hw.id": "intel-rapl:0", "hw.type": "cpu", "hw.name": "package-0"} in devices
+    assert {"hw.id": "intel-rapl:0:0", "hw.type": "memory", "hw.name": "package-0 dram"} in devices
+
+
+def test_the_stages_add_up_to_the_devices(application):
+    application.instrument()
+    application.draw(3)
+    with carbon_otel.stage("training"):
+        application.draw(7)
+        with carbon_otel.stage("evaluation"):
+            application.draw(2)
+    application.draw(1)
+    carbon_otel.flush()
+    stages = sum(point.value for point in application.points("carbon_otel.stage.energy"))
+    assert stages == pytest.approx(13)
+    assert stages == pytest.approx(sum(point.value for point in application.points("hw.energy")), rel=1e-12)
+
+
+def test_counters_move_while_a_stage_runs_and_link_to_its_span(application):
+    application.instrument(interval=0.02)
+    with carbon_otel.stage("training"):
+        span_id = trace.get_current_span().get_span_context().span_id
+        application.draw(4)
+        deadline = time.monotonic() + 5
+        points = []
+        while not points and time.monotonic() < deadline:
+            found = application.points("carbon_otel.stage.energy")
+            points = [p for p in found if p.attributes["carbon_otel.stage.kind"] == "training"]
+        assert points and not application.spans()
+    assert [e.span_id for p in points for e in p.exemplars] == [span_id] * len(points)
+
+
+def test_a_second_session_on_the_same_provider_goes_on_counting(application, caplog):
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            application.instrument()
+            application.draw(6)
+            carbon_otel.flush()
+            carbon_otel.uninstrument()
+    assert not caplog.records
+    assert sum(point.value for point in application.points("hw.energy")) == pytest.approx(12)
+
+
+def test_a_fault_of_an_exporter_stays_in_the_exporter(application, caplog):
+    class Broken(SimpleSpanProcessor):
+        def on_start(self, span, parent_context=None):
+            raise OSError("disk full")
+
+    application.tracer_provider.add_span_processor(Broken(application.exporter))
+    application.instrument()
+    with caplog.at_level(logging.WARNING, "carbon_otel"), carbon_otel.stage("training") as s:
+        pass
+    with carbon_otel.stage("training"):
+        pass
+    assert s.footprint.method == "measured.counter"
+    assert len([r for r in caplog.records if "disk full" in r.getMessage()]) == 1
+
+
+def program(text: str, **variables: str) -> str:
+    import os
+
+    done = subprocess.run(
+        [sys.executable, "-c", text],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+IN_MEMORY = """
+from opentelemetry import metrics, trace
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+import carbon_otel
+spans, reader = InMemorySpanExporter(), InMemoryMetricReader()
+def provide():
+    tracer_provider = TracerProvider()
+    tracer_provider.add_span_processor(SimpleSpanProcessor(spans))
+    trace.set_tracer_provider(tracer_provider)
+    metrics.set_meter_provider(MeterProvider([reader]))
+def names():
+    data = reader.get_metrics_data()
+    return sorted(m.name for r in data.resource_metrics for s in r.scope_metrics for m in s.metrics)
+"""
+
+
+@pytest.mark.parametrize(
+    "order", ["provide(); carbon_otel.instrument(zone='FR')", "carbon_otel.instrument(zone='FR'); provide()"]
+)
+def test_the_applications_global_providers_are_used_whenever_they_are_set(order):
+    out = program(
+        IN_MEMORY
+        + order
+        + """
+mine = trace.get_tracer_provider(), metrics.get_meter_provider()
+with carbon_otel.stage("training"):
+    sum(range(3_000_000))
+carbon_otel.flush()
+print([s.name for s in spans.get_finished_spans()], "carbon_otel.stage.energy" in names(), "hw.energy" in names())
+print(mine == (trace.get_tracer_provider(), metrics.get_meter_provider()))
+"""
+    )
+    assert out == "['training'] True True\nTrue\n"
+
+
+def test_providers_of_our_own_are_never_made_global():
+    out = program(
+        """
+import carbon_otel
+from opentelemetry import metrics, trace
+carbon_otel.instrument(zone="FR")
+print(type(trace.get_tracer_provider()).__name__, type(metrics.get_meter_provider()).__name__)
+from carbon_otel import session
+print(type(session.active().providers.tracer).__module__)
+""",
+        OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9",
+        OTEL_EXPORTER_OTLP_TIMEOUT="1",
+    )
+    assert out == "ProxyTracerProvider _ProxyMeterProvider\nopentelemetry.sdk.trace\n"
+
+
+@pytest.mark.parametrize("variable", [{"OTEL_SDK_DISABLED": "true"}, {"OTEL_TRACES_EXPORTER": "none"}])
+def test_the_standard_variables_can_turn_the_export_off(variable):
+    out = program(
+        "import carbon_otel; carbon_otel.instrument(zone='FR')\nfrom carbon_otel import session\n"
+        "print(type(session.active().providers.tracer).__name__)",
+        OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9",
+        OTEL_EXPORTER_OTLP_TIMEOUT="1",
+        **variable,
+    )
+    assert out == "ProxyTracerProvider\n"
+
+
+def test_logfire_receives_everything_and_rolls_it_up_once():
+    out = program(
+        """
+import json, logfire, carbon_otel
+from logfire.testing import TestExporter
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+spans, reader = TestExporter(), InMemoryMetricReader()
+logfire.configure(
+    send_to_logfire=False, console=False, additional_span_processors=[SimpleSpanProcessor(spans)],
+    metrics=logfire.MetricsOptions(additional_readers=[reader], collect_in_spans=True),
+)
+carbon_otel.instrument(zone="FR", interval=0.1)
+with logfire.span("outer"):
+    with carbon_otel.stage("training") as outer:
+        sum(i * i for i in range(3_000_000))
+        with carbon_otel.stage("evaluation"):
+            sum(i * i for i in range(1_000_000))
+for span in spans.exported_spans_as_dict():
+    found = json.loads(span["attributes"].get("logfire.metrics", "{}"))
+    if span["name"] in ("outer", "training"):
+        print(abs(found["carbon_otel.stage.energy"]["total"] / outer.footprint.energy_j - 1) < 1e-9)
+data = reader.get_metrics_data()
+print("hw.energy" in {m.name for r in data.resource_metrics for s in r.scope_metrics for m in s.metrics})
+"""
+    )
+    assert out == "True\nTrue\nTrue\n"
+
+
+def test_a_thread_has_no_parent_span(application):
+    application.instrument()
+
+    def work():
+        with carbon_otel.stage("inference"):
+            pass
+
+    with carbon_otel.stage("training"):
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+    assert application.spans()["inference"].parent is None
