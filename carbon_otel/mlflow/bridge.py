@@ -69,7 +69,7 @@ class MlflowBridge(Sink):
         self._engine.close(run.stage)
         self._write(run, "final")
         if self._writer.healthy:
-            self._writer.wait(_END_WAIT_S, run_id)
+            self._writer.wait(_END_WAIT_S, run.stage.sequence)
 
     def tick(self, snapshot: Snapshot) -> None:
         now = time.monotonic()
@@ -100,6 +100,7 @@ class MlflowBridge(Sink):
         self._writer.put(
             Batch(
                 run_id=run.stage.run_id,
+                segment=run.stage.sequence,
                 values=values,
                 tags=naming.tags(
                     footprint,

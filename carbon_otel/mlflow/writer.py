@@ -21,9 +21,13 @@ _LONGEST_PAUSE_S: Final = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One state of one run: `values` since this process began or resumed it."""
+    """One state of one segment of a run: `values` since this process began or resumed it.
+
+    A resumed segment goes on from what the run has when its first batch is written.
+    """
 
     run_id: str
+    segment: int
     values: Mapping[str, float]
     tags: Mapping[str, str]
     step: int
@@ -46,27 +50,27 @@ class Writer:
 
     def __init__(self) -> None:
         self.healthy = True
-        self._pending: dict[str, Batch] = {}
-        self._bases: dict[str, _Base] = {}
+        self._pending: dict[int, Batch] = {}
+        self._bases: dict[int, _Base] = {}
         self._changed = threading.Condition()
         self._writing = False
         threading.Thread(target=self._run, name="carbon_otel mlflow", daemon=True).start()
 
     def put(self, batch: Batch) -> None:
         with self._changed:
-            waiting = self._pending.get(batch.run_id)
+            waiting = self._pending.get(batch.segment)
             if waiting is not None:
                 batch = replace(batch, tags={**waiting.tags, **batch.tags})
-            self._pending[batch.run_id] = batch
+            self._pending[batch.segment] = batch
             self._changed.notify_all()
 
-    def wait(self, timeout_s: float, run_id: str | None = None) -> bool:
-        """Until this run's batch, or every batch, is written; False if that took longer."""
+    def wait(self, timeout_s: float, segment: int | None = None) -> bool:
+        """Until this segment's batch, or every batch, is written; False if that took longer."""
         with self._changed:
-            return self._changed.wait_for(
-                lambda: not self._writing and not (run_id in self._pending if run_id else self._pending),
-                timeout_s,
-            )
+            return self._changed.wait_for(lambda: self._is_written(segment), timeout_s)
+
+    def _is_written(self, segment: int | None) -> bool:
+        return not self._writing and not (self._pending if segment is None else segment in self._pending)
 
     def _run(self) -> None:
         pause_s = 1.0
@@ -75,10 +79,13 @@ class Writer:
                 self._changed.wait_for(lambda: bool(self._pending))
                 batches, self._pending = list(self._pending.values()), {}
                 self._writing = True
-            failed = [batch for batch in batches if not self._write(batch)]
+            failed: list[Batch] = []
+            for batch in batches:
+                # A segment builds on the ones before it: until those are written, it waits.
+                if batch.run_id in (other.run_id for other in failed) or not self._write(batch):
+                    failed.append(batch)
             with self._changed:
-                for batch in failed:
-                    self._pending.setdefault(batch.run_id, batch)
+                self._pending = {**{batch.segment: batch for batch in failed}, **self._pending}
                 self._writing = False
                 self.healthy = not failed
                 self._changed.notify_all()
@@ -115,7 +122,7 @@ class Writer:
         return True
 
     def _base(self, batch: Batch) -> _Base:
-        base = self._bases.get(batch.run_id)
+        base = self._bases.get(batch.segment)
         if base is None:
             base = _Base({}, 0, 1)
             if batch.resumed:
@@ -126,5 +133,5 @@ class Writer:
                     step=max((m.step + 1 for m in ours), default=0),
                     segments=int(data.tags.get("carbon.segments", "0")) + 1,
                 )
-            self._bases[batch.run_id] = base
+            self._bases[batch.segment] = base
         return base

@@ -1,0 +1,338 @@
+"""Real runs in a real store: however a run is started and ended, its figures are in it, once."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+import carbon_otel
+from tests.fakes.powercap import server
+
+mlflow = pytest.importorskip("mlflow") if not os.environ.get("CI") else __import__("mlflow")
+
+
+def about(joules):
+    """Energy that comes in steps of a joule, and is extrapolated for up to two milliseconds at an edge."""
+    return pytest.approx(joules, abs=1.0, rel=0.03)
+
+
+PARTS = re.compile(r"carbon/[^/]+/energy_wh")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """One sqlite store for the module: its schema takes seconds to make."""
+    folder = tmp_path_factory.mktemp("store")
+    uri = f"sqlite:///{folder}/mlflow.db"
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(uri)
+    mlflow.create_experiment("tests", artifact_location=folder.as_uri())
+    mlflow.set_experiment("tests")
+    yield uri
+    mlflow.set_tracking_uri(before)
+
+
+@pytest.fixture
+def tree(tmp_path):
+    return server(tmp_path)
+
+
+@pytest.fixture
+def measured(store, tree):
+    carbon_otel.instrument(zone="FR", powercap_root=tree.root, interval=0.05, checkpoint_interval=0.2)
+
+    def draw(joules: int) -> None:
+        """Spend some energy at 200 W."""
+        for _ in range(joules):
+            time.sleep(0.005)
+            tree.package[0].add(1)
+        time.sleep(0.003)
+
+    yield draw
+    carbon_otel.uninstrument()
+
+
+def metrics(run_id):
+    found = mlflow.MlflowClient().get_run(run_id).data.metrics
+    return {name: value for name, value in found.items() if name.startswith("carbon/")}
+
+
+def tags(run_id):
+    return mlflow.MlflowClient().get_run(run_id).data.tags
+
+
+def wh(run_id, part="energy_wh"):
+    """Joules of the run, or of one of its parts."""
+    return metrics(run_id)[f"carbon/{part}"] * 3600
+
+
+def assert_adds_up(run_id):
+    found = metrics(run_id)
+    parts = [value for name, value in found.items() if PARTS.fullmatch(name)]
+    assert sum(parts) == pytest.approx(found["carbon/energy_wh"], rel=1e-9)
+
+
+def test_a_run_has_its_total_its_stages_and_its_provenance(measured):
+    with mlflow.start_run() as run:
+        with carbon_otel.stage("data_processing"):
+            measured(6)
+        measured(1)
+        with carbon_otel.stage("training"):
+            measured(18)
+    run_id = run.info.run_id
+    assert wh(run_id) == about(25)
+    assert wh(run_id, "training/energy_wh") == about(18)
+    assert wh(run_id, "run/energy_wh") == about(1)
+    assert_adds_up(run_id)
+    found = metrics(run_id)
+    assert found["carbon/energy_kwh"] == pytest.approx(found["carbon/energy_wh"] / 1000)
+    assert found["carbon/emissions_kg"] * 1000 == pytest.approx(found["carbon/emissions_g"])
+    assert found["carbon/energy_low_wh"] <= found["carbon/energy_wh"] <= found["carbon/energy_high_wh"]
+    expected = {
+        "carbon.status": "final",
+        "carbon.method": "measured.counter",
+        "carbon.measured_fraction": "1.0000",
+        "carbon.zone": "FR",
+        "carbon.pue": "1",
+        "carbon.attribution": "reserved",
+        "carbon.version": carbon_otel.__version__,
+        "carbon.segments": "1",
+    }
+    assert {name: tags(run_id).get(name) for name in expected} == expected
+    assert float(tags(run_id)["carbon.intensity_g_per_kwh"]) > 0
+    assert tags(run_id)["carbon.intensity_year"].isdigit() and tags(run_id)["carbon.intensity_source"]
+
+
+def test_the_totals_are_there_before_the_run_has_ended(measured):
+    with mlflow.start_run() as run:
+        measured(5)
+    history = mlflow.MlflowClient().get_metric_history(run.info.run_id, "carbon/energy_wh")
+    ended = mlflow.MlflowClient().get_run(run.info.run_id).info
+    assert ended.status == "FINISHED"
+    assert history[-1].timestamp <= ended.end_time + 5
+
+
+def test_checkpoints_rise(measured):
+    with mlflow.start_run() as run:
+        for _ in range(10):
+            measured(2)
+            time.sleep(0.08)
+        assert tags(run.info.run_id)["carbon.status"] == "running"
+        assert wh(run.info.run_id) > 0
+    history = mlflow.MlflowClient().get_metric_history(run.info.run_id, "carbon/energy_wh")
+    assert len(history) > 2
+    assert [point.step for point in history] == list(range(len(history)))
+    assert [point.value for point in history] == sorted(point.value for point in history)
+    assert history[-1].value * 3600 == about(20)
+
+
+def test_a_run_of_the_client(measured):
+    client = mlflow.MlflowClient()
+    experiment = mlflow.get_experiment_by_name("tests").experiment_id
+    run_id = client.create_run(experiment).info.run_id
+    measured(4)
+    client.set_terminated(run_id)
+    assert wh(run_id) == about(4)
+
+
+def test_a_run_ended_by_update_run(measured):
+    client = mlflow.MlflowClient()
+    run_id = client.create_run(mlflow.get_experiment_by_name("tests").experiment_id).info.run_id
+    measured(4)
+    client.update_run(run_id, status="KILLED")
+    assert wh(run_id) == about(4)
+    assert tags(run_id)["carbon.status"] == "final"
+
+
+def test_a_new_name_for_a_run_of_somebody_else_begins_nothing(measured):
+    carbon_otel.uninstrument()
+    client = mlflow.MlflowClient()
+    run_id = client.create_run(mlflow.get_experiment_by_name("tests").experiment_id).info.run_id
+    carbon_otel.instrument(zone="FR", interval=0.05)
+    client.update_run(run_id, name="renamed")
+    client.set_terminated(run_id)
+    assert metrics(run_id) == {}
+
+
+def test_a_resumed_run_goes_on(measured):
+    with mlflow.start_run() as run, carbon_otel.stage("training"):
+        measured(6)
+    run_id = run.info.run_id
+    steps = mlflow.MlflowClient().get_metric_history(run_id, "carbon/energy_wh")[-1].step
+    measured(30)
+    with mlflow.start_run(run_id=run_id), carbon_otel.stage("training"):
+        measured(3)
+    assert wh(run_id) == about(9)
+    assert wh(run_id, "training/energy_wh") == about(9)
+    assert mlflow.MlflowClient().get_metric_history(run_id, "carbon/energy_wh")[-1].step > steps
+    assert tags(run_id)["carbon.segments"] == "2"
+    assert_adds_up(run_id)
+
+
+def test_a_nested_run_is_in_its_parent(measured):
+    with mlflow.start_run() as outer:
+        measured(2)
+        with mlflow.start_run(nested=True) as inner, carbon_otel.stage("training"):
+            measured(7)
+        measured(1)
+    assert wh(inner.info.run_id) == about(7)
+    assert wh(outer.info.run_id) == about(10)
+    assert wh(outer.info.run_id, "training/energy_wh") == about(7)
+    assert_adds_up(outer.info.run_id)
+
+
+def test_runs_of_two_threads_share(measured):
+    ready, done = threading.Barrier(3), threading.Barrier(3)
+    ids = {}
+
+    def work(name):
+        with mlflow.start_run(run_name=name) as run, carbon_otel.stage("training"):
+            ids[name] = run.info.run_id
+            ready.wait()
+            done.wait()
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in "ab"]
+    for thread in threads:
+        thread.start()
+    ready.wait()
+    measured(10)
+    carbon_otel.footprint()
+    done.wait()
+    for thread in threads:
+        thread.join()
+    assert sum(wh(run_id) for run_id in ids.values()) == about(10)
+    assert wh(ids["a"]) > 0 and wh(ids["b"]) > 0
+
+
+def test_a_stage_in_another_thread_belongs_to_the_only_run(measured):
+    def work():
+        with carbon_otel.stage("inference"):
+            measured(5)
+
+    with mlflow.start_run() as run:
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+    assert wh(run.info.run_id, "inference/energy_wh") == about(5)
+
+
+def test_a_failed_run(measured):
+    with pytest.raises(ZeroDivisionError), mlflow.start_run() as run, carbon_otel.stage("training"):
+        measured(5)
+        1 / 0  # noqa: B018
+    assert mlflow.get_run(run.info.run_id).info.status == "FAILED"
+    assert wh(run.info.run_id) == about(5)
+
+
+def test_a_run_that_was_active_before_is_measured_from_then_on(store, tree):
+    with mlflow.start_run() as run:
+        tree.package[0].add(100)
+        carbon_otel.instrument(zone="FR", powercap_root=tree.root, interval=0.05)
+        time.sleep(0.02)
+        tree.package[0].add(5)
+    carbon_otel.uninstrument()
+    assert wh(run.info.run_id) == about(5)
+
+
+def test_uninstrument_in_mid_run_writes_the_totals(measured):
+    with mlflow.start_run() as run:
+        measured(5)
+        carbon_otel.uninstrument()
+        assert wh(run.info.run_id) == about(5)
+        assert tags(run.info.run_id)["carbon.status"] == "final"
+
+
+def test_uninstrument_leaves_mlflow_as_it_was(store, tree):
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as Store
+    from mlflow.tracking._tracking_service.client import TrackingServiceClient as Client
+
+    def methods():
+        names = [
+            (Store, "create_run"),
+            (Store, "update_run_info"),
+            (Client, "__init__"),
+            (Client, "update_run"),
+        ]
+        return [vars(owner)[name] for owner, name in names]
+
+    before = methods()
+    carbon_otel.instrument(zone="FR", powercap_root=tree.root)
+    assert all(ours is not theirs for ours, theirs in zip(methods(), before, strict=True))
+    carbon_otel.uninstrument()
+    assert methods() == before
+
+
+def test_searches_of_autologging(measured):
+    from sklearn.datasets import make_classification
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV
+
+    X, y = make_classification(200, 10, random_state=0)  # noqa: N806
+    mlflow.sklearn.autolog(log_models=False, silent=True)
+    try:
+        GridSearchCV(LogisticRegression(), {"C": [0.1, 1]}, cv=2).fit(X, y)
+    finally:
+        mlflow.sklearn.autolog(disable=True)
+    runs = mlflow.search_runs(experiment_names=["tests"], output_format="list")
+    parent = next(
+        run for run in runs if "carbon.status" in run.data.tags and "GridSearchCV" in str(run.data.tags)
+    )
+    searched = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert len(searched) == 2
+    assert all(metrics(run.info.run_id) == {} for run in searched)
+    assert "carbon/training/energy_wh" in metrics(parent.info.run_id)
+    assert_adds_up(parent.info.run_id)
+
+
+PROGRAM = """
+import sys, time, threading
+import carbon_otel
+carbon_otel.instrument(zone="FR", interval=0.05, checkpoint_interval=0.2)
+assert "mlflow" not in sys.modules
+with carbon_otel.stage("training"):
+    pass
+assert "mlflow" not in sys.modules
+import mlflow
+mlflow.set_tracking_uri(sys.argv[1])
+run = mlflow.start_run()
+print(run.info.run_id, flush=True)
+"""
+
+
+def launch(store, text):
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM + text, store],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    return process, process.stdout.readline().strip()
+
+
+@pytest.mark.chaos
+def test_a_killed_run_keeps_its_last_checkpoint(store):
+    process, run_id = launch(store, "with carbon_otel.stage('training'):\n    while True: sum(range(1000))")
+    deadline = time.monotonic() + 60
+    while "carbon/training/energy_wh" not in metrics(run_id) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert wh(run_id) > 0 and wh(run_id, "training/energy_wh") > 0
+    assert tags(run_id)["carbon.status"] == "running"
+    assert mlflow.get_run(run_id).info.status == "RUNNING"
+
+
+def test_a_run_left_open_at_exit_gets_its_total(store):
+    process, run_id = launch(store, "sum(i * i for i in range(3_000_000))")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert wh(run_id) > 0
+    assert tags(run_id)["carbon.status"] == "final"
+    assert mlflow.get_run(run_id).info.status == "FINISHED"
