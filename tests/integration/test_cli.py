@@ -97,7 +97,9 @@ def test_misuse_is_answered_in_a_line(tmp_path, arguments, code, said):
 
 def test_doctor_shows_what_is_there(tmp_path):
     tree = server(tmp_path)
-    done = carbon_otel_cli("doctor", cwd=tmp_path, CARBON_OTEL_POWERCAP_ROOT=str(tree.root), CARBON_OTEL_ZONE="FR")
+    done = carbon_otel_cli(
+        "doctor", cwd=tmp_path, CARBON_OTEL_POWERCAP_ROOT=str(tree.root), CARBON_OTEL_ZONE="FR"
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("measured.counter") == 4
     assert "France, 44.2 g/kWh" in done.stdout and "CARBON_OTEL_ZONE" not in done.stdout
@@ -111,7 +113,7 @@ def test_doctor_prints_a_fix_that_can_be_copied(tmp_path):
     done = carbon_otel_cli("doctor", cwd=tmp_path, CARBON_OTEL_POWERCAP_ROOT=str(tree.root))
     assert "modelled.utilisation" in done.stdout
     rule = next(line for line in done.stdout.splitlines() if "SUBSYSTEM" in line)
-    assert rule.strip().startswith("echo 'SUBSYSTEM==\"powercap\"")
+    assert rule.strip().startswith('echo \'SUBSYSTEM=="powercap"')
     assert rule.endswith("sudo udevadm trigger")
 
 
