@@ -44,14 +44,18 @@ class Settings:
 
 
 def disabled(environ: Mapping[str, str] = os.environ) -> bool:
-    return _boolean(environ.get(PREFIX + "DISABLED", ""))
+    variable = PREFIX + "DISABLED"
+    try:
+        return _boolean(environ.get(variable, ""))
+    except ValueError as error:
+        raise ValueError(f"{variable}={environ[variable]!r}: {error}") from None
 
 
 def resolve(
     arguments: Mapping[str, Any], environ: Mapping[str, str] = os.environ, folder: Path | None = None
 ) -> Settings:
     """Merge the sources. Raises ValueError that names the source and says what to write instead."""
-    from_file = _pyproject(folder or Path.cwd())
+    from_file = _pyproject(folder)
     unknown = from_file.keys() - {f.name for f in fields(Settings)}
     if unknown:
         raise ValueError(
@@ -151,8 +155,12 @@ _CHECKS: Final[Mapping[str, Callable[[Any], Any]]] = {
 }
 
 
-def _pyproject(folder: Path) -> Mapping[str, Any]:
-    """The `[tool.carbon_otel]` table of the nearest pyproject.toml at or above `folder`."""
+def _pyproject(folder: Path | None) -> Mapping[str, Any]:
+    """The `[tool.carbon_otel]` table of the nearest pyproject.toml at or above `folder`, or where we work."""
+    try:
+        folder = folder or Path.cwd()
+    except OSError:  # the working folder has been removed
+        return {}
     for place in (folder, *folder.parents):
         file = place / "pyproject.toml"
         try:

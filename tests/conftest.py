@@ -6,22 +6,39 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import carbon_otel
+from tests.fakes import nvml
 
-settings.register_profile("dev", max_examples=60, deadline=None)
-settings.register_profile(
-    "ci", max_examples=200, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
-)
-settings.load_profile("ci" if os.environ.get("CI") else "dev")
+# Deterministic by default; `--hypothesis-profile=search` looks for what the fixed examples do not show.
+_always = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+settings.register_profile("fixed", _always, max_examples=60, derandomize=True, database=None)
+settings.register_profile("search", _always, max_examples=1000)
+settings.load_profile("fixed")
 
 # MLflow's own habits, not under test: usage reports, and a line to stdout at each run's end.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "1")
 
 
+@pytest.fixture(scope="session")
+def runtime_folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("runtime")
+
+
+@pytest.fixture(scope="session")
+def nvml_library(tmp_path_factory):
+    """The compiled stub of libnvidia-ml; on CI a compiler that is not there is a failure, so that it shows."""
+    try:
+        return nvml.build(tmp_path_factory.mktemp("nvml"))
+    except FileNotFoundError:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("gcc is not installed")
+
+
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch):
-    """No test sees the caller's settings, and none leaves a session behind."""
+def clean_environment(monkeypatch: pytest.MonkeyPatch, runtime_folder):
+    """No test sees the caller's settings, GPUs or other measured processes, and none leaves a session behind."""
     for name in [n for n in os.environ if n.startswith(("CARBON_OTEL_", "OTEL_"))]:
         monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime_folder))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     yield
     carbon_otel.uninstrument()

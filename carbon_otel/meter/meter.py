@@ -18,28 +18,34 @@ _SHARE_INTERVAL_NS: Final = NS_PER_S // 10
 Reading = tuple["Track", int, float | None]
 
 
-class Gap(NamedTuple):
-    """A device's troubles so far: joules filled in, joules that lost wraps may add, seconds without a reading."""
+class Trouble(NamedTuple):
+    """What was out of order with a device so far: joules filled in, joules that lost wraps may add, seconds
+    without a reading, and when each flag was last raised.
+    """
 
     filled_j: float
     ambiguous_j: float
     gap_s: float
+    flags: dict[str, int]
 
 
 class Late(NamedTuple):
-    """A device that was not read at an edge: since when, in seconds, and the watts it was extrapolated with."""
+    """A device of which an edge knows no fresh reading: the seconds since the last one, and by how many joules
+    the timeline is ahead of what was read.
+    """
 
     track: int
     seconds: float
-    power_w: float
+    ahead_j: float
 
 
 class Edge(NamedTuple):
-    """What the meter knew at one moment. `gaps` is None as long as no device had any."""
+    """What the meter knew at one moment. `troubles` is None as long as no device had any."""
 
     now_ns: int
     late: tuple[Late, ...]
-    gaps: tuple[Gap, ...] | None
+    troubles: tuple[Trouble, ...] | None
+    shares: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +145,7 @@ class Meter:
         self._rule: ShareRule = rule or Whole()
         self.tracks = [Track(sensor, self._rule.share) for sensor in sensors]
         self.clock_ns = clock_ns
+        self._shares = tuple(track.share for track in self.tracks)
         self._due_share_ns = 0
         self._on_fault = on_fault
         self._asleep_ns = _boot_minus_monotonic()
@@ -183,6 +190,7 @@ class Meter:
             if track.shared:
                 track.timeline.at(now_ns)
                 track.settle_share(share)
+        self._shares = tuple(track.share for track in self.tracks)
 
     def note_suspend(self) -> bool:
         """Whether the host slept since the last call; then every device's interval is flagged."""
@@ -200,15 +208,18 @@ class Meter:
 
     def edge(self, now_ns: int) -> Edge:
         late: tuple[Late, ...] = ()
-        gaps = None
+        troubles = None
         for i, track in enumerate(self.tracks):
             timeline = track.timeline
-            if now_ns > timeline.last_ns:
-                late = (*late, Late(i, (now_ns - timeline.last_ns) * S_PER_NS, timeline.power_w))
-            if timeline.flags and gaps is None:
+            if now_ns > timeline.last_ns or timeline.published_j > timeline.true_j:
+                seconds = max(0, now_ns - timeline.last_ns) * S_PER_NS
+                late = (*late, Late(i, seconds, timeline.published_j - timeline.true_j))
+            if timeline.flags and troubles is None:
                 timelines = [each.timeline for each in self.tracks]
-                gaps = tuple([Gap(t.filled_j, t.ambiguous_j, t.gap_s) for t in timelines])
-        return Edge(now_ns, late, gaps)
+                troubles = tuple(
+                    [Trouble(t.filled_j, t.ambiguous_j, t.gap_s, t.flags.copy()) for t in timelines]
+                )
+        return Edge(now_ns, late, troubles, self._shares)
 
     def snapshot(self) -> Snapshot:
         return Snapshot(

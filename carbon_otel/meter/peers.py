@@ -11,9 +11,12 @@ import hashlib
 import os
 import stat
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
+
+from carbon_otel.units import NS_PER_S
 
 try:
     import fcntl
@@ -58,7 +61,9 @@ class Peers:
             return []
         try:
             changed_ns = self._folder.stat().st_mtime_ns
-            if self._others or changed_ns != self._listed_ns:
+            # The folder's time is coarse: another may join within the tick in which it was listed.
+            settled = time.time_ns() - changed_ns > NS_PER_S
+            if self._others or not settled or changed_ns != self._listed_ns:
                 names = [
                     p.name for p in self._folder.iterdir() if p.name.isdigit() and p.name != str(self._pid)
                 ]

@@ -68,8 +68,8 @@ def _count_cpus(listing: str) -> int:
     count = 0
     for part in listing.strip().split(","):
         first, _, last = part.partition("-")
-        if first.isdigit():
-            count += int(last) - int(first) + 1 if last.isdigit() else 1
+        if first.isascii() and first.isdigit():
+            count += int(last) - int(first) + 1 if last.isascii() and last.isdigit() else 1
     return count
 
 

@@ -46,6 +46,7 @@ class Timeline:
         "_last_raw",
         "_most_w",
         "_moving_power_w",
+        "_owed_s",
         "_power_window_ns",
         "_slack_s",
         "_sure_s",
@@ -80,6 +81,7 @@ class Timeline:
         self._anchor_ns = 0
         self._anchor_j = 0.0
         self._moving_power_w = 0.0
+        self._owed_s = 0.0
         self._gap_s_before = 0.0
         self._filled_before_gap_j = 0.0
         self._unit_j = sensor.joules_per_unit
@@ -95,11 +97,7 @@ class Timeline:
     def observe(self, now_ns: int, raw: float) -> None:
         """Take in a reading: units of the counter, or watts."""
         if self._last_raw is None:
-            self._last_raw = raw
-            self.last_ns = self._changed_ns = self._anchor_ns = now_ns
-            # Until two readings tell: what it surely draws.
-            self.power_w = raw if self.sensor.kind == "power" else self.sensor.power_bounds_w[0]
-            self.gap_since_ns = None
+            self._observe_first(now_ns, raw)
             return
         if now_ns <= self.last_ns:
             return
@@ -128,9 +126,31 @@ class Timeline:
                 self.published_j = extrapolated
         elif self.true_j > self.published_j:
             self.published_j = self.true_j
-        if self.gap_since_ns is not None:
+        if self.gap_since_ns is not None and now_ns > self.gap_since_ns:
             self.gap_s = self._gap_s_before + (now_ns - self.gap_since_ns) * S_PER_NS
         return self.published_j
+
+    def _observe_first(self, now_ns: int, raw: float) -> None:
+        power = self.sensor.kind == "power"
+        if power and not self._plausible(raw, 1.0):
+            self.miss(now_ns)
+            return
+        self._last_raw = raw
+        self.last_ns = self._changed_ns = self._anchor_ns = now_ns
+        # Until two readings of a counter tell: what the device surely draws.
+        self.power_w = raw if power else self.sensor.power_bounds_w[0]
+        if self.gap_since_ns is not None:
+            self._owed_s = max(0, now_ns - self.gap_since_ns) * S_PER_NS
+            self.gap_s, self.gap_since_ns = self._gap_s_before + self._owed_s, None
+            if power:
+                self._fill_what_is_owed()
+
+    def _fill_what_is_owed(self) -> None:
+        """The gap before the first reading, once a power is known to fill it with."""
+        joules, self._owed_s = self.power_w * self._owed_s, 0.0
+        self.true_j += joules
+        self._anchor_j += joules
+        self.filled_j += joules
 
     def _observe_power(self, now_ns: int, watts: float) -> None:
         if not self._plausible(watts, 1.0):
@@ -138,10 +158,12 @@ class Timeline:
             return
         assert self._last_raw is not None
         elapsed_s = (now_ns - self.last_ns) * S_PER_NS
-        self.true_j += (self._last_raw + watts) / 2 * elapsed_s
+        joules = (self._last_raw + watts) / 2 * elapsed_s
+        self.true_j += joules
         self.power_w = watts
         if self.gap_since_ns is not None:
             self.gap_s = self._gap_s_before + (now_ns - self.gap_since_ns) * S_PER_NS
+            self.filled_j = self._filled_before_gap_j + joules
             self.gap_since_ns = None
         self.last_ns, self._last_raw = now_ns, watts
 
@@ -228,6 +250,8 @@ class Timeline:
             self._anchor_ns, self._anchor_j = now_ns, self.true_j
             if self.power_w > 0:
                 self._moving_power_w = self.power_w
+                if self._owed_s:
+                    self._fill_what_is_owed()
 
     def _close_gap_exactly(self) -> None:
         if self.gap_since_ns is not None:

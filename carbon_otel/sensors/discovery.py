@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -70,7 +70,7 @@ def _cpu_and_memory(root: Path, host: Processor) -> tuple[list[Sensor], list[Fin
             sensors.extend(rapl.sensors([zone], host.vendor))
         except OSError as error:
             findings.append(_unreadable(zone, error.strerror or str(error)))
-    findings += [_unreadable(zone, zone.error or "") for zone in unreadable]
+    findings += [_unreadable(zone, zone.error or "unknown name") for zone in unreadable]
 
     measured = {sensor.device.type for sensor in sensors}
     if not measured & {"cpu", "host"}:
@@ -82,6 +82,8 @@ def _cpu_and_memory(root: Path, host: Processor) -> tuple[list[Sensor], list[Fin
     if not measured & {"memory", "host"}:
         memory = MemoryModel()
         sensors.append(memory)
+        # Modelled is not lacking; what would measure it stays to be read in the fix.
+        findings = [replace(f, lacking=f.lacking and f.component != "memory") for f in findings]
         findings.append(
             Finding(
                 "memory",
@@ -117,8 +119,9 @@ def _modelled(
 
 def _unreadable(zone: rapl.Zone, error: str) -> Finding:
     rule = rapl.UDEV_RULE.format(group=_group())
+    inner = zone.name == "dram" or (zone.name == "?" and zone.parent is not None)
     return Finding(
-        component="memory" if zone.name == "dram" else "cpu",
+        component="memory" if inner else "cpu",
         method="missing",
         found=f"{zone.name} ({zone.id})",
         reason=f"{zone.path / 'energy_uj'}: {error}",

@@ -75,7 +75,7 @@ def visible(uuids: list[str], setting: str | None) -> list[str]:
         return uuids
     chosen: list[str] = []
     for entry in (part.strip() for part in setting.split(",")):
-        if entry.isdigit() and int(entry) < len(uuids):
+        if entry.isascii() and entry.isdigit() and int(entry) < len(uuids):
             chosen.append(uuids[int(entry)])
         elif entry.startswith("GPU-") and len(match := [u for u in uuids if u.startswith(entry)]) == 1:
             chosen.append(match[0])

@@ -56,7 +56,7 @@ def _family(vendor: str, family: int, model: int, name: str) -> str:
             return "epyc-genoa"
         if family == 26:
             return "epyc-turin"
-    if vendor == "GenuineIntel" and "Xeon" in name and family == 6:
+    if vendor == "GenuineIntel" and "XEON" in name.upper() and family == 6:
         return {
             0x55: "xeon-skylake",
             0x6A: "xeon-icelake",
@@ -71,7 +71,7 @@ def _family(vendor: str, family: int, model: int, name: str) -> str:
 
 
 def _int(text: str | None) -> int:
-    return int(text) if text and text.isdigit() else -1
+    return int(text) if text and text.isascii() and text.isdigit() else -1
 
 
 class BusyTime:

@@ -27,6 +27,7 @@ DEFAULT_ROOT: Final = Path("/sys/class/powercap")
 
 _ZONE = re.compile(r"intel-rapl(?P<mmio>-mmio)?:[0-9a-f]+(?::[0-9a-f]+)?")
 _PACKAGE = re.compile(r"package-(?P<package>\d+)(?:-die-\d+)?")
+_KNOWN: Final = ("core", "uncore", "dram", "psys")
 # 2^32 units of 2^-14 J: the range of most Intel packages, for trees that do not state theirs.
 _DEFAULT_RANGE_UJ: Final = 262_143_328_850
 _MIRROR_TOLERANCE: Final = 1e-6
@@ -99,18 +100,17 @@ def zones(root: Path = DEFAULT_ROOT) -> list[Zone]:
     return [
         Zone(
             path=path,
-            name=names[zone_id] or "",
+            name=names[zone_id] or "?",
             parent=names.get(zone_id.rpartition(":")[0]) if zone_id.count(":") > 1 else None,
             mmio="-mmio" in zone_id,
             error=_why_unreadable(path / "energy_uj"),
         )
         for zone_id, path in sorted(found.items())
-        if names[zone_id]
     ]
 
 
 def select(found: list[Zone]) -> tuple[list[Zone], list[Zone]]:
-    """The zones to read, and those that should be read but cannot be."""
+    """The zones to read, and those that should be read but cannot be, or whose name says nothing to us."""
     packages = _without_twins([z for z in found if _PACKAGE.fullmatch(z.name)])
     drams = _without_twins([z for z in found if z.name == "dram"])
     psys = _without_twins([z for z in found if z.name == "psys"])
@@ -119,7 +119,8 @@ def select(found: list[Zone]) -> tuple[list[Zone], list[Zone]]:
     else:
         wanted = psys
     readable = _without_mirrors([z for z in wanted if z.error is None])
-    return readable, [z for z in wanted if z.error is not None]
+    unknown = [z for z in found if not _PACKAGE.fullmatch(z.name) and z.name not in _KNOWN]
+    return readable, [*(z for z in wanted if z.error is not None), *unknown]
 
 
 def sensors(readable: list[Zone], vendor: str) -> Iterator[RaplZone]:
@@ -194,7 +195,7 @@ def _read_text(path: Path) -> str | None:
 def _read_number(path: Path) -> float | None:
     try:
         return float(int(path.read_bytes()))
-    except (OSError, ValueError):
+    except (OSError, ValueError, OverflowError):
         return None
 
 

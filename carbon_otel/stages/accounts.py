@@ -12,7 +12,7 @@ however many accounts are open.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 Joules = list[float]  # one entry per device
 
@@ -22,9 +22,11 @@ class Account:
 
     __slots__ = (
         "_clock_at",
+        "_entered",
         "_handed_g",
         "_handed_j",
-        "_settled",
+        "_untold_g",
+        "_untold_j",
         "by_kind",
         "children",
         "children_g",
@@ -55,7 +57,9 @@ class Account:
         self.children_g = 0.0
         self.by_kind: dict[str, Subtotal] | None = {} if keeps_kinds else None
         self._clock_at: Joules = self.paid
-        self._settled: Joules = [0.0] * devices
+        self._entered: Joules = [0.0] * devices
+        self._untold_j: Joules = [0.0] * devices
+        self._untold_g = 0.0
         self._handed_j: Joules | None = None
         self._handed_g = 0.0
 
@@ -81,7 +85,7 @@ class Subtotal:
 class Books:
     """The accounts of one process. Not thread-safe: call under one lock.
 
-    `price` turns joules into grams at the moment they are settled, so a changing grid needs no special case.
+    `price` turns joules into grams at the moment they are entered, so a changing grid needs no special case.
     """
 
     def __init__(self, devices: int, price: Callable[[float], float]) -> None:
@@ -130,8 +134,7 @@ class Books:
         account.open = False
         self._hand_up(account)
         parent.children.discard(account)
-        if not account.paused:
-            self._count_child(parent, -1)
+        self._count_child(parent, 0 if account.paused else -1)
         return last
 
     def pause(self, account: Account) -> None:
@@ -150,34 +153,16 @@ class Books:
             self._count_child(account.parent, +1)
 
     def settle(self, account: Account) -> tuple[Joules, float]:
-        """Bring the account up to date; the joules and grams it has paid since it was last settled."""
-        self._collect(account)
-        paid = account.paid
-        fresh = [now - before for now, before in zip(paid, account._settled, strict=True)]
-        joules = sum(fresh)
-        account._settled = paid.copy()
-        grams = self._price(joules)
-        account.grams += grams
-        above: Account | None = account
-        while above is not None:
-            if above.by_kind is not None:
-                subtotal = above.by_kind.get(account.kind)
-                if subtotal is None:
-                    subtotal = above.by_kind[account.kind] = Subtotal()
-                subtotal.joules += joules
-                subtotal.grams += grams
-            above = above.parent
+        """The joules and grams the account has paid since it was last settled: what sinks have not been told."""
+        self._enter(account)
+        fresh, grams = account._untold_j, account._untold_g
+        account._untold_j, account._untold_g = [0.0] * self._devices, 0.0
         return fresh, grams
-
-    def settle_all(self, account: Account) -> None:
-        """Settle an account and everything open below it."""
-        for member in self.subtree(account):
-            self.settle(member)
 
     def inclusive(self, account: Account) -> tuple[Joules, float]:
         """Inclusive joules and grams up to now, open children included."""
         if account.open:
-            self.settle(account)
+            self._enter(account)
         joules, grams = account.inclusive_j, account.inclusive_g
         for child in account.children:
             below_j, below_g = self.inclusive(child)
@@ -188,11 +173,6 @@ class Books:
                 joules = [a - b for a, b in zip(joules, handed, strict=True)]
         return joules, grams
 
-    def subtree(self, account: Account) -> Iterable[Account]:
-        yield account
-        for child in account.children:
-            yield from self.subtree(child)
-
     def payers(self) -> frozenset[Account]:
         return frozenset(self._payers)
 
@@ -202,6 +182,30 @@ class Books:
             self._collect(account)
             account.weights = weights.get(account)
         self._sum_weights()
+
+    def _enter(self, account: Account) -> None:
+        """Bring the account's joules, grams and its ancestors' subtotals up to date."""
+        self._collect(account)
+        entered, untold = account._entered, account._untold_j
+        joules = 0.0
+        for i, paid in enumerate(account.paid):
+            fresh = paid - entered[i]
+            if fresh:
+                entered[i] = paid
+                untold[i] += fresh
+                joules += fresh
+        grams = self._price(joules)
+        account.grams += grams
+        account._untold_g += grams
+        above: Account | None = account
+        while above is not None:
+            if above.by_kind is not None:
+                subtotal = above.by_kind.get(account.kind)
+                if subtotal is None:
+                    subtotal = above.by_kind[account.kind] = Subtotal()
+                subtotal.joules += joules
+                subtotal.grams += grams
+            above = above.parent
 
     def _nearest_open(self, account: Account | None) -> Account:
         while account is not None and not account.open:

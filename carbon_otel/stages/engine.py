@@ -76,7 +76,7 @@ class OpenStage:
         self.start_unix_ns = time.time_ns()
         self.opened_ns = 0
         self.closed_ns: int | None = None
-        self.begin = self.end = Edge(0, (), None)
+        self.begin = self.end = Edge(0, (), None, ())
         self.account: Account = engine.books.root
         self.marks: dict[object, Any] = {}
         self._record: StageRecord | None = None
@@ -227,7 +227,6 @@ class Engine:
             if not stage.open:
                 return stage.record
             self._follow(readings, now_ns)
-            self.books.settle_all(stage.account)
             return self.describe(stage, now_ns, self.meter.edge(now_ns), *self.books.inclusive(stage.account))
 
     def close_all(self) -> None:
@@ -249,7 +248,7 @@ class Engine:
             start_unix_ns=stage.start_unix_ns,
             duration_s=(now_ns - stage.opened_ns) * S_PER_NS,
             devices=tuple(
-                device_energy(track, i, stage.begin, end, account.paid[i], inclusive_j[i])
+                device_energy(track.timeline.sensor, i, stage.begin, end, account.paid[i], inclusive_j[i])
                 for i, track in enumerate(self.meter.tracks)
             ),
             exclusive_g=account.grams,

@@ -1,1 +1,1 @@
-"""Hardware as real as it gets without any: sysfs trees, and a C stub of libnvidia-ml."""
+"""Hardware as real as it gets without any: sysfs trees, a C stub of libnvidia-ml, devices on a virtual clock."""

@@ -22,12 +22,11 @@ class Zone:
         folder.mkdir(parents=True)
         (folder / "power").mkdir()
         # A link that leads back to all zones: whoever follows it comes round again.
-        (folder / "subsystem").symlink_to(Path(*[".."] * 2))
+        (folder / "subsystem").symlink_to("../..")
         (folder / "enabled").write_text("1\n")
-        self.rename(name)
-        self.set_range(f"{range_uj}\n".encode())
+        self.name = name
         self.file.touch()
-        self.set(1000.0)
+        self.mend()
 
     @property
     def counter_uj(self) -> int:
@@ -57,6 +56,12 @@ class Zone:
 
     def set_range(self, content: bytes) -> None:
         (self.folder / "max_energy_range_uj").write_bytes(content)
+
+    def mend(self) -> None:
+        """All files as they were in the beginning."""
+        self.rename(self.name)
+        self.set_range(f"{self.range_uj}\n".encode())
+        self.set(1000.0)
 
     def break_(self) -> None:
         """From now on a read fails, also through descriptors kept open."""

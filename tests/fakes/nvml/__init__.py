@@ -1,0 +1,121 @@
+"""GPUs for the unmodified nvidia-ml-py: a libnvidia-ml.so.1 of our own, compiled from the C file beside this one.
+
+A process sees the GPUs when it is started with `Gpus.environment()`: the loader then holds a library of that
+name before anybody asks for it. What they draw is in a file that both map, so a test changes it while the other
+process measures.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import mmap
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+NOT_SUPPORTED, GPU_IS_LOST, DRIVER_NOT_LOADED, NO_PERMISSION = 3, 15, 9, 4
+_MOST_GPUS = 8
+_SOURCE = Path(__file__).with_name("libnvidia_ml_stub.c")
+_REPOSITORY = Path(__file__).parents[3]
+
+
+class Gpu(ctypes.Structure):
+    """One GPU, as it lies in the mapped file. `run` starts its counter; without it the counter stands still."""
+
+    _fields_ = (
+        ("_uuid", ctypes.c_char * 96),
+        ("_name", ctypes.c_char * 96),
+        ("energy_mj", ctypes.c_uint64),
+        ("since_ns", ctypes.c_uint64),
+        ("power_mw", ctypes.c_uint32),
+        ("limit_mw", ctypes.c_uint32),
+        ("period_ms", ctypes.c_uint32),
+        ("energy_error", ctypes.c_uint32),
+        ("power_error", ctypes.c_uint32),
+        ("limit_error", ctypes.c_uint32),
+        ("energy_reads", ctypes.c_uint64),
+    )
+
+    @property
+    def uuid(self) -> str:
+        return self._uuid.decode()
+
+    def run(self, watts: float) -> None:
+        """Draw this power from now on, by the monotonic clock."""
+        now_ns = time.monotonic_ns()
+        if self.since_ns:
+            self.energy_mj += int(self.power_mw * (now_ns - self.since_ns) / 1e9)
+        self.power_mw, self.since_ns = int(watts * 1000), now_ns
+
+
+class _State(ctypes.Structure):
+    _fields_ = (
+        ("count", ctypes.c_uint32),
+        ("init_error", ctypes.c_uint32),
+        ("gpus", Gpu * _MOST_GPUS),
+    )
+
+
+class Gpus:
+    """The GPUs of a host, in a file below `folder`; `library` comes from `build`."""
+
+    def __init__(self, folder: Path, library: Path, count: int = 1) -> None:
+        self._library = library
+        self._file = folder / "nvml-state"
+        self._file.write_bytes(bytes(ctypes.sizeof(_State)))
+        self._state = _map(self._file)
+        self._state.count = count
+        for number, gpu in enumerate(self._state.gpus):
+            gpu._uuid = f"GPU-{number}aaaaaaa-0000-4000-8000-000000000000".encode()
+            gpu._name = b"NVIDIA H100 80GB HBM3"
+            gpu.energy_mj, gpu.power_mw, gpu.limit_mw, gpu.period_ms = 5_000_000, 100_000, 700_000, 100
+
+    def __getitem__(self, number: int) -> Gpu:
+        return self._state.gpus[number]
+
+    def fail_to_start(self, code: int) -> None:
+        self._state.init_error = code
+
+    def environment(self, **variables: str) -> dict[str, str]:
+        """The environment of a process that sees these GPUs; the caller's settings of ours are not in it."""
+        ours = ("CARBON_OTEL_", "OTEL_", "CUDA_VISIBLE_DEVICES")
+        return {
+            **{name: value for name, value in os.environ.items() if not name.startswith(ours)},
+            "LD_PRELOAD": str(self._library),
+            "FAKE_NVML_STATE": str(self._file),
+            **variables,
+        }
+
+    def ask(self, program: str, **variables: str) -> Any:
+        """What a program, run by a fresh interpreter that sees these GPUs, prints as JSON."""
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            env=self.environment(PYTHONPATH=str(_REPOSITORY), **variables),
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+
+def mine() -> ctypes.Array[Gpu]:
+    """The GPUs that this process was started with."""
+    return _map(Path(os.environ["FAKE_NVML_STATE"])).gpus
+
+
+def _map(path: Path) -> _State:
+    with path.open("r+b") as file:
+        return _State.from_buffer(mmap.mmap(file.fileno(), 0))
+
+
+def build(folder: Path) -> Path:
+    """Compile the stub. Raises FileNotFoundError without gcc, CalledProcessError where it does not compile."""
+    library = folder / "libnvidia-ml.so.1"
+    flags = ("-Wall", "-Werror", "-O1", "-shared", "-fPIC", "-Wl,-soname,libnvidia-ml.so.1")
+    subprocess.run(["gcc", *flags, "-o", str(library), str(_SOURCE)], check=True)
+    return library

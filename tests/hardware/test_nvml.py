@@ -1,0 +1,200 @@
+"""NVIDIA GPUs through the unmodified nvidia-ml-py: what is read, and what happens when it cannot be."""
+
+from __future__ import annotations
+
+import pytest
+
+from carbon_otel.sensors.nvml import visible
+from tests.fakes import nvml
+
+DISCOVER = """
+import json
+from pathlib import Path
+from carbon_otel.sensors.discovery import discover
+d = discover(Path("/nowhere"))
+gpus = [s for s in d.sensors if s.device.type == "gpu"]
+print(json.dumps({
+    "ids": [g.device.id for g in gpus],
+    "methods": [g.device.method for g in gpus],
+    "kinds": [g.kind for g in gpus],
+    "raw": [g.read() for g in gpus],
+    "units": [g.joules_per_unit for g in gpus],
+    "most_w": [g.power_bounds_w[1] for g in gpus],
+    "reasons": [f.reason for f in d.findings if f.component == "gpu"],
+    "missing": d.missing,
+    "hardware": d.hardware,
+}))
+"""
+
+# A stage of ten seconds at 300 W on a virtual clock; EVENTS happen before each tick.
+MEASURE = """
+import json
+from pathlib import Path
+from carbon_otel.carbon.grid import Pricing, intensity
+from carbon_otel.footprint import footprint_of
+from carbon_otel.meter.meter import Meter
+from carbon_otel.sensors.discovery import discover
+from carbon_otel.stages.engine import Engine
+from tests.fakes import nvml
+from tests.fakes.clock import Clock
+
+gpu = nvml.mine()[0]
+found = discover(Path("/nowhere"))
+clock, pricing, told = Clock(), Pricing(intensity("FR")), []
+sensors = [s for s in found.sensors if s.device.type == "gpu"]
+meter = Meter(sensors, clock_ns=clock, on_fault=lambda sensor, message: told.append(message))
+engine = Engine(meter, pricing.grams)
+stage = engine.open("training", "training", {})
+for second in range(10):
+    clock.advance(1)
+    if not gpu.energy_error:
+        gpu.energy_mj += 300_000
+    EVENTS
+    engine.tick()
+engine.close(stage)
+f = footprint_of(stage.record, pricing, found.missing)
+print(json.dumps({**f.as_dict(), "told": told, "reads": gpu.energy_reads}))
+"""
+
+
+@pytest.fixture
+def gpus(tmp_path, nvml_library):
+    return nvml.Gpus(tmp_path, nvml_library)
+
+
+def measure(gpus, events="pass"):
+    return gpus.ask(MEASURE.replace("EVENTS", events))
+
+
+def test_the_energy_counter(gpus):
+    said = gpus.ask(DISCOVER)
+    assert said["ids"] == [gpus[0].uuid]
+    assert (said["methods"], said["kinds"]) == (["measured.counter"], ["counter"])
+    assert (said["raw"], said["units"], said["most_w"]) == ([5_000_000], [0.001], [1400])
+    assert said["missing"] == []
+    assert said["hardware"].endswith(" + 1 x NVIDIA H100 80GB HBM3")
+
+
+def test_several_gpus_are_known_by_their_uuids(tmp_path, nvml_library):
+    gpus = nvml.Gpus(tmp_path, nvml_library, count=3)
+    said = gpus.ask(DISCOVER, CUDA_VISIBLE_DEVICES=f"2,{gpus[0].uuid[:8]}")
+    assert said["ids"] == [gpus[2].uuid, gpus[0].uuid]
+    assert gpus.ask(DISCOVER)["ids"] == [gpus[n].uuid for n in range(3)]
+
+
+def test_without_an_energy_counter_the_power_is_read(gpus):
+    gpus[0].energy_error = nvml.NOT_SUPPORTED
+    said = gpus.ask(DISCOVER)
+    assert (said["methods"], said["kinds"], said["raw"]) == (["measured.power"], ["power"], [100])
+    assert "no energy counter" in said["reasons"][0] and said["missing"] == []
+
+
+def test_power_is_integrated_over_time(gpus):
+    gpus[0].energy_error = nvml.NOT_SUPPORTED
+    said = measure(gpus, "gpu.power_mw = 300_000 if second >= 4 else 100_000")
+    assert said["energy_j"] == pytest.approx(4 * 100 + 200 + 5 * 300)
+    assert (said["method"], said["measured_fraction"]) == ("measured.power", 1)
+
+
+def test_without_either_the_gpu_is_missing(gpus):
+    gpus[0].energy_error = gpus[0].power_error = nvml.NOT_SUPPORTED
+    said = gpus.ask(DISCOVER)
+    assert (said["ids"], said["missing"]) == ([], ["gpu"])
+    assert "Not Supported" in said["reasons"][0]
+
+
+def test_a_gpu_without_a_power_limit_has_a_generous_one(gpus):
+    gpus[0].limit_error = nvml.NOT_SUPPORTED
+    assert gpus.ask(DISCOVER)["most_w"] == [2000]
+
+
+@pytest.mark.parametrize("code", [nvml.DRIVER_NOT_LOADED, nvml.NO_PERMISSION])
+def test_nvml_that_does_not_start_is_a_finding(code, gpus):
+    gpus.fail_to_start(code)
+    said = gpus.ask(DISCOVER)
+    assert (said["ids"], said["missing"]) == ([], [])
+    assert "NVML did not start" in said["reasons"][0]
+
+
+def test_a_driver_without_gpus(tmp_path, nvml_library):
+    said = nvml.Gpus(tmp_path, nvml_library, count=0).ask(DISCOVER)
+    assert (said["ids"], said["missing"]) == ([], [])
+
+
+def test_what_a_stage_cost_to_the_joule_and_in_few_readings(gpus):
+    said = measure(gpus)
+    assert said["energy_j"] == pytest.approx(3000)
+    assert said["components"] == {"gpu": said["energy_j"]}
+    assert (said["method"], said["measured_fraction"], said["flags"]) == ("measured.counter", 1, [])
+    # One to see whether there is a counter, one a second, and one at most at each edge.
+    assert said["reads"] <= 1 + 10 + 2
+
+
+def test_a_driver_that_is_reloaded_starts_the_count_over(gpus):
+    said = measure(gpus, "gpu.energy_mj = 50_000 if second == 4 else gpu.energy_mj")
+    assert said["flags"] == [f"reset:{gpus[0].uuid}"]
+    assert said["energy_j"] == pytest.approx(4 * 300 + 50 + 5 * 300)
+
+
+def test_a_gpu_that_is_lost_is_a_gap_with_the_power_it_had(gpus):
+    said = measure(gpus, f"gpu.energy_error = {nvml.GPU_IS_LOST} if second >= 4 else 0")
+    assert said["flags"] == [f"gap:{gpus[0].uuid}"]
+    assert (said["gap_s"], said["energy_j"]) == (pytest.approx(6), pytest.approx(3000))
+    assert said["measured_fraction"] == pytest.approx(0.4)
+    assert said["low_j"] < 0.7 * said["energy_j"] < said["high_j"]
+    assert len(said["told"]) == 1 and "GPU is lost" in said["told"][0]
+
+
+def test_a_gpu_that_comes_back_closes_its_gap(gpus):
+    gpus[0].energy_mj = 0
+    said = measure(gpus, f"gpu.energy_error = {nvml.GPU_IS_LOST} if 3 <= second < 6 else 0")
+    assert said["gap_s"] == 0 and said["measured_fraction"] == 1
+    assert said["energy_j"] == pytest.approx(gpus[0].energy_mj / 1000)
+
+
+def test_a_counter_that_is_gone_in_mid_run_is_a_gap(gpus):
+    said = measure(gpus, f"gpu.energy_error = {nvml.NOT_SUPPORTED} if second >= 8 else 0")
+    assert said["flags"] == [f"gap:{gpus[0].uuid}"]
+
+
+def test_the_public_face_in_real_time(gpus):
+    """`instrument()` in a process of its own, with a counter that is renewed every 100 ms."""
+    gpus[0].run(watts=400)
+    said = gpus.ask(
+        """
+import json, time
+import carbon_otel
+carbon_otel.instrument(zone="FR")
+with carbon_otel.stage("training") as s:
+    time.sleep(1.2)
+print(json.dumps(s.footprint.as_dict()))
+carbon_otel.uninstrument()
+"""
+    )
+    truth = 400 * said["duration_s"]
+    assert said["devices"][gpus[0].uuid] == pytest.approx(truth, rel=0.25)
+    assert "measured.counter" in said["method"]
+
+
+UUIDS = ["GPU-aa11", "GPU-aa22", "GPU-bb33"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "chosen"),
+    [
+        (None, UUIDS),
+        ("", []),
+        ("0", ["GPU-aa11"]),
+        ("2, 0", ["GPU-bb33", "GPU-aa11"]),
+        ("GPU-bb", ["GPU-bb33"]),
+        ("GPU-aa", []),
+        ("GPU-aa22,1", ["GPU-aa22"]),
+        ("0,7,1", ["GPU-aa11"]),
+        ("0,-1,1", ["GPU-aa11"]),
+        ("MIG-1,0", []),
+        ("²", []),
+        ("NoDevFiles", []),
+    ],
+)
+def test_what_cuda_visible_devices_shows(setting, chosen):
+    assert visible(UUIDS, setting) == chosen

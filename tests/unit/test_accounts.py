@@ -1,0 +1,276 @@
+"""Who pays: the vectors, and a machine that does anything in any order beside a plain model of the rule."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
+
+from carbon_otel.stages.accounts import Account, Books
+
+DEVICES = 2
+G_PER_J = 0.25
+KINDS = ("data_processing", "training", "inference")
+
+
+def books(devices: int = 1) -> Books:
+    return Books(devices, price=lambda joules: joules * G_PER_J)
+
+
+def total(account: Account) -> float:
+    return sum(account.paid)
+
+
+def test_nested():
+    b = books()
+    run = b.open("run")
+    b.post([100])
+    train = b.open("training", run)
+    b.post([300])
+    b.close(train)
+    b.post([100])
+    b.close(run)
+    assert (run.inclusive_j, train.inclusive_j, run.paid) == ([500], [300], [200])
+    assert b.root.paid == [0]
+
+
+def overlap(weights: dict[str, float] | None = None) -> tuple[float, float, Books]:
+    """A [0, 6], B [4, 10] at 60 W; the weights hold in [4, 6]."""
+    b = books()
+    first = b.open("a")
+    b.post([240])
+    second = b.open("b")
+    if weights:
+        b.set_weights({first: [weights["a"]], second: [weights["b"]]})
+    b.post([120])
+    b.close(first)
+    b.post([240])
+    b.close(second)
+    return total(first), total(second), b
+
+
+def test_overlap_by_equal_weights():
+    assert overlap()[:2] == (300, 300)
+
+
+def test_overlap_by_weights_three_to_one():
+    assert overlap({"a": 1.5, "b": 0.5})[:2] == (330, 270)
+
+
+def test_unequal_weights_leave_no_rounding_behind():
+    b = overlap({"a": 1 + 1 / 3, "b": 2 / 3})[2]
+    b.post([10])
+    assert b.root.paid == [0] and b.settle(b.root)[0] == [10]
+
+
+def test_with_nothing_open_the_root_pays():
+    b = books()
+    b.post([7])
+    stage = b.open("training")
+    b.post([5])
+    b.close(stage)
+    b.post([1])
+    assert b.settle(b.root) == ([8], 2.0)
+    assert b.settle(b.root) == ([0], 0.0)
+
+
+def test_a_closed_account_pays_no_more_and_closes_once():
+    b = books()
+    stage = b.open("training")
+    b.post([5])
+    assert b.close(stage) == ([5], 5 * G_PER_J)
+    b.post([5])
+    assert b.close(stage) == ([0], 0.0)
+    assert stage.paid == [5]
+    b.close(b.root)
+    assert b.root.open
+
+
+def test_what_an_open_child_pays_after_its_parent_closed_goes_to_the_grandparent():
+    b = books()
+    run = b.open("run", keeps_kinds=True)
+    parent = b.open("training", run)
+    child = b.open("inference", parent)
+    b.post([10])
+    b.close(parent)
+    b.post([4])
+    b.close(child)
+    b.close(run)
+    assert (parent.inclusive_j, child.inclusive_j, run.inclusive_j) == ([10], [14], [14])
+    assert {kind: s.joules for kind, s in run.by_kind.items() if s.joules} == {"inference": 14}
+
+
+def test_a_stage_opened_below_a_closed_one_is_a_child_of_the_nearest_open():
+    b = books()
+    run = b.open("run")
+    parent = b.open("training", run)
+    b.close(parent)
+    assert b.open("inference", parent).parent is run
+
+
+def test_while_an_account_is_paused_whoever_resumes_it_pays():
+    b = books()
+    consumer = b.open("training")
+    generator = b.open("data_processing", consumer)
+    b.post([1])
+    b.pause(generator)
+    b.post([20])
+    b.resume(generator)
+    b.post([300])
+    b.close(generator)
+    assert (generator.paid, consumer.inclusive_j) == ([301], [321])
+
+
+def test_closing_a_paused_account_leaves_its_open_child_to_pay_alone():
+    b = books()
+    outer = b.open("training")
+    generator = b.open("data_processing", outer)
+    inner = b.open("inference", generator)
+    b.pause(generator)
+    b.close(generator)
+    b.post([10])
+    b.inclusive(b.root)
+    assert (inner.paid, outer.paid) == ([10], [0])
+
+
+class Ledger:
+    """The rule in its plainest form: at every post, each payer's part goes to it and to all above it."""
+
+    def __init__(self, kind: str, above: Ledger | None, keeps_kinds: bool) -> None:
+        self.kind, self.above, self.keeps_kinds = kind, above, keeps_kinds
+        self.open, self.paused = True, False
+        self.weights = [1.0] * DEVICES
+        self.paid = [0.0] * DEVICES
+        self.inclusive = [0.0] * DEVICES
+        self.by_kind: dict[str, float] = {}
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """Accounts open, close, pause and resume in any order, parents before children too."""
+
+    accounts = Bundle("accounts")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.books = books(DEVICES)
+        self.root = Ledger("unattributed", None, False)
+        self.model: dict[Account, Ledger] = {self.books.root: self.root}
+        self.posted = [0.0] * DEVICES
+        self.settled: dict[Account, list[float]] = {}
+        self.payers = [self.root]
+
+    def rests_on(self, ledger: Ledger) -> bool:
+        """Whether an open account that is not paused stands below."""
+        return any(m.above is ledger and m.open and not m.paused for m in self.model.values())
+
+    def review(self) -> None:
+        payers = [m for m in self.model.values() if m.open and not m.paused and not self.rests_on(m)]
+        for ledger in payers:
+            if ledger not in self.payers:
+                ledger.weights = [1.0] * DEVICES
+        self.payers = payers
+
+    def note(self, account: Account, paid: tuple[list[float], float]) -> None:
+        joules, grams = paid
+        assert grams == pytest.approx(sum(joules) * G_PER_J)
+        so_far = self.settled.setdefault(account, [0.0] * DEVICES)
+        self.settled[account] = [a + b for a, b in zip(so_far, joules, strict=True)]
+
+    @rule(target=accounts, above=st.none() | accounts, kind=st.sampled_from(KINDS), keeps_kinds=st.booleans())
+    def open(self, above, kind, keeps_kinds):
+        account = self.books.open(kind, above, keeps_kinds=keeps_kinds)
+        ledger = self.model[above] if above else self.root
+        while not ledger.open:
+            ledger = ledger.above
+        self.model[account] = Ledger(kind, ledger, keeps_kinds)
+        self.review()
+        return account
+
+    @rule(account=accounts)
+    def close(self, account):
+        self.note(account, self.books.close(account))
+        ledger = self.model[account]
+        ledger.open = False
+        for other in self.model.values():
+            if other.above is ledger and other.open:
+                other.above = ledger.above
+        self.review()
+
+    @rule(account=accounts)
+    def pause(self, account):
+        self.books.pause(account)
+        self.model[account].paused |= self.model[account].open
+        self.review()
+
+    @rule(account=accounts)
+    def resume(self, account):
+        self.books.resume(account)
+        if self.model[account].open:
+            self.model[account].paused = False
+        self.review()
+
+    @rule(joules=st.tuples(*[st.sampled_from([0.0, 0.001, 1.0, 60.0, 1e6]) | st.floats(0, 1e4)] * DEVICES))
+    def post(self, joules):
+        self.books.post(joules)
+        for i, amount in enumerate(joules):
+            self.posted[i] += amount
+            weight = sum(p.weights[i] for p in self.payers)
+            for payer in self.payers:
+                part = amount * payer.weights[i] / weight
+                payer.paid[i] += part
+                ledger: Ledger | None = payer
+                while ledger is not None:
+                    ledger.inclusive[i] += part
+                    if ledger.keeps_kinds:
+                        ledger.by_kind[payer.kind] = ledger.by_kind.get(payer.kind, 0.0) + part
+                    ledger = ledger.above
+
+    @rule(data=st.data())
+    def set_weights(self, data):
+        weights = st.lists(st.floats(1e-3, 8), min_size=DEVICES, max_size=DEVICES)
+        chosen = {account: data.draw(weights) for account in self.books.payers() if data.draw(st.booleans())}
+        self.books.set_weights(chosen)
+        for account, ledger in self.model.items():
+            if ledger in self.payers:
+                ledger.weights = chosen.get(account, [1.0] * DEVICES)
+
+    @rule(account=accounts)
+    def settle(self, account):
+        self.note(account, self.books.settle(account))
+
+    @rule(account=accounts)
+    def ask(self, account):
+        joules, grams = self.books.inclusive(account)
+        assert joules == near(self.model[account].inclusive)
+        assert grams == near(sum(self.model[account].inclusive) * G_PER_J)
+
+    @invariant()
+    def the_open_accounts_on_which_nothing_rests_are_the_payers(self):
+        assert {self.model[account] for account in self.books.payers()} == set(self.payers)
+
+    @invariant()
+    def nothing_is_negative(self):
+        for account in self.model:
+            assert min(*account.paid, account.grams, *account.inclusive_j) >= 0
+
+    def teardown(self):
+        for account in self.model:
+            self.note(account, self.books.settle(account))
+        for account, ledger in self.model.items():
+            assert account.paid == near(ledger.paid)
+            assert self.settled[account] == near(ledger.paid)
+            assert account.grams == near(sum(ledger.paid) * G_PER_J)
+            assert self.books.inclusive(account)[0] == near(ledger.inclusive)
+            for kind, joules in (ledger.by_kind if ledger.keeps_kinds else {}).items():
+                assert (account.by_kind[kind].joules if kind in account.by_kind else 0.0) == near(joules)
+        for i in range(DEVICES):
+            assert sum(a.paid[i] for a in self.model) == pytest.approx(self.posted[i], rel=1e-9)
+
+
+def near(value):
+    return pytest.approx(value, rel=1e-9, abs=1e-6)
+
+
+TestAnyOrder = AnyOrder.TestCase
+TestAnyOrder.settings = settings(stateful_step_count=40)

@@ -1,0 +1,548 @@
+"""Stages against devices of known power: exact splits, bands that hold, joules that are in one place only."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, rule
+
+from carbon_otel import faults
+from carbon_otel.carbon.grid import Intensity, Pricing
+from carbon_otel.footprint import footprint_of
+from carbon_otel.meter.meter import Meter
+from carbon_otel.sinks import Sink
+from carbon_otel.stages.engine import Engine, current
+from carbon_otel.stages.weights import ThreadWeights
+from tests.fakes.clock import NS, Clock
+from tests.fakes.sensors import EXACT, FakeSensor, gpu, package
+
+PRICING = Pricing(Intensity("X", "X", 360.0, 2024, EXACT, "test", "test"))  # 0.1 mg a joule
+
+
+class Recorder(Sink):
+    """What a sink is told: joules and grams by stage, and stages in the order of their ends."""
+
+    def __init__(self) -> None:
+        self.payments: list[tuple[object, float, float]] = []
+        self.closed_kinds: list[str] = []
+
+    def paid(self, stage, joules, grams):
+        self.payments.append((stage, sum(joules), grams))
+
+    def closed(self, stage, error):
+        self.closed_kinds.append(stage.kind)
+
+    def joules(self, stage) -> float:
+        return sum(joules for payee, joules, _ in self.payments if payee is stage)
+
+    def grams(self, stage) -> float:
+        return sum(grams for payee, _, grams in self.payments if payee is stage)
+
+
+class Bench:
+    """An engine on a virtual clock, and the devices below it."""
+
+    def __init__(self, *devices: FakeSensor, clock: Clock | None = None, **engine) -> None:
+        self.clock = clock or Clock()
+        self.devices = devices or (package(self.clock),)
+        self.sink = Recorder()
+        meter = Meter(self.devices, clock_ns=self.clock)
+        self.engine = Engine(meter, PRICING.grams, [self.sink], **engine)
+
+    def open(self, kind="training", above=None):
+        return self.engine.open(kind, kind, {}, above)
+
+    def close(self, *stages):
+        for stage in stages:
+            self.engine.close(stage)
+
+    def footprint(self, stage=None):
+        return footprint_of(self.engine.so_far(stage), PRICING)
+
+
+@pytest.fixture
+def bench():
+    return Bench()
+
+
+def joules(stage) -> tuple[float, float]:
+    record = stage.record
+    return record.inclusive_j, record.exclusive_j
+
+
+def exactly(*values):
+    return pytest.approx(values, rel=1e-12)
+
+
+class TestSplits:
+    def test_nested(self):
+        clock = Clock()
+        b = Bench(package(clock, watts=50), clock=clock)
+        run = b.open("run")
+        clock.advance(2)
+        train = b.open("training", run)
+        clock.advance(6)
+        b.close(train)
+        clock.advance(2)
+        b.close(run)
+        assert joules(run) == exactly(500, 200)
+        assert joules(train) == exactly(300, 300)
+
+    def overlap(self, spent=None):
+        """A [0, 6] and B [4, 10] in threads of their own, at 60 W; CPU seconds spent by each in [4, 6]."""
+        clock, seconds = Clock(), defaultdict(float)
+        weights = ThreadWeights(seconds.__getitem__, lambda: sum(seconds.values()))
+        b = Bench(package(clock, watts=60), clock=clock, weights=weights)
+        with ThreadPoolExecutor(1) as other:
+            first = b.open("a")
+            clock.advance(4)
+            second = other.submit(b.open, "b").result()
+            b.engine.tick()
+            if spent:
+                seconds[first.native_thread], seconds[second.native_thread] = spent
+            b.engine.tick()
+            clock.advance(2)
+            b.close(first)
+            clock.advance(4)
+            b.close(second)
+        return first.record.exclusive_j, second.record.exclusive_j
+
+    def test_overlap_by_equal_weights(self):
+        assert self.overlap() == exactly(300, 300)
+
+    def test_overlap_by_the_threads_cpu_time(self):
+        assert self.overlap(spent=(3, 1)) == exactly(330, 270)
+
+    def test_threads_do_not_weigh_on_gpus(self):
+        clock, seconds = Clock(), defaultdict(float)
+        weights = ThreadWeights(seconds.__getitem__, lambda: sum(seconds.values()))
+        b = Bench(FakeSensor(clock, "GPU-0", "gpu", watts=60), clock=clock, weights=weights)
+        with ThreadPoolExecutor(1) as other:
+            first, second = b.open("a"), other.submit(b.open, "b").result()
+        b.engine.tick()
+        seconds[first.native_thread] = 3.0
+        b.engine.tick()
+        clock.advance(2)
+        b.close(first, second)
+        assert first.record.exclusive_j == second.record.exclusive_j == 60
+
+    def test_what_no_stage_pays_is_unattributed(self, bench):
+        bench.clock.advance(3)
+        stage = bench.open()
+        bench.clock.advance(5)
+        bench.close(stage)
+        bench.clock.advance(2)
+        total = bench.engine.so_far()
+        assert (total.exclusive_j, total.inclusive_j) == exactly(500, 1000)
+        assert {kind: j for kind, (j, _) in total.by_kind.items()} == {
+            "unattributed": pytest.approx(500),
+            "training": pytest.approx(500),
+        }
+        assert total.inclusive_g == pytest.approx(0.1)
+
+    def test_a_parent_that_ends_before_its_child(self, bench):
+        parent = bench.open()
+        child = bench.open("inference", parent)
+        bench.clock.advance(1)
+        bench.close(parent)
+        bench.clock.advance(2)
+        bench.close(child)
+        assert joules(parent) == exactly(100, 0)
+        assert joules(child) == exactly(300, 300)
+        assert bench.engine.so_far().exclusive_j == 0
+
+    def test_a_stage_ends_once(self, bench):
+        stage = bench.open()
+        bench.clock.advance(1)
+        bench.close(stage)
+        bench.clock.advance(1)
+        bench.close(stage)
+        assert joules(stage) == exactly(100, 100)
+        assert bench.sink.closed_kinds == ["training"]
+
+    def test_close_all_ends_the_innermost_first(self, bench):
+        outer = bench.open("a")
+        middle = bench.open("b", outer)
+        bench.open("c", middle)
+        bench.open("d")
+        bench.engine.close_all()
+        assert bench.sink.closed_kinds == ["d", "c", "b", "a"]
+
+
+class TestRuns:
+    def test_a_run_adds_up_its_stages_and_its_own(self, bench):
+        run = bench.engine.open_run("r1", "try", None)
+        stage = bench.open("training")
+        bench.clock.advance(2)
+        bench.close(stage)
+        bench.clock.advance(1)
+        bench.close(run)
+        assert stage.parent is run and stage.run is run
+        assert joules(run) == exactly(300, 100)
+        assert run.record.by_kind == {
+            "training": (pytest.approx(200), pytest.approx(0.02)),
+            "run": (pytest.approx(100), pytest.approx(0.01)),
+        }
+        assert not bench.engine.runs
+
+    def test_a_run_is_opened_once(self, bench):
+        assert bench.engine.open_run("r1", "try", None) is not None
+        assert bench.engine.open_run("r1", "try", None) is None
+
+    def test_a_stage_in_another_thread_belongs_to_the_only_run(self, bench):
+        run = bench.engine.open_run("r1", "try", None)
+        with ThreadPoolExecutor(1) as other:
+            assert other.submit(bench.open).result().parent is run
+
+    def test_of_two_runs_a_stage_belongs_to_the_one_of_its_thread_or_to_none(self, bench):
+        here = bench.engine.open_run("r1", "here", None)
+        with ThreadPoolExecutor(1) as second, ThreadPoolExecutor(1) as third:
+            there = second.submit(bench.engine.open_run, "r2", "there", None).result()
+            assert bench.open().parent is here
+            assert second.submit(bench.open).result().parent is there
+            assert third.submit(bench.open).result().parent is None
+
+    def test_of_nested_runs_the_innermost(self, bench):
+        outer = bench.engine.open_run("r1", "outer", None)
+        inner = bench.engine.open_run("r2", "inner", "r1")
+        with ThreadPoolExecutor(1) as other:
+            assert other.submit(bench.open).result().parent is inner
+        assert inner.parent is outer
+        bench.clock.advance(1)
+        bench.engine.close_all()
+        assert outer.record.inclusive_j == pytest.approx(100)
+
+    def test_a_run_begun_inside_a_stage_is_the_stage_s_child_and_its_stages_are_the_run_s(self, bench):
+        stage = bench.open("evaluation")
+        token = current.set(stage)
+        try:
+            run = bench.engine.open_run("r1", "try", None)
+            assert run.parent is stage
+            assert bench.open("training", stage).parent is run
+        finally:
+            current.reset(token)
+
+
+class TestRecords:
+    def test_so_far_goes_on_and_ends_in_the_record(self, bench):
+        stage = bench.open()
+        bench.clock.advance(1)
+        assert bench.footprint(stage).energy_j == pytest.approx(100)
+        bench.clock.advance(1)
+        assert bench.footprint(stage).energy_j == pytest.approx(200)
+        bench.close(stage)
+        assert bench.footprint(stage).energy_j == pytest.approx(200)
+        assert stage.record.duration_s == 2
+
+    def test_measured_and_modelled_devices(self):
+        clock = Clock()
+        modelled = FakeSensor(clock, "ram", "memory", watts=25, method="modelled.constant")
+        b = Bench(package(clock, watts=75), modelled, clock=clock)
+        stage = b.open()
+        clock.advance(10)
+        b.close(stage)
+        f = b.footprint(stage)
+        assert (f.energy_j, f.measured_fraction) == exactly(1000, 0.75)
+        assert f.method == "measured.counter+modelled.constant"
+        assert f.devices == {"package-0": pytest.approx(750), "ram": pytest.approx(250)}
+        assert f.emissions_g == pytest.approx(0.1)
+
+    def test_a_gap_shows_in_the_stage_it_fell_in_and_in_no_other(self, bench):
+        before, during = bench.open("a"), bench.open("b")
+        bench.clock.advance(1)
+        bench.close(before)
+        bench.engine.tick()
+        bench.devices[0].fault = "EIO"
+        bench.clock.advance(1)
+        bench.close(during)
+        bench.devices[0].fault = None
+        after = bench.open("c")
+        bench.clock.advance(1)
+        bench.close(after)
+        assert bench.footprint(during).flags == ("gap:package-0",)
+        assert bench.footprint(during).gap_s == 1
+        assert bench.footprint(during).measured_fraction < 1
+        for sound in (before, after):
+            assert (bench.footprint(sound).flags, bench.footprint(sound).gap_s) == ((), 0)
+
+    def test_a_record_says_the_same_whenever_it_is_asked_for(self):
+        at_once, later = [], []
+        for ask_at_once in (True, False):
+            b = Bench()
+            stage = b.open()
+            b.clock.advance(1)
+            b.close(stage)
+            if ask_at_once:
+                at_once = stage.record.devices
+            b.devices[0].fault = "EIO"
+            b.clock.advance(1)
+            b.engine.tick()
+            later = stage.record.devices
+        assert at_once == later
+
+    def test_a_stage_shorter_than_five_renewals_of_the_counter_is_flagged(self):
+        clock = Clock()
+        b = Bench(gpu(clock), clock=clock)
+        for seconds, flags in ((0.4, ("short:GPU-0",)), (0.6, ())):
+            stage = b.open()
+            clock.advance(seconds)
+            b.close(stage)
+            assert b.footprint(stage).flags == flags
+
+
+def band(stage) -> tuple[float, float]:
+    f = footprint_of(stage.record, PRICING)
+    return f.low_j, f.high_j
+
+
+class TestBands:
+    """The devices' own bands are exact here: what is left is what a stage's edges do not know."""
+
+    def bench(self, watts: int) -> Bench:
+        clock = Clock()
+        b = Bench(gpu(clock, watts), clock=clock)
+        clock.advance(1)
+        b.engine.tick()
+        return b
+
+    @pytest.mark.parametrize(("before", "since", "during"), list(itertools.product([1, 1400], repeat=3)))
+    def test_power_that_changed_between_the_last_reading_and_the_stage(self, before, since, during):
+        b = self.bench(before)
+        (device,) = b.devices
+        device.watts = since
+        b.clock.advance(0.4)
+        stage, spent = b.open(), device.spent_j
+        device.watts = during
+        b.clock.advance(1)
+        b.close(stage)
+        low, high = band(stage)
+        assert low <= device.spent_j - spent <= high
+
+    def test_a_stage_that_begins_while_a_guess_that_was_too_high_is_worked_off(self):
+        b = self.bench(1000)
+        (device,) = b.devices
+        device.watts = 1
+        b.clock.advance(0.4)
+        b.close(b.open())  # by now 400 J too many
+        b.clock.advance(0.1)
+        stage, spent = b.open(), device.spent_j
+        b.clock.advance(1)
+        b.close(stage)
+        low, high = band(stage)
+        assert low <= device.spent_j - spent <= high
+
+    @given(
+        st.lists(
+            st.tuples(
+                st.sampled_from(["edge", "tick"]),
+                st.sampled_from([0.01, 0.4, 0.6, 1.0]),
+                st.sampled_from([1, 300, 1400]),
+                st.sampled_from([None, None, "EIO"]),
+            ),
+            max_size=15,
+        )
+    )
+    def test_the_truth_is_within_the_band(self, steps):
+        b = self.bench(300)
+        (device,) = b.devices
+        ended, stage, spent = [], b.open(), device.spent_j
+        for step, seconds, watts, fault in steps:
+            b.clock.advance(seconds)
+            if step == "edge":
+                b.close(stage)
+                ended.append((stage, device.spent_j - spent))
+                stage, spent = b.open(), device.spent_j
+            else:
+                b.engine.tick()
+            device.watts, device.fault = watts, fault
+        for each, truth in ended:
+            low, high = band(each)
+            assert low - 1e-6 <= truth <= high + 1e-6
+
+
+class TestSinks:
+    def test_they_are_told_every_joule_also_when_the_figures_were_looked_at_meanwhile(self, bench):
+        stage = bench.open()
+        for _ in range(3):
+            bench.clock.advance(1)
+            bench.footprint(stage)
+            bench.footprint()
+        bench.close(stage)
+        bench.clock.advance(1)
+        bench.footprint()
+        bench.engine.tick()
+        assert bench.sink.joules(stage) == pytest.approx(300)
+        assert bench.sink.joules(bench.engine.root) == pytest.approx(100)
+        assert bench.sink.grams(stage) == pytest.approx(0.03)
+
+    def test_they_are_told_what_a_child_paid_before_its_parent_ended(self, bench):
+        parent = bench.open()
+        child = bench.open("inference", parent)
+        bench.clock.advance(1)
+        bench.close(parent)
+        bench.clock.advance(1)
+        bench.close(child)
+        assert bench.sink.joules(child) == pytest.approx(200)
+
+    def test_they_are_told_while_a_stage_runs(self, bench):
+        stage = bench.open()
+        for seconds in (1, 2, 3):
+            bench.clock.advance(1)
+            bench.engine.tick()
+            assert bench.sink.joules(stage) == pytest.approx(100 * seconds)
+
+    def test_one_that_fails_harms_neither_the_stage_nor_the_others_and_is_logged_once(self, bench, caplog):
+        class Broken(Sink):
+            def opened(self, stage):
+                raise RuntimeError("disk full")
+
+            closed = paid = entered = left = tick = lambda self, *args: 1 / 0
+
+        faults.forget()
+        bench.engine.sinks.insert(0, Broken())
+        with caplog.at_level(logging.WARNING, "carbon_otel"):
+            for _ in range(3):
+                stage = bench.open()
+                bench.engine.enter(stage)
+                bench.clock.advance(1)
+                bench.engine.tick()
+                bench.engine.leave(stage)
+                bench.close(stage)
+                assert joules(stage) == exactly(100, 100)
+        assert bench.sink.closed_kinds == ["training"] * 3
+        assert len(caplog.records) == len({r.getMessage() for r in caplog.records})
+        assert any("disk full" in r.getMessage() for r in caplog.records)
+
+
+def test_threads_that_open_and_close_at_once_pay_every_joule_once():
+    moments = itertools.count(1000 * NS, 10_000)
+
+    class Ticking(Clock):
+        """Moves on whenever it is looked at."""
+
+        def __call__(self) -> int:
+            return next(moments)
+
+    clock = Ticking()
+    b = Bench(package(clock), gpu(clock), clock=clock)
+
+    def work(number: int) -> list:
+        stages = []
+        for _ in range(50):
+            outer = b.open("training")
+            inner = b.open("inference", outer)
+            b.close(*((outer, inner) if number % 2 else (inner, outer)))
+            b.engine.tick()
+            stages += [outer, inner]
+        return stages
+
+    with ThreadPoolExecutor(4) as pool:
+        stages = [stage for done in pool.map(work, range(4)) for stage in done]
+    b.engine.tick()
+    records = [b.engine.so_far(), *(stage.record for stage in stages)]
+    for i, track in enumerate(b.engine.meter.tracks):
+        assert sum(r.devices[i].exclusive_j for r in records) == pytest.approx(track.own_j, rel=1e-9)
+        assert track.own_j == pytest.approx(track.timeline.published_j, rel=1e-9)
+    assert [b.sink.joules(stage) for stage in stages] == pytest.approx([s.record.exclusive_j for s in stages])
+
+
+class AnyTime(RuleBasedStateMachine):
+    """Stages, ticks, failures and powers in any order: every joule of every device is in one place."""
+
+    stages = Bundle("stages")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = Clock()
+        powered = FakeSensor(
+            self.clock, "meter", "host", kind="power", tick_interval_s=0.95, edge_interval_s=0.5
+        )
+        self.bench = Bench(
+            package(self.clock),
+            gpu(self.clock),
+            powered,
+            clock=self.clock,
+            weights=ThreadWeights(lambda _: None),
+        )
+        self.opened = []
+        self.runs = 0
+
+    @rule(target=stages, above=st.none() | stages, kind=st.sampled_from(["training", "inference"]))
+    def open(self, above, kind):
+        self.opened.append(self.bench.open(kind, above))
+        return self.opened[-1]
+
+    @rule(target=stages)
+    def open_run(self):
+        self.runs += 1
+        self.opened.append(self.bench.engine.open_run(str(self.runs), "run", None))
+        return self.opened[-1]
+
+    @rule(stage=stages)
+    def close(self, stage):
+        self.bench.close(stage)
+
+    @rule(stage=stages)
+    def pause(self, stage):
+        self.bench.engine.pause(stage)
+
+    @rule(stage=stages)
+    def resume(self, stage):
+        self.bench.engine.resume(stage)
+
+    @rule(stage=st.none() | stages)
+    def look(self, stage):
+        f = self.bench.footprint(stage)
+        assert 0 <= f.low_j <= f.energy_j <= f.high_j
+        assert 0 <= f.measured_fraction <= 1
+        assert 0 <= f.exclusive_j <= f.energy_j * (1 + 1e-9)
+
+    @rule()
+    def tick(self):
+        self.bench.engine.tick()
+
+    @rule(later_ns=st.integers(1, 10 * NS))
+    def wait(self, later_ns):
+        self.clock.now_ns += later_ns
+
+    @rule(device=st.integers(0, 2), watts=st.integers(1, 1400))
+    def draw(self, device, watts):
+        self.bench.devices[device].watts = watts
+
+    @rule(device=st.integers(0, 2), fault=st.none() | st.just("EIO"))
+    def fail(self, device, fault):
+        self.bench.devices[device].fault = fault
+
+    def teardown(self):
+        engine, sink = self.bench.engine, self.bench.sink
+        engine.close_all()
+        for device in self.bench.devices:
+            device.fault, device.watts = None, 1400
+        # What was assumed in gaps and between readings is worked off by now.
+        for _ in range(2 + (self.clock() - engine.root.opened_ns) // (30 * NS)):
+            for _ in range(2):
+                self.clock.advance(30)
+                engine.tick()
+        records = [engine.so_far(), *(stage.record for stage in self.opened)]
+        for i, track in enumerate(engine.meter.tracks):
+            paid = sum(r.devices[i].exclusive_j for r in records)
+            assert paid == pytest.approx(track.timeline.published_j, rel=1e-9)
+            if track.timeline.sensor.kind == "counter":
+                assert paid == pytest.approx(self.bench.devices[i].spent_j, rel=1e-9)
+        for stage in (engine.root, *self.opened):
+            record = engine.so_far(stage)
+            assert sink.joules(stage) == pytest.approx(record.exclusive_j, rel=1e-9, abs=1e-6)
+            assert sink.grams(stage) == pytest.approx(record.exclusive_g, rel=1e-9, abs=1e-9)
+        assert sum(j for j, _ in records[0].by_kind.values()) == pytest.approx(
+            records[0].inclusive_j, rel=1e-9
+        )
+
+
+TestAnyTime = AnyTime.TestCase
+TestAnyTime.settings = settings(stateful_step_count=30)

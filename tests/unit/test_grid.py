@@ -1,0 +1,69 @@
+"""Carbon intensity by zone, and joules to grams."""
+
+from __future__ import annotations
+
+import csv
+from importlib.resources import files
+
+import pytest
+
+from carbon_otel.carbon import grid
+
+TEXT = (files("carbon_otel.carbon") / "data/country_intensity.csv").read_text("utf-8")
+ROWS = list(csv.DictReader(TEXT.splitlines()))
+
+
+@pytest.mark.parametrize("zone", ["FR", "fr", " FR ", "FRA", "fra", "France", "FRANCE"])
+def test_a_country_by_any_of_its_names(zone):
+    found = grid.intensity(zone)
+    assert (found.zone, found.name, found.kind) == ("FR", "France", "average")
+    assert 20 < found.g_per_kwh < 100
+
+
+@pytest.mark.parametrize(
+    ("zone", "near"),
+    [("Frankreich", "zone='FR'"), ("Frence", "France"), ("germany ", None), ("XX", "zone='FR'")],
+)
+def test_an_unknown_zone_is_told_what_to_write(zone, near):
+    if near is None:
+        assert grid.intensity(zone).zone == "DE"
+        return
+    with pytest.raises(ValueError, match=near) as error:
+        grid.intensity(zone)
+    assert repr(zone) in str(error.value)
+
+
+@pytest.mark.parametrize("zone", ["", "  ", "\x00", "🇫🇷", "x" * 1000])
+def test_whatever_is_no_zone_is_a_value_error(zone):
+    with pytest.raises(ValueError, match="ISO 3166"):
+        grid.intensity(zone)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row["zone"])
+def test_every_row_has_its_provenance(row):
+    found = grid.intensity(row["zone"])
+    assert found.name and found.source and found.licence and 2000 <= found.year <= 2026
+    assert 0 < found.g_per_kwh < 2000
+    assert found.band.source and (found.band.low, found.band.high) == (
+        (0, 2) if row["zone"] == grid.WORLD else (0.6, 1.4)
+    )
+    for other in (row["alpha3"], row["name"]):
+        assert not other or grid.intensity(other) is found
+
+
+def test_no_two_rows_have_a_name_in_common():
+    names = [name.casefold() for row in ROWS for name in (row["zone"], row["alpha3"], row["name"]) if name]
+    assert len(names) == len(set(names))
+    assert len(ROWS) > 200
+
+
+def test_without_a_zone_the_world_average_with_a_wide_band():
+    world = grid.intensity(None)
+    assert (world.zone, world.band.low, world.band.high) == ("WORLD", 0, 2)
+
+
+def test_pricing():
+    us = grid.intensity("US")
+    row = grid.Intensity("X", "X", 383.5, 2024, us.band, "", "")
+    assert grid.Pricing(row, pue=1.14).grams(0.001 * 3.6e6) == pytest.approx(0.43719, rel=1e-12)
+    assert grid.Pricing(row).grams(0.0) == 0

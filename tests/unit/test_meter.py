@@ -1,0 +1,178 @@
+"""All devices on one clock: when they are read, what fails, and our share of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from carbon_otel.meter.meter import Meter
+from tests.fakes.clock import Clock
+from tests.fakes.sensors import FakeSensor, gpu, package
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+def follow(meter: Meter, *, tick: bool = False) -> list[float]:
+    """An edge or a tick as the engine makes it; our joules of each device since the last one."""
+    now_ns = meter.clock_ns()
+    meter.apply(meter.read_for_tick(now_ns) if tick else meter.read_for_edge(now_ns))
+    meter.settle_shares(now_ns, tick=tick)
+    return meter.advance(now_ns)
+
+
+class Rule:
+    """Says what a test has it say. `update` gives the share of the interval that has just ended."""
+
+    def __init__(self, share: float, at_edges: bool = False) -> None:
+        self.share = share
+        self.at_edges = at_edges
+        self.asked = 0
+
+    def update(self) -> float:
+        self.asked += 1
+        return self.share
+
+
+class TestReading:
+    def test_a_dear_sensor_is_read_at_most_twice_in_a_stage(self, clock):
+        sensor = gpu(clock)
+        meter = Meter([sensor], clock_ns=clock)
+        follow(meter)
+        clock.advance(20)
+        before = sensor.reads
+        follow(meter)
+        clock.advance(0.8)
+        follow(meter)
+        assert sensor.reads == before + 2
+
+    def test_a_dear_sensor_is_not_read_by_short_stages(self, clock):
+        sensor = gpu(clock)
+        meter = Meter([sensor], clock_ns=clock)
+        for _ in range(2000):
+            follow(meter)
+            clock.advance(0.0005)
+        assert sensor.reads == 2
+
+    def test_ticks_and_edges_keep_their_own_intervals(self, clock):
+        sensor = FakeSensor(clock, edge_interval_s=0.002, tick_interval_s=0.95)
+        meter = Meter([sensor], clock_ns=clock)
+        for _ in range(100):
+            follow(meter, tick=True)
+            clock.advance(0.1)
+        assert sensor.reads == 10
+        follow(meter)
+        follow(meter)
+        clock.advance(0.001)
+        follow(meter)
+        assert sensor.reads == 11
+        clock.advance(0.001)
+        follow(meter)
+        assert sensor.reads == 12
+
+    def test_between_readings_the_last_power_goes_on(self, clock):
+        meter = Meter([gpu(clock, watts=300)], clock_ns=clock)
+        follow(meter)
+        clock.advance(1)
+        assert follow(meter) == [300]
+        clock.advance(0.01)
+        assert follow(meter) == [pytest.approx(3)]
+        (late,) = meter.edge(clock()).late
+        assert (late.track, late.seconds) == (0, pytest.approx(0.01))
+
+
+class TestFaults:
+    def test_each_fault_is_told_once(self, clock):
+        told = []
+        sensor = package(clock)
+        meter = Meter([sensor], clock_ns=clock, on_fault=lambda s, message: told.append((s, message)))
+        for fault in (None, "EIO", "EIO", "EIO", None, "gone", "gone", None):
+            sensor.fault = fault
+            clock.advance(1)
+            follow(meter, tick=True)
+        assert told == [(sensor, "EIO"), (sensor, "gone")]
+
+    def test_a_fault_is_a_gap_and_never_a_zero(self, clock):
+        sensor = package(clock, watts=100)
+        meter = Meter([sensor], clock_ns=clock)
+        follow(meter)
+        clock.advance(1)
+        assert follow(meter) == [100]
+        sensor.fault = "EIO"
+        clock.advance(1)
+        assert follow(meter) == [100]
+        (gap,) = meter.edge(clock()).troubles
+        assert (gap.filled_j, gap.ambiguous_j, gap.gap_s) == (100, 0, 1)
+        sensor.fault = None
+        sensor.watts = 300
+        clock.advance(1)
+        assert follow(meter) == [300]
+        (gap,) = meter.edge(clock()).troubles
+        assert (gap.filled_j, gap.ambiguous_j, gap.gap_s) == (0, 0, 0)
+
+    def test_one_device_s_fault_is_not_the_others(self, clock):
+        broken, sound = package(clock), package(clock, device_id="package-1")
+        meter = Meter([broken, sound], clock_ns=clock)
+        follow(meter)
+        broken.fault = "EIO"
+        clock.advance(1)
+        assert follow(meter) == [0, 100]
+        assert not meter.tracks[1].timeline.flags
+
+
+class TestShare:
+    def test_of_what_is_shared_our_part_and_of_a_gpu_all(self, clock):
+        sensors = [package(clock), gpu(clock), FakeSensor(clock, "dram", "memory", watts=10)]
+        meter = Meter(sensors, rule=Rule(0.25), clock_ns=clock)
+        follow(meter)
+        clock.advance(2)
+        assert follow(meter) == pytest.approx([50, 600, 5])
+
+    def test_a_share_holds_for_the_interval_that_it_was_measured_in(self, clock):
+        rule = Rule(0.5)
+        meter = Meter([package(clock, watts=100)], rule=rule, clock_ns=clock)
+        follow(meter, tick=True)
+        for share, joules in ((0.5, 50), (0.8, 80), (0.8, 80)):
+            clock.advance(1)
+            rule.share = share
+            assert follow(meter, tick=True) == [pytest.approx(joules)]
+
+    def test_what_was_said_too_early_is_a_debt(self, clock):
+        rule = Rule(0.5)
+        meter = Meter([package(clock, watts=100)], rule=rule, clock_ns=clock)
+        follow(meter, tick=True)
+        clock.advance(1)
+        assert follow(meter) == [pytest.approx(50)]
+        rule.share = 0.2  # of the second that an edge has already paid half of
+        assert follow(meter, tick=True) == [0]
+        clock.advance(1)
+        assert follow(meter, tick=True) == [0]
+        clock.advance(1)
+        assert follow(meter, tick=True) == [pytest.approx(3 * 20 - 50)]
+
+    @pytest.mark.parametrize(("at_edges", "asked"), [(False, 0), (True, 10)])
+    def test_shares_are_asked_for_at_ticks_or_at_edges_but_not_more_often_than_cpu_times_can_tell(
+        self, at_edges, asked, clock
+    ):
+        rule = Rule(0.5, at_edges)
+        meter = Meter([package(clock)], rule=rule, clock_ns=clock)
+        rule.asked = 0
+        for _ in range(1000):
+            follow(meter)
+            clock.advance(0.001)
+        assert rule.asked == asked
+        follow(meter, tick=True)
+        assert rule.asked == asked + 1
+
+
+def test_snapshot_and_close(clock):
+    sensors = [package(clock, watts=50), gpu(clock, watts=200)]
+    meter = Meter(sensors, rule=Rule(0.25), clock_ns=clock)
+    follow(meter, tick=True)
+    clock.advance(1)
+    follow(meter, tick=True)
+    # The devices whole: what of them is ours is the stages' business.
+    assert meter.snapshot().devices == tuple((s.device, s.spent_j, s.watts) for s in sensors)
+    meter.close()
+    assert all(s.closed for s in sensors)

@@ -1,0 +1,75 @@
+"""Where the measured processes of a host meet: what the folder's clock, its state and the dead may look like."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from carbon_otel.meter.peers import Peers
+from tests.fakes.clock import NS
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+
+MEMBER = """
+import sys
+from pathlib import Path
+from carbon_otel.meter.peers import Peers
+peers = Peers("host", Path(sys.argv[1]))
+print("joined", flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def peers(tmp_path):
+    joined = Peers("host", tmp_path)
+    yield joined
+    joined.leave()
+
+
+@pytest.fixture
+def join(tmp_path):
+    """Starts another process that joins; all are killed in the end."""
+    started = []
+
+    def start():
+        program = [sys.executable, "-c", MEMBER, str(tmp_path)]
+        started.append(subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+        assert started[-1].stdout.readline() == "joined\n"
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def test_who_was_killed_is_no_longer_a_member_and_leaves_nothing(peers, join, tmp_path):
+    first, second = join(), join()
+    assert peers.cpu_seconds().keys() == {os.getpid(), first.pid, second.pid}
+    first.kill()
+    first.wait()
+    assert peers.cpu_seconds().keys() == {os.getpid(), second.pid}
+    assert not list(tmp_path.rglob(str(first.pid)))
+
+
+def test_who_joins_within_one_tick_of_the_file_system_s_clock_is_seen(peers, join, tmp_path):
+    (folder,) = {own.parent for own in tmp_path.rglob(str(os.getpid()))}
+    same_tick = 2 * (time.time_ns() + NS,)
+    os.utime(folder, ns=same_tick)
+    assert not peers.cpu_seconds()
+    other = join()
+    os.utime(folder, ns=same_tick)
+    assert other.pid in peers.cpu_seconds()
+
+
+def test_without_a_folder_a_process_is_alone(tmp_path):
+    (tmp_path / "a file").touch()
+    alone = Peers("host", tmp_path / "a file")
+    assert not alone.cpu_seconds()
+    assert alone.keeps_device_book()
+    alone.leave()

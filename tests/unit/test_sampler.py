@@ -1,0 +1,67 @@
+"""The thread that ticks, and the one that sends: what fails in them is logged once and stops nothing."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+import pytest
+
+from carbon_otel import faults
+from carbon_otel.background import Worker
+from carbon_otel.meter.sampler import Sampler
+
+
+@pytest.fixture(autouse=True)
+def fresh_faults():
+    faults.forget()
+
+
+def test_it_ticks_until_it_is_stopped_whatever_a_tick_does(caplog):
+    ticks, enough = [], threading.Event()
+
+    def tick():
+        ticks.append(threading.current_thread())
+        if len(ticks) == 5:
+            enough.set()
+        raise OSError("no more descriptors")
+
+    sampler = Sampler(tick, 0.01)
+    with caplog.at_level(logging.WARNING, "carbon_otel"):
+        sampler.start()
+        assert enough.wait(10)
+        sampler.stop(timeout_s=10)
+    assert not ticks[0].is_alive() and ticks[0].daemon
+    assert len({thread.ident for thread in ticks}) == 1
+    assert [r.getMessage() for r in caplog.records] == [
+        "reading the sensors failed: OSError('no more descriptors'); the program goes on"
+    ]
+
+
+def test_it_may_be_stopped_from_its_own_tick():
+    stopped = threading.Event()
+
+    def tick():
+        sampler.stop(timeout_s=10)
+        stopped.set()
+
+    sampler = Sampler(tick, 0.01)
+    sampler.start()
+    assert stopped.wait(10)
+
+
+def test_a_worker_does_one_call_after_another_and_survives_those_that_fail(caplog):
+    done: list[int] = []
+    worker = Worker("carbon_otel-test")
+    with caplog.at_level(logging.WARNING, "carbon_otel"):
+        events = [worker.submit(lambda n=n: done.append(n // (n != 3))) for n in range(6)]
+        assert all(event.wait(10) for event in events)
+    assert done == [0, 1, 2, 4, 5]
+    assert len(caplog.records) == 1 and "carbon_otel-test" in caplog.text
+
+
+def test_contained_faults_give_the_default_and_others_pass():
+    assert faults.contain("dividing", lambda a, b: a / b, None, 1, 0) is None
+    assert faults.contain("dividing", lambda a, b: a / b, None, 1, 2) == 0.5
+    with pytest.raises(KeyboardInterrupt):
+        faults.contain("interrupted", lambda: (_ for _ in ()).throw(KeyboardInterrupt()), None)

@@ -1,0 +1,264 @@
+"""One device's joules: the closed-form vectors, the accumulator's rule, and its properties."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from carbon_otel.meter.timeline import Timeline
+from tests.fakes.clock import NS, Clock
+from tests.fakes.sensors import FakeSensor
+
+START_S = 1000
+UJ = 1e6
+
+
+def ns(seconds: float) -> int:
+    return round((START_S + seconds) * NS)
+
+
+def timeline(*readings: tuple[float, float | None], **sensor) -> Timeline:
+    """A timeline after readings (seconds, raw reading or None for a failed one)."""
+    made = Timeline(FakeSensor(Clock(), **sensor))
+    feed(made, *readings)
+    return made
+
+
+def feed(to: Timeline, *readings: tuple[float, float | None]) -> None:
+    """Take in readings, and publish after each, as the meter does."""
+    for seconds, raw in readings:
+        if raw is None:
+            to.miss(ns(seconds))
+        else:
+            to.observe(ns(seconds), raw)
+        to.at(ns(seconds))
+
+
+def at(of: Timeline, seconds: float) -> float:
+    return of.at(ns(seconds))
+
+
+class TestClosedForms:
+    def test_constant(self):
+        t = timeline(*((s, 100 * UJ * s) for s in range(37)))
+        assert at(t, 36) == 3600
+
+    def test_ramp_by_trapezoids(self):
+        t = timeline(*((s, 20.0 * s) for s in range(11)), kind="power")
+        assert at(t, 10) == 1000
+
+    @pytest.mark.parametrize("phase", [0, 0.25, 0.9])
+    def test_square_wave(self, phase):
+        def joules(s):  # 200 W for 0.5 s, 40 W for 1.5 s, and again
+            whole, rest = divmod(s, 2)
+            return whole * 160 + 200 * min(rest, 0.5) + 40 * max(0, rest - 0.5)
+
+        t = timeline(*((phase + s, joules(phase + s) * UJ) for s in range(21)))
+        assert at(t, phase + 20) == pytest.approx(10 * 2 * (0.25 * 200 + 0.75 * 40), rel=1e-12)
+
+    def test_wrap(self):
+        assert at(timeline((0, 65_000), (10, 464), joules_per_unit=1.0, wrap=65_536), 10) == 1000
+
+    def test_reset_of_a_counter_that_does_not_wrap(self):
+        t = timeline((0, 9_000_000), (10, 50), joules_per_unit=1e-3)
+        assert at(t, 10) == pytest.approx(0.05, rel=1e-12)
+        assert set(t.flags) == {"reset"}
+
+
+def test_between_readings_it_goes_on_with_the_last_power_and_never_back():
+    t = timeline((0, 0), (1, 100 * UJ))
+    assert at(t, 1.5) == 150
+    feed(t, (2, 120 * UJ))  # 80 W too many were assumed since the reading at 1 s
+    assert at(t, 2) == 150
+    feed(t, (3, 150 * UJ), (4, 180 * UJ))
+    assert at(t, 4) == 180
+
+
+def test_a_clock_that_steps_back_changes_nothing():
+    t = timeline((0, 0), (2, 200 * UJ), (1, 500 * UJ))
+    assert (at(t, 2), at(t, 1)) == (200, 200)
+
+
+def test_a_counter_closes_its_gap_exactly():
+    t = timeline((0, 0), (1, 100 * UJ), (2, None), (3, None))
+    assert (at(t, 3), t.gap_s, t.filled_j) == (300, 2, 200)
+    feed(t, (4, 500 * UJ))
+    assert (at(t, 4), t.gap_s, t.filled_j) == (500, 0, 0)
+    assert set(t.flags) == {"gap"}
+
+
+def test_a_power_sensor_fills_its_gap_with_the_powers_on_both_sides():
+    t = timeline((0, 100), (1, 100), (2, None), (3, None), (5, 300), kind="power")
+    assert at(t, 5) == 100 + 4 * 200
+    assert (t.gap_s, t.filled_j) == (4, 800)
+
+
+def test_a_gap_after_idle_is_counted_as_filled_too():
+    t = timeline((0, 0), (1, 0), (2, None), (3, 400), kind="power")
+    assert at(t, 3) == 400
+    assert (t.gap_s, t.filled_j) == (2, 400)
+
+
+def test_an_implausible_reading_is_set_aside_when_the_next_agrees_with_the_old_count():
+    t = timeline((0, 0), (1, 100 * UJ), (2, 90_000 * UJ), (3, 300 * UJ))
+    assert (at(t, 3), t.gap_s, t.filled_j) == (300, 0, 0)
+    assert set(t.flags) == {"implausible", "gap"}
+
+
+def test_a_jump_is_a_gap_when_the_next_reading_confirms_it():
+    t = timeline((0, 0), (1, 100 * UJ), (2, 90_000 * UJ), (3, 90_050 * UJ))
+    assert at(t, 3) == 100 + 100 + 50
+    assert (t.gap_s, t.filled_j) == (1, 100)
+    feed(t, (4, 90_150 * UJ))
+    assert at(t, 4) == 350
+
+
+def test_a_wrapping_counter_that_steps_back_too_far_was_reset():
+    t = timeline((0, 200_000 * UJ), (1, 30 * UJ), wrap=262_143 * UJ)
+    assert at(t, 1) == pytest.approx(30)
+    assert set(t.flags) == {"reset"}
+
+
+@pytest.mark.parametrize("kind", ["counter", "power"])
+@pytest.mark.parametrize("raw", [math.nan, math.inf, -math.inf, -5.0, 1e30])
+def test_nonsense_is_a_gap(kind, raw):
+    t = timeline((0, 10), (1, 20), (2, raw), kind=kind)
+    assert math.isfinite(at(t, 2))
+    assert "gap" in t.flags
+
+
+def test_nonsense_at_first_is_no_power_to_go_on_with():
+    t = timeline((0, 1e9), (1, 100), (2, 100), kind="power")
+    assert at(t, 2) <= 3 * 100
+    assert "gap" in t.flags
+
+
+def test_a_first_reading_that_fails_opens_a_gap_which_is_filled_once_a_power_is_known():
+    t = timeline((0, None), (10, 0), (11, 100 * UJ), (12, 200 * UJ))
+    assert t.flags.keys() == {"gap"}
+    assert t.gap_s == 10
+    assert (at(t, 12), t.filled_j) == (1200, 1000)
+
+
+def test_a_counter_that_stands_still_says_nothing_before_it_is_due():
+    t = timeline((0, 0), (1, 100), (1.2, 100), joules_per_unit=1.0, update_period_s=0.1)
+    assert at(t, 1.2) == 120
+    assert not t.flags
+
+
+def test_a_counter_that_stands_still_for_seconds_is_stuck_and_the_time_a_gap():
+    t = timeline((0, 0), (1, 100 * UJ), *((s, 100 * UJ) for s in range(2, 11)))
+    assert "stuck" in t.flags
+    assert (at(t, 10), t.gap_s, t.filled_j) == (1000, 9, 900)
+    feed(t, (11, 1200 * UJ))
+    assert (at(t, 11), t.gap_s, t.filled_j) == (1200, 0, 0)
+
+
+@pytest.mark.parametrize(("stall_s", "lacking"), [(170, 0), (180, 1), (360, 2)])
+def test_after_a_stall_longer_than_a_wrap_takes_whole_wraps_may_be_lacking(stall_s, lacking):
+    wrap_j = 262_144  # 175 s at 1500 W
+    t = timeline((0, 0), (1, 100), joules_per_unit=1.0, wrap=wrap_j)
+    feed(t, (1 + stall_s, 400))
+    assert at(t, 1 + stall_s) == 400
+    assert t.ambiguous_j == lacking * wrap_j
+    assert ("ambiguous" in t.flags) == bool(lacking)
+
+
+# Powers as (nanoseconds, whole watts): the energy up to any moment is a whole number of nanojoules.
+curves = st.lists(st.tuples(st.integers(1, 20 * NS), st.integers(1, 1500)), min_size=1, max_size=8)
+instants = st.lists(st.integers(0, 40 * NS), min_size=2, max_size=20, unique=True).map(sorted)
+
+
+def spent_nj(curve, until_ns: int) -> int:
+    total = 0
+    for duration_ns, watts in curve:
+        total += watts * min(duration_ns, until_ns)
+        until_ns -= min(duration_ns, until_ns)
+    return total + curve[-1][1] * until_ns
+
+
+def counter(**sensor) -> Timeline:
+    return timeline(joules_per_unit=1e-9, **sensor)
+
+
+@given(curves, instants)
+def test_the_total_does_not_depend_on_when_it_is_read(curve, moments):
+    t = counter()
+    for moment in moments:
+        t.observe(ns(0) + moment, spent_nj(curve, moment))
+    first, last = (spent_nj(curve, m) for m in (moments[0], moments[-1]))
+    assert t.at(ns(0) + moments[-1]) == pytest.approx((last - first) / NS, rel=1e-9)
+    assert not t.flags
+
+
+@given(curves, instants, st.integers(0, 10**14))
+def test_wraps_may_fall_anywhere(curve, moments, offset):
+    wrap = 65_536 * NS  # 43 s at 1500 W
+    t = counter(wrap=wrap)
+    for moment in moments:
+        t.observe(ns(0) + moment, (offset + spent_nj(curve, moment)) % wrap)
+    first, last = (spent_nj(curve, m) for m in (moments[0], moments[-1]))
+    assert t.at(ns(0) + moments[-1]) == pytest.approx((last - first) / NS, rel=1e-9)
+    assert not t.flags
+
+
+@given(curves, instants, st.data())
+def test_gaps_may_fall_anywhere_between_two_readings_of_a_counter(curve, moments, data):
+    t = counter()
+    missed = data.draw(st.sets(st.sampled_from(moments[1:-1]))) if len(moments) > 2 else set()
+    for moment in moments:
+        if moment in missed:
+            t.miss(ns(0) + moment)
+        else:
+            t.observe(ns(0) + moment, spent_nj(curve, moment))
+    first, last = (spent_nj(curve, m) for m in (moments[0], moments[-1]))
+    assert t.true_j == pytest.approx((last - first) / NS, rel=1e-9)
+    assert (t.gap_s, t.filled_j) == (0, 0)
+    assert ("gap" in t.flags) == bool(missed)
+
+
+@given(st.integers(1, 1500), instants, st.lists(st.integers(0, 40 * NS)).map(sorted))
+def test_the_parts_of_any_partition_add_up(watts, readings, cuts):
+    """At constant power also between readings: extrapolation is then exact."""
+    t = counter()
+    readings = [0, NS, *(2 * NS + r for r in readings)]
+    cuts = [2 * NS + c for c in cuts]
+    parts, before = [], None
+    for moment in sorted({*readings, *cuts}):
+        if moment in readings:
+            t.observe(ns(0) + moment, watts * moment)
+        if moment in cuts or moment == readings[-1]:
+            now = t.at(ns(0) + moment)
+            parts.append(now - (before if before is not None else 0))
+            before = now
+            assert now == pytest.approx(watts * moment / NS, rel=1e-9)
+    assert sum(parts) == pytest.approx(watts * max([readings[-1], *cuts]) / NS, rel=1e-9)
+
+
+steps = st.lists(
+    st.tuples(
+        st.sampled_from(["observe", "miss", "at"]),
+        st.integers(-NS, 60 * NS),
+        st.floats() | st.floats(-1e6, 1e12) | st.integers(0, 10**7),
+    ),
+    max_size=40,
+)
+
+
+@given(steps, st.sampled_from(["counter", "power"]), st.sampled_from([None, 65_536e6]))
+def test_it_never_goes_back_and_is_never_negative_whatever_the_readings(steps, kind, wrap):
+    t = timeline(kind=kind, wrap=wrap)
+    now_ns, reached = ns(0), 0.0
+    for step, later_ns, raw in steps:
+        now_ns += later_ns
+        if step == "observe":
+            t.observe(now_ns, raw)
+        elif step == "miss":
+            t.miss(now_ns)
+        joules = t.at(now_ns)
+        assert math.isfinite(joules) and joules >= reached
+        assert t.filled_j >= 0 and t.ambiguous_j >= 0 and t.gap_s >= 0
+        reached = joules
