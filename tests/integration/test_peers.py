@@ -20,7 +20,7 @@ PACKAGE_W = 40.0
 MEMBER = """
 import json, os, sys, time
 import carbon_otel
-carbon_otel.instrument(zone="FR", powercap_root=sys.argv[1], interval=0.1)
+carbon_otel.instrument(zone="FR", powercap_root=sys.argv[1], interval=0.25)
 busy = sys.argv[2] == "busy"
 print("ready", flush=True)
 sys.stdin.readline()
@@ -79,7 +79,7 @@ def members(tree, *kinds, seconds):
     ]
     for process in processes:
         assert process.stdout.readline() == "ready\n"
-    time.sleep(0.3)  # a tick or two, in which all have seen each other
+    time.sleep(0.8)  # a few ticks, in which all have seen each other
     for process in processes:
         process.stdin.write("go\n")
         process.stdin.flush()
@@ -90,11 +90,12 @@ def members(tree, *kinds, seconds):
 
 @pytest.mark.parametrize("kinds", [("busy",) * 4, ("busy", "idle")])
 def test_the_stages_of_all_processes_add_up_to_the_device(fed, kinds):
-    seconds = 3
+    seconds = 4
     processes = members(fed, *kinds, seconds=seconds)
     results = [json.loads(process.communicate(timeout=60)[0]) for process in processes]
+    # CPU times come in hundredths of a second: over ticks this short the shares are a few per cent unsure.
     watts = sum(result["energy_j"] / result["duration_s"] for result in results)
-    assert watts == pytest.approx(2 * PACKAGE_W, rel=0.03)
+    assert watts == pytest.approx(2 * PACKAGE_W, rel=0.06)
     if "idle" in kinds:
         busy, idle = results
         assert idle["energy_j"] < busy["energy_j"]
