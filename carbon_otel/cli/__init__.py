@@ -16,4 +16,5 @@ app = typer.Typer(
 )
 app.command()(demo)
 app.command()(doctor)
-app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(run)
+# What follows the program's name is the program's.
+app.command(context_settings={"allow_interspersed_args": False})(run)

@@ -6,9 +6,12 @@ import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
+from rich.console import Console
+
+from carbon_otel import config
 
 NAME = "random_forest.py"
 
@@ -16,18 +19,29 @@ NAME = "random_forest.py"
 def demo(
     full: Annotated[bool, typer.Option("--full", help="The published sizes, some ten minutes.")] = False,
     zone: Annotated[str | None, typer.Option(help="Country of the grid, such as FR.")] = None,
+    tracking_uri: Annotated[
+        str | None, typer.Option(help="MLflow store for the runs, instead of MLflow's default.")
+    ] = None,
 ) -> None:
     """Train three random forests of growing size and compare what they cost."""
     try:
-        example = _load(_source())
-    except ModuleNotFoundError as error:
-        typer.echo(f'{error.name} is not installed: pip install "carbon-otel[all]"', err=True)
-        raise typer.Exit(2) from None
-    try:
-        example.main(full=full, zone=zone)
+        if config.disabled():
+            _refuse("CARBON_OTEL_DISABLED is set; unset it to see the demo measure")
+        config.resolve({"zone": zone})
     except ValueError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(2) from None
+        _refuse(str(error))
+    try:
+        # The imports take seconds.
+        with Console(stderr=True).status("Loading MLflow and scikit-learn"):
+            example = _load(_source())
+    except ModuleNotFoundError as error:
+        _refuse(f'{error.name} is not installed: pip install "carbon-otel[all]"')
+    from mlflow.exceptions import MlflowException
+
+    try:
+        example.main(full=full, zone=zone, tracking_uri=tracking_uri)
+    except MlflowException as error:
+        _refuse(f"MLflow: {error}", code=1)
 
 
 def _source() -> Path:
@@ -44,3 +58,8 @@ def _load(path: Path) -> ModuleType:
     sys.modules[path.stem] = module
     spec.loader.exec_module(module)
     return module
+
+
+def _refuse(message: str, code: int = 2) -> NoReturn:
+    typer.echo(message, err=True)
+    raise typer.Exit(code)

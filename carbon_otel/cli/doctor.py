@@ -9,17 +9,21 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from carbon_otel import __version__, config
-from carbon_otel.carbon.grid import intensity
+from carbon_otel.carbon.grid import WORLD, intensity
 from carbon_otel.meter.share import reserved_share
 from carbon_otel.sensors.discovery import discover
+
+_ENDPOINTS = tuple(f"OTEL_EXPORTER_OTLP_{signal}ENDPOINT" for signal in ("", "TRACES_", "METRICS_"))
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False) -> None:
     """Show which tier each component gets on this host, why, and what would improve it."""
     try:
+        disabled = config.disabled()
         settings = config.resolve({})
     except ValueError as error:
         typer.echo(str(error), err=True)
@@ -42,7 +46,8 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="For machines.")
             "licence": place.licence,
         },
         "pue": settings.pue,
-        "otlp_endpoint": os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"),
+        "otlp_endpoint": next((os.environ[name] for name in _ENDPOINTS if os.environ.get(name)), None),
+        "disabled": disabled,
     }
     if as_json:
         typer.echo(json.dumps(report, indent=2))
@@ -51,34 +56,40 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="For machines.")
 
 
 def _show(report: dict[str, Any]) -> None:
-    console = Console()
-    console.print(f"carbon_otel {report['version']} on {report['hardware']}\n", highlight=False, markup=False)
-    table = Table("component", "tier", "found", "why not better")
+    console = Console(highlight=False)
+    console.print(f"carbon_otel {report['version']} on {report['hardware']}\n", markup=False)
+    table = Table()
+    for column, whole in (("component", True), ("tier", True), ("found", False), ("why not better", False)):
+        table.add_column(column, no_wrap=whole, overflow="fold")
     for part in report["components"]:
-        table.add_row(
-            part["component"],
-            _tier(part),
-            _plain(part["found"]),
-            _plain(part["reason"]),
-        )
+        table.add_row(part["component"], _tier(part), escape(part["found"]), escape(part["reason"]))
     console.print(table)
-    grid = report["grid"]
-    facts = {
-        "grid": f"{grid['name']}, {grid['g_per_kwh']:.1f} g/kWh, {grid['year']} ({grid['source']})",
-        "charged": f"{report['attribution']}, {report['reserved_share']:.0%} of the processor",
-        "telemetry": report["otlp_endpoint"]
-        or "the application's providers; no OTEL_EXPORTER_OTLP_ENDPOINT set",
-    }
-    for label, text in facts.items():
-        console.print(f"{label:<10} {text}", highlight=False, markup=False, soft_wrap=True)
+    for label, text in _facts(report).items():
+        console.print(f"{label:<10} {text}", markup=False, soft_wrap=True)
     fixes = list(dict.fromkeys(part["fix"] for part in report["components"] if part["fix"]))
-    if grid["zone"] == "WORLD":
+    if report["grid"]["zone"] == WORLD:
         fixes.append("export CARBON_OTEL_ZONE=FR    # your country")
     if fixes:
         console.print("\nTo improve it:")
     for fix in fixes:
         # Whole lines, to be copied.
-        console.print(f"  {fix}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"  {fix}", markup=False, soft_wrap=True)
+
+
+def _facts(report: dict[str, Any]) -> dict[str, str]:
+    grid = report["grid"]
+    share = f"{report['reserved_share']:.0%} of the processor"
+    by_time = "this process tree's CPU time"
+    facts = {
+        "grid": f"{grid['name']}, {grid['g_per_kwh']:.1f} g/kWh, {grid['year']} ({grid['source']}), "
+        f"PUE {report['pue']:g}",
+        "charged": f"reserved, {share}" if report["attribution"] == "reserved" else f"process, {by_time}",
+        "telemetry": report["otlp_endpoint"]
+        or "the application's own providers, if it has any; OTEL_EXPORTER_OTLP_ENDPOINT is not set",
+    }
+    if report["disabled"]:
+        facts["disabled"] = "CARBON_OTEL_DISABLED is set: nothing is measured"
+    return facts
 
 
 def _tier(part: dict[str, Any]) -> str:
@@ -86,7 +97,3 @@ def _tier(part: dict[str, Any]) -> str:
         return f"[red]{part['method']}[/]"
     # Nothing there is nothing missing.
     return "-" if part["method"] == "missing" else f"[green]{part['method']}[/]"
-
-
-def _plain(text: str) -> str:
-    return text.replace("[", r"\[")

@@ -70,7 +70,7 @@ def _cpu_and_memory(root: Path, host: Processor) -> tuple[list[Sensor], list[Fin
             sensors.extend(rapl.sensors([zone], host.vendor))
         except OSError as error:
             findings.append(_unreadable(zone, error.strerror or str(error)))
-    findings += [_unreadable(zone, zone.error or "unknown name") for zone in unreadable]
+    findings += [_unreadable(zone, zone.error) if zone.error else _unknown(zone) for zone in unreadable]
 
     measured = {sensor.device.type for sensor in sensors}
     if not measured & {"cpu", "host"}:
@@ -119,13 +119,23 @@ def _modelled(
 
 def _unreadable(zone: rapl.Zone, error: str) -> Finding:
     rule = rapl.UDEV_RULE.format(group=_group())
-    inner = zone.name == "dram" or (zone.name == "?" and zone.parent is not None)
     return Finding(
-        component="memory" if inner else "cpu",
+        component="memory" if zone.name == "dram" else "cpu",
         method="missing",
         found=f"{zone.name} ({zone.id})",
         reason=f"{zone.path / 'energy_uj'}: {error}",
         fix=f"echo '{rule}' | sudo tee {_UDEV_FILE} && sudo udevadm control --reload && sudo udevadm trigger",
+        lacking=True,
+    )
+
+
+def _unknown(zone: rapl.Zone) -> Finding:
+    return Finding(
+        component="memory" if zone.parent is not None else "cpu",
+        method="missing",
+        found=f"{zone.id}",
+        reason=f"{zone.path / 'name'} says {zone.name!r}, which is no powercap zone that we know",
+        fix="if it is a counter of its own, tell us its name",
         lacking=True,
     )
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from carbon_otel.sensors.base import Device, DeviceType, SensorError
 DEFAULT_ROOT: Final = Path("/sys/class/powercap")
 
 _ZONE = re.compile(r"intel-rapl(?P<mmio>-mmio)?:[0-9a-f]+(?::[0-9a-f]+)?")
-_PACKAGE = re.compile(r"package-(?P<package>\d+)(?:-die-\d+)?")
+_PACKAGE = re.compile(r"package(?:-(?P<package>\d+)(?:-die-\d+)?)?")
 _KNOWN: Final = ("core", "uncore", "dram", "psys")
 # 2^32 units of 2^-14 J: the range of most Intel packages, for trees that do not state theirs.
 _DEFAULT_RANGE_UJ: Final = 262_143_328_850
@@ -57,7 +58,7 @@ class RaplZone:
     def __init__(self, path: Path, device: Device, most_w: float) -> None:
         self.device = device
         self.power_bounds_w = (0.0, most_w)
-        self.wrap: float = _read_range(path)
+        self.wrap = _read_range(path)
         self._file = path / "energy_uj"
         self._fd = os.open(self._file, os.O_RDONLY | os.O_CLOEXEC)
 
@@ -66,8 +67,8 @@ class RaplZone:
             value = int(os.pread(self._fd, 32, 0))
         except (OSError, ValueError) as error:
             raise SensorError(f"{self._file}: {error}") from error
-        if not 0 <= value <= self.wrap:
-            raise SensorError(f"{self._file}: {value} is outside 0..{self.wrap:.0f} microjoules")
+        if not 0 <= value <= (self.wrap or sys.maxsize):
+            raise SensorError(f"{self._file}: {value} microjoules is out of range")
         return value
 
     def close(self) -> None:
@@ -96,16 +97,17 @@ def zones(root: Path = DEFAULT_ROOT) -> list[Zone]:
     found: dict[str, Path] = {}
     for path in _zone_paths(root):
         found.setdefault(path.name, path)
-    names = {zone_id: _read_text(path / "name") for zone_id, path in found.items()}
+    names = {zone_id: _name(path) for zone_id, path in found.items()}
     return [
         Zone(
             path=path,
-            name=names[zone_id] or "?",
+            name=names[zone_id],
             parent=names.get(zone_id.rpartition(":")[0]) if zone_id.count(":") > 1 else None,
             mmio="-mmio" in zone_id,
             error=_why_unreadable(path / "energy_uj"),
         )
         for zone_id, path in sorted(found.items())
+        if names[zone_id]
     ]
 
 
@@ -185,11 +187,20 @@ def _why_unreadable(path: Path) -> str | None:
     return None
 
 
-def _read_text(path: Path) -> str | None:
+def _name(zone: Path) -> str:
+    """What a zone is called; empty for one that is not to be read, `?` for one that says nothing to us.
+
+    The trees that a hypervisor's Scaphandre exports to its guests have no names: there a top-level zone is a
+    package, and the zones below it are empty folders.
+    """
     try:
-        return path.read_text(errors="replace").strip()
+        return (zone / "name").read_text(errors="replace").strip() or "?"
+    except FileNotFoundError:
+        if not (zone / "energy_uj").exists():
+            return ""
+        return "package" if zone.name.count(":") == 1 else "?"
     except OSError:
-        return None
+        return "?"
 
 
 def _read_number(path: Path) -> float | None:
@@ -199,5 +210,7 @@ def _read_number(path: Path) -> float | None:
         return None
 
 
-def _read_range(zone: Path) -> float:
-    return _read_number(zone / "max_energy_range_uj") or _DEFAULT_RANGE_UJ
+def _read_range(zone: Path) -> float | None:
+    """Where the counter wraps; None for an exported tree that has no such file, whose counter only resets."""
+    path = zone / "max_energy_range_uj"
+    return (_read_number(path) or _DEFAULT_RANGE_UJ) if path.exists() else None

@@ -120,6 +120,7 @@ class Engine:
         self.devices = tuple(track.timeline.sensor.device for track in meter.tracks)
         self.snapshot = meter.snapshot()
         self.runs: dict[str, OpenStage] = {}
+        self._run_ids: set[str] = set()
         self._weights = weights or ThreadWeights()
         self._open: dict[Account, OpenStage] = {}
         self._lock = threading.RLock()
@@ -145,16 +146,15 @@ class Engine:
         A run's place is below its parent run, or below the stage that starts it.
         """
         with self._lock:
-            if run_id in self.runs:
+            if run_id in self._run_ids:
                 return None
+            self._run_ids.add(run_id)
             inherited = current.get()
             parent = self.runs.get(parent_run_id or "")
             if inherited is not None and inherited.engine is self and inherited.open:
                 known = parent is None or inherited.sequence > parent.sequence
                 parent = inherited if known else parent
-            stage = OpenStage(self, RUN, name, {}, parent, run_id)
-            self.runs[run_id] = stage
-        return self._begin(stage)
+        return self._begin(OpenStage(self, RUN, name, {}, parent, run_id))
 
     def close(self, stage: OpenStage, error: BaseException | None = None) -> None:
         """End a stage; nothing, if it has ended before."""
@@ -170,6 +170,7 @@ class Engine:
             self._open.pop(stage.account, None)
             if stage.run_id:
                 self.runs.pop(stage.run_id, None)
+                self._run_ids.discard(stage.run_id)
         for sink in self.sinks:
             try:
                 sink.paid(stage, joules, grams)
@@ -272,6 +273,9 @@ class Engine:
             stage.opened_ns = now_ns
             stage.begin = self.meter.edge(now_ns)
             self._open[stage.account] = stage
+            if stage.run_id:
+                # Not before it has an account: another thread's stage may open below it from now on.
+                self.runs[stage.run_id] = stage
         return stage
 
     def _change(self, change: Callable[[Account], None], account: Account) -> None:
@@ -309,9 +313,9 @@ class Engine:
 
     def _weigh(self) -> None:
         payers = {account: self._open[account] for account in self.books.payers() if account in self._open}
+        by_cpu = self._weights.weigh({account: stage.native_thread for account, stage in payers.items()})
         if len(payers) < 2:
             return
-        by_cpu = self._weights.weigh({account: stage.native_thread for account, stage in payers.items()})
         self.books.set_weights(
             {
                 account: [1.0 if device.type == "gpu" else weight for device in self.devices]

@@ -132,3 +132,15 @@ def test_a_range_that_is_not_stated_is_taken_as_most_packages_have_it(content, t
     tree = powercap.server(tmp_path)
     tree.package[0].set_range(content)
     assert chosen(tree.root)[0].wrap == powercap.INTEL_RANGE_UJ
+
+
+def test_a_guest_of_scaphandre_has_packages_without_names(tmp_path):
+    """The tree its qemu exporter writes: an energy_uj for each socket, and empty folders below."""
+    for socket in range(2):
+        (tmp_path / f"intel-rapl:{socket}" / f"intel-rapl:{socket}:0").mkdir(parents=True)
+        (tmp_path / f"intel-rapl:{socket}" / "energy_uj").write_text("5000000")
+    readable, unreadable = rapl.select(rapl.zones(tmp_path))
+    assert [zone.id for zone in readable] == ["intel-rapl:0", "intel-rapl:1"] and not unreadable
+    sensor = next(rapl.sensors(readable, "GenuineIntel"))
+    assert (sensor.device.type, sensor.wrap, sensor.read()) == ("cpu", None, 5_000_000)
+    sensor.close()

@@ -1,9 +1,57 @@
-"""Loaded by the interpreter of a program under `carbon-otel run`."""
+"""Loaded as the interpreter of a program under `carbon-otel run` starts: measures it, then steps aside.
 
-try:
-    from carbon_otel.cli import autoload
-except ImportError:  # another interpreter, which does not have us: the program runs unmeasured
-    pass
-else:
-    autoload.load()
-    autoload.chain()
+Only the program itself is measured: what loads us is gone from its environment before it begins, so Python
+processes that it starts in turn do not count again what it counts.
+"""
+
+import os
+import sys
+from importlib.machinery import PathFinder
+from importlib.util import find_spec, module_from_spec
+
+_HERE = os.path.dirname(__file__)  # noqa: PTH120 - as it stands in PYTHONPATH; and pathlib costs a start
+
+
+def _measure() -> None:
+    paths = [path for path in os.environ.pop("PYTHONPATH", "").split(os.pathsep) if path != _HERE]
+    if paths:
+        os.environ["PYTHONPATH"] = os.pathsep.join(paths)
+    kind = os.environ.pop("CARBON_OTEL_RUN_STAGE", "")
+    folder = os.environ.pop("CARBON_OTEL_RUN_JOURNALS", "")
+    if folder:
+        os.environ.setdefault("CARBON_OTEL_JOURNAL", os.path.join(folder, f"{os.getpid()}.json"))
+
+    import atexit
+
+    import carbon_otel
+
+    try:
+        carbon_otel.instrument()
+    finally:
+        os.environ.pop("CARBON_OTEL_JOURNAL", None)
+    if kind:
+        whole = carbon_otel.stage(kind)
+        whole.__enter__()
+        # Registered after the session's own end, so it runs before it.
+        atexit.register(whole.__exit__, None, None, None)
+
+
+def _chain() -> None:
+    """Run the `sitecustomize` that ours stands before, if there is one."""
+    spec = PathFinder.find_spec("sitecustomize", sys.path)
+    if spec is not None and spec.loader is not None:
+        module = module_from_spec(spec)
+        sys.modules["sitecustomize"] = module
+        spec.loader.exec_module(module)
+
+
+sys.path[:] = [path for path in sys.path if path != _HERE]
+# An interpreter that does not have us, such as a launcher's own, leaves it to those that it starts.
+if find_spec("carbon_otel") is not None:
+    try:
+        _measure()
+    except Exception:  # noqa: BLE001 - the program runs, measured or not
+        import logging
+
+        logging.getLogger("carbon_otel").warning("the program is not measured", exc_info=True)
+_chain()

@@ -1,0 +1,66 @@
+"""What a program under `carbon-otel run` cost, from the journals that its processes have left."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+
+def version(journal: Path | None) -> tuple[int, int] | None:
+    """Changes whenever the journal is written; None where there is none."""
+    try:
+        status = journal.stat() if journal else None
+    except OSError:
+        return None
+    return status and (status.st_ino, status.st_mtime_ns)
+
+
+def show(journals: list[Path], console: Console) -> None:
+    """One table for each process that was measured."""
+    if not journals:
+        _say(console, "nothing was measured; is the program Python, with carbon_otel installed?")
+    for journal in journals:
+        if len(journals) > 1:
+            _say(console, f"process {journal.stem}, one of {len(journals)} that were measured")
+        try:
+            found = json.loads(journal.read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            _say(console, f"{journal} cannot be read: {error}")
+        else:
+            _show_process(found["footprint"], found["status"] == "final", console)
+
+
+def _show_process(footprint: dict[str, Any], final: bool, console: Console) -> None:
+    if footprint["energy_j"] is None:
+        _say(console, "no energy could be read or modelled; see carbon-otel doctor")
+        return
+    if not final:
+        _say(console, "the program was killed; these are lower bounds, as of its last checkpoint")
+    table = Table("stage", box=box.SIMPLE_HEAD)
+    for column in ("energy Wh", "emissions g", "share"):
+        table.add_column(column, justify="right")
+    for kind, part in footprint["stages"].items():
+        share = part["energy_j"] / footprint["energy_j"] if footprint["energy_j"] else 0.0
+        table.add_row(kind, f"{part['energy_j'] / 3600:.4g}", f"{part['emissions_g']:.4g}", f"{share:.1%}")
+    table.add_section()
+    table.add_row("total", f"{footprint['energy_j'] / 3600:.4g}", f"{footprint['emissions_g']:.4g}", "")
+    console.print(table)
+    place = footprint["intensity"]
+    console.print(
+        f"between {footprint['low_j'] / 3600:.4g} and {footprint['high_j'] / 3600:.4g} Wh in "
+        f"{footprint['duration_s']:.1f} s; {footprint['measured_fraction']:.0%} measured ({footprint['method']}); "
+        f"grid {place['zone']} {place['g_per_kwh']:.1f} g/kWh, {place['year']}",
+        soft_wrap=True,
+    )
+    for name in ("missing", "flags"):
+        if footprint[name]:
+            console.print(f"{name}: {', '.join(footprint[name])}", markup=False, soft_wrap=True)
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(f"carbon_otel: {text}", markup=False, soft_wrap=True)
