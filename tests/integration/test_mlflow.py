@@ -60,6 +60,7 @@ def measured(store, tree):
 
 
 def metrics(run_id):
+    carbon_otel.flush(20)  # on a busy machine the end of a run does not wait for its last write
     found = mlflow.MlflowClient().get_run(run_id).data.metrics
     return {name: value for name, value in found.items() if name.startswith("carbon/")}
 
@@ -237,6 +238,7 @@ def test_a_run_that_was_active_before_is_measured_from_then_on(store, tree):
         carbon_otel.instrument(zone="FR", powercap_root=tree.root, interval=0.05)
         time.sleep(0.02)
         tree.package[0].add(5)
+        time.sleep(0.003)
     carbon_otel.uninstrument()
     assert wh(run.info.run_id) == about(5)
 
