@@ -171,26 +171,14 @@ class Engine:
             if stage.run_id:
                 self.runs.pop(stage.run_id, None)
                 self._run_ids.discard(stage.run_id)
-        for sink in self.sinks:
-            try:
-                sink.paid(stage, joules, grams)
-                sink.closed(stage, error)
-            except Exception as fault:  # noqa: BLE001
-                report(f"{type(sink).__name__}.closed", fault)
+        self._tell("paid", stage, joules, grams)
+        self._tell("closed", stage, error)
 
     def enter(self, stage: OpenStage) -> None:
-        for sink in self.sinks:
-            try:
-                sink.entered(stage)
-            except Exception as fault:  # noqa: BLE001
-                report(f"{type(sink).__name__}.entered", fault)
+        self._tell("entered", stage)
 
     def leave(self, stage: OpenStage) -> None:
-        for sink in self.sinks:
-            try:
-                sink.left(stage)
-            except Exception as fault:  # noqa: BLE001
-                report(f"{type(sink).__name__}.left", fault)
+        self._tell("left", stage)
 
     def pause(self, stage: OpenStage) -> None:
         self._change(self.books.pause, stage.account)
@@ -210,14 +198,10 @@ class Engine:
             ]
             self._weigh()
             self.snapshot = self.meter.snapshot()
-        for sink in self.sinks:
-            try:
-                for payment in payments:
-                    if any(payment[1]):
-                        sink.paid(*payment)
-                sink.tick(self.snapshot)
-            except Exception as fault:  # noqa: BLE001
-                report(f"{type(sink).__name__}.tick", fault)
+        for payment in payments:
+            if any(payment[1]):
+                self._tell("paid", *payment)
+        self._tell("tick", self.snapshot)
 
     def so_far(self, stage: OpenStage | None = None) -> StageRecord:
         """The record of an open stage as if it ended now; by default of the whole process."""
@@ -259,11 +243,7 @@ class Engine:
         )
 
     def _begin(self, stage: OpenStage) -> OpenStage:
-        for sink in self.sinks:
-            try:
-                sink.opened(stage)
-            except Exception as fault:  # noqa: BLE001
-                report(f"{type(sink).__name__}.opened", fault)
+        self._tell("opened", stage)
         now_ns = self.meter.clock_ns()
         readings = self.meter.read_for_edge(now_ns)
         with self._lock:
@@ -277,6 +257,14 @@ class Engine:
                 # Not before it has an account: another thread's stage may open below it from now on.
                 self.runs[stage.run_id] = stage
         return stage
+
+    def _tell(self, event: str, *arguments: Any) -> None:
+        """Call a method of every sink; what one raises stays in it."""
+        for sink in self.sinks:
+            try:
+                getattr(sink, event)(*arguments)
+            except Exception as fault:  # noqa: BLE001
+                report(f"{type(sink).__name__}.{event}", fault)
 
     def _change(self, change: Callable[[Account], None], account: Account) -> None:
         now_ns = self.meter.clock_ns()
