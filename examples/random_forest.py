@@ -12,12 +12,10 @@ import argparse
 import json
 import logging
 import shlex
-from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import quote
 
 import mlflow
-from mlflow.entities import Run, RunData
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -88,50 +86,42 @@ def run_scenario(scenario: Scenario, progress: Progress) -> str:
     return run.info.run_id
 
 
-def report(runs: list[Run], console: Console) -> None:
+def report(runs: list[mlflow.entities.Run], console: Console) -> None:
     """Print what the runs have in MLflow: the figures, and where they come from."""
     table = Table("", *(run.info.run_name for run in runs), title="Energy and emissions", box=box.SIMPLE_HEAD)
     for column in table.columns[1:]:
         column.justify = "right"
 
-    def row(label: str, text: Callable[[RunData], str]) -> None:
-        table.add_row(label, *(text(run.data) for run in runs))
-
-    def share(stage: str) -> Callable[[RunData], str]:
-        return lambda d: f"{d.metrics[f'carbon/{stage}/energy_wh'] / d.metrics['carbon/energy_wh']:.1%}"
-
-    row("samples", lambda d: f"{int(d.params['samples']):,}")
-    row("trees", lambda d: f"{int(d.params['trees']):,}")
-    row("depth", lambda d: d.params["max_depth"].replace("None", "unlimited"))
-    row("duration, s", lambda d: f"{d.metrics['carbon/duration_s']:.1f}")
-    row("energy, Wh", lambda d: f"{d.metrics['carbon/energy_wh']:.4g}")
-    row("  at least", lambda d: f"{d.metrics['carbon/energy_low_wh']:.4g}")
-    row("  at most", lambda d: f"{d.metrics['carbon/energy_high_wh']:.4g}")
-    row("  measured by a sensor", lambda d: f"{float(d.tags['carbon.measured_fraction']):.0%}")
-    row("emissions, g CO2e", lambda d: f"{d.metrics['carbon/emissions_g']:.4g}")
-    row("  per 1,000 samples", lambda d: f"{d.metrics['carbon/emissions_g'] / int(d.params['samples']) * 1e3:.4g}")
-    row("accuracy", lambda d: f"{d.metrics['accuracy']:.3f}")
-    for stage in STAGES:
-        row(f"share of {stage}", share(stage))
-    row("share between the stages", share("run"))
+    params, metrics, tags = zip(*((r.data.params, r.data.metrics, r.data.tags) for r in runs), strict=True)
+    table.add_row("samples", *(f"{int(p['samples']):,}" for p in params))
+    table.add_row("trees", *(f"{int(p['trees']):,}" for p in params))
+    table.add_row("depth", *(p["max_depth"].replace("None", "unlimited") for p in params))
+    table.add_row("duration, s", *(f"{m['carbon/duration_s']:.1f}" for m in metrics))
+    table.add_row("energy, Wh", *(f"{m['carbon/energy_wh']:.4g}" for m in metrics))
+    table.add_row("  at least", *(f"{m['carbon/energy_low_wh']:.4g}" for m in metrics))
+    table.add_row("  at most", *(f"{m['carbon/energy_high_wh']:.4g}" for m in metrics))
+    table.add_row("  measured by a sensor", *(f"{float(t['carbon.measured_fraction']):.0%}" for t in tags))
+    table.add_row("emissions, g CO2e", *(f"{m['carbon/emissions_g']:.4g}" for m in metrics))
+    per_sample = (m["carbon/emissions_g"] / int(p["samples"]) for m, p in zip(metrics, params, strict=True))
+    table.add_row("  per 1,000 samples", *(f"{1000 * grams:.4g}" for grams in per_sample))
+    table.add_row("accuracy", *(f"{m['accuracy']:.3f}" for m in metrics))
+    for part, label in (*zip(STAGES, STAGES, strict=True), ("run", "the run between them")):
+        shares = (m[f"carbon/{part}/energy_wh"] / m["carbon/energy_wh"] for m in metrics)
+        table.add_row(f"share of {label}", *(f"{share:.1%}" for share in shares))
     console.print(table)
-
-    tags = runs[0].data.tags
-    methods = ", ".join(dict.fromkeys(run.data.tags["carbon.method"] for run in runs))
+    about = {name.removeprefix("carbon."): tag for name, tag in tags[0].items()}
+    console.print(f"Method: {about['method']}, on {about['hardware']}.")
     console.print(
-        f"Method: {methods}, on {tags['carbon.hardware']}.",
-        f"Grid: {tags['carbon.zone']}, {tags['carbon.intensity_g_per_kwh']} g/kWh, PUE {tags['carbon.pue']} "
-        f"({tags['carbon.intensity_source']}, {tags['carbon.intensity_year']}).",
-        sep="\n",
+        f"Grid: {about['zone']}, {about['intensity_g_per_kwh']} g/kWh, PUE {about['pue']} "
+        f"({about['intensity_source']}, {about['intensity_year']})."
     )
     uri = mlflow.get_tracking_uri()
     ids = quote(json.dumps([run.info.run_id for run in runs], separators=(",", ":")))
     page = f"#/compare-runs?runs={ids}&experiments={quote(json.dumps([runs[0].info.experiment_id]))}"
-    if uri.startswith("http"):
-        console.print(f"\nCompare the runs: {uri.rstrip('/')}/{page}", soft_wrap=True)
-    else:
-        console.print(f"\nCompare the runs: mlflow ui --backend-store-uri {shlex.quote(uri)}", soft_wrap=True)
-        console.print(f"and then open:    http://127.0.0.1:5000/{page}", soft_wrap=True)
+    if not uri.startswith("http"):
+        console.print(f"\nSee the runs:  mlflow ui --backend-store-uri {shlex.quote(uri)}", soft_wrap=True)
+        uri = "http://127.0.0.1:5000"
+    console.print(f"Compare them:  {uri.rstrip('/')}/{page}", soft_wrap=True)
 
 
 def main(
@@ -153,8 +143,8 @@ def main(
             console.print(f"{s.name}: samples and trees divided by {s.divisor}")
         console.print("--full runs the published sizes\n")
         scenarios = tuple(s.scaled() for s in scenarios)
-    columns = (TextColumn("{task.description:<13}"), BarColumn(), TextColumn("{task.fields[stage]:<16}"))
-    with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
+    bar = TextColumn("{task.description:<13}"), BarColumn(), TextColumn("{task.fields[stage]:<16}")
+    with Progress(*bar, TimeElapsedColumn(), console=console) as progress:
         run_ids = [run_scenario(scenario, progress) for scenario in scenarios]
     carbon_otel.flush()
     report([mlflow.get_run(run_id) for run_id in run_ids], console)

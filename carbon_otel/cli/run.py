@@ -23,7 +23,7 @@ _NOT_EXECUTABLE = 126
 
 def run(
     program: Annotated[
-        list[str] | None, typer.Argument(metavar="-- PROGRAM...", help="such as: python train.py --epochs 3")
+        list[str] | None, typer.Argument(metavar="-- PROGRAM", help="such as: python train.py --epochs 3")
     ] = None,
     stage: Annotated[
         str | None, typer.Option(help="Measure the whole program as a stage of this kind.")
@@ -44,7 +44,9 @@ def run(
     with tempfile.TemporaryDirectory(prefix="carbon_otel-") as folder:
         environment = {**os.environ, **autoload.variables(stage, Path(folder))}
         given = {"ZONE": zone, "PUE": pue, "JOURNAL": settings.journal and settings.journal.absolute()}
-        environment |= {config.PREFIX + name: str(value) for name, value in given.items() if value is not None}
+        environment |= {
+            config.PREFIX + name: str(value) for name, value in given.items() if value is not None
+        }
         before = summary.version(settings.journal)
         code = _wait_for(program, environment)
         if settings.journal is None:

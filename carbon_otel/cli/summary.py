@@ -23,7 +23,10 @@ def version(journal: Path | None) -> tuple[int, int] | None:
 def show(journals: list[Path], console: Console) -> None:
     """One table for each process that was measured."""
     if not journals:
-        _say(console, "nothing was measured; is the program Python, with carbon_otel installed?")
+        _say(
+            console,
+            "nothing was measured: there was no Python with carbon_otel installed, or it was killed at once",
+        )
     for journal in journals:
         if len(journals) > 1:
             _say(console, f"process {journal.stem}, one of {len(journals)} that were measured")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
+import time
+import venv
 
 import pytest
 
@@ -24,13 +27,14 @@ def carbon_otel_cli(*arguments, cwd, **variables):
     )
 
 
-def measured(program, *options, cwd, **variables):
+def measured(program, *options, cwd, python=sys.executable, **variables):
     (cwd / "program.py").write_text(textwrap.dedent(program))
-    command = ("run", "--zone", "FR", *options, "--", sys.executable, "program.py")
+    command = ("run", "--zone", "FR", *options, "--", str(python), "program.py")
     return carbon_otel_cli(*command, cwd=cwd, **variables)
 
 
 BURN = "sum(i * i for i in range(2_000_000))\n"
+OFTEN = {"CARBON_OTEL_CHECKPOINT_INTERVAL": "0.1", "CARBON_OTEL_INTERVAL": "0.05"}
 
 
 def test_run_leaves_the_program_as_it_is_and_says_what_it_cost(tmp_path):
@@ -47,11 +51,24 @@ def test_run_measures_the_program_and_not_what_it_starts(tmp_path):
         import os, subprocess, sys
         mine = sorted(name for name in os.environ if name.startswith("CARBON_OTEL_"))
         look = "import sys; print('carbon_otel' in sys.modules)"
-        print(mine, "carbon_otel" in sys.modules, os.environ.get("PYTHONPATH"))
+        print(mine, "carbon_otel" in sys.modules, "typer" in sys.modules, os.environ.get("PYTHONPATH"))
         subprocess.run([sys.executable, "-c", look])
     """
     done = measured(program, cwd=tmp_path, PYTHONPATH=str(tmp_path))
-    assert done.stdout == f"['CARBON_OTEL_PUE', 'CARBON_OTEL_ZONE'] True {tmp_path}\nFalse\n"
+    assert done.stdout == f"['CARBON_OTEL_ZONE'] True False {tmp_path}\nFalse\n"
+
+
+def test_what_follows_the_program_is_the_programs(tmp_path):
+    look = "import sys; print(sys.argv[1:])"
+    done = carbon_otel_cli("run", sys.executable, "-c", look, "--zone", "Atlantis", "--", "x", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "['--zone', 'Atlantis', '--', 'x']\n")
+
+
+def test_every_program_of_a_shell_line_is_in_the_summary(tmp_path):
+    line = f"{sys.executable} -c pass; {sys.executable} -c pass; exit 4"
+    done = carbon_otel_cli("run", "--zone", "FR", "--stage", "training", "--", "sh", "-c", line, cwd=tmp_path)
+    assert done.returncode == 4
+    assert done.stderr.count("one of 2 that were measured") == done.stderr.count("training") == 2
 
 
 def test_run_loads_the_sitecustomize_that_it_stands_before(tmp_path):
@@ -62,12 +79,62 @@ def test_run_loads_the_sitecustomize_that_it_stands_before(tmp_path):
     assert done.returncode == 0
 
 
+def test_an_interpreter_without_carbon_otel_runs_the_program_unmeasured(tmp_path):
+    venv.create(tmp_path / "bare", with_pip=False, symlinks=True)
+    (tmp_path / "sitecustomize.py").write_text("print('theirs')")
+    bare = tmp_path / "bare" / "bin" / "python"
+    done = measured("print('program')", cwd=tmp_path, python=bare, PYTHONPATH=str(tmp_path))
+    assert (done.returncode, done.stdout) == (0, "theirs\ntheirs\nprogram\n")
+    assert "nothing was measured" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_a_killed_program_leaves_a_lower_bound(tmp_path):
     program = BURN * 4 + "import os\nos.kill(os.getpid(), 9)"
-    often = {"CARBON_OTEL_CHECKPOINT_INTERVAL": "0.1", "CARBON_OTEL_INTERVAL": "0.05"}
-    done = measured(program, "--stage", "training", cwd=tmp_path, **often)
+    done = measured(program, "--stage", "training", cwd=tmp_path, **OFTEN)
     assert done.returncode == 128 + 9
     assert "lower bounds" in done.stderr and "training" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("whole_group", "number", "code", "said"),
+    [(True, signal.SIGINT, 130, "KeyboardInterrupt"), (False, signal.SIGTERM, 143, "lower bounds")],
+)
+def test_a_signal_ends_the_program_and_the_summary_follows(tmp_path, whole_group, number, code, said):
+    journal = tmp_path / "journal.json"
+    sleeper = (sys.executable, "-c", "import time; time.sleep(30)")
+    running = subprocess.Popen(
+        [sys.executable, "-m", "carbon_otel.cli", "run", "--zone", "FR", "--", *sleeper],
+        cwd=tmp_path,
+        env={**os.environ, **OFTEN, "CARBON_OTEL_JOURNAL": str(journal)},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 20
+    while not journal.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    # The terminal signals the whole group; a supervisor the command alone.
+    (os.killpg if whole_group else os.kill)(running.pid, number)
+    _, stderr = running.communicate(timeout=30)
+    assert running.returncode == code
+    assert said in stderr and "unattributed" in stderr
+
+
+def test_the_users_own_journal(tmp_path):
+    journal = tmp_path / "journal.json"
+    variables = {"CARBON_OTEL_JOURNAL": "journal.json"}
+    program = "import os\nos.mkdir('elsewhere')\nos.chdir('elsewhere')"
+    done = measured(program, cwd=tmp_path, **variables)
+    assert "unattributed" in done.stderr and json.loads(journal.read_text())["status"] == "final"
+    # What an earlier program has left there is not this one's.
+    done = carbon_otel_cli("run", "--", "true", cwd=tmp_path, **variables)
+    assert "nothing was measured" in done.stderr and "unattributed" not in done.stderr
+
+
+def test_run_says_that_measuring_is_off(tmp_path):
+    done = measured("print('program')", cwd=tmp_path, CARBON_OTEL_DISABLED="true")
+    assert (done.returncode, done.stdout) == (0, "program\n")
+    assert "CARBON_OTEL_DISABLED is set" in done.stderr
 
 
 def test_an_exception_in_the_program_is_the_programs(tmp_path):
@@ -81,11 +148,13 @@ def test_an_exception_in_the_program_is_the_programs(tmp_path):
     [
         (("run",), 2, "carbon-otel run -- python train.py"),
         (("run", "--stage", "a b", "--", "true"), 2, "stage kind 'a b'"),
+        (("run", "--stge", "training", "--", "true"), 2, "No such option"),
         (("run", "--zone", "Atlantis", "--", "true"), 2, "unknown zone 'Atlantis'"),
         (("run", "--pue", "0.1", "--", "true"), 2, "from 1.0"),
         (("run", "--", "no-such-program"), 127, "command not found"),
         (("run", "--", "true"), 0, "nothing was measured"),
-        (("doctor", "--nonsense"), 2, "No such option"),
+        (("run", "--", "/"), 126, "Permission denied"),
+        (("demo", "--zone", "Atlantis"), 2, "unknown zone 'Atlantis'"),
     ],
 )
 def test_misuse_is_answered_in_a_line(tmp_path, arguments, code, said):
@@ -93,6 +162,17 @@ def test_misuse_is_answered_in_a_line(tmp_path, arguments, code, said):
     assert done.returncode == code
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["mlflow", "sklearn"])
+def test_the_demo_says_what_is_not_installed(tmp_path, name):
+    # Found before the real one, and as absent as if there were none.
+    for module in ("mlflow", "sklearn"):
+        absent = f"raise ModuleNotFoundError('absent', name={name!r})" if module == name else ""
+        (tmp_path / f"{module}.py").write_text(absent)
+    done = carbon_otel_cli("demo", cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.strip() == f'{name} is not installed: pip install "carbon-otel[all]"'
 
 
 def test_doctor_shows_what_is_there(tmp_path):
@@ -110,7 +190,7 @@ def test_doctor_prints_a_fix_that_can_be_copied(tmp_path):
     for zone in (*tree.package, *tree.dram):
         zone.file.unlink()
         zone.file.mkdir()  # root may read any file, but not a folder
-    done = carbon_otel_cli("doctor", cwd=tmp_path, CARBON_OTEL_POWERCAP_ROOT=str(tree.root))
+    done = carbon_otel_cli("doctor", cwd=tmp_path, CARBON_OTEL_POWERCAP_ROOT=str(tree.root), COLUMNS="80")
     assert "modelled.utilisation" in done.stdout
     rule = next(line for line in done.stdout.splitlines() if "SUBSYSTEM" in line)
     assert rule.strip().startswith('echo \'SUBSYSTEM=="powercap"')
@@ -118,8 +198,10 @@ def test_doctor_prints_a_fix_that_can_be_copied(tmp_path):
 
 
 def test_doctor_for_machines(tmp_path):
-    done = carbon_otel_cli("doctor", "--json", cwd=tmp_path, CARBON_OTEL_ZONE="DEU")
+    variables = {"CARBON_OTEL_ZONE": "DEU", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://127.0.0.1:4318"}
+    done = carbon_otel_cli("doctor", "--json", cwd=tmp_path, **variables)
     report = json.loads(done.stdout)
+    assert report["otlp_endpoint"] == "http://127.0.0.1:4318"
     assert report["grid"]["zone"] == "DE" and report["grid"]["licence"] == "CC BY 4.0"
     assert {part["component"] for part in report["components"]} >= {"cpu", "memory", "gpu"}
     assert 0 < report["reserved_share"] <= 1

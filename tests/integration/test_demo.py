@@ -24,16 +24,14 @@ trace.set_tracer_provider(provider)
 import importlib
 demo = importlib.import_module("carbon_otel.cli.demo")
 example = demo._load(demo._source())
-small = tuple(
-    example.Scenario(name, samples, trees, depth, 1, divisor)
-    for name, samples, trees, depth, divisor in [("basic", 1000, 20, 5, 2), ("complex", 3000, 20, None, 1)]
-)
-run_ids = example.main(zone="FR", scenarios=small)
+small = (example.Scenario("basic", 2000, 40, 5, divisor=2), example.Scenario("complex", 3000, 20, None))
+run_ids = example.main(zone="FR", tracking_uri="sqlite:///the runs.db", scenarios=small)
 
 import mlflow
 runs = [mlflow.get_run(run_id) for run_id in run_ids]
 found = {
     "runs": [{"metrics": r.data.metrics, "tags": r.data.tags, "name": r.info.run_name} for r in runs],
+    "ids": run_ids,
     "spans": [{"name": s.name, **s.attributes} for s in spans.get_finished_spans()],
     "uri": mlflow.get_tracking_uri(),
 }
@@ -57,24 +55,44 @@ def demo(tmp_path_factory):
 
 
 def figures(stdout, label):
-    row = next(line for line in stdout.splitlines() if line.strip().startswith(label))
-    return [float(text.rstrip("%")) for text in re.findall(r"[\d.e+-]+%?", row.split(label)[1])]
+    row = next(line for line in stdout.splitlines() if line.strip().startswith(f"{label}  "))
+    return [float(text) for text in re.findall(r"[\d.e+-]+", row.split(label)[1])]
 
 
 def test_the_table_is_what_mlflow_has(demo):
     stdout, found = demo
     metrics = [run["metrics"] for run in found["runs"]]
-    assert figures(stdout, "energy, Wh") == [float(f"{m['carbon/energy_wh']:.4g}") for m in metrics]
-    assert figures(stdout, "emissions, g CO2e") == [float(f"{m['carbon/emissions_g']:.4g}") for m in metrics]
-    assert figures(stdout, "accuracy") == [round(m["accuracy"], 3) for m in metrics]
+    shown = {
+        "duration, s": ("carbon/duration_s", ".1f"),
+        "energy, Wh": ("carbon/energy_wh", ".4g"),
+        "at least": ("carbon/energy_low_wh", ".4g"),
+        "at most": ("carbon/energy_high_wh", ".4g"),
+        "emissions, g CO2e": ("carbon/emissions_g", ".4g"),
+        "accuracy": ("accuracy", ".3f"),
+    }
+    for label, (name, digits) in shown.items():
+        assert figures(stdout, label) == [float(format(m[name], digits)) for m in metrics], label
+    per_thousand = [m["carbon/emissions_g"] * 1000 / n for m, n in zip(metrics, (1000, 3000), strict=True)]
+    assert figures(stdout, "per 1,000 samples") == pytest.approx(per_thousand, rel=1e-3)
     assert [run["name"] for run in found["runs"]] == ["basic", "complex"]
-    assert f"mlflow ui --backend-store-uri {found['uri']}" in stdout
-    assert "basic: samples divided by 1, trees by 2" in stdout
-    assert "method modelled.utilisation" in stdout
+
+
+def test_it_says_what_was_scaled_where_the_figures_come_from_and_where_to_look(demo):
+    stdout, found = demo
+    assert "basic: samples and trees divided by 2" in stdout and "complex: samples" not in stdout
+    assert "unlimited" in stdout
+    assert "Method: modelled.utilisation" in stdout and "Grid: FR" in stdout
+    assert f"mlflow ui --backend-store-uri '{found['uri']}'" in stdout
+    page = next(line for line in stdout.splitlines() if "#/compare-runs" in line)
+    assert all(run_id in page for run_id in found["ids"])
 
 
 def test_the_stages_and_the_runs_own_time_add_up(demo):
-    _, found = demo
+    stdout, found = demo
+    shares = [line.split("%")[:-1] for line in stdout.splitlines() if line.strip().startswith("share of")]
+    assert len(shares) == 4
+    for column in range(2):
+        assert sum(float(row[column].split()[-1]) for row in shares) == pytest.approx(100, abs=0.21)
     for run in found["runs"]:
         parts = [v for k, v in run["metrics"].items() if re.fullmatch(r"carbon/\w+/energy_wh", k)]
         assert sum(parts) == pytest.approx(run["metrics"]["carbon/energy_wh"], rel=1e-9)

@@ -19,7 +19,7 @@ def _measure() -> None:
     kind = os.environ.pop("CARBON_OTEL_RUN_STAGE", "")
     folder = os.environ.pop("CARBON_OTEL_RUN_JOURNALS", "")
     if folder:
-        os.environ.setdefault("CARBON_OTEL_JOURNAL", os.path.join(folder, f"{os.getpid()}.json"))
+        os.environ.setdefault("CARBON_OTEL_JOURNAL", f"{folder}{os.sep}{os.getpid()}.json")
 
     import atexit
 
@@ -50,7 +50,7 @@ sys.path[:] = [path for path in sys.path if path != _HERE]
 if find_spec("carbon_otel") is not None:
     try:
         _measure()
-    except Exception:  # noqa: BLE001 - the program runs, measured or not
+    except Exception:  # whatever it is, the program runs
         import logging
 
         logging.getLogger("carbon_otel").warning("the program is not measured", exc_info=True)
