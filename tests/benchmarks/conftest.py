@@ -28,4 +28,4 @@ def pytest_terminal_summary(terminalreporter) -> None:
         ours = statistics.median(figures.get("carbon_otel", [float("nan")]))
         for tool, values in figures.items():
             middle = statistics.median(values)
-            write(f"{what:<52} {tool:<22} {middle:>10.3f} {unit:<10} x{middle / ours if ours else 0:.2f}")
+            write(f"{what:<52} {tool:<24} {middle:>10.3f} {unit:<10} x{middle / ours if ours else 0:.2f}")

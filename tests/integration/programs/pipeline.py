@@ -1,0 +1,12 @@
+"""One stage of a third of a second; prints when its work has ended."""
+
+import time
+
+import carbon_otel
+
+carbon_otel.instrument(zone="FR", interval=0.1)
+with carbon_otel.stage("training", "fit"):
+    end = time.monotonic() + 0.3
+    while time.monotonic() < end:
+        sum(range(1000))
+print(time.time(), flush=True)
