@@ -14,7 +14,8 @@ class Worker:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._calls: queue.SimpleQueue[tuple[Callable[[], object], threading.Event]] = queue.SimpleQueue()
+        self._calls: queue.SimpleQueue[tuple[Callable[[], object], threading.Event] | None]
+        self._calls = queue.SimpleQueue()
         threading.Thread(target=self._run, name=name, daemon=True).start()
 
     def submit(self, call: Callable[[], object]) -> threading.Event:
@@ -23,8 +24,12 @@ class Worker:
         self._calls.put((call, done))
         return done
 
+    def close(self) -> None:
+        """End the thread once it has done what was submitted."""
+        self._calls.put(None)
+
     def _run(self) -> None:
-        while True:
-            call, done = self._calls.get()
+        while (item := self._calls.get()) is not None:
+            call, done = item
             contain(self._name, call, None)
             done.set()

@@ -102,7 +102,7 @@ class Session:
 
     def abandon(self) -> None:
         """In a forked child: the stages, the locks and the devices are the parent's."""
-        self.engine.alive = False
+        self.engine.abandon()
         self.peers.leave()
         instruments.forget_all()
 

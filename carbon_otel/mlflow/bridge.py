@@ -90,7 +90,8 @@ class MlflowBridge(Sink):
             self._write(run, "final")
         self._runs.clear()
         if self._writer is not None:
-            self._writer.wait(timeout_s)
+            self._writer.close(timeout_s)
+            self._writer = None
 
     def _write(self, run: _Run, status: str) -> None:
         assert self._writer is not None and run.stage.run_id is not None

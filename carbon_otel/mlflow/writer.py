@@ -54,6 +54,7 @@ class Writer:
         self._bases: dict[int, _Base] = {}
         self._changed = threading.Condition()
         self._writing = False
+        self._closed = False
         threading.Thread(target=self._run, name="carbon_otel mlflow", daemon=True).start()
 
     def put(self, batch: Batch) -> None:
@@ -69,6 +70,13 @@ class Writer:
         with self._changed:
             return self._changed.wait_for(lambda: self._is_written(segment), timeout_s)
 
+    def close(self, timeout_s: float) -> None:
+        """Wait for what is pending; the thread ends once it is written."""
+        self.wait(timeout_s)
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
     def _is_written(self, segment: int | None) -> bool:
         return not self._writing and not (self._pending if segment is None else segment in self._pending)
 
@@ -76,7 +84,9 @@ class Writer:
         pause_s = 1.0
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: bool(self._pending))
+                self._changed.wait_for(lambda: self._pending or self._closed)
+                if not self._pending:
+                    return
                 batches, self._pending = list(self._pending.values()), {}
                 self._writing = True
             failed: list[Batch] = []

@@ -82,6 +82,8 @@ class Providers:
     def close(self, timeout_s: float) -> None:
         """Shut down what is ours, both at once, waiting no longer than the timeout."""
         self._on_workers(self._owned, lambda provider: provider.shutdown(), timeout_s)
+        while self._workers:
+            self._workers.popitem()[1].close()
 
     def _on_workers(self, providers: Iterable[Any], call: Callable[[Any], object], timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
@@ -155,7 +157,7 @@ def _build_tracer_provider() -> Any:
 
 def _build_meter_provider() -> Any:
     from opentelemetry.sdk.metrics import MeterProvider as SdkMeterProvider
-    from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+    from opentelemetry.sdk.metrics.export import MetricExportResult, PeriodicExportingMetricReader
 
     exporter: Any
     if _protocol("METRICS") == "grpc":
@@ -166,5 +168,16 @@ def _build_meter_provider() -> Any:
         from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter as HttpExporter
 
         exporter = HttpExporter(timeout=_timeout_s("METRICS"))
+    _export_only_here(exporter, MetricExportResult.SUCCESS)
     reader = PeriodicExportingMetricReader(exporter)
     return SdkMeterProvider(metric_readers=[reader], resource=_resource(), shutdown_on_exit=False)
+
+
+def _export_only_here(exporter: Any, done: object) -> None:
+    """The SDK exports a copy of all sums from a forked child too, as another instance; ours must not."""
+    pid, export = os.getpid(), exporter.export
+
+    def export_here(*args: Any, **kwargs: Any) -> Any:
+        return export(*args, **kwargs) if os.getpid() == pid else done
+
+    exporter.export = export_here

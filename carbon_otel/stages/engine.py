@@ -222,6 +222,11 @@ class Engine:
             self.close(stage)
         self.tick()
 
+    def abandon(self) -> None:
+        """In a forked child: nothing opens or ends here any more, and nobody is left to release the lock."""
+        self.alive = False
+        self._lock = threading.RLock()
+
     def describe(
         self, stage: OpenStage, now_ns: int, end: Edge, inclusive_j: Sequence[float], inclusive_g: float
     ) -> StageRecord:

@@ -148,11 +148,11 @@ class stage:  # noqa: N801 - used like a function, as contextlib's managers are
         return opened, token
 
     def _end(self, opened: OpenStage, token: Token[OpenStage | None], error: BaseException | None) -> None:
-        # In a child forked inside the block the stage is the parent's: nothing of it ends here.
+        # In a child forked inside the block the stage is the parent's: the child leaves it, but does not end it.
+        if opened.engine.alive and self._session is not None:
+            self._session.synchronize()
+        opened.engine.leave(opened)
         if opened.engine.alive:
-            if self._session is not None:
-                self._session.synchronize()
-            opened.engine.leave(opened)
             opened.engine.close(opened, error)
         _reset(token)
 
@@ -248,9 +248,10 @@ class _SuspendableStage(contextlib.AbstractContextManager["_SuspendableStage"]):
 
     def _suspend(self) -> None:
         opened, token = self._opened, self._token
-        if opened is not None and opened.engine.alive:
+        if opened is not None:
             opened.engine.leave(opened)
-            opened.engine.pause(opened)
+            if opened.engine.alive:
+                opened.engine.pause(opened)
         if token is not None:
             _reset(token)
             self._token = None

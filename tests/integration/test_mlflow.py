@@ -129,7 +129,8 @@ def test_checkpoints_rise(measured):
         assert wh(run.info.run_id) > 0
     history = mlflow.MlflowClient().get_metric_history(run.info.run_id, "carbon/energy_wh")
     assert len(history) > 2
-    assert [point.step for point in history] == list(range(len(history)))
+    # A checkpoint that the store was too slow for is left out: the next one has all of it.
+    assert [point.step for point in history] == sorted({point.step for point in history})
     assert [point.value for point in history] == sorted(point.value for point in history)
     assert history[-1].value * 3600 == about(20)
 

@@ -1,0 +1,75 @@
+"""Forks: a child never ends, and never counts again, what is its parent's; it can measure stages of its own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+
+import pytest
+
+import carbon_otel
+from carbon_otel import session
+
+pytestmark = [
+    pytest.mark.chaos,
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform"),
+]
+
+
+def test_forks_in_a_stage_while_the_sampler_ticks(launch):
+    *wrong, left = launch("forks.py").finish(60).splitlines()
+    assert left == "0 {'training': 40}"
+    assert wrong == []
+
+
+def test_a_child_can_look_at_a_stage_it_inherited(launch):
+    """Whatever the parent's other threads held at the moment of the fork."""
+    assert launch("fork_looks.py").finish(60) == "[]\n"
+
+
+@pytest.mark.parametrize("child", ["idles", "measures"])
+def test_what_was_spent_before_a_fork_is_exported_by_the_parent_alone(child, launch, sink):
+    variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": sink.url, "OTEL_METRIC_EXPORT_INTERVAL": "100"}
+    launch("fork_exports.py", child, **variables).finish(60)
+    tellers: dict[str, set[str]] = {"training": set(), "inference": set(), "hw.energy": set()}
+    for instance, metric in sink.exports():
+        if metric.name == "carbon_otel.stage.energy":
+            kinds = {a.value.string_value for point in metric.sum.data_points for a in point.attributes}
+            for kind in kinds & tellers.keys():
+                tellers[kind].add(instance)
+        elif metric.name == "hw.energy":
+            tellers[metric.name].add(instance)
+    assert len(tellers["training"]) == 1
+    assert tellers["hw.energy"] == tellers["training"]
+    assert len(tellers["inference"] - tellers["training"]) == (child == "measures")
+    names = sorted(span.name for span in sink.spans())
+    assert names == (["inference", "training"] if child == "measures" else ["training"])
+
+
+def _in_a_worker(_: int) -> tuple[str, bool]:
+    with carbon_otel.stage("data_processing") as s:
+        sum(range(200_000))
+    return s.footprint.method, session.active() is not None
+
+
+def test_workers_of_multiprocessing(tree):
+    carbon_otel.instrument(zone="FR", powercap_root=tree.root, interval=0.05)
+    with carbon_otel.stage("training"), multiprocessing.get_context("fork").Pool(2) as pool:
+        results = pool.map(_in_a_worker, range(4))
+    assert results == [("measured.counter", True)] * 4
+    assert "data_processing" not in carbon_otel.footprint().stages
+
+
+def test_programs_started_from_a_stage_are_not_held_up(tree):
+    """`subprocess` may use vfork, which runs none of the fork handlers; nothing of ours leaks into the program."""
+    carbon_otel.instrument(zone="FR", powercap_root=tree.root, interval=0.01)
+    listing = "import os; print([os.readlink(f'/proc/self/fd/{n}') for n in os.listdir('/proc/self/fd')[:-1]])"
+    with carbon_otel.stage("training") as s:
+        for _ in range(5):
+            done = subprocess.run(
+                [sys.executable, "-Sc", listing], capture_output=True, text=True, timeout=30, check=True
+            )
+            assert "intel-rapl" not in done.stdout and "device-book" not in done.stdout
+    assert s.footprint.method == "measured.counter"
