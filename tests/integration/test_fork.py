@@ -65,7 +65,9 @@ def test_workers_of_multiprocessing(tree):
 def test_programs_started_from_a_stage_are_not_held_up(tree):
     """`subprocess` may use vfork, which runs none of the fork handlers; nothing of ours leaks into the program."""
     carbon_otel.instrument(zone="FR", powercap_root=tree.root, interval=0.01)
-    listing = "import os; print([os.readlink(f'/proc/self/fd/{n}') for n in os.listdir('/proc/self/fd')[:-1]])"
+    listing = (
+        "import os; print([os.readlink(f'/proc/self/fd/{n}') for n in os.listdir('/proc/self/fd')[:-1]])"
+    )
     with carbon_otel.stage("training") as s:
         for _ in range(5):
             done = subprocess.run(
