@@ -77,3 +77,19 @@ class Sensor(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What discovery decided for one component.
+
+    `reason` says why it got no better tier, `fix` what the user can do; both are empty at the best tier.
+    `lacking` marks a component that draws power and is not in the figures.
+    """
+
+    component: str
+    method: Method
+    found: str
+    reason: str = ""
+    fix: str = ""
+    lacking: bool = False

@@ -8,30 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from carbon_otel.provenance import Method
 from carbon_otel.sensors import nvml, rapl
-from carbon_otel.sensors.base import Sensor, SensorError
+from carbon_otel.sensors.base import Finding, Sensor
 from carbon_otel.sensors.cpu_model import CpuModel
 from carbon_otel.sensors.memory_model import MemoryModel
 from carbon_otel.sensors.processor import BusyTime, Processor, processor
 
 _UDEV_FILE: Final = "/etc/udev/rules.d/90-powercap.rules"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What discovery decided for one component.
-
-    `reason` says why it got no better tier, `fix` what the user can do; both are empty at the best tier.
-    `lacking` marks a component that draws power and is not in the figures.
-    """
-
-    component: str
-    method: Method
-    found: str
-    reason: str = ""
-    fix: str = ""
-    lacking: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +37,7 @@ def discover(powercap_root: Path | None = None) -> Discovery:
     """Find every sensor of this host. Never raises: what cannot be read is a finding."""
     host = processor()
     cpu_sensors, cpu_findings = _cpu_and_memory(powercap_root or rapl.DEFAULT_ROOT, host)
-    gpu_sensors, gpu_findings = _gpus()
+    gpu_sensors, gpu_findings = nvml.find()
     sensors = (*cpu_sensors, *gpu_sensors)
     gpus = [s.device.name for s in gpu_sensors]
     hardware = " + ".join([f"{host.model_name} ({host.threads} threads)", *_counted(gpus)])
@@ -138,31 +121,6 @@ def _unknown(zone: rapl.Zone) -> Finding:
         fix="if it is a counter of its own, tell us its name",
         lacking=True,
     )
-
-
-def _gpus() -> tuple[list[Sensor], list[Finding]]:
-    try:
-        library = nvml.Nvml()
-        handles = dict(library.handles())
-    except nvml.NvmlUnavailable as error:
-        return [], [Finding("gpu", "missing", "none", reason=str(error))]
-    sensors: list[Sensor] = []
-    findings: list[Finding] = []
-    chosen = nvml.visible(list(handles), nvml.visible_setting())
-    for uuid in chosen:
-        try:
-            gpu = nvml.NvmlGpu(library, uuid, handles[uuid])
-        except SensorError as error:
-            findings.append(
-                Finding("gpu", "missing", uuid, str(error), "update the NVIDIA driver", lacking=True)
-            )
-            continue
-        sensors.append(gpu)
-        reason = "" if gpu.kind == "counter" else "no energy counter on this GPU (Volta and newer have one)"
-        findings.append(Finding("gpu", gpu.device.method, f"{gpu.device.name} ({uuid})", reason))
-    if not chosen:
-        findings.append(Finding("gpu", "missing", "none", reason="CUDA_VISIBLE_DEVICES shows no GPU"))
-    return sensors, findings
 
 
 def _counted(names: Iterable[str]) -> list[str]:

@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any, Final, Literal
 
 from carbon_otel.provenance import Band
-from carbon_otel.sensors.base import Device, SensorError
+from carbon_otel.sensors.base import Device, Finding, Sensor, SensorError
 
 _LIBRARY: Final = "libnvidia-ml.so.1"
 _UPDATE_PERIOD_S: Final = 0.1
@@ -22,6 +22,32 @@ _FALLBACK_LIMIT_W: Final = 1000.0
 # NVIDIA states +-5 % for the board's power sensor; the counter comes from the same chain (Yang et al., SC 2024).
 _COUNTER = Band(0.95, 1.05, "NVML energy counter: +-5 % (NVIDIA; Yang et al. 2024)")
 _POWER = Band(0.90, 1.10, "NVML power polled at 1 Hz: +-10 % for runs over a minute (Yang et al. 2024)")
+
+
+def find() -> tuple[list[Sensor], list[Finding]]:
+    """The GPUs that this process may use, each with its sensor or the reason why it has none. Never raises."""
+    try:
+        library = Nvml()
+        handles = dict(library.handles())
+    except NvmlUnavailable as error:
+        return [], [Finding("gpu", "missing", "none", reason=str(error))]
+    sensors: list[Sensor] = []
+    findings: list[Finding] = []
+    chosen = visible(list(handles), visible_setting())
+    for uuid in chosen:
+        try:
+            gpu = NvmlGpu(library, uuid, handles[uuid])
+        except SensorError as error:
+            findings.append(
+                Finding("gpu", "missing", uuid, str(error), "update the NVIDIA driver", lacking=True)
+            )
+            continue
+        sensors.append(gpu)
+        reason = "" if gpu.kind == "counter" else "no energy counter on this GPU (Volta and newer have one)"
+        findings.append(Finding("gpu", gpu.device.method, f"{gpu.device.name} ({uuid})", reason))
+    if not chosen:
+        findings.append(Finding("gpu", "missing", "none", reason="CUDA_VISIBLE_DEVICES shows no GPU"))
+    return sensors, findings
 
 
 class NvmlUnavailable(Exception):
