@@ -1,176 +1,77 @@
-"""NVIDIA GPUs through NVML: the energy counter, or its power reading where there is no counter.
+"""NVIDIA GPUs through NVML: which of them this process is charged with.
 
-The counter (Volta and newer) is in millijoules since the driver was loaded and is renewed about every 100 ms;
-it never wraps, but starts over when the driver is reloaded. NVML calls serialise inside the driver and can
-take milliseconds, so edges of short stages are extrapolated instead of read, and processes are never listed.
+By UUID, never by index: NVML's order is not always CUDA's. A partitioned GPU (MIG) stands for one of its
+instances, as CUDA shows a process one: the one it names, or the first.
 """
 
 from __future__ import annotations
 
-import ctypes
-import os
-from types import ModuleType
-from typing import Any, Final, Literal
+from typing import Any
 
-from carbon_otel.provenance import Band
-from carbon_otel.sensors.base import Device, Finding, Sensor, SensorError
-
-_LIBRARY: Final = "libnvidia-ml.so.1"
-_UPDATE_PERIOD_S: Final = 0.1
-_FALLBACK_LIMIT_W: Final = 1000.0
-
-# NVIDIA states +-5 % for the board's power sensor; the counter comes from the same chain (Yang et al., SC 2024).
-_COUNTER = Band(0.95, 1.05, "NVML energy counter: +-5 % (NVIDIA; Yang et al. 2024)")
-_POWER = Band(0.90, 1.10, "NVML power polled at 1 Hz: +-10 % for runs over a minute (Yang et al. 2024)")
+from carbon_otel.sensors import cuda_visible, mig
+from carbon_otel.sensors.base import Finding, Sensor, SensorError
+from carbon_otel.sensors.nvml_gpu import NvmlGpu
+from carbon_otel.sensors.nvml_library import Nvml, NvmlUnavailable
 
 
 def find() -> tuple[list[Sensor], list[Finding]]:
     """The GPUs that this process may use, each with its sensor or the reason why it has none. Never raises."""
     try:
         library = Nvml()
-        handles = dict(library.handles())
+        listed, faults = library.devices()
     except NvmlUnavailable as error:
         return [], [Finding("gpu", "missing", "none", reason=str(error))]
+    findings = [
+        Finding("gpu", "missing", "unknown", fault, "reset the GPU (nvidia-smi -r)") for fault in faults
+    ]
+    handles = dict(listed)
+    partitions = {
+        uuid: mig.instances(library, uuid, handle)
+        for uuid, handle in listed
+        if mig.is_partitioned(library, handle)
+    }
+    instances = {each.uuid: each for found in partitions.values() for each in found}
     sensors: list[Sensor] = []
-    findings: list[Finding] = []
-    chosen = visible(list(handles), visible_setting())
-    for uuid in chosen:
+    chosen = cuda_visible.visible(list(handles), cuda_visible.setting(), instances.values())
+    for uuid in dict.fromkeys(_first_instance(partitions, uuid) for uuid in chosen):
         try:
-            gpu = NvmlGpu(library, uuid, handles[uuid])
+            sensor = _sensor(library, uuid, handles, instances, partitions)
         except SensorError as error:
             findings.append(
                 Finding("gpu", "missing", uuid, str(error), "update the NVIDIA driver", lacking=True)
             )
             continue
-        sensors.append(gpu)
-        reason = "" if gpu.kind == "counter" else "no energy counter on this GPU (Volta and newer have one)"
-        findings.append(Finding("gpu", gpu.device.method, f"{gpu.device.name} ({uuid})", reason))
-    if not chosen:
+        sensors.append(sensor)
+        device = sensor.device
+        findings.append(Finding("gpu", device.method, f"{device.name} ({uuid})", _why_no_better(sensor)))
+    if not chosen and not faults:
         findings.append(Finding("gpu", "missing", "none", reason="CUDA_VISIBLE_DEVICES shows no GPU"))
     return sensors, findings
 
 
-class NvmlUnavailable(Exception):
-    """There is no NVIDIA GPU to read here; the message says why."""
+def _first_instance(partitions: dict[str, list[mig.Instance]], uuid: str) -> str:
+    found = partitions.get(uuid)
+    return found[0].uuid if found else uuid
 
 
-class Nvml:
-    """The library, initialised. Raises NvmlUnavailable when it, a driver or a device is not there."""
-
-    def __init__(self) -> None:
-        try:
-            # Before pynvml, whose import costs some 30 ms that a host without the driver need not pay.
-            ctypes.CDLL(_LIBRARY)
-        except OSError:
-            raise NvmlUnavailable(f"no NVIDIA driver ({_LIBRARY} not found)") from None
-        import pynvml
-
-        self.api: ModuleType = pynvml
-        self.error: type[Exception] = pynvml.NVMLError
-        try:
-            pynvml.nvmlInit()
-        except self.error as error:
-            raise NvmlUnavailable(f"NVML did not start: {error}") from error
-
-    def handles(self) -> list[tuple[str, Any]]:
-        """(UUID, handle) of every device of the host, in NVML's order."""
-        found = []
-        try:
-            for index in range(self.api.nvmlDeviceGetCount()):
-                handle = self.api.nvmlDeviceGetHandleByIndex(index)
-                found.append((str(self.api.nvmlDeviceGetUUID(handle)), handle))
-        except self.error as error:
-            raise NvmlUnavailable(f"NVML does not list its devices: {error}") from error
-        return found
-
-    def close(self) -> None:
-        try:
-            self.api.nvmlShutdown()
-        except self.error as error:
-            raise SensorError(f"nvmlShutdown: {error}") from error
+def _sensor(
+    library: Nvml,
+    uuid: str,
+    handles: dict[str, Any],
+    instances: dict[str, mig.Instance],
+    partitions: dict[str, list[mig.Instance]],
+) -> NvmlGpu:
+    instance = instances.get(uuid)
+    if instance is not None:
+        return mig.MigInstance(library, instance, handles[instance.gpu_uuid])
+    if uuid in partitions:
+        raise SensorError("in MIG mode, without an instance that this process may see")
+    return NvmlGpu(library, uuid, handles[uuid])
 
 
-def visible(uuids: list[str], setting: str | None) -> list[str]:
-    """The devices a process may use under `CUDA_VISIBLE_DEVICES`, as CUDA reads it.
-
-    Unset means all; the list ends at the first entry that names no device (CUDA C++ Programming Guide,
-    environment variables). An index is taken in NVML's order, which is CUDA's order under
-    `CUDA_DEVICE_ORDER=PCI_BUS_ID` and wherever the GPUs are alike.
-    """
-    if setting is None:
-        return uuids
-    chosen: list[str] = []
-    for entry in (part.strip() for part in setting.split(",")):
-        if entry.isascii() and entry.isdigit() and int(entry) < len(uuids):
-            chosen.append(uuids[int(entry)])
-        elif entry.startswith("GPU-") and len(match := [u for u in uuids if u.startswith(entry)]) == 1:
-            chosen.append(match[0])
-        else:
-            break
-    return list(dict.fromkeys(chosen))
-
-
-class NvmlGpu:
-    """One GPU. `kind` is `power` (watts) where the device has no energy counter (millijoules)."""
-
-    wrap = None
-    update_period_s = _UPDATE_PERIOD_S
-    # Five renewals of the counter: below that an edge's reading would be mostly quantisation.
-    edge_interval_s = 5 * _UPDATE_PERIOD_S
-    tick_interval_s = 0.95
-
-    def __init__(self, nvml: Nvml, uuid: str, handle: Any) -> None:
-        self._error = nvml.error
-        self._handle = handle
-        self._energy = nvml.api.nvmlDeviceGetTotalEnergyConsumption
-        self._power = nvml.api.nvmlDeviceGetPowerUsage
-        self.kind: Literal["counter", "power"] = "counter"
-        self.joules_per_unit = 1e-3
-        try:
-            self._energy(handle)
-        except self._error:
-            self._read_watts()
-            self.kind, self.joules_per_unit = "power", 1.0
-        counted = self.kind == "counter"
-        self.power_bounds_w = (0.0, 2 * self._limit_w(nvml))
-        self.device = Device(
-            id=uuid,
-            type="gpu",
-            name=self._name(nvml),
-            method="measured.counter" if counted else "measured.power",
-            band=_COUNTER if counted else _POWER,
-            source="NVML total energy" if counted else "NVML power usage",
-        )
-
-    def read(self) -> float:
-        if self.kind == "power":
-            return self._read_watts()
-        try:
-            return int(self._energy(self._handle))
-        except self._error as error:
-            raise SensorError(f"{self.device.id}: {error}") from error
-
-    def close(self) -> None:
-        pass
-
-    def _read_watts(self) -> float:
-        try:
-            return int(self._power(self._handle)) / 1000
-        except self._error as error:
-            raise SensorError(f"no energy counter and no power reading: {error}") from error
-
-    def _limit_w(self, nvml: Nvml) -> float:
-        try:
-            return int(nvml.api.nvmlDeviceGetEnforcedPowerLimit(self._handle)) / 1000
-        except self._error:
-            return _FALLBACK_LIMIT_W
-
-    def _name(self, nvml: Nvml) -> str:
-        try:
-            return str(nvml.api.nvmlDeviceGetName(self._handle))
-        except self._error:
-            return "NVIDIA GPU"
-
-
-def visible_setting() -> str | None:
-    return os.environ.get("CUDA_VISIBLE_DEVICES")
+def _why_no_better(sensor: NvmlGpu) -> str:
+    if isinstance(sensor, mig.MigInstance):
+        return f"NVML counts no energy per MIG instance: {sensor.device.source}"
+    if sensor.kind == "counter":
+        return ""
+    return f"no energy counter on this GPU (Volta and newer have one): {sensor.device.source}"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from carbon_otel.sensors.nvml import visible
+from carbon_otel.sensors.cuda_visible import visible
+from carbon_otel.sensors.mig import Instance
 from tests.fakes import nvml
 
 DISCOVER = """
@@ -174,6 +175,146 @@ carbon_otel.uninstrument()
     truth = 400 * said["duration_s"]
     assert said["devices"][gpus[0].uuid] == pytest.approx(truth, rel=0.25)
     assert "measured.counter" in said["method"]
+
+
+def test_the_instantaneous_power_is_preferred(gpus):
+    gpus[0].energy_error = nvml.NOT_SUPPORTED
+    gpus[0].instant_scopes, gpus[0].instant_mw = 0b01, 321_000
+    said = gpus.ask(DISCOVER)
+    assert (said["kinds"], said["raw"]) == (["power"], [pytest.approx(321)])
+    assert "instantaneous" in said["reasons"][0]
+
+
+def test_a_modules_power_is_the_last_choice_and_says_so(gpus):
+    gpus[0].energy_error = nvml.NOT_SUPPORTED
+    gpus[0].instant_scopes, gpus[0].instant_mw = 0b10, 500_000
+    assert gpus.ask(DISCOVER)["raw"] == [100]
+    gpus[0].power_error = nvml.NOT_SUPPORTED
+    said = gpus.ask(DISCOVER)
+    assert said["raw"] == [pytest.approx(500)]
+    assert said["hardware"].endswith("(whole module)") and "of the module" in said["reasons"][0]
+
+
+@pytest.mark.parametrize(("kind", "milliwatts"), [(1, 0xFFFFFFFF), (5, 0xFFFFFFFF), (9, 100_000)])
+def test_a_field_that_makes_no_sense_is_not_taken(gpus, kind, milliwatts):
+    gpus[0].energy_error = gpus[0].power_error = nvml.NOT_SUPPORTED
+    gpus[0].instant_scopes, gpus[0].instant_mw, gpus[0].field_type = 1, milliwatts, kind
+    said = gpus.ask(DISCOVER)
+    assert (said["ids"], said["missing"]) == ([], ["gpu"])
+
+
+def test_a_mig_instance_has_its_slices_part_of_the_energy(gpus):
+    _, second = gpus[0].partition(4, 3)
+    said = gpus.ask(DISCOVER, CUDA_VISIBLE_DEVICES=second)
+    assert (said["ids"], said["methods"]) == ([second], ["modelled.constant"])
+    assert said["raw"] == [pytest.approx(5_000_000 * 3 / 7)]
+    assert said["most_w"] == [pytest.approx(1400 * 3 / 7)]
+    old = f"MIG-{gpus[0].uuid}/2/0"
+    assert gpus.ask(DISCOVER, CUDA_VISIBLE_DEVICES=old)["ids"] == [second]
+
+
+def test_a_partitioned_gpu_stands_for_its_first_instance(gpus):
+    first, _ = gpus[0].partition(1, 1, of=4)
+    said = gpus.ask(DISCOVER)
+    assert (said["ids"], said["raw"]) == ([first], [pytest.approx(5_000_000 / 4)])
+
+
+def test_a_partitioned_gpu_without_an_instance_is_missing(gpus):
+    gpus[0].partition()
+    said = gpus.ask(DISCOVER)
+    assert (said["ids"], said["missing"]) == ([], ["gpu"])
+
+
+# Reads second by second on a clock of its own; EVENTS happen before each reading.
+RELOAD = """
+import json
+from carbon_otel.sensors.base import SensorError
+from carbon_otel.sensors.nvml_gpu import NvmlGpu
+from carbon_otel.sensors.nvml_library import Nvml
+from tests.fakes import nvml
+
+driver, now_s, said = nvml.driver(), [0.0], []
+gpu = driver.gpus[0]
+library = Nvml(clock_s=lambda: now_s[0])
+sensor = NvmlGpu(library, *library.devices()[0][0])
+for second in range(20):
+    now_s[0] = second
+    EVENTS
+    try:
+        said.append(sensor.read())
+    except SensorError as error:
+        said.append(None)
+print(json.dumps({"said": said, "stale": driver.stale_uses, "inits": driver.inits}))
+"""
+
+
+def test_a_reloaded_driver_is_found_again_without_a_gap(gpus):
+    said = gpus.ask(RELOAD.replace("EVENTS", "if second == 5: driver.loads += 1; gpu.energy_mj = 7"))
+    assert said == {"said": [5_000_000] * 5 + [7] * 15, "stale": 0, "inits": 2}
+
+
+def test_a_driver_that_is_away_is_asked_for_ever_more_seldom(gpus):
+    away = "driver.init_error = 9 if 5 <= second < 10 else 0; driver.loads += second == 5"
+    said = gpus.ask(RELOAD.replace("EVENTS", away))
+    # Tried at 5, 6, 8 and 12 s.
+    assert said["said"] == [5_000_000] * 5 + [None] * 7 + [5_000_000] * 8
+    assert (said["stale"], said["inits"]) == (0, 2)
+
+
+def test_which_processes_use_the_gpu(gpus):
+    gpus[0].runs((11, 5_000, 60), (12, 6_000, 20), (13, 6_000, 4_000_000))
+    program = """
+import json
+from pathlib import Path
+from carbon_otel.sensors.nvml_library import Nvml
+from carbon_otel.sensors.nvml_processes import ProcessUtilisation
+from tests.fakes import nvml
+
+class HostPids:
+    def readlink(self):
+        return "pid:[4026531836]"
+
+library = Nvml()
+handle = library.devices()[0][0][1]
+use = ProcessUtilisation(library, HostPids())
+said = [use.since_last(handle, [11, 12, 99]), use.since_last(handle, [11]), use.since_last(handle, None)]
+nvml.mine()[0].samples_error = nvml.NOT_SUPPORTED
+said.append(use.since_last(handle, [11]))
+said.append(ProcessUtilisation(library, Path("/nowhere")).since_last(handle, [11]))
+print(json.dumps(said))
+"""
+    said = gpus.ask(program)
+    assert said == [{"11": 0.6, "12": 0.2, "99": 0}, {"11": 0}, {}, None, None]
+
+
+def test_a_gpu_that_cannot_be_listed_does_not_hide_the_others(tmp_path, nvml_library):
+    gpus = nvml.Gpus(tmp_path, nvml_library, count=2)
+    gpus[0]._uuid = b"\xff"
+    said = gpus.ask(DISCOVER)
+    assert said["ids"] == [gpus[1].uuid] and said["reasons"][0].startswith("GPU 0: ")
+
+
+INSTANCES = [
+    Instance("MIG-cc11", "GPU-aa11", 1, 0, "1g", 1, 7),
+    Instance("MIG-cc22", "GPU-aa11", 2, 0, "2g", 2, 7),
+]
+
+
+@pytest.mark.parametrize(
+    ("setting", "chosen"),
+    [
+        ("MIG-cc22", ["MIG-cc22"]),
+        ("MIG-cc2,0", ["MIG-cc22", "GPU-aa11"]),
+        ("MIG-cc", []),
+        ("MIG-", []),
+        ("MIG-GPU-aa11/1/0", ["MIG-cc11"]),
+        ("MIG-GPU-aa11/1/1", []),
+        ("MIG-GPU-bb33/1/0", []),
+        ("9" * 5000, []),
+    ],
+)
+def test_mig_instances_by_both_styles_of_their_names(setting, chosen):
+    assert visible(UUIDS, setting, INSTANCES) == chosen
 
 
 UUIDS = ["GPU-aa11", "GPU-aa22", "GPU-bb33"]

@@ -18,9 +18,20 @@ from pathlib import Path
 from typing import Any
 
 NOT_SUPPORTED, GPU_IS_LOST, DRIVER_NOT_LOADED, NO_PERMISSION = 3, 15, 9, 4
-_MOST_GPUS = 8
+UNINITIALIZED, INVALID_ARGUMENT, NOT_FOUND, UNKNOWN = 1, 2, 6, 999
+_MOST_GPUS, _MOST_INSTANCES, _MOST_SAMPLES = 8, 7, 8
 _SOURCE = Path(__file__).with_name("libnvidia_ml_stub.c")
 _REPOSITORY = Path(__file__).parents[3]
+
+
+class Sample(ctypes.Structure):
+    _fields_ = (("stamp_us", ctypes.c_uint64), ("pid", ctypes.c_uint32), ("busy", ctypes.c_uint32))
+
+
+class Partition(ctypes.Structure):
+    """A MIG instance: GPU instance `number + 1`, compute instance 0; none where `slices` is 0."""
+
+    _fields_ = (("uuid", ctypes.c_char * 96), ("slices", ctypes.c_uint32))
 
 
 class Gpu(ctypes.Structure):
@@ -38,11 +49,36 @@ class Gpu(ctypes.Structure):
         ("power_error", ctypes.c_uint32),
         ("limit_error", ctypes.c_uint32),
         ("energy_reads", ctypes.c_uint64),
+        ("instant_mw", ctypes.c_uint32),
+        ("instant_scopes", ctypes.c_uint32),
+        ("average_mw", ctypes.c_uint32),
+        ("average_scopes", ctypes.c_uint32),
+        ("field_type", ctypes.c_uint32),
+        ("sample_count", ctypes.c_uint32),
+        ("samples_error", ctypes.c_uint32),
+        ("mig_slices", ctypes.c_uint32),
+        ("samples", Sample * _MOST_SAMPLES),
+        ("_instances", Partition * _MOST_INSTANCES),
     )
 
     @property
     def uuid(self) -> str:
         return self._uuid.decode()
+
+    def partition(self, *slices: int, of: int = 7) -> list[str]:
+        """Turn MIG on, with an instance of each number of compute slices; their UUIDs."""
+        self.mig_slices = of
+        for number, count in enumerate(slices):
+            instance = self._instances[number]
+            instance.uuid = f"MIG-{number}bbbbbbb-{self._uuid[4:12].decode()}-5000-8000-000000000000".encode()
+            instance.slices = count
+        return [instance.uuid.decode() for instance in self._instances[: len(slices)]]
+
+    def runs(self, *processes: tuple[int, int, int]) -> None:
+        """(pid, microseconds, per cent of the multiprocessors) as NVML's samples have them."""
+        self.sample_count = len(processes)
+        for sample, process in zip(self.samples, processes, strict=False):
+            sample.pid, sample.stamp_us, sample.busy = process
 
     def run(self, watts: float) -> None:
         """Draw this power from now on, by the monotonic clock."""
@@ -56,6 +92,10 @@ class _State(ctypes.Structure):
     _fields_ = (
         ("count", ctypes.c_uint32),
         ("init_error", ctypes.c_uint32),
+        ("loads", ctypes.c_uint32),
+        ("stale_uses", ctypes.c_uint32),
+        ("inits", ctypes.c_uint32),
+        ("unused", ctypes.c_uint32),
         ("gpus", Gpu * _MOST_GPUS),
     )
 
@@ -73,6 +113,7 @@ class Gpus:
             gpu._uuid = f"GPU-{number}aaaaaaa-0000-4000-8000-000000000000".encode()
             gpu._name = b"NVIDIA H100 80GB HBM3"
             gpu.energy_mj, gpu.power_mw, gpu.limit_mw, gpu.period_ms = 5_000_000, 100_000, 700_000, 100
+            gpu.field_type = 1
 
     def __getitem__(self, number: int) -> Gpu:
         return self._state.gpus[number]
@@ -105,7 +146,14 @@ class Gpus:
 
 def mine() -> ctypes.Array[Gpu]:
     """The GPUs that this process was started with."""
-    return _map(Path(os.environ["FAKE_NVML_STATE"])).gpus
+    return driver().gpus
+
+
+def driver() -> _State:
+    """The driver that this process was started with: `loads` grows when it is reloaded, `init_error` keeps it
+    from starting, `stale_uses` counts handles used after a reload, `inits` how often NVML was started.
+    """
+    return _map(Path(os.environ["FAKE_NVML_STATE"]))
 
 
 def _map(path: Path) -> _State:

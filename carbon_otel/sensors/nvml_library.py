@@ -1,0 +1,111 @@
+"""The NVML library, and what it takes to go on after the driver was reloaded beneath this process."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import math
+import threading
+import time
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, Final
+
+from carbon_otel.sensors.base import SensorError
+
+_LIBRARY: Final = "libnvidia-ml.so.1"
+_FIRST_WAIT_S: Final = 1.0
+_LONGEST_WAIT_S: Final = 60.0
+
+
+class NvmlUnavailable(Exception):
+    """There is no NVIDIA GPU to read here; the message says why."""
+
+
+class Backoff:
+    """When to try again what may be dear: at once, then after 1 s, 2 s, 4 s, and at last every minute."""
+
+    def __init__(self, clock_s: Callable[[], float]) -> None:
+        self._clock_s = clock_s
+        self.reset()
+
+    def reset(self) -> None:
+        self._wait_s = _FIRST_WAIT_S
+        self._due_s = -math.inf
+
+    def due(self) -> bool:
+        """Whether to try now; if so, the next try is due after a longer wait."""
+        now_s = self._clock_s()
+        if now_s < self._due_s:
+            return False
+        self._due_s = now_s + self._wait_s
+        self._wait_s = min(_LONGEST_WAIT_S, 2 * self._wait_s)
+        return True
+
+
+class Nvml:
+    """The library, initialised, for as long as the process lives.
+
+    `starts` grows with every restart; a handle from before one must not be used after it. Raises
+    NvmlUnavailable when the library, a driver or a device is not there.
+    """
+
+    def __init__(self, clock_s: Callable[[], float] = time.monotonic) -> None:
+        try:
+            # Before pynvml, whose import costs some 30 ms that a host without the driver need not pay.
+            ctypes.CDLL(_LIBRARY)
+        except OSError:
+            raise NvmlUnavailable(f"no NVIDIA driver ({_LIBRARY} not found)") from None
+        import pynvml
+
+        self.api: ModuleType = pynvml
+        self.error: type[Exception] = pynvml.NVMLError
+        self.clock_s = clock_s
+        self.starts = 1
+        self._restarting = threading.Lock()
+        reloaded = (pynvml.NVML_ERROR_UNINITIALIZED, pynvml.NVML_ERROR_DRIVER_NOT_LOADED)
+        self._reloaded: Final = frozenset(reloaded)
+        lost = (pynvml.NVML_ERROR_GPU_IS_LOST, pynvml.NVML_ERROR_INVALID_ARGUMENT)
+        self._lost: Final = frozenset((*reloaded, *lost))
+        try:
+            pynvml.nvmlInit()
+        except self.error as error:
+            raise NvmlUnavailable(f"NVML did not start: {error}") from error
+
+    def devices(self) -> tuple[list[tuple[str, Any]], list[str]]:
+        """(UUID, handle) of every device of the host in NVML's order, and what is wrong with the others."""
+        found, faults = [], []
+        try:
+            count = self.api.nvmlDeviceGetCount()
+        except self.error as error:
+            raise NvmlUnavailable(f"NVML does not list its devices: {error}") from error
+        for index in range(count):
+            try:
+                handle = self.api.nvmlDeviceGetHandleByIndex(index)
+                found.append((str(self.api.nvmlDeviceGetUUID(handle)), handle))
+            except (self.error, UnicodeDecodeError) as error:
+                faults.append(f"GPU {index}: {error}")
+        return found, faults
+
+    def handle(self, uuid: str) -> Any:
+        """Raises NVML's error."""
+        return self.api.nvmlDeviceGetHandleByUUID(uuid)
+
+    def is_lost(self, error: Exception) -> bool:
+        """Whether an error may go away with a new handle."""
+        return getattr(error, "value", None) in self._lost
+
+    def restart_after(self, error: Exception, starts: int) -> None:
+        """Start anew if that is what the error asks for and nobody has done so since. Raises SensorError."""
+        if getattr(error, "value", None) not in self._reloaded:
+            return
+        with self._restarting:
+            if starts != self.starts:
+                return
+            with contextlib.suppress(self.error):  # a library that a reload has stopped cannot be stopped
+                self.api.nvmlShutdown()
+            try:
+                self.api.nvmlInit()
+            except self.error as failure:
+                raise SensorError(f"NVML does not start again: {failure}") from failure
+            self.starts += 1

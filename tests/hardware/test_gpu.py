@@ -1,0 +1,175 @@
+"""What only a card can tell. Run on one with `pytest -m gpu -s tests/hardware`; skipped elsewhere.
+
+Each test prints its row for the table in README.md. Nothing else may use the card meanwhile.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from statistics import fmean, median
+
+import pytest
+
+from carbon_otel.sensors import nvml
+from carbon_otel.sensors.nvml_library import Nvml, NvmlUnavailable
+from carbon_otel.sensors.nvml_period import learn_periods
+from carbon_otel.sensors.nvml_power import power_source
+
+pytestmark = pytest.mark.gpu
+
+# Prints "ready" when the card is busy, then works for the seconds it was given.
+WORK = """
+import sys, time, torch
+a = torch.randn(8192, 8192, device="cuda", dtype=torch.float16)
+a @ a
+torch.cuda.synchronize()
+print("ready", flush=True)
+end = time.monotonic() + float(sys.argv[1])
+while time.monotonic() < end:
+    for _ in range(20):
+        a @ a
+    torch.cuda.synchronize()
+"""
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """The first card, which must have a counter of its own."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    try:
+        Nvml()
+    except NvmlUnavailable as reason:
+        pytest.skip(str(reason))
+    measured = [s for s in nvml.find()[0] if s.device.method == "measured.counter"]
+    if not measured:
+        pytest.skip("no GPU with an energy counter")
+    return measured[0]
+
+
+@pytest.fixture
+def torch(gpu):
+    module = pytest.importorskip("torch")
+    if not module.cuda.is_available():
+        pytest.skip("torch sees no GPU")
+    return module
+
+
+def joules(gpu):
+    return gpu.read() * gpu.joules_per_unit
+
+
+class Trapezoid(threading.Thread):
+    """The instantaneous power at 50 Hz, integrated, from `start` to `stop`; with the counter's joules."""
+
+    def __init__(self, gpu):
+        super().__init__(daemon=True)
+        library = Nvml()
+        handle = library.handle(gpu.device.id)
+        source = power_source(library, handle, gpu.power_bounds_w[1])
+        self.source, self._watts = source.name, lambda: source.read(handle)
+        self._gpu, self._over = gpu, threading.Event()
+        self.integral_j = self.counted_j = 0.0
+
+    def run(self):
+        begin_j, before_s, before_w = joules(self._gpu), time.monotonic(), self._watts()
+        while not self._over.wait(0.02):
+            now_s, now_w = time.monotonic(), self._watts()
+            self.integral_j += (now_w + before_w) / 2 * (now_s - before_s)
+            before_s, before_w = now_s, now_w
+        self.counted_j = joules(self._gpu) - begin_j
+
+    def stop(self):
+        self._over.set()
+        self.join()
+
+
+def row(gpu, what, value):
+    print(f"\n| {time.strftime('%Y-%m-%d')} | {gpu.device.name} | {driver()} | {what} | {value} |")
+
+
+def driver():
+    return Nvml().api.nvmlSystemGetDriverVersion()
+
+
+def working(seconds):
+    process = subprocess.Popen(
+        [sys.executable, "-c", WORK, str(seconds)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None and process.stderr is not None
+    assert process.stdout.readline() == "ready\n", process.stderr.read()
+    return process
+
+
+def test_the_counter_against_the_power_at_50_hz(gpu, torch):
+    """Constant matrix products for 30 s."""
+    process = working(31)
+    time.sleep(0.5)
+    integral = Trapezoid(gpu)
+    integral.start()
+    time.sleep(30)
+    integral.stop()
+    process.communicate()
+    off = integral.integral_j / integral.counted_j - 1
+    row(gpu, f"counter against {integral.source} at 50 Hz, 30 s of matmul", f"{off:+.2%}")
+    assert abs(off) < 0.03
+
+
+def test_the_update_period(gpu):
+    learn_periods([gpu])
+    row(gpu, "update period of the counter", f"{gpu.update_period_s * 1e3:.0f} ms")
+    assert 0.009 < gpu.update_period_s < 0.5
+
+
+def test_what_a_reading_costs(gpu):
+    costs = []
+    for _ in range(200):
+        begin_ns = time.perf_counter_ns()
+        gpu.read()
+        costs.append((time.perf_counter_ns() - begin_ns) / 1e3)
+    row(gpu, "one reading of the counter, median (most)", f"{median(costs):.0f} us ({max(costs):.0f} us)")
+    # Two at a stage's edges and one a second: the ceiling of what is stated to be cheap.
+    assert median(costs) < 20_000
+
+
+def test_what_leaks_over_an_edge_without_synchronisation(gpu, torch):
+    """A kernel queue of some seconds: what the counter says at the end of the queueing, and when it has run."""
+    a = torch.randn(8192, 8192, device="cuda", dtype=torch.float16)
+    torch.cuda.synchronize()
+    parts = []
+    for _ in range(3):
+        time.sleep(1)
+        begin_j = joules(gpu)
+        for _ in range(800):
+            a @ a
+        queued_j = joules(gpu) - begin_j
+        torch.cuda.synchronize()
+        time.sleep(2 * gpu.update_period_s)
+        parts.append(1 - queued_j / (joules(gpu) - begin_j))
+    row(gpu, "energy past the edge of an unsynchronised stage", f"{fmean(parts):.0%} (synchronised: 0 %)")
+    assert all(0 <= part <= 1 for part in parts)
+
+
+def test_two_processes_on_one_gpu(gpu, torch):
+    """The counter is of the card, whoever works; NVML's parts of the two are alike, where it tells."""
+    both = [working(8), working(8)]
+    time.sleep(1)
+    gpu.utilisation()
+    begin_j, begin_s = joules(gpu), time.monotonic()
+    time.sleep(5)
+    watts = (joules(gpu) - begin_j) / (time.monotonic() - begin_s)
+    parts = gpu.utilisation([process.pid for process in both])
+    for process in both:
+        process.communicate()
+    said = (
+        "not told"
+        if parts is None
+        else " and ".join(f"{part:.0%}" for part in parts.values()) + " of the SMs"
+    )
+    row(gpu, "two processes at once", f"{watts:.0f} W, {said}")
+    assert 0 < watts <= gpu.power_bounds_w[1]
+    if parts is not None:
+        assert sum(parts.values()) <= 1.1
+        assert min(parts.values()) > 0.2 * max(parts.values())

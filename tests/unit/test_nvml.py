@@ -1,0 +1,229 @@
+"""The NVML sensor over functions of its library that answer anything: a reading, or SensorError."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from carbon_otel.meter.timeline import Timeline
+from carbon_otel.sensors.base import SensorError
+from carbon_otel.sensors.nvml_gpu import NvmlGpu
+from carbon_otel.sensors.nvml_period import learn_periods
+from tests.fakes.clock import NS, Clock
+
+
+class Error(Exception):
+    def __init__(self, value):
+        super().__init__(f"code {value}")
+        self.value = value
+
+
+class Library:
+    """What NvmlGpu asks of `Nvml`; each function of the driver takes its answer from `answers`."""
+
+    error = Error
+
+    def __init__(self, clock, answers):
+        self.clock_s = lambda: clock() / NS
+        self.starts = 1
+        self.answers = answers
+        self.energy_reads = 0
+        self.api = SimpleNamespace(
+            NVML_SUCCESS=0,
+            nvmlDeviceGetTotalEnergyConsumption=self._energy,
+            nvmlDeviceGetPowerUsage=lambda handle: self._answer("power"),
+            nvmlDeviceGetEnforcedPowerLimit=lambda handle: self._answer("limit"),
+            nvmlDeviceGetName=lambda handle: self._answer("name"),
+            nvmlDeviceGetFieldValues=self._field,
+        )
+
+    def _energy(self, handle):
+        self.energy_reads += 1
+        return self._answer("energy")
+
+    def _field(self, handle, fields):
+        self._answer("field_error")
+        code, kind, number = self._answer("field")
+        members = dict.fromkeys(("dVal", "uiVal", "ulVal", "ullVal", "sllVal", "siVal", "usVal"), number)
+        value = SimpleNamespace(**members)
+        return [SimpleNamespace(fieldId=186, nvmlReturn=code, valueType=kind, value=value)]
+
+    def _answer(self, what):
+        answer = self.answers[what]
+        answer = answer() if callable(answer) else answer
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def handle(self, uuid):
+        self._answer("handle_error")
+        return object()
+
+    def is_lost(self, error):
+        return error.value in (1, 2, 9, 15)
+
+    def restart_after(self, error, starts):
+        if error.value in (1, 9):
+            self._answer("handle_error")
+            self.starts += 1
+
+
+HEALTHY = {
+    "energy": 1000,
+    "power": 100_000,
+    "limit": 700_000,
+    "name": "H100",
+    "field_error": 0,
+    "field": (3, 1, 0),
+    "handle_error": 0,
+}
+
+errors = st.builds(Error, st.sampled_from([1, 2, 3, 4, 6, 9, 10, 15, 999]))
+numbers = st.one_of(
+    st.integers(-(2**63), 2**64 - 1), st.sampled_from([0, 1000, 1500, 900, 2**64 - 1, 2**32 - 1])
+)
+answers = st.fixed_dictionaries(
+    {
+        "energy": errors | numbers,
+        "power": errors | numbers,
+        "limit": errors | numbers,
+        "name": errors | st.just("H100"),
+        "field_error": errors | st.just(0),
+        "field": st.tuples(
+            st.sampled_from([0, 3, 999]),
+            st.integers(-2, 9),
+            numbers | st.sampled_from([math.nan, math.inf, -math.inf]),
+        ),
+        "handle_error": errors | st.just(0),
+    }
+)
+
+
+@given(st.lists(answers, min_size=1, max_size=12))
+def test_whatever_the_driver_answers_is_a_reading_or_an_error(replies):
+    clock = Clock()
+    library = Library(clock, dict(replies[0]))
+    try:
+        gpu = NvmlGpu(library, "GPU-0", object())
+    except SensorError:
+        return
+    least_w, most_w = gpu.power_bounds_w
+    assert 0 == least_w < most_w < 1e5
+    timeline = Timeline(gpu)
+    joules, clean_j, clean_s = 0.0, 0.0, clock() / NS
+    for reply in replies:
+        clock.advance(1)
+        library.answers = dict(reply)
+        try:
+            raw = gpu.read()
+        except SensorError:
+            timeline.miss(clock())
+        else:
+            assert 0 <= raw < math.inf
+            assert gpu.kind == "counter" or 0 < raw <= most_w
+            timeline.observe(clock(), raw)
+        now_j = timeline.at(clock())
+        assert joules <= now_j < math.inf
+        joules = now_j
+        # More than the device can draw is never given out, flagged or not.
+        assert joules - clean_j <= 1.01 * most_w * (clock() / NS - clean_s + 1)
+        if isinstance(reply["energy"], int) and gpu.kind == "counter" and reply["energy"] < 0:
+            assert "gap" in timeline.flags
+
+
+@pytest.mark.parametrize("raw", [-1, math.nan, math.inf])
+def test_a_number_that_is_no_energy_is_an_error(raw):
+    library = Library(Clock(), dict(HEALTHY))
+    gpu = NvmlGpu(library, "GPU-0", object())
+    library.answers["energy"] = raw
+    with pytest.raises(SensorError, match="GPU-0: NVML says"):
+        gpu.read()
+
+
+@pytest.mark.parametrize("milliwatts", [0, -5, 2**32 - 1])
+def test_a_power_that_is_none_is_an_error_not_a_zero(milliwatts):
+    library = Library(Clock(), {**HEALTHY, "energy": Error(3)})
+    gpu = NvmlGpu(library, "GPU-0", object())
+    assert (gpu.kind, gpu.read()) == ("power", 100)
+    library.answers["power"] = milliwatts
+    with pytest.raises(SensorError, match="no power"):
+        gpu.read()
+
+
+class Renewed:
+    """GPUs at 200 W whose counters are renewed every `period_s` of a clock that only sleeping moves."""
+
+    def __init__(self, period_s, names=("H100",)):
+        self.clock = clock = Clock()
+        self.slept_s = 0.0
+        self.libraries = [
+            Library(
+                clock,
+                {
+                    **HEALTHY,
+                    "name": name,
+                    "energy": lambda: int(clock() / NS // period_s * period_s * 200_000),
+                },
+            )
+            for name in names
+        ]
+        self.gpus = [NvmlGpu(library, f"GPU-{i}", object()) for i, library in enumerate(self.libraries)]
+
+    def sleep(self, seconds):
+        self.slept_s += seconds
+        self.clock.advance(seconds)
+
+    def learn(self):
+        before = self.reads
+        learn_periods(self.gpus, self.clock, self.sleep)
+        return self.reads - before
+
+    @property
+    def reads(self):
+        return sum(library.energy_reads for library in self.libraries)
+
+
+@pytest.mark.parametrize("period_s", [0.02, 0.025, 0.05, 0.1, 0.15])
+def test_the_period_is_learned_within_a_burst(period_s):
+    host = Renewed(period_s)
+    assert host.learn() <= 50
+    assert host.slept_s <= 0.5 + 1e-9
+    assert host.gpus[0].update_period_s == pytest.approx(period_s, rel=0.1)
+    assert host.gpus[0].edge_interval_s == pytest.approx(5 * period_s, rel=0.1)
+
+
+def test_a_period_too_short_to_see_is_given_as_the_spacing():
+    host = Renewed(0.001)
+    host.learn()
+    assert host.gpus[0].update_period_s == pytest.approx(0.01)
+
+
+def test_a_period_too_long_to_see_is_given_as_no_shorter_than_it_looked():
+    host = Renewed(10.0)
+    host.learn()
+    assert host.gpus[0].update_period_s >= 0.4
+
+
+def test_gpus_of_one_name_learn_from_one():
+    host = Renewed(0.05, ("H100",) * 8 + ("L4",))
+    assert host.learn() <= 50
+    assert [gpu.update_period_s for gpu in host.gpus] == [pytest.approx(0.05, rel=0.1)] * 9
+    assert [library.energy_reads > 1 for library in host.libraries] == [True] + [False] * 7 + [True]
+
+
+def test_a_gpu_that_fails_meanwhile_keeps_what_it_had():
+    host = Renewed(0.05)
+    host.libraries[0].answers["energy"] = Error(999)
+    host.learn()
+    assert host.gpus[0].update_period_s == 0.1
+
+
+def test_without_a_counter_there_is_nothing_to_learn():
+    library = Library(Clock(), {**HEALTHY, "energy": Error(3)})
+    gpu = NvmlGpu(library, "GPU-0", object())
+    learn_periods([gpu], sleep=lambda seconds: pytest.fail("slept"))
+    assert gpu.update_period_s == 0.1
