@@ -36,6 +36,8 @@ class Footprint:
         flags: quality signals, `flag:device`, such as `short:GPU-…` or `reset:intel-rapl:0`.
         missing: components that draw power but could not be read; their energy is not in the figure.
         intensity, pue: what the emissions were computed with.
+        shares: this process's mean share of the host by rule of attribution, `reserved` and `process`; the one
+            in force is charged.
         stages: for a run or the process, joules and grams by kind of stage, exclusive, so that they add up.
     """
 
@@ -60,6 +62,7 @@ class Footprint:
     flags: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     stages: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    shares: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def energy_kwh(self) -> float:
@@ -102,6 +105,7 @@ class Footprint:
             "gap_s": self.gap_s,
             "flags": list(self.flags),
             "missing": list(self.missing),
+            "shares": dict(self.shares),
             "stages": {k: {"energy_j": j, "emissions_g": g} for k, (j, g) in self.stages.items()},
             "pue": self.pue,
             "intensity": place
@@ -175,6 +179,7 @@ def footprint_of(record: StageRecord, pricing: Pricing, missing: tuple[str, ...]
         flags=tuple(sorted(f"{flag}:{d.device.id}" for d in record.devices for flag in d.flags)),
         missing=missing,
         stages=record.by_kind,
+        shares=record.shares,
     )
 
 

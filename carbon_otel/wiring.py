@@ -14,10 +14,11 @@ from carbon_otel.footprint import Footprint, footprint_of
 from carbon_otel.frameworks import accelerator
 from carbon_otel.frameworks.hooks import ImportHook
 from carbon_otel.journal import Journal
-from carbon_otel.meter.meter import Meter, ShareRule
+from carbon_otel.meter.cgroup import reservation
+from carbon_otel.meter.meter import Meter
 from carbon_otel.meter.peers import Peers
 from carbon_otel.meter.sampler import Sampler
-from carbon_otel.meter.share import ProcessShare, ReservedShare, reserved_share
+from carbon_otel.meter.share import Attribution
 from carbon_otel.mlflow import runs
 from carbon_otel.mlflow.bridge import MlflowBridge
 from carbon_otel.otel import instruments
@@ -25,6 +26,7 @@ from carbon_otel.otel.providers import Providers
 from carbon_otel.otel.sink import OtelSink
 from carbon_otel.sensors.base import Sensor
 from carbon_otel.sensors.discovery import Discovery, discover
+from carbon_otel.sensors.nvml_period import learn_periods
 from carbon_otel.sensors.processor import BusyTime
 from carbon_otel.session import Options
 from carbon_otel.sinks import Sink
@@ -45,7 +47,8 @@ class Session:
         self.discovery: Discovery = discover(settings.powercap_root)
         self.peers = Peers(str(settings.powercap_root or ""))
         self._busy_time = BusyTime()
-        self.meter = self._meter()
+        self._shares = self._attribution()
+        self.meter = Meter(self.discovery.sensors, rule=self._shares, on_fault=_warn_of_fault)
         self.engine = Engine(self.meter, self.pricing.grams)
         self.providers = Providers.choose(options.tracer_provider, options.meter_provider)
         self.otel = OtelSink(
@@ -67,17 +70,19 @@ class Session:
         if settings.journal and hook is None:  # the file is the process's that was told to write it
             sinks.append(Journal(settings.journal, settings.checkpoint_interval, self.totals))
         self.engine.sinks = sinks
-        self.sampler = Sampler(self.engine.tick, settings.interval)
+        self.sampler = Sampler(self.engine.tick, settings.interval, self._learn_periods)
         self._inherited = hook is not None
         self.hook = hook or ImportHook()
 
-    def _meter(self) -> Meter:
-        rule: ShareRule
-        if self.settings.attribution == "process":
-            rule = ProcessShare(self._busy_time)
-        else:
-            rule = ReservedShare(reserved_share(os.cpu_count() or 1), self.peers, self._busy_time)
-        return Meter(self.discovery.sensors, rule=rule, on_fault=_warn_of_fault)
+    def _attribution(self) -> Attribution:
+        return Attribution(
+            self.settings.attribution,
+            [sensor.device for sensor in self.discovery.sensors],
+            reservation(os.cpu_count() or 1),
+            self.peers,
+            self._busy_time,
+            time.monotonic_ns(),
+        )
 
     def begin(self, run_events: Callable[[], runs.RunEvents | None]) -> None:
         """Start to tick, watch for runs, instrument the frameworks; say what the figures will lack."""
@@ -87,12 +92,18 @@ class Session:
             frameworks.install(self.hook)
             _warn_of_gaps(self)
 
+    def _learn_periods(self) -> None:
+        """How often the GPUs renew their counters: half a second of reading, so not on the user's thread."""
+        learn_periods(self.discovery.sensors)
+        self.engine.renew_periods()
+
     def end(self) -> None:
         """Close what is open and send what is pending, within the exit budget."""
         deadline = time.monotonic() + EXIT_BUDGET_S
         self.hook.remove()
         self.sampler.stop(timeout_s=1.0)
         contain("closing the open stages", self.engine.close_all, None)
+        contain("leaving the split", self._shares.leave, None, time.monotonic_ns())
         self.engine.alive = False
         for sink in reversed(self.engine.sinks):
             left_s = max(0.0, deadline - time.monotonic())

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from carbon_otel import __version__, config
 from carbon_otel.carbon.grid import WORLD, intensity
-from carbon_otel.meter.share import reserved_share
+from carbon_otel.meter.cgroup import reservation
 from carbon_otel.sensors.discovery import discover
 
 _ENDPOINTS = tuple(f"OTEL_EXPORTER_OTLP_{signal}ENDPOINT" for signal in ("", "TRACES_", "METRICS_"))
@@ -36,7 +36,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="For machines.")
         "hardware": found.hardware,
         "components": [asdict(finding) for finding in found.findings],
         "attribution": settings.attribution,
-        "reserved_share": reserved_share(os.cpu_count() or 1),
+        "reserved_share": reservation(os.cpu_count() or 1).share,
         "grid": {
             "zone": place.zone,
             "name": place.name,

@@ -7,15 +7,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
+from carbon_otel.meter.share import Shares
 from carbon_otel.meter.timeline import Timeline
 from carbon_otel.sensors.base import Device, Sensor, SensorError
 from carbon_otel.units import NS_PER_S, S_PER_NS
 
 _BOOT_CLOCK: Final[int | None] = getattr(time, "CLOCK_BOOTTIME", None)
 _SUSPENDED_NS: Final = NS_PER_S // 2
-_SHARE_INTERVAL_NS: Final = NS_PER_S // 10
 
 Reading = tuple["Track", int, float | None]
+
+
+class Taken(NamedTuple):
+    """What was read at one moment, before anybody's lock: sensors, and shares where it was time for new ones."""
+
+    readings: list[Reading]
+    shares: Shares | None
 
 
 class Trouble(NamedTuple):
@@ -40,12 +47,17 @@ class Late(NamedTuple):
 
 
 class Edge(NamedTuple):
-    """What the meter knew at one moment. `troubles` is None as long as no device had any."""
+    """What the meter knew at one moment. `troubles` is None as long as no device had any.
+
+    `shares` are those in force, `reserved_s` and `process_s` the host's by either rule, integrated over time.
+    """
 
     now_ns: int
     late: tuple[Late, ...]
     troubles: tuple[Trouble, ...] | None
     shares: tuple[float, ...]
+    reserved_s: float = 0.0
+    process_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,26 +68,25 @@ class Snapshot:
 
 
 class ShareRule(Protocol):
-    """The part of cpu, memory and host devices that is this process's.
+    """The part of each device that is this process's: `present` as last measured.
 
-    `share` is the present one; `update` says what it was since the last call. `at_edges` asks for updates at
-    stages' edges too, not only at ticks.
+    `measure` says what it was since the last measurement, or None where it is too early to tell.
     """
 
-    share: float
-    at_edges: bool
+    @property
+    def present(self) -> Shares: ...
 
-    def update(self) -> float: ...
+    def measure(self, now_ns: int, *, tick: bool) -> Shares | None: ...
 
 
 class Whole:
-    """The share of a process that is alone on what it may use."""
+    """The shares of a process that is alone on what it may use."""
 
-    share = 1.0
-    at_edges = False
+    def __init__(self, devices: int) -> None:
+        self.present = Shares((1.0,) * devices, 1.0, 1.0)
 
-    def update(self) -> float:
-        return self.share
+    def measure(self, now_ns: int, *, tick: bool) -> Shares | None:
+        return None
 
 
 class Track:
@@ -91,24 +102,26 @@ class Track:
         "own_j",
         "read",
         "share",
-        "shared",
         "tick_interval_ns",
         "timeline",
     )
 
     def __init__(self, sensor: Sensor, share: float) -> None:
         self.timeline = Timeline(sensor)
-        # A GPU that a process sees is charged to it whole.
-        self.shared = sensor.device.type != "gpu"
-        self.share = share if self.shared else 1.0
+        self.share = share
         self.read = sensor.read
-        self.edge_interval_ns = int(sensor.edge_interval_s * NS_PER_S)
         self.tick_interval_ns = int(sensor.tick_interval_s * NS_PER_S)
         self.due_edge_ns = self.due_tick_ns = 0
+        self.renew_period()
         self.error: str | None = None
         self.own_j = 0.0
         self._base_device_j = 0.0
         self._base_own_j = 0.0
+
+    def renew_period(self) -> None:
+        """Take over what the sensor says of its update period."""
+        self.edge_interval_ns = int(self.timeline.sensor.edge_interval_s * NS_PER_S)
+        self.timeline.renew_period()
 
     def advance(self, now_ns: int) -> float:
         """Our joules that became known since the last call; never negative."""
@@ -130,8 +143,8 @@ class Track:
 class Meter:
     """Reads the sensors and turns readings into joules to be paid.
 
-    Reading (`due`, `read`) needs no lock and may block on hardware; `apply` and `advance` must be called under
-    the caller's lock.
+    `read_for_edge` and `read_for_tick` need no lock and may block on hardware; `apply` and `advance` must be
+    called under the caller's lock.
     """
 
     def __init__(
@@ -142,20 +155,24 @@ class Meter:
         clock_ns: Callable[[], int] = time.monotonic_ns,
         on_fault: Callable[[Sensor, str], None] = lambda sensor, message: None,
     ) -> None:
-        self._rule: ShareRule = rule or Whole()
-        self.tracks = [Track(sensor, self._rule.share) for sensor in sensors]
+        self._rule: ShareRule = rule or Whole(len(sensors))
+        self._shares = self._rule.present
+        self.tracks = [
+            Track(sensor, share) for sensor, share in zip(sensors, self._shares.devices, strict=True)
+        ]
         self.clock_ns = clock_ns
-        self._shares = tuple(track.share for track in self.tracks)
-        self._due_share_ns = 0
+        self._shares_ns = clock_ns()
+        self._reserved_s = self._process_s = 0.0
         self._on_fault = on_fault
         self._asleep_ns = _boot_minus_monotonic()
-        self._rule.update()
 
-    def read_for_edge(self, now_ns: int) -> list[Reading]:
-        return [self._read(track, now_ns) for track in self.tracks if now_ns >= track.due_edge_ns]
+    def read_for_edge(self, now_ns: int) -> Taken:
+        readings = [self._read(track, now_ns) for track in self.tracks if now_ns >= track.due_edge_ns]
+        return Taken(readings, self._rule.measure(now_ns, tick=False))
 
-    def read_for_tick(self, now_ns: int) -> list[Reading]:
-        return [self._read(track, now_ns) for track in self.tracks if now_ns >= track.due_tick_ns]
+    def read_for_tick(self, now_ns: int) -> Taken:
+        readings = [self._read(track, now_ns) for track in self.tracks if now_ns >= track.due_tick_ns]
+        return Taken(readings, self._rule.measure(now_ns, tick=True))
 
     def _read(self, track: Track, now_ns: int) -> Reading:
         # Set first: what another thread asks for meanwhile need not be read twice.
@@ -173,24 +190,24 @@ class Meter:
             track.error = str(error)
         return track, self.clock_ns(), raw
 
-    def apply(self, readings: Sequence[Reading]) -> None:
-        for track, now_ns, raw in readings:
+    def apply(self, taken: Taken, now_ns: int) -> None:
+        for track, read_ns, raw in taken.readings:
             if raw is None:
-                track.timeline.miss(now_ns)
+                track.timeline.miss(read_ns)
             else:
-                track.timeline.observe(now_ns, raw)
+                track.timeline.observe(read_ns, raw)
+        if taken.shares is not None:
+            self._settle_shares(taken.shares, now_ns)
 
-    def settle_shares(self, now_ns: int, *, tick: bool) -> None:
-        """What share of the interval that ends now was ours; CPU times are too coarse to ask more often."""
-        if not (tick or self._rule.at_edges) or now_ns < self._due_share_ns:
-            return
-        self._due_share_ns = now_ns + _SHARE_INTERVAL_NS
-        share = self._rule.update()
-        for track in self.tracks:
-            if track.shared:
-                track.timeline.at(now_ns)
-                track.settle_share(share)
-        self._shares = tuple(track.share for track in self.tracks)
+    def _settle_shares(self, shares: Shares, now_ns: int) -> None:
+        """These were the shares of the interval that ends now; they hold on until there are new ones."""
+        seconds = max(0, now_ns - self._shares_ns) * S_PER_NS
+        self._reserved_s += shares.reserved * seconds
+        self._process_s += shares.process * seconds
+        self._shares, self._shares_ns = shares, max(now_ns, self._shares_ns)
+        for track, share in zip(self.tracks, shares.devices, strict=True):
+            track.timeline.at(now_ns)
+            track.settle_share(share)
 
     def note_suspend(self) -> bool:
         """Whether the host slept since the last call; then every device's interval is flagged."""
@@ -219,7 +236,16 @@ class Meter:
                 troubles = tuple(
                     [Trouble(t.filled_j, t.ambiguous_j, t.gap_s, t.flags.copy()) for t in timelines]
                 )
-        return Edge(now_ns, late, troubles, self._shares)
+        shares = self._shares
+        since_s = (now_ns - self._shares_ns) * S_PER_NS
+        return Edge(
+            now_ns,
+            late,
+            troubles,
+            shares.devices,
+            self._reserved_s + shares.reserved * since_s,
+            self._process_s + shares.process * since_s,
+        )
 
     def snapshot(self) -> Snapshot:
         return Snapshot(

@@ -12,7 +12,8 @@ import os
 import stat
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -23,72 +24,90 @@ try:
 except ImportError:  # Windows: every process counts for itself
     fcntl = None  # type: ignore[assignment]
 
-_HZ: Final = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 _BOOK: Final = "device-book"
+_SPLIT_LOCK: Final = "split.lock"
 _TRIES: Final = 5
+_PATIENCE_S: Final = 0.05
 
 
 class Peers:
     """This process's membership among those that read the same devices.
 
     `view` names where the devices are read; processes with other views of the hardware share nothing. Without
-    a usable folder the process is alone.
+    a usable folder the process is alone, and `folder` None.
     """
 
     def __init__(self, view: str, base: Path | None = None) -> None:
-        self._pid = os.getpid()
-        self._folder = _folder(view, base)
+        self.pid = os.getpid()
+        self.folder = _folder(view, base) if fcntl is not None else None
         self._own: int | None = None
         self._book: int | None = None
-        self._others: list[int] = []
-        self._listed_ns = -1
-        if self._folder is not None and fcntl is not None:
-            self._path = self._folder / f"{self._pid}"
+        self._seen_ns = -1
+        if self.folder is not None:
+            self._path = self.folder / f"{self.pid}"
             self._own = _lock(self._path)
+            if self._own is None:
+                self.folder = None
+            else:
+                self._sweep()
 
-    def cpu_seconds(self) -> Mapping[int, float]:
-        """CPU seconds so far of every measured process of this user by its id; empty when we are alone."""
-        others = {}
-        for pid in self._list():
-            seconds = _cpu_seconds(pid)
-            if seconds is not None:
-                others[pid] = seconds
-        return {self._pid: _cpu_seconds(self._pid) or 0.0, **others} if others else {}
-
-    def _list(self) -> list[int]:
-        """The other living members. A folder that has not changed, and had none, is not listed again."""
-        if self._own is None or self._folder is None:
-            return []
+    def quiet(self) -> bool:
+        """Whether nobody has come, gone or written since the last time that this was asked."""
+        if self.folder is None:
+            return True
         try:
-            changed_ns = self._folder.stat().st_mtime_ns
-            # The folder's time is coarse: another may join within the tick in which it was listed.
-            settled = time.time_ns() - changed_ns > NS_PER_S
-            if self._others or not settled or changed_ns != self._listed_ns:
-                names = [
-                    p.name for p in self._folder.iterdir() if p.name.isdigit() and p.name != str(self._pid)
-                ]
-                self._others = [int(name) for name in names if _is_locked(self._folder / name)]
-                self._listed_ns = changed_ns
+            changed_ns = self.folder.stat().st_mtime_ns
         except OSError:
-            self._others = []
-        return self._others
+            return False
+        # The folder's time is coarse: another may come within the tick in which it was looked at.
+        settled = time.time_ns() - changed_ns > NS_PER_S
+        quiet = settled and changed_ns == self._seen_ns
+        self._seen_ns = changed_ns
+        return quiet
+
+    def alive(self, pid: int) -> bool:
+        """Whether a member lives; the file of a dead one is removed."""
+        return self.folder is not None and (pid == self.pid or _is_locked(self.folder / f"{pid}"))
+
+    @contextmanager
+    def locked(self) -> Iterator[bool]:
+        """Hold what the members write together; false if another does not let go of it, say a stopped one."""
+        descriptor = None
+        for attempt in range(_TRIES):
+            if attempt:
+                time.sleep(_PATIENCE_S / _TRIES)
+            descriptor = _lock(self.folder / _SPLIT_LOCK) if self.folder is not None else None
+            if descriptor is not None or self.folder is None:
+                break
+        try:
+            yield descriptor is not None
+        finally:
+            if descriptor is not None:
+                os.close(descriptor)
 
     def keeps_device_book(self) -> bool:
         """Whether this process is the one that reports the devices; it becomes so when nobody else is."""
-        if self._own is None or self._folder is None:
+        if self.folder is None:
             return True
         if self._book is None:
-            self._book = _lock(self._folder / _BOOK)
+            self._book = _lock(self.folder / _BOOK)
         return self._book is not None
 
     def leave(self) -> None:
         """End the membership; in a forked child, drop the copies of the parent's locks and leave its files."""
-        if self._own is not None and os.getpid() == self._pid:
+        if self._own is not None and os.getpid() == self.pid:
             self._path.unlink(missing_ok=True)
         for descriptor in (self._own, self._book):
             if descriptor is not None:
                 os.close(descriptor)
-        self._own = self._book = None
+        self._own = self._book = self.folder = None
+
+    def _sweep(self) -> None:
+        """Remove what the killed have left."""
+        assert self.folder is not None
+        for path in self.folder.iterdir():
+            if path.name.isdigit() and path != self._path:
+                _is_locked(path)
 
 
 def runtime_folder() -> Path:
@@ -143,11 +162,3 @@ def _is_locked(path: Path) -> bool:
     path.unlink(missing_ok=True)
     os.close(descriptor)
     return False
-
-
-def _cpu_seconds(pid: int) -> float | None:
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-    except OSError:
-        return None
-    return (int(fields[11]) + int(fields[12])) / _HZ

@@ -86,13 +86,17 @@ class Timeline:
         self._filled_before_gap_j = 0.0
         self._unit_j = sensor.joules_per_unit
         self._most_w = sensor.power_bounds_w[1] * _PLAUSIBLE_SLACK
-        self._slack_s = 2 * sensor.update_period_s
         # Within this time not even a whole wrap can have been missed.
         self._sure_s = (
             math.inf if sensor.wrap is None else sensor.wrap * self._unit_j / (self._most_w or math.inf)
         )
-        window_s = max(_POWER_WINDOW_S, _POWER_WINDOW_PERIODS * sensor.update_period_s)
-        self._power_window_ns = int(window_s / S_PER_NS)
+        self.renew_period()
+
+    def renew_period(self) -> None:
+        """Take over the sensor's update period, which it may have learnt since."""
+        period_s = self.sensor.update_period_s
+        self._slack_s = 2 * period_s
+        self._power_window_ns = int(max(_POWER_WINDOW_S, _POWER_WINDOW_PERIODS * period_s) / S_PER_NS)
 
     def observe(self, now_ns: int, raw: float) -> None:
         """Take in a reading: units of the counter, or watts."""

@@ -59,6 +59,7 @@ def tags(
             "carbon.intensity_source": place.source,
             "carbon.intensity_year": str(place.year),
         }
+    values |= {f"carbon.share.{rule}": f"{share:.4g}" for rule, share in footprint.shares.items()}
     return {name: value for name, value in values.items() if value}
 
 

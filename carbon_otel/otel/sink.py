@@ -181,6 +181,8 @@ def _attributes(footprint: Footprint) -> dict[str, Any]:
         attributes[c.INTENSITY_SOURCE] = footprint.intensity.source
     for unit, amount in footprint.units.items():
         attributes[c.UNITS.format(unit)] = amount
+    for rule, share in footprint.shares.items():
+        attributes[c.SHARE.format(rule)] = share
     if footprint.gap_s:
         attributes[c.GAP_S] = footprint.gap_s
     if footprint.flags:

@@ -7,6 +7,7 @@ from typing import Final
 from carbon_otel.meter.meter import Edge, Trouble
 from carbon_otel.sensors.base import Sensor
 from carbon_otel.stages.records import DeviceEnergy
+from carbon_otel.units import S_PER_NS
 
 _NO_TROUBLE: Final = Trouble(0.0, 0.0, 0.0, {})
 # A window of fewer renewals of the counter than this is flagged.
@@ -31,7 +32,9 @@ def device_energy(
     least_ahead, most_ahead = _ahead(sensor, index, begin)
     least_behind, most_behind = _ahead(sensor, index, end)
     below, above = max(0.0, most_behind - least_ahead), max(0.0, most_ahead - least_behind)
-    if sensor.device.method == "measured.counter" and duration_s > 0:
+    # A MIG instance is modelled from its GPU's counter, and has its quantum.
+    counted = sensor.device.method == "measured.counter" or sensor.device.type == "gpu"
+    if counted and sensor.kind == "counter" and duration_s > 0:
         quantum = inclusive_j / duration_s * period_s / 6**0.5
         below, above = below + quantum, above + quantum
         if duration_s < _SHORT_PERIODS * period_s:
@@ -50,6 +53,19 @@ def device_energy(
         gap_s=gap_s,
         flags=frozenset(flags),
     )
+
+
+def shares_between(begin: Edge, end: Edge) -> dict[str, float]:
+    """The process's mean share of the host between two edges, by each rule; new shares are known at ticks."""
+    seconds = (end.now_ns - begin.now_ns) * S_PER_NS
+    if seconds <= 0:
+        return {}
+    means = {
+        "reserved": (end.reserved_s - begin.reserved_s) / seconds,
+        "process": (end.process_s - begin.process_s) / seconds,
+    }
+    # A stage that began in the middle of an interval took its share from the interval before.
+    return {rule: min(1.0, max(0.0, mean)) for rule, mean in means.items()}
 
 
 def _ahead(sensor: Sensor, index: int, edge: Edge) -> tuple[float, float]:

@@ -13,10 +13,10 @@ from contextvars import ContextVar
 from typing import Any, Final
 
 from carbon_otel.faults import report
-from carbon_otel.meter.meter import Edge, Meter, Reading
+from carbon_otel.meter.meter import Edge, Meter, Taken
 from carbon_otel.sinks import Sink
 from carbon_otel.stages.accounts import Account, Books
-from carbon_otel.stages.doubt import device_energy
+from carbon_otel.stages.doubt import device_energy, shares_between
 from carbon_otel.stages.records import AttributeValue, StageRecord
 from carbon_otel.stages.weights import ThreadWeights
 from carbon_otel.units import S_PER_NS
@@ -159,11 +159,11 @@ class Engine:
     def close(self, stage: OpenStage, error: BaseException | None = None) -> None:
         """End a stage; nothing, if it has ended before."""
         now_ns = self.meter.clock_ns()
-        readings = self.meter.read_for_edge(now_ns)
+        taken = self.meter.read_for_edge(now_ns)
         with self._lock:
             if not stage.open:
                 return
-            self._follow(readings, now_ns)
+            self._follow(taken, now_ns)
             joules, grams = self.books.close(stage.account)
             stage.end = self.meter.edge(now_ns)
             stage.closed_ns = now_ns
@@ -189,10 +189,10 @@ class Engine:
     def tick(self) -> None:
         """Read every device that is due, settle all open stages, tell the sinks."""
         now_ns = self.meter.clock_ns()
-        readings = self.meter.read_for_tick(now_ns)
+        taken = self.meter.read_for_tick(now_ns)
         with self._lock:
             self.meter.note_suspend()
-            self._follow(readings, now_ns, tick=True)
+            self._follow(taken, now_ns)
             payments = [
                 (stage, *self.books.settle(stage.account)) for stage in (self.root, *self._open.values())
             ]
@@ -203,15 +203,21 @@ class Engine:
                 self._tell("paid", *payment)
         self._tell("tick", self.snapshot)
 
+    def renew_periods(self) -> None:
+        """Sensors have learnt how often their hardware renews its readings."""
+        with self._lock:
+            for track in self.meter.tracks:
+                track.renew_period()
+
     def so_far(self, stage: OpenStage | None = None) -> StageRecord:
         """The record of an open stage as if it ended now; by default of the whole process."""
         stage = stage or self.root
         now_ns = self.meter.clock_ns()
-        readings = self.meter.read_for_edge(now_ns)
+        taken = self.meter.read_for_edge(now_ns)
         with self._lock:
             if not stage.open:
                 return stage.record
-            self._follow(readings, now_ns)
+            self._follow(taken, now_ns)
             return self.describe(stage, now_ns, self.meter.edge(now_ns), *self.books.inclusive(stage.account))
 
     def close_all(self) -> None:
@@ -245,14 +251,15 @@ class Engine:
             inclusive_g=inclusive_g,
             units=dict(stage.units),
             by_kind={kind: (s.joules, s.grams) for kind, s in (account.by_kind or {}).items()},
+            shares=shares_between(stage.begin, end),
         )
 
     def _begin(self, stage: OpenStage) -> OpenStage:
         self._tell("opened", stage)
         now_ns = self.meter.clock_ns()
-        readings = self.meter.read_for_edge(now_ns)
+        taken = self.meter.read_for_edge(now_ns)
         with self._lock:
-            self._follow(readings, now_ns)
+            self._follow(taken, now_ns)
             above = stage.parent.account if stage.parent else None
             stage.account = self.books.open(stage.kind, above, keeps_kinds=stage.run_id is not None)
             stage.opened_ns = now_ns
@@ -273,15 +280,14 @@ class Engine:
 
     def _change(self, change: Callable[[Account], None], account: Account) -> None:
         now_ns = self.meter.clock_ns()
-        readings = self.meter.read_for_edge(now_ns)
+        taken = self.meter.read_for_edge(now_ns)
         with self._lock:
-            self._follow(readings, now_ns)
+            self._follow(taken, now_ns)
             change(account)
 
-    def _follow(self, readings: Sequence[Reading], now_ns: int, *, tick: bool = False) -> None:
+    def _follow(self, taken: Taken, now_ns: int) -> None:
         """Take in readings and charge what was spent until now to those who were open until now."""
-        self.meter.apply(readings)
-        self.meter.settle_shares(now_ns, tick=tick)
+        self.meter.apply(taken, now_ns)
         self.books.post(self.meter.advance(now_ns))
 
     def parent_of(self, inherited: OpenStage | None) -> OpenStage | None:

@@ -32,7 +32,10 @@ class DeviceEnergy:
 
 @dataclass(frozen=True, slots=True)
 class StageRecord:
-    """A stage that has ended, or the process so far. Wall-clock times only label."""
+    """A stage that has ended, or the process so far. Wall-clock times only label.
+
+    `shares` are this process's share of the host meanwhile, by rule of attribution.
+    """
 
     kind: str
     name: str
@@ -43,6 +46,7 @@ class StageRecord:
     inclusive_g: float
     units: Mapping[str, float] = field(default_factory=dict)
     by_kind: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    shares: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def exclusive_j(self) -> float:

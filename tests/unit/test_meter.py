@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from carbon_otel.meter.meter import Meter
+from carbon_otel.meter.share import Shares
 from tests.fakes.clock import Clock
 from tests.fakes.sensors import FakeSensor, gpu, package
 
@@ -17,22 +18,18 @@ def clock():
 def follow(meter: Meter, *, tick: bool = False) -> list[float]:
     """An edge or a tick as the engine makes it; our joules of each device since the last one."""
     now_ns = meter.clock_ns()
-    meter.apply(meter.read_for_tick(now_ns) if tick else meter.read_for_edge(now_ns))
-    meter.settle_shares(now_ns, tick=tick)
+    meter.apply(meter.read_for_tick(now_ns) if tick else meter.read_for_edge(now_ns), now_ns)
     return meter.advance(now_ns)
 
 
 class Rule:
-    """Says what a test has it say. `update` gives the share of the interval that has just ended."""
+    """Says what a test has it say, at ticks: the shares of the interval that has just ended."""
 
-    def __init__(self, share: float, at_edges: bool = False) -> None:
-        self.share = share
-        self.at_edges = at_edges
-        self.asked = 0
+    def __init__(self, *shares: float, process: float = 0.0) -> None:
+        self.present = Shares(shares, shares[0], process)
 
-    def update(self) -> float:
-        self.asked += 1
-        return self.share
+    def measure(self, now_ns: int, *, tick: bool) -> Shares | None:
+        return self.present if tick else None
 
 
 class TestReading:
@@ -122,9 +119,9 @@ class TestFaults:
 
 
 class TestShare:
-    def test_of_what_is_shared_our_part_and_of_a_gpu_all(self, clock):
+    def test_of_every_device_our_part(self, clock):
         sensors = [package(clock), gpu(clock), FakeSensor(clock, "dram", "memory", watts=10)]
-        meter = Meter(sensors, rule=Rule(0.25), clock_ns=clock)
+        meter = Meter(sensors, rule=Rule(0.25, 1.0, 0.25), clock_ns=clock)
         follow(meter)
         clock.advance(2)
         assert follow(meter) == pytest.approx([50, 600, 5])
@@ -135,7 +132,7 @@ class TestShare:
         follow(meter, tick=True)
         for share, joules in ((0.5, 50), (0.8, 80), (0.8, 80)):
             clock.advance(1)
-            rule.share = share
+            rule.present = Shares((share,), share, 0.0)
             assert follow(meter, tick=True) == [pytest.approx(joules)]
 
     def test_what_was_said_too_early_is_a_debt(self, clock):
@@ -144,31 +141,40 @@ class TestShare:
         follow(meter, tick=True)
         clock.advance(1)
         assert follow(meter) == [pytest.approx(50)]
-        rule.share = 0.2  # of the second that an edge has already paid half of
+        rule.present = Shares((0.2,), 0.2, 0.0)  # of the second that an edge has already paid half of
         assert follow(meter, tick=True) == [0]
         clock.advance(1)
         assert follow(meter, tick=True) == [0]
         clock.advance(1)
         assert follow(meter, tick=True) == [pytest.approx(3 * 20 - 50)]
 
-    @pytest.mark.parametrize(("at_edges", "asked"), [(False, 0), (True, 10)])
-    def test_shares_are_asked_for_at_ticks_or_at_edges_but_not_more_often_than_cpu_times_can_tell(
-        self, at_edges, asked, clock
-    ):
-        rule = Rule(0.5, at_edges)
+    def test_both_rules_shares_are_kept_over_time(self, clock):
+        rule = Rule(0.5, process=0.1)
         meter = Meter([package(clock)], rule=rule, clock_ns=clock)
-        rule.asked = 0
-        for _ in range(1000):
-            follow(meter)
-            clock.advance(0.001)
-        assert rule.asked == asked
+        begin = meter.edge(clock())
+        clock.advance(2)
+        rule.present = Shares((0.25,), 0.25, 0.75)
         follow(meter, tick=True)
-        assert rule.asked == asked + 1
+        clock.advance(1)
+        end = meter.edge(clock())
+        assert end.reserved_s - begin.reserved_s == pytest.approx(3 * 0.25)
+        assert end.process_s - begin.process_s == pytest.approx(3 * 0.75)
+
+
+def test_a_learnt_period_changes_how_often_edges_read(clock):
+    sensor = gpu(clock)
+    meter = Meter([sensor], clock_ns=clock)
+    sensor.edge_interval_s, sensor.update_period_s = 0.1, 0.02
+    meter.tracks[0].renew_period()
+    for _ in range(10):
+        follow(meter)
+        clock.advance(0.1)
+    assert sensor.reads == 10
 
 
 def test_snapshot_and_close(clock):
     sensors = [package(clock, watts=50), gpu(clock, watts=200)]
-    meter = Meter(sensors, rule=Rule(0.25), clock_ns=clock)
+    meter = Meter(sensors, rule=Rule(0.25, 1.0), clock_ns=clock)
     follow(meter, tick=True)
     clock.advance(1)
     follow(meter, tick=True)

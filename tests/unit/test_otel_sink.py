@@ -88,6 +88,8 @@ def test_a_span_has_the_figures_of_the_footprint(application):
         "carbon_otel.method": "measured.counter",
         "carbon_otel.measured_fraction": 1.0,
         "carbon_otel.units.samples": 10.0,
+        "carbon_otel.share.reserved": f.shares["reserved"],
+        "carbon_otel.share.process": f.shares["process"],
     }
     assert f.energy_j == pytest.approx(5)
     assert f.emissions_g == pytest.approx(5 / 3.6e6 * 1.2 * f.intensity.g_per_kwh)

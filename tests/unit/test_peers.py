@@ -50,26 +50,48 @@ def join(tmp_path):
 
 def test_who_was_killed_is_no_longer_a_member_and_leaves_nothing(peers, join, tmp_path):
     first, second = join(), join()
-    assert peers.cpu_seconds().keys() == {os.getpid(), first.pid, second.pid}
+    assert peers.alive(first.pid) and peers.alive(second.pid) and peers.alive(os.getpid())
     first.kill()
     first.wait()
-    assert peers.cpu_seconds().keys() == {os.getpid(), second.pid}
+    assert not peers.alive(first.pid) and peers.alive(second.pid)
     assert not list(tmp_path.rglob(str(first.pid)))
+
+
+def test_what_the_killed_left_goes_when_somebody_comes(join, tmp_path):
+    victim = join()
+    victim.kill()
+    victim.wait()
+    peers = Peers("host", tmp_path)
+    assert not list(tmp_path.rglob(str(victim.pid)))
+    peers.leave()
 
 
 def test_who_joins_within_one_tick_of_the_file_system_s_clock_is_seen(peers, join, tmp_path):
     (folder,) = {own.parent for own in tmp_path.rglob(str(os.getpid()))}
     same_tick = 2 * (time.time_ns() + NS,)
     os.utime(folder, ns=same_tick)
-    assert not peers.cpu_seconds()
-    other = join()
+    assert not peers.quiet()
+    join()
     os.utime(folder, ns=same_tick)
-    assert other.pid in peers.cpu_seconds()
+    assert not peers.quiet()
+    long_ago = 2 * (time.time_ns() - 10 * NS,)
+    os.utime(folder, ns=long_ago)
+    assert not peers.quiet()
+    assert peers.quiet()
+
+
+def test_a_stopped_holder_of_the_lock_does_not_stop_the_others(peers, tmp_path):
+    with peers.locked() as ours:
+        assert ours
+        with peers.locked() as theirs:
+            assert not theirs
+    with peers.locked() as again:
+        assert again
 
 
 def test_without_a_folder_a_process_is_alone(tmp_path):
     (tmp_path / "a file").touch()
     alone = Peers("host", tmp_path / "a file")
-    assert not alone.cpu_seconds()
+    assert alone.quiet()
     assert alone.keeps_device_book()
     alone.leave()

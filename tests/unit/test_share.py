@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from carbon_otel.meter.share import ProcessShare, ReservedShare, reserved_share, tree_cpu_seconds
+from carbon_otel.meter.cgroup import Reservation, reservation
+from carbon_otel.meter.cputime import Spent, spent_ns, tree
+from carbon_otel.meter.peers import Peers
+from carbon_otel.meter.share import Attribution, TreeShare
 from carbon_otel.sensors.processor import BusyTime
+from tests.fakes.clock import NS, Clock
+from tests.fakes.sensors import gpu, package
 
 HZ = os.sysconf("SC_CLK_TCK")
 
@@ -64,7 +71,7 @@ V1 = "5:cpuset:/docker/c1\n3:cpu,cpuacct:/docker/c1\n1:name=systemd:/docker/c1\n
     ],
 )
 def test_reserved_share(own, files, share, tmp_path):
-    assert reserved_share(8, *cgroup(tmp_path, own, files)) == share
+    assert reservation(8, *cgroup(tmp_path, own, files)).share == share
 
 
 class Stat:
@@ -81,89 +88,128 @@ class Stat:
         self.path.write_text(f"cpu  {user} 0 0 {waited} 0 0 0 {round(self.stolen * HZ)} 0 0\ncpu0 1 2 3\n")
 
 
-class Members:
-    """The measured processes of a host: CPU seconds by process id, none when alone, as `Peers` says them."""
-
-    def __init__(self, *others: int) -> None:
-        self.seconds = {os.getpid(): 1.0, **dict.fromkeys(others, 1.0)}
-
-    def cpu_seconds(self):
-        return dict(self.seconds) if len(self.seconds) > 1 else {}
-
-
 @pytest.fixture
 def stat(tmp_path):
     return Stat(tmp_path / "stat")
 
 
-def test_alone_on_what_is_reserved_all_of_it_is_ours(stat):
-    rule = ReservedShare(0.25, Members(), BusyTime(stat.path))
-    assert rule.share == rule.update() == 0.25
+def test_the_cgroup_that_binds_is_named(tmp_path):
+    own = cgroup(
+        tmp_path, V2, {"user.slice/cpu.max": "50000 100000", "user.slice/job.scope/cpu.max": "max 100000"}
+    )
+    assert reservation(8, *own) == Reservation(0.5, str(own[0] / "user.slice"), 8)
 
 
-def test_of_several_processes_each_pays_the_active_part_by_cpu_time_and_the_idle_part_equally(stat):
-    members = Members(1)
-    rule = ReservedShare(1.0, members, BusyTime(stat.path))
-    assert rule.share == rule.update() == 0.5
-    stat.run(busy=4, idle=6)
-    members.seconds[os.getpid()] += 3
-    members.seconds[1] += 1
-    assert rule.update() == pytest.approx(0.6 / 2 + 0.4 * 3 / 4)
-    members.seconds[1] += 5
-    stat.run(busy=10, idle=0)
-    assert rule.update() == 0
-    stat.run(busy=0, idle=10)
-    assert rule.update() == 0.5
+def attribution(rule, stat, base, clock, share=1.0):
+    devices = [package(clock).device, gpu(clock).device]
+    peers = Peers("host", base)
+    return Attribution(rule, devices, Reservation(8 * share, "host", 8), peers, BusyTime(stat.path), clock())
 
 
-def test_a_process_that_came_or_went_changes_the_split_at_the_next_tick(stat):
-    members = Members()
-    rule = ReservedShare(1.0, members, BusyTime(stat.path))
-    members.seconds[1] = 70.0
-    stat.run(busy=5, idle=5)
-    assert rule.update() == 0.5
-    del members.seconds[1]
-    assert rule.update() == 1.0
+def test_alone_all_that_is_reserved_and_all_of_a_gpu_is_ours(stat, tmp_path):
+    clock = Clock()
+    rule = attribution("reserved", stat, tmp_path, clock, share=0.25)
+    assert rule.present.devices == (0.25, 1.0)
+    clock.advance(1)
+    assert rule.measure(clock(), tick=True).devices == (0.25, 1.0)
+    assert rule.present.reserved == 0.25
+    rule.leave(clock())
 
 
-def test_without_busy_times_the_share_stays(tmp_path, stat):
-    rule = ReservedShare(1.0, Members(1), BusyTime(stat.path))
-    stat.path.write_text("gone\n")
-    assert rule.update() == 0.5
+def test_by_cpu_time_the_host_s_share_is_the_tree_s(stat, tmp_path):
+    clock = Clock()
+    rule = attribution("process", stat, tmp_path, clock)
+    burn(0.05)
+    stat.run(busy=10, idle=10)
+    clock.advance(1)
+    shares = rule.measure(clock(), tick=False)
+    assert shares.devices == (shares.process, 1.0)
+    assert 0.05 / 20 * 1.5 <= shares.process < 1
+    assert shares.reserved == 1.0
+    rule.leave(clock())
+
+
+@pytest.mark.parametrize(("rule", "measured"), [("reserved", 0), ("process", 10)])
+def test_edges_measure_only_by_cpu_time_and_not_more_often_than_that_can_tell(rule, measured, stat, tmp_path):
+    clock = Clock()
+    shares = attribution(rule, stat, tmp_path, clock)
+    taken = []
+    for _ in range(100):
+        taken.append(shares.measure(clock(), tick=False))
+        clock.advance(0.01)
+    assert len([each for each in taken if each is not None]) == measured
+    assert shares.measure(clock(), tick=True) is not None
+    shares.leave(clock())
 
 
 def test_process_share_lies_where_the_tree_s_cpu_time_puts_it(stat):
-    rule = ProcessShare(BusyTime(stat.path))
-    before = tree_cpu_seconds()
-    assert rule.update() == 0
-    after = tree_cpu_seconds()
+    rule = TreeShare(os.getpid(), BusyTime(stat.path))
+    before = tree(os.getpid())
     burn(0.02)
     stat.run(busy=10, idle=10)
-    least = tree_cpu_seconds() - after
-    share = rule.update()
-    most = tree_cpu_seconds() - before
+    least = spent_ns(before, tree(os.getpid())) / NS
+    share = rule.look()
+    most = spent_ns(before, tree(os.getpid())) / NS + 0.02
     # c (2 - u), with c our part of 20 s of capacity and u = 0.5
-    assert least / 20 * 1.5 <= share * (1 + 1e-9)
-    assert share <= most / 20 * 1.5 * (1 + 1e-9)
+    assert least / 20 * 1.5 <= share * (1 + 1e-9) <= most / 20 * 1.5
     assert least >= 0.01
 
 
-def test_a_tree_cannot_have_run_longer_than_its_host(stat):
-    rule = ProcessShare(BusyTime(stat.path))
-    rule.update()
+def test_a_tree_that_ran_more_than_the_coarse_busy_time_says_was_all_of_it(stat):
+    rule = TreeShare(os.getpid(), BusyTime(stat.path))
     burn(0.05)
     stat.run(busy=0.01, idle=0.99)
-    assert rule.update() == pytest.approx(0.01 * (2 - 0.01))
+    share = rule.look()
+    assert 0.05 * 1.9 < share < 1
 
 
 def test_process_share_stays_while_nothing_is_known(stat):
-    rule = ProcessShare(BusyTime(stat.path))
-    rule.update()
+    rule = TreeShare(os.getpid(), BusyTime(stat.path))
     stat.run(busy=1, idle=0)
-    known = rule.update()
-    assert rule.update() == known
+    known = rule.look()
+    assert rule.look() == known
     stat.path.write_text("")
-    assert rule.update() == known
+    assert rule.look() == known
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "spent"),
+    [
+        ({1: Spent(10, 0)}, {1: Spent(15, 0)}, 5),
+        ({1: Spent(10, 0)}, {1: Spent(10, 0), 2: Spent(7, 0)}, 7),
+        # It lived and died between two looks.
+        ({1: Spent(10, 0)}, {1: Spent(10, 9)}, 9),
+        # It was seen at 7, died at 9 and was waited for.
+        ({1: Spent(10, 0), 2: Spent(7, 0)}, {1: Spent(10, 9)}, 2),
+        # A grandchild's time passes through its parent.
+        ({1: Spent(10, 0), 2: Spent(7, 3)}, {1: Spent(10, 12)}, 2),
+        # It went away and nobody waited for it: what is not known is not taken back.
+        ({1: Spent(10, 0), 2: Spent(7, 0)}, {1: Spent(11, 0)}, 1),
+        # A measured child pays for itself, also when it is gone.
+        ({1: Spent(10, 0), 2: Spent(7, 0, True)}, {1: Spent(12, 0), 2: Spent(30, 0, True)}, 2),
+        ({1: Spent(10, 0), 2: Spent(30, 0, True)}, {1: Spent(12, 31)}, 3),
+        # The number was given to a new process.
+        ({1: Spent(10, 0), 2: Spent(7, 0)}, {1: Spent(10, 8), 2: Spent(4, 0)}, 12),
+    ],
+)
+def test_a_tree_s_time_between_two_looks(before, after, spent):
+    assert spent_ns(before, after) == spent
+
+
+def test_children_that_live_and_that_have_died_are_in_the_tree():
+    before = tree(os.getpid())
+    program = "import time, sys\nwhile time.process_time() < 0.2: pass\nprint(flush=True)\nsys.stdin.read()"
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        child.stdout.readline()
+        living = tree(os.getpid())
+        assert child.pid in living
+        assert spent_ns(before, living) >= 0.2 * NS
+        foreign = tree(os.getpid(), {child.pid})
+        assert foreign[child.pid].foreign
+    gone = tree(os.getpid())
+    assert child.pid not in gone
+    assert spent_ns(before, gone) >= 0.18 * NS
 
 
 def burn(seconds: float) -> None:

@@ -1,0 +1,81 @@
+"""What the cgroups of this process reserve for it: quotas and cpusets of v2, and of v1."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final, NamedTuple
+
+_CGROUP: Final = Path("/sys/fs/cgroup")
+
+
+class Reservation(NamedTuple):
+    """The hardware threads set aside for this process, and the cgroup that does so, `host` where none does."""
+
+    threads: float
+    by: str
+    of: int
+
+    @property
+    def share(self) -> float:
+        """The share of the host, in (0, 1]."""
+        return self.threads / self.of
+
+
+def reservation(threads: int, cgroup: Path = _CGROUP, own: Path = Path("/proc/self/cgroup")) -> Reservation:
+    """What this process's cgroups leave it of the host's hardware threads."""
+    limits = [Reservation(float(threads), "host", threads)]
+    for folder in _cgroup_folders(cgroup, own):
+        quota = _quota(folder)
+        if quota:
+            limits.append(Reservation(quota, str(folder), threads))
+        for name in ("cpuset.cpus.effective", "cpuset.effective_cpus"):
+            cpus = _count_cpus(_read(folder / name))
+            if cpus:
+                limits.append(Reservation(float(cpus), str(folder), threads))
+    # The first of equals: below the limit that binds, cpusets are inherited.
+    return min(limits, key=lambda limit: limit.threads)
+
+
+def _cgroup_folders(root: Path, own: Path) -> list[Path]:
+    """This process's cgroup folders and their parents: v2, and v1's cpu and cpuset hierarchies."""
+    folders: dict[Path, None] = {}
+    for line in _read(own).splitlines():
+        _, controllers, path = ([*line.split(":", 2), "", ""])[:3]
+        wanted = {c for c in controllers.split(",") if c in ("cpu", "cpuset")}
+        bases = [root / c for c in wanted] if wanted else ([root] if not controllers else [])
+        for base in bases:
+            relative = path.strip("/")
+            while True:
+                folders[base / relative] = None
+                if not relative:
+                    break
+                relative = relative.rpartition("/")[0]
+    return list(folders)
+
+
+def _quota(folder: Path) -> float | None:
+    """Threads' worth of run time: v2 `cpu.max`, v1 `cpu.cfs_quota_us`."""
+    fields = _read(folder / "cpu.max").split()
+    if not fields:
+        fields = [_read(folder / "cpu.cfs_quota_us").strip(), _read(folder / "cpu.cfs_period_us").strip()]
+    try:
+        quota, period = float(fields[0]), float(fields[1])
+    except (ValueError, IndexError):
+        return None
+    return quota / period if quota > 0 and period > 0 else None
+
+
+def _count_cpus(listing: str) -> int:
+    count = 0
+    for part in listing.strip().split(","):
+        first, _, last = part.partition("-")
+        if first.isascii() and first.isdigit():
+            count += int(last) - int(first) + 1 if last.isascii() and last.isdigit() else 1
+    return count
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
