@@ -49,13 +49,15 @@ class Late(NamedTuple):
 class Edge(NamedTuple):
     """What the meter knew at one moment. `troubles` is None as long as no device had any.
 
-    `shares` are those in force, `reserved_s` and `process_s` the host's by either rule, integrated over time.
+    `shares` are those in force, `drawn` each device's joules so far and its present watts, `reserved_s` and
+    `process_s` the host's shares by either rule, integrated over time.
     """
 
     now_ns: int
     late: tuple[Late, ...]
     troubles: tuple[Trouble, ...] | None
     shares: tuple[float, ...]
+    drawn: tuple[tuple[float, float], ...] = ()
     reserved_s: float = 0.0
     process_s: float = 0.0
 
@@ -243,6 +245,7 @@ class Meter:
             late,
             troubles,
             shares.devices,
+            tuple([(t.timeline.published_j, t.timeline.power_w) for t in self.tracks]),
             self._reserved_s + shares.reserved * since_s,
             self._process_s + shares.process * since_s,
         )

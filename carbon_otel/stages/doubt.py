@@ -21,7 +21,8 @@ def device_energy(
 
     * an edge without a fresh reading: since the last one the device drew between its least and its most power,
       and the timeline may already have been ahead of it;
-    * the counter's quantum: at constant power, with edges anywhere within its period T, sigma = P T / sqrt(6);
+    * the counter's quantum: with edges anywhere within its period T, up to P T; where the device drew more at an
+      edge than on average, that much more;
     * what gaps were filled with, up or down, and what whole wraps may be lacking, upwards.
     """
     period_s = sensor.update_period_s
@@ -33,10 +34,12 @@ def device_energy(
     least_behind, most_behind = _ahead(sensor, index, end)
     below, above = max(0.0, most_behind - least_ahead), max(0.0, most_ahead - least_behind)
     # A MIG instance is modelled from its GPU's counter, and has its quantum.
+    quantum = 0.0
     counted = sensor.device.method == "measured.counter" or sensor.device.type == "gpu"
     if counted and sensor.kind == "counter" and duration_s > 0:
-        quantum = inclusive_j / duration_s * period_s / 6**0.5
-        below, above = below + quantum, above + quantum
+        quantum = _quantum(
+            period_s, inclusive_j / duration_s, begin.drawn[index], end.drawn[index], duration_s
+        )
         if duration_s < _SHORT_PERIODS * period_s:
             flags.add("short")
     filled_j = min(inclusive_j, max(0.0, after.filled_j - before.filled_j) * share)
@@ -48,11 +51,20 @@ def device_energy(
         exclusive_j=exclusive_j,
         inclusive_j=inclusive_j,
         filled_j=filled_j,
-        below_j=min(inclusive_j, below * share + filled_j),
-        above_j=(above + after.ambiguous_j - before.ambiguous_j) * share + filled_j,
+        below_j=min(inclusive_j, below * share + quantum + filled_j),
+        above_j=(above + after.ambiguous_j - before.ambiguous_j) * share + quantum + filled_j,
         gap_s=gap_s,
         flags=frozenset(flags),
     )
+
+
+def _quantum(
+    period_s: float, watts: float, begin: tuple[float, float], end: tuple[float, float], duration_s: float
+) -> float:
+    """The most that the counter's steps hide, in joules of a stage that paid `watts` on average."""
+    mean_w = (end[0] - begin[0]) / duration_s
+    peak: float = max(begin[1], end[1]) / mean_w if mean_w > 0 else 1.0
+    return watts * period_s * max(1.0, peak)
 
 
 def shares_between(begin: Edge, end: Edge) -> dict[str, float]:

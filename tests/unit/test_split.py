@@ -128,7 +128,7 @@ def test_who_comes_and_goes_within_a_tick_of_another_is_not_counted_twice(host):
     host.run(0.5, p2=0.5)
     host.leave(2)
     host.run(0.25)
-    # Alone for half of the second; of the other half a quarter: half of its idle half, the active half is the other's.
+    # Half of the second alone; of the rest a quarter: half of the idle half. The active half is the other's.
     assert host.look(1)["host"] == pytest.approx(0.5 + 0.5 * 0.25)
     assert host.paid_s["host"] == pytest.approx(2.0)
 
