@@ -1,9 +1,10 @@
-"""The command line: `carbon-otel demo`, `run`, `doctor`."""
+"""The command line: `carbon-otel demo`, `run`, `compare`, `doctor`."""
 
 from __future__ import annotations
 
 import typer
 
+from carbon_otel.cli.compare import compare
 from carbon_otel.cli.demo import demo
 from carbon_otel.cli.doctor import doctor
 from carbon_otel.cli.run import run
@@ -15,6 +16,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(demo)
+app.command()(compare)
 app.command()(doctor)
 # What follows the program's name is the program's.
 app.command(context_settings={"allow_interspersed_args": False})(run)

@@ -1,0 +1,52 @@
+"""What may be said of two runs' figures."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from carbon_otel.mlflow.comparison import NotMeasured, RunCost, differences, verdict
+
+
+def cost(name, wh, low=None, high=None, **tags):
+    figures = {"carbon/energy_wh": wh, "carbon/energy_low_wh": low, "carbon/energy_high_wh": high}
+    tags = {"carbon.status": "final"} | {f"carbon.{tag}": value for tag, value in tags.items()}
+    return RunCost.of(name, name, {k: v for k, v in figures.items() if v is not None}, tags)
+
+
+@pytest.mark.parametrize(
+    ("first", "other", "said"),
+    [
+        ((10, 9, 11), (5, 4, 6), "used 50.0% less energy than a, beyond both bands"),
+        ((10, 9, 11), (15, 14, 16), "used 50.0% more energy than a, beyond both bands"),
+        ((10, 9, 11), (9.5, 8, 10), "cannot be told apart"),
+        ((10, 9, 11), (11, 11, 12), "cannot be told apart"),
+        ((10, None, None), (5, 4, 6), "without bands"),
+        ((0, 0, 0), (0, 0, 0), "cannot be told apart"),
+    ],
+)
+def test_a_run_used_less_only_where_the_bands_say_so(first, other, said):
+    assert said in verdict(cost("a", *first), cost("b", *other))
+
+
+def test_what_was_not_logged_is_not_a_zero():
+    run = cost("a", 1.0)
+    assert math.isnan(run.low_wh) and math.isnan(run.emissions_g) and math.isnan(run.duration_s)
+    with pytest.raises(NotMeasured, match=r"carbon_otel\.instrument"):
+        RunCost.of("1", "a", {"accuracy": 1.0}, {})
+
+
+def test_runs_that_were_measured_otherwise_are_not_compared_in_silence():
+    a = cost("a", 1, method="measured.counter", zone="FR", pue="1")
+    b = cost("b", 1, method="modelled.utilisation", zone="FR", pue="1.2")
+    method, pue = differences([a, b])
+    assert method.startswith("method") and "a: measured.counter; b: modelled.utilisation" in method
+    assert pue.startswith("pue")
+    assert differences([a, a]) == []
+
+
+def test_a_run_that_was_killed_is_a_lower_bound():
+    killed = cost("b", 1, status="running")
+    (line,) = differences([cost("a", 1), killed])
+    assert line == "b has not ended in order; its figures are lower bounds"
