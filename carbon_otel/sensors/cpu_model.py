@@ -6,7 +6,7 @@ fans and power supply are in them, so no memory model stands beside this one.
 
 The shape between the two is `g(u) = u (1 + k) / (u + k)` with k = 0.75, which meets Teads' published ratios of
 RAPL power to TDP (0.12, 0.32, 0.75, 1.02 at 0, 10, 50, 100 % load) within 2 points: real packages rise steeply
-up to about 40 % load, then flatten.
+up to about 40 % load, then flatten. On eight machines its error is 12 % of full power (tests/calibration).
 """
 
 from __future__ import annotations
