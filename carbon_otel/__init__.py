@@ -37,6 +37,7 @@ def instrument(
     pue: float | None = None,
     interval: float | None = None,
     attribution: Literal["reserved", "process"] | None = None,
+    cpu_family: str | None = None,
     powercap_root: str | Path | None = None,
     checkpoint_interval: float | None = None,
     synchronize: bool | None = None,
@@ -55,7 +56,10 @@ def instrument(
         pue: power usage effectiveness of the site, from 1.0; multiplies emissions, not energy.
         interval: seconds between two readings of the sampler, 0.01 to 30; 1 by default.
         attribution: `reserved`: the whole machine, or the share that a cgroup reserves. `process`: this process
-            tree's share by CPU time. GPUs count whole, those that `CUDA_VISIBLE_DEVICES` shows.
+            tree's share by CPU time. GPUs are those that `CUDA_VISIBLE_DEVICES` shows, split among the measured
+            processes that see them.
+        cpu_family: family of the processor, such as `epyc-genoa`, where it is modelled and the host does not
+            say it.
         powercap_root: folder with the `intel-rapl:*` zones, where it is not `/sys/class/powercap`.
         checkpoint_interval: seconds between two writes to MLflow while a run is open; 15 by default.
         synchronize: wait for the accelerator at a stage's edges, where torch has one in use; True by default.
@@ -75,6 +79,7 @@ def instrument(
             "pue": pue,
             "interval": interval,
             "attribution": attribution,
+            "cpu_family": cpu_family,
             "powercap_root": powercap_root,
             "checkpoint_interval": checkpoint_interval,
             "synchronize": synchronize,

@@ -27,6 +27,7 @@ class Settings:
         pue: power usage effectiveness of the site, at least 1; multiplies emissions, not energy.
         interval: seconds between two readings of the sampler, at most 30: counters wrap.
         attribution: `reserved` (the machine, or what a cgroup reserves of it) or `process` (CPU-time share).
+        cpu_family: family of the processor in the model's table, where the host does not say it.
         powercap_root: folder with the `intel-rapl:*` zones, where it is not /sys/class/powercap.
         checkpoint_interval: seconds between two writes to MLflow and the journal while a run is open.
         synchronize: wait for the accelerator at a stage's edges, where a framework has one in use.
@@ -37,6 +38,7 @@ class Settings:
     pue: float = 1.0
     interval: float = 1.0
     attribution: Attribution = "reserved"
+    cpu_family: str | None = None
     powercap_root: Path | None = None
     checkpoint_interval: float = 15.0
     synchronize: bool = True
@@ -115,6 +117,15 @@ def _attribution(value: Any) -> str:
     return str(value)
 
 
+def _family(value: Any) -> str:
+    from carbon_otel.sensors.cpu_model import families
+
+    known = families()
+    if value not in known:
+        raise ValueError(f"no such family in the table; write one of {', '.join(known)}")
+    return str(value)
+
+
 def _folder(value: Any) -> Path:
     path = Path(value)
     if not path.is_dir():
@@ -148,6 +159,7 @@ _CHECKS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "pue": _pue,
     "interval": _interval,
     "attribution": _attribution,
+    "cpu_family": _family,
     "powercap_root": _folder,
     "checkpoint_interval": _checkpoint,
     "synchronize": _boolean,

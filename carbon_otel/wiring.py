@@ -44,7 +44,7 @@ class Session:
         self.options = options
         self.settings = settings
         self.pricing = Pricing(intensity(settings.zone), settings.pue)
-        self.discovery: Discovery = discover(settings.powercap_root)
+        self.discovery: Discovery = discover(settings.powercap_root, settings.cpu_family)
         self.peers = Peers(str(settings.powercap_root or ""))
         self._busy_time = BusyTime()
         self._shares = self._attribution()

@@ -28,7 +28,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="For machines.")
     except ValueError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
-    found = discover(settings.powercap_root)
+    found = discover(settings.powercap_root, settings.cpu_family)
     found.close()
     place = intensity(settings.zone)
     report: dict[str, Any] = {

@@ -42,10 +42,14 @@ def load_curve(utilisation: float) -> float:
     return utilisation * (1 + CURVE_K) / (utilisation + CURVE_K)
 
 
+def families() -> tuple[str, ...]:
+    """The families that the table knows."""
+    return tuple(_rows())
+
+
 def thread_power(family: str) -> ThreadPower:
     """The row of the table for a family; the row `unknown` where it has none."""
-    table = files("carbon_otel.sensors").joinpath("data/cpu_watts_per_thread.csv").read_text("utf-8")
-    rows = {row["family"]: row for row in csv.DictReader(table.splitlines())}
+    rows = _rows()
     row = rows.get(family, rows["unknown"])
     idle, full = float(row["idle_w"]), float(row["full_w"])
     source = f"{row['source']}, {row['name']} ({row['results']} results), {row['year']}"
@@ -55,6 +59,11 @@ def thread_power(family: str) -> ThreadPower:
         source=f"p5-p95 of {source}",
     )
     return ThreadPower(row["family"], row["name"], idle, full, band, source)
+
+
+def _rows() -> dict[str, dict[str, str]]:
+    table = files("carbon_otel.sensors").joinpath("data/cpu_watts_per_thread.csv").read_text("utf-8")
+    return {row["family"]: row for row in csv.DictReader(table.splitlines())}
 
 
 class CpuModel:

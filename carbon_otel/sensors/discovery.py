@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from carbon_otel.sensors import nvml, rapl
+from carbon_otel.sensors import intel_gpu, nvml, rapl
 from carbon_otel.sensors.base import Finding, Sensor
 from carbon_otel.sensors.cpu_model import CpuModel
 from carbon_otel.sensors.memory_model import MemoryModel
@@ -33,15 +33,29 @@ class Discovery:
             sensor.close()
 
 
-def discover(powercap_root: Path | None = None) -> Discovery:
-    """Find every sensor of this host. Never raises: what cannot be read is a finding."""
+def discover(powercap_root: Path | None = None, cpu_family: str | None = None) -> Discovery:
+    """Find every sensor of this host. Never raises: what cannot be read is a finding.
+
+    `cpu_family` is a family of the processors' table, for hosts that do not say theirs.
+    """
     host = processor()
+    if cpu_family is not None:
+        host = replace(host, family=cpu_family)
     cpu_sensors, cpu_findings = _cpu_and_memory(powercap_root or rapl.DEFAULT_ROOT, host)
-    gpu_sensors, gpu_findings = nvml.find()
+    gpu_sensors, gpu_findings = _gpus()
     sensors = (*cpu_sensors, *gpu_sensors)
     gpus = [s.device.name for s in gpu_sensors]
     hardware = " + ".join([f"{host.model_name} ({host.threads} threads)", *_counted(gpus)])
     return Discovery(sensors, (*cpu_findings, *gpu_findings), hardware)
+
+
+def _gpus() -> tuple[list[Sensor], list[Finding]]:
+    sensors, findings = nvml.find()
+    intel, told = intel_gpu.find()
+    if told and not sensors:
+        # That there is none of NVIDIA's is no news where another's is.
+        findings = [finding for finding in findings if finding.lacking]
+    return [*sensors, *intel], [*findings, *told]
 
 
 def _cpu_and_memory(root: Path, host: Processor) -> tuple[list[Sensor], list[Finding]]:

@@ -139,3 +139,10 @@ def test_disabled(text, off):
 def test_disabled_by_something_else_names_the_variable():
     with pytest.raises(ValueError, match="CARBON_OTEL_DISABLED='maybe': write true or false"):
         config.disabled({"CARBON_OTEL_DISABLED": "maybe"})
+
+
+def test_a_processor_s_family_is_one_of_the_table():
+    assert config.resolve({"cpu_family": "epyc-genoa"}, {}, Path("/")).cpu_family == "epyc-genoa"
+    said = r"CARBON_OTEL_CPU_FAMILY='pentium': .*write one of epyc-rome, epyc-milan"
+    with pytest.raises(ValueError, match=said):
+        config.resolve({}, {"CARBON_OTEL_CPU_FAMILY": "pentium"}, Path("/"))

@@ -222,3 +222,10 @@ def test_nonsense_everywhere_never_raises(tree, name, energy, limit):
         zone.set_range(limit)
     footprint = measure(tree, broken=tree.zones.values())
     assert footprint.method.startswith("modelled") or footprint.missing or footprint.flags
+
+
+def test_a_family_that_the_user_names_is_the_one_modelled(tmp_path):
+    found = discover(tmp_path, "epyc-genoa")
+    (cpu,) = [f for f in found.findings if f.component == "cpu"]
+    found.close()
+    assert "EPYC 9xx4 Genoa" in cpu.found

@@ -1,0 +1,123 @@
+"""Intel GPUs through hwmon: the drivers i915 and xe count microjoules in `energy*_input`.
+
+xe has two channels: `card`, the whole board, and `pkg`, which the card contains; where a card has both, the card
+is read (kernel documentation, ABI/testing/sysfs-driver-intel-i915-hwmon and -xe-hwmon). The counter is 64 bits
+wide, so it does not wrap; it starts over when the driver is loaded.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final, Literal
+
+from carbon_otel.provenance import Band
+from carbon_otel.sensors.base import Device, Finding, Sensor, SensorError
+
+DEFAULT_ROOT: Final = Path("/sys/class/hwmon")
+
+_DRIVERS: Final = ("i915", "xe")
+# No vendor states an accuracy; the counter is the GPU's own RAPL domain.
+_BAND = Band(0.90, 1.10, "Intel GPU energy counter: +-10 %, our estimate after RAPL")
+_MOST_W: Final = 1000.0
+_MOST_UJ: Final = 2**64
+
+
+class IntelGpu:
+    """One card's energy counter, read by `pread` on a descriptor kept open."""
+
+    kind: Literal["counter"] = "counter"
+    joules_per_unit = 1e-6
+    wrap = None
+    update_period_s = 0.001
+    edge_interval_s = 0.01
+    tick_interval_s = 0.0
+    power_bounds_w = (0.0, _MOST_W)
+
+    def __init__(self, path: Path, device: Device) -> None:
+        self.device = device
+        self._path = path
+        try:
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise SensorError(f"{path}: {error.strerror or error}") from error
+        try:
+            self.read()
+        except SensorError:
+            self.close()
+            raise
+
+    def read(self) -> float:
+        if self._fd < 0:
+            raise SensorError(f"{self._path}: closed")
+        try:
+            joules = int(os.pread(self._fd, 64, 0))
+        except (OSError, ValueError) as error:
+            raise SensorError(f"{self._path}: {error}") from error
+        if not 0 <= joules < _MOST_UJ:
+            raise SensorError(f"{self._path}: {joules} is no count of microjoules")
+        return joules
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def find(root: Path = DEFAULT_ROOT) -> tuple[list[Sensor], list[Finding]]:
+    """The Intel GPUs of this host that count their energy. Never raises."""
+    sensors: list[Sensor] = []
+    findings: list[Finding] = []
+    for folder in _folders(root):
+        driver = _text(folder / "name")
+        if driver not in _DRIVERS:
+            continue
+        channel = _channel(folder)
+        if channel is None:
+            found = f"{driver} ({folder.name})"
+            findings.append(
+                Finding(
+                    "gpu", "missing", found, "the driver has no energy counter for this GPU", lacking=True
+                )
+            )
+            continue
+        slot = _slot(folder)
+        device = Device(slot, "gpu", f"Intel GPU {slot}", "measured.counter", _BAND, f"hwmon ({driver})")
+        try:
+            sensors.append(IntelGpu(channel, device))
+        except SensorError as error:
+            findings.append(
+                Finding("gpu", "missing", device.name, str(error), f"sudo chmod a+r {channel}", lacking=True)
+            )
+        else:
+            findings.append(Finding("gpu", device.method, device.name))
+    return sensors, findings
+
+
+def _channel(folder: Path) -> Path | None:
+    """The channel of the whole card, else the one that there is."""
+    channels = sorted(folder.glob("energy*_input"))
+    labels = {_text(path.with_name(path.name.replace("_input", "_label"))): path for path in channels}
+    return labels.get("card") or (channels[0] if channels else None)
+
+
+def _slot(folder: Path) -> str:
+    """The PCI address, which is the same after a reboot; hwmon's numbers are not."""
+    try:
+        return (folder / "device").resolve(strict=True).name
+    except (OSError, RuntimeError):
+        return folder.name
+
+
+def _folders(root: Path) -> list[Path]:
+    try:
+        return sorted(root.iterdir())
+    except OSError:
+        return []
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace").strip()
+    except OSError:
+        return ""
