@@ -27,7 +27,7 @@ from carbon_otel.otel.sink import OtelSink
 from carbon_otel.sensors.base import Sensor
 from carbon_otel.sensors.discovery import Discovery, discover
 from carbon_otel.sensors.nvml_period import learn_periods
-from carbon_otel.sensors.processor import BusyTime
+from carbon_otel.sensors.processor import BusyTime, Steal
 from carbon_otel.session import Options
 from carbon_otel.sinks import Sink
 from carbon_otel.stages.engine import Engine, OpenStage
@@ -57,6 +57,7 @@ class Session:
             self.pricing.intensity,
             self.footprint,
             self.peers.keeps_device_book,
+            Steal().share,
         )
         self.mlflow = MlflowBridge(
             self.engine,

@@ -21,11 +21,13 @@ HW_HOST_POWER: Final = "hw.host.power"
 STAGE_ENERGY: Final = "carbon_otel.stage.energy"
 STAGE_EMISSIONS: Final = "carbon_otel.stage.emissions"
 STAGE_DURATION: Final = "carbon_otel.stage.duration"
+CPU_STEAL: Final = "carbon_otel.cpu.steal"
 CARBON_INTENSITY: Final = "carbon_otel.carbon_intensity"
 
 JOULE: Final = "J"
 WATT: Final = "W"
 SECOND: Final = "s"
+RATIO: Final = "1"
 GRAM_CO2E: Final = "g{CO2e}"
 GRAM_CO2E_PER_KWH: Final = "g{CO2e}/(kW.h)"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
@@ -22,6 +22,7 @@ class Source:
 
     snapshot: Snapshot = _EMPTY
     intensity: Intensity | None = None
+    steal: Callable[[], float | None] = lambda: None
 
 
 class Instruments:
@@ -53,13 +54,16 @@ class Instruments:
             c.HW_HOST_POWER, [lambda options: self._power(host=True)], c.WATT, "Power drawn by the host"
         )
         meter.create_observable_gauge(
+            c.CPU_STEAL, [self._steal], c.RATIO, "Share of the guest's CPU time that its host gave to others"
+        )
+        meter.create_observable_gauge(
             c.CARBON_INTENSITY, [self._intensity], c.GRAM_CO2E_PER_KWH, "Carbon intensity of the grid"
         )
 
-    def attach(self, intensity: Intensity) -> None:
+    def attach(self, intensity: Intensity, steal: Callable[[], float | None]) -> None:
         for device, joules, _ in self.source.snapshot.devices:
             self._before[device.id] = self._before.get(device.id, 0.0) + joules
-        self.source = Source(_EMPTY, intensity)
+        self.source = Source(_EMPTY, intensity, steal)
 
     def take_over(self, snapshot: Snapshot) -> None:
         """The devices were another process's to report until now: what they used by then is in its figures."""
@@ -79,6 +83,11 @@ class Instruments:
         for device, _, watts in self.source.snapshot.devices:
             if (device.type == "host") is host:
                 yield Observation(watts, _identity(device))
+
+    def _steal(self, options: CallbackOptions) -> Iterable[Observation]:
+        share = self.source.steal()
+        if share is not None:
+            yield Observation(share)
 
     def _intensity(self, options: CallbackOptions) -> Iterable[Observation]:
         place = self.source.intensity

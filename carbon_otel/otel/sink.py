@@ -39,6 +39,7 @@ class OtelSink(Sink):
         intensity: Intensity,
         footprint: Callable[[OpenStage], Footprint],
         reports_devices: Callable[[], bool],
+        steal: Callable[[], float | None] = lambda: None,
     ) -> None:
         self._providers = providers
         self._reports_devices = reports_devices
@@ -46,7 +47,7 @@ class OtelSink(Sink):
         self._footprint = footprint
         self._tracer = trace.get_tracer(c.SCOPE, __version__, providers.tracer, c.SCHEMA_URL)
         self._instruments = instruments_of(providers.meter)
-        self._instruments.attach(intensity)
+        self._instruments.attach(intensity, steal)
         # Devices of one kind and method are one data point of a stage.
         self._groups: dict[tuple[str, str], list[int]] = {}
         for i, device in enumerate(devices):
