@@ -22,16 +22,16 @@ def store(tmp_path_factory):
     uri = f"sqlite:///{folder}/mlflow.db"
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(uri)
-    mlflow.create_experiment("tests", artifact_location=folder.as_uri())
-    mlflow.set_experiment("tests")
-    with mlflow.start_run(run_name="plain") as plain:
+    # By id: `set_experiment` would stay in the environment of the tests that follow.
+    tests = mlflow.create_experiment("tests", artifact_location=folder.as_uri())
+    with mlflow.start_run(run_name="plain", experiment_id=tests) as plain:
         pass
     tree = server(folder / "sys")
     (folder / "none").mkdir()
     ids = {"plain": plain.info.run_id, "uri": uri}
     for name, root in (("counted", tree.root), ("modelled", folder / "none")):
         carbon_otel.instrument(zone="FR", powercap_root=root, interval=0.05)
-        with mlflow.start_run(run_name=name) as run:
+        with mlflow.start_run(run_name=name, experiment_id=tests) as run:
             for _ in range(10):
                 time.sleep(0.02)
                 tree.package[0].add(1)

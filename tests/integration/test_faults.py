@@ -204,7 +204,12 @@ def test_sessions_leave_nothing_behind(tree, endpoint, monkeypatch):
     before = held()
     for _ in range(10):
         cycle()
-    assert settled(held, before) == before
+
+    def grown() -> bool:
+        # The first cycle's threads may still have been ending when they were counted.
+        return any(now > then for now, then in zip(held(), before, strict=True))
+
+    assert not settled(grown, False), (before, held())
 
 
 def test_ctrl_c_in_a_stage(tree):
