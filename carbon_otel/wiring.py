@@ -26,6 +26,7 @@ from carbon_otel.otel.providers import Providers
 from carbon_otel.otel.sink import OtelSink
 from carbon_otel.sensors.base import Sensor
 from carbon_otel.sensors.discovery import Discovery, discover
+from carbon_otel.sensors.nvml_gpu import NvmlGpu
 from carbon_otel.sensors.nvml_period import learn_periods
 from carbon_otel.sensors.processor import BusyTime, Steal
 from carbon_otel.session import Options
@@ -83,6 +84,7 @@ class Session:
             self.peers,
             self._busy_time,
             time.monotonic_ns(),
+            {s.device.id: s.utilisation for s in self.discovery.sensors if isinstance(s, NvmlGpu)},
         )
 
     def begin(self, run_events: Callable[[], runs.RunEvents | None]) -> None:

@@ -3,13 +3,14 @@
 `reserved` (the default, as SCI, ISO/IEC 21031, counts reserved hardware): the whole host, or the part of its
 hardware threads that a cgroup sets aside; where several measured processes share it, or a GPU, each its part of
 the split. `process`: the process tree's share of the processors' active energy, and of their idle energy, by CPU
-time. Of the host both are known at any time, whichever is charged.
+time; of a GPU, its share of what ran on it, where the driver tells. Of the host both are known at any time,
+whichever is charged.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Final, Literal, NamedTuple
 
 from carbon_otel.meter.cgroup import Reservation
@@ -21,6 +22,11 @@ from carbon_otel.sensors.processor import BusyTime
 from carbon_otel.units import NS_PER_S, S_PER_NS
 
 _INTERVAL_NS: Final = NS_PER_S // 10
+
+
+# What runs on a GPU now: process id to its share of the multiprocessors' time; None where nobody can tell.
+GpuUse = Callable[[], Mapping[int, float] | None]
+_NOTHING: Final[Mapping[str, GpuUse]] = {}
 
 
 class Shares(NamedTuple):
@@ -44,8 +50,10 @@ class Attribution:
         peers: Peers,
         busy_time: BusyTime,
         now_ns: int,
+        gpu_use: Mapping[str, GpuUse] = _NOTHING,
     ) -> None:
         self._rule = rule
+        self._gpu_use = gpu_use if rule == "process" else _NOTHING
         self._devices = tuple(devices)
         self._host = reserved.by
         self._reserved = reserved.share
@@ -66,9 +74,26 @@ class Attribution:
                 return None
             self._due_ns = now_ns + _INTERVAL_NS
             if tick:
-                self._parts = dict(self._split.look(now_ns))
+                parts = self._split.look(now_ns)
             self._process = self._tree.look(self._split.others)
+            if tick:
+                self._parts = {**parts, **self._by_use(parts)}
             return self.present
+
+    def _by_use(self, parts: Mapping[str, float]) -> dict[str, float]:
+        """Of each GPU that tells, what our tree ran on it; its idle part is split."""
+        found = {}
+        for gpu, use in self._gpu_use.items():
+            try:
+                running = use()
+            except SensorError:
+                continue  # the split's part stands
+            total = sum(running.values()) if running else 0.0
+            if running and total > 0:
+                own = sum(part for pid, part in running.items() if pid in self._tree.pids)
+                active = min(1.0, total)
+                found[gpu] = active * own / total + (1 - active) * parts[gpu]
+        return found
 
     @property
     def present(self) -> Shares:
@@ -97,6 +122,13 @@ class TreeShare:
         self._before: tuple[float, float, Tree] | None = None
         self._share = 0.0
         self.look()
+
+    @property
+    def pids(self) -> Set[int]:
+        """The tree's processes at the last look."""
+        if self._before is None:
+            return frozenset()
+        return {pid for pid, spent in self._before[2].items() if not spent.foreign}
 
     def look(self, others: frozenset[int] = frozenset()) -> float:
         try:

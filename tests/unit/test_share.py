@@ -100,10 +100,12 @@ def test_the_cgroup_that_binds_is_named(tmp_path):
     assert reservation(8, *own) == Reservation(0.5, str(own[0] / "user.slice"), 8)
 
 
-def attribution(rule, stat, base, clock, share=1.0):
+def attribution(rule, stat, base, clock, share=1.0, use=None):
     devices = [package(clock).device, gpu(clock).device]
     peers = Peers("host", base)
-    return Attribution(rule, devices, Reservation(8 * share, "host", 8), peers, BusyTime(stat.path), clock())
+    return Attribution(
+        rule, devices, Reservation(8 * share, "host", 8), peers, BusyTime(stat.path), clock(), use or {}
+    )
 
 
 def test_alone_all_that_is_reserved_and_all_of_a_gpu_is_ours(stat, tmp_path):
@@ -126,6 +128,25 @@ def test_by_cpu_time_the_host_s_share_is_the_tree_s(stat, tmp_path):
     assert shares.devices == (shares.process, 1.0)
     assert 0.05 / 20 * 1.5 <= shares.process < 1
     assert shares.reserved == 1.0
+    rule.leave(clock())
+
+
+@pytest.mark.parametrize(
+    ("running", "share"),
+    [
+        ({os.getpid(): 0.75, 1: 0.25}, 0.75),
+        ({os.getpid(): 0.3, 1: 0.1}, 0.4 * 0.75 + 0.6),  # idle for the rest, and nobody else is measured
+        ({1: 1.0}, 0.0),
+        ({}, 1.0),
+        (None, 1.0),
+    ],
+)
+def test_a_gpu_by_what_runs_on_it_where_the_driver_tells(running, share, stat, tmp_path):
+    clock = Clock()
+    rule = attribution("process", stat, tmp_path, clock, use={"GPU-0": lambda: running})
+    stat.run(busy=1, idle=1)
+    clock.advance(1)
+    assert rule.measure(clock(), tick=True).devices[1] == pytest.approx(share)
     rule.leave(clock())
 
 
