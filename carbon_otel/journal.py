@@ -17,7 +17,7 @@ class Journal(Sink):
     """Writes `{"status": "running" | "final", "footprint": …}`, replacing the file atomically."""
 
     def __init__(self, path: Path, interval_s: float, totals: Callable[[], Footprint]) -> None:
-        self._path = path
+        self._path = path.absolute()  # the program may change directory
         self._interval_s = interval_s
         self._totals = totals
         self._due = 0.0

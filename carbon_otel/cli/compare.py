@@ -5,8 +5,11 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+import os
+from collections import Counter
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
 import typer
 from rich import box
@@ -17,9 +20,11 @@ from rich.table import Table
 from carbon_otel.mlflow.comparison import NotMeasured, RunCost, differences, verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from mlflow.entities import Run
+
+_SQLITE: Final = "sqlite:///"
 
 
 def compare(
@@ -35,21 +40,37 @@ def compare(
     """Compare what runs cost, say beyond doubt or not, and whether they were measured in the same way."""
     if bool(run_ids) == bool(experiment):
         _refuse("name the runs or an experiment: carbon-otel compare RUN_ID RUN_ID, or --experiment NAME")
+    if run_ids and len(set(run_ids)) < len(run_ids):
+        _refuse("a run is named twice; name different runs: carbon-otel compare RUN_ID RUN_ID")
     if importlib.util.find_spec("mlflow") is None:
         _refuse('mlflow is not installed: pip install "carbon-otel[mlflow]"')
-    from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
+    # Somebody waits: MLflow's own patience with a server that is gone is minutes.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    import mlflow
 
+    uri = tracking_uri or mlflow.get_tracking_uri()
+    if uri.startswith(_SQLITE) and not Path(uri.removeprefix(_SQLITE)).is_file():
+        # MLflow would make an empty store of that name, and try a folder for a minute.
+        _refuse(f"there is no MLflow store at {uri}; name it with --tracking-uri or MLFLOW_TRACKING_URI")
     try:
-        client = MlflowClient(tracking_uri)
+        client = mlflow.MlflowClient(uri)
         if experiment:
             costs = _of_experiment(client, experiment)
         else:
             costs = [_cost(client.get_run(run_id)) for run_id in run_ids or ()]
-    except (MlflowException, NotMeasured) as error:
+    except NotMeasured as error:
         _refuse(str(error))
+    except typer.Exit:
+        raise
+    except Exception as error:  # noqa: BLE001 - every kind of store raises its own
+        reason = str(error).partition("\n")[0]
+        _refuse(
+            f"{uri}: {reason}\nrun ids are on the runs' pages in MLflow; "
+            "another store is named with --tracking-uri or MLFLOW_TRACKING_URI"
+        )
     if len(costs) < 2:
         _refuse(f"{len(costs)} measured run to compare; it takes two")
+    costs = _told_apart(costs)
     first, *others = costs
     report: dict[str, Any] = {
         "runs": [asdict(cost) for cost in costs],
@@ -67,39 +88,40 @@ def _of_experiment(client: Any, name: str) -> list[RunCost]:
     found = client.get_experiment_by_name(name)
     if found is None:
         _refuse(f"there is no experiment {name!r} in this store")
-    runs = client.search_runs(
-        [found.experiment_id], "attributes.status = 'FINISHED'", order_by=["start_time"]
-    )
-    costs = []
-    for run in runs:
-        try:
-            costs.append(_cost(run))
-        except NotMeasured as error:
-            typer.echo(str(error), err=True)
-    return costs
+    costs, token = [], None
+    while True:
+        page = client.search_runs(
+            [found.experiment_id], "attributes.status = 'FINISHED'", order_by=["start_time"], page_token=token
+        )
+        for run in page:
+            try:
+                costs.append(_cost(run))
+            except NotMeasured as error:
+                typer.echo(str(error), err=True)
+        token = page.token
+        if not token:
+            return costs
 
 
 def _cost(run: Run) -> RunCost:
     return RunCost.of(run.info.run_id, run.info.run_name or run.info.run_id, run.data.metrics, run.data.tags)
 
 
+def _told_apart(costs: list[RunCost]) -> list[RunCost]:
+    """Names may repeat; where they do, the id stands with them."""
+    names = Counter(cost.name for cost in costs)
+    return [
+        replace(cost, name=f"{cost.name} {cost.run_id[:8]}") if names[cost.name] > 1 else cost
+        for cost in costs
+    ]
+
+
 def _show(costs: Sequence[RunCost], report: dict[str, Any]) -> None:
     console = Console(highlight=False)
-    table = Table("run", box=box.SIMPLE_HEAD)
-    for column in ("energy Wh", "between", "emissions g", "duration s", "measured"):
-        table.add_column(column, justify="right")
-    table.add_column("method", overflow="fold")
-    for cost in costs:
-        table.add_row(
-            escape(cost.name),
-            _number(cost.energy_wh),
-            f"{_number(cost.low_wh)} and {_number(cost.high_wh)}",
-            _number(cost.emissions_g),
-            _number(cost.duration_s),
-            f"{cost.measured_fraction:.0%}",
-            cost.tags.get("carbon.method", "unknown"),
-        )
-    console.print(table)
+    # As many side by side as can be read.
+    beside = max(2, (console.width - 24) // 20)
+    for begin in range(0, len(costs), beside):
+        console.print(_table(costs[begin : begin + beside]))
     for line in report["verdicts"]:
         console.print(line, markup=False, soft_wrap=True)
     if report["not_alike"]:
@@ -108,8 +130,40 @@ def _show(costs: Sequence[RunCost], report: dict[str, Any]) -> None:
         console.print(f"  {line}", markup=False, soft_wrap=True)
 
 
+def _table(costs: Sequence[RunCost]) -> Table:
+    table = Table("", box=box.SIMPLE_HEAD)
+    for cost in costs:
+        table.add_column(escape(cost.name), justify="right", overflow="fold")
+    for label, cell in _ROWS.items():
+        table.add_row(label, *(escape(cell(cost)) for cost in costs))
+    return table
+
+
 def _number(value: float) -> str:
     return "unknown" if math.isnan(value) else f"{value:.4g}"
+
+
+def _tag(name: str) -> Callable[[RunCost], str]:
+    return lambda cost: cost.tags.get(f"carbon.{name}", "unknown")
+
+
+_ROWS: Final[dict[str, Callable[[RunCost], str]]] = {
+    "energy, kWh": lambda cost: _number(cost.energy_wh / 1000),
+    "  at least": lambda cost: _number(cost.low_wh / 1000),
+    "  at most": lambda cost: "unknown" if cost.lower_bound else _number(cost.high_wh / 1000),
+    "emissions, g CO2e": lambda cost: _number(cost.emissions_g),
+    "  at least, g": lambda cost: _number(cost.low_g),
+    "  at most, g": lambda cost: "unknown" if cost.lower_bound else _number(cost.high_g),
+    "duration, s": lambda cost: _number(cost.duration_s),
+    "measured by a sensor": lambda cost: f"{cost.measured_fraction:.0%}",
+    "method": _tag("method"),
+    "grid": _tag("zone"),
+    "  g/kWh": _tag("intensity_g_per_kwh"),
+    "  source": _tag("intensity_source"),
+    "PUE": _tag("pue"),
+    "attribution": _tag("attribution"),
+    "hardware": _tag("hardware"),
+}
 
 
 def _refuse(message: str) -> NoReturn:

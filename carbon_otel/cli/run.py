@@ -49,10 +49,9 @@ def run(
         }
         before = summary.version(settings.journal)
         code = _wait_for(program, environment)
-        if settings.journal is None:
-            journals = sorted(Path(folder).glob("*.json"), key=lambda file: file.stat().st_mtime_ns)
-        else:
-            journals = [settings.journal] if summary.version(settings.journal) != before else []
+        journals = sorted(Path(folder).glob("*.json"), key=lambda file: file.stat().st_mtime_ns)
+        if settings.journal and summary.version(settings.journal) not in (before, None):
+            journals.insert(0, settings.journal)
         console = Console(stderr=True, highlight=False)
         if disabled:
             console.print("carbon_otel: nothing was measured; CARBON_OTEL_DISABLED is set")

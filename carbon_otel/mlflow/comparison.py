@@ -17,6 +17,8 @@ _ALIKE: Final = {
     "carbon.missing": "a component is not in one of the figures",
     "carbon.zone": "emissions differ by the grid; compare the energy",
     "carbon.intensity_g_per_kwh": "emissions differ by the grid's factor; compare the energy",
+    "carbon.intensity_source": "emissions differ by the table; compare the energy",
+    "carbon.intensity_year": "emissions differ by the table's year; compare the energy",
     "carbon.pue": "emissions differ by the site; compare the energy",
 }
 
@@ -27,7 +29,10 @@ class NotMeasured(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class RunCost:
-    """What a run's metrics and tags say. Energy and its band in Wh; NaN where a figure was not logged."""
+    """What a run's metrics and tags say, with bands: energy in Wh, emissions in g; NaN where it was not logged.
+
+    `parent_run_id` is that of the run it is nested in, whose figures include it.
+    """
 
     run_id: str
     name: str
@@ -35,20 +40,22 @@ class RunCost:
     low_wh: float
     high_wh: float
     emissions_g: float
+    low_g: float
+    high_g: float
     duration_s: float
     measured_fraction: float
     tags: Mapping[str, str]
+    parent_run_id: str | None = None
 
     @classmethod
     def of(cls, run_id: str, name: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> RunCost:
         """Raises NotMeasured."""
-        if naming.ENERGY_WH not in metrics:
-            raise NotMeasured(
-                f"run {name} ({run_id}) has no metric {naming.ENERGY_WH}; call carbon_otel.instrument() before it"
-            )
+        if not math.isfinite(metrics.get(naming.ENERGY_WH, math.nan)):
+            raise NotMeasured(f"run {name} ({run_id}) has no metric {naming.ENERGY_WH}; {_advice(tags)}")
 
         def known(metric: str) -> float:
-            return metrics.get(metric, math.nan)
+            value = metrics.get(metric, math.nan)
+            return value if math.isfinite(value) else math.nan
 
         return cls(
             run_id=run_id,
@@ -57,10 +64,21 @@ class RunCost:
             low_wh=known("carbon/energy_low_wh"),
             high_wh=known("carbon/energy_high_wh"),
             emissions_g=known("carbon/emissions_g"),
+            low_g=known("carbon/emissions_low_g"),
+            high_g=known("carbon/emissions_high_g"),
             duration_s=known("carbon/duration_s"),
             measured_fraction=naming.measured_fraction(metrics),
             tags={name: value for name, value in tags.items() if name.startswith("carbon.")},
+            parent_run_id=tags.get("mlflow.parentRunId"),
         )
+
+    @property
+    def lower_bound(self) -> str | None:
+        """Why it may have used more than its band says: it did not end, or a component could not be read."""
+        if self.tags.get("carbon.status") != "final":
+            return "has not ended in order"
+        missing = self.tags.get("carbon.missing")
+        return f"lacks {missing}" if missing else None
 
 
 def differences(runs: Sequence[RunCost]) -> list[str]:
@@ -71,20 +89,47 @@ def differences(runs: Sequence[RunCost]) -> list[str]:
         if len(values) > 1:
             said = "; ".join(f"{run.name}: {run.tags.get(tag, 'none')}" for run in runs)
             found.append(f"{tag.removeprefix('carbon.')} ({why}): {said}")
-    killed = [run.name for run in runs if run.tags.get("carbon.status") != "final"]
-    return found + [f"{name} has not ended in order; its figures are lower bounds" for name in killed]
+    names = {run.run_id: run.name for run in runs}
+    for run in runs:
+        if run.lower_bound:
+            found.append(f"{run.name} {run.lower_bound}; its figures are lower bounds")
+        if run.parent_run_id in names:
+            found.append(f"{run.name} is nested in {names[run.parent_run_id]}, whose figures include it")
+        if int(run.tags.get("carbon.segments", "1")) > 1:
+            found.append(f"{run.name} was resumed; its tags are those of its last segment")
+    return found
 
 
 def verdict(first: RunCost, other: RunCost) -> str:
     """Whether `other` used less energy than `first`, only where their bands say so.
 
     The bands are taken as independent, the cautious rule: errors that two runs on the same device share, such as
-    a sensor's own, would cancel in part, but nobody has measured how far.
+    a sensor's own, would cancel in part, but nobody has measured how far. A lower bound has no upper end. The
+    energy is compared, not the emissions: on the same grid its intensity multiplies both and cancels, and on two
+    grids the emissions compare those.
     """
-    change = other.energy_wh / first.energy_wh - 1 if first.energy_wh else math.nan
-    by = f"{abs(change):.1%} {'less' if change < 0 else 'more'} energy than {first.name}"
+    by = f"{_change(first.energy_wh, other.energy_wh)} energy than {first.name}"
     if any(map(math.isnan, (first.low_wh, first.high_wh, other.low_wh, other.high_wh))):
         return f"{other.name}: {by}; without bands nobody can tell whether that is a difference"
-    if other.high_wh < first.low_wh or other.low_wh > first.high_wh:
-        return f"{other.name} used {by}, beyond both bands"
+    for less, more in ((first, other), (other, first)):
+        if less.high_wh < more.low_wh:
+            if less.lower_bound:
+                return f"{other.name}: {by}, but {less.name} {less.lower_bound}: they cannot be told apart"
+            return f"{other.name} used {by}, beyond both bands"
     return f"{other.name}: {by}, but the bands overlap: they cannot be told apart"
+
+
+def _change(first_wh: float, other_wh: float) -> str:
+    """A share of nothing is no number."""
+    word = "less" if other_wh < first_wh else "more"
+    if first_wh <= 0:
+        return f"{abs(other_wh - first_wh):.4g} Wh {word}"
+    return f"{abs(other_wh / first_wh - 1):.1%} {word}"
+
+
+def _advice(tags: Mapping[str, str]) -> str:
+    if "missing" in tags.get("carbon.method", ""):
+        return "nothing could be read or modelled where it ran: see carbon-otel doctor there"
+    if tags.get("carbon.status") == "running":
+        return "it has not reached its first checkpoint, after 15 s by default"
+    return "call carbon_otel.instrument() before it"

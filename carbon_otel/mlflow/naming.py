@@ -26,6 +26,8 @@ def metrics(footprint: Footprint) -> dict[str, float]:
         **_figures("carbon", footprint.energy_j, footprint.emissions_g),
         "carbon/energy_low_wh": footprint.low_j / J_PER_WH,
         "carbon/energy_high_wh": footprint.high_j / J_PER_WH,
+        "carbon/emissions_low_g": footprint.low_g,
+        "carbon/emissions_high_g": footprint.high_g,
         MEASURED_WH: footprint.energy_j * footprint.measured_fraction / J_PER_WH,
         "carbon/duration_s": footprint.duration_s,
     }

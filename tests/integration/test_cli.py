@@ -131,6 +131,15 @@ def test_the_users_own_journal(tmp_path):
     assert "nothing was measured" in done.stderr and "unattributed" not in done.stderr
 
 
+def test_a_shell_line_with_the_users_own_journal_loses_no_program(tmp_path):
+    line = f"{sys.executable} -c '{BURN.strip()}'; {sys.executable} -c pass"
+    variables = {"CARBON_OTEL_JOURNAL": "journal.json"}
+    done = carbon_otel_cli("run", "--zone", "FR", "--", "sh", "-c", line, cwd=tmp_path, **variables)
+    assert done.stderr.count("one of 2 that were measured") == 2
+    assert "process journal" in done.stderr
+    assert [file.name for file in tmp_path.iterdir()] == ["journal.json"]
+
+
 def test_run_says_that_measuring_is_off(tmp_path):
     done = measured("print('program')", cwd=tmp_path, CARBON_OTEL_DISABLED="true")
     assert (done.returncode, done.stdout) == (0, "program\n")

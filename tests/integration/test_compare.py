@@ -49,6 +49,8 @@ def test_two_runs_side_by_side_and_how_they_differ(store, tmp_path):
     done = compare(store, store["counted"], store["modelled"], cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "counted" in done.stdout and "energy than counted" in done.stdout
+    assert "emissions, g CO2e" in done.stdout and "hardware" in done.stdout and "reserved" in done.stdout
+    assert "unknown" not in done.stdout
     assert "They were not measured in the same way" in done.stdout
     assert "counted: measured.counter" in done.stdout and "modelled: modelled.utilisation" in done.stdout
 
@@ -72,6 +74,14 @@ def test_an_experiment_for_machines(store, tmp_path):
         (("--experiment", "nothing"), "there is no experiment 'nothing'"),
         (("{plain}", "{counted}"), "call carbon_otel.instrument() before it"),
         (("{counted}",), "it takes two"),
+        (("{counted}", "{counted}"), "named twice"),
+        (("{counted}", "no-such-run"), "--tracking-uri"),
+        (
+            ("{counted}", "{plain}", "--tracking-uri", "sqlite:///none.db"),
+            "no MLflow store at sqlite:///none.db",
+        ),
+        (("{counted}", "{plain}", "--tracking-uri", "http://127.0.0.1:9"), "http://127.0.0.1:9: API request"),
+        (("{counted}", "{plain}", "--tracking-uri", "nothing://x"), "MLFLOW_TRACKING_URI"),
     ],
 )
 def test_what_cannot_be_compared_says_what_to_do(arguments, said, store, tmp_path):
@@ -79,3 +89,4 @@ def test_what_cannot_be_compared_says_what_to_do(arguments, said, store, tmp_pat
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())

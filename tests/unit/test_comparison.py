@@ -32,9 +32,18 @@ def test_a_run_used_less_only_where_the_bands_say_so(first, other, said):
 
 def test_what_was_not_logged_is_not_a_zero():
     run = cost("a", 1.0)
-    assert math.isnan(run.low_wh) and math.isnan(run.emissions_g) and math.isnan(run.duration_s)
+    assert (
+        math.isnan(run.low_wh)
+        and math.isnan(run.low_g)
+        and math.isnan(run.emissions_g)
+        and math.isnan(run.duration_s)
+    )
     with pytest.raises(NotMeasured, match=r"carbon_otel\.instrument"):
         RunCost.of("1", "a", {"accuracy": 1.0}, {})
+    with pytest.raises(NotMeasured, match="first checkpoint"):
+        RunCost.of("1", "a", {}, {"carbon.status": "running"})
+    with pytest.raises(NotMeasured, match="carbon-otel doctor"):
+        RunCost.of("1", "a", {"carbon/energy_wh": math.nan}, {"carbon.method": "missing"})
 
 
 def test_runs_that_were_measured_otherwise_are_not_compared_in_silence():
@@ -50,3 +59,30 @@ def test_a_run_that_was_killed_is_a_lower_bound():
     killed = cost("b", 1, status="running")
     (line,) = differences([cost("a", 1), killed])
     assert line == "b has not ended in order; its figures are lower bounds"
+
+
+@pytest.mark.parametrize(
+    ("tag", "why"), [({"status": "running"}, "not ended"), ({"missing": "gpu"}, "lacks gpu")]
+)
+def test_a_lower_bound_never_used_less(tag, why):
+    whole, bound = cost("a", 10, 9, 11), cost("b", 5, 4, 6, **tag)
+    for said in (verdict(whole, bound), verdict(bound, whole)):
+        assert f"b {'has ' if 'ended' in why else ''}{why}" in said and "cannot be told apart" in said
+    # What it used at least is more than the other used at most.
+    assert "more energy than a, beyond both bands" in verdict(cost("a", 1, 0.9, 1.1), bound)
+
+
+def test_more_than_nothing_is_told_in_watt_hours():
+    assert (
+        verdict(cost("a", 0, 0, 0), cost("b", 5, 4, 6)) == "b used 5 Wh more energy than a, beyond both bands"
+    )
+
+
+def test_what_the_figures_of_a_run_include_and_what_its_tags_do_not():
+    outer = cost("outer", 2)
+    inner = RunCost.of(
+        "inner", "inner", {"carbon/energy_wh": 1.0}, {"carbon.status": "final", "mlflow.parentRunId": "outer"}
+    )
+    assert differences([outer, inner]) == ["inner is nested in outer, whose figures include it"]
+    (resumed,) = differences([cost("a", 1, segments="2"), cost("b", 1)])
+    assert resumed == "a was resumed; its tags are those of its last segment"

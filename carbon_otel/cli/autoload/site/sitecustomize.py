@@ -18,8 +18,8 @@ def _measure() -> None:
         os.environ["PYTHONPATH"] = os.pathsep.join(paths)
     kind = os.environ.pop("CARBON_OTEL_RUN_STAGE", "")
     folder = os.environ.pop("CARBON_OTEL_RUN_JOURNALS", "")
-    if folder:
-        os.environ.setdefault("CARBON_OTEL_JOURNAL", f"{folder}{os.sep}{os.getpid()}.json")
+    if folder and not ("CARBON_OTEL_JOURNAL" in os.environ and _is_first(folder)):
+        os.environ["CARBON_OTEL_JOURNAL"] = f"{folder}{os.sep}{os.getpid()}.json"
 
     import atexit
 
@@ -34,6 +34,15 @@ def _measure() -> None:
         whole.__enter__()
         # Registered after the session's own end, so it runs before it.
         atexit.register(whole.__exit__, None, None, None)
+
+
+def _is_first(folder: str) -> bool:
+    """One file holds one process: the user's own journal is that of the first to begin."""
+    try:
+        os.close(os.open(f"{folder}{os.sep}first", os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    return True
 
 
 def _chain() -> None:
