@@ -18,7 +18,8 @@ DeviceType = Literal["cpu", "gpu", "memory", "host"]
 class Device:
     """One thing that draws power, under the names of the OpenTelemetry `hw.*` conventions.
 
-    `id` is unique within the host (`hw.id`), `source` names the interface or the table behind the figures.
+    `id` is unique within the host (`hw.id`), `source` names the interface or the table behind the figures, and
+    `contains` what else its meter measures: nothing of those types of the host may be counted beside it.
     """
 
     id: str
@@ -27,6 +28,7 @@ class Device:
     method: Method
     band: Band
     source: str
+    contains: frozenset[DeviceType] = frozenset()
 
 
 class SensorError(Exception):

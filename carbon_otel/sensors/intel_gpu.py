@@ -13,8 +13,7 @@ from typing import Final, Literal
 
 from carbon_otel.provenance import Band
 from carbon_otel.sensors.base import Device, Finding, Sensor, SensorError
-
-DEFAULT_ROOT: Final = Path("/sys/class/hwmon")
+from carbon_otel.sensors.hwmon import DEFAULT_ROOT, folders, slot, text
 
 _DRIVERS: Final = ("i915", "xe")
 # No vendor states an accuracy; the counter is the GPU's own RAPL domain.
@@ -68,8 +67,8 @@ def find(root: Path = DEFAULT_ROOT) -> tuple[list[Sensor], list[Finding]]:
     """The Intel GPUs of this host that count their energy. Never raises."""
     sensors: list[Sensor] = []
     findings: list[Finding] = []
-    for folder in _folders(root):
-        driver = _text(folder / "name")
+    for folder in folders(root):
+        driver = text(folder / "name")
         if driver not in _DRIVERS:
             continue
         channel = _channel(folder)
@@ -81,8 +80,8 @@ def find(root: Path = DEFAULT_ROOT) -> tuple[list[Sensor], list[Finding]]:
                 )
             )
             continue
-        slot = _slot(folder)
-        device = Device(slot, "gpu", f"Intel GPU {slot}", "measured.counter", _BAND, f"hwmon ({driver})")
+        address = slot(folder)
+        device = Device(address, "gpu", f"Intel GPU {address}", "measured.counter", _BAND, f"hwmon ({driver})")
         try:
             sensors.append(IntelGpu(channel, device))
         except SensorError as error:
@@ -97,27 +96,5 @@ def find(root: Path = DEFAULT_ROOT) -> tuple[list[Sensor], list[Finding]]:
 def _channel(folder: Path) -> Path | None:
     """The channel of the whole card, else the one that there is."""
     channels = sorted(folder.glob("energy*_input"))
-    labels = {_text(path.with_name(path.name.replace("_input", "_label"))): path for path in channels}
+    labels = {text(path.with_name(path.name.replace("_input", "_label"))): path for path in channels}
     return labels.get("card") or (channels[0] if channels else None)
-
-
-def _slot(folder: Path) -> str:
-    """The PCI address, which is the same after a reboot; hwmon's numbers are not."""
-    try:
-        return (folder / "device").resolve(strict=True).name
-    except (OSError, RuntimeError):
-        return folder.name
-
-
-def _folders(root: Path) -> list[Path]:
-    try:
-        return sorted(root.iterdir())
-    except OSError:
-        return []
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace").strip()
-    except OSError:
-        return ""

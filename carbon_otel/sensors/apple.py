@@ -1,0 +1,111 @@
+"""Apple silicon: the energy counters of IOReport, through the package `zeus-apple-silicon` (extra `apple`).
+
+They need no administrator's rights and count millijoules. Apple calls what they say estimated; they are
+believed to be modelled from utilisation, frequency and voltage (documentation of zeus-apple-silicon).
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, Final, Literal
+
+from carbon_otel.provenance import Band
+from carbon_otel.sensors.base import Device, DeviceType, Finding, Sensor, SensorError
+
+_PACKAGE: Final = "zeus_apple_silicon"
+# The samples of all channels come in one call: sensors that are read together share it.
+_SHARED_NS: Final = 1_000_000
+_MOST_W: Final = 500.0
+_BAND = Band(0.80, 1.20, "IOReport energy model: +-20 %, our estimate; Apple states none")
+
+# The clusters and cores are parts of the processor's total; the GPU's SRAM is beside its `GPU Energy`.
+_CHANNELS: Final[tuple[tuple[str, DeviceType, str, tuple[str, ...]], ...]] = (
+    ("apple-cpu", "cpu", "Apple silicon CPU", ("cpu_total_mj",)),
+    ("apple-dram", "memory", "Apple silicon DRAM", ("dram_mj",)),
+    ("apple-gpu", "gpu", "Apple silicon GPU", ("gpu_mj", "gpu_sram_mj")),
+    ("apple-ane", "gpu", "Apple Neural Engine", ("ane_mj",)),
+)
+
+
+class IoReport:
+    """The counters of all channels at once."""
+
+    def __init__(self, monitor: Any, clock_ns: Callable[[], int] = time.monotonic_ns) -> None:
+        self._monitor = monitor
+        self._clock_ns = clock_ns
+        self._latest: Any = None
+        self._read_at_ns = 0
+
+    def counters(self) -> Any:
+        """The monitor's metrics, at most a millisecond old. Raises SensorError."""
+        now = self._clock_ns()
+        if self._latest is None or now - self._read_at_ns > _SHARED_NS:
+            try:
+                self._latest = self._monitor.get_cumulative_energy()
+            except Exception as error:  # noqa: BLE001 - a native module's own exceptions
+                raise SensorError(f"IOReport: {error}") from error
+            self._read_at_ns = now
+        return self._latest
+
+
+class AppleChannel:
+    """One component's energy in millijoules: the sum of the fields that this chip has."""
+
+    kind: Literal["counter"] = "counter"
+    joules_per_unit = 1e-3
+    wrap = None
+    update_period_s = 0.01
+    edge_interval_s = 0.01
+    tick_interval_s = 0.0
+    power_bounds_w = (0.0, _MOST_W)
+
+    def __init__(self, report: IoReport, device: Device, fields: tuple[str, ...]) -> None:
+        self.device = device
+        self._report = report
+        self._fields = fields
+
+    def read(self) -> float:
+        counters = self._report.counters()
+        values = [getattr(counters, field, None) for field in self._fields]
+        known = [value for value in values if value is not None]
+        if not known or not all(value >= 0 for value in known):
+            raise SensorError(f"{self.device.name}: IOReport says {values}")
+        return float(sum(known))
+
+    def close(self) -> None:
+        """IOReport's subscription ends with the monitor."""
+
+
+def find(platform: str = sys.platform, machine: str | None = None) -> tuple[list[Sensor], list[Finding]]:
+    """The channels of an Apple chip; nothing on other machines. Never raises."""
+    if platform != "darwin" or (machine or _machine()) != "arm64":
+        return [], []
+    try:
+        report = IoReport(importlib.import_module(_PACKAGE).AppleEnergyMonitor())
+    except ImportError:
+        reason, fix = f"the package {_PACKAGE} is not installed", "pip install 'carbon-otel[apple]'"
+        return [], [Finding("cpu", "missing", "Apple silicon", reason, fix, lacking=True)]
+    except Exception as error:  # noqa: BLE001 - a native module's own exceptions
+        return [], [Finding("cpu", "missing", "Apple silicon", f"IOReport: {error}", lacking=True)]
+    sensors: list[Sensor] = []
+    findings: list[Finding] = []
+    for identity, device_type, name, fields in _CHANNELS:
+        device = Device(identity, device_type, name, "measured.counter", _BAND, "IOReport energy model")
+        sensor = AppleChannel(report, device, fields)
+        try:
+            sensor.read()
+        except SensorError as error:
+            findings.append(Finding(device_type, "missing", name, str(error)))
+        else:
+            sensors.append(sensor)
+            findings.append(Finding(device_type, device.method, name))
+    return sensors, findings
+
+
+def _machine() -> str:
+    import platform
+
+    return platform.machine()

@@ -1,0 +1,102 @@
+"""Folders of Linux hwmon, and power read from their files.
+
+The ABI (kernel documentation, hwmon/sysfs-interface): `power*` in microwatts, `in*` in millivolts, `curr*` in
+milliamperes, `energy*` in microjoules.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, Literal
+
+from carbon_otel.sensors.base import Device, SensorError
+
+DEFAULT_ROOT: Final = Path("/sys/class/hwmon")
+
+
+class HwmonPower:
+    """Watts: the product of the numbers in `paths`, in units of `watts_per_unit`.
+
+    One file of power, or one of volts and one of amperes. The files are kept open and read by `pread`.
+    Raises SensorError where they cannot be read.
+    """
+
+    kind: Literal["power"] = "power"
+    joules_per_unit = 1.0
+    wrap = None
+    # The driver asks a chip, over I2C or through the firmware, which takes a millisecond.
+    edge_interval_s = 0.05
+    tick_interval_s = 0.0
+
+    def __init__(
+        self,
+        device: Device,
+        paths: Sequence[Path],
+        watts_per_unit: float,
+        most_w: float,
+        update_period_s: float = 0.05,
+    ) -> None:
+        self.device = device
+        self.update_period_s = update_period_s
+        self.power_bounds_w = (0.0, most_w)
+        self._watts_per_unit = watts_per_unit
+        self._files: list[tuple[Path, int]] = []
+        try:
+            for path in paths:
+                self._files.append((path, os.open(path, os.O_RDONLY | os.O_CLOEXEC)))
+            self.read()
+        except OSError as error:
+            self.close()
+            raise SensorError(f"{path}: {error.strerror or error}") from error
+        except SensorError:
+            self.close()
+            raise
+
+    def read(self) -> float:
+        if not self._files:
+            raise SensorError(f"{self.device.name}: closed")
+        watts = math.prod(self._number(path, fd) for path, fd in self._files) * self._watts_per_unit
+        if not 0 <= watts <= self.power_bounds_w[1]:
+            raise SensorError(f"{self.device.name}: {watts:g} W is no power of it")
+        return watts
+
+    def close(self) -> None:
+        for _, fd in self._files:
+            os.close(fd)
+        self._files = []
+
+    @staticmethod
+    def _number(path: Path, fd: int) -> int:
+        try:
+            number = int(os.pread(fd, 32, 0))
+        except (OSError, ValueError) as error:
+            raise SensorError(f"{path}: {error}") from error
+        # A current may be negative by its noise; a product of two of them would not show it.
+        return max(0, number)
+
+
+def folders(root: Path) -> list[Path]:
+    """What lies in `root`, in the order of the names; nothing where it cannot be listed."""
+    try:
+        return sorted(root.iterdir())
+    except OSError:
+        return []
+
+
+def text(path: Path) -> str:
+    """The content of a small file without white space around it; empty where it cannot be read."""
+    try:
+        return path.read_text(errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def slot(folder: Path) -> str:
+    """The name of the device behind a hwmon folder, which is the same after a reboot; hwmon's numbers are not."""
+    try:
+        return (folder / "device").resolve(strict=True).name
+    except (OSError, RuntimeError):
+        return folder.name
