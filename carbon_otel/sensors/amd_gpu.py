@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import importlib.util
 import io
 import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -94,7 +94,7 @@ def find(
     except Exception as error:  # noqa: BLE001 - amdsmi's import alone raises half a dozen kinds
         return [], [_unavailable(error)]
     chosen = visible([(gpu.hip, gpu.uuid) for gpu in gpus])
-    cards = list(dict.fromkeys(_die_that_measures(gpus, position) for position in chosen))
+    cards = [gpus[i] for i in dict.fromkeys(_die_that_measures(gpus, position) for position in chosen)]
     if not cards:
         return [], [Finding("gpu", "missing", "none", reason="the environment shows this process no GPU")]
     sensors: list[Sensor] = []
@@ -133,29 +133,31 @@ def _listed(api: Any) -> list[_Gpu]:
     """Every GPU, in HIP's order, which is not amdsmi's on every node."""
     gpus = []
     for position, handle in enumerate(api.amdsmi_get_processor_handles()):
-        hip = _or(api, position, lambda h=handle: api.amdsmi_get_gpu_enumeration_info(h)["hip_id"])
-        uuid = _or(api, f"amd-gpu-{position}", lambda h=handle: api.amdsmi_get_gpu_device_uuid(h))
-        name = _or(api, "AMD GPU", lambda h=handle: api.amdsmi_get_gpu_asic_info(h)["market_name"])
-        cap_uw = _or(api, 0, lambda h=handle: api.amdsmi_get_power_cap_info(h)["max_power_cap"])
+        ask = partial(_ask, api, handle)
+        hip = ask("amdsmi_get_gpu_enumeration_info", "hip_id")
+        uuid = ask("amdsmi_get_gpu_device_uuid") or f"amd-gpu-{position}"
+        name = ask("amdsmi_get_gpu_asic_info", "market_name") or "AMD GPU"
+        cap_uw = ask("amdsmi_get_power_cap_info", "max_power_cap") or 0
         most_w = 2 * cap_uw * 1e-6 if 0 < cap_uw < 1e10 else 2 * _FALLBACK_LIMIT_W
         gpus.append(_Gpu(handle, hip if isinstance(hip, int) else position, uuid, name, most_w))
     return sorted(gpus, key=lambda gpu: gpu.hip)
 
 
-def _or(api: Any, default: Any, question: Callable[[], Any]) -> Any:
+def _ask(api: Any, handle: Any, question: str, key: str | None = None) -> Any:
+    """An answer of amdsmi, or None where it has none."""
     try:
-        return question()
-    except (api.AmdSmiException, UnicodeDecodeError, KeyError, ValueError):
-        return default
+        answer = getattr(api, question)(handle)
+        return answer if key is None else answer[key]
+    except (api.AmdSmiException, AttributeError, UnicodeDecodeError, KeyError, ValueError):
+        return None
 
 
 def _is_dual(gpu: _Gpu) -> bool:
     return "MI250" in gpu.name
 
 
-def _die_that_measures(gpus: Sequence[_Gpu], position: int) -> _Gpu:
-    second = _is_dual(gpus[position]) and position % 2 == 1
-    return gpus[position - 1] if second else gpus[position]
+def _die_that_measures(gpus: Sequence[_Gpu], position: int) -> int:
+    return position - position % 2 if _is_dual(gpus[position]) else position
 
 
 def _kinds(

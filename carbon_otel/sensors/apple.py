@@ -7,6 +7,7 @@ believed to be modelled from utilisation, frequency and voltage (documentation o
 from __future__ import annotations
 
 import importlib
+import platform
 import sys
 import time
 from collections.abc import Callable
@@ -45,7 +46,7 @@ class IoReport:
         if self._latest is None or now - self._read_at_ns > _SHARED_NS:
             try:
                 self._latest = self._monitor.get_cumulative_energy()
-            except Exception as error:  # noqa: BLE001 - a native module's own exceptions
+            except Exception as error:
                 raise SensorError(f"IOReport: {error}") from error
             self._read_at_ns = now
         return self._latest
@@ -79,9 +80,9 @@ class AppleChannel:
         """IOReport's subscription ends with the monitor."""
 
 
-def find(platform: str = sys.platform, machine: str | None = None) -> tuple[list[Sensor], list[Finding]]:
+def find(system: str = sys.platform, machine: str | None = None) -> tuple[list[Sensor], list[Finding]]:
     """The channels of an Apple chip; nothing on other machines. Never raises."""
-    if platform != "darwin" or (machine or _machine()) != "arm64":
+    if system != "darwin" or (machine or platform.machine()) != "arm64":
         return [], []
     try:
         report = IoReport(importlib.import_module(_PACKAGE).AppleEnergyMonitor())
@@ -103,9 +104,3 @@ def find(platform: str = sys.platform, machine: str | None = None) -> tuple[list
             sensors.append(sensor)
             findings.append(Finding(device_type, device.method, name))
     return sensors, findings
-
-
-def _machine() -> str:
-    import platform
-
-    return platform.machine()

@@ -94,6 +94,7 @@ class CpuModel:
             method="modelled.utilisation",
             band=power.band,
             source=power.source,
+            contains=frozenset({"memory"}),
         )
         self._busy_time = busy_time
         self._clock_ns = clock_ns

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import getpass
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-from carbon_otel.sensors import intel_gpu, nvml, rapl
+from carbon_otel.sensors import amd_gpu, apple, grace, intel_gpu, jetson, nvml, rapl
 from carbon_otel.sensors.base import Finding, Sensor
 from carbon_otel.sensors.cpu_model import CpuModel
 from carbon_otel.sensors.memory_model import MemoryModel
-from carbon_otel.sensors.processor import BusyTime, Processor, processor
+from carbon_otel.sensors.processor import ARM, BusyTime, Processor, processor
 
 _UDEV_FILE: Final = "/etc/udev/rules.d/90-powercap.rules"
+_ORDER: Final = ("host", "cpu", "memory", "gpu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,29 +38,74 @@ class Discovery:
 def discover(powercap_root: Path | None = None, cpu_family: str | None = None) -> Discovery:
     """Find every sensor of this host. Never raises: what cannot be read is a finding.
 
-    `cpu_family` is a family of the processors' table, for hosts that do not say theirs.
+    From the meters that contain the most to the models; what one contains is not looked for again. `cpu_family`
+    is a family of the processors' table, for hosts that do not say theirs.
     """
     host = processor()
     if cpu_family is not None:
         host = replace(host, family=cpu_family)
-    cpu_sensors, cpu_findings = _cpu_and_memory(powercap_root or rapl.DEFAULT_ROOT, host)
-    gpu_sensors, gpu_findings = _gpus()
-    sensors = (*cpu_sensors, *gpu_sensors)
-    gpus = [s.device.name for s in gpu_sensors]
+    root = powercap_root or rapl.DEFAULT_ROOT
+    search = _Search()
+    search.add(jetson.find())
+    if "gpu" not in search.covered:
+        search.add(_gpus())
+    gpus = [sensor.device.name for sensor in search.sensors if sensor.device.type == "gpu"]
+    for find in (grace.find, apple.find, partial(_powercap, root, host)):
+        if "cpu" not in search.covered:
+            search.add(find())
+    if "cpu" not in search.covered:
+        _model_processor(search, host, root)
+    if "memory" not in search.covered:
+        _model_memory(search)
+    search.say_what_is_contained()
     hardware = " + ".join([f"{host.model_name} ({host.threads} threads)", *_counted(gpus)])
-    return Discovery(sensors, (*cpu_findings, *gpu_findings), hardware)
+    return Discovery(
+        tuple(sorted(search.sensors, key=lambda sensor: _ORDER.index(sensor.device.type))),
+        tuple(sorted(search.findings, key=lambda finding: _ORDER.index(finding.component))),
+        hardware,
+    )
+
+
+class _Search:
+    """What was found so far."""
+
+    def __init__(self) -> None:
+        self.sensors: list[Sensor] = []
+        self.findings: list[Finding] = []
+
+    def add(self, found: tuple[Sequence[Sensor], Sequence[Finding]]) -> None:
+        self.sensors += found[0]
+        self.findings += found[1]
+
+    @property
+    def covered(self) -> set[str]:
+        """The components that are measured or modelled: their own, and those contained in others' meters."""
+        return {s.device.type for s in self.sensors}.union(*(s.device.contains for s in self.sensors))
+
+    def say_what_is_contained(self) -> None:
+        own = {finding.component for finding in self.findings if finding.method != "missing"}
+        for sensor in self.sensors:
+            device = sensor.device
+            for component in device.contains - own:
+                self.findings = [f for f in self.findings if f.lacking or f.component != component]
+                self.findings.append(Finding(component, device.method, f"included in {device.name}"))
+            own |= device.contains
 
 
 def _gpus() -> tuple[list[Sensor], list[Finding]]:
-    sensors, findings = nvml.find()
-    intel, told = intel_gpu.find()
-    if told and not sensors:
-        # That there is none of NVIDIA's is no news where another's is.
-        findings = [finding for finding in findings if finding.lacking]
-    return [*sensors, *intel], [*findings, *told]
+    sensors: list[Sensor] = []
+    findings: list[Finding] = []
+    for find in (nvml.find, intel_gpu.find, amd_gpu.find):
+        found, told = find()
+        sensors += found
+        findings += told
+    if any(finding.lacking or finding.method != "missing" for finding in findings):
+        # That there is none of one vendor's is no news where there is another's.
+        findings = [f for f in findings if f.lacking or f.fix or f.method != "missing"]
+    return sensors, findings
 
 
-def _cpu_and_memory(root: Path, host: Processor) -> tuple[list[Sensor], list[Finding]]:
+def _powercap(root: Path, host: Processor) -> tuple[list[Sensor], list[Finding]]:
     readable, unreadable = rapl.select(rapl.zones(root))
     sensors: list[Sensor] = []
     findings: list[Finding] = []
@@ -68,50 +115,46 @@ def _cpu_and_memory(root: Path, host: Processor) -> tuple[list[Sensor], list[Fin
         except OSError as error:
             findings.append(_unreadable(zone, error.strerror or str(error)))
     findings += [_unreadable(zone, zone.error) if zone.error else _unknown(zone) for zone in unreadable]
-
-    measured = {sensor.device.type for sensor in sensors}
-    if not measured & {"cpu", "host"}:
-        return _modelled(root, host, sensors, findings)
+    if not {"cpu", "host"} & {sensor.device.type for sensor in sensors}:
+        # Memory alone: the model of the processor includes it.
+        for sensor in sensors:
+            sensor.close()
+        return [], findings
     for sensor in sensors:
         device = sensor.device
-        component = {"memory": "memory", "host": "host"}.get(device.type, "cpu")
-        findings.append(Finding(component, device.method, f"{device.name} ({device.id})"))
-    if not measured & {"memory", "host"}:
-        memory = MemoryModel()
-        sensors.append(memory)
-        # Modelled is not lacking; what would measure it stays to be read in the fix.
-        findings = [replace(f, lacking=f.lacking and f.component != "memory") for f in findings]
-        findings.append(
-            Finding(
-                "memory",
-                memory.device.method,
-                f"{memory.device.name} at {memory.device.source}",
-                reason="the package is measured, but there is no readable dram zone",
-            )
-        )
+        findings.append(Finding(device.type, device.method, f"{device.name} ({device.id})"))
     return sensors, findings
 
 
-def _modelled(
-    root: Path, host: Processor, sensors: list[Sensor], findings: list[Finding]
-) -> tuple[list[Sensor], list[Finding]]:
-    """No counter of the package: the whole server's model, which includes its memory."""
-    for sensor in sensors:
-        sensor.close()
+def _model_processor(search: _Search, host: Processor, root: Path) -> None:
+    """No meter of the processor: the whole server's model, which includes its memory."""
     model = CpuModel(host, BusyTime())
-    blocked = next((f for f in findings if f.fix), None)
+    blocked = next((f for f in search.findings if f.component in ("cpu", "memory") and f.fix), None)
     if blocked:
         reason, fix = blocked.reason, blocked.fix
+    elif host.vendor == ARM:
+        reason = "ARM has no counter of its own, and hwmon shows no power meter that we know"
+        fix = "name the family of the table that is nearest: CARBON_OTEL_CPU_FAMILY"
     elif host.virtual:
         reason = "a virtual machine; its host exports no RAPL counter"
         fix = "where the host shares one, mount it and set CARBON_OTEL_POWERCAP_ROOT"
     else:
         reason = f"no powercap zone in {root}"
         fix = "sudo modprobe intel_rapl_msr; in a container, mount the host's powercap folder"
-    return [model], [
-        Finding("cpu", model.device.method, f"{host.model_name}: {model.device.source}", reason, fix),
-        Finding("memory", model.device.method, "included in the processor's model", reason),
-    ]
+    # Modelled is not lacking.
+    search.findings = [f for f in search.findings if f.component not in ("cpu", "memory")]
+    found = f"{host.model_name}: {model.device.source}"
+    search.add(([model], [Finding("cpu", model.device.method, found, reason, fix)]))
+
+
+def _model_memory(search: _Search) -> None:
+    memory = MemoryModel()
+    device = memory.device
+    reason = "the package is measured, but there is no readable dram zone"
+    # Modelled is not lacking; what would measure it stays to be read in the fix.
+    search.findings = [replace(f, lacking=f.lacking and f.component != "memory") for f in search.findings]
+    found = f"{device.name} at {device.source}"
+    search.add(([memory], [Finding("memory", device.method, found, reason=reason)]))
 
 
 def _unreadable(zone: rapl.Zone, error: str) -> Finding:

@@ -25,7 +25,8 @@ _BAND = Band(0.90, 1.10, "Grace power meter polled at 1 Hz: +-10 %, our estimate
 
 # The two wordings of NVIDIA's firmware; `total` is how the second calls the socket.
 _METER = re.compile(
-    r"(?P<what>module|grace|total|cpu|sysio|soc|dram)\b(?: rail)?(?: input)? power(?: in uw)? socket (?P<socket>\d+)",
+    r"(?P<what>module|grace|total|cpu|sysio|soc|dram)\b(?: rail)?(?: input)? power(?: in uw)?"
+    r" socket (?P<socket>\d+)",
     re.IGNORECASE,
 )
 _SOCKET: Final = ("grace", "total")

@@ -81,7 +81,9 @@ def find(root: Path = DEFAULT_ROOT) -> tuple[list[Sensor], list[Finding]]:
             )
             continue
         address = slot(folder)
-        device = Device(address, "gpu", f"Intel GPU {address}", "measured.counter", _BAND, f"hwmon ({driver})")
+        device = Device(
+            address, "gpu", f"Intel GPU {address}", "measured.counter", _BAND, f"hwmon ({driver})"
+        )
         try:
             sensors.append(IntelGpu(channel, device))
         except SensorError as error:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection
 from typing import Any, Final, Literal
 
 from carbon_otel.provenance import Band
-from carbon_otel.sensors.base import Device, SensorError
+from carbon_otel.sensors.base import Device, DeviceType, SensorError
 from carbon_otel.sensors.nvml_library import Backoff, Nvml
 from carbon_otel.sensors.nvml_power import power_source
 from carbon_otel.sensors.nvml_processes import ProcessUtilisation
@@ -50,6 +50,7 @@ class NvmlGpu:
         self.power_bounds_w = (0.0, 2 * self._limit_w())
         name = self._name(handle)
         source = "NVML total energy"
+        contains: frozenset[DeviceType] = frozenset()
         self._raw: Callable[[Any], float] = nvml.api.nvmlDeviceGetTotalEnergyConsumption
         try:
             self._raw(handle)
@@ -58,7 +59,7 @@ class NvmlGpu:
             self._raw, source = power.read, power.name
             self.kind, self.joules_per_unit = "power", 1.0
             if power.whole_module:
-                name = f"{name} (whole module)"
+                name, contains = f"{name} (whole module)", frozenset({"cpu", "memory"})
         counted = self.kind == "counter"
         self.device = Device(
             id=uuid,
@@ -67,6 +68,7 @@ class NvmlGpu:
             method="measured.counter" if counted else "measured.power",
             band=_COUNTER if counted else _POWER,
             source=source,
+            contains=contains,
         )
 
     @property

@@ -12,6 +12,18 @@ import psutil
 
 from carbon_otel.sensors.base import SensorError
 
+ARM: Final = "ARM"
+
+# By implementer and part (Linux arch/arm64/include/asm/cputype.h); ARM's /proc/cpuinfo has no name.
+_ARM_CORES: Final = {
+    ("0x41", "0xd0c"): "ARM Neoverse-N1",
+    ("0x41", "0xd40"): "ARM Neoverse-V1",
+    ("0x41", "0xd42"): "ARM Cortex-A78AE",
+    ("0x41", "0xd49"): "ARM Neoverse-N2",
+    ("0x41", "0xd4f"): "ARM Neoverse-V2",
+    ("0xc0", "0xac3"): "Ampere-1",
+}
+
 _HZ: Final = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
 
@@ -36,6 +48,10 @@ def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> Processor:
     fields = {k.strip(): v.strip() for k, _, v in (line.partition(":") for line in first.splitlines())}
     vendor = fields.get("vendor_id", "")
     name = fields.get("model name", "")
+    if "CPU implementer" in fields:
+        vendor = ARM
+        core = fields["CPU implementer"], fields.get("CPU part", "")
+        name = name or _ARM_CORES.get(core, f"ARM {' '.join(core)}".strip())
     return Processor(
         vendor=vendor,
         model_name=name or vendor or "unknown processor",

@@ -129,14 +129,17 @@ def sensors(readable: list[Zone], vendor: str) -> Iterator[RaplZone]:
     """Open the selected zones. `vendor` is the CPU's vendor id, which decides the band."""
     for zone in readable:
         device_type: DeviceType
+        contains: frozenset[DeviceType] = frozenset()
         if zone.name == "dram":
             device_type, band, name, most_w = "memory", _DRAM, f"{zone.parent or 'host'} dram", 500.0
         elif zone.name == "psys":
             device_type, band, name, most_w = "host", _PSYS, "psys", 3000.0
+            contains = frozenset({"cpu", "memory"})
         else:
             band = _AMD_PACKAGE if vendor == "AuthenticAMD" else _INTEL_PACKAGE
             device_type, name, most_w = "cpu", zone.name, 1500.0
-        device = Device(zone.id, device_type, name, "measured.counter", band, "Linux powercap (RAPL)")
+        source = "Linux powercap (RAPL)"
+        device = Device(zone.id, device_type, name, "measured.counter", band, source, contains)
         yield RaplZone(zone.path, device, most_w)
 
 

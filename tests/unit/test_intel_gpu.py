@@ -9,19 +9,12 @@ from hypothesis import strategies as st
 from carbon_otel.meter.timeline import Timeline
 from carbon_otel.sensors import intel_gpu
 from carbon_otel.sensors.base import SensorError
+from tests.fakes import hwmon
 from tests.fakes.clock import NS
 
 
 def card(base, driver, slot="0000:03:00.0", number=3, **files):
-    """One GPU: its PCI device, and the hwmon folder that points to it."""
-    device = base / "devices" / slot
-    folder = base / "hwmon" / f"hwmon{number}"
-    device.mkdir(parents=True)
-    folder.mkdir(parents=True)
-    (folder / "device").symlink_to(device)
-    for name, content in {"name": driver, **files}.items():
-        (folder / name).write_bytes(content if isinstance(content, bytes) else f"{content}\n".encode())
-    return folder
+    return hwmon.chip(base, driver, slot, number, **files)
 
 
 def find(base):

@@ -190,7 +190,8 @@ def test_a_second_session_on_the_same_provider_goes_on_counting(application, cap
             carbon_otel.flush()
             carbon_otel.uninstrument()
     assert not caplog.records
-    assert sum(point.value for point in application.points("hw.energy")) == pytest.approx(12)
+    # A session's last reading may be an extrapolation: five update periods (5 ms) of at most 600 W.
+    assert 12 <= sum(point.value for point in application.points("hw.energy")) + 1e-9 <= 12 + 2 * 3
 
 
 def test_a_fault_of_an_exporter_stays_in_the_exporter(application, caplog):

@@ -1,0 +1,91 @@
+"""GPUs for the unmodified amdsmi: a libamd_smi.so of our own, compiled from the C file beside this one.
+
+amdsmi looks for it below `ROCM_PATH`, and binds every function it knows of when it is imported: those that we do
+not answer are made by `build`, from the package's own list.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+NOT_SUPPORTED = 2
+_SOURCE = Path(__file__).with_name("libamd_smi_stub.c")
+_REPOSITORY = Path(__file__).parents[3]
+_BOUND = re.compile(r"_libraries\['libamd_smi\.so'\]\.(\w+)\s*$", re.MULTILINE)
+
+
+class Gpu(ctypes.Structure):
+    """One GPU, as it lies in the library's memory."""
+
+    _fields_ = (
+        ("name", ctypes.c_char * 64),
+        ("uuid", ctypes.c_char * 64),
+        ("units", ctypes.c_uint64),
+        ("resolution_uj", ctypes.c_float),
+        ("hip", ctypes.c_uint32),
+        ("counter_w", ctypes.c_double),
+        ("power_w", ctypes.c_uint32),
+        ("energy_error", ctypes.c_uint32),
+        ("power_error", ctypes.c_uint32),
+        ("detail_error", ctypes.c_uint32),
+        ("cap_uw", ctypes.c_uint64),
+        ("since_ns", ctypes.c_uint64),
+    )
+
+
+def host(*names: str) -> ctypes.Array[Gpu]:
+    """The GPUs of this process: each counts and says 500 W."""
+    library = ctypes.CDLL(f"{os.environ['ROCM_PATH']}/lib/libamd_smi.so")
+    ctypes.c_uint32.in_dll(library, "stub_count").value = len(names)
+    gpus = (Gpu * 8).in_dll(library, "stub_gpus")
+    for number, (gpu, name) in enumerate(zip(gpus, names, strict=False)):
+        gpu.name, gpu.uuid = name.encode(), f"{number}6ff74a0-0000-1000-806b-c1d71caf5a2{number}".encode()
+        gpu.units, gpu.resolution_uj, gpu.hip = 1_000_000, 15.259, number
+        gpu.counter_w, gpu.power_w, gpu.cap_uw = 500.0, 500, 750_000_000
+    return gpus
+
+
+def fail_to_start(code: int) -> None:
+    library = ctypes.CDLL(f"{os.environ['ROCM_PATH']}/lib/libamd_smi.so")
+    ctypes.c_uint32.in_dll(library, "stub_init_error").value = code
+
+
+def build(folder: Path) -> Path:
+    """Compile the stub below `folder`, which is then a ROCM_PATH. Raises FileNotFoundError without gcc."""
+    spec = importlib.util.find_spec("amdsmi")
+    assert spec is not None and spec.submodule_search_locations, "amdsmi is in the extra `test`"
+    wrapper = Path(spec.submodule_search_locations[0], "amdsmi_wrapper.py").read_text()
+    answered = set(re.findall(r"^int (amdsmi_\w+)\(", _SOURCE.read_text(), re.MULTILINE))
+    rest = sorted(set(_BOUND.findall(wrapper)) - answered)
+    assert len(rest) > 100
+    other = folder / "rest.c"
+    other.write_text("".join(f"int {name}(void) {{ return {NOT_SUPPORTED}; }}\n" for name in rest))
+    (folder / "lib").mkdir()
+    flags = ("-Wall", "-Werror", "-O1", "-shared", "-fPIC")
+    library = folder / "lib" / "libamd_smi.so"
+    subprocess.run(["gcc", *flags, "-o", str(library), str(_SOURCE), str(other)], check=True)
+    return folder
+
+
+def ask(rocm: Path, program: str, **variables: str) -> Any:
+    """What a program, run by a fresh interpreter that has this ROCm, prints as JSON in its last line."""
+    hidden = ("CARBON_OTEL_", "OTEL_", "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
+    environment |= {"ROCM_PATH": str(rocm), "ROCM_HOME": str(rocm), "PYTHONPATH": str(_REPOSITORY)}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**environment, **variables},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)

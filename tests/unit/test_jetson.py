@@ -1,0 +1,94 @@
+"""The rails of a Jetson on fake sysfs folders: hwmon's since JetPack 5, iio's of JetPack 4."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from carbon_otel.sensors import jetson
+from carbon_otel.sensors.base import SensorError
+from tests.fakes import hwmon
+
+
+def rails(base, *names, slot="1-0040", number=3, driver="ina3221", **files):
+    """A chip with up to three rails: 5 V and 1, 2 and 3 A."""
+    for channel, name in enumerate(names, 1):
+        files |= {
+            f"in{channel}_label": name,
+            f"in{channel}_input": 5000,
+            f"curr{channel}_input": 1000 * channel,
+        }
+    return hwmon.chip(base, driver, slot, number, **files)
+
+
+def found(base):
+    sensors, findings = jetson.find(base / "hwmon", base / "i2c")
+    said = {s.device.name: (s.device.type, s.read()) for s in sensors}
+    contained = [s.device.contains for s in sensors]
+    for sensor in sensors:
+        sensor.close()
+    return said, contained, findings
+
+
+@pytest.mark.parametrize("driver", ["ina3221", "ina3221x"])
+def test_the_whole_module_is_read_alone(tmp_path, driver):
+    rails(tmp_path, "VDD_IN", "VDD_CPU_GPU_CV", "VDD_SOC", driver=driver)
+    said, contained, (finding,) = found(tmp_path)
+    assert said == {"VDD_IN": ("host", 5.0)}
+    assert contained == [{"cpu", "gpu", "memory"}]
+    assert finding.method == "measured.power"
+
+
+def test_agx_orin_adds_its_parts_but_not_what_its_five_volts_feed(tmp_path):
+    rails(tmp_path, "VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0", slot="1-0040", number=3)
+    rails(tmp_path, "NC", "VDDQ_VDD2_1V8AO", "NC", slot="1-0041", number=4, in7_label="sum of shunt voltages")
+    said, _, _ = found(tmp_path)
+    assert said == {"VDD_GPU_SOC": ("gpu", 5.0), "VDD_CPU_CV": ("cpu", 10.0), "VIN_SYS_5V0": ("memory", 15.0)}
+
+
+def test_a_rail_that_nothing_feeds_else_is_counted(tmp_path):
+    rails(tmp_path, "GPU", "CPU", "VDDRQ")
+    assert found(tmp_path)[0]["VDDRQ"] == ("memory", 15.0)
+
+
+def test_a_channel_that_is_switched_off_is_no_rail(tmp_path):
+    rails(tmp_path, "GPU", "CPU", in2_enable=0)
+    assert list(found(tmp_path)[0]) == ["GPU"]
+
+
+def test_the_driver_of_jetpack_4_says_milliwatts(tmp_path):
+    chip = tmp_path / "i2c" / "6-0040" / "iio:device0"
+    chip.mkdir(parents=True)
+    hwmon.fill(
+        chip, rail_name_0="POM_5V_IN", in_power0_input=4321, rail_name_1="POM_5V_GPU", in_power1_input=99
+    )
+    said, _, _ = found(tmp_path)
+    assert said == {"POM_5V_IN": ("host", pytest.approx(4.321))}
+
+
+def test_a_rail_that_cannot_be_read_is_lacking_and_the_fix_is_said(tmp_path):
+    (rails(tmp_path, "GPU", "CPU") / "curr2_input").unlink()
+    said, _, findings = found(tmp_path)
+    assert list(said) == ["GPU"]
+    (lacking,) = [f for f in findings if f.lacking]
+    assert lacking.found == "CPU" and "curr2_input" in lacking.fix
+
+
+def test_a_host_that_is_no_jetson(tmp_path):
+    assert jetson.find(tmp_path / "none", tmp_path / "none") == ([], [])
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.one_of(st.binary(max_size=80), st.integers().map(lambda n: b"%d\n" % n)))
+def test_any_content_is_a_plausible_power_or_no_reading(tmp_path_factory, content):
+    base = tmp_path_factory.mktemp("sys")
+    folder = rails(base, "CPU")
+    ((rail,), _) = jetson.find(base / "hwmon", base / "i2c")
+    (folder / "curr1_input").write_bytes(content)
+    try:
+        assert 0 <= rail.read() <= 300
+    except SensorError as error:
+        assert str(error)
+    finally:
+        rail.close()
