@@ -161,9 +161,9 @@ class Engine:
         now_ns = self.meter.clock_ns()
         taken = self.meter.read_for_edge(now_ns)
         with self._lock:
+            self._follow(taken, now_ns)
             if not stage.open:
                 return
-            self._follow(taken, now_ns)
             joules, grams = self.books.close(stage.account)
             stage.end = self.meter.edge(now_ns)
             stage.closed_ns = now_ns
@@ -215,9 +215,9 @@ class Engine:
         now_ns = self.meter.clock_ns()
         taken = self.meter.read_for_edge(now_ns)
         with self._lock:
+            self._follow(taken, now_ns)
             if not stage.open:
                 return stage.record
-            self._follow(taken, now_ns)
             return self.describe(stage, now_ns, self.meter.edge(now_ns), *self.books.inclusive(stage.account))
 
     def close_all(self) -> None:

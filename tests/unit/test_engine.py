@@ -10,12 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule
 
 from carbon_otel import faults
 from carbon_otel.carbon.grid import Intensity, Pricing
 from carbon_otel.footprint import footprint_of
 from carbon_otel.meter.meter import Meter
+from carbon_otel.meter.share import Shares
 from carbon_otel.sinks import Sink
 from carbon_otel.stages.engine import Engine, current
 from carbon_otel.stages.weights import ThreadWeights
@@ -48,11 +49,11 @@ class Recorder(Sink):
 class Bench:
     """An engine on a virtual clock, and the devices below it."""
 
-    def __init__(self, *devices: FakeSensor, clock: Clock | None = None, **engine) -> None:
+    def __init__(self, *devices: FakeSensor, clock: Clock | None = None, rule=None, **engine) -> None:
         self.clock = clock or Clock()
         self.devices = devices or (package(self.clock),)
         self.sink = Recorder()
-        meter = Meter(self.devices, clock_ns=self.clock)
+        meter = Meter(self.devices, rule=rule, clock_ns=self.clock)
         self.engine = Engine(meter, PRICING.grams, [self.sink], **engine)
 
     def open(self, kind="training", above=None):
@@ -452,8 +453,27 @@ def test_threads_that_open_and_close_at_once_pay_every_joule_once():
     assert [b.sink.joules(stage) for stage in stages] == pytest.approx([s.record.exclusive_j for s in stages])
 
 
+class Equal:
+    """A device's share of each process of a made-up host: one of as many as there are."""
+
+    def __init__(self, host: list, devices: int) -> None:
+        self._host = host
+        self._devices = devices
+        host.append(self)
+        self.present = self._now()
+
+    def measure(self, now_ns, *, tick):
+        before, self.present = self.present, self._now()
+        return before if tick else None
+
+    def _now(self):
+        return Shares((1 / len(self._host),) * self._devices, 1.0, 1.0)
+
+
 class AnyTime(RuleBasedStateMachine):
-    """Stages, ticks, failures and powers in any order: every joule of every device is in one place."""
+    """Stages, threads, ticks, forks, failures and powers in any order: every joule of every device is in one
+    place, at every moment and in the end; no figure goes down, and none hides what it lacks.
+    """
 
     stages = Bundle("stages")
 
@@ -463,49 +483,75 @@ class AnyTime(RuleBasedStateMachine):
         powered = FakeSensor(
             self.clock, "meter", "host", kind="power", tick_interval_s=0.95, edge_interval_s=0.5
         )
-        self.bench = Bench(
-            package(self.clock),
-            gpu(self.clock),
-            powered,
+        self.devices = (package(self.clock), gpu(self.clock), powered)
+        self.pool = ThreadPoolExecutor(1)
+        self.host: list[Equal] = []
+        self.processes: list[Bench] = []
+        self.opened: dict[Engine, list] = {}
+        self.lowest: dict[tuple[Engine, int], float] = {}
+        self.failed: set[int] = set()
+        self.runs = 0
+        self._begin()
+
+    def _begin(self):
+        bench = Bench(
+            *self.devices,
             clock=self.clock,
             weights=ThreadWeights(lambda _: None),
+            rule=Equal(self.host, len(self.devices)),
         )
-        self.opened = []
-        self.runs = 0
+        self.processes.append(bench)
+        self.opened[bench.engine] = []
 
-    @rule(target=stages, above=st.none() | stages, kind=st.sampled_from(["training", "inference"]))
-    def open(self, above, kind):
-        self.opened.append(self.bench.open(kind, above))
-        return self.opened[-1]
+    @rule(
+        target=stages,
+        above=st.none() | stages,
+        kind=st.sampled_from(["training", "inference"]),
+        process=st.integers(0, 2),
+        thread=st.booleans(),
+    )
+    def open(self, above, kind, process, thread):
+        bench = self.processes[process % len(self.processes)]
+        # A stage inherited from before a fork is none of the child's.
+        stage = self.pool.submit(bench.open, kind, above).result() if thread else bench.open(kind, above)
+        self.opened[bench.engine].append(stage)
+        return stage
 
     @rule(target=stages)
     def open_run(self):
         self.runs += 1
-        self.opened.append(self.bench.engine.open_run(str(self.runs), "run", None))
-        return self.opened[-1]
+        engine = self.processes[0].engine
+        self.opened[engine].append(engine.open_run(str(self.runs), "run", None))
+        return self.opened[engine][-1]
 
-    @rule(stage=stages)
-    def close(self, stage):
-        self.bench.close(stage)
+    @rule(stage=stages, thread=st.booleans())
+    def close(self, stage, thread):
+        self.pool.submit(stage.engine.close, stage).result() if thread else stage.engine.close(stage)
 
     @rule(stage=stages)
     def pause(self, stage):
-        self.bench.engine.pause(stage)
+        stage.engine.pause(stage)
 
     @rule(stage=stages)
     def resume(self, stage):
-        self.bench.engine.resume(stage)
+        stage.engine.resume(stage)
 
-    @rule(stage=st.none() | stages)
+    @rule(stage=stages)
     def look(self, stage):
-        f = self.bench.footprint(stage)
-        assert 0 <= f.low_j <= f.energy_j <= f.high_j
-        assert 0 <= f.measured_fraction <= 1
-        assert 0 <= f.exclusive_j <= f.energy_j * (1 + 1e-9)
+        assert_honest(footprint_of(stage.engine.so_far(stage), PRICING))
+
+    @precondition(lambda self: len(self.processes) < 3)
+    @rule()
+    def fork(self):
+        """All look at the host before it is divided anew, as the processes' ledger makes them."""
+        self.tick()
+        self._begin()
+        self.tick()
 
     @rule()
     def tick(self):
-        self.bench.engine.tick()
+        for bench in self.processes:
+            bench.engine.tick()
 
     @rule(later_ns=st.integers(1, 10 * NS))
     def wait(self, later_ns):
@@ -513,29 +559,71 @@ class AnyTime(RuleBasedStateMachine):
 
     @rule(device=st.integers(0, 2), watts=st.integers(1, 1400))
     def draw(self, device, watts):
-        self.bench.devices[device].watts = watts
+        self.devices[device].watts = watts
 
     @rule(device=st.integers(0, 2), fault=st.none() | st.just("EIO"))
     def fail(self, device, fault):
-        self.bench.devices[device].fault = fault
+        self.devices[device].fault = fault
+        self.failed.add(device)
+
+    @invariant()
+    def conserved(self):
+        for bench in self.processes:
+            engine = bench.engine
+            accounts = [engine.root.account, *(stage.account for stage in self.opened[engine])]
+            inclusive, _ = engine.books.inclusive(engine.root.account)
+            for account in accounts:
+                engine.books.inclusive(account)
+            for i, track in enumerate(engine.meter.tracks):
+                paid = sum(account.paid[i] for account in accounts)
+                assert paid == pytest.approx(track.own_j, rel=1e-9, abs=1e-9)
+                assert inclusive[i] == pytest.approx(paid, rel=1e-9, abs=1e-9)
+
+    @invariant()
+    def never_down_and_never_silent(self):
+        for bench in self.processes:
+            for i, track in enumerate(bench.engine.meter.tracks):
+                key = bench.engine, i
+                assert track.own_j >= self.lowest.get(key, 0.0)
+                self.lowest[key] = track.own_j
+                assert track.error is None or "gap" in track.timeline.flags
+
+    @invariant()
+    def every_figure_has_its_band_and_method(self):
+        for bench in self.processes:
+            engine, now_ns = bench.engine, self.clock()
+            record = engine.describe(
+                engine.root, now_ns, engine.meter.edge(now_ns), *engine.books.inclusive(engine.root.account)
+            )
+            assert_honest(footprint_of(record, PRICING))
 
     def teardown(self):
-        engine, sink = self.bench.engine, self.bench.sink
-        engine.close_all()
-        for device in self.bench.devices:
+        self.pool.shutdown()
+        for bench in self.processes:
+            bench.engine.close_all()
+        for device in self.devices:
             device.fault, device.watts = None, 1400
         # What was assumed in gaps and between readings is worked off by now.
-        for _ in range(2 + (self.clock() - engine.root.opened_ns) // (30 * NS)):
+        for _ in range(2 + (self.clock() - self.processes[0].engine.root.opened_ns) // (30 * NS)):
             for _ in range(2):
                 self.clock.advance(30)
-                engine.tick()
-        records = [engine.so_far(), *(stage.record for stage in self.opened)]
+                self.tick()
+        for bench in self.processes:
+            self._books_are_closed(bench)
+        for i, device in enumerate(self.devices):
+            own = sum(bench.engine.meter.tracks[i].own_j for bench in self.processes)
+            alone = len(self.processes) == 1
+            # Of a device that no one read at the moment of the fork, each process assumes its own.
+            if device.kind == "counter" and (alone or (i == 0 and i not in self.failed)):
+                assert own == pytest.approx(device.spent_j, rel=1e-9)
+
+    def _books_are_closed(self, bench):
+        engine, sink, opened = bench.engine, bench.sink, self.opened[bench.engine]
+        records = [engine.so_far(), *(stage.record for stage in opened)]
         for i, track in enumerate(engine.meter.tracks):
             paid = sum(r.devices[i].exclusive_j for r in records)
-            assert paid == pytest.approx(track.timeline.published_j, rel=1e-9)
-            if track.timeline.sensor.kind == "counter":
-                assert paid == pytest.approx(self.bench.devices[i].spent_j, rel=1e-9)
-        for stage in (engine.root, *self.opened):
+            assert paid == pytest.approx(track.own_j, rel=1e-9)
+        for stage in (engine.root, *opened):
             record = engine.so_far(stage)
             assert sink.joules(stage) == pytest.approx(record.exclusive_j, rel=1e-9, abs=1e-6)
             assert sink.grams(stage) == pytest.approx(record.exclusive_g, rel=1e-9, abs=1e-9)
@@ -544,5 +632,12 @@ class AnyTime(RuleBasedStateMachine):
         )
 
 
+def assert_honest(f):
+    assert 0 <= f.low_j <= f.energy_j <= f.high_j
+    assert 0 <= f.measured_fraction <= 1
+    assert 0 <= f.exclusive_j <= f.energy_j * (1 + 1e-9)
+    assert set(f.method.split("+")) <= {"measured.counter", "measured.power"}
+
+
 TestAnyTime = AnyTime.TestCase
-TestAnyTime.settings = settings(stateful_step_count=30)
+TestAnyTime.settings = settings(stateful_step_count=30, max_examples=60, deadline=None)
