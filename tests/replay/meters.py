@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
+from unittest import mock
 
 from carbon_otel.carbon.grid import Intensity, Pricing
 from carbon_otel.footprint import Footprint, footprint_of
@@ -59,11 +60,30 @@ class ReplaySensor:
 
 
 def ours(
-    trace: Trace, windows: Sequence[Window], until: float, *, edge_interval_s: float = 0.002, stall=()
+    trace: Trace,
+    windows: Sequence[Window],
+    until: float,
+    *,
+    edge_interval_s: float = 0.002,
+    stall=(),
+    suspend_s: float | None = None,
 ) -> tuple[list[Footprint], Footprint]:
-    """The footprint of every window, and of the process. `stall` names a time from and to which nothing ticks."""
+    """The footprint of every window, and of the process.
+
+    `stall` names a time from and to which nothing ticks, `suspend_s` one when the host sleeps for an hour, of
+    which the monotonic clock knows nothing.
+    """
     clock = Clock(1000.0)
     start_ns = clock()
+    woke_ns = start_ns + round(suspend_s * NS) if suspend_s else None
+    with mock.patch(
+        "carbon_otel.meter.meter._boot_minus_monotonic",
+        lambda: 3600 * NS if woke_ns and clock() >= woke_ns else 0,
+    ):
+        return _replay(trace, windows, until, clock, start_ns, edge_interval_s, stall)
+
+
+def _replay(trace, windows, until, clock, start_ns, edge_interval_s, stall):
     sensor = ReplaySensor(trace, clock, edge_interval_s=edge_interval_s)
     engine = Engine(Meter([sensor], clock_ns=clock), PRICING.grams)
     events: list[tuple[int, int, int]] = []

@@ -113,6 +113,7 @@ FAULTS = {
     "a wrap every 1.5 s": ({"wrap": 150_000_000, "most_w": 140.0}, (), set()),
     "wraps while nothing ticked": ({"wrap": 150_000_000, "most_w": 140.0}, (3, 7), {"ambiguous"}),
     "a reset": ({"resets": [4.3]}, (), {"reset"}),
+    "a suspend that resets it": ({"resets": [4.3]}, "suspend", {"reset", "suspend"}),
     "stuck for 8 s": ({"stuck": (3.0, 11.0)}, (), {"stuck"}),
     "unreadable for 3 s": ({"gap": (3.5, 6.5)}, (), set()),
     "unreadable to the end": ({"gap": (9.0, 99.0)}, (), {"gap"}),
@@ -129,7 +130,10 @@ def test_faults_are_within_the_band_or_flagged(name, tmp_path):
     trace = Trace.load(path)
     window = Window(2.0005, 12.0005)
     true_j = truth(power, window)
-    ((f,), _) = ours(trace, [window], 20.0, stall=stall)
+    if stall == "suspend":
+        ((f,), _) = ours(trace, [window], 20.0, suspend_s=4.3)
+    else:
+        ((f,), _) = ours(trace, [window], 20.0, stall=stall)
     peers = []
     for meter in (codecarbon, zeus):
         try:
