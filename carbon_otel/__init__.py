@@ -22,13 +22,13 @@ from carbon_otel._version import __version__
 from carbon_otel.faults import contain as _contain
 from carbon_otel.footprint import NOT_MEASURED as _NOT_MEASURED
 from carbon_otel.footprint import Footprint
-from carbon_otel.stages.stage import stage
+from carbon_otel.stages.stage import inject, stage
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
 
-__all__ = ["Footprint", "__version__", "flush", "footprint", "instrument", "stage", "uninstrument"]
+__all__ = ["Footprint", "__version__", "flush", "footprint", "inject", "instrument", "stage", "uninstrument"]
 
 
 def instrument(
@@ -41,6 +41,7 @@ def instrument(
     powercap_root: str | Path | None = None,
     checkpoint_interval: float | None = None,
     synchronize: bool | None = None,
+    annotate_spans: bool | None = None,
     tracer_provider: TracerProvider | None = None,
     meter_provider: MeterProvider | None = None,
 ) -> None:
@@ -63,6 +64,8 @@ def instrument(
         powercap_root: folder with the `intel-rapl:*` zones, where it is not `/sys/class/powercap`.
         checkpoint_interval: seconds between two writes to MLflow while a run is open; 15 by default.
         synchronize: wait for the accelerator at a stage's edges, where torch has one in use; True by default.
+        annotate_spans: put the energy of its time on every span that the application makes; False by default.
+            Windows overlap and nest: they are never to be added up.
         tracer_provider, meter_provider: OpenTelemetry providers. By default the application's; if it has none
             and `OTEL_EXPORTER_OTLP_ENDPOINT` is set, ones of our own that export there.
 
@@ -83,6 +86,7 @@ def instrument(
             "powercap_root": powercap_root,
             "checkpoint_interval": checkpoint_interval,
             "synchronize": synchronize,
+            "annotate_spans": annotate_spans,
         }
     )
     options = _session.Options(settings, tracer_provider, meter_provider)

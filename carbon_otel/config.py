@@ -31,6 +31,7 @@ class Settings:
         powercap_root: folder with the `intel-rapl:*` zones, where it is not /sys/class/powercap.
         checkpoint_interval: seconds between two writes to MLflow and the journal while a run is open.
         synchronize: wait for the accelerator at a stage's edges, where a framework has one in use.
+        annotate_spans: put the energy of their time on the application's own spans.
         journal: file that receives the process's footprint as JSON at every checkpoint and at the end.
     """
 
@@ -42,6 +43,7 @@ class Settings:
     powercap_root: Path | None = None
     checkpoint_interval: float = 15.0
     synchronize: bool = True
+    annotate_spans: bool = False
     journal: Path | None = None
 
 
@@ -163,6 +165,7 @@ _CHECKS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "powercap_root": _folder,
     "checkpoint_interval": _checkpoint,
     "synchronize": _boolean,
+    "annotate_spans": _boolean,
     "journal": Path,
 }
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, MutableMapping
+from typing import Any, Final
 
 from carbon_otel import frameworks
 from carbon_otel.carbon.grid import Pricing, intensity
@@ -23,6 +23,7 @@ from carbon_otel.mlflow import runs
 from carbon_otel.mlflow.bridge import MlflowBridge
 from carbon_otel.otel import instruments
 from carbon_otel.otel.providers import Providers
+from carbon_otel.otel.resource import described
 from carbon_otel.otel.sink import OtelSink
 from carbon_otel.sensors.base import Sensor
 from carbon_otel.sensors.discovery import Discovery, discover
@@ -31,7 +32,7 @@ from carbon_otel.sensors.nvml_period import learn_periods
 from carbon_otel.sensors.processor import BusyTime, Steal
 from carbon_otel.session import Options
 from carbon_otel.sinks import Sink
-from carbon_otel.stages.engine import Engine, OpenStage
+from carbon_otel.stages.engine import Engine, OpenStage, current
 
 # Everything that leaves at exit, together: DESIGN's bound on added exit time, with some of it kept in hand.
 EXIT_BUDGET_S: Final = 4.5
@@ -51,7 +52,10 @@ class Session:
         self._shares = self._attribution()
         self.meter = Meter(self.discovery.sensors, rule=self._shares, on_fault=_warn_of_fault)
         self.engine = Engine(self.meter, self.pricing.grams)
-        self.providers = Providers.choose(options.tracer_provider, options.meter_provider)
+        self.providers = Providers.choose(
+            options.tracer_provider, options.meter_provider, described(self.discovery, self.pricing)
+        )
+        self._annotator = self._annotate_spans() if settings.annotate_spans and hook is None else None
         self.otel = OtelSink(
             self.providers,
             self.engine.devices,
@@ -95,6 +99,21 @@ class Session:
             frameworks.install(self.hook)
             _warn_of_gaps(self)
 
+    def _annotate_spans(self) -> Any:
+        from carbon_otel.otel.annotate import SpanAnnotator
+
+        annotator = SpanAnnotator(self.engine.cached_joules)
+        if not self.providers.annotate(annotator):
+            logger.warning(
+                "annotate_spans: the application has no tracer provider of the OpenTelemetry SDK yet; set it "
+                "before instrument()"
+            )
+        return annotator
+
+    def inject(self, environment: MutableMapping[str, str]) -> None:
+        """The stage or run open here, into a child's environment."""
+        self.otel.inject(environment, self.engine.parent_of(current.get()))
+
     def _learn_periods(self) -> None:
         """How often the GPUs renew their counters: half a second of reading, so not on the user's thread."""
         learn_periods(self.discovery.sensors)
@@ -104,6 +123,8 @@ class Session:
         """Close what is open and send what is pending, within the exit budget."""
         deadline = time.monotonic() + EXIT_BUDGET_S
         self.hook.remove()
+        if self._annotator is not None:
+            self._annotator.shutdown()
         self.sampler.stop(timeout_s=1.0)
         contain("closing the open stages", self.engine.close_all, None)
         contain("leaving the split", self._shares.leave, None, time.monotonic_ns())

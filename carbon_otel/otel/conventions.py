@@ -21,6 +21,7 @@ HW_HOST_POWER: Final = "hw.host.power"
 STAGE_ENERGY: Final = "carbon_otel.stage.energy"
 STAGE_EMISSIONS: Final = "carbon_otel.stage.emissions"
 STAGE_DURATION: Final = "carbon_otel.stage.duration"
+STAGE_UNITS: Final = "carbon_otel.stage.units"
 CPU_STEAL: Final = "carbon_otel.cpu.steal"
 CARBON_INTENSITY: Final = "carbon_otel.carbon_intensity"
 
@@ -28,6 +29,7 @@ JOULE: Final = "J"
 WATT: Final = "W"
 SECOND: Final = "s"
 RATIO: Final = "1"
+UNIT_COUNT: Final = "{unit}"
 GRAM_CO2E: Final = "g{CO2e}"
 GRAM_CO2E_PER_KWH: Final = "g{CO2e}/(kW.h)"
 
@@ -37,6 +39,11 @@ HW_TYPE: Final = "hw.type"
 HW_NAME: Final = "hw.name"
 COMPONENT: Final = "carbon_otel.component"
 ZONE: Final = "carbon_otel.zone"
+UNIT: Final = "carbon_otel.unit"
+
+# Resource attributes, beside zone, intensity, PUE and method
+HOST_CPU_MODEL: Final = "host.cpu.model.name"
+GPU_MODELS: Final = "carbon_otel.gpu.models"
 
 # Span attributes
 STAGE_KIND: Final = "carbon_otel.stage.kind"
@@ -58,3 +65,10 @@ FLAGS: Final = "carbon_otel.flags"
 MISSING: Final = "carbon_otel.missing"
 SHARE: Final = "carbon_otel.share.{}"
 UNITS: Final = "carbon_otel.units.{}"
+ENERGY_J_PER: Final = "carbon_otel.energy_j_per.{}"
+EMISSIONS_G_PER: Final = "carbon_otel.emissions_g_per.{}"
+
+# On the application's own spans: a window's energy is never to be added up over spans.
+WINDOW_J: Final = "carbon_otel.window.energy_j"
+WINDOW_ATTRIBUTED_J: Final = "carbon_otel.window.attributed_j"
+WINDOW_J_PER_OUTPUT_TOKEN: Final = "carbon_otel.window.j_per_output_token"

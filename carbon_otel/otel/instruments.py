@@ -41,6 +41,9 @@ class Instruments:
             c.STAGE_EMISSIONS, c.GRAM_CO2E, "Emissions of the energy a stage itself used"
         )
         self.duration = meter.create_histogram(c.STAGE_DURATION, c.SECOND, "Wall time of a stage")
+        self.units = meter.create_counter(
+            c.STAGE_UNITS, c.UNIT_COUNT, "Functional units that stages have done: samples, tokens, requests"
+        )
         meter.create_observable_counter(
             c.HW_ENERGY, [lambda options: self._energy(host=False)], c.JOULE, "Energy used by a device"
         )

@@ -18,7 +18,7 @@ from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 
 from carbon_otel.background import Worker
-from carbon_otel.faults import contain
+from carbon_otel.faults import contain, warn_once
 
 # The SDK retries until this many seconds have passed; its default of 10 would hold up a dead collector's exit.
 _EXPORT_TIMEOUT_S: Final = 3.0
@@ -36,19 +36,26 @@ class Providers:
             self._worker(provider)
 
     @classmethod
-    def choose(cls, tracer: TracerProvider | None, meter: MeterProvider | None) -> Providers:
+    def choose(
+        cls,
+        tracer: TracerProvider | None,
+        meter: MeterProvider | None,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> Providers:
+        """`attributes` are of the resource of providers that we build."""
+        resource = functools.partial(_resource, attributes or {})
         owned: list[Any] = []
         if tracer is None:
             tracer = trace.get_tracer_provider()
             if isinstance(tracer, trace.ProxyTracerProvider) and _exports("TRACES"):
-                built = contain("building a tracer provider", _build_tracer_provider, None)
+                built = contain("building a tracer provider", _build_tracer_provider, None, resource)
                 if built is not None:
                     owned.append(built)
                     tracer = built
         if meter is None:
             meter = metrics.get_meter_provider()
             if _is_proxy(meter) and _exports("METRICS"):
-                built = contain("building a meter provider", _build_meter_provider, None)
+                built = contain("building a meter provider", _build_meter_provider, None, resource)
                 if built is not None:
                     owned.append(built)
                     meter = built
@@ -62,6 +69,25 @@ class Providers:
             and isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
             and _is_proxy(metrics.get_meter_provider())
         )
+
+    def warn_if_too_late(self) -> None:
+        """Say once that the application has set providers of its own after we built ours."""
+        # By its meter provider: MLflow sets a tracer provider of its own as it pleases.
+        if self._owned and not _is_proxy(metrics.get_meter_provider()):
+            warn_once(
+                "providers",
+                "the application has set its OpenTelemetry providers (logfire.configure(), say) after "
+                "carbon_otel.instrument(), whose telemetry goes to OTEL_EXPORTER_OTLP_ENDPOINT instead; call "
+                "instrument() after that",
+            )
+
+    def annotate(self, processor: Any) -> bool:
+        """Let a span processor see the application's spans; False where there is no SDK's provider yet."""
+        add = getattr(self.tracer, "add_span_processor", None)
+        if add is None:
+            return False
+        add(processor)
+        return True
 
     def flush(self, timeout_s: float) -> bool:
         """Flush both at once; False if not both succeeded in time."""
@@ -123,13 +149,14 @@ def _timeout_s(signal: str, environ: Mapping[str, str] = os.environ) -> float | 
     return None if any(environ.get(name) for name in names) else _EXPORT_TIMEOUT_S
 
 
-def _resource() -> Any:
+def _resource(attributes: Mapping[str, Any]) -> Any:
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.version import __version__ as sdk_version
 
     # Said outright, because MLflow leaves its own telemetry.sdk.name in OTEL_RESOURCE_ATTRIBUTES.
     return Resource.create(
         {
+            **attributes,
             "telemetry.sdk.language": "python",
             "telemetry.sdk.name": "opentelemetry",
             "telemetry.sdk.version": sdk_version,
@@ -137,7 +164,7 @@ def _resource() -> Any:
     )
 
 
-def _build_tracer_provider() -> Any:
+def _build_tracer_provider(resource: Callable[[], Any]) -> Any:
     from opentelemetry.sdk.trace import TracerProvider as SdkTracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
@@ -150,12 +177,12 @@ def _build_tracer_provider() -> Any:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
 
         exporter = HttpExporter(timeout=_timeout_s("TRACES"))
-    provider = SdkTracerProvider(resource=_resource(), shutdown_on_exit=False)
+    provider = SdkTracerProvider(resource=resource(), shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(exporter))
     return provider
 
 
-def _build_meter_provider() -> Any:
+def _build_meter_provider(resource: Callable[[], Any]) -> Any:
     from opentelemetry.sdk.metrics import MeterProvider as SdkMeterProvider
     from opentelemetry.sdk.metrics.export import MetricExportResult, PeriodicExportingMetricReader
 
@@ -170,7 +197,7 @@ def _build_meter_provider() -> Any:
         exporter = HttpExporter(timeout=_timeout_s("METRICS"))
     _export_only_here(exporter, MetricExportResult.SUCCESS)
     reader = PeriodicExportingMetricReader(exporter)
-    return SdkMeterProvider(metric_readers=[reader], resource=_resource(), shutdown_on_exit=False)
+    return SdkMeterProvider(metric_readers=[reader], resource=resource(), shutdown_on_exit=False)
 
 
 def _export_only_here(exporter: Any, done: object) -> None:

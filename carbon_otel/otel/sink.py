@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, MutableMapping, Sequence
 from contextvars import Token
-from typing import Any
+from typing import Any, Final
 
 from opentelemetry import context, trace
 from opentelemetry.context import Context
@@ -15,13 +16,17 @@ from carbon_otel.carbon.grid import Intensity
 from carbon_otel.footprint import Footprint
 from carbon_otel.meter.meter import Snapshot
 from carbon_otel.otel import conventions as c
+from carbon_otel.otel import propagate
 from carbon_otel.otel.instruments import instruments_of
 from carbon_otel.otel.providers import Providers
 from carbon_otel.sensors.base import Device
 from carbon_otel.sinks import Sink
 from carbon_otel.stages.engine import RUN, OpenStage
+from carbon_otel.units import NS_PER_S
 
 _RUN_SPAN = "mlflow.run"
+# A span is exported when it ends: a long stage shows in between by children of this length.
+_PROGRESS_NS: Final = 60 * NS_PER_S
 
 
 class OtelSink(Sink):
@@ -48,6 +53,7 @@ class OtelSink(Sink):
         self._tracer = trace.get_tracer(c.SCOPE, __version__, providers.tracer, c.SCHEMA_URL)
         self._instruments = instruments_of(providers.meter)
         self._instruments.attach(intensity, steal)
+        self._started_from, self._started_in_run = propagate.read()
         # Devices of one kind and method are one data point of a stage.
         self._groups: dict[tuple[str, str], list[int]] = {}
         for i, device in enumerate(devices):
@@ -60,9 +66,11 @@ class OtelSink(Sink):
         attributes: dict[str, Any] = {**stage.attributes, c.STAGE_KIND: stage.kind, c.STAGE_NAME: stage.name}
         if stage.run is not None and stage.run.run_id:
             attributes[c.RUN_ID] = stage.run.run_id
+        elif self._started_in_run:
+            attributes[c.RUN_ID] = self._started_in_run
         span = self._tracer.start_span(
             _RUN_SPAN if stage.kind == RUN else stage.name,
-            context=self._parent(stage),
+            context=self._context_below(stage.parent),
             attributes=attributes,
             start_time=stage.start_unix_ns,
         )
@@ -94,6 +102,8 @@ class OtelSink(Sink):
                     self._instruments.energy.add(amount, group_labels)
             if grams > 0:
                 self._instruments.emissions.add(grams, labels)
+            if mark is not None and stage.open:
+                self._show_progress(stage, mark)
         finally:
             if token is not None:
                 context.detach(token)
@@ -103,19 +113,25 @@ class OtelSink(Sink):
         if mark is None and self._providers.silent():
             return
         labels, _ = self._labels_of(stage)
+        for unit, amount in stage.units.items():
+            self._instruments.units.add(amount, {**labels, c.UNIT: unit})
         if mark is None:
             self._instruments.duration.record(stage.duration_s, labels)
             return
         span: Span = mark.span
         self._instruments.duration.record(stage.duration_s, labels, context=trace.set_span_in_context(span))
         if span.is_recording():
-            span.set_attributes(_attributes(self._footprint(stage)))
+            footprint = self._footprint(stage)
+            span.set_attributes(_attributes(footprint))
+            if type(span).__module__.startswith("logfire"):
+                span.set_attribute("logfire.msg", _message(stage, footprint))
             if isinstance(error, Exception):
                 span.record_exception(error)
                 span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"))
         span.end(stage.start_unix_ns + int(stage.duration_s * 1e9))
 
     def tick(self, snapshot: Snapshot) -> None:
+        self._providers.warn_if_too_late()
         if not self._reports_devices():
             self._waiting = True
             return
@@ -134,16 +150,43 @@ class OtelSink(Sink):
         mark = stage.marks.get(self)
         return trace.format_trace_id(mark.span.get_span_context().trace_id) if mark else None
 
-    def _parent(self, stage: OpenStage) -> Context | None:
+    def inject(self, environment: MutableMapping[str, str], stage: OpenStage | None) -> None:
+        """The span that a stage opened here would hang below, into a child's environment."""
+        context_here = self._context_below(stage)
+        run = stage.run.run_id if stage is not None and stage.run is not None else self._started_in_run
+        propagate.write(
+            environment, context_here or context.get_current(), run, stage.name if stage else None
+        )
+
+    def _context_below(self, above: OpenStage | None) -> Context | None:
+        """None where the application's own span, or the stage's, is current."""
         if trace.get_current_span().get_span_context().is_valid:
             return None
-        above = stage.parent
         while above is not None:
             mark = above.marks.get(self)
             if mark is not None:
                 return trace.set_span_in_context(mark.span)
             above = above.parent
-        return None
+        return self._started_from
+
+    def _show_progress(self, stage: OpenStage, mark: _Mark) -> None:
+        """A child span for every minute of an open stage, so that its trace shows it while it runs.
+
+        Events would be seen only with the span, when it ends.
+        """
+        now_ns = time.time_ns()
+        since_ns = mark.shown_ns or stage.start_unix_ns
+        if now_ns - since_ns < _PROGRESS_NS:
+            return
+        mark.shown_ns = now_ns
+        joules, grams = stage.engine.spent(stage)
+        so_far = {c.ENERGY_TOTAL_J: joules, c.EMISSIONS_G: grams}
+        self._tracer.start_span(
+            f"{stage.name} (progress)",
+            context=trace.set_span_in_context(mark.span),
+            attributes={c.STAGE_KIND: stage.kind, c.STAGE_NAME: stage.name, **so_far},
+            start_time=since_ns,
+        ).end(now_ns)
 
     def _labels_of(self, stage: OpenStage) -> tuple[dict[str, str], list[dict[str, str]]]:
         # The name of a run is made up anew each time: as a label it would grow without bound.
@@ -157,11 +200,18 @@ class OtelSink(Sink):
 
 
 class _Mark:
-    __slots__ = ("span", "token")
+    __slots__ = ("shown_ns", "span", "token")
 
     def __init__(self, span: Span) -> None:
         self.span = span
         self.token: Token[Context] | None = None
+        self.shown_ns = 0
+
+
+def _message(stage: OpenStage, footprint: Footprint) -> str:
+    """What Logfire shows for a span: `training rf: 12.4 Wh, 4.75 g`."""
+    title = stage.kind if stage.name == stage.kind else f"{stage.kind} {stage.name}"
+    return f"{title}: {footprint.energy_wh:.3g} Wh, {footprint.emissions_g:.3g} g"
 
 
 def _attributes(footprint: Footprint) -> dict[str, Any]:
@@ -182,6 +232,11 @@ def _attributes(footprint: Footprint) -> dict[str, Any]:
         attributes[c.INTENSITY_SOURCE] = footprint.intensity.source
     for unit, amount in footprint.units.items():
         attributes[c.UNITS.format(unit)] = amount
+    for unit, (joules, grams) in footprint.per_unit.items():
+        # Tokens are counted by the thousand, as the field does.
+        by, times = ("1k_tokens", 1000) if unit == "tokens" else (unit.removesuffix("s"), 1)
+        attributes[c.ENERGY_J_PER.format(by)] = joules * times
+        attributes[c.EMISSIONS_G_PER.format(by)] = grams * times
     for rule, share in footprint.shares.items():
         attributes[c.SHARE.format(rule)] = share
     if footprint.gap_s:

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from carbon_otel.provenance import combined
 from carbon_otel.sensors import amd_gpu, apple, grace, intel_gpu, jetson, nvml, rapl
 from carbon_otel.sensors.base import Finding, Sensor
 from carbon_otel.sensors.cpu_model import CpuModel
@@ -23,7 +24,18 @@ _ORDER: Final = ("host", "cpu", "memory", "gpu")
 class Discovery:
     sensors: tuple[Sensor, ...]
     findings: tuple[Finding, ...]
-    hardware: str
+    processor: str
+    gpus: tuple[str, ...] = ()
+
+    @property
+    def hardware(self) -> str:
+        """In a line: the processor, and the GPUs counted by name."""
+        return " + ".join([self.processor, *_counted(self.gpus)])
+
+    @property
+    def method(self) -> str:
+        """The tiers of all sensors, best first, joined by `+`."""
+        return combined(sensor.device.method for sensor in self.sensors)
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -49,7 +61,7 @@ def discover(powercap_root: Path | None = None, cpu_family: str | None = None) -
     search.add(jetson.find())
     if "gpu" not in search.covered:
         search.add(_gpus())
-    gpus = [sensor.device.name for sensor in search.sensors if sensor.device.type == "gpu"]
+    gpus = tuple(sensor.device.name for sensor in search.sensors if sensor.device.type == "gpu")
     for find in (grace.find, apple.find, partial(_powercap, root, host)):
         if "cpu" not in search.covered:
             search.add(find())
@@ -58,11 +70,11 @@ def discover(powercap_root: Path | None = None, cpu_family: str | None = None) -
     if "memory" not in search.covered:
         _model_memory(search)
     search.say_what_is_contained()
-    hardware = " + ".join([f"{host.model_name} ({host.threads} threads)", *_counted(gpus)])
     return Discovery(
         tuple(sorted(search.sensors, key=lambda sensor: _ORDER.index(sensor.device.type))),
         tuple(sorted(search.findings, key=lambda finding: _ORDER.index(finding.component))),
-        hardware,
+        f"{host.model_name} ({host.threads} threads)",
+        gpus,
     )
 
 

@@ -119,6 +119,7 @@ class Engine:
         self.sinks: list[Sink] = list(sinks)
         self.devices = tuple(track.timeline.sensor.device for track in meter.tracks)
         self.snapshot = meter.snapshot()
+        self._cached = (meter.clock_ns(), 0.0, 0.0)
         self.runs: dict[str, OpenStage] = {}
         self._run_ids: set[str] = set()
         self._weights = weights or ThreadWeights()
@@ -198,10 +199,18 @@ class Engine:
             ]
             self._weigh()
             self.snapshot = self.meter.snapshot()
+            tracks = self.meter.tracks
+            watts = sum(track.share * track.timeline.power_w for track in tracks)
+            self._cached = (now_ns, sum(track.own_j for track in tracks), watts)
         for payment in payments:
             if any(payment[1]):
                 self._tell("paid", *payment)
         self._tell("tick", self.snapshot)
+
+    def cached_joules(self) -> float:
+        """This process's joules so far, by the power at the last tick: no reading, no lock."""
+        then_ns, joules, watts = self._cached
+        return joules + watts * (self.meter.clock_ns() - then_ns) * S_PER_NS
 
     def renew_periods(self) -> None:
         """Sensors have learnt how often their hardware renews its readings."""
@@ -219,6 +228,12 @@ class Engine:
             if not stage.open:
                 return stage.record
             return self.describe(stage, now_ns, self.meter.edge(now_ns), *self.books.inclusive(stage.account))
+
+    def spent(self, stage: OpenStage) -> tuple[float, float]:
+        """A stage's inclusive joules and grams by the readings so far."""
+        with self._lock:
+            joules, grams = self.books.inclusive(stage.account)
+        return sum(joules), grams
 
     def close_all(self) -> None:
         """End every open stage, the innermost first."""

@@ -88,6 +88,8 @@ def test_a_span_has_the_figures_of_the_footprint(application):
         "carbon_otel.method": "measured.counter",
         "carbon_otel.measured_fraction": 1.0,
         "carbon_otel.units.samples": 10.0,
+        "carbon_otel.energy_j_per.sample": f.energy_j / 10,
+        "carbon_otel.emissions_g_per.sample": f.emissions_g / 10,
         "carbon_otel.share.reserved": f.shares["reserved"],
         "carbon_otel.share.process": f.shares["process"],
     }
