@@ -123,9 +123,11 @@ class Sink:
         self._received = server.received = []
         self.url = f"http://127.0.0.1:{server.server_port}"
 
+    def resource_spans(self) -> list[object]:
+        return [r for request in list(self._received) for r in getattr(request, "resource_spans", ())]
+
     def spans(self) -> list[object]:
-        found = [r for request in list(self._received) for r in getattr(request, "resource_spans", ())]
-        return [span for r in found for scope in r.scope_spans for span in scope.spans]
+        return [span for r in self.resource_spans() for scope in r.scope_spans for span in scope.spans]
 
     def exports(self) -> list[tuple[str, object]]:
         """Every metric as often as it came, each with the `service.instance.id` of who sent it."""
@@ -133,7 +135,7 @@ class Sink:
         for request in list(self._received):
             for resource in getattr(request, "resource_metrics", ()):
                 attributes = {a.key: a.value.string_value for a in resource.resource.attributes}
-                instance = attributes["service.instance.id"]
+                instance = attributes.get("service.instance.id", "")
                 found += [(instance, metric) for scope in resource.scope_metrics for metric in scope.metrics]
         return found
 

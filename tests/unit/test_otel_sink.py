@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import http.server
 import logging
 import subprocess
 import sys
 import threading
 import time
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from opentelemetry import trace
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.metrics import Counter, MeterProvider, ObservableCounter
+from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
 import carbon_otel
+from carbon_otel import session
 from tests.fakes.powercap import server
 
 PAIR = {"intel-rapl:0", "intel-rapl:1"}
@@ -51,12 +55,15 @@ class Application:
     def spans(self) -> dict[str, object]:
         return {span.name: span for span in self.exporter.get_finished_spans()}
 
-    def points(self, name: str) -> list[object]:
+    def collect(self) -> list[tuple[str, object]]:
         data = self.reader.get_metrics_data()
         metrics = (
             [m for r in data.resource_metrics for s in r.scope_metrics for m in s.metrics] if data else []
         )
-        return [point for metric in metrics if metric.name == name for point in metric.data.data_points]
+        return [(metric.name, point) for metric in metrics for point in metric.data.data_points]
+
+    def points(self, name: str) -> list[object]:
+        return [point for of, point in self.collect() if of == name]
 
 
 @pytest.fixture
@@ -196,6 +203,79 @@ def test_a_second_session_on_the_same_provider_goes_on_counting(application, cap
     assert 12 <= sum(point.value for point in application.points("hw.energy")) + 1e-9 <= 12 + 2 * 3
 
 
+@pytest.mark.parametrize("temporality", [AggregationTemporality.DELTA, AggregationTemporality.CUMULATIVE])
+def test_every_reader_gets_every_joule_once_in_either_temporality(tmp_path, temporality):
+    application = Application(server(tmp_path))
+    wanted = {Counter: temporality, ObservableCounter: temporality}
+    readers = [InMemoryMetricReader(wanted), InMemoryMetricReader()]
+    application.meter_provider = MeterProvider(readers, shutdown_on_exit=False)
+    application.instrument()
+    sums = []
+    for _ in range(3):
+        with carbon_otel.stage("training"):
+            application.draw(5)
+        session.active().engine.tick()  # a flush would collect, and a delta is told once
+        for application.reader in readers:
+            by_name = defaultdict(float)
+            for name, point in application.collect():
+                by_name[name] += getattr(point, "value", 0)
+            sums.append((by_name["carbon_otel.stage.energy"], by_name["hw.energy"]))
+    delta = temporality is AggregationTemporality.DELTA
+    for i in (0, 1):
+        first, second = [s[i] for s in sums[::2]], [s[i] for s in sums[1::2]]
+        assert second == pytest.approx([5, 10, 15])
+        assert first == pytest.approx([5, 5, 5] if delta else second)
+
+
+def test_a_long_stage_shows_while_it_runs(application, monkeypatch):
+    monkeypatch.setattr("carbon_otel.otel.sink._PROGRESS_NS", 0)
+    application.instrument()
+    with carbon_otel.stage("training", "fit"):
+        application.draw(5)
+        carbon_otel.flush()
+        shown = application.spans()["fit (progress)"]
+        assert "fit" not in application.spans()
+    whole = application.spans()["fit"]
+    assert shown.parent.span_id == whole.context.span_id
+    assert shown.attributes["carbon_otel.energy.total_j"] == pytest.approx(5)
+    assert whole.start_time == shown.start_time <= shown.end_time <= whole.end_time
+
+
+def test_units_are_a_counter_of_their_own(application):
+    application.instrument()
+    for _ in range(2):
+        with carbon_otel.stage("inference") as s:
+            s.units(tokens=500, requests=1)
+    done = {p.attributes["carbon_otel.unit"]: p.value for p in application.points("carbon_otel.stage.units")}
+    assert done == {"tokens": 1000, "requests": 2}
+
+
+def test_tokens_are_by_the_thousand(application):
+    application.instrument()
+    with carbon_otel.stage("inference") as s:
+        application.draw(4)
+        s.units(tokens=2000, requests=2)
+    attributes = application.spans()["inference"].attributes
+    assert attributes["carbon_otel.energy_j_per.1k_tokens"] == pytest.approx(2)
+    assert attributes["carbon_otel.energy_j_per.request"] == pytest.approx(2)
+
+
+def test_work_of_a_pool_hangs_below_the_stage_that_gave_it(application):
+    application.instrument()
+
+    def work():
+        with carbon_otel.stage("inference"):
+            pass
+
+    with ThreadPoolExecutor(1) as pool:
+        with carbon_otel.stage("training"):
+            pool.submit(work).result()
+        pool.submit(work).result()
+    below, alone = [s for s in application.exporter.get_finished_spans() if s.name == "inference"]
+    assert below.parent.span_id == application.spans()["training"].context.span_id
+    assert alone.parent is None
+
+
 def test_a_fault_of_an_exporter_stays_in_the_exporter(application, caplog):
     class Broken(SimpleSpanProcessor):
         def on_start(self, span, parent_context=None):
@@ -228,8 +308,8 @@ def program(text: str, **variables: str) -> str:
 
 IN_MEMORY = """
 from opentelemetry import metrics, trace
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.metrics import Counter, MeterProvider, ObservableCounter
+from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -320,6 +400,108 @@ print("hw.energy" in {m.name for r in data.resource_metrics for s in r.scope_met
 """
     )
     assert out == "True\nTrue\nTrue\n"
+
+
+LOGFIRE = """
+import json, logfire, carbon_otel
+from logfire.testing import TestExporter
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+spans = TestExporter()
+def configure():
+    logfire.configure(
+        send_to_logfire=False, console=False, additional_span_processors=[SimpleSpanProcessor(spans)]
+    )
+"""
+
+
+def test_what_logfire_shows_of_a_stage():
+    out = program(
+        LOGFIRE
+        + """
+configure()
+carbon_otel.instrument(zone="FR")
+with carbon_otel.stage("training", "rf") as s:
+    sum(range(100_000))
+    pending = spans.exported_spans_as_dict(_include_pending_spans=True)
+    print([p["attributes"]["logfire.span_type"] for p in pending])
+(span,) = spans.exported_spans_as_dict()
+print(span["attributes"]["logfire.msg"])
+print(f"training rf: {s.footprint.energy_wh:.3g} Wh, {s.footprint.emissions_g:.3g} g")
+print(type(span["attributes"]["carbon_otel.energy.total_j"]).__name__)
+"""
+    ).splitlines()
+    assert out[0] == "['pending_span']"
+    assert out[1] == out[2]
+    assert out[3] == "float"
+
+
+def test_logfire_configured_too_late_is_explained():
+    out = program(
+        LOGFIRE
+        + """
+import logging
+logging.basicConfig(format="%(message)s", stream=__import__("sys").stdout)
+carbon_otel.instrument(zone="FR", interval=0.05)
+configure()
+carbon_otel.flush()
+carbon_otel.flush()
+""",
+        OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9",
+        OTEL_EXPORTER_OTLP_TIMEOUT="0.2",
+    )
+    assert out.count("call instrument() after that") == 1
+
+
+def test_logfire_configured_later_gets_everything_where_there_is_no_endpoint():
+    out = program(
+        LOGFIRE
+        + """
+carbon_otel.instrument(zone="FR")
+configure()
+with carbon_otel.stage("training"):
+    pass
+print([span["name"] for span in spans.exported_spans_as_dict()])
+"""
+    )
+    assert out == "['training']\n"
+
+
+@pytest.mark.parametrize("wrong", ["refused", "unauthorized"])
+def test_a_token_is_in_no_span_log_or_error(wrong, unauthorized):
+    endpoint = unauthorized if wrong == "unauthorized" else "http://127.0.0.1:9"
+    out = program(
+        """
+import logging, sys, carbon_otel
+logging.basicConfig(level=logging.DEBUG, stream=sys.stdout)
+carbon_otel.instrument(zone="FR", interval=0.05)
+from carbon_otel import session
+with carbon_otel.stage("training") as s:
+    pass
+carbon_otel.flush()
+print(session.active(), session.active().providers, vars(session.active().providers), s.footprint)
+""",
+        OTEL_EXPORTER_OTLP_ENDPOINT=endpoint,
+        OTEL_EXPORTER_OTLP_HEADERS="Authorization=pylf_v1_eu_secret",
+        OTEL_EXPORTER_OTLP_TIMEOUT="0.5",
+    )
+    assert "secret" not in out
+
+
+@pytest.fixture
+def unauthorized():
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(401)
+            self.end_headers()
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as web:
+        threading.Thread(target=web.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        yield f"http://127.0.0.1:{web.server_port}"
+        web.shutdown()
 
 
 def test_a_thread_has_no_parent_span(application):

@@ -1,0 +1,206 @@
+"""Programs that know nothing of us: `opentelemetry-instrument`, its variables, and what starts from a stage."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+INSTRUMENT = str(Path(sys.executable).with_name("opentelemetry-instrument"))
+
+TRAIN = """
+import time
+from sklearn.ensemble import RandomForestClassifier
+X = [[i % 7, i % 3] for i in range(4000)]
+RandomForestClassifier(n_estimators=10).fit(X, [i % 2 for i in range(4000)])
+"""
+
+
+def run(program, tree, *command, **variables):
+    clean = {
+        k: v for k, v in os.environ.items() if not k.startswith(("OTEL_", "CARBON_OTEL_", "TRACEPARENT"))
+    }
+    done = subprocess.run(
+        [
+            *(command or (INSTRUMENT, sys.executable)),
+            *([program] if isinstance(program, Path) else ["-c", program]),
+        ],
+        env={**clean, "CARBON_OTEL_ZONE": "FR", "CARBON_OTEL_POWERCAP_ROOT": str(tree.root), **variables},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def export_to(sink):
+    return {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": sink.url,
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+        "OTEL_LOGS_EXPORTER": "none",
+    }
+
+
+def metric_names(sink):
+    return {metric.name for _, metric in sink.exports()}
+
+
+def test_a_program_without_a_line_of_ours(tree, sink):
+    run(TRAIN, tree, **export_to(sink))
+    (training,) = [span for span in sink.spans() if span.name == "RandomForestClassifier.fit"]
+    attributes = {a.key for a in training.attributes}
+    assert {"carbon_otel.energy.total_j", "carbon_otel.emissions.g_co2e"} <= attributes
+    assert {"hw.energy", "carbon_otel.stage.duration"} <= metric_names(sink)
+
+
+@pytest.mark.parametrize(
+    "variable",
+    [{"OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "carbon_otel"}, {"CARBON_OTEL_DISABLED": "true"}],
+)
+def test_it_can_be_turned_off(variable, tree, sink):
+    run(TRAIN, tree, **export_to(sink), **variable)
+    assert sink.spans() == [] and not metric_names(sink) & {"hw.energy", "carbon_otel.stage.energy"}
+
+
+def test_with_the_sdk_disabled_it_measures_and_sends_nothing(tree, sink):
+    program = "import carbon_otel\nwith carbon_otel.stage('training') as s: pass\nprint(s.footprint.method)"
+    told = run(program, tree, **export_to(sink), OTEL_SDK_DISABLED="true").stdout
+    assert sink.exports() == [] and sink.spans() == []
+    assert told.strip() == "measured.counter"
+
+
+def test_the_resource_says_the_hardware_the_grid_and_the_method(tree):
+    program = (
+        "from opentelemetry import trace\n"
+        "a = trace.get_tracer_provider().resource.attributes\n"
+        "print(a['carbon_otel.zone'], a['carbon_otel.method'], a['host.cpu.model.name'] != '')"
+    )
+    told = run(
+        program, tree, OTEL_EXPERIMENTAL_RESOURCE_DETECTORS="carbon_otel,otel", OTEL_TRACES_EXPORTER="none"
+    )
+    assert told.stdout.strip() == "FR measured.counter True"
+
+
+def test_our_own_providers_have_that_resource_too(tree, sink):
+    program = "import carbon_otel\ncarbon_otel.instrument()\nwith carbon_otel.stage('training'): pass\n"
+    run(program, tree, sys.executable, **export_to(sink))
+    (said,) = [{a.key: a.value for a in r.resource.attributes} for r in sink.resource_spans()]
+    assert said["carbon_otel.zone"].string_value == "FR"
+    assert said["carbon_otel.method"].string_value == "measured.counter"
+
+
+def test_a_declarative_configuration(tree, sink, tmp_path):
+    file = tmp_path / "otel.yaml"
+    file.write_text(f"""
+file_format: "1.0"
+tracer_provider:
+  processors:
+    - simple: {{exporter: {{otlp_http: {{endpoint: {sink.url}/v1/traces}}}}}}
+meter_provider:
+  readers:
+    - periodic: {{interval: 100, exporter: {{otlp_http: {{endpoint: {sink.url}/v1/metrics}}}}}}
+""")
+    run(TRAIN, tree, OTEL_CONFIG_FILE=str(file))
+    assert [span.name for span in sink.spans()] == ["RandomForestClassifier.fit"]
+    assert "hw.energy" in metric_names(sink)
+
+
+def test_a_scrape_endpoint_of_the_process_itself(tree, free_port):
+    port = str(free_port())
+    program = """
+import time, urllib.request, carbon_otel
+with carbon_otel.stage("training"):
+    time.sleep(1.2)
+carbon_otel.flush()
+text = urllib.request.urlopen("http://127.0.0.1:PORT/metrics").read().decode()
+print(text)
+""".replace("PORT", port)
+    told = run(
+        program,
+        tree,
+        OTEL_METRICS_EXPORTER="prometheus",
+        OTEL_TRACES_EXPORTER="none",
+        OTEL_EXPORTER_PROMETHEUS_HOST="127.0.0.1",
+        OTEL_EXPORTER_PROMETHEUS_PORT=port,
+    ).stdout
+    assert "hw_energy_joules_total{" in told and "carbon_otel_stage_duration_seconds_count{" in told
+
+
+CHILD = "import carbon_otel; carbon_otel.instrument()\nwith carbon_otel.stage('evaluation', 'child'): pass\n"
+
+
+def family(sink):
+    spans = {span.name: span for span in sink.spans()}
+    return spans["child"], spans["parent"]
+
+
+def hangs_below(child, parent):
+    return (child.trace_id, child.parent_span_id) == (parent.trace_id, parent.span_id)
+
+
+def test_a_program_started_from_a_stage_hangs_in_its_trace(tree, sink):
+    program = f"""
+import subprocess, sys, carbon_otel
+carbon_otel.instrument()
+with carbon_otel.stage("training", "parent"):
+    subprocess.run([sys.executable, "-c", {CHILD!r}], check=True)
+"""
+    run(program, tree, sys.executable, **export_to(sink))
+    assert hangs_below(*family(sink))
+
+
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+def test_a_process_of_multiprocessing_hangs_in_the_trace(method, tree, sink, tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(f"""
+import multiprocessing, os, carbon_otel
+def work():
+    carbon_otel.instrument()
+    with carbon_otel.stage("evaluation", "child"):
+        pass
+    carbon_otel.flush()
+if __name__ == "__main__":
+    carbon_otel.instrument()
+    with carbon_otel.stage("training", "parent"):
+        process = multiprocessing.get_context({method!r}).Process(target=work)
+        process.start()
+        process.join()
+    assert process.exitcode == 0 and "TRACEPARENT" not in os.environ
+""")
+    run(program, tree, sys.executable, **export_to(sink))
+    assert hangs_below(*family(sink))
+
+
+def test_what_the_caller_says_of_the_environment_stays(tree, sink):
+    program = """
+import subprocess, sys, carbon_otel
+carbon_otel.instrument()
+show = [sys.executable, "-c", "import os; print(os.environ.get('TRACEPARENT'), os.environ.get('A'))"]
+with carbon_otel.stage("training"):
+    print(subprocess.run(show, env={"TRACEPARENT": "mine", "A": "1"}, capture_output=True, text=True).stdout)
+    print(subprocess.run(show, env={"A": "2"}, capture_output=True, text=True).stdout)
+print(subprocess.run(show, capture_output=True, text=True).stdout)
+"""
+    first, second, third = run(program, tree, sys.executable, **export_to(sink)).stdout.split("\n\n")[:3]
+    assert first == "mine 1"
+    assert second.startswith("00-") and second.endswith(" 2")
+    assert third.strip() == "None None"
+
+
+def test_the_baggage_names_the_stage_and_is_for_children_only(tree, sink):
+    program = """
+import carbon_otel
+from opentelemetry import baggage, propagate
+carbon_otel.instrument()
+with carbon_otel.stage("training", "a b,c"):
+    headers = {}
+    propagate.inject(headers)
+    print(carbon_otel.inject()["BAGGAGE"], sorted(headers))
+print(carbon_otel.inject())
+"""
+    told = run(program, tree, sys.executable, **export_to(sink)).stdout.splitlines()
+    assert told == ["carbon_otel.stage.name=a+b%2Cc ['traceparent']", "{}"]
