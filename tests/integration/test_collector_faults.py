@@ -1,0 +1,93 @@
+"""Collectors that fail and come back, and many stages: each arrives once, counters go on without a jump."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from tests.integration.conftest import _Receiver, _serving
+
+pytestmark = pytest.mark.chaos
+
+SECONDS = float(os.environ.get("CARBON_OTEL_LOAD_SECONDS", "5"))
+
+
+def inference(sink):
+    """What the counter said of the stages, export by export."""
+    said = []
+    for _, metric in sink.exports():
+        if metric.name == "carbon_otel.stage.energy":
+            of_kind = [
+                p.as_double
+                for p in metric.sum.data_points
+                if "inference" in {a.value.string_value for a in p.attributes}
+            ]
+            if of_kind:
+                said.append(sum(of_kind))
+    return said
+
+
+def variables(sink):
+    return {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": sink.url,
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+        "OTEL_METRIC_EXPORT_INTERVAL": "300",
+        "OTEL_BSP_SCHEDULE_DELAY": "300",
+    }
+
+
+def test_a_thousand_stages_a_second_arrive_once_each(launch, sink):
+    told = json.loads(launch("stages_at_a_rate.py", "1000", str(SECONDS), **variables(sink)).finish(300))
+    assert told["done"] == pytest.approx(1000 * SECONDS, rel=0.2)
+    ids = [span.span_id for span in sink.spans() if span.name == "predict"]
+    assert len(ids) == len(set(ids)) == told["done"]
+    of_spans = sum(
+        a.value.double_value
+        for span in sink.spans()
+        for a in span.attributes
+        if a.key == "carbon_otel.energy.exclusive_j"
+    )
+    assert of_spans == pytest.approx(told["joules"], rel=1e-9)
+    assert inference(sink)[-1] == pytest.approx(told["joules"], rel=1e-9)
+    # Once what is pending has its size, memory does not grow with the stages.
+    assert told["memory"][-1] - told["memory"][1] < 20e6
+
+
+class _Trouble(_Receiver):
+    """Answers every second request as it should, and the others with trouble."""
+
+    trouble = "503"
+    seen = 0
+
+    def do_POST(self):  # noqa: N802 - http.server's name
+        cls = type(self)
+        cls.seen += 1
+        if cls.seen % 2:
+            if cls.trouble == "drops":
+                self.rfile.read(10)
+                self.connection.close()
+                return
+            self.body()
+            self.send_response(int(cls.trouble))
+            if cls.trouble == "429":
+                self.send_header("Retry-After", "0")
+            self.end_headers()
+            return
+        super().do_POST()
+
+
+@pytest.mark.parametrize("trouble", ["503", "429", "drops"])
+def test_a_collector_in_trouble_loses_nothing_that_it_takes_later(trouble, launch):
+    handler = type("Handler", (_Trouble,), {"trouble": trouble})
+    with _serving(handler) as sink:
+        program = launch("stages_at_a_rate.py", "20", "4", **variables(sink))
+        told = json.loads(program.finish(60))
+        said = inference(sink)
+        assert said == sorted(said)
+        # The last export may have met trouble, too, and its retries the end of the process.
+        assert said[-1] <= told["joules"] * (1 + 1e-9)
+        ids = [span.span_id for span in sink.spans() if span.name == "predict"]
+        assert 0 < len(ids) <= told["done"] and len(set(ids)) == len(ids)
+        assert "Traceback" not in program.err

@@ -1,0 +1,67 @@
+"""One run, read back wherever it went: the same joules everywhere."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+
+import pytest
+
+from tests.integration.test_otlp import rotel
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the agent is a Linux binary")
+
+
+@pytest.fixture
+def other_sink():
+    from tests.integration.conftest import _Receiver, _serving
+
+    with _serving(_Receiver) as receiver:
+        yield receiver
+
+
+def until(condition, seconds=20):
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
+def spans_of(sink):
+    return {
+        s.name: {a.key: a.value.double_value for a in s.attributes}["carbon_otel.energy.total_j"]
+        for s in sink.spans()
+        if s.name in ("fit", "score") and "carbon_otel.energy.total_j" in {a.key for a in s.attributes}
+    }
+
+
+def counted(sink):
+    """Exclusive joules by the stage's name, as they came last."""
+    metric = sink.metrics().get("carbon_otel.stage.energy")
+    sums = {}
+    for point in metric.sum.data_points if metric else ():
+        name = {a.key: a.value.string_value for a in point.attributes}["carbon_otel.stage.name"]
+        sums[name] = sums.get(name, 0) + point.as_double
+    return {name: sums[name] for name in ("fit", "score") if name in sums}
+
+
+def test_http_grpc_prometheus_and_logfire(launch, sink, other_sink, free_port):
+    with rotel(other_sink.url) as grpc:
+        told = json.loads(launch("everywhere.py", sink.url, grpc, str(free_port())).finish(60))
+        exclusive = {name: pytest.approx(j, rel=1e-9) for name, j in told["exclusive"].items()}
+        until(lambda: len(spans_of(other_sink)) == 2 and counted(other_sink) == exclusive)
+    truth = {name: pytest.approx(joules, rel=1e-9) for name, joules in told["truth"].items()}
+    assert told["logfire"] == truth
+    assert told["rolled_up"] == truth["fit"]
+    assert spans_of(sink) == spans_of(other_sink) == truth
+    assert counted(sink) == counted(other_sink) == exclusive
+    scraped = {}
+    # A flush of the provider makes its Prometheus reader show every series again: the same one counts once.
+    series = dict(
+        re.findall(r"^carbon_otel_stage_energy_joules_total({.*}) (\S+)", told["scraped"], re.MULTILINE)
+    )
+    for labels, joules in series.items():
+        (name,) = re.findall(r'carbon_otel_stage_name="(\w+)"', labels)
+        scraped[name] = scraped.get(name, 0) + float(joules)
+    assert {name: scraped[name] for name in ("fit", "score")} == exclusive
