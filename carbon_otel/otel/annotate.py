@@ -14,7 +14,6 @@ import threading
 from collections.abc import Callable
 from typing import Any, Final
 
-from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
@@ -34,7 +33,7 @@ class SpanAnnotator(SpanProcessor):
     def __init__(self, joules: Callable[[], float]) -> None:
         self._joules = joules
         self._lock = threading.Lock()
-        self._open: dict[int, tuple[float, float, bool]] = {}
+        self._open: set[int] = set()
         self._outermost = 0
         self._seen_j = joules()
         self._part_j = 0.0
@@ -44,17 +43,26 @@ class SpanAnnotator(SpanProcessor):
         scope = span.instrumentation_scope
         if not self.active or (scope is not None and scope.name == c.SCOPE):
             return
-        above = trace.get_current_span(parent_context).get_span_context().span_id
+        above = span.parent
+        own = span.get_span_context().span_id
         with self._lock:
-            outermost = above not in self._open
-            now_j = self._advance()
+            outermost = above is None or above.span_id not in self._open
+            begin_j = self._advance()
+            begin_part_j = self._part_j
             self._outermost += outermost
-            self._open[span.get_span_context().span_id] = now_j, self._part_j, outermost
+            self._open.add(own)
         end = span.end
 
         def annotated_end(end_time: int | None = None) -> None:
             try:
-                self._annotate(span)
+                if own in self._open:
+                    with self._lock:
+                        window_j = self._advance() - begin_j
+                        part_j = self._part_j - begin_part_j
+                        self._outermost -= outermost
+                        self._open.discard(own)
+                    if self.active:
+                        self._annotate(span, window_j, part_j)
             except Exception as fault:  # noqa: BLE001 - the application's span ends in any case
                 report("annotating a span", fault)
             end(end_time)
@@ -70,27 +78,19 @@ class SpanAnnotator(SpanProcessor):
     def force_flush(self, timeout_millis: int = 30000) -> bool:
         return True
 
-    def _annotate(self, span: Span) -> None:
-        with self._lock:
-            begun = self._open.pop(span.get_span_context().span_id, None)
-            if begun is None:
-                return
-            now_j = self._advance()
-            part_j = self._part_j
-            self._outermost -= begun[2]
-        if not self.active:
-            return
-        attributed_j = part_j - begun[1]
-        figures: dict[str, Any] = {c.WINDOW_J: now_j - begun[0], c.WINDOW_ATTRIBUTED_J: attributed_j}
-        tokens = (span.attributes or {}).get(_OUTPUT_TOKENS)
+    def _annotate(self, span: Span, window_j: float, attributed_j: float) -> None:
+        figures: dict[str, Any] = {c.WINDOW_J: window_j, c.WINDOW_ATTRIBUTED_J: attributed_j}
+        tokens = span.attributes.get(_OUTPUT_TOKENS) if span.attributes else None
         if isinstance(tokens, (int, float)) and tokens > 0:
             figures[c.WINDOW_J_PER_OUTPUT_TOKEN] = attributed_j / tokens
         span.set_attributes(figures)
 
     def _advance(self) -> float:
         """Divide what was used since the last call among the outermost spans; the joules so far."""
-        now_j = max(self._seen_j, self._joules())
+        now_j, seen_j = self._joules(), self._seen_j
+        if now_j <= seen_j:
+            return seen_j
         if self._outermost:
-            self._part_j += (now_j - self._seen_j) / self._outermost
+            self._part_j += (now_j - seen_j) / self._outermost
         self._seen_j = now_j
         return now_j
