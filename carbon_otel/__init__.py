@@ -28,7 +28,19 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
 
-__all__ = ["Footprint", "__version__", "flush", "footprint", "inject", "instrument", "stage", "uninstrument"]
+    from carbon_otel.mlflow.report import Report
+
+__all__ = [
+    "Footprint",
+    "__version__",
+    "flush",
+    "footprint",
+    "inject",
+    "instrument",
+    "report",
+    "stage",
+    "uninstrument",
+]
 
 
 def instrument(
@@ -42,6 +54,7 @@ def instrument(
     checkpoint_interval: float | None = None,
     synchronize: bool | None = None,
     annotate_spans: bool | None = None,
+    lineage: str | None = None,
     tracer_provider: TracerProvider | None = None,
     meter_provider: MeterProvider | None = None,
 ) -> None:
@@ -66,6 +79,7 @@ def instrument(
         synchronize: wait for the accelerator at a stage's edges, where torch has one in use; True by default.
         annotate_spans: put the energy of its time on every span that the application makes; False by default.
             Windows overlap and nest: they are never to be added up.
+        lineage: name of the model's life that this process's MLflow runs belong to; by default their experiment.
         tracer_provider, meter_provider: OpenTelemetry providers. By default the application's; if it has none
             and `OTEL_EXPORTER_OTLP_ENDPOINT` is set, ones of our own that export there.
 
@@ -87,6 +101,7 @@ def instrument(
             "checkpoint_interval": checkpoint_interval,
             "synchronize": synchronize,
             "annotate_spans": annotate_spans,
+            "lineage": lineage,
         }
     )
     options = _session.Options(settings, tracer_provider, meter_provider)
@@ -97,6 +112,30 @@ def instrument(
 def uninstrument() -> None:
     """Stop measuring and undo every patch. Open stages end here; MLflow runs get their totals."""
     _contain("uninstrumenting", _session.stop, None)
+
+
+def report(model: str, *, tracking_uri: str | None = None, zone: str | None = None) -> Report:
+    """What a model has cost so far, over all measured MLflow runs of its lineage.
+
+    Args:
+        model: a registered model (`churn`, `churn/3`, `churn@champion`), a model id, a run id, an experiment or a
+            lineage.
+        tracking_uri: the MLflow store, instead of MLflow's default.
+        zone: compute the emissions anew for this country's grid.
+
+    Raises:
+        LookupError: for a name that the store does not know; the message says what may be named.
+        ValueError: for an unknown zone.
+        ImportError: without mlflow.
+    """
+    import mlflow
+
+    from carbon_otel.carbon.grid import intensity
+    from carbon_otel.mlflow.ledger import read
+    from carbon_otel.mlflow.report import report_of
+
+    price = intensity(zone) if zone is not None else None
+    return report_of(read(mlflow.MlflowClient(tracking_uri), model), price)
 
 
 def footprint() -> Footprint:

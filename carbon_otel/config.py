@@ -32,6 +32,7 @@ class Settings:
         checkpoint_interval: seconds between two writes to MLflow and the journal while a run is open.
         synchronize: wait for the accelerator at a stage's edges, where a framework has one in use.
         annotate_spans: put the energy of their time on the application's own spans.
+        lineage: the model's life that MLflow runs belong to, where it is more than one experiment.
         journal: file that receives the process's footprint as JSON at every checkpoint and at the end.
     """
 
@@ -44,6 +45,7 @@ class Settings:
     checkpoint_interval: float = 15.0
     synchronize: bool = True
     annotate_spans: bool = False
+    lineage: str | None = None
     journal: Path | None = None
 
 
@@ -119,6 +121,12 @@ def _attribution(value: Any) -> str:
     return str(value)
 
 
+def _lineage(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip() or len(value) > 250 or "'" in value:
+        raise ValueError("write a name of 1 to 250 characters without a quote, such as 'churn'")
+    return value.strip()
+
+
 def _family(value: Any) -> str:
     from carbon_otel.sensors.cpu_model import families
 
@@ -166,6 +174,7 @@ _CHECKS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "checkpoint_interval": _checkpoint,
     "synchronize": _boolean,
     "annotate_spans": _boolean,
+    "lineage": _lineage,
     "journal": Path,
 }
 

@@ -71,6 +71,7 @@ class Session:
             hardware=self.discovery.hardware,
             attribution=settings.attribution,
             trace_id=self.otel.trace_id,
+            lineage=settings.lineage,
         )
         sinks: list[Sink] = [self.otel, self.mlflow]
         if settings.journal and hook is None:  # the file is the process's that was told to write it

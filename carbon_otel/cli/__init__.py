@@ -1,4 +1,4 @@
-"""The command line: `carbon-otel demo`, `run`, `compare`, `doctor`."""
+"""The command line: `carbon-otel demo`, `run`, `compare`, `report`, `doctor`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import typer
 from carbon_otel.cli.compare import compare
 from carbon_otel.cli.demo import demo
 from carbon_otel.cli.doctor import doctor
+from carbon_otel.cli.report import report
 from carbon_otel.cli.run import run
 
 app = typer.Typer(
@@ -17,6 +18,7 @@ app = typer.Typer(
 )
 app.command()(demo)
 app.command()(compare)
+app.command()(report)
 app.command()(doctor)
 # What follows the program's name is the program's.
 app.command(context_settings={"allow_interspersed_args": False})(run)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
-import os
 from collections import Counter
 from dataclasses import asdict, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich import box
@@ -17,14 +14,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from carbon_otel.cli.stores import client_of, refuse, refuse_store
 from carbon_otel.mlflow.comparison import NotMeasured, RunCost, differences, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from mlflow.entities import Run
-
-_SQLITE: Final = "sqlite:///"
 
 
 def compare(
@@ -39,37 +35,23 @@ def compare(
 ) -> None:
     """Compare what runs cost, say beyond doubt or not, and whether they were measured in the same way."""
     if bool(run_ids) == bool(experiment):
-        _refuse("name the runs or an experiment: carbon-otel compare RUN_ID RUN_ID, or --experiment NAME")
+        refuse("name the runs or an experiment: carbon-otel compare RUN_ID RUN_ID, or --experiment NAME")
     if run_ids and len(set(run_ids)) < len(run_ids):
-        _refuse("a run is named twice; name different runs: carbon-otel compare RUN_ID RUN_ID")
-    if importlib.util.find_spec("mlflow") is None:
-        _refuse('mlflow is not installed: pip install "carbon-otel[mlflow]"')
-    # Somebody waits: MLflow's own patience with a server that is gone is minutes.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    import mlflow
-
-    uri = tracking_uri or mlflow.get_tracking_uri()
-    if uri.startswith(_SQLITE) and not Path(uri.removeprefix(_SQLITE)).is_file():
-        # MLflow would make an empty store of that name, and try a folder for a minute.
-        _refuse(f"there is no MLflow store at {uri}; name it with --tracking-uri or MLFLOW_TRACKING_URI")
+        refuse("a run is named twice; name different runs: carbon-otel compare RUN_ID RUN_ID")
+    client, uri = client_of(tracking_uri)
     try:
-        client = mlflow.MlflowClient(uri)
         if experiment:
             costs = _of_experiment(client, experiment)
         else:
             costs = [_cost(client.get_run(run_id)) for run_id in run_ids or ()]
     except NotMeasured as error:
-        _refuse(str(error))
+        refuse(str(error))
     except typer.Exit:
         raise
     except Exception as error:  # noqa: BLE001 - every kind of store raises its own
-        reason = str(error).partition("\n")[0]
-        _refuse(
-            f"{uri}: {reason}\nrun ids are on the runs' pages in MLflow; "
-            "another store is named with --tracking-uri or MLFLOW_TRACKING_URI"
-        )
+        refuse_store(uri, error)
     if len(costs) < 2:
-        _refuse(f"{len(costs)} measured run to compare; it takes two")
+        refuse(f"{len(costs)} measured run to compare; it takes two")
     costs = _told_apart(costs)
     first, *others = costs
     report: dict[str, Any] = {
@@ -87,7 +69,7 @@ def compare(
 def _of_experiment(client: Any, name: str) -> list[RunCost]:
     found = client.get_experiment_by_name(name)
     if found is None:
-        _refuse(f"there is no experiment {name!r} in this store")
+        refuse(f"there is no experiment {name!r} in this store")
     costs, token = [], None
     while True:
         page = client.search_runs(
@@ -164,8 +146,3 @@ _ROWS: Final[dict[str, Callable[[RunCost], str]]] = {
     "attribution": _tag("attribution"),
     "hardware": _tag("hardware"),
 }
-
-
-def _refuse(message: str) -> NoReturn:
-    typer.echo(message, err=True)
-    raise typer.Exit(2)

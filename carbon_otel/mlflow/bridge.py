@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from carbon_otel.faults import contain
@@ -27,6 +27,12 @@ class _Run:
     resumed: bool
     due: float
     step: int = 0
+    inner: dict[str, OpenStage] = field(default_factory=dict)
+    nested: dict[str, tuple[float, float]] = field(default_factory=dict)
+    units: dict[str, float] = field(default_factory=dict)
+
+    def add_nested(self, stages: Mapping[str, tuple[float, float]]) -> None:
+        self.nested = _sum(self.nested, stages)
 
 
 class MlflowBridge(Sink):
@@ -41,6 +47,7 @@ class MlflowBridge(Sink):
         hardware: str,
         attribution: str,
         trace_id: Callable[[OpenStage], str | None],
+        lineage: str | None = None,
     ) -> None:
         self._engine = engine
         self._footprint = footprint
@@ -48,6 +55,7 @@ class MlflowBridge(Sink):
         self._hardware = hardware
         self._attribution = attribution
         self._trace_id = trace_id
+        self._lineage = lineage
         self._runs: dict[str, _Run] = {}
         self._writer: Writer | None = None
 
@@ -60,14 +68,16 @@ class MlflowBridge(Sink):
         if stage is not None:
             self._writer = self._writer or Writer()
             run = self._runs[run_id] = _Run(stage, store, resumed, time.monotonic() + self._checkpoint_s)
+            outer = self._around(stage)
+            if outer is not None:
+                outer.inner[run_id] = stage
             self._write(run, "running")
 
     def run_ended(self, run_id: str) -> None:
         run = self._runs.pop(run_id, None)
         if run is None or self._writer is None:
             return
-        self._engine.close(run.stage)
-        self._write(run, "final")
+        self._end(run)
         if self._writer.healthy:
             self._writer.wait(_END_WAIT_S, run.stage.sequence)
 
@@ -85,19 +95,40 @@ class MlflowBridge(Sink):
 
     def close(self, timeout_s: float) -> None:
         """The process ends with runs still open: what they cost until now is their total."""
-        for run in list(self._runs.values()):
-            self._engine.close(run.stage)
-            self._write(run, "final")
-        self._runs.clear()
+        # The innermost first: an outer run's nested part is known when they have ended.
+        for run_id, run in sorted(self._runs.items(), key=lambda item: -item[1].stage.sequence):
+            self._end(run)
+            del self._runs[run_id]
         if self._writer is not None:
             self._writer.close(timeout_s)
             self._writer = None
+
+    def closed(self, stage: OpenStage, error: BaseException | None) -> None:
+        run = self._runs.get(stage.run.run_id or "") if stage.run is not None else None
+        if run is not None:
+            for unit, amount in stage.units.items():
+                key = f"{stage.kind}/{unit}"
+                run.units[key] = run.units.get(key, 0.0) + amount
+
+    def _around(self, stage: OpenStage) -> _Run | None:
+        outer = stage.parent.run if stage.parent is not None else None
+        return self._runs.get(outer.run_id or "") if outer is not None else None
+
+    def _end(self, run: _Run) -> None:
+        self._engine.close(run.stage)
+        outer = self._around(run.stage)
+        if outer is not None and outer.inner.pop(run.stage.run_id or "", None) is not None:
+            outer.add_nested(self._footprint(run.stage).stages)
+        self._write(run, "final")
 
     def _write(self, run: _Run, status: str) -> None:
         assert self._writer is not None and run.stage.run_id is not None
         footprint = self._footprint(run.stage)
         # The first point of a run says that it is measured; a metric of nothing yet would be a zero.
-        values = naming.metrics(footprint) if run.step or status == "final" else {}
+        of_nested: Mapping[str, tuple[float, float]] = run.nested
+        for inner in list(run.inner.values()):
+            of_nested = _sum(of_nested, self._footprint(inner).stages)
+        values = naming.metrics(footprint, of_nested, run.units) if run.step or status == "final" else {}
         self._writer.put(
             Batch(
                 run_id=run.stage.run_id,
@@ -109,6 +140,7 @@ class MlflowBridge(Sink):
                     hardware=self._hardware,
                     attribution=self._attribution,
                     trace_id=self._trace_id(run.stage),
+                    lineage=self._lineage,
                 ),
                 step=max(0, run.step - 1),
                 timestamp_ms=int(time.time() * 1000),
@@ -117,3 +149,17 @@ class MlflowBridge(Sink):
             )
         )
         run.step += 1
+
+
+def _sum(
+    one: Mapping[str, tuple[float, float]], other: Mapping[str, tuple[float, float]]
+) -> dict[str, tuple[float, float]]:
+    """Joules and grams by kind of stage, added up."""
+    nothing = (0.0, 0.0)
+    return {
+        kind: (
+            one.get(kind, nothing)[0] + other.get(kind, nothing)[0],
+            one.get(kind, nothing)[1] + other.get(kind, nothing)[1],
+        )
+        for kind in {**one, **other}
+    }

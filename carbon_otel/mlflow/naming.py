@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from types import MappingProxyType
 
 from carbon_otel._version import __version__
 from carbon_otel.footprint import Footprint
@@ -18,10 +19,25 @@ from carbon_otel.units import J_PER_KWH, J_PER_WH
 PREFIX = "carbon/"
 ENERGY_WH = "carbon/energy_wh"
 MEASURED_WH = "carbon/energy_measured_wh"
+UNITS = "carbon/units/"
+LINEAGE = "carbon.lineage"
 
 
-def metrics(footprint: Footprint) -> dict[str, float]:
-    """Cumulative figures of a run so far. Every one may be added to those of an earlier segment of the run."""
+def nested(kind: str, figure: str) -> str:
+    """The part of `carbon/<kind>/<figure>` that runs nested in this one have, too: the ledger leaves it out."""
+    return f"carbon/nested/{kind}/{figure}"
+
+
+def metrics(
+    footprint: Footprint,
+    of_nested: Mapping[str, tuple[float, float]] = MappingProxyType({}),
+    units: Mapping[str, float] = MappingProxyType({}),
+) -> dict[str, float]:
+    """Cumulative figures of a run so far. Every one may be added to those of an earlier segment of the run.
+
+    `of_nested` are the joules and grams of its nested runs by kind of stage, `units` the functional units that
+    its stages have done, by `<kind>/<unit>`.
+    """
     values = {
         **_figures("carbon", footprint.energy_j, footprint.emissions_g),
         "carbon/energy_low_wh": footprint.low_j / J_PER_WH,
@@ -33,11 +49,21 @@ def metrics(footprint: Footprint) -> dict[str, float]:
     }
     for kind, (joules, grams) in footprint.stages.items():
         values.update(_figures(f"carbon/{kind}", joules, grams))
+    for kind, (joules, grams) in of_nested.items():
+        values[nested(kind, "energy_wh")] = joules / J_PER_WH
+        values[nested(kind, "emissions_g")] = grams
+    values |= {f"{UNITS}{unit}": amount for unit, amount in units.items()}
     return {name: value for name, value in values.items() if math.isfinite(value)}
 
 
 def tags(
-    footprint: Footprint, *, status: str, hardware: str, attribution: str, trace_id: str | None
+    footprint: Footprint,
+    *,
+    status: str,
+    hardware: str,
+    attribution: str,
+    trace_id: str | None,
+    lineage: str | None,
 ) -> dict[str, str]:
     """Where the figures come from. `carbon.measured_fraction` is added when the totals are known."""
     place = footprint.intensity
@@ -52,6 +78,7 @@ def tags(
         "carbon.missing": ", ".join(footprint.missing),
         "carbon.flags": ", ".join(footprint.flags),
         "carbon.trace_id": trace_id or "",
+        LINEAGE: lineage or "",
     }
     if place is not None:
         values |= {
@@ -68,6 +95,18 @@ def tags(
 def measured_fraction(values: Mapping[str, float]) -> float:
     total = values.get(ENERGY_WH, 0.0)
     return values.get(MEASURED_WH, 0.0) / total if total > 0 else 0.0
+
+
+def rates(values: Mapping[str, float]) -> dict[str, float]:
+    """Watt-hours and grams per thousand functional units of each kind of stage, from a run's sums."""
+    found = {}
+    for name, amount in values.items():
+        kind, slash, unit = name.removeprefix(UNITS).rpartition("/")
+        if name.startswith(UNITS) and slash and amount > 0:
+            for figure, short in (("energy_wh", "wh"), ("emissions_g", "g")):
+                own = values.get(f"carbon/{kind}/{figure}", 0.0) - values.get(nested(kind, figure), 0.0)
+                found[f"carbon/{kind}/{short}_per_1k_{unit}"] = max(0.0, own) / amount * 1000
+    return found
 
 
 def _figures(prefix: str, joules: float, grams: float) -> dict[str, float]:

@@ -108,6 +108,7 @@ class Writer:
         try:
             base = self._base(batch)
             values = {name: value + base.values.get(name, 0.0) for name, value in batch.values.items()}
+            values |= naming.rates(values)
             tags = {
                 **batch.tags,
                 "carbon.measured_fraction": f"{naming.measured_fraction(values):.4f}",

@@ -1,0 +1,189 @@
+"""`carbon-otel report`: what a model has cost over its whole life."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from enum import Enum
+from typing import Annotated, Any, Final
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from carbon_otel.carbon.grid import intensity
+from carbon_otel.cli.page import page
+from carbon_otel.cli.stores import client_of, refuse, refuse_store
+from carbon_otel.mlflow.ledger import NotFound, read
+from carbon_otel.mlflow.report import Report, report_of
+
+# What dashboards made for CodeCarbon's emissions.csv read; columns that we do not know stay empty.
+_CODECARBON: Final = (
+    "timestamp",
+    "project_name",
+    "run_id",
+    "experiment_id",
+    "duration",
+    "emissions",
+    "emissions_rate",
+    "cpu_power",
+    "gpu_power",
+    "ram_power",
+    "cpu_energy",
+    "gpu_energy",
+    "ram_energy",
+    "energy_consumed",
+    "country_name",
+    "country_iso_code",
+    "region",
+    "cloud_provider",
+    "cloud_region",
+    "os",
+    "python_version",
+    "codecarbon_version",
+    "cpu_count",
+    "cpu_model",
+    "gpu_count",
+    "gpu_model",
+    "longitude",
+    "latitude",
+    "ram_total_size",
+    "tracking_mode",
+    "on_cloud",
+    "pue",
+)
+
+
+class Format(str, Enum):
+    table = "table"
+    json = "json"
+    csv = "csv"
+    codecarbon = "codecarbon"
+    html = "html"
+
+
+def report(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A registered model (churn, churn/3, churn@champion), model id, run id, experiment or lineage."
+        ),
+    ],
+    form: Annotated[
+        Format, typer.Option("--format", help="codecarbon: CSV in the columns of its emissions.csv.")
+    ] = Format.table,
+    zone: Annotated[
+        str | None, typer.Option(help="Compute the emissions anew for this country's grid.")
+    ] = None,
+    tracking_uri: Annotated[
+        str | None, typer.Option(help="MLflow store, instead of MLflow's default.")
+    ] = None,
+) -> None:
+    """Add up what a model has cost: preparation, every attempt, evaluation, inference."""
+    try:
+        price = intensity(zone) if zone else None
+    except ValueError as error:
+        refuse(str(error))
+    client, uri = client_of(tracking_uri)
+    try:
+        found = report_of(read(client, model), price)
+    except NotFound as error:
+        refuse(str(error))
+    except Exception as error:  # noqa: BLE001 - every kind of store raises its own
+        refuse_store(uri, error)
+    if form is Format.json:
+        typer.echo(json.dumps(_known(found.as_dict()), indent=2))
+    elif form is Format.csv:
+        typer.echo(_csv(found.rows()), nl=False)
+    elif form is Format.codecarbon:
+        typer.echo(_csv(_codecarbon(found), _CODECARBON), nl=False)
+    elif form is Format.html:
+        typer.echo(page(found))
+    else:
+        _show(found)
+
+
+def _show(found: Report) -> None:
+    console = Console(highlight=False)
+    total = found.total
+    high_wh, high_g = ("more" if found.lower_bounds else f"{v:.4g}" for v in (total.high_wh, total.high_g))
+    console.print(f"[bold]{escape(found.title)}[/bold]: {len(found.entries)} measured runs")
+    console.print(f"energy     {total.energy_wh:.4g} Wh ({total.low_wh:.4g} to {high_wh})")
+    console.print(f"emissions  {total.emissions_g:.4g} g CO2e ({total.low_g:.4g} to {high_g})")
+    console.print(f"measured   {found.measured_fraction:.0%} by a sensor")
+    if found.repriced:
+        console.print(f"priced     anew: {found.repriced}", markup=False)
+    for title, sums in (("stage", found.by_stage), ("month", found.by_month)):
+        console.print(_sums(title, sums, total.energy_wh))
+    attempts = Table("run", "status", "energy, Wh", "emissions, g", "method", box=box.SIMPLE_HEAD)
+    for entry in found.entries:
+        figures = f"{entry.energy_wh:.4g}", f"{entry.emissions_g:.4g}"
+        name = escape(entry.name)
+        attempts.add_row(name, entry.status, *figures, entry.tags.get("carbon.method", "unknown"))
+    console.print(attempts)
+    for unit, (wh, grams) in found.per_unit.items():
+        console.print(f"per 1,000 {unit} of inference: {wh * 1000:.4g} Wh, {grams * 1000:.4g} g CO2e")
+    if found.passed_training:
+        console.print(f"inference has used more than all training since {found.passed_training}")
+    for line in found.lower_bounds:
+        console.print(f"lower bound: {line}", markup=False)
+    if found.unmeasured:
+        console.print(f"not measured: {', '.join(found.unmeasured)}", markup=False)
+
+
+def _sums(title: str, sums: Any, total_wh: float) -> Table:
+    table = Table(title, "energy, Wh", "emissions, g", "share", box=box.SIMPLE_HEAD)
+    for name, (wh, grams) in sums.items():
+        share = f"{wh / total_wh:.1%}" if total_wh > 0 else ""
+        table.add_row(escape(name), f"{wh:.4g}", f"{grams:.4g}", share)
+    return table
+
+
+def _csv(rows: list[dict[str, Any]], columns: tuple[str, ...] = ()) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns or list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _codecarbon(found: Report) -> list[dict[str, Any]]:
+    """One row per run, in kWh and kg."""
+    rows = []
+    for row, entry in zip(_starts(found), found.entries, strict=True):
+        kilograms = entry.emissions_g / 1000
+        rows.append(
+            {
+                "timestamp": row,
+                "project_name": found.title,
+                "run_id": entry.run_id,
+                "experiment_id": entry.experiment_id,
+                "duration": entry.duration_s,
+                "emissions": kilograms,
+                "emissions_rate": kilograms / entry.duration_s if entry.duration_s > 0 else 0.0,
+                "energy_consumed": entry.energy_wh / 1000,
+                "country_iso_code": entry.tags.get("carbon.zone", ""),
+                "cpu_model": entry.tags.get("carbon.hardware", ""),
+                "tracking_mode": entry.tags.get("carbon.attribution", ""),
+                "pue": entry.tags.get("carbon.pue", ""),
+            }
+        )
+    return rows
+
+
+def _starts(found: Report) -> list[str]:
+    by_run = {row["run_id"]: row["start"] for row in found.rows()}
+    return [by_run[entry.run_id].removesuffix("Z") for entry in found.entries]
+
+
+def _known(value: Any) -> Any:
+    """JSON has no NaN."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _known(item) for key, item in value.items()}
+    return [_known(item) for item in value] if isinstance(value, list) else value

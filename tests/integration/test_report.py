@@ -1,0 +1,186 @@
+"""A model's life in a real store: `carbon-otel report` against what was drawn, added up by the test itself."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import time
+
+import pytest
+from typer.testing import CliRunner
+
+import carbon_otel
+from carbon_otel.cli import app
+from tests.fakes.powercap import server
+
+mlflow = pytest.importorskip("mlflow") if not os.environ.get("CI") else __import__("mlflow")
+
+
+class Life:
+    """Runs that draw known joules on a fake package; `truth` adds them up by run and stage."""
+
+    def __init__(self, folder) -> None:
+        self.uri = f"sqlite:///{folder}/mlflow.db"
+        self.tree = server(folder / "sys")
+        self.truth: dict[str, dict[str, float]] = {}
+        mlflow.set_tracking_uri(self.uri)
+        self.experiment = mlflow.create_experiment("churn", artifact_location=folder.as_uri())
+
+    def draw(self, run, stage, joules):
+        time.sleep(0.02)
+        self.tree.package[0].add(joules)
+        of_run = self.truth.setdefault(run, {})
+        of_run[stage] = of_run.get(stage, 0.0) + joules
+
+    def stage(self, run, kind, joules, **units):
+        with carbon_otel.stage(kind) as s:
+            self.draw(run, kind, joules)
+            s.units(**units)
+
+    def joules(self, kind=None):
+        return sum(j for stages in self.truth.values() for k, j in stages.items() if kind in (None, k))
+
+
+def near(joules):
+    """What falls into the 5 ms in which an unchanged counter says nothing is assumed with the last power."""
+    return pytest.approx(joules, rel=0.05, abs=0.5)
+
+
+@pytest.fixture(scope="module")
+def life(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("life")
+    before = mlflow.get_tracking_uri()
+    life = Life(folder)
+    settings = {"zone": "FR", "powercap_root": life.tree.root, "interval": 30, "pue": 1.5}
+    begin = {"experiment_id": life.experiment}
+    with mlflow.start_run(run_name="not measured", **begin):
+        pass
+    carbon_otel.instrument(**settings)
+    with mlflow.start_run(run_name="prepare", **begin):
+        life.stage("prepare", "data_processing", 3)
+    with mlflow.start_run(run_name="search", **begin):
+        life.draw("search", "run", 1)
+        for number in range(2):
+            with mlflow.start_run(run_name=f"attempt {number}", nested=True, **begin):
+                life.stage(f"attempt {number}", "training", 5 + number, samples=100)
+        life.stage("search", "evaluation", 2)
+    with pytest.raises(RuntimeError), mlflow.start_run(run_name="attempt 2", **begin):
+        life.stage("attempt 2", "training", 4)
+        raise RuntimeError("diverged")
+    with mlflow.start_run(run_name="batch", **begin) as run:
+        life.stage("batch", "inference", 20, requests=4000)
+    client = mlflow.MlflowClient()
+    client.create_registered_model("churn-model")
+    client.create_model_version("churn-model", folder.as_uri(), run.info.run_id)
+    client.set_registered_model_alias("churn-model", "champion", "1")
+    life.run_id = run.info.run_id
+    process = carbon_otel.footprint()
+    life.in_runs_j = process.energy_j - process.exclusive_j
+    carbon_otel.uninstrument()
+    carbon_otel.instrument(lineage="elsewhere", **settings)
+    other = mlflow.create_experiment("other", artifact_location=folder.as_uri())
+    with mlflow.start_run(run_name="elsewhere 1", experiment_id=other):
+        life.tree.package[0].add(7)
+    carbon_otel.uninstrument()
+    yield life
+    mlflow.set_tracking_uri(before)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["churn", "churn-model", "churn-model/1", "churn-model@champion", "models:/churn-model/1", "run_id"],
+)
+def test_by_any_name_it_is_what_was_drawn(life, name):
+    report = carbon_otel.report(getattr(life, name, name), tracking_uri=life.uri)
+    assert report.total.energy_wh * 3600 == pytest.approx(life.in_runs_j, rel=1e-9)
+    assert report.total.energy_wh * 3600 == near(life.joules())
+    for kind in ("data_processing", "training", "evaluation", "inference", "run"):
+        assert report.by_stage[kind][0] * 3600 == near(life.joules(kind))
+    own = {entry.name: entry.energy_wh * 3600 for entry in report.entries}
+    assert own == {run: near(sum(j.values())) for run, j in life.truth.items()}
+    assert report.unmeasured == ("not measured",)
+    assert {e.name: e.status for e in report.entries}["attempt 2"] == "FAILED"
+    assert report.total.low_wh < report.total.energy_wh < report.total.high_wh
+    assert report.measured_fraction == pytest.approx(1)
+
+
+def test_a_lineage_across_experiments(life):
+    report = carbon_otel.report("elsewhere", tracking_uri=life.uri)
+    assert [entry.name for entry in report.entries] == ["elsewhere 1"]
+
+
+def test_units_and_when_inference_passed_training(life):
+    report = carbon_otel.report("churn", tracking_uri=life.uri)
+    assert report.per_unit["requests"][0] * 3600 == near(20 / 4000)
+    assert report.passed_training == time.strftime("%Y-%m-%d", time.gmtime())
+    run = mlflow.MlflowClient(life.uri).get_run(life.run_id)
+    assert run.data.metrics["carbon/inference/wh_per_1k_requests"] * 3600 == near(5)
+
+
+def test_priced_anew_for_another_grid(life):
+    france, poland = (carbon_otel.report("churn", tracking_uri=life.uri, zone=z) for z in ("FR", "PL"))
+    as_logged = carbon_otel.report("churn", tracking_uri=life.uri)
+    assert france.total.emissions_g == pytest.approx(as_logged.total.emissions_g, rel=1e-6)
+    assert poland.total.emissions_g > 10 * france.total.emissions_g
+    assert poland.total.energy_wh == france.total.energy_wh
+    assert "Poland" in poland.repriced
+
+
+def test_a_frame(life):
+    frame = carbon_otel.report("churn", tracking_uri=life.uri).frame()
+    assert frame.groupby("stage").energy_wh.sum()["training"] * 3600 == near(15)
+
+
+def report(life, *arguments):
+    return CliRunner().invoke(app, ["report", "--tracking-uri", life.uri, *arguments], env={"COLUMNS": "120"})
+
+
+def test_a_table(life):
+    done = report(life, "churn-model")
+    assert done.exit_code == 0, done.output
+    for shown in (
+        "churn-model, experiment churn: 6 measured runs",
+        "attempt 2",
+        "FAILED",
+        "100% by a sensor",
+    ):
+        assert shown in done.stdout
+    assert "not measured: not measured" in done.stdout
+
+
+def test_for_machines(life):
+    told = json.loads(report(life, "churn", "--format", "json").stdout)
+    assert told["energy_wh"] * 3600 == pytest.approx(life.in_runs_j, rel=1e-9)
+    rows = list(csv.DictReader(io.StringIO(report(life, "churn", "--format", "csv").stdout)))
+    assert sum(float(row["energy_wh"]) for row in rows) * 3600 == pytest.approx(life.in_runs_j, rel=1e-9)
+
+
+def test_in_the_columns_of_codecarbon(life):
+    told = report(life, "churn", "--format", "codecarbon").stdout
+    rows = list(csv.DictReader(io.StringIO(told)))
+    assert sum(float(row["energy_consumed"]) for row in rows) * 3.6e6 == pytest.approx(
+        life.in_runs_j, rel=1e-9
+    )
+    assert {row["country_iso_code"] for row in rows} == {"FR"}
+
+
+def test_a_page_that_needs_nothing_else(life):
+    told = report(life, "churn", "--format", "html").stdout
+    assert told.startswith("<!doctype html>") and "attempt 2 (failed)" in told and "<svg" in told
+    assert not {"http://", "https://", "<script", "src="} & set(told.split("'"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("nothing",), "no registered model, model id, run id, experiment or lineage 'nothing'"),
+        (("churn-model/9",), "churn-model"),
+        (("churn", "--zone", "XX"), "unknown zone 'XX'"),
+        (("churn", "--tracking-uri", "sqlite:///none.db"), "no MLflow store"),
+    ],
+)
+def test_what_cannot_be_reported_says_what_to_do(arguments, said, life):
+    done = report(life, *arguments)
+    assert done.exit_code == 2 and said in done.output and "Traceback" not in done.output
