@@ -1,0 +1,27 @@
+"""A process that serves tokens on a fake package, and is scraped. Argument: the port. Prints its joules."""
+
+import sys
+import time
+
+from opentelemetry.exporter.prometheus import PrometheusMetricReader
+from opentelemetry.sdk.metrics import MeterProvider
+from prometheus_client import start_http_server
+
+import carbon_otel
+from carbon_otel.otel.instruments import instruments_of
+
+start_http_server(int(sys.argv[1]), "127.0.0.1")
+provider = MeterProvider([PrometheusMetricReader()])
+carbon_otel.instrument(zone="FR", interval=0.2, meter_provider=provider)
+end = time.monotonic() + 8
+while time.monotonic() < end:
+    with carbon_otel.stage("training"):
+        time.sleep(0.1)
+    with carbon_otel.stage("inference", "chat") as s:
+        time.sleep(0.1)
+        s.units(tokens=50)
+carbon_otel.uninstrument()
+devices = instruments_of(provider).source.snapshot.devices
+print(sum(joules for _, joules, _ in devices))
+print("done", flush=True)
+sys.stdin.readline()

@@ -1,0 +1,115 @@
+"""The collector's files: components defined, used and built; nothing open to the network; no secret in them."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+COLLECTOR = Path(__file__).parents[2] / "collector"
+NAMES = ("config", "logfire", "upstream")
+CONFIGS = {name: yaml.safe_load((COLLECTOR / f"{name}.yaml").read_text()) for name in NAMES}
+KINDS = ("receivers", "processors", "exporters", "extensions")
+# The module that holds a component of a type.
+MODULES = {
+    "otlp": "otlpreceiver",
+    "memory_limiter": "memorylimiterprocessor",
+    "resource_detection": "resourcedetectionprocessor",
+    "deltatocumulative": "deltatocumulativeprocessor",
+    "batch": "batchprocessor",
+    "prometheus": "prometheusexporter",
+    "debug": "debugexporter",
+    "otlp_http": "otlphttpexporter",
+    "otlp_grpc": "otlpexporter",
+    "health_check": "healthcheckextension",
+    "file_storage": "filestorage",
+}
+
+
+def merged(name):
+    """config.yaml and, over it, another, as the collector merges them: maps are joined, lists replaced."""
+
+    def join(one, other):
+        if isinstance(one, dict) and isinstance(other, dict):
+            both = one.keys() & other.keys()
+            return {**one, **other, **{key: join(one[key], other[key]) for key in both}}
+        return other
+
+    return CONFIGS["config"] if name == "config" else join(CONFIGS["config"], CONFIGS[name])
+
+
+def used(config):
+    service = config["service"]
+    found = {("extensions", name) for name in service["extensions"]}
+    for pipeline in service["pipelines"].values():
+        found |= {(kind, name) for kind in KINDS[:3] for name in pipeline[kind]}
+    return found
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_what_is_used_is_defined_and_the_other_way_round(name):
+    config = merged(name)
+    assert used(config) == {(kind, each) for kind in KINDS for each in config.get(kind, {})}
+    for each, pipeline in config["service"]["pipelines"].items():
+        assert pipeline["processors"][0] == "memory_limiter", each
+        assert pipeline["processors"][-1] == "batch", each
+
+
+def test_the_builder_has_just_what_is_used():
+    types = {component.partition("/")[0] for name in CONFIGS for _, component in used(merged(name))}
+    manifest = yaml.safe_load((COLLECTOR / "builder-config.yaml").read_text())
+    built = {each["gomod"].split(" ")[0].rpartition("/")[2] for kind in KINDS for each in manifest[kind]}
+    assert built == {MODULES[each] for each in types}
+    versions = {each["gomod"].split(" ")[1] for kind in KINDS for each in manifest[kind]}
+    assert versions == {f"v{manifest['dist']['version']}"}
+
+
+def test_everything_listens_on_loopback_unless_told_otherwise():
+    text = (COLLECTOR / "config.yaml").read_text()
+    endpoints = re.findall(r"^\s+endpoint: (.*?)(?: #.*)?$", text, re.MULTILINE)
+    assert len(endpoints) == 4
+    assert all(each.startswith("${env:OTELCOL_LISTEN:-127.0.0.1}:") for each in endpoints)
+
+
+@pytest.mark.parametrize("file", sorted(p for p in COLLECTOR.rglob("*") if p.is_file()), ids=lambda p: p.name)
+def test_no_secret_is_in_a_file(file):
+    for line in file.read_text().splitlines():
+        secret = re.search(r"(?i)(password|token|authorization)\w*\s*[:=]\s*(\S.*)", line)
+        if secret and not line.lstrip().startswith("#"):
+            assert secret[2].startswith("${"), line
+
+
+COMPOSE = yaml.safe_load((COLLECTOR / "docker-compose.yaml").read_text())
+
+
+@pytest.mark.parametrize("name", COMPOSE["services"])
+def test_a_service(name):
+    service = COMPOSE["services"][name]
+    image, _, tag = service["image"].rpartition(":")
+    assert image and re.fullmatch(r"v?\d+(\.\d+)+", tag)
+    assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ()))
+    # The collector's image has no program that could ask it.
+    assert "healthcheck" in service or name == "collector"
+    for volume in service.get("volumes", ()):
+        source = volume.split(":")[0]
+        assert (COLLECTOR / source).exists() if source.startswith(".") else source in COMPOSE["volumes"]
+
+
+def test_the_passwords_have_to_be_written():
+    text = (COLLECTOR / "docker-compose.yaml").read_text()
+    wanted = set(re.findall(r"\$\{(\w+):\?", text))
+    lines = (COLLECTOR / ".env.example").read_text().splitlines()
+    example = dict(line.split("=") for line in lines if "=" in line)
+    assert wanted == set(example) and not any(example.values())
+
+
+def test_the_dashboard():
+    dashboard = json.loads((COLLECTOR / "grafana/dashboards/lifecycle.json").read_text())
+    ids = [panel["id"] for panel in dashboard["panels"]]
+    assert len(ids) == len(set(ids)) > 10
+    source = yaml.safe_load((COLLECTOR / "grafana/provisioning/datasources/prometheus.yaml").read_text())
+    uids = {panel["datasource"]["uid"] for panel in dashboard["panels"]}
+    assert uids == {each["uid"] for each in source["datasources"]}
