@@ -1,9 +1,10 @@
-"""The command line: `carbon-otel demo`, `run`, `compare`, `report`, `doctor`."""
+"""The command line: `carbon-otel demo`, `run`, `compare`, `report`, `collector`, `doctor`."""
 
 from __future__ import annotations
 
 import typer
 
+from carbon_otel.cli import collector
 from carbon_otel.cli.compare import compare
 from carbon_otel.cli.demo import demo
 from carbon_otel.cli.doctor import doctor
@@ -16,6 +17,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+app.add_typer(collector.app, name="collector")
 app.command()(demo)
 app.command()(compare)
 app.command()(report)

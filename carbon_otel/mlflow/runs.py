@@ -15,8 +15,9 @@ from contextvars import ContextVar
 from types import ModuleType
 from typing import Any, Final, Protocol
 
-from carbon_otel.faults import contain
+from carbon_otel.faults import contain, warn_once
 from carbon_otel.frameworks.hooks import ImportHook, Undo, replace
+from carbon_otel.mlflow import redirect
 
 MODULE: Final = "mlflow.tracking._tracking_service.client"
 _PARENT_TAG: Final = "mlflow.parentRunId"
@@ -74,6 +75,9 @@ def _patch(module: ModuleType, events: Callable[[], RunEvents | None]) -> Undo:
     undos += [replace(client, "__init__", __init__), replace(client, "update_run", update_run)]
     for store_class in _known_stores(module):
         watch(store_class)
+    said = redirect.warning()
+    if said is not None:
+        warn_once("mlflow traces", said)
     contain("noticing the active MLflow run", _adopt, None, events)
 
     def undo() -> None:

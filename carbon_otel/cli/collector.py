@@ -1,0 +1,36 @@
+"""`carbon-otel collector check`: does the OTLP endpoint take what we send?"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from carbon_otel.otel.check import check as ask
+
+app = typer.Typer(help="The OpenTelemetry collector that telemetry goes to.", no_args_is_help=True)
+
+
+@app.callback()
+def collector() -> None:
+    """The OpenTelemetry collector that telemetry goes to."""
+
+
+@app.command()
+def check(as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False) -> None:
+    """Say whether OTEL_EXPORTER_OTLP_ENDPOINT takes traces and metrics, and what is wrong."""
+    answers = ask()
+    if as_json:
+        typer.echo(json.dumps([asdict(answer) for answer in answers], indent=2))
+    for answer in () if as_json else answers:
+        where = f" {answer.endpoint} ({answer.protocol})" if answer.endpoint else ""
+        if answer.ok:
+            typer.echo(f"{answer.signal:<8} taken:{where}")
+        else:
+            typer.echo(f"{answer.signal:<8} NOT taken:{where}\n  {answer.problem}\n  {answer.advice}")
+    if not answers:
+        typer.echo("both signals are turned off: OTEL_TRACES_EXPORTER and OTEL_METRICS_EXPORTER are none")
+    if not answers or not all(answer.ok for answer in answers):
+        raise typer.Exit(1)
