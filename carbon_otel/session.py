@@ -14,6 +14,7 @@ from carbon_otel.faults import contain, forget
 if TYPE_CHECKING:
     from carbon_otel.config import Settings
     from carbon_otel.mlflow.runs import RunEvents
+    from carbon_otel.mlflow.serving import Serving
     from carbon_otel.wiring import Session
 
 
@@ -49,7 +50,7 @@ def start(options: Options) -> None:
         from carbon_otel.wiring import Session
 
         _session = Session(options)
-        _session.begin(_run_events)
+        _session.begin(_run_events, _serving)
 
 
 def stop() -> None:
@@ -69,6 +70,11 @@ def _run_events() -> RunEvents | None:
     return session.mlflow if session is not None else None
 
 
+def _serving() -> Serving | None:
+    session = active()
+    return session.serving if session is not None else None
+
+
 def _begin_in_child() -> Session | None:
     global _session, _forked_from
     with _lock:
@@ -78,7 +84,7 @@ def _begin_in_child() -> Session | None:
         session = contain("measuring in a forked process", type(parent), None, parent.options, parent.hook)
         if session is not None:
             _session = session
-            session.begin(_run_events)
+            session.begin(_run_events, _serving)
             _end_with_multiprocessing()
     return _session
 

@@ -19,8 +19,9 @@ from carbon_otel.meter.meter import Meter
 from carbon_otel.meter.peers import Peers
 from carbon_otel.meter.sampler import Sampler
 from carbon_otel.meter.share import Attribution
-from carbon_otel.mlflow import runs
+from carbon_otel.mlflow import naming, pyfunc, runs
 from carbon_otel.mlflow.bridge import MlflowBridge
+from carbon_otel.mlflow.serving import Serving
 from carbon_otel.otel import instruments
 from carbon_otel.otel.providers import Providers
 from carbon_otel.otel.resource import described
@@ -73,7 +74,10 @@ class Session:
             trace_id=self.otel.trace_id,
             lineage=settings.lineage,
         )
-        sinks: list[Sink] = [self.otel, self.mlflow]
+        self.serving = Serving(
+            self.engine, self.footprint, self._ledger_tags, checkpoint_s=settings.checkpoint_interval
+        )
+        sinks: list[Sink] = [self.otel, self.mlflow, self.serving]
         if settings.journal and hook is None:  # the file is the process's that was told to write it
             sinks.append(Journal(settings.journal, settings.checkpoint_interval, self.totals))
         self.engine.sinks = sinks
@@ -92,11 +96,26 @@ class Session:
             {s.device.id: s.utilisation for s in self.discovery.sensors if isinstance(s, NvmlGpu)},
         )
 
-    def begin(self, run_events: Callable[[], runs.RunEvents | None]) -> None:
+    def _ledger_tags(self, footprint: Footprint, status: str) -> dict[str, str]:
+        return naming.tags(
+            footprint,
+            status=status,
+            hardware=self.discovery.hardware,
+            attribution=self.settings.attribution,
+            trace_id=None,
+            lineage=self.settings.lineage,
+        )
+
+    def begin(
+        self,
+        run_events: Callable[[], runs.RunEvents | None],
+        serving: Callable[[], Serving | None],
+    ) -> None:
         """Start to tick, watch for runs, instrument the frameworks; say what the figures will lack."""
         self.sampler.start()
         if not self._inherited:
             runs.install(self.hook, run_events)
+            pyfunc.install(self.hook, serving)
             frameworks.install(self.hook)
             _warn_of_gaps(self)
 

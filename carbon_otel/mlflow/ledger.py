@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from carbon_otel.mlflow import naming
+from carbon_otel.mlflow.serving import LEDGER
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -139,6 +140,7 @@ def read(client: MlflowClient, name: str) -> Ledger:
         lineage = None if experiment else name
     if experiment is not None:
         runs = list(_runs(client, [experiment.experiment_id], ""))
+        runs += _served(client, experiment.experiment_id)
         title = name if experiment.name == name else f"{name}, experiment {experiment.name}"
     else:
         everywhere = [found.experiment_id for found in client.search_experiments()]
@@ -156,6 +158,17 @@ def read(client: MlflowClient, name: str) -> Ledger:
         )
     unmeasured = tuple(found.info.run_name or found.info.run_id for found, e in pairs if e is None)
     return Ledger(title, tuple(entries), unmeasured)
+
+
+def _served(client: MlflowClient, experiment_id: str) -> list[Run]:
+    """Entries of inference outside of runs, of models that were made in this experiment."""
+    ledger = client.get_experiment_by_name(LEDGER)
+    if ledger is None or ledger.experiment_id == experiment_id:
+        return []
+    of_it = f"tags.`{naming.SOURCE_EXPERIMENT}` = '{experiment_id}'"
+    # Written twice by a replay, an entry still counts once.
+    once = {run.data.tags.get(naming.ENTRY): run for run in _runs(client, [ledger.experiment_id], of_it)}
+    return list(once.values())
 
 
 def _source_run(client: MlflowClient, name: str) -> Run | None:

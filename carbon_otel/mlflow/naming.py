@@ -21,6 +21,10 @@ ENERGY_WH = "carbon/energy_wh"
 MEASURED_WH = "carbon/energy_measured_wh"
 UNITS = "carbon/units/"
 LINEAGE = "carbon.lineage"
+ENTRY = "carbon.entry_id"
+MODEL = "carbon.model_id"
+SOURCE_RUN = "carbon.source_run_id"
+SOURCE_EXPERIMENT = "carbon.source_experiment_id"
 
 
 def nested(kind: str, figure: str) -> str:

@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 
 from carbon_otel.faults import contain, warn_once
 from carbon_otel.frameworks.hooks import ImportHook, Undo, replace
-from carbon_otel.mlflow import redirect
+from carbon_otel.mlflow import naming, redirect
 
 MODULE: Final = "mlflow.tracking._tracking_service.client"
 _PARENT_TAG: Final = "mlflow.parentRunId"
@@ -142,6 +142,8 @@ def _watch_store(owner: type, events: Callable[[], RunEvents | None]) -> list[Un
 
 def _created(store: Any, run: Any, events: Callable[[], RunEvents | None]) -> None:
     listener = events()
+    if run.data is not None and naming.ENTRY in run.data.tags:
+        return  # an entry of our own ledger
     if listener is not None:
         parent = run.data.tags.get(_PARENT_TAG) if run.data is not None else None
         listener.run_started(run.info.run_id, run.info.run_name or run.info.run_id, parent, store, False)

@@ -48,15 +48,28 @@ def tree(tmp_path):
 def measured(store, tree):
     carbon_otel.instrument(zone="FR", powercap_root=tree.root, interval=0.05, checkpoint_interval=0.2)
 
+    lock, end = threading.Lock(), threading.Event()
+
+    def idle() -> None:
+        """A microjoule now and then: a counter that stands still while a slow machine works is taken for stuck."""
+        while not end.wait(0.05):
+            with lock:
+                tree.package[0].add(1e-6)
+
     def draw(joules: int) -> None:
         """Spend some energy at 200 W."""
         for _ in range(joules):
             time.sleep(0.005)
-            tree.package[0].add(1)
+            with lock:
+                tree.package[0].add(1)
         time.sleep(0.003)
 
+    idling = threading.Thread(target=idle)
+    idling.start()
     yield draw
     carbon_otel.uninstrument()
+    end.set()
+    idling.join()
 
 
 def metrics(run_id):

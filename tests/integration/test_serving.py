@@ -1,0 +1,228 @@
+"""Predictions of MLflow's models outside of runs: on the ledger of the model, without a line in the client."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+
+import carbon_otel
+from tests.fakes.powercap import server
+
+mlflow = pytest.importorskip("mlflow") if not os.environ.get("CI") else __import__("mlflow")
+
+MODEL = """
+import mlflow
+class Model(mlflow.pyfunc.PythonModel):
+    def predict(self, context, model_input, params=None):
+        return [sum(i * i for i in range(2000)) for _ in range(len(model_input))]
+    def predict_stream(self, context, model_input, params=None):
+        yield from "abc"
+mlflow.models.set_model(Model())
+"""
+
+
+class Made:
+    def __init__(self, folder) -> None:
+        self.folder = folder
+        self.uri = f"sqlite:///{folder}/mlflow.db"
+        self.tree = server(folder / "sys")
+        (folder / "model.py").write_text(MODEL)
+        mlflow.set_tracking_uri(self.uri)
+        experiment = mlflow.create_experiment("scores", artifact_location=(folder / "artifacts").as_uri())
+        with mlflow.start_run(run_name="train", experiment_id=experiment) as run:
+            info = mlflow.pyfunc.log_model(name="model", python_model=str(folder / "model.py"))
+        self.run_id, self.model_id, self.model_uri = run.info.run_id, info.model_id, info.model_uri
+
+    def entries(self):
+        """Entry runs on the ledger, by the model they are of."""
+        client = mlflow.MlflowClient(self.uri)
+        ledger = client.get_experiment_by_name("carbon-ledger")
+        return client.search_runs([ledger.experiment_id]) if ledger else []
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    before = mlflow.get_tracking_uri()
+    yield Made(tmp_path_factory.mktemp("made"))
+    mlflow.set_tracking_uri(before)
+
+
+@pytest.fixture
+def measured(made):
+    known = {run.info.run_id for run in made.entries()}
+    carbon_otel.instrument(zone="FR", powercap_root=made.tree.root, interval=0.1, checkpoint_interval=0.3)
+
+    def fresh():
+        carbon_otel.uninstrument()
+        return [run for run in made.entries() if run.info.run_id not in known]
+
+    yield fresh
+    carbon_otel.uninstrument()
+
+
+def draw(made, joules):
+    time.sleep(0.01)
+    made.tree.package[0].add(joules)
+
+
+def joules(run):
+    return run.data.metrics["carbon/inference/energy_wh"] * 3600
+
+
+def test_predictions_are_an_entry_of_their_model(made, measured):
+    model = mlflow.pyfunc.load_model(made.model_uri)
+    model.predict([1])
+    for _ in range(10):
+        model.predict([1, 2, 3])
+        draw(made, 1)
+    model.predict([1])
+    process = carbon_otel.footprint()
+    (entry,) = measured()
+    tags, metrics = entry.data.tags, entry.data.metrics
+    assert tags["carbon.model_id"] == made.model_id and tags["carbon.source_run_id"] == made.run_id
+    assert tags["carbon.status"] == "final" and entry.info.status == "FINISHED"
+    assert tags["carbon.method"] == "measured.counter" and tags["carbon.zone"] == "FR"
+    assert metrics["carbon/units/inference/requests"] == 12
+    assert metrics["carbon/units/inference/rows"] == 32
+    assert joules(entry) == pytest.approx(process.stages["inference"][0], rel=0.2)
+    assert joules(entry) == pytest.approx(10, rel=0.3)
+    report = carbon_otel.report("scores", tracking_uri=made.uri)
+    assert report.by_stage["inference"][0] * 3600 >= joules(entry) * (1 - 1e-9)
+
+
+def test_while_nobody_asks_nothing_is_charged_to_the_model(made, measured):
+    model = mlflow.pyfunc.load_model(made.model_uri)
+    model.predict([1])
+    time.sleep(0.5)
+    for _ in range(5):
+        draw(made, 10)
+    (entry,) = measured()
+    assert joules(entry) < 5
+
+
+def test_within_a_stage_or_a_run_of_the_application_they_are_its_own(made, measured):
+    model = mlflow.pyfunc.load_model(made.model_uri)
+    with carbon_otel.stage("evaluation"):
+        model.predict([1])
+    with mlflow.start_run():
+        model.predict([1])
+    assert measured() == []
+
+
+def test_a_stream_is_one_request(made, measured):
+    model = mlflow.pyfunc.load_model(made.model_uri)
+    assert list(model.predict_stream({"a": "b"})) == ["a", "b", "c"]
+    (entry,) = measured()
+    assert entry.data.metrics["carbon/units/inference/requests"] == 1
+
+
+def test_what_a_model_raises_passes_through_and_is_counted(made, measured):
+    model = mlflow.pyfunc.load_model(made.model_uri)
+    with pytest.raises(TypeError):
+        model.predict()
+    with pytest.raises(Exception, match="len"):
+        model.predict(5)
+    (entry,) = measured()
+    assert entry.data.metrics["carbon/units/inference/requests"] == 1
+
+
+def test_another_hour_is_another_entry(made, measured, monkeypatch):
+    monkeypatch.setattr("carbon_otel.mlflow.serving._WINDOW_S", 0.3)
+    model = mlflow.pyfunc.load_model(made.model_uri)
+    for _ in range(10):
+        model.predict([1])
+        time.sleep(0.1)
+    entries = measured()
+    assert len(entries) >= 2
+    assert sum(e.data.metrics["carbon/units/inference/requests"] for e in entries) == 10
+    assert {e.info.status for e in entries} == {"FINISHED"}
+
+
+def test_a_prediction_is_hardly_slower(made):
+    """Not a budget: a guard against reading hardware or asking a store at each prediction."""
+    model = mlflow.pyfunc.load_model(made.model_uri)
+
+    def median_us():
+        taken = []
+        for _ in range(300):
+            begun = time.perf_counter()
+            model.predict([1])
+            taken.append(time.perf_counter() - begun)
+        return statistics.median(taken) * 1e6
+
+    plain = median_us()
+    carbon_otel.instrument(zone="FR", powercap_root=made.tree.root)
+    model.predict([1])
+    measured_us = median_us()
+    carbon_otel.uninstrument()
+    print(f"predict: {plain:.0f} us plain, {measured_us:.0f} us measured")
+    assert measured_us < plain + 300
+
+
+@pytest.mark.chaos
+def test_served_by_two_workers(made, tmp_path):
+    """`mlflow models serve` under `carbon-otel run`: the workers are measured, and all requests are counted."""
+    from tests.integration.test_otlp import free_port
+
+    port = free_port()
+    before = {run.info.run_id for run in made.entries()}
+    command = [sys.executable, "-m", "carbon_otel.cli", "run", "--zone", "FR", "--"]
+    command += [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "models",
+        "serve",
+        "-m",
+        made.model_uri,
+        "--env-manager",
+        "local",
+    ]
+    served = subprocess.Popen(
+        [*command, "--host", "127.0.0.1", "--port", str(port), "--workers", "2"],
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "MLFLOW_TRACKING_URI": made.uri,
+            "CARBON_OTEL_POWERCAP_ROOT": str(made.tree.root),
+            "CARBON_OTEL_CHECKPOINT_INTERVAL": "0.5",
+        },
+        stdout=(tmp_path / "log").open("w"),
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 90
+        while True:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=2):
+                    break
+            except OSError:
+                assert served.poll() is None and time.monotonic() < deadline, (tmp_path / "log").read_text()
+                time.sleep(0.3)
+        for _ in range(40):
+            body = json.dumps({"inputs": [1, 2]}).encode()
+            request = urllib.request.Request(
+                f"http://127.0.0.1:{port}/invocations", body, {"Content-Type": "application/json"}
+            )
+            with urllib.request.urlopen(request, timeout=20) as answer:
+                assert len(json.load(answer)["predictions"]) == 2
+            draw(made, 1)
+        counted, deadline = 0, time.monotonic() + 20
+        while counted < 40 and time.monotonic() < deadline:
+            time.sleep(0.5)
+            fresh = [run for run in made.entries() if run.info.run_id not in before]
+            counted = sum(run.data.metrics.get("carbon/units/inference/requests", 0) for run in fresh)
+        assert counted == 40, (tmp_path / "log").read_text()[-3000:]
+        assert {run.data.tags["carbon.model_id"] for run in fresh} == {made.model_id}
+    finally:
+        os.killpg(served.pid, signal.SIGKILL)
+        served.wait()
