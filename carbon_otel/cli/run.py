@@ -30,6 +30,12 @@ def run(
     ] = None,
     zone: Annotated[str | None, typer.Option(help="Country of the grid, such as FR.")] = None,
     pue: Annotated[float | None, typer.Option(help="Power usage effectiveness of the site.")] = None,
+    children: Annotated[
+        bool,
+        typer.Option(
+            "--children", help="Measure the Python processes that it starts, too, as servers start workers."
+        ),
+    ] = False,
 ) -> None:
     """Run any Python program measured, and say at its end what it cost. Its output and exit code are its own."""
     if not program:
@@ -42,7 +48,7 @@ def run(
     except ValueError as error:
         _refuse(str(error))
     with tempfile.TemporaryDirectory(prefix="carbon_otel-") as folder:
-        environment = {**os.environ, **autoload.variables(stage, Path(folder))}
+        environment = {**os.environ, **autoload.variables(stage, Path(folder), children)}
         given = {"ZONE": zone, "PUE": pue, "JOURNAL": settings.journal and settings.journal.absolute()}
         environment |= {
             config.PREFIX + name: str(value) for name, value in given.items() if value is not None

@@ -169,12 +169,12 @@ def test_a_prediction_is_hardly_slower(made):
 
 @pytest.mark.chaos
 def test_served_by_two_workers(made, tmp_path):
-    """`mlflow models serve` under `carbon-otel run`: the workers are measured, and all requests are counted."""
+    """`mlflow models serve` under `carbon-otel run --children`: the workers count every request."""
     from tests.integration.test_otlp import free_port
 
     port = free_port()
     before = {run.info.run_id for run in made.entries()}
-    command = [sys.executable, "-m", "carbon_otel.cli", "run", "--zone", "FR", "--"]
+    command = [sys.executable, "-m", "carbon_otel.cli", "run", "--children", "--zone", "FR", "--"]
     command += [
         sys.executable,
         "-m",

@@ -1,7 +1,8 @@
 """Loaded as the interpreter of a program under `carbon-otel run` starts: measures it, then steps aside.
 
-Only the program itself is measured: what loads us is gone from its environment before it begins, so Python
-processes that it starts in turn do not count again what it counts.
+Only the program itself is measured, with all that its children use: what loads us is gone from its environment
+before it begins. With `--children` it stays, and the processes split what they use, as any measured processes of
+a host do.
 """
 
 import os
@@ -13,11 +14,13 @@ _HERE = os.path.dirname(__file__)  # noqa: PTH120 - as it stands in PYTHONPATH; 
 
 
 def _measure() -> None:
-    paths = [path for path in os.environ.pop("PYTHONPATH", "").split(os.pathsep) if path != _HERE]
-    if paths:
-        os.environ["PYTHONPATH"] = os.pathsep.join(paths)
     kind = os.environ.pop("CARBON_OTEL_RUN_STAGE", "")
-    folder = os.environ.pop("CARBON_OTEL_RUN_JOURNALS", "")
+    folder = os.environ.get("CARBON_OTEL_RUN_JOURNALS", "")
+    if not os.environ.get("CARBON_OTEL_RUN_CHILDREN"):
+        paths = [path for path in os.environ.pop("PYTHONPATH", "").split(os.pathsep) if path != _HERE]
+        if paths:
+            os.environ["PYTHONPATH"] = os.pathsep.join(paths)
+        os.environ.pop("CARBON_OTEL_RUN_JOURNALS", None)
     if folder and not ("CARBON_OTEL_JOURNAL" in os.environ and _is_first(folder)):
         os.environ["CARBON_OTEL_JOURNAL"] = f"{folder}{os.sep}{os.getpid()}.json"
 
