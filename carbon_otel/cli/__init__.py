@@ -1,10 +1,10 @@
-"""The command line: `carbon-otel demo`, `run`, `compare`, `report`, `collector`, `doctor`."""
+"""The command line: `carbon-otel demo`, `run`, `compare`, `report`, `collector`, `mlflow`, `doctor`."""
 
 from __future__ import annotations
 
 import typer
 
-from carbon_otel.cli import collector
+from carbon_otel.cli import collector, mlflow
 from carbon_otel.cli.compare import compare
 from carbon_otel.cli.demo import demo
 from carbon_otel.cli.doctor import doctor
@@ -18,6 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(collector.app, name="collector")
+app.add_typer(mlflow.app, name="mlflow")
 app.command()(demo)
 app.command()(compare)
 app.command()(report)

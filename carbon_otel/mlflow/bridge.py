@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from carbon_otel.faults import contain
+from carbon_otel.background import Worker
+from carbon_otel.faults import contain, logger
 from carbon_otel.footprint import Footprint
 from carbon_otel.meter.meter import Snapshot
 from carbon_otel.mlflow import naming
+from carbon_otel.mlflow.reconcile import identity, reconcile
 from carbon_otel.mlflow.writer import Batch, Writer
 from carbon_otel.sinks import Sink
 from carbon_otel.stages.engine import Engine, OpenStage
@@ -56,8 +59,10 @@ class MlflowBridge(Sink):
         self._attribution = attribution
         self._trace_id = trace_id
         self._lineage = lineage
+        self._process = identity()
         self._runs: dict[str, _Run] = {}
         self._writer: Writer | None = None
+        self._reconciled = False
 
     def run_started(
         self, run_id: str, name: str, parent_run_id: str | None, store: Any, resumed: bool
@@ -71,7 +76,18 @@ class MlflowBridge(Sink):
             outer = self._around(stage)
             if outer is not None:
                 outer.inner[run_id] = stage
+            self._reconcile(run_id)
             self._write(run, "running")
+
+    def _reconcile(self, run_id: str) -> None:
+        """Once a process: end what killed processes of this host have left open, in the background."""
+        client: Any = getattr(sys.modules.get("mlflow"), "MlflowClient", None)
+        if self._reconciled or client is None:
+            return
+        self._reconciled = True
+        worker = Worker("carbon_otel reconcile")
+        worker.submit(lambda: _end_orphans(client, run_id))
+        worker.close()
 
     def run_ended(self, run_id: str) -> None:
         run = self._runs.pop(run_id, None)
@@ -134,7 +150,8 @@ class MlflowBridge(Sink):
                 run_id=run.stage.run_id,
                 segment=run.stage.sequence,
                 values=values,
-                tags=naming.tags(
+                tags={naming.PROCESS: self._process}
+                | naming.tags(
                     footprint,
                     status=status,
                     hardware=self._hardware,
@@ -149,6 +166,17 @@ class MlflowBridge(Sink):
             )
         )
         run.step += 1
+
+
+def _end_orphans(client: Any, run_id: str) -> None:
+    """In the experiment of a run that begins."""
+    try:
+        ended = reconcile(client(), [client().get_run(run_id).info.experiment_id])
+    except Exception:  # noqa: BLE001 - a courtesy: the command does it, and says what is wrong
+        logger.debug("runs of killed processes could not be looked for", exc_info=True)
+        return
+    if ended:
+        logger.info("%d runs that had been left open by killed processes are marked as KILLED", len(ended))
 
 
 def _sum(

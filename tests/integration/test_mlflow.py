@@ -13,6 +13,7 @@ import time
 import pytest
 
 import carbon_otel
+from carbon_otel.mlflow.reconcile import reconcile
 from tests.fakes.powercap import server
 
 mlflow = pytest.importorskip("mlflow") if not os.environ.get("CI") else __import__("mlflow")
@@ -343,6 +344,31 @@ def test_a_killed_run_keeps_its_last_checkpoint(store):
     assert wh(run_id) > 0 and wh(run_id, "training/energy_wh") > 0
     assert tags(run_id)["carbon.status"] == "running"
     assert mlflow.get_run(run_id).info.status == "RUNNING"
+    with mlflow.start_run() as alive:
+        assert reconcile(mlflow.MlflowClient()) == []  # written a moment ago
+        assert reconcile(mlflow.MlflowClient(), silent_s=0) == [run_id]
+        assert mlflow.get_run(alive.info.run_id).info.status == "RUNNING"
+    assert mlflow.get_run(run_id).info.status == "KILLED"
+    assert tags(run_id)["carbon.status"] == "killed"
+    (entry,) = [e for e in carbon_otel.report("tests").entries if e.run_id == run_id]
+    assert entry.lower_bound == "has not ended in order"
+    assert reconcile(mlflow.MlflowClient(), silent_s=0) == []
+
+
+def test_the_next_start_on_the_host_reconciles(store, monkeypatch):
+    monkeypatch.setattr("carbon_otel.mlflow.reconcile.reconcile.__defaults__", (None, 0))
+    process, run_id = launch(store, "time.sleep(60)")
+    deadline = time.monotonic() + 60
+    while "carbon.status" not in tags(run_id) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    carbon_otel.instrument(zone="FR")
+    with mlflow.start_run():
+        while mlflow.get_run(run_id).info.status == "RUNNING" and time.monotonic() < deadline:
+            time.sleep(0.1)
+    carbon_otel.uninstrument()
+    assert mlflow.get_run(run_id).info.status == "KILLED"
 
 
 def test_a_run_left_open_at_exit_gets_its_total(store):

@@ -1,0 +1,84 @@
+"""Runs that a kill has left RUNNING: marked as KILLED, with the last checkpoint as their lower bound.
+
+Only runs whose process was on this host and is gone, and that have not been written for a minute: a host's name
+may be that of several containers, whose processes cannot be told apart from here.
+"""
+
+from __future__ import annotations
+
+import calendar
+import contextlib
+import functools
+import os
+import socket
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import psutil
+
+from carbon_otel.mlflow import naming
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+KILLED: Final = "killed"
+SILENT_S: Final = 60.0
+_TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
+
+
+@functools.cache
+def boot() -> str:
+    """What tells one start of this host from the next."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return str(int(psutil.boot_time()))
+
+
+def identity(pid: int | None = None) -> str:
+    """A process of this host: its name, its start of the system, the process id and when that began."""
+    process = psutil.Process(pid or os.getpid())
+    return f"{socket.gethostname()}/{boot()}/{process.pid}/{int(process.create_time())}"
+
+
+def is_gone(said: str) -> bool:
+    """Whether this is the identity of a process of this host that is no more. False where nobody can tell."""
+    host, _, rest = said.partition("/")
+    if host != socket.gethostname() or rest.count("/") != 2:
+        return False
+    booted, pid, _ = rest.split("/")
+    if booted != boot():
+        return True
+    with contextlib.suppress(psutil.NoSuchProcess, ValueError):
+        return identity(int(pid)) != said
+    return True
+
+
+def reconcile(
+    client: MlflowClient, experiment_ids: list[str] | None = None, silent_s: float = SILENT_S
+) -> list[str]:
+    """End the runs that processes of this host have left open; their ids. Raises what the store does."""
+    if experiment_ids is None:
+        experiment_ids = [found.experiment_id for found in client.search_experiments()]
+    ended: list[str] = []
+    token = None
+    left_open = "attributes.status = 'RUNNING' and tags.`carbon.status` = 'running'"
+    while True:
+        page = client.search_runs(experiment_ids, left_open, page_token=token)
+        for run in page:
+            wrote_s = _wrote_s(run)
+            if is_gone(run.data.tags.get(naming.PROCESS, "")) and time.time() - wrote_s >= silent_s:
+                client.set_tag(run.info.run_id, "carbon.status", KILLED)
+                client.set_terminated(run.info.run_id, "KILLED", int(wrote_s * 1000))
+                ended.append(run.info.run_id)
+        token = page.token
+        if not token:
+            return ended
+
+
+def _wrote_s(run: Any) -> float:
+    try:
+        return calendar.timegm(time.strptime(run.data.tags["carbon.updated_at"], _TIME))
+    except (KeyError, ValueError):
+        return float(run.info.start_time) / 1000
