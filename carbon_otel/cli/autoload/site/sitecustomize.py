@@ -20,7 +20,8 @@ def _measure() -> None:
         paths = [path for path in os.environ.pop("PYTHONPATH", "").split(os.pathsep) if path != _HERE]
         if paths:
             os.environ["PYTHONPATH"] = os.pathsep.join(paths)
-        os.environ.pop("CARBON_OTEL_RUN_JOURNALS", None)
+        for ours in ("CARBON_OTEL_RUN_JOURNALS", "CARBON_OTEL_RUN_CHILDREN"):
+            os.environ.pop(ours, None)
     if folder and not ("CARBON_OTEL_JOURNAL" in os.environ and _is_first(folder)):
         os.environ["CARBON_OTEL_JOURNAL"] = f"{folder}{os.sep}{os.getpid()}.json"
 
