@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from carbon_otel.cli.stores import client_of, refuse, refuse_store
-from carbon_otel.mlflow.comparison import NotMeasured, RunCost, differences, verdict
+from carbon_otel.mlflow.comparison import NotMeasured, RunCost, differences, pareto, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,6 +31,12 @@ def compare(
     tracking_uri: Annotated[
         str | None, typer.Option(help="MLflow store, instead of MLflow's default.")
     ] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="Metric of the runs to hold against their emissions, such as accuracy.")
+    ] = None,
+    lower_is_better: Annotated[
+        bool, typer.Option("--lower-is-better", help="Of that metric, as of a loss.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """Compare what runs cost, say beyond doubt or not, and whether they were measured in the same way."""
@@ -59,6 +65,23 @@ def compare(
         "verdicts": [verdict(first, other) for other in others],
         "not_alike": differences(costs),
     }
+    quality: dict[str, float] = {}
+    if metric:
+        try:
+            found = {cost.run_id: client.get_run(cost.run_id).data.metrics for cost in costs}
+        except Exception as error:  # noqa: BLE001 - every kind of store raises its own
+            refuse_store(uri, error)
+        quality = {run_id: metrics[metric] for run_id, metrics in found.items() if metric in metrics}
+        if not quality:
+            refuse(f"none of these runs has a metric {metric!r}")
+        front = pareto(costs, quality, lower_is_better=lower_is_better)
+        report["trade_off"] = {
+            "metric": metric,
+            "runs": {
+                cost.run_id: {"value": quality.get(cost.run_id), "pareto": cost.run_id in front}
+                for cost in costs
+            },
+        }
     if as_json:
         runs = [{k: None if v != v else v for k, v in run.items()} for run in report["runs"]]
         typer.echo(json.dumps({**report, "runs": runs}, indent=2))
@@ -103,7 +126,7 @@ def _show(costs: Sequence[RunCost], report: dict[str, Any]) -> None:
     # As many side by side as can be read.
     beside = max(2, (console.width - 24) // 20)
     for begin in range(0, len(costs), beside):
-        console.print(_table(costs[begin : begin + beside]))
+        console.print(_table(costs[begin : begin + beside], report.get("trade_off")))
     for line in report["verdicts"]:
         console.print(line, markup=False, soft_wrap=True)
     if report["not_alike"]:
@@ -112,12 +135,17 @@ def _show(costs: Sequence[RunCost], report: dict[str, Any]) -> None:
         console.print(f"  {line}", markup=False, soft_wrap=True)
 
 
-def _table(costs: Sequence[RunCost]) -> Table:
+def _table(costs: Sequence[RunCost], trade_off: dict[str, Any] | None = None) -> Table:
     table = Table("", box=box.SIMPLE_HEAD)
     for cost in costs:
         table.add_column(escape(cost.name), justify="right", overflow="fold")
     for label, cell in _ROWS.items():
         table.add_row(label, *(escape(cell(cost)) for cost in costs))
+    if trade_off:
+        of_runs = [trade_off["runs"][cost.run_id] for cost in costs]
+        values = ("unknown" if run["value"] is None else f"{run['value']:.4g}" for run in of_runs)
+        table.add_row(escape(trade_off["metric"]), *values)
+        table.add_row("no run is better for less", *("yes" if run["pareto"] else "" for run in of_runs))
     return table
 
 

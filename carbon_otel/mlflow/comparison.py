@@ -119,6 +119,33 @@ def verdict(first: RunCost, other: RunCost) -> str:
     return f"{other.name}: {by}, but the bands overlap: they cannot be told apart"
 
 
+def pareto(
+    runs: Sequence[RunCost], quality: Mapping[str, float], *, lower_is_better: bool = False
+) -> frozenset[str]:
+    """Ids of the runs that no other beats: none has as good a quality for less emissions, or a better one for as
+    little.
+
+    `quality` is the metric by run id; a run without one, or whose emissions are unknown or a lower bound, is not
+    among those that are compared.
+    """
+    sign = -1.0 if lower_is_better else 1.0
+    known = {
+        run.run_id: (sign * quality[run.run_id], run.emissions_g)
+        for run in runs
+        if run.lower_bound is None
+        and math.isfinite(quality.get(run.run_id, math.nan))
+        and math.isfinite(run.emissions_g)
+    }
+    return frozenset(
+        run_id
+        for run_id, (good, grams) in known.items()
+        if not any(
+            other_good >= good and other_grams <= grams and (other_good, other_grams) != (good, grams)
+            for other_good, other_grams in known.values()
+        )
+    )
+
+
 def _change(first_wh: float, other_wh: float) -> str:
     """A share of nothing is no number."""
     word = "less" if other_wh < first_wh else "more"

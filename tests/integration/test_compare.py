@@ -35,6 +35,7 @@ def store(tmp_path_factory):
             for _ in range(10):
                 time.sleep(0.02)
                 tree.package[0].add(1)
+            mlflow.log_metric("accuracy", 0.9)
         ids[name] = run.info.run_id
         carbon_otel.uninstrument()
     yield ids
@@ -66,6 +67,16 @@ def test_an_experiment_for_machines(store, tmp_path):
     assert "plain" in done.stderr and "carbon/energy_wh" in done.stderr
 
 
+def test_what_a_run_brings_for_what_it_costs(store, tmp_path):
+    done = compare(store, store["counted"], store["modelled"], "--metric", "accuracy", "--json", cwd=tmp_path)
+    told = json.loads(done.stdout)
+    grams = {run["run_id"]: run["emissions_g"] for run in told["runs"]}
+    cheapest = min(grams, key=grams.get)
+    assert told["trade_off"]["runs"] == {run: {"value": 0.9, "pareto": run == cheapest} for run in grams}
+    done = compare(store, store["counted"], store["modelled"], "--metric", "accuracy", cwd=tmp_path)
+    assert "accuracy" in done.stdout and "no run is better for less" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -74,6 +85,7 @@ def test_an_experiment_for_machines(store, tmp_path):
         (("--experiment", "nothing"), "there is no experiment 'nothing'"),
         (("{plain}", "{counted}"), "call carbon_otel.instrument() before it"),
         (("{counted}",), "it takes two"),
+        (("{counted}", "{modelled}", "--metric", "f1"), "none of these runs has a metric 'f1'"),
         (("{counted}", "{counted}"), "named twice"),
         (("{counted}", "no-such-run"), "--tracking-uri"),
         (

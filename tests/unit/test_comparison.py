@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from carbon_otel.mlflow.comparison import NotMeasured, RunCost, differences, verdict
+from carbon_otel.mlflow.comparison import NotMeasured, RunCost, differences, pareto, verdict
 
 
 def cost(name, wh, low=None, high=None, **tags):
@@ -86,3 +89,30 @@ def test_what_the_figures_of_a_run_include_and_what_its_tags_do_not():
     assert differences([outer, inner]) == ["inner is nested in outer, whose figures include it"]
     (resumed,) = differences([cost("a", 1, segments="2"), cost("b", 1)])
     assert resumed == "a was resumed; its tags are those of its last segment"
+
+
+def emitting(name, grams, **tags):
+    return replace(cost(name, 1.0, **tags), emissions_g=grams)
+
+
+def test_the_front_is_what_no_run_beats():
+    runs = [emitting("small", 1), emitting("big", 9), emitting("worse", 9), emitting("dear", 10)]
+    quality = {"small": 0.8, "big": 0.9, "worse": 0.85, "dear": 0.9}
+    assert pareto(runs, quality) == {"small", "big"}
+    assert pareto(runs, quality, lower_is_better=True) == {"small"}
+
+
+def test_what_is_unknown_or_a_lower_bound_is_not_on_the_front():
+    runs = [emitting("whole", 5), emitting("killed", 1, status="running"), emitting("unknown", math.nan)]
+    assert pareto(runs, {"whole": 0.5, "killed": 0.9, "unknown": 0.9}) == {"whole"}
+    assert pareto([emitting("no metric", 1)], {}) == frozenset()
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=12))
+def test_every_run_is_on_the_front_or_beaten_by_one_that_is(points):
+    runs = [emitting(str(i), grams) for i, (_, grams) in enumerate(points)]
+    front = pareto(runs, {str(i): float(good) for i, (good, _) in enumerate(points)})
+    assert front
+    for i, (good, grams) in enumerate(points):
+        better = [points[int(f)] for f in front if points[int(f)][0] >= good and points[int(f)][1] <= grams]
+        assert better and (str(i) in front or (good, grams) not in better)
