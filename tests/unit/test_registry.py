@@ -10,7 +10,7 @@ import yaml
 
 import carbon_otel
 from carbon_otel.otel import conventions
-from carbon_otel.otel.resource import CarbonResourceDetector
+from carbon_otel.otel.detector import CarbonResourceDetector
 from tests.unit.test_otel_sink import Application, server
 
 FOLDER = Path(carbon_otel.__file__).parent / "otel" / "registry"
