@@ -20,8 +20,10 @@ mlflow = pytest.importorskip("mlflow") if not os.environ.get("CI") else __import
 
 
 def about(joules):
-    """Energy that comes in steps of a joule, and is extrapolated for up to two milliseconds at an edge."""
-    return pytest.approx(joules, abs=1.0, rel=0.03)
+    """Energy that comes in steps of a joule, and is extrapolated for up to 5 ms at an edge, when it is 200 W on a quiet
+    machine, and twice that where the steps come in heaps.
+    """
+    return pytest.approx(joules, abs=2.5, rel=0.03)
 
 
 PARTS = re.compile(r"carbon/[^/]+/energy_wh")

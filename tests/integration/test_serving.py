@@ -93,7 +93,7 @@ def test_predictions_are_an_entry_of_their_model(made, measured):
     assert metrics["carbon/units/inference/requests"] == 12
     assert metrics["carbon/units/inference/rows"] == 32
     assert joules(entry) == pytest.approx(process.stages["inference"][0], rel=0.2)
-    assert joules(entry) == pytest.approx(10, rel=0.3)
+    assert joules(entry) == pytest.approx(10, rel=0.5)
     report = carbon_otel.report("scores", tracking_uri=made.uri)
     assert report.by_stage["inference"][0] * 3600 >= joules(entry) * (1 - 1e-9)
 
