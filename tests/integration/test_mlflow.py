@@ -20,8 +20,8 @@ mlflow = pytest.importorskip("mlflow") if not os.environ.get("CI") else __import
 
 
 def about(joules):
-    """Energy that comes in steps of a joule, and is extrapolated for up to 5 ms at an edge, when it is 200 W on a quiet
-    machine, and twice that where the steps come in heaps.
+    """Energy that comes in steps of a joule, and is extrapolated for up to 5 ms at an edge: at 200 W on a quiet
+    machine, and at twice that where the steps come in heaps.
     """
     return pytest.approx(joules, abs=2.5, rel=0.03)
 
