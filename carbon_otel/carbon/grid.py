@@ -6,7 +6,7 @@ import csv
 import difflib
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import Final
 
@@ -46,25 +46,50 @@ class Pricing:
         return joules / J_PER_KWH * self.pue * self.intensity.g_per_kwh
 
 
-def intensity(zone: str | None) -> Intensity:
-    """The row of a zone; the world average for None.
+def intensity(zone: str | None, year: int | None = None) -> Intensity:
+    """The row of a zone, by default of its newest year; the world average for None.
 
-    Raises ValueError for a zone that the table does not have.
+    Earlier years are older editions of the same series, and left out where it has been revised by more than the
+    band since. Raises ValueError for a zone or a year that the tables do not have.
     """
     if zone is None:
-        return _table()[WORLD]
+        return _of_year(_table()[WORLD], year)
     key = zone.strip().casefold()
     row = _names().get(key)
     if row is None:
         near = difflib.get_close_matches(key, _names(), n=3)
         meant = f"; did you mean {', '.join(_names()[n].name for n in near)}?" if near else ""
         raise ValueError(f"unknown zone {zone!r}: {SUGGEST}{meant}")
-    return row
+    return _of_year(row, year)
+
+
+def _of_year(newest: Intensity, year: int | None) -> Intensity:
+    if year is None or year == newest.year:
+        return newest
+    years = _earlier().get(newest.zone, {})
+    if year not in years:
+        known = ", ".join(str(y) for y in sorted({*years, newest.year}))
+        raise ValueError(f"no figure of {newest.name} for {year}; the table has {known}")
+    return years[year]
+
+
+@functools.cache
+def _earlier() -> Mapping[str, Mapping[int, Intensity]]:
+    found: dict[str, dict[int, Intensity]] = {}
+    for row in _rows("country_intensity_earlier.csv"):
+        year = int(row["year"])
+        found.setdefault(row["zone"], {})[year] = replace(
+            _table()[row["zone"]],
+            year=year,
+            g_per_kwh=float(row["g_co2e_per_kwh"]),
+            source=row["source"],
+            licence=row["licence"],
+        )
+    return found
 
 
 @functools.cache
 def _table() -> Mapping[str, Intensity]:
-    text = files("carbon_otel.carbon").joinpath("data/country_intensity.csv").read_text("utf-8")
     return {
         row["zone"]: Intensity(
             zone=row["zone"],
@@ -75,18 +100,20 @@ def _table() -> Mapping[str, Intensity]:
             source=row["source"],
             licence=row["licence"],
         )
-        for row in csv.DictReader(text.splitlines())
+        for row in _rows("country_intensity.csv")
     }
 
 
 @functools.cache
 def _names() -> Mapping[str, Intensity]:
     names: dict[str, Intensity] = {}
-    with_codes = csv.DictReader(
-        files("carbon_otel.carbon").joinpath("data/country_intensity.csv").read_text("utf-8").splitlines()
-    )
-    for row in with_codes:
+    for row in _rows("country_intensity.csv"):
         for name in (row["zone"], row["alpha3"], row["name"]):
             if name:
                 names[name.casefold()] = _table()[row["zone"]]
     return names
+
+
+def _rows(file: str) -> list[dict[str, str]]:
+    text = files("carbon_otel.carbon").joinpath(f"data/{file}").read_text("utf-8")
+    return list(csv.DictReader(text.splitlines()))

@@ -57,6 +57,28 @@ def test_no_two_rows_have_a_name_in_common():
     assert len(ROWS) > 200
 
 
+EARLIER = (files("carbon_otel.carbon") / "data/country_intensity_earlier.csv").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    "row", list(csv.DictReader(EARLIER.splitlines())), ids=lambda r: r["zone"] + r["year"]
+)
+def test_every_earlier_year_has_its_provenance(row):
+    found, newest = grid.intensity(row["zone"], int(row["year"])), grid.intensity(row["zone"])
+    assert (found.zone, found.year, found.name) == (row["zone"], int(row["year"]), newest.name)
+    assert found.year != newest.year and found.source == row["source"] and found.licence
+    assert 0 < found.g_per_kwh < 2000 and found.band == newest.band
+
+
+def test_a_year():
+    assert (
+        grid.intensity("FR", 2022).g_per_kwh > 1.5 * grid.intensity("FR", 2024).g_per_kwh
+    )  # reactors stood still
+    assert grid.intensity("FR", 2024) is grid.intensity("FR")
+    with pytest.raises(ValueError, match=r"France for 1990; the table has 2021, 2022, 2023, 2024"):
+        grid.intensity("FR", 1990)
+
+
 def test_without_a_zone_the_world_average_with_a_wide_band():
     world = grid.intensity(None)
     assert (world.zone, world.band.low, world.band.high) == ("WORLD", 0, 2)
