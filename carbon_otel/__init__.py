@@ -55,6 +55,10 @@ def instrument(
     synchronize: bool | None = None,
     annotate_spans: bool | None = None,
     lineage: str | None = None,
+    efficiency_metric: str | None = None,
+    trace_url: str | None = None,
+    mlflow_traces: bool | None = None,
+    state_dir: str | Path | None = None,
     tracer_provider: TracerProvider | None = None,
     meter_provider: MeterProvider | None = None,
 ) -> None:
@@ -80,6 +84,11 @@ def instrument(
         annotate_spans: put the energy of its time on every span that the application makes; False by default.
             Windows overlap and nest: they are never to be added up.
         lineage: name of the model's life that this process's MLflow runs belong to; by default their experiment.
+        efficiency_metric: metric that your MLflow runs log, such as `accuracy`; each run gets it per gram of CO2e.
+        trace_url: address of a trace where you look at traces, with `{trace_id}` in it; MLflow runs link to it.
+        mlflow_traces: show stages in MLflow's own traces, too, below your spans; by default they are.
+        state_dir: folder for what an MLflow server has not taken yet; by default `carbon_otel` below
+            XDG_STATE_HOME, `~/.local/state`.
         tracer_provider, meter_provider: OpenTelemetry providers. By default the application's; if it has none
             and `OTEL_EXPORTER_OTLP_ENDPOINT` is set, ones of our own that export there.
 
@@ -102,6 +111,10 @@ def instrument(
             "synchronize": synchronize,
             "annotate_spans": annotate_spans,
             "lineage": lineage,
+            "efficiency_metric": efficiency_metric,
+            "trace_url": trace_url,
+            "mlflow_traces": mlflow_traces,
+            "state_dir": state_dir,
         }
     )
     options = _session.Options(settings, tracer_provider, meter_provider)
@@ -114,7 +127,9 @@ def uninstrument() -> None:
     _contain("uninstrumenting", _session.stop, None)
 
 
-def report(model: str, *, tracking_uri: str | None = None, zone: str | None = None) -> Report:
+def report(
+    model: str, *, tracking_uri: str | None = None, zone: str | None = None, year: int | None = None
+) -> Report:
     """What a model has cost so far, over all measured MLflow runs of its lineage.
 
     Args:
@@ -122,20 +137,19 @@ def report(model: str, *, tracking_uri: str | None = None, zone: str | None = No
             lineage.
         tracking_uri: the MLflow store, instead of MLflow's default.
         zone: compute the emissions anew for this country's grid.
+        year: compute them anew with the grids of this year; by default the newest.
 
     Raises:
         LookupError: for a name that the store does not know; the message says what may be named.
-        ValueError: for an unknown zone.
+        ValueError: for a zone or a year that the grid table does not have.
         ImportError: without mlflow.
     """
     import mlflow
 
-    from carbon_otel.carbon.grid import intensity
     from carbon_otel.mlflow.ledger import read
     from carbon_otel.mlflow.report import report_of
 
-    price = intensity(zone) if zone is not None else None
-    return report_of(read(mlflow.MlflowClient(tracking_uri), model), price)
+    return report_of(read(mlflow.MlflowClient(tracking_uri), model), zone, year)
 
 
 def footprint() -> Footprint:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -33,6 +34,10 @@ class Settings:
         synchronize: wait for the accelerator at a stage's edges, where a framework has one in use.
         annotate_spans: put the energy of their time on the application's own spans.
         lineage: the model's life that MLflow runs belong to, where it is more than one experiment.
+        efficiency_metric: metric of MLflow runs that is set against their emissions, such as `accuracy`.
+        trace_url: address of a trace where you look at traces, with `{trace_id}` in it; MLflow runs link to it.
+        mlflow_traces: show stages in MLflow's traces, too, below the user's own spans.
+        state_dir: folder for what MLflow has not taken yet; by default below XDG_STATE_HOME.
         journal: file that receives the process's footprint as JSON at every checkpoint and at the end.
     """
 
@@ -46,6 +51,10 @@ class Settings:
     synchronize: bool = True
     annotate_spans: bool = False
     lineage: str | None = None
+    efficiency_metric: str | None = None
+    trace_url: str | None = None
+    mlflow_traces: bool = True
+    state_dir: Path = field(default_factory=lambda: _state_dir())
     journal: Path | None = None
 
 
@@ -69,18 +78,19 @@ def resolve(
             f"known are {', '.join(f.name for f in fields(Settings))}"
         )
     chosen: dict[str, Any] = {}
-    for field in fields(Settings):
-        variable = PREFIX + field.name.upper()
-        if arguments.get(field.name) is not None:
-            value, source = arguments[field.name], field.name
+    for setting in fields(Settings):
+        name = setting.name
+        variable = PREFIX + name.upper()
+        if arguments.get(name) is not None:
+            value, source = arguments[name], name
         elif environ.get(variable, "").strip():
             value, source = environ[variable].strip(), variable
-        elif field.name in from_file:
-            value, source = from_file[field.name], f"{field.name} in [tool.carbon_otel]"
+        elif name in from_file:
+            value, source = from_file[name], f"{name} in [tool.carbon_otel]"
         else:
             continue
         try:
-            chosen[field.name] = _CHECKS[field.name](value)
+            chosen[name] = _CHECKS[name](value)
         except (ValueError, TypeError) as error:
             raise ValueError(f"{source}={value!r}: {error}") from None
     return Settings(**chosen)
@@ -125,6 +135,31 @@ def _lineage(value: Any) -> str:
     if not isinstance(value, str) or not value.strip() or len(value) > 250 or "'" in value:
         raise ValueError("write a name of 1 to 250 characters without a quote, such as 'churn'")
     return value.strip()
+
+
+def _metric(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip() or len(value) > 230:
+        raise ValueError("write the name of a metric that your runs log, such as 'accuracy'")
+    return value.strip()
+
+
+def _trace_url(value: Any) -> str:
+    if not isinstance(value, str) or "{trace_id}" not in value or "://" not in value:
+        raise ValueError(
+            "write an address with {trace_id} in it, such as 'http://localhost:16686/trace/{trace_id}'"
+        )
+    return value.strip()
+
+
+def _state_dir() -> Path:
+    """Where the XDG base directories have what should outlive a process, but is no user's document."""
+    named = os.environ.get("XDG_STATE_HOME", "")
+    if named:
+        return Path(named) / "carbon_otel"
+    try:
+        return Path.home() / ".local" / "state" / "carbon_otel"
+    except RuntimeError:  # no home: a container's user
+        return Path(tempfile.gettempdir()) / f"carbon_otel-{os.getuid()}"
 
 
 def _family(value: Any) -> str:
@@ -175,6 +210,10 @@ _CHECKS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "synchronize": _boolean,
     "annotate_spans": _boolean,
     "lineage": _lineage,
+    "efficiency_metric": _metric,
+    "trace_url": _trace_url,
+    "mlflow_traces": _boolean,
+    "state_dir": Path,
     "journal": Path,
 }
 

@@ -21,7 +21,10 @@ from carbon_otel.meter.sampler import Sampler
 from carbon_otel.meter.share import Attribution
 from carbon_otel.mlflow import naming, pyfunc, runs
 from carbon_otel.mlflow.bridge import MlflowBridge
+from carbon_otel.mlflow.reconcile import identity
 from carbon_otel.mlflow.serving import Serving
+from carbon_otel.mlflow.traces import MlflowTraces
+from carbon_otel.mlflow.writer import Writer
 from carbon_otel.otel import instruments
 from carbon_otel.otel.providers import Providers
 from carbon_otel.otel.resource import described
@@ -65,19 +68,29 @@ class Session:
             self.peers.keeps_device_book,
             Steal().share,
         )
+        self._process = identity()
+        self.writer = Writer(settings.state_dir / "mlflow")
         self.mlflow = MlflowBridge(
             self.engine,
             self.footprint,
+            self._run_tags,
+            self.writer,
             checkpoint_s=settings.checkpoint_interval,
-            hardware=self.discovery.hardware,
-            attribution=settings.attribution,
-            trace_id=self.otel.trace_id,
-            lineage=settings.lineage,
+            process=self._process,
+            efficiency_metric=settings.efficiency_metric,
         )
         self.serving = Serving(
-            self.engine, self.footprint, self._ledger_tags, checkpoint_s=settings.checkpoint_interval
+            self.engine,
+            self.footprint,
+            self._run_tags,
+            self.writer,
+            checkpoint_s=settings.checkpoint_interval,
+            process=self._process,
         )
-        sinks: list[Sink] = [self.otel, self.mlflow, self.serving]
+        # They are flushed and closed from the last to the first: what the bridge puts is the writer's to send.
+        sinks: list[Sink] = [self.otel, self.writer, self.mlflow, self.serving]
+        if settings.mlflow_traces:
+            sinks.append(MlflowTraces(self.footprint))
         if settings.journal and hook is None:  # the file is the process's that was told to write it
             sinks.append(Journal(settings.journal, settings.checkpoint_interval, self.totals))
         self.engine.sinks = sinks
@@ -96,14 +109,16 @@ class Session:
             {s.device.id: s.utilisation for s in self.discovery.sensors if isinstance(s, NvmlGpu)},
         )
 
-    def _ledger_tags(self, footprint: Footprint, status: str) -> dict[str, str]:
+    def _run_tags(self, footprint: Footprint, status: str, stage: OpenStage) -> dict[str, str]:
         return naming.tags(
             footprint,
             status=status,
             hardware=self.discovery.hardware,
             attribution=self.settings.attribution,
-            trace_id=None,
+            trace_id=self.otel.trace_id(stage),
+            trace_url=self.settings.trace_url,
             lineage=self.settings.lineage,
+            process=self._process,
         )
 
     def begin(
@@ -176,7 +191,7 @@ class Session:
             contain(
                 f"flushing {type(sink).__name__}", sink.flush, False, max(0.0, deadline - time.monotonic())
             )
-            for sink in self.engine.sinks
+            for sink in reversed(self.engine.sinks)
         ]
         return all(sent)
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from carbon_otel.frameworks.hooks import ImportHook
 
-FRAMEWORKS: Final = ("sklearn", "popen", "multiprocess", "executors")
+FRAMEWORKS: Final = ("sklearn", "popen", "multiprocess", "executors", "uvicorn")
 
 
 def install(hook: ImportHook) -> None:

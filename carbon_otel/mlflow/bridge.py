@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -13,8 +14,10 @@ from carbon_otel.faults import contain, logger
 from carbon_otel.footprint import Footprint
 from carbon_otel.meter.meter import Snapshot
 from carbon_otel.mlflow import naming
-from carbon_otel.mlflow.reconcile import identity, reconcile
-from carbon_otel.mlflow.writer import Batch, Writer
+from carbon_otel.mlflow.outbox import Batch
+from carbon_otel.mlflow.reconcile import reconcile
+from carbon_otel.mlflow.series import Point, Series
+from carbon_otel.mlflow.writer import Writer
 from carbon_otel.sinks import Sink
 from carbon_otel.stages.engine import Engine, OpenStage
 
@@ -29,13 +32,12 @@ class _Run:
     store: Any
     resumed: bool
     due: float
+    series: Series
+    part: str
     step: int = 0
     inner: dict[str, OpenStage] = field(default_factory=dict)
-    nested: dict[str, tuple[float, float]] = field(default_factory=dict)
+    nested: dict[str, float] = field(default_factory=dict)
     units: dict[str, float] = field(default_factory=dict)
-
-    def add_nested(self, stages: Mapping[str, tuple[float, float]]) -> None:
-        self.nested = _sum(self.nested, stages)
 
 
 class MlflowBridge(Sink):
@@ -45,34 +47,38 @@ class MlflowBridge(Sink):
         self,
         engine: Engine,
         footprint: Callable[[OpenStage], Footprint],
+        tags: Callable[[Footprint, str, OpenStage], dict[str, str]],
+        writer: Writer,
         *,
         checkpoint_s: float,
-        hardware: str,
-        attribution: str,
-        trace_id: Callable[[OpenStage], str | None],
-        lineage: str | None = None,
+        process: str,
+        efficiency_metric: str | None,
     ) -> None:
+        """`tags` says where a footprint comes from; it gets the status and the stage, too. `process` tells this
+        process from all others."""
         self._engine = engine
         self._footprint = footprint
+        self._tags = tags
+        self._writer = writer
         self._checkpoint_s = checkpoint_s
-        self._hardware = hardware
-        self._attribution = attribution
-        self._trace_id = trace_id
-        self._lineage = lineage
-        self._process = identity()
+        self._process = process
+        self._efficiency_metric = efficiency_metric
         self._runs: dict[str, _Run] = {}
-        self._writer: Writer | None = None
         self._reconciled = False
 
     def run_started(
-        self, run_id: str, name: str, parent_run_id: str | None, store: Any, resumed: bool
+        self, run_id: str, name: str, parent_run_id: str | None, store: Any, resumed: bool, start_ms: int
     ) -> None:
         if run_id in self._runs:
             return
+        outer = self._runs.get(parent_run_id or "")
+        if outer is not None and start_ms <= outer.stage.start_unix_ns // 1_000_000:
+            return  # an autologged search records, when it is over, runs that began with it
         stage = self._engine.open_run(run_id, name, parent_run_id)
         if stage is not None:
-            self._writer = self._writer or Writer()
-            run = self._runs[run_id] = _Run(stage, store, resumed, time.monotonic() + self._checkpoint_s)
+            due = time.monotonic() + self._checkpoint_s
+            part = uuid.uuid5(uuid.NAMESPACE_OID, f"{self._process}/{stage.sequence}").hex[:12]
+            run = self._runs[run_id] = _Run(stage, store, resumed, due, Series(time.time()), part)
             outer = self._around(stage)
             if outer is not None:
                 outer.inner[run_id] = stage
@@ -91,7 +97,7 @@ class MlflowBridge(Sink):
 
     def run_ended(self, run_id: str) -> None:
         run = self._runs.pop(run_id, None)
-        if run is None or self._writer is None:
+        if run is None:
             return
         self._end(run)
         if self._writer.healthy:
@@ -107,7 +113,7 @@ class MlflowBridge(Sink):
     def flush(self, timeout_s: float) -> bool:
         for run in list(self._runs.values()):
             self._write(run, "running")
-        return self._writer is None or self._writer.wait(timeout_s)
+        return True
 
     def close(self, timeout_s: float) -> None:
         """The process ends with runs still open: what they cost until now is their total."""
@@ -115,9 +121,6 @@ class MlflowBridge(Sink):
         for run_id, run in sorted(self._runs.items(), key=lambda item: -item[1].stage.sequence):
             self._end(run)
             del self._runs[run_id]
-        if self._writer is not None:
-            self._writer.close(timeout_s)
-            self._writer = None
 
     def closed(self, stage: OpenStage, error: BaseException | None) -> None:
         run = self._runs.get(stage.run.run_id or "") if stage.run is not None else None
@@ -134,44 +137,46 @@ class MlflowBridge(Sink):
         self._engine.close(run.stage)
         outer = self._around(run.stage)
         if outer is not None and outer.inner.pop(run.stage.run_id or "", None) is not None:
-            outer.add_nested(self._footprint(run.stage).stages)
+            outer.nested = _sum(outer.nested, naming.parts(self._footprint(run.stage)))
         self._write(run, "final")
 
     def _write(self, run: _Run, status: str) -> None:
-        assert self._writer is not None and run.stage.run_id is not None
+        assert run.stage.run_id is not None
         footprint = self._footprint(run.stage)
+        wall_s = time.time()
         # The first point of a run says that it is measured; a metric of nothing yet would be a zero.
-        of_nested: Mapping[str, tuple[float, float]] = run.nested
-        for inner in list(run.inner.values()):
-            of_nested = _sum(of_nested, self._footprint(inner).stages)
-        values = naming.metrics(footprint, of_nested, run.units) if run.step or status == "final" else {}
+        point = Point({}, {}, "", int(wall_s * 1000))
+        if run.step or status == "final":
+            nested = run.nested
+            for inner in list(run.inner.values()):
+                nested = _sum(nested, naming.parts(self._footprint(inner)))
+            point = run.series.point(footprint, nested, run.units, wall_s)
         self._writer.put(
             Batch(
                 run_id=run.stage.run_id,
                 segment=run.stage.sequence,
-                values=values,
-                tags={naming.PROCESS: self._process}
-                | naming.tags(
-                    footprint,
-                    status=status,
-                    hardware=self._hardware,
-                    attribution=self._attribution,
-                    trace_id=self._trace_id(run.stage),
-                    lineage=self._lineage,
-                ),
+                values=point.values,
+                tags=self._tags(footprint, status, run.stage),
                 step=max(0, run.step - 1),
-                timestamp_ms=int(time.time() * 1000),
-                store=run.store,
+                timestamp_ms=point.timestamp_ms,
+                part=run.part,
+                gauges=point.gauges,
+                hourly=point.hourly,
                 resumed=run.resumed,
-            )
+                final=status == "final",
+                per_gram=self._efficiency_metric,
+            ),
+            run.store,
         )
         run.step += 1
 
 
 def _end_orphans(client: Any, run_id: str) -> None:
-    """In the experiment of a run that begins."""
+    """In the experiment of a run that begins, and on the ledger of inference."""
     try:
-        ended = reconcile(client(), [client().get_run(run_id).info.experiment_id])
+        experiments = [client().get_run(run_id).info.experiment_id]
+        ledger = client().get_experiment_by_name(naming.LEDGER)
+        ended = reconcile(client(), experiments + ([ledger.experiment_id] if ledger else []))
     except Exception:  # noqa: BLE001 - a courtesy: the command does it, and says what is wrong
         logger.debug("runs of killed processes could not be looked for", exc_info=True)
         return
@@ -179,15 +184,5 @@ def _end_orphans(client: Any, run_id: str) -> None:
         logger.info("%d runs that had been left open by killed processes are marked as KILLED", len(ended))
 
 
-def _sum(
-    one: Mapping[str, tuple[float, float]], other: Mapping[str, tuple[float, float]]
-) -> dict[str, tuple[float, float]]:
-    """Joules and grams by kind of stage, added up."""
-    nothing = (0.0, 0.0)
-    return {
-        kind: (
-            one.get(kind, nothing)[0] + other.get(kind, nothing)[0],
-            one.get(kind, nothing)[1] + other.get(kind, nothing)[1],
-        )
-        for kind in {**one, **other}
-    }
+def _sum(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:
+    return {part: one.get(part, 0.0) + other.get(part, 0.0) for part in {**one, **other}}

@@ -12,6 +12,7 @@ import functools
 import os
 import socket
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -67,8 +68,9 @@ def reconcile(
     while True:
         page = client.search_runs(experiment_ids, left_open, page_token=token)
         for run in page:
-            wrote_s = _wrote_s(run)
-            if is_gone(run.data.tags.get(naming.PROCESS, "")) and time.time() - wrote_s >= silent_s:
+            _, tags = naming.unpacked({}, run.data.tags)
+            wrote_s = _wrote_s(run, tags)
+            if is_gone(tags.get(naming.PROCESS, "")) and time.time() - wrote_s >= silent_s:
                 client.set_tag(run.info.run_id, "carbon.status", KILLED)
                 client.set_terminated(run.info.run_id, "KILLED", int(wrote_s * 1000))
                 ended.append(run.info.run_id)
@@ -77,8 +79,8 @@ def reconcile(
             return ended
 
 
-def _wrote_s(run: Any) -> float:
+def _wrote_s(run: Any, tags: Mapping[str, str]) -> float:
     try:
-        return calendar.timegm(time.strptime(run.data.tags["carbon.updated_at"], _TIME))
+        return calendar.timegm(time.strptime(tags["carbon.updated_at"], _TIME))
     except (KeyError, ValueError):
         return float(run.info.start_time) / 1000

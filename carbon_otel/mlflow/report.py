@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from carbon_otel.carbon.grid import Intensity
+from carbon_otel.carbon.grid import Intensity, intensity
+from carbon_otel.mlflow import hours
 from carbon_otel.mlflow.ledger import Entry, Ledger
 from carbon_otel.provenance import quadrature
 
@@ -32,6 +34,18 @@ class Total:
 
 
 @dataclass(frozen=True, slots=True)
+class Attempt:
+    """One run, or all windows of inference that have the same name and status."""
+
+    name: str
+    status: str
+    entries: int
+    energy_wh: float
+    emissions_g: float
+    method: str
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """What a model has cost so far.
 
@@ -42,8 +56,13 @@ class Report:
             different hardware are independent (quadrature).
         measured_fraction: share of the energy that hardware has measured.
         by_stage, by_month: (Wh, g), exclusive, so that they add up to the total.
+        per_unit: (Wh, g) per one functional unit of inference, such as requests or tokens.
+        attempts: what is shown of the entries: each run by itself, the windows of one replica's model together.
+        amortisation: (day, Wh of inference until then): it passes training where it gets above that of training.
         passed_training: the day (ISO) when inference had used more than all training; None where it has not.
         lower_bounds: which entries may have used more than they say, and why.
+        prepared_elsewhere: runs of other experiments that made a dataset of this lineage. Counted whole, even
+            where other models have used it, too.
         unmeasured: runs of the lineage that have no figures.
         repriced: the zone and year that emissions were computed for anew; empty where they are as they were.
     """
@@ -55,8 +74,11 @@ class Report:
     by_stage: Mapping[str, tuple[float, float]]
     by_month: Mapping[str, tuple[float, float]]
     per_unit: Mapping[str, tuple[float, float]]
+    attempts: tuple[Attempt, ...]
+    amortisation: tuple[tuple[str, float], ...]
     passed_training: str | None
     lower_bounds: tuple[str, ...]
+    prepared_elsewhere: tuple[str, ...]
     unmeasured: tuple[str, ...]
     repriced: str = ""
 
@@ -77,8 +99,11 @@ class Report:
             "per_1000": {
                 k: {"energy_wh": wh * 1000, "emissions_g": g * 1000} for k, (wh, g) in self.per_unit.items()
             },
+            "attempts": [asdict(attempt) for attempt in self.attempts],
+            "amortisation": [{"day": day, "inference_wh": wh} for day, wh in self.amortisation],
             "passed_training": self.passed_training,
             "lower_bounds": list(self.lower_bounds),
+            "prepared_elsewhere": list(self.prepared_elsewhere),
             "unmeasured": list(self.unmeasured),
             "repriced": self.repriced,
             "entries": self.rows(),
@@ -98,6 +123,7 @@ class Report:
                 "method": entry.tags.get("carbon.method", ""),
                 "zone": entry.tags.get("carbon.zone", ""),
                 "hardware": entry.tags.get("carbon.hardware", ""),
+                "dataset": entry.dataset,
                 "lower_bound": entry.lower_bound or "",
             }
             for entry in self.entries
@@ -111,9 +137,18 @@ class Report:
         return pandas.DataFrame(self.rows())
 
 
-def report_of(ledger: Ledger, price: Intensity | None = None) -> Report:
-    """Add a ledger up; with `price`, its emissions anew by this intensity and each entry's own PUE."""
-    entries = tuple(_repriced(entry, price) for entry in ledger.entries) if price else ledger.entries
+def report_of(ledger: Ledger, zone: str | None = None, year: int | None = None) -> Report:
+    """Add a ledger up; with `zone` or `year`, its emissions anew by that grid and each entry's own PUE.
+
+    Raises ValueError for a zone or year that the grid table does not have.
+    """
+    anew = zone is not None or year is not None
+    prices = [intensity(zone or e.tags.get("carbon.zone"), year) if anew else None for e in ledger.entries]
+    entries = tuple(
+        _repriced(entry, price) if price else entry
+        for entry, price in zip(ledger.entries, prices, strict=True)
+    )
+    amortisation = _amortisation(entries)
     total = _total(entries)
     measured_wh = sum(entry.measured_wh for entry in entries)
     return Report(
@@ -122,12 +157,25 @@ def report_of(ledger: Ledger, price: Intensity | None = None) -> Report:
         total=total,
         measured_fraction=measured_wh / total.energy_wh if total.energy_wh > 0 else 0.0,
         by_stage=_sums((kind, wh, g) for e in entries for kind, (wh, g) in e.stages.items()),
-        by_month=_sums((_iso(e.start_ms)[:7], e.energy_wh, e.emissions_g) for e in entries),
+        by_month=dict(
+            sorted(
+                _sums(
+                    (month, e.energy_wh * part, e.emissions_g * part)
+                    for e in entries
+                    for month, part in e.when(hours.MONTH).items()
+                ).items()
+            )
+        ),
         per_unit=_per_unit(entries),
-        passed_training=_passed_training(entries),
+        attempts=_attempts(entries),
+        amortisation=amortisation,
+        passed_training=_passed_training(entries, amortisation),
         lower_bounds=tuple(f"{e.name} {e.lower_bound}" for e in entries if e.lower_bound),
+        prepared_elsewhere=tuple(f"{e.name} made dataset {e.dataset}" for e in entries if e.dataset),
         unmeasured=ledger.unmeasured,
-        repriced=f"{price.name} {price.year} ({price.g_per_kwh:g} g/kWh, {price.source})" if price else "",
+        repriced="; ".join(
+            dict.fromkeys(f"{p.name} {p.year} ({p.g_per_kwh:g} g/kWh, {p.source})" for p in prices if p)
+        ),
     )
 
 
@@ -192,15 +240,37 @@ def _per_unit(entries: Iterable[Entry]) -> dict[str, tuple[float, float]]:
     return found
 
 
-def _passed_training(entries: Iterable[Entry]) -> str | None:
-    entries = list(entries)
-    training_wh = sum(entry.stages.get(TRAINING, (0.0, 0.0))[0] for entry in entries)
-    inference_wh = 0.0
+def _attempts(entries: Iterable[Entry]) -> tuple[Attempt, ...]:
+    groups: dict[object, list[Entry]] = defaultdict(list)
     for entry in entries:
-        inference_wh += entry.stages.get(INFERENCE, (0.0, 0.0))[0]
-        if 0 < training_wh < inference_wh:
-            return _iso(entry.start_ms)[:10]
-    return None
+        groups[(entry.name, entry.status) if entry.is_window else entry.run_id].append(entry)
+    return tuple(
+        Attempt(
+            name=group[0].name,
+            status=group[0].status,
+            entries=len(group),
+            energy_wh=sum(e.energy_wh for e in group),
+            emissions_g=sum(e.emissions_g for e in group),
+            method=", ".join(dict.fromkeys(e.tags.get("carbon.method", "unknown") for e in group)),
+        )
+        for group in groups.values()
+    )
+
+
+def _amortisation(entries: Iterable[Entry]) -> tuple[tuple[str, float], ...]:
+    by_day: dict[str, float] = defaultdict(float)
+    for entry in entries:
+        wh, _ = entry.stages.get(INFERENCE, (0.0, 0.0))
+        if wh > 0:
+            for day, part in entry.when(hours.DAY).items():
+                by_day[day] += wh * part
+    until = itertools.accumulate(wh for _, wh in sorted(by_day.items()))
+    return tuple(zip(sorted(by_day), until, strict=True))
+
+
+def _passed_training(entries: Iterable[Entry], amortisation: Iterable[tuple[str, float]]) -> str | None:
+    training_wh = sum(entry.stages.get(TRAINING, (0.0, 0.0))[0] for entry in entries)
+    return next((day for day, wh in amortisation if 0 < training_wh < wh), None)
 
 
 def _ratio(part: float, whole: float) -> float:

@@ -33,7 +33,7 @@ class RunEvents(Protocol):
     """Who wants to know."""
 
     def run_started(
-        self, run_id: str, name: str, parent_run_id: str | None, store: Any, resumed: bool
+        self, run_id: str, name: str, parent_run_id: str | None, store: Any, resumed: bool, start_ms: int
     ) -> None: ...
 
     def run_ended(self, run_id: str) -> None:
@@ -146,14 +146,15 @@ def _created(store: Any, run: Any, events: Callable[[], RunEvents | None]) -> No
         return  # an entry of our own ledger
     if listener is not None:
         parent = run.data.tags.get(_PARENT_TAG) if run.data is not None else None
-        listener.run_started(run.info.run_id, run.info.run_name or run.info.run_id, parent, store, False)
+        name = run.info.run_name or run.info.run_id
+        listener.run_started(run.info.run_id, name, parent, store, False, run.info.start_time)
 
 
 def _resumed(store: Any, run_id: str, info: Any, events: Callable[[], RunEvents | None]) -> None:
     listener = events()
     if listener is not None:
         name = getattr(info, "run_name", None) or run_id
-        listener.run_started(run_id, name, None, store, True)
+        listener.run_started(run_id, name, None, store, True, getattr(info, "start_time", 0))
 
 
 def _ended(run_id: str, events: Callable[[], RunEvents | None]) -> None:

@@ -1,7 +1,6 @@
-"""The thread that writes to MLflow's tracking store, so that a slow or dead server holds up nobody.
+"""The thread that writes to MLflow's tracking stores, so that a slow or dead server holds up nobody.
 
-Figures are cumulative, so of each run only the newest batch is kept until it has been written. A point's step
-and timestamp are frozen with it: writing it again changes nothing.
+What is put goes to the outbox on disk first, so neither a server that is away nor a kill loses it.
 """
 
 from __future__ import annotations
@@ -9,140 +8,169 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final
 
-from carbon_otel.faults import warn_once
-from carbon_otel.mlflow import naming
+from carbon_otel.faults import contain, logger, warn_once
+from carbon_otel.mlflow import address
+from carbon_otel.mlflow.outbox import Batch, Outbox
+from carbon_otel.mlflow.send import Sender, store_at
+from carbon_otel.sinks import Sink
 
 _LONGEST_PAUSE_S: Final = 30.0
+# How long the end waits for a server that takes nothing: the outbox has everything.
+_FAREWELL_S: Final = 0.5
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """One state of one segment of a run: `values` since this process began or resumed it.
-
-    A resumed segment goes on from what the run has when its first batch is written.
-    """
-
-    run_id: str
-    segment: int
-    values: Mapping[str, float]
-    tags: Mapping[str, str]
-    step: int
-    timestamp_ms: int
-    store: Any
-    resumed: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Base:
-    """What earlier segments of a resumed run have logged."""
-
-    values: Mapping[str, float]
-    step: int
-    segments: int
-
-
-class Writer:
+class Writer(Sink):
     """Writes batches in the background; `healthy` is False from a failed write to the next good one."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
+        """`folder` is where outboxes are."""
         self.healthy = True
-        self._pending: dict[int, Batch] = {}
-        self._bases: dict[int, _Base] = {}
+        self._folder = folder
+        self._box: Outbox | None = None
+        self._stores: dict[str, Any] = {}
+        self._senders: dict[str, Sender] = {}
         self._changed = threading.Condition()
-        self._writing = False
-        self._closed = False
-        threading.Thread(target=self._run, name="carbon_otel mlflow", daemon=True).start()
+        self._new = self._closed = False
+        self._ended = threading.Event()
+        # Segments whose last batch the store has, while their run is being described.
+        self._taken: set[int] = set()
 
-    def put(self, batch: Batch) -> None:
+    def begin(self) -> None:
+        """Open the outbox and start the thread, if that has not been done: at exit no thread can be started."""
         with self._changed:
-            waiting = self._pending.get(batch.segment)
-            if waiting is not None:
-                batch = replace(batch, tags={**waiting.tags, **batch.tags})
-            self._pending[batch.segment] = batch
-            self._changed.notify_all()
+            if self._box is None and not self._closed:
+                self._box = Outbox.create(self._folder)
+                threading.Thread(target=self._run, name="carbon_otel mlflow", daemon=True).start()
+
+    def put(self, batch: Batch, store: Any = None) -> None:
+        """Have a batch written: to this store, by default to MLflow's present one."""
+        self.begin()
+        if store is None:
+            uri = sys.modules["mlflow"].get_tracking_uri()
+            where = address.normalised(uri)
+            self._stores.setdefault(where, uri)
+        else:
+            where = address.of_store(store)
+            self._stores[where] = store
+        with self._changed:
+            if self._box is not None:
+                self._box.put(where, batch)
+                self._new = True
+                self._changed.notify_all()
 
     def wait(self, timeout_s: float, segment: int | None = None) -> bool:
-        """Until this segment's batch, or every batch, is written; False if that took longer."""
+        """Until this segment's last batch, or everything, is written; False if that took longer."""
         with self._changed:
             return self._changed.wait_for(lambda: self._is_written(segment), timeout_s)
 
+    def flush(self, timeout_s: float) -> bool:
+        return self.wait(timeout_s)
+
     def close(self, timeout_s: float) -> None:
-        """Wait for what is pending; the thread ends once it is written."""
-        self.wait(timeout_s)
+        """Wait for what is pending; the thread ends once it is written, or refused."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+            box = self._box
+        deadline = time.monotonic() + timeout_s
+        left_s, rest = timeout_s, self._rest()
+        while box is not None and not self._ended.wait(left_s if self.healthy else min(left_s, _FAREWELL_S)):
+            left_s = deadline - time.monotonic()
+            now = self._rest()
+            if left_s <= 0 or now == rest:
+                _warn_of_rest(now, box)
+                return
+            rest = now
+
+    def _rest(self) -> int:
+        with self._changed:
+            return sum(self._box.addresses().values()) if self._box is not None else 0
 
     def _is_written(self, segment: int | None) -> bool:
-        return not self._writing and not (self._pending if segment is None else segment in self._pending)
+        if self._box is None:
+            return True
+        waiting = self._box.segments()
+        return not waiting if segment is None else segment not in waiting - self._taken
 
     def _run(self) -> None:
+        box = self._box
+        assert box is not None
         pause_s = 1.0
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._pending or self._closed)
-                if not self._pending:
-                    return
-                batches, self._pending = list(self._pending.values()), {}
-                self._writing = True
-            failed: list[Batch] = []
-            for batch in batches:
-                # A segment builds on the ones before it: until those are written, it waits.
-                if batch.run_id in (other.run_id for other in failed) or not self._write(batch):
-                    failed.append(batch)
+                self._changed.wait_for(lambda: self._new or self._closed)
+                self._new, closed = False, self._closed
+            self.healthy = contain("writing to MLflow", self._send, False, box)
             with self._changed:
-                self._pending = {**{batch.segment: batch for batch in failed}, **self._pending}
-                self._writing = False
-                self.healthy = not failed
+                self._taken &= box.segments()
                 self._changed.notify_all()
-            if failed:
-                time.sleep(pause_s)
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S) if failed else 1.0
+            if closed:
+                break
+            if not self.healthy:
+                self._pause(pause_s)
+            pause_s = 1.0 if self.healthy else min(2 * pause_s, _LONGEST_PAUSE_S)
+        _warn_of_rest(self._rest(), box)
+        with self._changed:
+            self._box = None
+            self._changed.notify_all()
+        contain("closing the outbox", box.close, False)
+        self._ended.set()
 
-    def _write(self, batch: Batch) -> bool:
-        entities: Any = sys.modules["mlflow.entities"]
-        try:
-            base = self._base(batch)
-            values = {name: value + base.values.get(name, 0.0) for name, value in batch.values.items()}
-            values |= naming.rates(values)
-            tags = {
-                **batch.tags,
-                "carbon.measured_fraction": f"{naming.measured_fraction(values):.4f}",
-                "carbon.segments": str(base.segments),
-            }
-            step = base.step + batch.step
-            batch.store.log_batch(
-                batch.run_id,
-                metrics=[
-                    entities.Metric(name, value, batch.timestamp_ms, step) for name, value in values.items()
-                ],
-                params=[],
-                tags=[entities.RunTag(name, value) for name, value in tags.items()],
-            )
-        except Exception as error:  # noqa: BLE001 - whatever the store raises, the run goes on
-            warn_once(
-                f"mlflow:{batch.run_id}",
-                f"MLflow did not take the energy of run {batch.run_id} ({type(error).__name__}: {error}); "
-                "trying again in the background",
-            )
-            return False
-        return True
+    def _pause(self, seconds: float) -> None:
+        """Before everything is tried again."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed, seconds)
+            self._new = True
 
-    def _base(self, batch: Batch) -> _Base:
-        base = self._bases.get(batch.segment)
-        if base is None:
-            base = _Base({}, 0, 1)
-            if batch.resumed:
-                data = batch.store.get_run(batch.run_id).data
-                ours = [m for m in data._metric_objs if m.key.startswith(naming.PREFIX)]
-                base = _Base(
-                    values={m.key: m.value for m in ours},
-                    step=max((m.step + 1 for m in ours), default=0),
-                    segments=int(data.tags.get("carbon.segments", "0")) + 1,
+    def _send(self, box: Outbox) -> bool:
+        """Everything that can be; whether nothing is left."""
+        done = True
+        for where in box.addresses():
+            try:
+                self._sender(where).send(box, where)
+            except Exception as error:  # noqa: BLE001 - whatever the store raises, the program goes on
+                done = False
+                warn_once(
+                    f"mlflow:{where}",
+                    f"MLflow at {where} does not take the energy of runs ({type(error).__name__}: {error}); "
+                    "trying again in the background",
                 )
-            self._bases[batch.segment] = base
-        return base
+        return done
+
+    def _sender(self, where: str) -> Sender:
+        from mlflow.exceptions import RestException
+
+        sender = self._senders.get(where)
+        if sender is None:
+            store = self._stores[where]
+            if isinstance(store, str):
+                store = store_at(store)
+            # First what killed processes have left: a run that is resumed goes on from there.
+            for left in Outbox.left_in(self._folder):
+                try:
+                    Sender(store, keeps_refused=True).send(left, where)
+                except RestException:
+                    # The server is there, but refuses some run of theirs: no reason for ours to wait.
+                    logger.debug("a part of %s is refused", left.path, exc_info=True)
+                finally:
+                    left.close()
+            sender = self._senders[where] = Sender(store, self._note_taken)
+        return sender
+
+    def _note_taken(self, batch: Batch) -> None:
+        with self._changed:
+            self._taken.add(batch.segment)
+            self._changed.notify_all()
+
+
+def _warn_of_rest(rest: int, box: Outbox) -> None:
+    if not rest:
+        return
+    what = f"{rest} checkpoints of energy have not reached MLflow"
+    if box.path is None:
+        warn_once("outbox left", f"{what} and are lost; set state_dir to a folder that can be written")
+    else:
+        warn_once("outbox left", f"{what}: they are in {box.path}, and `carbon-otel mlflow sync` sends them")

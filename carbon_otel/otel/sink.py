@@ -17,6 +17,7 @@ from carbon_otel.footprint import Footprint
 from carbon_otel.meter.meter import Snapshot
 from carbon_otel.otel import conventions as c
 from carbon_otel.otel import propagate
+from carbon_otel.otel.attributes import footprint_attributes, stage_attributes
 from carbon_otel.otel.instruments import instruments_of
 from carbon_otel.otel.providers import Providers
 from carbon_otel.sensors.base import Device
@@ -63,7 +64,7 @@ class OtelSink(Sink):
     def opened(self, stage: OpenStage) -> None:
         if self._providers.silent():
             return
-        attributes: dict[str, Any] = {**stage.attributes, c.STAGE_KIND: stage.kind, c.STAGE_NAME: stage.name}
+        attributes: dict[str, Any] = stage_attributes(stage)
         if stage.run is not None and stage.run.run_id:
             attributes[c.RUN_ID] = stage.run.run_id
         elif self._started_in_run:
@@ -122,7 +123,7 @@ class OtelSink(Sink):
         self._instruments.duration.record(stage.duration_s, labels, context=trace.set_span_in_context(span))
         if span.is_recording():
             footprint = self._footprint(stage)
-            span.set_attributes(_attributes(footprint))
+            span.set_attributes(footprint_attributes(footprint))
             if type(span).__module__.startswith("logfire"):
                 span.set_attribute("logfire.msg", _message(stage, footprint))
             if isinstance(error, Exception):
@@ -212,37 +213,3 @@ def _message(stage: OpenStage, footprint: Footprint) -> str:
     """What Logfire shows for a span: `training rf: 12.4 Wh, 4.75 g`."""
     title = stage.kind if stage.name == stage.kind else f"{stage.kind} {stage.name}"
     return f"{title}: {footprint.energy_wh:.3g} Wh, {footprint.emissions_g:.3g} g"
-
-
-def _attributes(footprint: Footprint) -> dict[str, Any]:
-    attributes: dict[str, Any] = {
-        c.ENERGY_TOTAL_J: footprint.energy_j,
-        c.ENERGY_EXCLUSIVE_J: footprint.exclusive_j,
-        c.ENERGY_LOW_J: footprint.low_j,
-        c.ENERGY_HIGH_J: footprint.high_j,
-        c.EMISSIONS_G: footprint.emissions_g,
-        c.PUE: footprint.pue,
-        c.METHOD: footprint.method,
-        c.MEASURED_FRACTION: footprint.measured_fraction,
-    }
-    for component, joules in footprint.components.items():
-        attributes[c.ENERGY_COMPONENT_J.format(component)] = joules
-    if footprint.intensity is not None:
-        attributes[c.INTENSITY_G_PER_KWH] = footprint.intensity.g_per_kwh
-        attributes[c.INTENSITY_SOURCE] = footprint.intensity.source
-    for unit, amount in footprint.units.items():
-        attributes[c.UNITS.format(unit)] = amount
-    for unit, (joules, grams) in footprint.per_unit.items():
-        # Tokens are counted by the thousand, as the field does.
-        by, times = ("1k_tokens", 1000) if unit == "tokens" else (unit.removesuffix("s"), 1)
-        attributes[c.ENERGY_J_PER.format(by)] = joules * times
-        attributes[c.EMISSIONS_G_PER.format(by)] = grams * times
-    for rule, share in footprint.shares.items():
-        attributes[c.SHARE.format(rule)] = share
-    if footprint.gap_s:
-        attributes[c.GAP_S] = footprint.gap_s
-    if footprint.flags:
-        attributes[c.FLAGS] = footprint.flags
-    if footprint.missing:
-        attributes[c.MISSING] = footprint.missing
-    return attributes

@@ -1,0 +1,94 @@
+"""When a run used its energy: watt-hours by the hour (UTC), short enough for a tag.
+
+The text is `2026-11-24T13=1.25 2026-11-24T14=0.5`. Where that gets longer than a tag may be, its hours become
+days, then months: `2026-11-24=30`, `2026-11=900`.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+# MLflow cuts tags off at 8000 characters.
+_LONGEST: Final = 8000
+DAY: Final = len("2026-11-24")
+MONTH: Final = len("2026-11")
+
+
+class Hours:
+    """Watt-hours by hour, as they are spent."""
+
+    def __init__(self) -> None:
+        self._wh: dict[str, float] = {}
+
+    def spend(self, wh: float, from_s: float, to_s: float) -> None:
+        """Spent evenly between two times (seconds since the epoch)."""
+        for hour, part in _parts(from_s, to_s):
+            self._wh[hour] = self._wh.get(hour, 0.0) + wh * part
+
+    def text(self) -> str:
+        return _text(self._wh)
+
+
+def parsed(text: str) -> dict[str, float]:
+    """Watt-hours by hour, day or month. Raises ValueError."""
+    pairs = (item.split("=") for item in text.split())
+    return {when: float(wh) for when, wh in pairs}
+
+
+def added(one: str, other: str) -> str:
+    """The sum of two such texts."""
+    sums = parsed(one)
+    for when, wh in parsed(other).items():
+        sums[when] = sums.get(when, 0.0) + wh
+    return _text(sums)
+
+
+def within(text: str, longest: int) -> str:
+    """The same in at most so many characters; as it is where it has no more."""
+    return text if len(text) <= longest else _text(parsed(text), longest)
+
+
+def shares(text: str, length: int) -> dict[str, float]:
+    """The part of the energy that was used in each month (`length` MONTH) or on each day (DAY); they add up to 1.
+
+    Empty where the text says nothing.
+    """
+    wh = _coarser(parsed(text), length)
+    total = sum(wh.values())
+    return {when: value / total for when, value in wh.items()} if total > 0 else {}
+
+
+def _text(wh: Mapping[str, float], longest: int = _LONGEST) -> str:
+    text = ""
+    for length in (None, DAY, MONTH):
+        wh = _coarser(wh, length) if length else wh
+        text = " ".join(f"{when}={value:.6g}" for when, value in sorted(wh.items()))
+        if len(text) <= longest:
+            break
+    return text
+
+
+def _coarser(wh: Mapping[str, float], length: int) -> dict[str, float]:
+    sums: dict[str, float] = {}
+    for when, value in wh.items():
+        sums[when[:length]] = sums.get(when[:length], 0.0) + value
+    return sums
+
+
+def _parts(from_s: float, to_s: float) -> Iterator[tuple[str, float]]:
+    """Hours between two times, and the part of the time that falls into each."""
+    whole_s = to_s - from_s
+    if whole_s <= 0:  # the clock was set back meanwhile
+        yield _hour(to_s), 1.0
+        return
+    while from_s < to_s:
+        until_s = min(to_s, (math.floor(from_s / 3600) + 1) * 3600.0)
+        yield _hour(from_s), (until_s - from_s) / whole_s
+        from_s = until_s
+
+
+def _hour(at_s: float) -> str:
+    return time.strftime("%Y-%m-%dT%H", time.gmtime(at_s))

@@ -1,0 +1,75 @@
+"""One run, several processes: each keeps its own part of the sums in a tag of its own, and the run is their sum.
+
+A run that is resumed, or that ranks and children share by MLFLOW_RUN_ID, has several writers, and MLflow has
+neither increments nor transactions. So nobody adds to what another has written: a part is replaced by its writer
+only, and whoever reads adds the parts up. The metrics of the run are that sum as its last writer saw it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from carbon_otel.mlflow import hours
+
+PREFIX: Final = "carbon.part."
+# MLflow cuts tags off at 8000 characters.
+_LONGEST: Final = 8000
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one process has used in a run, from one of its starts on. Its first point has the step `step`."""
+
+    values: Mapping[str, float] = field(default_factory=dict)
+    hourly: str = ""
+    step: int = 0
+    final: bool = False
+
+    def text(self) -> str:
+        """As a tag: its hours within half of one, and without its devices where it is still too long."""
+        hourly, values = hours.within(self.hourly, _LONGEST // 2), dict(self.values)
+        text = _text(values, hourly, self)
+        for leave_out in ("devices/", "components/"):
+            if len(text) > _LONGEST:
+                values = {name: value for name, value in values.items() if leave_out not in name}
+                text = _text(values, hourly, self)
+        return text
+
+
+def _text(values: Mapping[str, float], hourly: str, part: Part) -> str:
+    said = {"values": values, "hourly": hourly, "step": part.step, "final": part.final}
+    return json.dumps(said, separators=(",", ":"))
+
+
+def read(tags: Mapping[str, str]) -> dict[str, Part]:
+    """The parts of a run, by who wrote them."""
+    return {
+        name.removeprefix(PREFIX): Part(**json.loads(text))
+        for name, text in tags.items()
+        if name.startswith(PREFIX)
+    }
+
+
+def total(parts: Iterable[Part]) -> Part:
+    """Their sum; final once all of them are."""
+    values: dict[str, float] = {}
+    hourly, final = "", True
+    for part in parts:
+        for name, value in part.values.items():
+            values[name] = values.get(name, 0.0) + value
+        hourly = hours.added(hourly, part.hourly)
+        final = final and part.final
+    return Part(values, hourly, final=final)
+
+
+def next_step(data: Any) -> int:
+    """The first step that no point of ours has, from a run's data."""
+    return max((m.step + 1 for m in data._metric_objs if m.key.startswith("carbon/")), default=0)
+
+
+def last_ms(data: Any) -> int:
+    """When our last point was, in milliseconds since the epoch."""
+    return max((m.timestamp for m in data._metric_objs if m.key.startswith("carbon/")), default=0)

@@ -1,0 +1,171 @@
+"""Stages in MLflow's own traces: below the user's span, with the trace's energy and emissions as its tags.
+
+Only where a span of MLflow is active: nobody who does not trace gets traces. Every call asks MLflow anew for its
+tracer, since `set_tracking_uri`, `set_experiment` and others replace its provider. Tokens are known when the trace
+has ended, and it may be exported late: what was used per thousand tokens is added by a thread afterwards.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from carbon_otel.background import Worker
+from carbon_otel.faults import logger, warn_once
+from carbon_otel.footprint import Footprint
+from carbon_otel.meter.meter import Snapshot
+from carbon_otel.otel.attributes import footprint_attributes, stage_attributes
+from carbon_otel.sinks import Sink
+from carbon_otel.stages.engine import OpenStage
+
+ENERGY: Final = "carbon.energy_j"
+EMISSIONS: Final = "carbon.emissions_g"
+ENERGY_PER_1K_TOKENS: Final = "carbon.energy_j_per_1k_tokens"
+EMISSIONS_PER_1K_TOKENS: Final = "carbon.emissions_g_per_1k_tokens"
+_SPAN_TYPE: Final = "CARBON_OTEL"
+_LIMIT: Final = 1000
+# The first look is after a second; a trace that has not come after two minutes is not sampled, or was lost.
+_PATIENCE_S: Final = 120.0
+_FAREWELL_S: Final = 1.0
+
+
+@dataclass(slots=True)
+class _Trace:
+    """What our outermost stages in one trace have used."""
+
+    joules: float = 0.0
+    grams: float = 0.0
+    due: float = 0.0
+    pause_s: float = 1.0
+    give_up: float = 0.0
+
+
+@dataclass(slots=True)
+class _Mark:
+    span: Any
+    trace_id: str
+    token: Any = None
+    outermost: bool = True
+
+
+class MlflowTraces(Sink):
+    """Mirrors stages that are entered inside a span of MLflow."""
+
+    def __init__(
+        self, footprint: Callable[[OpenStage], Footprint], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._footprint = footprint
+        self._clock = clock
+        self._traces: dict[str, _Trace] = {}
+        self._worker: Worker | None = None
+
+    def entered(self, stage: OpenStage) -> None:
+        mlflow: Any = sys.modules.get("mlflow")
+        if mlflow is None or "mlflow.tracing.fluent" not in sys.modules:
+            return
+        mark = stage.marks.get(self)
+        if mark is None:
+            above = mlflow.get_current_active_span()
+            if above is None:
+                return
+            span = mlflow.start_span_no_context(
+                stage.name, span_type=_SPAN_TYPE, parent_span=above, attributes=stage_attributes(stage)
+            )
+            mark = stage.marks[self] = _Mark(span, span.trace_id)
+            mark.outermost = not any(
+                outer.marks[self].trace_id == mark.trace_id for outer in _above(stage) if self in outer.marks
+            )
+            self._worker = self._worker or Worker("carbon_otel mlflow traces")
+        mark.token = sys.modules["mlflow.tracing.provider"].set_span_in_context(mark.span)
+
+    def left(self, stage: OpenStage) -> None:
+        mark = stage.marks.get(self)
+        if mark is not None and mark.token is not None:
+            sys.modules["mlflow.tracing.provider"].detach_span_from_context(mark.token)
+            mark.token = None
+
+    def closed(self, stage: OpenStage, error: BaseException | None) -> None:
+        mark = stage.marks.pop(self, None)
+        if mark is None:
+            return
+        footprint = self._footprint(stage)
+        mark.span.set_attributes(footprint_attributes(footprint))
+        mark.span.end(status="ERROR" if isinstance(error, Exception) else "OK")
+        if not mark.outermost:
+            return
+        now = self._clock()
+        trace = self._traces.get(mark.trace_id)
+        if trace is None:
+            if len(self._traces) >= _LIMIT:
+                warn_once("mlflow traces full", f"more than {_LIMIT} traces wait for their energy per token")
+                del self._traces[next(iter(self._traces))]
+            trace = self._traces[mark.trace_id] = _Trace(due=now + 1, give_up=now + _PATIENCE_S)
+        trace.joules += footprint.energy_j
+        trace.grams += footprint.emissions_g
+        # While the trace is open, its tags cost no call to the server.
+        mlflow: Any = sys.modules["mlflow"]
+        above = mlflow.get_current_active_span()
+        if above is not None and above.trace_id == mark.trace_id:
+            mlflow.update_current_trace(tags=_tags(trace, None))
+
+    def tick(self, snapshot: Snapshot) -> None:
+        now = self._clock()
+        for trace_id, trace in list(self._traces.items()):
+            if now >= trace.due:
+                trace.pause_s *= 2
+                trace.due = now + trace.pause_s
+                self._complete_soon(trace_id)
+
+    def flush(self, timeout_s: float) -> bool:
+        asked = [self._complete_soon(trace_id) for trace_id in list(self._traces)]
+        return not asked or asked[-1].wait(timeout_s)
+
+    def close(self, timeout_s: float) -> None:
+        self.flush(min(timeout_s, _FAREWELL_S))
+        if self._worker is not None:
+            self._worker.close()
+
+    def _complete_soon(self, trace_id: str) -> threading.Event:
+        assert self._worker is not None
+        return self._worker.submit(functools.partial(self._complete, trace_id))
+
+    def _complete(self, trace_id: str) -> None:
+        """Tag the trace with what it used per thousand tokens, if it has ended and arrived. On the thread."""
+        trace = self._traces.get(trace_id)
+        if trace is None:
+            return
+        mlflow: Any = sys.modules["mlflow"]
+        client = mlflow.MlflowClient()
+        try:
+            info = client.get_trace(trace_id, display=False).info
+            if info.state.value not in ("OK", "ERROR"):
+                raise LookupError(f"it is {info.state.value}")
+            tokens = (info.token_usage or {}).get("total_tokens")
+            for key, value in _tags(trace, tokens).items():
+                if info.tags.get(key) != value:
+                    client.set_trace_tag(trace_id, key, value)
+        except Exception:  # noqa: BLE001 - whatever the store raises; most of all, that it is not there yet
+            if self._clock() < trace.give_up:
+                return
+            logger.debug("trace %s does not get its energy per token", trace_id, exc_info=True)
+        self._traces.pop(trace_id, None)
+
+
+def _tags(trace: _Trace, tokens: int | None) -> dict[str, str]:
+    tags = {ENERGY: f"{trace.joules:.6g}", EMISSIONS: f"{trace.grams:.6g}"}
+    if tokens:
+        tags[ENERGY_PER_1K_TOKENS] = f"{trace.joules / tokens * 1000:.6g}"
+        tags[EMISSIONS_PER_1K_TOKENS] = f"{trace.grams / tokens * 1000:.6g}"
+    return tags
+
+
+def _above(stage: OpenStage) -> Iterator[OpenStage]:
+    outer = stage.parent
+    while outer is not None:
+        yield outer
+        outer = outer.parent

@@ -1,0 +1,165 @@
+"""What waits on disk: in order, once, out of the way of living processes, and within bounds."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from carbon_otel import faults
+from carbon_otel.mlflow import outbox
+from carbon_otel.mlflow.outbox import Batch, Entry, InUse, Outbox
+
+A, B = "http://one:5000", "sqlite:////data/mlflow.db"
+
+
+def batch(segment=1, step=0, run_id="r", **more):
+    return Batch(run_id, segment, {"carbon/energy_wh": 0.1 * step}, {"carbon.zone": "FR"}, step, 1000, **more)
+
+
+@pytest.fixture
+def box(tmp_path):
+    made = Outbox.create(tmp_path)
+    yield made
+    made.close()
+
+
+def test_a_batch_comes_back_as_it_was(box):
+    entry = Entry("e", "inference m", 5, "m-1", "r-1")
+    put = [
+        batch(
+            part="p",
+            hourly="2026-11-24T13=1",
+            gauges={"carbon/power/x_w": 7.0},
+            final=True,
+            resumed=True,
+            per_gram="accuracy",
+        ),
+        batch(entry=entry),
+    ]
+    for each in put:
+        box.put(A, each)
+    assert [row.batch for row in box.waiting(A)] == put
+    assert [each.of for each in put] == ["r", "e"]
+
+
+def test_for_each_store_apart_and_without_some_runs(box):
+    box.put(A, batch(run_id="r"))
+    box.put(B, batch(run_id="s", segment=2))
+    box.put(A, batch(run_id="t", segment=3))
+    assert box.addresses() == {A: 2, B: 1} and box.segments() == {1, 2, 3}
+    assert [row.batch.run_id for row in box.waiting(A)] == ["r", "t"]
+    assert [row.batch.run_id for row in box.waiting(A, but={"r"})] == ["t"]
+    box.done([row.number for row in box.waiting(A)])
+    assert box.addresses() == {B: 1}
+
+
+def test_what_is_left_is_found_and_an_empty_file_goes(tmp_path):
+    left, emptied = Outbox.create(tmp_path), Outbox.create(tmp_path)
+    left.put(A, batch())
+    assert not left.close() and emptied.close()
+    (found,) = Outbox.left_in(tmp_path)
+    assert found.waiting(A)[0].batch == batch()
+    found.done([1])
+    assert found.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_that_of_a_living_process_is_in_use_and_of_a_killed_one_is_left(tmp_path):
+    program = (
+        "import sys, pathlib; sys.path.insert(0, '.'); from tests.unit.test_outbox import *\n"
+        "box = Outbox.create(pathlib.Path(sys.argv[1])); box.put(A, batch()); print('put', flush=True); input()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdout.readline() == b"put\n"
+    (path,) = tmp_path.glob("*.outbox")
+    with pytest.raises(InUse):
+        Outbox(path)
+    assert list(Outbox.left_in(tmp_path)) == []
+    process.kill()
+    process.communicate()
+    (found,) = Outbox.left_in(tmp_path)
+    assert found.addresses() == {A: 1}
+    found.close()
+
+
+def test_one_that_cannot_be_read_does_not_hide_the_others(tmp_path, caplog):
+    faults.forget()
+    (tmp_path / "0-broken.outbox").write_bytes(b"this is no database" * 500)
+    box = Outbox.create(tmp_path)
+    box.put(A, batch())
+    box.close()
+    (found,) = Outbox.left_in(tmp_path)
+    assert found.addresses() == {A: 1}
+    found.close()
+    assert "0-broken.outbox cannot be read" in caplog.text and (tmp_path / "0-broken.outbox").exists()
+
+
+def test_a_forked_child_leaves_its_parents_alone(tmp_path):
+    box = Outbox.create(tmp_path)
+    box.put(A, batch())
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            assert list(Outbox.left_in(tmp_path)) == []
+            del box
+            own = Outbox.create(tmp_path)
+            own.put(A, batch(segment=2))
+            code = int(own.close())
+        finally:
+            os._exit(code)
+    assert os.waitpid(pid, 0)[1] == 0
+    box.put(A, batch(step=1))
+    assert len(box.waiting(A)) == 2
+    box.done([1, 2])
+    assert box.close()
+
+
+def test_only_its_user_can_read_it(tmp_path):
+    box = Outbox.create(tmp_path / "state" / "mlflow")
+    assert box.path.stat().st_mode & 0o077 == 0 and box.path.parent.stat().st_mode & 0o077 == 0
+    box.close()
+
+
+def test_in_memory_where_nothing_can_be_written(tmp_path, caplog):
+    faults.forget()
+    (tmp_path / "file").write_text("")
+    box = Outbox.create(tmp_path / "file" / "below")
+    box.put(A, batch())
+    assert box.path is None and len(box.waiting(A)) == 1
+    assert "set state_dir" in caplog.text
+
+
+@given(st.lists(st.tuples(st.integers(1, 4), st.booleans()), min_size=1, max_size=80))
+def test_when_it_is_full_totals_stay_and_curves_get_coarser(puts):
+    """Whatever is put: within the limit, and each segment's newest state is there."""
+    limit, outbox.LIMIT = outbox.LIMIT, 12
+    try:
+        box = Outbox(None)
+        newest = {}
+        for step, (segment, _) in enumerate(puts):
+            newest[segment] = step
+            box.put(A, batch(segment=segment, step=step))
+            rows = [row.batch for row in box.waiting(A)]
+            assert len(rows) <= 12
+            assert {b.segment: b.step for b in rows} == newest
+            assert [b.step for b in rows] == sorted(b.step for b in rows)
+    finally:
+        outbox.LIMIT = limit
+
+
+def test_when_each_is_the_only_state_of_a_run_the_oldest_goes_and_it_says_so(monkeypatch, caplog):
+    faults.forget()
+    monkeypatch.setattr(outbox, "LIMIT", 3)
+    box = Outbox(None)
+    for segment in range(5):
+        box.put(A, batch(segment=segment))
+    assert box.segments() == {2, 3, 4}
+    assert "the oldest figures are lost" in caplog.text
