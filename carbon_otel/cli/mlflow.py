@@ -1,15 +1,22 @@
-"""`carbon-otel mlflow reconcile`: end the runs that a kill has left open."""
+"""`carbon-otel mlflow reconcile` and `sync`: what a kill has left open, and what a dead server has not taken."""
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Annotated
 
 import typer
 
-from carbon_otel.cli.stores import client_of, refuse_store
+from carbon_otel.cli.stores import client_of, refuse, refuse_store
+from carbon_otel.config import resolve
+from carbon_otel.mlflow import address
+from carbon_otel.mlflow.outbox import Outbox
 from carbon_otel.mlflow.reconcile import reconcile as end_orphans
+from carbon_otel.mlflow.send import Sender
 
 app = typer.Typer(help="The runs in MLflow.", no_args_is_help=True)
+
+_Uri = Annotated[str | None, typer.Option(help="MLflow store, instead of MLflow's default.")]
 
 
 @app.callback()
@@ -18,11 +25,7 @@ def mlflow() -> None:
 
 
 @app.command()
-def reconcile(
-    tracking_uri: Annotated[
-        str | None, typer.Option(help="MLflow store, instead of MLflow's default.")
-    ] = None,
-) -> None:
+def reconcile(tracking_uri: _Uri = None) -> None:
     """Mark runs as KILLED whose process on this host is gone; their last checkpoint is a lower bound."""
     client, uri = client_of(tracking_uri)
     try:
@@ -32,3 +35,40 @@ def reconcile(
     for run_id in ended:
         typer.echo(f"{run_id} marked as KILLED")
     typer.echo(f"{len(ended)} runs had been left open by processes of this host")
+
+
+@app.command()
+def sync(
+    tracking_uri: _Uri = None,
+    waiting_for: Annotated[
+        str | None, typer.Option(help="Send what waits for this address, too: the store has moved.")
+    ] = None,
+) -> None:
+    """Send what MLflow had not taken when the processes of this host ended; sending it again changes nothing."""
+    try:
+        folder = resolve({}).state_dir / "mlflow"
+    except ValueError as error:
+        refuse(str(error))
+    client, uri = client_of(tracking_uri)
+    store = client._tracking_client.store
+    here = {address.normalised(uri), address.of_store(store)}
+    here |= {address.normalised(waiting_for)} if waiting_for else set()
+    sender = Sender(store, keeps_refused=True)
+    sent, left = 0, Counter[str]()
+    for box in Outbox.left_in(folder):
+        try:
+            for where in here & box.addresses().keys():
+                sent += sender.send(box, where)
+            left.update(box.addresses())
+        except Exception as error:  # noqa: BLE001 - every kind of store raises its own
+            refuse_store(uri, error)
+        finally:
+            box.close()
+    typer.echo(f"{sent} checkpoints sent to {address.normalised(uri)}")
+    for where, count in sorted(left.items()):
+        if where in here:
+            typer.echo(f"{count} it does not take: it does not know their runs; they are kept for 30 days")
+        else:
+            typer.echo(
+                f"{count} wait for {where}: name it with --tracking-uri, with --waiting-for if it has moved"
+            )

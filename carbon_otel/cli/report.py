@@ -15,11 +15,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from carbon_otel.carbon.grid import intensity
 from carbon_otel.cli.page import page
 from carbon_otel.cli.stores import client_of, refuse, refuse_store
 from carbon_otel.mlflow.ledger import NotFound, read
 from carbon_otel.mlflow.report import Report, report_of
+from carbon_otel.mlflow.totals import save as save_totals
+from carbon_otel.units import emissions, energy
 
 # What dashboards made for CodeCarbon's emissions.csv read; columns that we do not know stay empty.
 _CODECARBON: Final = (
@@ -79,19 +80,23 @@ def report(
     zone: Annotated[
         str | None, typer.Option(help="Compute the emissions anew for this country's grid.")
     ] = None,
+    year: Annotated[
+        int | None, typer.Option(help="Compute the emissions anew with the grids of this year.")
+    ] = None,
+    save: Annotated[
+        bool, typer.Option("--save", help="Tag the model with these totals and today's date.")
+    ] = False,
     tracking_uri: Annotated[
         str | None, typer.Option(help="MLflow store, instead of MLflow's default.")
     ] = None,
 ) -> None:
     """Add up what a model has cost: preparation, every attempt, evaluation, inference."""
-    try:
-        price = intensity(zone) if zone else None
-    except ValueError as error:
-        refuse(str(error))
     client, uri = client_of(tracking_uri)
     try:
-        found = report_of(read(client, model), price)
-    except NotFound as error:
+        found = report_of(read(client, model), zone, year)
+        if save:
+            typer.echo(f"totals saved on {save_totals(client, model, found)}", err=True)
+    except (NotFound, ValueError) as error:
         refuse(str(error))
     except Exception as error:  # noqa: BLE001 - every kind of store raises its own
         refuse_store(uri, error)
@@ -110,36 +115,40 @@ def report(
 def _show(found: Report) -> None:
     console = Console(highlight=False)
     total = found.total
-    high_wh, high_g = ("more" if found.lower_bounds else f"{v:.4g}" for v in (total.high_wh, total.high_g))
-    console.print(f"[bold]{escape(found.title)}[/bold]: {len(found.entries)} measured runs")
-    console.print(f"energy     {total.energy_wh:.4g} Wh ({total.low_wh:.4g} to {high_wh})")
-    console.print(f"emissions  {total.emissions_g:.4g} g CO2e ({total.low_g:.4g} to {high_g})")
+    high_wh, high_g = energy(total.high_wh), emissions(total.high_g)
+    if found.lower_bounds:
+        high_wh = high_g = "more"
+    console.print(f"[bold]{escape(found.title)}[/bold]: {len(found.entries)} entries")
+    console.print(f"energy     {energy(total.energy_wh)} ({energy(total.low_wh)} to {high_wh})")
+    console.print(f"emissions  {emissions(total.emissions_g)} CO2e ({emissions(total.low_g)} to {high_g})")
     console.print(f"measured   {found.measured_fraction:.0%} by a sensor")
     if found.repriced:
         console.print(f"priced     anew: {found.repriced}", markup=False)
     for title, sums in (("stage", found.by_stage), ("month", found.by_month)):
         console.print(_sums(title, sums, total.energy_wh))
-    attempts = Table("run", "status", "energy, Wh", "emissions, g", "method", box=box.SIMPLE_HEAD)
-    for entry in found.entries:
-        figures = f"{entry.energy_wh:.4g}", f"{entry.emissions_g:.4g}"
-        name = escape(entry.name)
-        attempts.add_row(name, entry.status, *figures, entry.tags.get("carbon.method", "unknown"))
+    attempts = Table("run", "status", "energy", "emissions", "method", box=box.SIMPLE_HEAD)
+    for attempt in found.attempts:
+        name = attempt.name if attempt.entries == 1 else f"{attempt.name}, {attempt.entries} windows"
+        figures = energy(attempt.energy_wh), emissions(attempt.emissions_g)
+        attempts.add_row(escape(name), attempt.status, *figures, attempt.method)
     console.print(attempts)
     for unit, (wh, grams) in found.per_unit.items():
-        console.print(f"per 1,000 {unit} of inference: {wh * 1000:.4g} Wh, {grams * 1000:.4g} g CO2e")
+        console.print(f"per 1,000 {unit} of inference: {energy(wh * 1000)}, {emissions(grams * 1000)} CO2e")
     if found.passed_training:
         console.print(f"inference has used more than all training since {found.passed_training}")
     for line in found.lower_bounds:
         console.print(f"lower bound: {line}", markup=False)
+    for line in found.prepared_elsewhere:
+        console.print(f"from another experiment: {line}", markup=False)
     if found.unmeasured:
         console.print(f"not measured: {', '.join(found.unmeasured)}", markup=False)
 
 
 def _sums(title: str, sums: Any, total_wh: float) -> Table:
-    table = Table(title, "energy, Wh", "emissions, g", "share", box=box.SIMPLE_HEAD)
+    table = Table(title, "energy", "emissions", "share", box=box.SIMPLE_HEAD)
     for name, (wh, grams) in sums.items():
         share = f"{wh / total_wh:.1%}" if total_wh > 0 else ""
-        table.add_row(escape(name), f"{wh:.4g}", f"{grams:.4g}", share)
+        table.add_row(escape(name), energy(wh), emissions(grams), share)
     return table
 
 
@@ -165,6 +174,9 @@ def _codecarbon(found: Report) -> list[dict[str, Any]]:
                 "duration": entry.duration_s,
                 "emissions": kilograms,
                 "emissions_rate": kilograms / entry.duration_s if entry.duration_s > 0 else 0.0,
+                "cpu_energy": entry.components.get("cpu", 0.0) / 1000,
+                "gpu_energy": entry.components.get("gpu", 0.0) / 1000,
+                "ram_energy": entry.components.get("memory", 0.0) / 1000,
                 "energy_consumed": entry.energy_wh / 1000,
                 "country_iso_code": entry.tags.get("carbon.zone", ""),
                 "cpu_model": entry.tags.get("carbon.hardware", ""),
