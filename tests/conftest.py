@@ -19,6 +19,19 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "1")
 
 
+# `mlflow.set_experiment` says it to children in the environment: to those of the next test, too.
+_MLFLOW = ("MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def state_folder(tmp_path_factory):
+    """What MLflow has not taken yet is the tests' own."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("state")
+        patch.setenv("XDG_STATE_HOME", str(folder))
+        yield folder
+
+
 @pytest.fixture(scope="session")
 def runtime_folder(tmp_path_factory):
     return tmp_path_factory.mktemp("runtime")
@@ -36,7 +49,7 @@ def nvml_library(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, runtime_folder):
     """No test sees the caller's settings, GPUs or other measured processes, and none leaves a session behind."""
-    for name in [n for n in os.environ if n.startswith(("CARBON_OTEL_", "OTEL_"))]:
+    for name in [n for n in os.environ if n.startswith(("CARBON_OTEL_", "OTEL_")) or n in _MLFLOW]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime_folder))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")

@@ -27,6 +27,23 @@ def tree(tmp_path):
     return server(tmp_path)
 
 
+@pytest.fixture
+def drawing(tmp_path):
+    """The root of a package that draws 20 W as long as the test runs."""
+    drawn = server(tmp_path / "sys")
+    end = threading.Event()
+
+    def draw() -> None:
+        while not end.wait(0.01):
+            drawn.package[0].add(20 * 0.01)
+
+    thread = threading.Thread(target=draw)
+    thread.start()
+    yield drawn.root
+    end.set()
+    thread.join()
+
+
 class Program:
     """A small program of ours in a process of its own."""
 

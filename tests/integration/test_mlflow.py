@@ -288,6 +288,64 @@ def test_uninstrument_leaves_mlflow_as_it_was(store, tree):
     assert methods() == before
 
 
+RANK = """
+import sys, mlflow, carbon_otel
+uri, root, state = sys.argv[1:]
+mlflow.set_tracking_uri(uri)
+carbon_otel.instrument(zone="FR", powercap_root=root, interval=0.05, checkpoint_interval=0.2)
+run = mlflow.start_run()
+with carbon_otel.stage("training") as training:
+    print(run.info.run_id, flush=True)
+    sys.stdin.readline()
+mlflow.end_run()
+own = carbon_otel.footprint()
+print(own.energy_j - own.exclusive_j, training.footprint.energy_j, flush=True)
+"""
+
+
+@pytest.mark.chaos
+def test_ranks_that_share_a_run_by_its_id(store, measured, tree, tmp_path):
+    """Each writes its part; whoever ends last, the run has the sum, and a killed rank what it wrote."""
+    with mlflow.start_run() as run:
+        run_id = run.info.run_id
+        ranks = [
+            subprocess.Popen(
+                [sys.executable, "-c", RANK, store, str(tree.root), str(tmp_path)],
+                env={**os.environ, "MLFLOW_RUN_ID": run_id},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for _ in range(3)
+        ]
+        for rank in ranks:
+            assert rank.stdout.readline().strip() == run_id
+        with carbon_otel.stage("training") as own:
+            measured(20)
+        time.sleep(0.6)
+        ranks[0].communicate("go\n")
+        said = ranks[1].communicate("go\n")[0].split()
+        measured(5)
+        os.kill(ranks[2].pid, signal.SIGKILL)
+        ranks[2].communicate()
+    carbon_otel.flush(20)
+    from carbon_otel.mlflow import parts
+
+    written = parts.read(tags(run_id))
+    assert len(written) == 4 and sorted(part.final for part in written.values()) == [False, True, True, True]
+    total = sum(part.values["carbon/energy_wh"] for part in written.values())
+    assert metrics(run_id)["carbon/energy_wh"] == pytest.approx(total, rel=1e-9)
+    assert tags(run_id)["carbon.segments"] == "4"
+    by_rank = [part.values["carbon/energy_wh"] * 3600 for part in written.values()]
+    assert any(joules == pytest.approx(float(said[0]), rel=1e-9) for joules in by_rank)
+    assert wh(run_id, "training/energy_wh") > own.footprint.energy_j
+    # The four share one package: together they have no more than it drew.
+    assert 15 < total * 3600 < 40
+    (entry,) = [e for e in carbon_otel.report("tests").entries if e.run_id == run_id]
+    assert entry.energy_wh == pytest.approx(total, rel=1e-9)
+    assert entry.lower_bound == "has not ended in order"
+
+
 def test_searches_of_autologging(measured):
     from sklearn.datasets import make_classification
     from sklearn.linear_model import LogisticRegression
@@ -299,6 +357,7 @@ def test_searches_of_autologging(measured):
         GridSearchCV(LogisticRegression(), {"C": [0.1, 1]}, cv=2).fit(X, y)
     finally:
         mlflow.sklearn.autolog(disable=True)
+    carbon_otel.flush(20)
     runs = mlflow.search_runs(experiment_names=["tests"], output_format="list")
     parent = next(
         run for run in runs if "carbon.status" in run.data.tags and "GridSearchCV" in str(run.data.tags)
@@ -328,6 +387,7 @@ print(run.info.run_id, flush=True)
 def launch(store, text):
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM + text, store],
+        env={**os.environ, "MLFLOW_EXPERIMENT_NAME": "tests"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -46,7 +46,9 @@ class Life:
 
     def total(self):
         """What the processes themselves say of their runs, the killed one at its last checkpoint."""
-        return pytest.approx(self.in_runs_j + self.killed_j, rel=1e-9)
+        # Read now: what the killed one had put but not sent, the next process has sent for it.
+        killed = mlflow.MlflowClient(self.uri).get_run(self.killed_id).data.metrics
+        return pytest.approx(self.in_runs_j + killed["carbon/energy_wh"] * 3600, rel=1e-9)
 
     def joules(self, kind=None):
         return sum(j for stages in self.truth.values() for k, j in stages.items() if kind in (None, k))
@@ -91,7 +93,7 @@ def killed(life):
         time.sleep(0.1)
     attempt.send_signal(signal.SIGKILL)
     attempt.communicate()
-    life.killed_j = written()
+    life.killed_id = run_id
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
@@ -189,6 +191,35 @@ def test_priced_anew_for_another_grid(life):
     assert "Poland" in poland.repriced
 
 
+def test_priced_anew_for_another_year(life):
+    """The year when half of France's reactors stood still."""
+    as_logged = carbon_otel.report("churn", tracking_uri=life.uri)
+    then = carbon_otel.report("churn", tracking_uri=life.uri, year=2022)
+    assert then.total.emissions_g > 1.5 * as_logged.total.emissions_g
+    assert then.total.energy_wh == as_logged.total.energy_wh
+    assert then.repriced.startswith("France 2022 (84.879 g/kWh")
+    with pytest.raises(ValueError, match="the table has"):
+        carbon_otel.report("churn", tracking_uri=life.uri, year=1999)
+
+
+def test_totals_are_saved_on_the_model_with_their_date(life):
+    done = report(life, "churn-model", "--save")
+    assert done.exit_code == 0, done.output
+    tags = mlflow.MlflowClient(life.uri).get_model_version("churn-model", "1").tags
+    assert float(tags["carbon.lifecycle.energy_wh"]) * 3600 == pytest.approx(life.total().expected, rel=1e-4)
+    assert tags["carbon.lifecycle.as_of"].startswith(time.strftime("%Y-", time.gmtime()))
+    assert tags["carbon.lifecycle.entries"] == "7"
+    refused = report(life, "churn", "--save")
+    assert refused.exit_code == 2 and "is no model" in refused.output
+
+
+def test_by_month_and_day_it_is_the_same_sum(life):
+    told = carbon_otel.report("churn", tracking_uri=life.uri)
+    assert sum(wh for wh, _ in told.by_month.values()) == pytest.approx(told.total.energy_wh, rel=1e-9)
+    assert told.amortisation[-1][1] == pytest.approx(told.by_stage["inference"][0], rel=1e-9)
+    assert [a.name for a in told.attempts] == [e.name for e in told.entries]
+
+
 def test_a_frame(life):
     frame = carbon_otel.report("churn", tracking_uri=life.uri).frame()
     assert frame.groupby("stage").energy_wh.sum()["training"] * 3600 == near(21)
@@ -202,7 +233,7 @@ def test_a_table(life):
     done = report(life, "churn-model")
     assert done.exit_code == 0, done.output
     for shown in (
-        "churn-model, experiment churn: 7 measured runs",
+        "churn-model, experiment churn: 7 entries",
         "attempt 2",
         "FAILED",
         "100% by a sensor",

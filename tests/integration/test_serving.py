@@ -14,6 +14,7 @@ import urllib.request
 import pytest
 
 import carbon_otel
+from carbon_otel.mlflow import naming
 from tests.fakes.powercap import server
 
 mlflow = pytest.importorskip("mlflow") if not os.environ.get("CI") else __import__("mlflow")
@@ -73,8 +74,16 @@ def draw(made, joules):
     made.tree.package[0].add(joules)
 
 
+def figures(run):
+    return naming.unpacked(run.data.metrics, run.data.tags)
+
+
+def requests(run):
+    return figures(run)[0]["carbon/units/inference/requests"]
+
+
 def joules(run):
-    return run.data.metrics["carbon/inference/energy_wh"] * 3600
+    return figures(run)[0]["carbon/inference/energy_wh"] * 3600
 
 
 def test_predictions_are_an_entry_of_their_model(made, measured):
@@ -86,7 +95,7 @@ def test_predictions_are_an_entry_of_their_model(made, measured):
     model.predict([1])
     process = carbon_otel.footprint()
     (entry,) = measured()
-    tags, metrics = entry.data.tags, entry.data.metrics
+    metrics, tags = figures(entry)
     assert tags["carbon.model_id"] == made.model_id and tags["carbon.source_run_id"] == made.run_id
     assert tags["carbon.status"] == "final" and entry.info.status == "FINISHED"
     assert tags["carbon.method"] == "measured.counter" and tags["carbon.zone"] == "FR"
@@ -121,7 +130,7 @@ def test_a_stream_is_one_request(made, measured):
     model = mlflow.pyfunc.load_model(made.model_uri)
     assert list(model.predict_stream({"a": "b"})) == ["a", "b", "c"]
     (entry,) = measured()
-    assert entry.data.metrics["carbon/units/inference/requests"] == 1
+    assert requests(entry) == 1
 
 
 def test_what_a_model_raises_passes_through_and_is_counted(made, measured):
@@ -131,7 +140,7 @@ def test_what_a_model_raises_passes_through_and_is_counted(made, measured):
     with pytest.raises(Exception, match="len"):
         model.predict(5)
     (entry,) = measured()
-    assert entry.data.metrics["carbon/units/inference/requests"] == 1
+    assert requests(entry) == 1
 
 
 def test_another_hour_is_another_entry(made, measured, monkeypatch):
@@ -142,7 +151,7 @@ def test_another_hour_is_another_entry(made, measured, monkeypatch):
         time.sleep(0.1)
     entries = measured()
     assert len(entries) >= 2
-    assert sum(e.data.metrics["carbon/units/inference/requests"] for e in entries) == 10
+    assert sum(requests(e) for e in entries) == 10
     assert {e.info.status for e in entries} == {"FINISHED"}
 
 
@@ -220,9 +229,9 @@ def test_served_by_two_workers(made, tmp_path):
         while counted < 40 and time.monotonic() < deadline:
             time.sleep(0.5)
             fresh = [run for run in made.entries() if run.info.run_id not in before]
-            counted = sum(run.data.metrics.get("carbon/units/inference/requests", 0) for run in fresh)
+            counted = sum(requests(run) for run in fresh)
         assert counted == 40, (tmp_path / "log").read_text()[-3000:]
-        assert {run.data.tags["carbon.model_id"] for run in fresh} == {made.model_id}
+        assert {figures(run)[1]["carbon.model_id"] for run in fresh} == {made.model_id}
     finally:
         os.killpg(served.pid, signal.SIGKILL)
         served.wait()

@@ -1,0 +1,260 @@
+"""The whole life of one model, in many processes: the report is what they have used, summed without MLflow.
+
+Runs and the batch say what they used in their journals, served workers by OTLP, the simulated month by its
+devices; the killed attempt is in the store as far as it was written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from calendar import timegm
+from collections import defaultdict
+
+import pytest
+
+import carbon_otel
+from carbon_otel.carbon.grid import intensity
+from tests.fakes import postgres
+from tests.fakes.powercap import server
+from tests.fakes.replica import Replica
+from tests.integration.servers import MlflowServer
+
+mlflow = pytest.importorskip("mlflow") if not os.environ.get("CI") else __import__("mlflow")
+
+pytestmark = pytest.mark.chaos
+
+MODEL = """
+import mlflow
+class Model(mlflow.pyfunc.PythonModel):
+    def predict(self, context, model_input, params=None):
+        return [sum(i * i for i in range(2000)) for _ in range(len(model_input))]
+mlflow.models.set_model(Model())
+"""
+DAYS, PUE = 30, 1.2
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def uri(request, tmp_path):
+    before = mlflow.get_tracking_uri()
+    with contextlib.ExitStack() as stack:
+        if request.param == "sqlite":
+            found = f"sqlite:///{tmp_path}/mlflow.db"
+        elif postgres.programs() is None and not os.environ.get("CI"):
+            pytest.skip("needs Debian's package postgresql")
+        else:
+            # This one through a server, as a team has it; the other as a notebook does.
+            web = MlflowServer(tmp_path, backend=stack.enter_context(postgres.running()))
+            stack.callback(web.kill)
+            web.start()
+            found = web.url
+        mlflow.set_tracking_uri(found)
+        yield found
+        mlflow.set_tracking_uri(before)
+
+
+class Life:
+    """What is asked of a model, on one fake package; `used` is what its processes have used, by stage."""
+
+    def __init__(self, folder, uri, tree, launch, sink) -> None:
+        self.folder, self.uri, self.tree, self.launch, self.sink = folder, uri, tree, launch, sink
+        self.used: dict[str, float] = defaultdict(float)
+        self.drawn: dict[str, float] = defaultdict(float)
+        self.requests = 0
+        (folder / "model.py").write_text(MODEL)
+        artifacts = (folder / "artifacts").as_uri()
+        self.features, self.experiment = (
+            mlflow.create_experiment(name, artifact_location=artifacts) for name in ("features", "clicks")
+        )
+
+    def draw(self, kind, joules):
+        for _ in range(joules):
+            time.sleep(0.005)
+            self.tree.package[0].add(1)
+        self.drawn[kind] += joules
+
+    def keep_books(self, journal):
+        told = json.loads(journal.read_text())
+        assert told["status"] == "final"
+        for kind, spent in told["footprint"]["stages"].items():
+            if kind != "unattributed":
+                self.used[kind] += spent["energy_j"]
+
+    def run(self, name, kind, joules, *, end="go", model="", experiment=None):
+        journal = self.folder / f"{name}.json"
+        arguments = (self.uri, str(self.tree.root), experiment or self.experiment, name, kind, model)
+        program = self.launch("life.py", *arguments, CARBON_OTEL_JOURNAL=str(journal))
+        run_id = program.line()
+        self.draw(kind, joules)
+        if end == "kill":
+            self.kill(program, run_id, joules)
+        else:
+            program.process.communicate(f"{end}\n", timeout=120)
+            assert (program.process.returncode == 0) == (end == "go")
+            self.keep_books(journal)
+
+    def kill(self, program, run_id, joules):
+        self.killed_id = run_id
+        deadline = time.monotonic() + 60
+        while self.killed()["training"] < joules - 0.5 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        os.kill(program.pid, signal.SIGKILL)
+        program.process.communicate()
+
+    def killed(self):
+        """What is in the store; what it had put but not sent, the next process sends for it."""
+        found = mlflow.MlflowClient(self.uri).get_run(self.killed_id).data.metrics
+        return {kind: found.get(f"carbon/{kind}/energy_wh", 0.0) * 3600 for kind in ("training", "run")}
+
+    def score(self):
+        journal = self.folder / "score.json"
+        program = self.launch("score.py", self.uri, str(self.tree.root), CARBON_OTEL_JOURNAL=str(journal))
+        assert program.line() == "ready"
+        for _ in range(20):
+            program.go()
+            self.draw("inference", 1)
+            self.requests += 1
+        program.finish()
+        self.keep_books(journal)
+
+    def serve(self, port):
+        """Two workers, told to end once they have answered; what they used comes by OTLP."""
+        command = [sys.executable, "-m", "carbon_otel.cli", "run", "--children", "--zone", "FR", "--"]
+        command += [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/clicks-model@champion"]
+        command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port), "--workers", "2"]
+        log = self.folder / "serve.log"
+        served = subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env={
+                **os.environ,
+                "MLFLOW_TRACKING_URI": self.uri,
+                "OTEL_EXPORTER_OTLP_ENDPOINT": self.sink.url,
+                "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+                "CARBON_OTEL_POWERCAP_ROOT": str(self.tree.root),
+                "CARBON_OTEL_CHECKPOINT_INTERVAL": "0.5",
+                "CARBON_OTEL_PUE": str(PUE),
+            },
+            stdout=log.open("w"),
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            deadline = time.monotonic() + 90
+            while True:
+                try:
+                    with urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=2):
+                        break
+                except OSError:
+                    assert served.poll() is None and time.monotonic() < deadline, log.read_text()
+                    time.sleep(0.3)
+            for _ in range(40):
+                body = json.dumps({"inputs": [1, 2]}).encode()
+                request = urllib.request.Request(
+                    f"http://127.0.0.1:{port}/invocations", body, {"Content-Type": "application/json"}
+                )
+                with urllib.request.urlopen(request, timeout=20) as answer:
+                    assert len(json.load(answer)["predictions"]) == 2
+                self.draw("inference", 1)
+                self.requests += 1
+            os.killpg(served.pid, signal.SIGTERM)
+            deadline = time.monotonic() + 60
+            while log.read_text().count("Finished server process") < 2 and time.monotonic() < deadline:
+                time.sleep(0.1)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(served.pid, signal.SIGKILL)
+            served.wait()
+        by_worker = {}
+        for instance, metric in self.sink.exports():
+            if metric.name == "carbon_otel.stage.energy":
+                for point in metric.sum.data_points:
+                    said = {a.key: a.value.string_value for a in point.attributes}
+                    if "inference" in said.values():
+                        by_worker[instance, str(sorted(said.items()))] = point.as_double
+        assert len({instance for instance, _ in by_worker}) in (1, 2), log.read_text()[-3000:]
+        self.used["inference"] += sum(by_worker.values())
+
+    def simulate(self, model_id, run_id):
+        """A month of one replica, on a virtual clock: a load each hour, at another power."""
+        load = random.Random(30)
+        replica = Replica(self.folder / "simulated", timegm((2026, 10, 20, 0, 0, 0)), PUE)
+        device = replica.device
+        self.by_month = defaultdict(float)
+        for _ in range(DAYS * 24):
+            device.watts = load.randrange(20, 200)
+            before_j, month = device.spent_j, time.strftime("%Y-%m", time.gmtime(replica.now_s))
+            window, token = replica.serving.predicting(model_id, run_id)
+            for _ in range(load.randrange(1, 7)):
+                replica.clock.advance(300)
+                replica.engine.tick()  # the counter wraps after 20 minutes at 200 W
+            replica.serving.predicted(window, token, rows=10)
+            spent_j = device.spent_j - before_j
+            replica.engine.tick()
+            replica.engine.tick()
+            replica.clock.advance(3600 - replica.now_s % 3600)
+            replica.engine.tick()
+            self.used["inference"] += spent_j
+            self.drawn["inference"] += spent_j
+            self.by_month[month] += spent_j
+            self.requests += 1
+        replica.end()
+
+
+def test_a_whole_life(tmp_path, uri, launch, sink, free_port, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    life = Life(tmp_path, uri, server(tmp_path / "sys"), launch, sink)
+    life.run("prepare", "data_processing", 8, experiment=life.features)
+    for number in range(2):
+        life.run(f"attempt {number}", "training", 10 + number)
+    life.run("attempt 2", "training", 7, end="fail")
+    life.run("attempt 3", "training", 6, end="kill")
+    life.run("attempt 4", "training", 15, model=str(tmp_path / "model.py"))
+    life.run("evaluate", "evaluation", 5)
+    client = mlflow.MlflowClient(uri)
+    client.set_registered_model_alias("clicks-model", "champion", "1")
+    life.score()
+    life.serve(free_port())
+    version = client.get_model_version("clicks-model", "1")
+    model = mlflow.pyfunc.load_model("models:/clicks-model/1")
+    began = time.monotonic()
+    life.simulate(model.model_id, version.run_id)
+    wrote_s = time.monotonic() - began
+    for kind, joules in life.killed().items():
+        life.used[kind] += joules
+
+    report = carbon_otel.report("clicks-model@champion", tracking_uri=uri)
+    by_stage = {kind: wh * 3600 for kind, (wh, _) in report.by_stage.items()}
+    assert by_stage == {kind: pytest.approx(joules, rel=1e-9) for kind, joules in life.used.items()}
+    assert report.total.energy_wh * 3600 == pytest.approx(sum(life.used.values()), rel=1e-9)
+    factor = intensity("FR").g_per_kwh * PUE / 3.6e6
+    assert report.total.emissions_g == pytest.approx(sum(life.used.values()) * factor, rel=1e-9)
+    for kind in ("data_processing", "training", "evaluation"):
+        assert by_stage[kind] == pytest.approx(life.drawn[kind], rel=0.1, abs=4)
+    assert {e.name: e.status for e in report.entries if not e.is_window} == {
+        "prepare": "FINISHED",
+        "attempt 0": "FINISHED",
+        "attempt 1": "FINISHED",
+        "attempt 2": "FAILED",
+        "attempt 3": "RUNNING",
+        "attempt 4": "FINISHED",
+        "evaluate": "FINISHED",
+    }
+    assert report.lower_bounds == ("attempt 3 has not ended in order",)
+    assert [line.partition(" made")[0] for line in report.prepared_elsewhere] == ["prepare"]
+    assert sum(e.units.get("inference/requests", 0) for e in report.entries) == life.requests
+    own_month = time.strftime("%Y-%m", time.gmtime())
+    for month, joules in life.by_month.items():
+        if month != own_month:
+            assert report.by_month[month][0] * 3600 == pytest.approx(joules, rel=1e-9)
+    windows = [e for e in report.entries if e.is_window and e.tags["carbon.hardware"] == "simulated"]
+    assert len(windows) == DAYS * 24 and {e.status for e in windows} == {"FINISHED"}
+    assert report.passed_training == "2026-10-20"
+    print(f"{len(report.entries)} entries; {len(windows)} written in {wrote_s:.0f} s")

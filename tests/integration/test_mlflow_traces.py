@@ -1,0 +1,126 @@
+"""Stages in MLflow's own traces: below the user's spans, with what the trace used as its tags."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+
+import carbon_otel
+from carbon_otel.otel import conventions as c
+from tests.fakes.powercap import server
+
+mlflow = pytest.importorskip("mlflow") if not os.environ.get("CI") else __import__("mlflow")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("store")
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
+    mlflow.create_experiment("tests", artifact_location=folder.as_uri())
+    mlflow.set_experiment("tests")
+    yield
+    mlflow.flush_trace_async_logging()
+    mlflow.set_tracking_uri(before)
+
+
+@pytest.fixture
+def draw(store, tmp_path):
+    tree = server(tmp_path)
+    carbon_otel.instrument(zone="FR", powercap_root=tree.root, interval=0.05)
+
+    def some(joules):
+        time.sleep(0.01)
+        tree.package[0].add(joules)
+
+    yield some
+    carbon_otel.uninstrument()
+
+
+def trace_of(span):
+    """As the store has it, once it has it."""
+    mlflow.flush_trace_async_logging()
+    carbon_otel.flush(20)
+    return mlflow.MlflowClient().get_trace(span.trace_id)
+
+
+def test_a_stage_is_a_span_below_the_users_and_around_the_users(draw):
+    with mlflow.start_span("answer") as outer:
+        with carbon_otel.stage("inference", name="llm") as stage, mlflow.start_span("decode") as inner:
+            draw(5)
+            inner.set_attribute(
+                "mlflow.chat.tokenUsage", {"input_tokens": 100, "output_tokens": 150, "total_tokens": 250}
+            )
+        with carbon_otel.stage("evaluation"):
+            draw(2)
+    trace = trace_of(outer)
+    spans = {span.name: span for span in trace.data.spans}
+    assert set(spans) == {"answer", "llm", "decode", "evaluation"}
+    assert spans["llm"].parent_id == spans["evaluation"].parent_id == spans["answer"].span_id
+    assert spans["decode"].parent_id == spans["llm"].span_id
+    joules = stage.footprint.energy_j
+    assert spans["llm"].attributes[c.ENERGY_TOTAL_J] == pytest.approx(joules)
+    assert spans["llm"].attributes[c.STAGE_KIND] == "inference"
+    total = sum(spans[name].attributes[c.ENERGY_TOTAL_J] for name in ("llm", "evaluation"))
+    tags = trace.info.tags
+    assert float(tags["carbon.energy_j"]) == pytest.approx(total, rel=1e-4)
+    assert float(tags["carbon.energy_j_per_1k_tokens"]) == pytest.approx(total * 4, rel=1e-4)
+    assert float(tags["carbon.emissions_g_per_1k_tokens"]) == pytest.approx(
+        4 * sum(spans[name].attributes[c.EMISSIONS_G] for name in ("llm", "evaluation")), rel=1e-4
+    )
+    found = mlflow.search_traces(filter_string="tags.`carbon.energy_j` != ''", return_type="list")
+    assert trace.info.trace_id in {each.info.trace_id for each in found}
+
+
+def test_a_stage_in_a_stage_counts_once(draw):
+    with mlflow.start_span("answer") as outer, carbon_otel.stage("inference"):
+        draw(3)
+        with carbon_otel.stage("data_processing"):
+            draw(4)
+    trace = trace_of(outer)
+    spans = {span.name: span for span in trace.data.spans}
+    assert spans["data_processing"].parent_id == spans["inference"].span_id
+    assert float(trace.info.tags["carbon.energy_j"]) == pytest.approx(
+        spans["inference"].attributes[c.ENERGY_TOTAL_J], rel=1e-4
+    )
+
+
+def test_what_fails_is_an_error_there(draw):
+    with (
+        pytest.raises(ZeroDivisionError),
+        mlflow.start_span("answer") as outer,
+        carbon_otel.stage("inference"),
+    ):
+        1 / 0  # noqa: B018
+    spans = {span.name: span for span in trace_of(outer).data.spans}
+    assert spans["inference"].status.status_code.value == "ERROR"
+
+
+def test_without_a_span_of_the_user_there_is_no_trace(draw):
+    before = len(mlflow.search_traces(return_type="list"))
+    with carbon_otel.stage("training"):
+        draw(1)
+    mlflow.flush_trace_async_logging()
+    assert len(mlflow.search_traces(return_type="list")) == before
+
+
+def test_after_mlflow_has_made_its_provider_anew(draw):
+    mlflow.set_experiment("others")
+    try:
+        with mlflow.start_span("answer") as outer, carbon_otel.stage("inference"):
+            draw(1)
+        assert {span.name for span in trace_of(outer).data.spans} == {"answer", "inference"}
+    finally:
+        mlflow.set_experiment("tests")
+
+
+def test_it_can_be_turned_off(store, tmp_path):
+    carbon_otel.instrument(zone="FR", powercap_root=server(tmp_path).root, mlflow_traces=False)
+    with mlflow.start_span("answer") as outer, carbon_otel.stage("inference"):
+        pass
+    trace = trace_of(outer)
+    carbon_otel.uninstrument()
+    assert [span.name for span in trace.data.spans] == ["answer"]
+    assert "carbon.energy_j" not in trace.info.tags
