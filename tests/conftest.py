@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -17,6 +19,8 @@ settings.load_profile("fixed")
 # MLflow's own habits, not under test: usage reports, and a line to stdout at each run's end.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "1")
+# It starts uvicorn by its name: the one of this environment, activated or not.
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
 
 
 # `mlflow.set_experiment` says it to children in the environment: to those of the next test, too.
@@ -33,11 +37,6 @@ def state_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def runtime_folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("runtime")
-
-
-@pytest.fixture(scope="session")
 def nvml_library(tmp_path_factory):
     """The compiled stub of libnvidia-ml; on CI a compiler that is not there is a failure, so that it shows."""
     try:
@@ -47,11 +46,11 @@ def nvml_library(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch, runtime_folder):
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory):
     """No test sees the caller's settings, GPUs or other measured processes, and none leaves a session behind."""
     for name in [n for n in os.environ if n.startswith(("CARBON_OTEL_", "OTEL_")) or n in _MLFLOW]:
         monkeypatch.delenv(name)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime_folder))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     yield
     carbon_otel.uninstrument()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -35,6 +36,7 @@ class _Run:
     series: Series
     part: str
     step: int = 0
+    final: bool = False
     inner: dict[str, OpenStage] = field(default_factory=dict)
     nested: dict[str, float] = field(default_factory=dict)
     units: dict[str, float] = field(default_factory=dict)
@@ -64,6 +66,8 @@ class MlflowBridge(Sink):
         self._process = process
         self._efficiency_metric = efficiency_metric
         self._runs: dict[str, _Run] = {}
+        # What a run adds up, and the order of its states: after its last, the ticking thread writes no other.
+        self._adding, self._writing = threading.Lock(), threading.Lock()
         self._reconciled = False
 
     def run_started(
@@ -81,7 +85,8 @@ class MlflowBridge(Sink):
             run = self._runs[run_id] = _Run(stage, store, resumed, due, Series(time.time()), part)
             outer = self._around(stage)
             if outer is not None:
-                outer.inner[run_id] = stage
+                with self._adding:
+                    outer.inner[run_id] = stage
             self._reconcile(run_id)
             self._write(run, "running")
 
@@ -125,9 +130,9 @@ class MlflowBridge(Sink):
     def closed(self, stage: OpenStage, error: BaseException | None) -> None:
         run = self._runs.get(stage.run.run_id or "") if stage.run is not None else None
         if run is not None:
-            for unit, amount in stage.units.items():
-                key = f"{stage.kind}/{unit}"
-                run.units[key] = run.units.get(key, 0.0) + amount
+            units = {f"{stage.kind}/{unit}": amount for unit, amount in stage.units.items()}
+            with self._adding:
+                run.units = _sum(run.units, units)
 
     def _around(self, stage: OpenStage) -> _Run | None:
         outer = stage.parent.run if stage.parent is not None else None
@@ -136,21 +141,31 @@ class MlflowBridge(Sink):
     def _end(self, run: _Run) -> None:
         self._engine.close(run.stage)
         outer = self._around(run.stage)
-        if outer is not None and outer.inner.pop(run.stage.run_id or "", None) is not None:
-            outer.nested = _sum(outer.nested, naming.parts(self._footprint(run.stage)))
+        if outer is not None:
+            used = naming.parts(self._footprint(run.stage))
+            with self._adding:
+                if outer.inner.pop(run.stage.run_id or "", None) is not None:
+                    outer.nested = _sum(outer.nested, used)
         self._write(run, "final")
 
     def _write(self, run: _Run, status: str) -> None:
+        with self._writing:
+            if not run.final:
+                run.final = status == "final"
+                self._put(run, status)
+
+    def _put(self, run: _Run, status: str) -> None:
         assert run.stage.run_id is not None
         footprint = self._footprint(run.stage)
         wall_s = time.time()
         # The first point of a run says that it is measured; a metric of nothing yet would be a zero.
         point = Point({}, {}, "", int(wall_s * 1000))
         if run.step or status == "final":
-            nested = run.nested
-            for inner in list(run.inner.values()):
+            with self._adding:
+                nested, units, open_inside = run.nested, run.units, list(run.inner.values())
+            for inner in open_inside:
                 nested = _sum(nested, naming.parts(self._footprint(inner)))
-            point = run.series.point(footprint, nested, run.units, wall_s)
+            point = run.series.point(footprint, nested, units, wall_s)
         self._writer.put(
             Batch(
                 run_id=run.stage.run_id,
@@ -163,7 +178,7 @@ class MlflowBridge(Sink):
                 gauges=point.gauges,
                 hourly=point.hourly,
                 resumed=run.resumed,
-                final=status == "final",
+                final=run.final,
                 per_gram=self._efficiency_metric,
             ),
             run.store,

@@ -100,12 +100,12 @@ class Outbox:
     """Batches in the order in which they were put. Safe for threads; a forked child must open its own."""
 
     def __init__(self, path: Path | None) -> None:
-        """Open or make the file; None keeps everything in memory. Raises InUse, OSError and sqlite3.Error."""
+        """Open a file; None keeps everything in memory. Raises InUse and sqlite3.Error."""
         self.path = path
         self._lock = threading.Lock()
-        self._db = sqlite3.connect(
-            str(path) if path else ":memory:", timeout=0, isolation_level=None, check_same_thread=False
-        )
+        # A file that has gone meanwhile is not to come back.
+        where = f"{path.absolute().as_uri()}?mode=rw" if path else ":memory:"
+        self._db = sqlite3.connect(where, timeout=0, isolation_level=None, check_same_thread=False, uri=True)
         # Collected in a forked child, the connection would take itself for the last one and remove the parent's
         # log: it is closed by `close()` alone.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._db))
@@ -142,11 +142,14 @@ class Outbox:
         """Those that ended processes have left behind; close each. What cannot be read stays, and is said."""
         for path in sorted(folder.glob(f"*{_SUFFIX}")):
             try:
+                if not path.stat().st_size:
+                    continue  # being made by a process that does not hold it yet
                 left = cls(path)
             except InUse:
                 continue
             except (OSError, sqlite3.Error) as error:
-                warn_once(f"outbox:{path}", f"{path} cannot be read, and nothing in it is sent: {error}")
+                if path.exists():  # else its owner, or another who sends, has just been done with it
+                    warn_once(f"outbox:{path}", f"{path} cannot be read, and nothing in it is sent: {error}")
                 continue
             yield left
 

@@ -46,6 +46,7 @@ class Window:
     rows: int = 0
     touched: bool = True
     paused: bool = False
+    final: bool = False
     step: int = 0
 
 
@@ -75,6 +76,8 @@ class Serving(Sink):
         self._wall_ns = wall_ns
         self._windows: dict[tuple[str | None, str | None], Window] = {}
         self._lock = threading.Lock()
+        # The order of a window's states: after its last there is no other, whichever thread writes it.
+        self._writing = threading.Lock()
 
     def predicting(
         self, model_id: str | None, source_run_id: str | None
@@ -144,6 +147,12 @@ class Serving(Sink):
         return Window(entry, stage, now + self._checkpoint_s, now + _WINDOW_S, Series(start_ns / 1e9))
 
     def _write(self, window: Window, status: str) -> None:
+        with self._writing:
+            if not window.final:
+                window.final = status == "final"
+                self._put(window, status)
+
+    def _put(self, window: Window, status: str) -> None:
         stage = window.stage
         units = {"requests": float(window.calls), "rows": float(window.rows)}
         if status == "final":
@@ -170,7 +179,7 @@ class Serving(Sink):
                 tags=tags,
                 step=window.step,
                 timestamp_ms=point.timestamp_ms,
-                final=status == "final",
+                final=window.final,
                 entry=window.entry,
             )
         )

@@ -101,6 +101,22 @@ def test_one_that_cannot_be_read_does_not_hide_the_others(tmp_path, caplog):
     assert "0-broken.outbox cannot be read" in caplog.text and (tmp_path / "0-broken.outbox").exists()
 
 
+def test_one_that_is_being_made_is_left_to_its_maker(tmp_path, monkeypatch):
+    """Between the file's making and its locking, another process looks for what was left."""
+    connect = outbox.sqlite3.connect
+
+    def look_first(*args, **kwargs):
+        monkeypatch.setattr(outbox.sqlite3, "connect", connect)
+        assert list(Outbox.left_in(tmp_path)) == []
+        return connect(*args, **kwargs)
+
+    monkeypatch.setattr(outbox.sqlite3, "connect", look_first)
+    box = Outbox.create(tmp_path)
+    box.put(A, batch())
+    assert box.path is not None and box.path.exists()
+    box.close()
+
+
 def test_a_forked_child_leaves_its_parents_alone(tmp_path):
     box = Outbox.create(tmp_path)
     box.put(A, batch())
