@@ -16,6 +16,7 @@ from rich.table import Table
 
 from carbon_otel.cli.stores import client_of, refuse, refuse_store
 from carbon_otel.mlflow.comparison import NotMeasured, RunCost, differences, pareto, verdict
+from carbon_otel.mlflow.pages import found_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -93,19 +94,14 @@ def _of_experiment(client: Any, name: str) -> list[RunCost]:
     found = client.get_experiment_by_name(name)
     if found is None:
         refuse(f"there is no experiment {name!r} in this store")
-    costs, token = [], None
-    while True:
-        page = client.search_runs(
-            [found.experiment_id], "attributes.status = 'FINISHED'", order_by=["start_time"], page_token=token
-        )
-        for run in page:
-            try:
-                costs.append(_cost(run))
-            except NotMeasured as error:
-                typer.echo(str(error), err=True)
-        token = page.token
-        if not token:
-            return costs
+    costs = []
+    ended = "attributes.status = 'FINISHED'"
+    for run in found_by(client.search_runs, [found.experiment_id], ended, order_by=["start_time"]):
+        try:
+            costs.append(_cost(run))
+        except NotMeasured as error:
+            typer.echo(str(error), err=True)
+    return costs
 
 
 def _cost(run: Run) -> RunCost:

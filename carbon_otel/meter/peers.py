@@ -11,6 +11,7 @@ import hashlib
 import os
 import stat
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,6 +43,9 @@ class Peers:
         self.folder = _folder(view, base) if fcntl is not None else None
         self._own: int | None = None
         self._book: int | None = None
+        # Two threads may tick at once: the second would take the book for another process's, and the first's
+        # descriptor would be lost, with the lock on it.
+        self._asking = threading.Lock()
         self._seen_ns = -1
         if self.folder is not None:
             self._path = self.folder / f"{self.pid}"
@@ -87,20 +91,25 @@ class Peers:
 
     def keeps_device_book(self) -> bool:
         """Whether this process is the one that reports the devices; it becomes so when nobody else is."""
-        if self.folder is None:
-            return True
-        if self._book is None:
-            self._book = _lock(self.folder / _BOOK)
-        return self._book is not None
+        with self._asking:
+            if self.folder is None:
+                return True
+            if self._book is None:
+                self._book = _lock(self.folder / _BOOK)
+            return self._book is not None
 
     def leave(self) -> None:
         """End the membership; in a forked child, drop the copies of the parent's locks and leave its files."""
-        if self._own is not None and os.getpid() == self.pid:
-            self._path.unlink(missing_ok=True)
-        for descriptor in (self._own, self._book):
-            if descriptor is not None:
-                os.close(descriptor)
-        self._own = self._book = self.folder = None
+        here = os.getpid() == self.pid
+        if not here:
+            self._asking = threading.Lock()  # whoever held it has not come along
+        with self._asking:
+            if self._own is not None and here:
+                self._path.unlink(missing_ok=True)
+            for descriptor in (self._own, self._book):
+                if descriptor is not None:
+                    os.close(descriptor)
+            self._own = self._book = self.folder = None
 
     def _sweep(self) -> None:
         """Remove what the killed have left."""

@@ -17,16 +17,19 @@ import math
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from carbon_otel.mlflow import hours, naming, parts
+from carbon_otel.mlflow.pages import found_by
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
 _PAGE: Final = 1000
+_AT_ONCE: Final = 4
 _STAGE = re.compile(r"carbon/([^/]+)/energy_wh")
 _COMPONENT = re.compile(r"carbon/components/([^/]+)_wh")
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
@@ -160,6 +163,21 @@ class Ledger:
     unmeasured: tuple[str, ...]
 
 
+@contextlib.contextmanager
+def _without_collections() -> Iterator[None]:
+    """A page is a hundred thousand objects, all of them in use: looking for garbage among them again and again
+    takes as long as reading them (MLflow 3.17 on sqlite: 9.9 s instead of 4.3 s for 10,000 runs).
+    """
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
 @dataclass(slots=True)
 class _Found:
     """Entries as they are read. Their runs are let go at once: ten thousand of them are a million objects."""
@@ -178,7 +196,16 @@ class _Found:
                 self.entries[entry.tags.get(naming.ENTRY, entry.run_id)] = entry
             self.digests.update(used.dataset.digest for used in run.inputs.dataset_inputs)
 
+    def take_all(self, client: MlflowClient, experiments: list[str], condition: str = "") -> None:
+        """Those that meet the condition. A server answers several questions at once, and while it makes one
+        answer we read another.
+        """
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            parts = _by_time(client, experiments, condition)
+            list(pool.map(lambda part: self.take(_runs(client, experiments, part)), parts))
 
+
+@_without_collections()
 def read(client: MlflowClient, name: str) -> Ledger:
     """The ledger of a registered model (`churn`, `churn/3`, `churn@champion`), a model id, a run id, an experiment
     or a lineage.
@@ -192,18 +219,18 @@ def read(client: MlflowClient, name: str) -> Ledger:
     else:
         experiment = client.get_experiment_by_name(name)
         lineage = None if experiment else name
-    everywhere = [each.experiment_id for each in client.search_experiments()]
+    everywhere = [each.experiment_id for each in found_by(client.search_experiments)]
     found = _Found()
     if experiment is not None:
         title = name if experiment.name == name else f"{name}, experiment {experiment.name}"
-        found.take(_runs(client, [experiment.experiment_id], ""))
+        found.take_all(client, [experiment.experiment_id])
         ledger = client.get_experiment_by_name(naming.LEDGER)
         if ledger is not None and ledger.experiment_id != experiment.experiment_id:
             of_it = f"tags.`{naming.SOURCE_EXPERIMENT}` = '{experiment.experiment_id}'"
-            found.take(_runs(client, [ledger.experiment_id], of_it))
+            found.take_all(client, [ledger.experiment_id], of_it)
     else:
         title = name if lineage == name else f"{name}, lineage {lineage}"
-        found.take(_runs(client, everywhere, f"tags.`{naming.LINEAGE}` = '{_quoted(lineage or name)}'"))
+        found.take_all(client, everywhere, f"tags.`{naming.LINEAGE}` = '{_quoted(lineage or name)}'")
     if not found.entries and not found.unmeasured:
         raise NotFound(
             f"there is no registered model, model id, run id, experiment or lineage {name!r} in this store"
@@ -289,30 +316,25 @@ def _version(client: MlflowClient, name: str) -> Any:
 
 
 def _runs(client: MlflowClient, experiments: list[str], condition: str) -> Iterator[Run]:
-    token = None
-    while True:
-        with _no_collections():
-            page = client.search_runs(experiments, condition, max_results=_PAGE, page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return
+    return found_by(client.search_runs, experiments, condition, max_results=_PAGE)
 
 
-@contextlib.contextmanager
-def _no_collections() -> Iterator[None]:
-    """A page is a hundred thousand objects, all of them in use: looking for garbage among them again and again
-    takes as long as reading them (MLflow 3.17 on sqlite: 9.9 s instead of 4.3 s for 10,000 runs).
-    """
-    if not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-        gc.collect(0)
+def _by_time(client: MlflowClient, experiments: list[str], condition: str) -> list[str]:
+    """That condition for equal parts of the time in which its runs began; each run meets one of them."""
+    began = [
+        run.info.start_time
+        for order in ("ASC", "DESC")
+        for run in client.search_runs(
+            experiments, condition, max_results=1, order_by=[f"attributes.start_time {order}"]
+        )
+    ]
+    if not began:
+        return []
+    edges = [began[0] + (began[1] - began[0]) * part // _AT_ONCE for part in range(1, _AT_ONCE)]
+    after = [f"attributes.start_time >= {edge}" for edge in edges]
+    before = [f"attributes.start_time < {edge}" for edge in edges]
+    parts = zip(["", *after], [*before, ""], strict=True)
+    return [" and ".join(filter(None, (condition, *part))) for part in parts]
 
 
 def _quoted(text: str) -> str:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 import psutil
 
 from carbon_otel.mlflow import naming
+from carbon_otel.mlflow.pages import found_by
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -61,22 +62,18 @@ def reconcile(
 ) -> list[str]:
     """End the runs that processes of this host have left open; their ids. Raises what the store does."""
     if experiment_ids is None:
-        experiment_ids = [found.experiment_id for found in client.search_experiments()]
-    ended: list[str] = []
-    token = None
+        experiment_ids = [found.experiment_id for found in found_by(client.search_experiments)]
     left_open = "attributes.status = 'RUNNING' and tags.`carbon.status` = 'running'"
-    while True:
-        page = client.search_runs(experiment_ids, left_open, page_token=token)
-        for run in page:
-            _, tags = naming.unpacked({}, run.data.tags)
-            wrote_s = _wrote_s(run, tags)
-            if is_gone(tags.get(naming.PROCESS, "")) and time.time() - wrote_s >= silent_s:
-                client.set_tag(run.info.run_id, "carbon.status", KILLED)
-                client.set_terminated(run.info.run_id, "KILLED", int(wrote_s * 1000))
-                ended.append(run.info.run_id)
-        token = page.token
-        if not token:
-            return ended
+    ended: list[str] = []
+    # All are found before one is ended: it would be missing on the next page.
+    for run in list(found_by(client.search_runs, experiment_ids, left_open)):
+        _, tags = naming.unpacked({}, run.data.tags)
+        wrote_s = _wrote_s(run, tags)
+        if is_gone(tags.get(naming.PROCESS, "")) and time.time() - wrote_s >= silent_s:
+            client.set_tag(run.info.run_id, "carbon.status", KILLED)
+            client.set_terminated(run.info.run_id, "KILLED", int(wrote_s * 1000))
+            ended.append(run.info.run_id)
+    return ended
 
 
 def _wrote_s(run: Any, tags: Mapping[str, str]) -> float:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
+import carbon_otel.meter.peers
 from carbon_otel.meter.peers import Peers
 from tests.fakes.clock import NS
 
@@ -95,3 +97,31 @@ def test_without_a_folder_a_process_is_alone(tmp_path):
     assert alone.quiet()
     assert alone.keeps_device_book()
     alone.leave()
+
+
+def test_two_threads_that_ask_for_the_device_book_at_once_get_one_answer(peers, tmp_path, monkeypatch):
+    """The sampler's thread and a flush both tick; the one lock is taken once, and given back in the end."""
+    take = carbon_otel.meter.peers._lock
+    taken, go, answers = threading.Event(), threading.Event(), []
+
+    def slow(path):
+        descriptor = take(path)
+        if not taken.is_set():
+            taken.set()
+            assert go.wait(20)
+        return descriptor
+
+    monkeypatch.setattr(carbon_otel.meter.peers, "_lock", slow)
+    threads = [threading.Thread(target=lambda: answers.append(peers.keeps_device_book())) for _ in range(2)]
+    threads[0].start()
+    assert taken.wait(20)
+    threads[1].start()
+    threads[1].join(0.2)  # unless it waits for the first, it has been refused by now
+    go.set()
+    for thread in threads:
+        thread.join(20)
+    assert answers == [True, True] and peers.keeps_device_book()
+    peers.leave()
+    next_one = Peers("host", tmp_path)
+    assert next_one.keeps_device_book()
+    next_one.leave()
