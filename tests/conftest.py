@@ -16,8 +16,10 @@ settings.register_profile("fixed", _always, max_examples=60, derandomize=True, d
 settings.register_profile("search", _always, max_examples=1000)
 settings.load_profile("fixed")
 
-# MLflow's own habits, not under test: usage reports, and a line to stdout at each run's end.
+# MLflow's own habits, not under test: usage reports, a line to stdout at each run's end, and seven processes of
+# each server that wait for jobs.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "1")
 # It starts uvicorn by its name: the one of this environment, activated or not.
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])

@@ -18,8 +18,8 @@ from carbon_otel.mlflow.send import Sender, store_at
 from carbon_otel.sinks import Sink
 
 _LONGEST_PAUSE_S: Final = 30.0
-# How long the end waits for a server that takes nothing: the outbox has everything.
-_FAREWELL_S: Final = 0.5
+# How long the end waits for a server that has failed, and takes nothing now: the outbox has everything.
+_FAREWELL_S: Final = 1.5
 
 
 class Writer(Sink):

@@ -29,21 +29,22 @@ def one_window(folder, model_run):
 
 
 def copy(database):
-    """Runs, tags and metrics of the one entry, under other ids."""
+    """Runs, tags and metrics of the one entry, under other ids, an hour apart."""
     with sqlite3.connect(database) as db:
         (run,) = db.execute("select run_uuid from tags where key = ?", (naming.ENTRY,)).fetchone()
         for number in range(1, ENTRIES):
             new = f"{number:08x}{run[8:]}"
             for table in ("runs", "tags", "latest_metrics", "metrics"):
                 columns = [row[1] for row in db.execute(f"pragma table_info({table})")]
-                chosen = [
-                    "?"
-                    if column == "run_uuid"
-                    else f"case key when '{naming.ENTRY}' then value || '-{number}' else value end"
-                    if (table, column) == ("tags", "value")
-                    else column
-                    for column in columns
-                ]
+                other = {
+                    "run_uuid": "?",
+                    "start_time": f"start_time + {number * 3_600_000}",
+                }
+                if table == "tags":
+                    other["value"] = (
+                        f"case key when '{naming.ENTRY}' then value || '-{number}' else value end"
+                    )
+                chosen = [other.get(column, column) for column in columns]
                 db.execute(
                     f"insert into {table} ({', '.join(columns)}) select {', '.join(chosen)} from {table} "
                     "where run_uuid = ?",

@@ -66,6 +66,7 @@ def test_a_minute_without_the_server_in_the_middle_of_a_run(program, mlflow_serv
     assert float(program.line()) > 0.5 * 20 * OUTAGE_S
     mlflow_server.start()
     up_s = time.time()
+    wait_for(lambda: history(mlflow_server, run_id)[-1].timestamp / 1000 > up_s)
     say(program, "end")
     joules = float(program.line())
     say(program, "over")
