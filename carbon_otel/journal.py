@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,8 @@ class Journal(Sink):
         self._totals = totals
         self._due = 0.0
         self._pid = os.getpid()
+        self._writing = threading.Lock()
+        self._ended = False
 
     def tick(self, snapshot: Snapshot) -> None:
         if time.monotonic() >= self._due:
@@ -35,5 +38,9 @@ class Journal(Sink):
         if os.getpid() != self._pid:
             return
         scratch = self._path.with_name(f".{self._path.name}.{self._pid}")
-        scratch.write_text(json.dumps({"status": status, "footprint": self._totals().as_dict()}))
-        scratch.replace(self._path)
+        with self._writing:
+            if self._ended:
+                return  # a tick that was slow
+            self._ended = status == "final"
+            scratch.write_text(json.dumps({"status": status, "footprint": self._totals().as_dict()}))
+            scratch.replace(self._path)

@@ -62,6 +62,7 @@ class MlflowTraces(Sink):
         self._footprint = footprint
         self._clock = clock
         self._traces: dict[str, _Trace] = {}
+        self._adding = threading.Lock()  # stages of one trace may end in several threads at once
         self._worker: Worker | None = None
 
     def entered(self, stage: OpenStage) -> None:
@@ -99,14 +100,17 @@ class MlflowTraces(Sink):
         if not mark.outermost:
             return
         now = self._clock()
-        trace = self._traces.get(mark.trace_id)
-        if trace is None:
-            if len(self._traces) >= _LIMIT:
-                warn_once("mlflow traces full", f"more than {_LIMIT} traces wait for their energy per token")
-                del self._traces[next(iter(self._traces))]
-            trace = self._traces[mark.trace_id] = _Trace(due=now + 1, give_up=now + _PATIENCE_S)
-        trace.joules += footprint.energy_j
-        trace.grams += footprint.emissions_g
+        with self._adding:
+            trace = self._traces.get(mark.trace_id)
+            if trace is None:
+                if len(self._traces) >= _LIMIT:
+                    warn_once(
+                        "mlflow traces full", f"more than {_LIMIT} traces wait for their energy per token"
+                    )
+                    self._traces.pop(next(iter(self._traces)), None)
+                trace = self._traces[mark.trace_id] = _Trace(due=now + 1, give_up=now + _PATIENCE_S)
+            trace.joules += footprint.energy_j
+            trace.grams += footprint.emissions_g
         # While the trace is open, its tags cost no call to the server.
         mlflow: Any = sys.modules["mlflow"]
         above = mlflow.get_current_active_span()

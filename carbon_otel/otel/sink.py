@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, MutableMapping, Sequence
 from contextvars import Token
@@ -50,6 +51,7 @@ class OtelSink(Sink):
         self._providers = providers
         self._reports_devices = reports_devices
         self._waiting = False
+        self._reporting = threading.Lock()  # a flush may tick while the sampler does
         self._footprint = footprint
         self._tracer = trace.get_tracer(c.SCOPE, __version__, providers.tracer, c.SCHEMA_URL)
         self._instruments = instruments_of(providers.meter)
@@ -133,13 +135,14 @@ class OtelSink(Sink):
 
     def tick(self, snapshot: Snapshot) -> None:
         self._providers.warn_if_too_late()
-        if not self._reports_devices():
-            self._waiting = True
-            return
-        if self._waiting:
-            self._waiting = False
-            self._instruments.take_over(snapshot)
-        self._instruments.source.snapshot = snapshot
+        with self._reporting:
+            if not self._reports_devices():
+                self._waiting = True
+                return
+            if self._waiting:
+                self._waiting = False
+                self._instruments.take_over(snapshot)
+            self._instruments.source.snapshot = snapshot
 
     def flush(self, timeout_s: float) -> bool:
         return self._providers.flush(timeout_s)
