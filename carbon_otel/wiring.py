@@ -163,11 +163,13 @@ class Session:
         self.sampler.stop(timeout_s=1.0)
         contain("closing the open stages", self.engine.close_all, None)
         contain("leaving the split", self._shares.leave, None, time.monotonic_ns())
+        # Before the sinks are closed, which may take seconds: the devices are another's to report from now on.
+        contain("leaving the other processes", self.peers.leave, None)
         self.engine.alive = False
         for sink in reversed(self.engine.sinks):
             left_s = max(0.0, deadline - time.monotonic())
             contain(f"closing {type(sink).__name__}", sink.close, None, left_s)
-        for release in (self.discovery.close, self._busy_time.close, self.peers.leave):
+        for release in (self.discovery.close, self._busy_time.close):
             contain("releasing the sensors", release, None)
 
     def abandon(self) -> None:

@@ -46,6 +46,7 @@ class Peers:
         # Two threads may tick at once: the second would take the book for another process's, and the first's
         # descriptor would be lost, with the lock on it.
         self._asking = threading.Lock()
+        self._left = False
         self._seen_ns = -1
         if self.folder is not None:
             self._path = self.folder / f"{self.pid}"
@@ -90,10 +91,12 @@ class Peers:
                 os.close(descriptor)
 
     def keeps_device_book(self) -> bool:
-        """Whether this process is the one that reports the devices; it becomes so when nobody else is."""
+        """Whether this process is the one that reports the devices; it becomes so when nobody else is, until it
+        leaves.
+        """
         with self._asking:
             if self.folder is None:
-                return True
+                return not self._left
             if self._book is None:
                 self._book = _lock(self.folder / _BOOK)
             return self._book is not None
@@ -110,6 +113,7 @@ class Peers:
                 if descriptor is not None:
                     os.close(descriptor)
             self._own = self._book = self.folder = None
+            self._left = True
 
     def _sweep(self) -> None:
         """Remove what the killed have left."""

@@ -22,6 +22,7 @@ from opentelemetry.trace import StatusCode
 
 import carbon_otel
 from carbon_otel import session
+from carbon_otel.sinks import Sink
 from tests.fakes.powercap import server
 
 PAIR = {"intel-rapl:0", "intel-rapl:1"}
@@ -226,6 +227,37 @@ def test_every_reader_gets_every_joule_once_in_either_temporality(tmp_path, temp
         first, second = [s[i] for s in sums[::2]], [s[i] for s in sums[1::2]]
         assert second == pytest.approx([5, 10, 15])
         assert first == pytest.approx([5, 5, 5] if delta else second)
+
+
+ASKING_FOR_THE_BOOK = """
+import sys
+from carbon_otel.meter.peers import Peers
+print(Peers(sys.argv[1]).keeps_device_book())
+"""
+
+
+def test_another_process_reports_the_devices_while_this_one_is_still_sending(application):
+    application.instrument()
+    carbon_otel.flush()
+    ours = session.active()
+    reported, others = [], []
+
+    def joules():
+        return sum(point.value for point in application.points("hw.energy"))
+
+    class Sending(Sink):
+        def close(self, timeout_s):
+            ask = [sys.executable, "-c", ASKING_FOR_THE_BOOK, str(application.tree.root)]
+            others.append(subprocess.run(ask, capture_output=True, text=True, check=True).stdout)
+            reported.append(joules())
+            application.draw(5)
+            ours.engine.tick()  # by a sampler that is slow to end
+
+    application.draw(5)
+    ours.engine.sinks.append(Sending())
+    carbon_otel.uninstrument()
+    assert others == ["True\n"]
+    assert reported == [joules()] and reported[0] >= 5
 
 
 def test_a_long_stage_shows_while_it_runs(application, monkeypatch):

@@ -122,6 +122,7 @@ def test_two_threads_that_ask_for_the_device_book_at_once_get_one_answer(peers, 
         thread.join(20)
     assert answers == [True, True] and peers.keeps_device_book()
     peers.leave()
+    assert not peers.keeps_device_book()
     next_one = Peers("host", tmp_path)
     assert next_one.keeps_device_book()
     next_one.leave()
