@@ -58,9 +58,9 @@ class Pages:
                 with mlflow.start_run(run_name=f"attempt {number}") as run:
                     mlflow.log_param("depth", 4 + 2 * number)
                     for kind, power, lasts in (
-                        ("data_processing", 600.0, 0.8),
-                        ("training", 1800.0 + 400 * number, seconds),
-                        ("evaluation", 1200.0, 0.6),
+                        ("data_processing", 300.0, 0.8),
+                        ("training", 900.0 + 200 * number, seconds),
+                        ("evaluation", 600.0, 0.6),
                     ):
                         watts[0] = power
                         with carbon_otel.stage(kind) as stage:
