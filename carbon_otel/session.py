@@ -102,10 +102,15 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
+_finalized_in = 0
+
+
 def _end_with_multiprocessing() -> None:
     """Its workers leave by `os._exit`, without `atexit`, but run the finalizers of multiprocessing."""
+    global _finalized_in
     util: Any = sys.modules.get("multiprocessing.util")
-    if util is not None:
+    if util is not None and _finalized_in != os.getpid():
+        _finalized_in = os.getpid()
         util.Finalize(None, stop, exitpriority=0)
 
 
@@ -118,3 +123,6 @@ def end_at_exit() -> None:
     if not _registered:
         _registered = True
         atexit.register(stop)
+    process: Any = sys.modules.get("multiprocessing.process")
+    if process is not None and process.parent_process() is not None:
+        _end_with_multiprocessing()

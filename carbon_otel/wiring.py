@@ -175,6 +175,7 @@ class Session:
     def abandon(self) -> None:
         """In a forked child: the stages, the locks and the devices are the parent's."""
         self.engine.abandon()
+        self._shares.abandon()
         self.peers.leave()
         instruments.forget_all()
 

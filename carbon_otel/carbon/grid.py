@@ -63,6 +63,12 @@ def intensity(zone: str | None, year: int | None = None) -> Intensity:
     return _of_year(row, year)
 
 
+def country(zone: str) -> tuple[str, str]:
+    """Its name and its code of three letters, as far as the table has them."""
+    rows = (row for row in _rows("country_intensity.csv") if row["zone"] == zone)
+    return next(((row["name"], row["alpha3"]) for row in rows), ("", ""))
+
+
 def _of_year(newest: Intensity, year: int | None) -> Intensity:
     if year is None or year == newest.year:
         return newest

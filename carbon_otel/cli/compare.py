@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from carbon_otel.cli.plain import without_nan
 from carbon_otel.cli.stores import client_of, refuse, refuse_store
 from carbon_otel.mlflow.comparison import NotMeasured, RunCost, differences, pareto, verdict
 from carbon_otel.mlflow.pages import found_by
@@ -84,8 +85,7 @@ def compare(
             },
         }
     if as_json:
-        runs = [{k: None if v != v else v for k, v in run.items()} for run in report["runs"]]
-        typer.echo(json.dumps({**report, "runs": runs}, indent=2))
+        typer.echo(json.dumps(without_nan(report), indent=2))
     else:
         _show(costs, report)
 
@@ -149,6 +149,10 @@ def _number(value: float) -> str:
     return "unknown" if math.isnan(value) else f"{value:.4g}"
 
 
+def _share(value: float) -> str:
+    return "unknown" if math.isnan(value) else f"{value:.0%}"
+
+
 def _tag(name: str) -> Callable[[RunCost], str]:
     return lambda cost: cost.tags.get(f"carbon.{name}", "unknown")
 
@@ -161,7 +165,7 @@ _ROWS: Final[dict[str, Callable[[RunCost], str]]] = {
     "  at least, g": lambda cost: _number(cost.low_g),
     "  at most, g": lambda cost: "unknown" if cost.lower_bound else _number(cost.high_g),
     "duration, s": lambda cost: _number(cost.duration_s),
-    "measured by a sensor": lambda cost: f"{cost.measured_fraction:.0%}",
+    "measured by a sensor": lambda cost: _share(cost.measured_fraction),
     "method": _tag("method"),
     "grid": _tag("zone"),
     "  g/kWh": _tag("intensity_g_per_kwh"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 from enum import Enum
 from typing import Annotated, Any, Final
 
@@ -15,7 +14,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from carbon_otel.carbon.grid import country
 from carbon_otel.cli.page import page
+from carbon_otel.cli.plain import without_nan
 from carbon_otel.cli.stores import client_of, refuse, refuse_store
 from carbon_otel.mlflow.ledger import NotFound, read
 from carbon_otel.mlflow.report import Report, report_of
@@ -38,6 +39,7 @@ _CODECARBON: Final = (
     "gpu_energy",
     "ram_energy",
     "energy_consumed",
+    "water_consumed",
     "country_name",
     "country_iso_code",
     "region",
@@ -54,8 +56,13 @@ _CODECARBON: Final = (
     "latitude",
     "ram_total_size",
     "tracking_mode",
+    "cpu_utilization_percent",
+    "gpu_utilization_percent",
+    "ram_utilization_percent",
+    "ram_used_gb",
     "on_cloud",
     "pue",
+    "wue",
 )
 
 
@@ -101,7 +108,7 @@ def report(
     except Exception as error:  # noqa: BLE001 - every kind of store raises its own
         refuse_store(uri, error)
     if form is Format.json:
-        typer.echo(json.dumps(_known(found.as_dict()), indent=2))
+        typer.echo(json.dumps(without_nan(found.as_dict()), indent=2))
     elif form is Format.csv:
         typer.echo(_csv(found.rows()), nl=False)
     elif form is Format.codecarbon:
@@ -161,41 +168,35 @@ def _csv(rows: list[dict[str, Any]], columns: tuple[str, ...] = ()) -> str:
 
 
 def _codecarbon(found: Report) -> list[dict[str, Any]]:
-    """One row per run, in kWh and kg."""
+    """One row per run, in kWh, kg and W."""
     rows = []
-    for row, entry in zip(_starts(found), found.entries, strict=True):
-        kilograms = entry.emissions_g / 1000
-        rows.append(
-            {
-                "timestamp": row,
-                "project_name": found.title,
-                "run_id": entry.run_id,
-                "experiment_id": entry.experiment_id,
-                "duration": entry.duration_s,
-                "emissions": kilograms,
-                "emissions_rate": kilograms / entry.duration_s if entry.duration_s > 0 else 0.0,
-                "cpu_energy": entry.components.get("cpu", 0.0) / 1000,
-                "gpu_energy": entry.components.get("gpu", 0.0) / 1000,
-                "ram_energy": entry.components.get("memory", 0.0) / 1000,
-                "energy_consumed": entry.energy_wh / 1000,
-                "country_iso_code": entry.tags.get("carbon.zone", ""),
-                "cpu_model": entry.tags.get("carbon.hardware", ""),
-                "tracking_mode": entry.tags.get("carbon.attribution", ""),
-                "pue": entry.tags.get("carbon.pue", ""),
-            }
-        )
+    for start, entry in zip(_starts(found), found.entries, strict=True):
+        kilograms, hours = entry.emissions_g / 1000, entry.duration_s / 3600
+        row = {
+            "timestamp": start,
+            "project_name": found.title,
+            "run_id": entry.run_id,
+            "experiment_id": entry.experiment_id,
+            "duration": entry.duration_s,
+            "emissions": kilograms,
+            "emissions_rate": kilograms / entry.duration_s if hours > 0 else 0.0,
+            "energy_consumed": entry.energy_wh / 1000,
+            "cpu_model": entry.tags.get("carbon.hardware", ""),
+            "tracking_mode": "process" if entry.tags.get("carbon.attribution") == "process" else "machine",
+            "on_cloud": "N",  # its dashboard looks for a provider where it says Y
+            "pue": entry.tags.get("carbon.pue", ""),
+        }
+        for theirs, ours in (("cpu", "cpu"), ("gpu", "gpu"), ("ram", "memory")):
+            wh = entry.components.get(ours, 0.0)
+            row[f"{theirs}_energy"] = wh / 1000
+            row[f"{theirs}_power"] = wh / hours if hours > 0 else 0.0
+        zone = entry.tags.get("carbon.zone")
+        if zone:
+            row["country_name"], row["country_iso_code"] = country(zone)
+        rows.append(row)
     return rows
 
 
 def _starts(found: Report) -> list[str]:
     by_run = {row["run_id"]: row["start"] for row in found.rows()}
     return [by_run[entry.run_id].removesuffix("Z") for entry in found.entries]
-
-
-def _known(value: Any) -> Any:
-    """JSON has no NaN."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _known(item) for key, item in value.items()}
-    return [_known(item) for item in value] if isinstance(value, list) else value

@@ -18,6 +18,16 @@ MODULE: Final = "multiprocessing.process"
 _environment = threading.Lock()
 
 
+def _renew() -> None:
+    """A process that is forked runs within `start`, and so with the lock held; it may start others."""
+    global _environment
+    _environment = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew)
+
+
 def patch(module: ModuleType) -> Undo:
     original = module.BaseProcess.start
 

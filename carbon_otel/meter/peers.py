@@ -50,7 +50,11 @@ class Peers:
         self._seen_ns = -1
         if self.folder is not None:
             self._path = self.folder / f"{self.pid}"
-            self._own = _lock(self._path)
+            for _ in range(_TRIES):
+                self._own = _lock(self._path)
+                if self._own is not None:
+                    break
+                time.sleep(_PATIENCE_S / _TRIES)  # another one looks whether it is a dead process's
             if self._own is None:
                 self.folder = None
             else:
@@ -88,7 +92,7 @@ class Peers:
             yield descriptor is not None
         finally:
             if descriptor is not None:
-                os.close(descriptor)
+                _unlock(descriptor)
 
     def keeps_device_book(self) -> bool:
         """Whether this process is the one that reports the devices; it becomes so when nobody else is, until it
@@ -111,7 +115,7 @@ class Peers:
                 self._path.unlink(missing_ok=True)
             for descriptor in (self._own, self._book):
                 if descriptor is not None:
-                    os.close(descriptor)
+                    (_unlock if here else os.close)(descriptor)
             self._own = self._book = self.folder = None
             self._left = True
 
@@ -165,6 +169,12 @@ def _lock(path: Path) -> int | None:
             return None
         os.close(descriptor)
     return None
+
+
+def _unlock(descriptor: int) -> None:
+    """Closing it alone would leave the lock to the copy that a process has which was forked meanwhile."""
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+    os.close(descriptor)
 
 
 def _is_locked(path: Path) -> bool:

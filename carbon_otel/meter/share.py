@@ -103,6 +103,10 @@ class Attribution:
         devices = tuple(self._parts.get(d.id, 1.0) if d.type == "gpu" else host for d in self._devices)
         return Shares(devices, reserved, self._process)
 
+    def abandon(self) -> None:
+        """In a forked child: nobody is left to release the lock."""
+        self._lock = threading.Lock()
+
     def leave(self, now_ns: int) -> None:
         """The measurement is over: what is spent from now on is the others'."""
         self._split.leave(now_ns)

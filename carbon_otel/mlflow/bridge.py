@@ -124,8 +124,8 @@ class MlflowBridge(Sink):
         """The process ends with runs still open: what they cost until now is their total."""
         # The innermost first: an outer run's nested part is known when they have ended.
         for run_id, run in sorted(self._runs.items(), key=lambda item: -item[1].stage.sequence):
-            self._end(run)
-            del self._runs[run_id]
+            self._runs.pop(run_id, None)
+            contain("ending an MLflow run", self._end, None, run)
 
     def closed(self, stage: OpenStage, error: BaseException | None) -> None:
         run = self._runs.get(stage.run.run_id or "") if stage.run is not None else None
@@ -151,8 +151,8 @@ class MlflowBridge(Sink):
     def _write(self, run: _Run, status: str) -> None:
         with self._writing:
             if not run.final:
-                run.final = status == "final"
                 self._put(run, status)
+                run.final = status == "final"
 
     def _put(self, run: _Run, status: str) -> None:
         assert run.stage.run_id is not None
@@ -178,7 +178,7 @@ class MlflowBridge(Sink):
                 gauges=point.gauges,
                 hourly=point.hourly,
                 resumed=run.resumed,
-                final=run.final,
+                final=status == "final",
                 per_gram=self._efficiency_metric,
             ),
             run.store,

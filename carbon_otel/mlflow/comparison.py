@@ -52,23 +52,26 @@ class RunCost:
         """Raises NotMeasured."""
         if not math.isfinite(metrics.get(naming.ENERGY_WH, math.nan)):
             raise NotMeasured(f"run {name} ({run_id}) has no metric {naming.ENERGY_WH}; {_advice(tags)}")
+        figures, ours = naming.unpacked(metrics, tags)
 
         def known(metric: str) -> float:
-            value = metrics.get(metric, math.nan)
+            value = figures.get(metric, math.nan)
             return value if math.isfinite(value) else math.nan
 
         return cls(
             run_id=run_id,
             name=name,
-            energy_wh=metrics[naming.ENERGY_WH],
+            energy_wh=figures[naming.ENERGY_WH],
             low_wh=known("carbon/energy_low_wh"),
             high_wh=known("carbon/energy_high_wh"),
             emissions_g=known("carbon/emissions_g"),
             low_g=known("carbon/emissions_low_g"),
             high_g=known("carbon/emissions_high_g"),
             duration_s=known("carbon/duration_s"),
-            measured_fraction=naming.measured_fraction(metrics),
-            tags={name: value for name, value in tags.items() if name.startswith("carbon.")},
+            measured_fraction=naming.measured_fraction(figures)
+            if naming.MEASURED_WH in figures
+            else math.nan,
+            tags=ours,
             parent_run_id=tags.get("mlflow.parentRunId"),
         )
 

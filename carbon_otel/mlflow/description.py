@@ -13,6 +13,7 @@ from carbon_otel.units import emissions, energy
 
 NOTE: Final = "mlflow.note.content"
 _OURS: Final = "**Energy and carbon** "
+_SHOWN: Final = 20
 _STAGE = re.compile(r"carbon/([^/]+)/energy_wh")
 
 
@@ -58,8 +59,11 @@ def markdown(values: Mapping[str, float], tags: Mapping[str, str]) -> str:
     stages = sorted(
         ((wh, match[1]) for name, wh in values.items() if (match := _STAGE.fullmatch(name))), reverse=True
     )
-    for wh, kind in stages:
+    for wh, kind in stages[:_SHOWN]:
         lines.append(f"| {kind} | {energy(wh)} | {emissions(figure(f'{kind}/emissions_g'))} |")
+    if rest := stages[_SHOWN:]:
+        wh, grams = sum(wh for wh, _ in rest), sum(figure(f"{kind}/emissions_g") for _, kind in rest)
+        lines.append(f"| {len(rest)} other kinds of stage | {energy(wh)} | {emissions(grams)} |")
     place = f"{tags.get('carbon.zone', 'world average')}, {tags.get('carbon.intensity_g_per_kwh', '?')} g/kWh"
     source = " ".join(tags.get(f"carbon.intensity_{part}", "") for part in ("kind", "source", "year"))
     lines += [

@@ -46,11 +46,6 @@ def added(one: str, other: str) -> str:
     return _text(sums)
 
 
-def within(text: str, longest: int) -> str:
-    """The same in at most so many characters; as it is where it has no more."""
-    return text if len(text) <= longest else _text(parsed(text), longest)
-
-
 def shares(text: str, length: int) -> dict[str, float]:
     """The part of the energy that was used in each month (`length` MONTH) or on each day (DAY); they add up to 1.
 
@@ -61,12 +56,12 @@ def shares(text: str, length: int) -> dict[str, float]:
     return {when: value / total for when, value in wh.items()} if total > 0 else {}
 
 
-def _text(wh: Mapping[str, float], longest: int = _LONGEST) -> str:
+def _text(wh: Mapping[str, float]) -> str:
     text = ""
     for length in (None, DAY, MONTH):
         wh = _coarser(wh, length) if length else wh
         text = " ".join(f"{when}={value:.6g}" for when, value in sorted(wh.items()))
-        if len(text) <= longest:
+        if len(text) <= _LONGEST:
             break
     return text
 

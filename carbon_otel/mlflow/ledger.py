@@ -34,8 +34,7 @@ _STAGE = re.compile(r"carbon/([^/]+)/energy_wh")
 _COMPONENT = re.compile(r"carbon/components/([^/]+)_wh")
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 _MODEL_ID = re.compile(r"m-[0-9a-f]{32}")
-
-
+_UNKNOWN: Final = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"})
 PREPARATION: Final = "data_processing"
 # A run that has also trained or served belongs to that model.
 _OTHER_WORK: Final = frozenset({"training", "evaluation", "inference"})
@@ -103,7 +102,8 @@ class Entry:
         written = parts.read(tags)
         if written:
             whole = parts.total(written.values())
-            metrics |= whole.values
+            if all(part.values for part in written.values()):  # else the run's own figures are all there is
+                metrics |= whole.values
             tags = {name: tag for name, tag in tags.items() if not name.startswith(parts.PREFIX)}
             tags[naming.HOURLY] = whole.hourly
             if not whole.final and tags.get("carbon.status") == "final":
@@ -230,7 +230,7 @@ def read(client: MlflowClient, name: str) -> Ledger:
             found.take_all(client, [ledger.experiment_id], of_it)
     else:
         title = name if lineage == name else f"{name}, lineage {lineage}"
-        found.take_all(client, everywhere, f"tags.`{naming.LINEAGE}` = '{_quoted(lineage or name)}'")
+        found.take_all(client, everywhere, f"tags.`{naming.LINEAGE}` = {_quoted(lineage or name)}")
     if not found.entries and not found.unmeasured:
         raise NotFound(
             f"there is no registered model, model id, run id, experiment or lineage {name!r} in this store"
@@ -247,7 +247,7 @@ def _preparation(client: MlflowClient, experiments: list[str], of: _Found) -> It
     """What has made, in other experiments, the datasets of these runs: by the digest of `mlflow.log_input`."""
     known = set(of.entries)
     for digest in sorted(of.digests):
-        for run in _runs(client, experiments, f"dataset.digest = '{_quoted(digest)}'"):
+        for run in _runs(client, experiments, f"dataset.digest = {_quoted(digest)}"):
             entry = Entry.of(run)
             if entry is None or entry.run_id in known:
                 continue
@@ -268,9 +268,10 @@ class Model:
 
 def model_of(client: MlflowClient, name: str) -> Model | None:
     """The model that `churn`, `churn/3`, `churn@champion` or a model id names; None where it names none."""
+    name = name.removeprefix("models:/")
     if _MODEL_ID.fullmatch(name):
         return Model(None, None, name, client.get_logged_model(name).source_run_id)
-    version = _version(client, name.removeprefix("models:/"))
+    version = _version(client, name)
     if version is None:
         return None
     # MLflow gives `model_id` for some versions only; their source says it, too.
@@ -284,9 +285,16 @@ def model_of(client: MlflowClient, name: str) -> Model | None:
 
 def _source_run(client: MlflowClient, name: str) -> Run | None:
     """The run that made the model of that name; None where it names no model and no run."""
-    if _RUN_ID.fullmatch(name):
-        return client.get_run(name)
-    model = model_of(client, name)
+    from mlflow.exceptions import MlflowException
+
+    try:
+        if _RUN_ID.fullmatch(name):
+            return client.get_run(name)
+        model = model_of(client, name)
+    except MlflowException as error:
+        if error.error_code in _UNKNOWN:
+            return None
+        raise
     if model is None:
         return None
     if not model.run_id:
@@ -295,21 +303,22 @@ def _source_run(client: MlflowClient, name: str) -> Run | None:
 
 
 def _version(client: MlflowClient, name: str) -> Any:
-    """The version that `name`, `name/3` or `name@alias` means; of a name alone the newest."""
+    """The version that `name`, `name/3` or `name@alias` means; of a name alone the newest.
+
+    None where there is none: experiments and lineages may have such names, too.
+    """
     from mlflow.exceptions import MlflowException
 
-    model, _, alias = name.partition("@")
-    model, _, number = model.partition("/")
+    model, _, alias = name.rpartition("@")
     try:
-        if alias:
+        if model:
             return client.get_model_version_by_alias(model, alias)
-        if number:
+        model, _, number = name.rpartition("/")
+        if model:
             return client.get_model_version(model, number)
-        versions = client.search_model_versions(f"name = '{_quoted(model)}'")
+        versions = client.search_model_versions(f"name = {_quoted(name)}")
     except MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE") and not (
-            alias or number
-        ):
+        if error.error_code in _UNKNOWN:
             return None
         raise
     return max(versions, key=lambda version: int(version.version), default=None)
@@ -338,5 +347,5 @@ def _by_time(client: MlflowClient, experiments: list[str], condition: str) -> li
 
 
 def _quoted(text: str) -> str:
-    # MLflow's filters have no escape for their quote.
-    return text.replace("'", "")
+    # MLflow's filters have two kinds of quotes, and no escape for either.
+    return f'"{text}"' if "'" in text and '"' not in text else "'" + text.replace("'", "") + "'"

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from carbon_otel._version import __version__
+from carbon_otel.carbon.grid import Intensity
 from carbon_otel.footprint import Footprint
 from carbon_otel.units import J_PER_KWH, J_PER_WH
 
@@ -132,15 +133,20 @@ def tags(
         LINEAGE: lineage or "",
     }
     if place is not None:
-        values |= {
-            "carbon.zone": place.zone,
-            "carbon.intensity_g_per_kwh": f"{place.g_per_kwh:g}",
-            "carbon.intensity_kind": place.kind,
-            "carbon.intensity_source": place.source,
-            "carbon.intensity_year": str(place.year),
-        }
+        values |= intensity_tags(place)
     values |= {f"carbon.share.{rule}": f"{share:.4g}" for rule, share in footprint.shares.items()}
     return {name: value for name, value in values.items() if value}
+
+
+def intensity_tags(place: Intensity) -> dict[str, str]:
+    """By which grid emissions were computed."""
+    return {
+        "carbon.zone": place.zone,
+        "carbon.intensity_g_per_kwh": f"{place.g_per_kwh:g}",
+        "carbon.intensity_kind": place.kind,
+        "carbon.intensity_source": place.source,
+        "carbon.intensity_year": str(place.year),
+    }
 
 
 def packed(values: Mapping[str, float], said: Mapping[str, str]) -> tuple[dict[str, float], dict[str, str]]:

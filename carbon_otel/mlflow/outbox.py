@@ -27,13 +27,20 @@ LIMIT: Final = 5000
 _SUFFIX: Final = ".outbox"
 _SCHEMA: Final = """
 create table if not exists batch (id integer primary key, address text, run text, segment integer, body text);
+pragma temp_store = memory;
+create temp table overflow (id integer primary key, address text, run text, segment integer, body text);
+create temp table gone (id integer primary key);
+create temp view everything as
+    select * from main.batch where id not in (select id from gone) union all select * from overflow;
 """
+# From this number on, a batch is in memory only: the disk was full. They come after all on disk.
+_OVERFLOW: Final = 1 << 40
 _THIN: Final = """
-delete from batch where id in (
+delete from {table} where id in (
     select id from (
         select id, row_number() over (partition by segment order by id) as place,
                max(id) over (partition by segment) as newest
-        from batch
+        from {table}
     ) where place % 2 = 0 and id <> newest
 )
 """
@@ -154,22 +161,32 @@ class Outbox:
             yield left
 
     def put(self, address: str, batch: Batch) -> None:
-        body = json.dumps(asdict(batch))
+        """On disk; in memory, with a warning, while that is full."""
+        row = address, batch.of, batch.segment, json.dumps(asdict(batch))
         with self._lock:
-            self._db.execute(
-                "insert into batch (address, run, segment, body) values (?, ?, ?, ?)",
-                (address, batch.of, batch.segment, body),
-            )
-            (count,) = self._db.execute("select count(*) from batch").fetchone()
-            if count > LIMIT:
-                self._make_room()
+            (newest,) = self._db.execute("select max(id) from overflow").fetchone()
+            if newest is None:
+                try:
+                    self._db.execute(
+                        "insert into batch (address, run, segment, body) values (?, ?, ?, ?)", row
+                    )
+                    self._make_room("batch")
+                    return
+                except sqlite3.Error as error:
+                    warn_once(
+                        "outbox full disk",
+                        f"what MLflow does not take at once is kept in memory only, as {self.path} cannot be "
+                        f"written any more ({error})",
+                    )
+            self._db.execute("insert into overflow values (?, ?, ?, ?, ?)", ((newest or _OVERFLOW) + 1, *row))
+            self._make_room("overflow")
 
     def waiting(self, address: str, but: Collection[str] = (), limit: int = 1000) -> list[Waiting]:
         """The oldest for this store, without those of the runs `but`."""
         with self._lock:
             rows = self._db.execute(
-                "select id, body from batch where address = ? and run not in (select value from json_each(?)) "
-                "order by id limit ?",
+                "select id, body from everything "
+                "where address = ? and run not in (select value from json_each(?)) order by id limit ?",
                 (address, json.dumps(list(but)), limit),
             ).fetchall()
         return [Waiting(number, _batch(json.loads(body))) for number, body in rows]
@@ -177,18 +194,27 @@ class Outbox:
     def segments(self) -> frozenset[int]:
         """Those that have something waiting."""
         with self._lock:
-            rows = self._db.execute("select distinct segment from batch").fetchall()
+            rows = self._db.execute("select distinct segment from everything").fetchall()
         return frozenset(segment for (segment,) in rows)
 
     def addresses(self) -> Mapping[str, int]:
         """How much waits for which store."""
         with self._lock:
-            return dict(self._db.execute("select address, count(*) from batch group by address").fetchall())
+            return dict(
+                self._db.execute("select address, count(*) from everything group by address").fetchall()
+            )
 
     def done(self, numbers: Sequence[int]) -> None:
         """These have been written, or refused for good."""
+        rows = [(number,) for number in numbers]
         with self._lock:
-            self._db.executemany("delete from batch where id = ?", [(number,) for number in numbers])
+            self._db.executemany("delete from overflow where id = ?", rows)
+            try:
+                self._db.executemany("delete from batch where id = ?", rows)
+            except (
+                sqlite3.Error
+            ):  # a full disk: written once more by whoever finds the file, they change nothing
+                self._db.executemany("insert or ignore into gone values (?)", rows)
 
     def close(self) -> bool:
         """Whether nothing was left; the file is removed then."""
@@ -202,16 +228,22 @@ class Outbox:
                     self.path.with_name(self.path.name + tail).unlink(missing_ok=True)
         return empty
 
-    def _make_room(self) -> None:
+    def _make_room(self, table: str) -> None:
         """Every second checkpoint goes: a curve gets coarser, a total stays."""
-        self._db.execute(_THIN)
-        (count,) = self._db.execute("select count(*) from batch").fetchone()
-        if count > LIMIT:
+        if self._count(table) <= LIMIT:
+            return
+        self._db.execute(_THIN.format(table=table))
+        over = self._count(table) - LIMIT
+        if over > 0:
             # Each of them is the only state of a run.
             self._db.execute(
-                "delete from batch where id in (select id from batch order by id limit ?)", (count - LIMIT,)
+                f"delete from {table} where id in (select id from {table} order by id limit ?)", (over,)
             )
             warn_once("outbox full", f"MLflow has been away for {LIMIT} runs: the oldest figures are lost")
+
+    def _count(self, table: str) -> int:
+        (count,) = self._db.execute(f"select count(*) from {table}").fetchone()
+        return int(count)
 
 
 def _batch(said: dict[str, Any]) -> Batch:

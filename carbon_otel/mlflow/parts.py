@@ -28,29 +28,32 @@ class Part:
     step: int = 0
     final: bool = False
 
-    def text(self) -> str:
-        """As a tag: its hours within half of one, and without its devices where it is still too long."""
-        hourly, values = hours.within(self.hourly, _LONGEST // 2), dict(self.values)
-        text = _text(values, hourly, self)
-        for leave_out in ("devices/", "components/"):
-            if len(text) > _LONGEST:
-                values = {name: value for name, value in values.items() if leave_out not in name}
-                text = _text(values, hourly, self)
-        return text
-
-
-def _text(values: Mapping[str, float], hourly: str, part: Part) -> str:
-    said = {"values": values, "hourly": hourly, "step": part.step, "final": part.final}
-    return json.dumps(said, separators=(",", ":"))
+    def tags(self, name: str) -> dict[str, str]:
+        """As many tags as it takes, for the writer of that name."""
+        said = {"values": self.values, "hourly": self.hourly, "step": self.step, "final": self.final}
+        text = json.dumps(said, separators=(",", ":"))
+        pieces = [text[i : i + _LONGEST] for i in range(0, len(text), _LONGEST)]
+        return {f"{PREFIX}{name}" + (f".{i}" if i else ""): piece for i, piece in enumerate(pieces)}
 
 
 def read(tags: Mapping[str, str]) -> dict[str, Part]:
-    """The parts of a run, by who wrote them."""
-    return {
-        name.removeprefix(PREFIX): Part(**json.loads(text))
-        for name, text in tags.items()
-        if name.startswith(PREFIX)
-    }
+    """The parts of a run, by who wrote them. One that cannot be read, as somebody has cut it off, is an empty one
+    that has not ended.
+    """
+    pieces: dict[str, dict[int, str]] = {}
+    for tag, text in tags.items():
+        if tag.startswith(PREFIX):
+            name, _, place = tag.removeprefix(PREFIX).partition(".")
+            pieces.setdefault(name, {})[int(place) if place.isdecimal() else 0] = text
+    return {name: _part("".join(text for _, text in sorted(found.items()))) for name, found in pieces.items()}
+
+
+def _part(text: str) -> Part:
+    try:
+        # What follows it is the end of a longer text of before.
+        return Part(**json.JSONDecoder().raw_decode(text)[0])
+    except (ValueError, TypeError):
+        return Part()
 
 
 def total(parts: Iterable[Part]) -> Part:

@@ -39,22 +39,43 @@ def boot() -> str:
 
 
 def identity(pid: int | None = None) -> str:
-    """A process of this host: its name, its start of the system, the process id and when that began."""
-    process = psutil.Process(pid or os.getpid())
-    return f"{socket.gethostname()}/{boot()}/{process.pid}/{int(process.create_time())}"
+    """A process of this host: its name, its start of the system, the process's namespace, id, and when it began.
+
+    Raises psutil.NoSuchProcess.
+    """
+    pid = pid or os.getpid()
+    return f"{socket.gethostname()}/{boot()}/{_namespace()}/{pid}/{_began(pid)}"
 
 
 def is_gone(said: str) -> bool:
     """Whether this is the identity of a process of this host that is no more. False where nobody can tell."""
-    host, _, rest = said.partition("/")
-    if host != socket.gethostname() or rest.count("/") != 2:
+    host, *rest = said.split("/")
+    if host != socket.gethostname() or len(rest) != 4:
         return False
-    booted, pid, _ = rest.split("/")
+    booted, namespace, pid, _ = rest
     if booted != boot():
         return True
+    if namespace != _namespace():
+        return False  # of another container
     with contextlib.suppress(psutil.NoSuchProcess, ValueError):
         return identity(int(pid)) != said
     return True
+
+
+def _namespace() -> str:
+    try:
+        return str(Path("/proc/self/ns/pid").stat().st_ino)
+    except OSError:
+        return "0"
+
+
+def _began(pid: int) -> str:
+    """By a clock that nobody sets, where there is one."""
+    process = psutil.Process(pid)
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]  # ticks since the start
+    except OSError:
+        return str(int(process.create_time()))
 
 
 def reconcile(

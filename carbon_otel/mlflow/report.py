@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
@@ -10,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from carbon_otel.carbon.grid import Intensity, intensity
-from carbon_otel.mlflow import hours
+from carbon_otel.mlflow import hours, naming
 from carbon_otel.mlflow.ledger import Entry, Ledger
 from carbon_otel.provenance import quadrature
 
@@ -52,8 +53,8 @@ class Report:
     Attributes:
         title: what was asked for.
         entries: one per measured run, in the order of time; each may be added to the others.
-        total: of all entries. Entries on the same hardware share its errors (their deviations add up), those on
-            different hardware are independent (quadrature).
+        total: of all entries. Entries on the same hardware share its errors, those of the same zone the error of
+            its grid intensity (their deviations add up); different ones are independent (quadrature).
         measured_fraction: share of the energy that hardware has measured.
         by_stage, by_month: (Wh, g), exclusive, so that they add up to the total.
         per_unit: (Wh, g) per one functional unit of inference, such as requests or tokens.
@@ -143,7 +144,7 @@ def report_of(ledger: Ledger, zone: str | None = None, year: int | None = None) 
     Raises ValueError for a zone or year that the grid table does not have.
     """
     anew = zone is not None or year is not None
-    prices = [intensity(zone or e.tags.get("carbon.zone"), year) if anew else None for e in ledger.entries]
+    prices = [_price(e, zone, year) if anew else None for e in ledger.entries]
     entries = tuple(
         _repriced(entry, price) if price else entry
         for entry, price in zip(ledger.entries, prices, strict=True)
@@ -184,20 +185,43 @@ def _total(entries: Iterable[Entry]) -> Total:
     energy_wh = sum(entry.energy_wh for entry in entries)
     grams = sum(entry.emissions_g for entry in entries)
 
-    def deviation(of: Callable[[Entry], float]) -> float:
-        by_hardware: dict[str, float] = defaultdict(float)
-        for entry in entries:
-            by_hardware[entry.tags.get("carbon.hardware", "")] += of(entry)
-        return quadrature(by_hardware.values())
-
+    below_wh, below_g = _deviations(entries, lambda e: (e.energy_wh - e.low_wh, e.emissions_g - e.low_g))
+    above_wh, above_g = _deviations(entries, lambda e: (e.high_wh - e.energy_wh, e.high_g - e.emissions_g))
     return Total(
         energy_wh=energy_wh,
-        low_wh=max(0.0, energy_wh - deviation(lambda e: e.energy_wh - e.low_wh)),
-        high_wh=energy_wh + deviation(lambda e: e.high_wh - e.energy_wh),
+        low_wh=max(0.0, energy_wh - below_wh),
+        high_wh=energy_wh + above_wh,
         emissions_g=grams,
-        low_g=max(0.0, grams - deviation(lambda e: e.emissions_g - e.low_g)),
-        high_g=grams + deviation(lambda e: e.high_g - e.emissions_g),
+        low_g=max(0.0, grams - below_g),
+        high_g=grams + above_g,
     )
+
+
+def _deviations(entries: Iterable[Entry], of: Callable[[Entry], tuple[float, float]]) -> tuple[float, float]:
+    """Of the sums of watt-hours and grams, from those `of` the entries.
+
+    An entry's emissions deviate with its energy, and by its grid's intensity: both are in its band, in quadrature.
+    """
+    energy: dict[str, float] = defaultdict(float)
+    with_energy: dict[str, float] = defaultdict(float)
+    by_grid: dict[str, float] = defaultdict(float)
+    for entry in entries:
+        wh, grams = of(entry)
+        hardware, zone = entry.tags.get("carbon.hardware", ""), entry.tags.get("carbon.zone", "")
+        own_g = entry.emissions_g * _ratio(wh, entry.energy_wh)
+        energy[hardware] += wh
+        with_energy[hardware] += own_g
+        by_grid[zone] += math.sqrt(max(grams**2 - own_g**2, 0.0))
+    return quadrature(energy.values()), quadrature([*with_energy.values(), *by_grid.values()])
+
+
+def _price(entry: Entry, zone: str | None, year: int | None) -> Intensity:
+    if zone is not None:
+        return intensity(zone, year)
+    try:
+        return intensity(entry.tags.get("carbon.zone"), year)
+    except ValueError as error:
+        raise ValueError(f"{entry.name}: {error}; name one zone for all entries, too") from None
 
 
 def _repriced(entry: Entry, price: Intensity) -> Entry:
@@ -210,7 +234,7 @@ def _repriced(entry: Entry, price: Intensity) -> Entry:
         stages={kind: (wh, wh * factor) for kind, (wh, _) in entry.stages.items()},
         low_g=max(0.0, grams * (1 - below)),
         high_g=grams * (1 + above),
-        tags={**entry.tags, "carbon.zone": price.zone},
+        tags={**entry.tags, **naming.intensity_tags(price)},
     )
 
 

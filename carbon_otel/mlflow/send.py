@@ -6,6 +6,7 @@ once.
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,6 +21,7 @@ from carbon_otel.mlflow.parts import Part
 
 # What a server takes in one call is 1000 metrics and tags, and 100 tags.
 _METRICS_AT_ONCE: Final = 900
+_TAGS_AT_ONCE: Final = 90
 _KEPT_S: Final = 30 * 86400.0
 # It will be refused however often it is sent: a run that was deleted, a value that the store does not take.
 _FOR_GOOD: Final = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "BAD_REQUEST"})
@@ -111,9 +113,7 @@ class Sender:
         tags = {name: tag for batch in batches for name, tag in batch.tags.items()}
         if values:
             own = Part(last.values, last.hourly, others.step, last.final)
-            tags |= {parts.PREFIX + last.part: own.text()} | _of_whole(
-                parts.total([others.sum, own]), others.count + 1
-            )
+            tags |= own.tags(last.part) | _of_whole(parts.total([others.sum, own]), others.count + 1)
         self._log(last.run_id, points, tags)
         if last.final:
             self._others_of.pop(last.part, None)
@@ -137,7 +137,11 @@ class Sender:
         from mlflow.entities import RunTag
 
         said = [RunTag(name, value) for name, value in tags.items()]
-        self._store.log_batch(run_id, metrics=points, params=[], tags=said)
+        none: list[Any] = []
+        for metrics, some in itertools.zip_longest(
+            _pieces(points, _METRICS_AT_ONCE), _pieces(said, _TAGS_AT_ONCE), fillvalue=none
+        ):
+            self._store.log_batch(run_id, metrics=metrics, params=[], tags=some)
 
     def _others(self, batch: Batch) -> _Others:
         """What other processes have used in the run, as far as it is known when this one comes to it."""
@@ -243,6 +247,10 @@ def _points(values: Mapping[str, float], step: int, at_ms: int) -> list[Any]:
     from mlflow.entities import Metric
 
     return [Metric(name, value, at_ms, naming.step(name, step)) for name, value in values.items()]
+
+
+def _pieces(items: list[Any], size: int) -> Iterator[list[Any]]:
+    return (items[i : i + size] for i in range(0, len(items), size))
 
 
 def _of_whole(whole: Part, count: int) -> dict[str, str]:

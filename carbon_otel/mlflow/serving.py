@@ -149,8 +149,8 @@ class Serving(Sink):
     def _write(self, window: Window, status: str) -> None:
         with self._writing:
             if not window.final:
-                window.final = status == "final"
                 self._put(window, status)
+                window.final = status == "final"
 
     def _put(self, window: Window, status: str) -> None:
         stage = window.stage
@@ -179,7 +179,7 @@ class Serving(Sink):
                 tags=tags,
                 step=window.step,
                 timestamp_ms=point.timestamp_ms,
-                final=window.final,
+                final=status == "final",
                 entry=window.entry,
             )
         )

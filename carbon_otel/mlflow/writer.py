@@ -141,7 +141,7 @@ class Writer(Sink):
         return done
 
     def _sender(self, where: str) -> Sender:
-        from mlflow.exceptions import RestException
+        from mlflow.exceptions import MlflowException, RestException
 
         sender = self._senders.get(where)
         if sender is None:
@@ -155,6 +155,10 @@ class Writer(Sink):
                 except RestException:
                     # The server is there, but refuses some run of theirs: no reason for ours to wait.
                     logger.debug("a part of %s is refused", left.path, exc_info=True)
+                except (MlflowException, OSError):
+                    raise
+                except Exception as error:  # noqa: BLE001 - nor is what nobody can make sense of
+                    warn_once(f"outbox:{left.path}", f"{left.path} cannot be sent: {error!r}")
                 finally:
                     left.close()
             sender = self._senders[where] = Sender(store, self._note_taken)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import subprocess
@@ -60,6 +61,17 @@ def test_workers_of_multiprocessing(tree):
         results = pool.map(_in_a_worker, range(4))
     assert results == [("measured.counter", True)] * 4
     assert "data_processing" not in carbon_otel.footprint().stages
+
+
+def test_a_worker_may_start_others(launch):
+    """From a stage that is traced, so that the child's environment is ours to set."""
+    assert launch("fork_nested.py").finish(60) == "the inner one\n0\n"
+
+
+def test_who_is_instrumented_in_a_worker_ends_in_order(launch, tmp_path):
+    launch("fork_instruments.py", str(tmp_path / "journal.json")).finish(60)
+    told = json.loads((tmp_path / "journal.json").read_text())
+    assert told["status"] == "final" and "training" in told["footprint"]["stages"]
 
 
 def test_programs_started_from_a_stage_are_not_held_up(tree):

@@ -7,15 +7,18 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from html import escape
 
 import pytest
 from typer.testing import CliRunner
 
 import carbon_otel
+from carbon_otel.carbon.grid import intensity
 from carbon_otel.cli import app
 from tests.fakes import postgres
 from tests.fakes.powercap import server
@@ -28,6 +31,7 @@ class Life:
 
     def __init__(self, folder, uri) -> None:
         self.uri = uri
+        self.artifacts = folder.as_uri()
         self.tree = server(folder / "sys")
         self.truth: dict[str, dict[str, float]] = {}
         mlflow.set_tracking_uri(self.uri)
@@ -253,20 +257,54 @@ def test_in_the_columns_of_codecarbon(life):
     told = report(life, "churn", "--format", "codecarbon").stdout
     rows = list(csv.DictReader(io.StringIO(told)))
     assert sum(float(row["energy_consumed"]) for row in rows) * 3.6e6 == life.total()
-    assert {row["country_iso_code"] for row in rows} == {"FR"}
+    assert {(row["country_name"], row["country_iso_code"]) for row in rows} == {("France", "FRA")}
+    assert {(row["tracking_mode"], row["on_cloud"]) for row in rows} == {("machine", "N")}
+    for row in rows:
+        parts_kwh = sum(float(row[f"{part}_energy"]) for part in ("cpu", "gpu", "ram"))
+        assert parts_kwh == pytest.approx(float(row["energy_consumed"]), rel=1e-9)
+        assert float(row["cpu_power"]) * float(row["duration"]) / 3.6e6 == pytest.approx(
+            float(row["cpu_energy"]), rel=1e-9
+        )
 
 
 def test_a_page_that_needs_nothing_else(life):
     told = report(life, "churn", "--format", "html").stdout
     assert told.startswith("<!doctype html>") and "attempt 2 (failed)" in told and "<svg" in told
-    assert not {"http://", "https://", "<script", "src="} & set(told.split("'"))
+    assert not [word for word in ("http://", "https://", "<script", "src=") if word in told]
+
+
+def test_a_page_of_another_grid_says_which(life):
+    told = report(life, "churn", "--format", "html", "--zone", "PL", "--year", "2022").stdout
+    priced = intensity("PL", 2022)
+    assert f"<td>PL<td>{escape(priced.source)}<td>2022" in told
+    assert not re.search(r"<td>FR<td>", told)
+
+
+@pytest.mark.parametrize("name", ["team/churn", "/Users/a@b/churn", "O'Brien's"])
+def test_experiments_and_lineages_have_any_name(life, name):
+    mlflow.set_tracking_uri(life.uri)
+    lineage = f"lineage {name.replace(chr(39), '')}"
+    carbon_otel.instrument(zone="FR", powercap_root=life.tree.root, interval=0.05, lineage=lineage)
+    try:
+        experiment = mlflow.create_experiment(name, artifact_location=life.artifacts)
+        with mlflow.start_run(experiment_id=experiment) as run, carbon_otel.stage("training"):
+            time.sleep(0.02)
+            life.tree.package[0].add(5)
+    finally:
+        carbon_otel.uninstrument()
+    for asked in (name, run.info.run_id, lineage):
+        (entry,) = carbon_otel.report(asked, tracking_uri=life.uri).entries
+        assert entry.run_id == run.info.run_id
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (("nothing",), "no registered model, model id, run id, experiment or lineage 'nothing'"),
-        (("churn-model/9",), "churn-model"),
+        (("churn-model/9",), "lineage 'churn-model/9'"),
+        (("0" * 32,), "no registered model"),
+        (("models:/m-" + "0" * 32,), "no registered model"),
+        (("churn", "--year", "1990"), "no figure of France for 1990"),
         (("churn", "--zone", "XX"), "unknown zone 'XX'"),
         (("churn", "--tracking-uri", "sqlite:///none.db"), "no MLflow store"),
     ],

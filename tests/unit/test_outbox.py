@@ -153,6 +153,38 @@ def test_in_memory_where_nothing_can_be_written(tmp_path, caplog):
     assert "set state_dir" in caplog.text
 
 
+def test_while_the_disk_is_full_the_rest_is_in_memory_and_in_order(box, caplog):
+    faults.forget()
+    box.put(A, batch())
+    (pages,) = box._db.execute("pragma page_count").fetchone()
+    box._db.execute(f"pragma max_page_count = {pages}")
+    for step in range(1, 200):
+        box.put(A, batch(step=step))
+    box._db.execute("pragma max_page_count = 10000")
+    box.put(A, batch(step=200, final=True))
+    assert "cannot be written any more" in caplog.text
+    rows = box.waiting(A)
+    assert [row.batch.step for row in rows] == list(range(201))
+    assert box.addresses() == {A: 201} and box.segments() == {1}
+    box.done([row.number for row in rows[:-1]])
+    assert [row.batch.step for row in box.waiting(A)] == [200]
+    box.done([rows[-1].number])
+    box.put(A, batch(segment=2))
+    (kept,) = box._db.execute("select count(*) from batch").fetchone()
+    assert kept == 1  # on disk again
+    box.done([row.number for row in box.waiting(A)])
+
+
+def test_what_cannot_be_taken_off_the_disk_is_not_sent_for_ever(box):
+    box.put(A, batch())
+    box._db.execute(
+        "create temp trigger full before delete on main.batch begin select raise(fail, 'full'); end"
+    )
+    box.done([row.number for row in box.waiting(A)])
+    assert box.waiting(A) == [] and box.addresses() == {}
+    box._db.execute("drop trigger full")
+
+
 @given(st.lists(st.tuples(st.integers(1, 4), st.booleans()), min_size=1, max_size=80))
 def test_when_it_is_full_totals_stay_and_curves_get_coarser(puts):
     """Whatever is put: within the limit, and each segment's newest state is there."""

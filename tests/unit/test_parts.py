@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 from carbon_otel.mlflow import hours, parts
 from carbon_otel.mlflow.parts import Part
 
+FIGURES = ("energy_wh", "emissions_g")
 sums = st.dictionaries(st.sampled_from(["carbon/energy_wh", "carbon/training/energy_wh"]), st.floats(0, 1e6))
 made = st.builds(Part, values=sums, step=st.integers(0, 1000), final=st.booleans())
 
 
 @given(st.dictionaries(st.uuids().map(lambda u: u.hex[:12]), made, max_size=8))
 def test_tags_say_the_parts(written):
-    tags = {parts.PREFIX + name: part.text() for name, part in written.items()}
+    tags = {tag: text for name, part in written.items() for tag, text in part.tags(name).items()}
     assert parts.read({**tags, "carbon.zone": "FR"}) == written
 
 
@@ -28,11 +29,23 @@ def test_the_sum_is_that_of_all_and_final_with_the_last(written):
     assert parts.total([whole]) == whole
 
 
-def test_one_that_is_too_long_for_a_tag_goes_without_its_devices():
-    values = {f"carbon/devices/GPU-{number:032x}_wh": 1.0 for number in range(150)}
-    text = Part({**values, "carbon/energy_wh": 2.0}).text()
-    assert len(text) <= 8000
-    assert parts.read({f"{parts.PREFIX}x": text})["x"].values == {"carbon/energy_wh": 2.0}
+def test_one_that_is_too_long_for_a_tag_has_several():
+    values = {
+        f"carbon/epoch_{number}/{figure}": 1.0 / (number + 3) for number in range(200) for figure in FIGURES
+    }
+    tags = Part(values, final=True).tags("x")
+    assert len(tags) > 2 and max(map(len, tags.values())) <= 8000
+    assert parts.read(tags)["x"] == Part(values, final=True)
+    # A shorter one that is written over it leaves the last tags of the longer.
+    assert parts.read(tags | Part({"carbon/energy_wh": 2.0}).tags("x"))["x"] == Part(
+        {"carbon/energy_wh": 2.0}
+    )
+
+
+def test_one_that_was_cut_off_has_not_ended_and_leaves_the_others():
+    ours = Part({"carbon/energy_wh": 2.0}, final=True)
+    tags = ours.tags("x") | {f"{parts.PREFIX}y": ours.tags("y")[f"{parts.PREFIX}y"][:20]}
+    assert parts.read(tags) == {"x": ours, "y": Part()}
 
 
 @pytest.mark.parametrize("days", [1, 10, 100, 1000])
@@ -41,8 +54,8 @@ def test_a_run_of_weeks_or_years_is_in_its_tag_to_the_last_watt_hour(days):
     for hour in range(24 * days):
         spent.spend(1.5, 3600.0 * hour, 3600.0 * (hour + 1))
     values = {f"carbon/stage{number}/energy_wh": 1.0 / (number + 3) for number in range(60)}
-    text = Part(values, spent.text(), final=True).text()
-    assert len(text) <= 8000
-    part = parts.read({f"{parts.PREFIX}x": text})["x"]
+    tags = Part(values, spent.text(), final=True).tags("x")
+    assert max(map(len, tags.values())) <= 8000
+    part = parts.read(tags)["x"]
     assert part.values == values and part.final
     assert sum(hours.parsed(part.hourly).values()) == pytest.approx(36 * days, rel=1e-5)

@@ -126,3 +126,40 @@ def test_two_threads_that_ask_for_the_device_book_at_once_get_one_answer(peers, 
     next_one = Peers("host", tmp_path)
     assert next_one.keeps_device_book()
     next_one.leave()
+
+
+def test_a_lock_is_given_back_though_a_child_was_forked_meanwhile(peers, join):
+    """The child has a copy of the descriptor, for as long as it lives."""
+    reading, writing = os.pipe()
+    with peers.locked() as held:
+        assert held and peers.keeps_device_book()
+        pid = os.fork()
+        if pid == 0:
+            os.read(reading, 1)
+            os._exit(0)
+    with peers.locked() as held:
+        assert held
+    folder = peers.folder
+    peers.leave()
+    other = Peers("host", folder.parent.parent)
+    assert other.keeps_device_book()
+    other.leave()
+    os.write(writing, b"x")
+    os.waitpid(pid, 0)
+    os.close(reading), os.close(writing)
+
+
+def test_who_comes_while_another_looks_at_its_file_is_a_member_all_the_same(tmp_path, monkeypatch):
+    """As workers do that start together: each sweeps the files of the dead."""
+    take, looks = carbon_otel.meter.peers._lock, []
+
+    def looked_at(path):
+        if path.name == str(os.getpid()) and not looks:
+            looks.append(path)
+            return None
+        return take(path)
+
+    monkeypatch.setattr(carbon_otel.meter.peers, "_lock", looked_at)
+    joined = Peers("host", tmp_path)
+    assert looks and joined.folder is not None and joined.alive(os.getpid())
+    joined.leave()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import sys
@@ -25,13 +24,19 @@ def test_one_that_has_ended_is_gone():
 
 
 def test_another_that_has_its_number_now_is_not_it():
-    assert is_gone(f"{socket.gethostname()}/{boot()}/{os.getpid()}/1")
+    assert is_gone(identity().rpartition("/")[0] + "/1")
 
 
 def test_before_the_host_was_started_anew():
-    assert is_gone(f"{socket.gethostname()}/another/{os.getpid()}/1")
+    assert is_gone(identity().replace(boot(), "another"))
 
 
-@pytest.mark.parametrize("said", ["", "elsewhere/x/1/2", "nonsense", f"{socket.gethostname()}/1/2/3/4"])
+def test_of_another_container_nobody_can_tell():
+    """Its host's name and start may be ours, on the host's network."""
+    host, booted, namespace, _, began = identity().split("/")
+    assert not is_gone(f"{host}/{booted}/{namespace}9/4194304/{began}")
+
+
+@pytest.mark.parametrize("said", ["", "elsewhere/x/1/2", "nonsense", f"{socket.gethostname()}/1/2/3"])
 def test_of_what_is_elsewhere_nobody_can_tell(said):
     assert not is_gone(said)

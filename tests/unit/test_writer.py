@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 from carbon_otel import faults
+from carbon_otel.mlflow import parts
 from carbon_otel.mlflow.naming import ENERGY_WH
 from carbon_otel.mlflow.outbox import Batch, Outbox
 from carbon_otel.mlflow.parts import Part
@@ -232,7 +234,7 @@ def test_a_users_description_stays(store, writer):
 def test_what_is_left_at_the_end_goes_before_the_next_process_begins(store, tmp_path, caplog):
     """The first process resumes a run, has an answer lost and ends; the second resumes it once more."""
     store.points["r"] = {(0, 1): 10.0}
-    store.tags["r"] = {"carbon.part.part1": Part({ENERGY_WH: 10.0}, final=True).text()}
+    store.tags["r"] = Part({ENERGY_WH: 10.0}, final=True).tags("part1")
     first = Patient(tmp_path)
     log_batch = store.log_batch
 
@@ -323,3 +325,32 @@ def test_two_processes_in_one_run_add_up_whoever_ends_last(store, tmp_path):
             writer.close(20)
         assert store.values("r")[-1] == 8.0
         assert store.tags["r"]["carbon.segments"] == "2" and store.tags["r"]["carbon.status"] == "final"
+
+
+def test_a_run_of_many_kinds_of_stage_is_written_in_several_calls(store, writer):
+    values = {ENERGY_WH: 7.0} | {f"carbon/epoch_{number}/energy_wh": 0.01 for number in range(2000)}
+    asked = []
+    log_batch = store.log_batch
+
+    def count(run_id, metrics, params, tags):
+        asked.append((len(metrics), len(tags), max((len(tag.value) for tag in tags), default=0)))
+        log_batch(run_id, metrics, params, tags)
+
+    store.log_batch = count
+    writer.put(replace(batch(1, 7.0), values=values), store)
+    assert writer.wait(20)
+    assert all(metrics <= 1000 and tags <= 100 and longest <= 8000 for metrics, tags, longest in asked)
+    assert parts.read(store.tags["r"])["part1"].values == values
+
+
+def test_what_nobody_can_make_sense_of_holds_up_nothing(store, tmp_path, caplog):
+    """Another version's, say: its step is no number."""
+    box = Outbox.create(tmp_path)
+    box.put(store.db_uri, replace(batch(1, 5.0, run_id="theirs"), step="x"))
+    box.close()
+    writer = Patient(tmp_path)
+    writer.put(batch(1, 7.0), store)
+    assert writer.wait(20)
+    writer.close(20)
+    assert store.values("r") == [7.0] and "cannot be sent" in caplog.text
+    assert len(list(tmp_path.glob("*.outbox"))) == 1

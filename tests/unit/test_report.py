@@ -1,0 +1,74 @@
+"""The arithmetic of a report, on entries made by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from carbon_otel.mlflow.ledger import Entry, Ledger
+from carbon_otel.mlflow.report import report_of
+
+
+def entry(number=0, wh=10.0, grams=5.0, hardware="a", zone="FR", energy_band=0.1, grid_band=0.4):
+    band = math.hypot(energy_band, grid_band)
+    return Entry(
+        run_id=f"{number:032x}",
+        name=f"run {number}",
+        experiment_id="1",
+        status="FINISHED",
+        start_ms=0,
+        stages={"training": (wh, grams)},
+        low_wh=wh * (1 - energy_band),
+        high_wh=wh * (1 + energy_band),
+        low_g=grams * (1 - band),
+        high_g=grams * (1 + band),
+        measured_wh=wh,
+        duration_s=3600.0,
+        units={},
+        components={"cpu": wh},
+        tags={"carbon.status": "final", "carbon.hardware": hardware, "carbon.zone": zone, "carbon.pue": "1"},
+    )
+
+
+def report(*entries, **anew):
+    return report_of(Ledger("churn", entries, ()), **anew)
+
+
+def band(total):
+    return total.high_g / total.emissions_g - 1
+
+
+@given(st.integers(1, 20), st.floats(0.01, 0.5), st.floats(0.01, 0.9))
+def test_alike_entries_have_the_band_of_one(count, energy_band, grid_band):
+    found = report(*(entry(i, energy_band=energy_band, grid_band=grid_band) for i in range(count))).total
+    assert band(found) == pytest.approx(math.hypot(energy_band, grid_band), rel=1e-9)
+    assert found.high_wh / found.energy_wh - 1 == pytest.approx(energy_band, rel=1e-9)
+
+
+def test_more_hardware_does_not_make_the_grid_surer():
+    """What is wrong with a zone's intensity is wrong for all that was used there."""
+    found = report(*(entry(i, hardware=f"host {i}") for i in range(4))).total
+    assert band(found) == pytest.approx(math.hypot(0.1 / 2, 0.4), rel=1e-9)
+    assert found.high_wh / found.energy_wh - 1 == pytest.approx(0.1 / 2, rel=1e-9)
+
+
+def test_errors_of_several_grids_are_independent():
+    found = report(*(entry(i, zone=zone) for i, zone in enumerate(("FR", "DE", "PL", "US")))).total
+    assert band(found) == pytest.approx(math.hypot(0.1, 0.4 / 2), rel=1e-9)
+
+
+def test_priced_anew_it_says_by_which_grid():
+    (priced,) = report(entry(), zone="PL", year=2022).entries
+    assert priced.tags["carbon.zone"] == "PL" and priced.tags["carbon.intensity_year"] == "2022"
+    assert float(priced.tags["carbon.intensity_g_per_kwh"]) == pytest.approx(
+        priced.emissions_g / priced.energy_wh * 1000, rel=1e-5
+    )
+
+
+def test_a_year_that_one_grid_lacks_names_the_entry_and_the_way_out():
+    with pytest.raises(ValueError, match=r"run 1: no figure of World average for 2022.*name one zone"):
+        report(entry(), entry(1, zone="WORLD"), year=2022)
+    assert report(entry(), entry(1, zone="WORLD"), zone="FR", year=2022).total.emissions_g > 0
