@@ -21,6 +21,7 @@ from carbon_otel.meter.sampler import Sampler
 from carbon_otel.meter.share import Attribution
 from carbon_otel.mlflow import naming, pyfunc, runs
 from carbon_otel.mlflow.bridge import MlflowBridge
+from carbon_otel.mlflow.jobs import Jobs
 from carbon_otel.mlflow.reconcile import identity
 from carbon_otel.mlflow.serving import Serving
 from carbon_otel.mlflow.traces import MlflowTraces
@@ -89,6 +90,17 @@ class Session:
         )
         # They are flushed and closed from the last to the first: what the bridge puts is the writer's to send.
         sinks: list[Sink] = [self.otel, self.writer, self.mlflow, self.serving]
+        if settings.lineage:
+            sinks.append(
+                Jobs(
+                    self.footprint,
+                    self._run_tags,
+                    self.writer,
+                    checkpoint_s=settings.checkpoint_interval,
+                    process=self._process,
+                    served=self.serving,
+                )
+            )
         if settings.mlflow_traces:
             sinks.append(MlflowTraces(self.footprint))
         if settings.journal and hook is None:  # the file is the process's that was told to write it

@@ -134,6 +134,7 @@ class Serving(Sink):
     def _open(self, model_id: str | None, source_run_id: str | None) -> Window:
         self._writer.begin()
         stage = self._engine.open(_KIND, model_id or source_run_id or "model", {})
+        stage.marks[self] = True  # it has an entry of its own
         now, start_ns = self._clock(), self._wall_ns()
         # Made of what is this window's alone, so that writing it again finds it.
         own = f"{self._process}/{start_ns}/{model_id}/{source_run_id}"
@@ -158,7 +159,7 @@ class Serving(Sink):
         if status == "final":
             stage.units.update(units)
             self._engine.close(stage)
-        if not _has_a_store():
+        if not has_a_store():
             return
         f = self._footprint(stage)
         f = replace(f, stages={_KIND: (f.energy_j, f.emissions_g)})
@@ -185,7 +186,7 @@ class Serving(Sink):
         )
 
 
-def _has_a_store() -> bool:
+def has_a_store() -> bool:
     """Where a model is served from an image, MLflow's default is a folder that is gone with it."""
     mlflow: Any = sys.modules["mlflow"]
     if os.environ.get("_MLFLOW_IS_IN_SERVING_ENVIRONMENT") and not mlflow.is_tracking_uri_set():

@@ -25,9 +25,10 @@ def test_forks_in_a_stage_while_the_sampler_ticks(launch):
     assert wrong == []
 
 
-def test_a_child_can_look_at_a_stage_it_inherited(launch):
+@pytest.mark.parametrize("attribution", ["reserved", "process"])
+def test_a_child_can_look_at_a_stage_it_inherited(attribution, launch):
     """Whatever the parent's other threads held at the moment of the fork."""
-    assert launch("fork_looks.py").finish(60) == "[]\n"
+    assert launch("fork_looks.py", attribution).finish(60) == "[]\n"
 
 
 @pytest.mark.parametrize("child", ["idles", "measures"])

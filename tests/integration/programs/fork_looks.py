@@ -1,15 +1,16 @@
 """Forks in a stage while another thread keeps the books busy; each child looks at what the stage has cost.
 
-Prints the exit statuses of the children that did not come back: an alarm ends those that hang.
+Argument: the attribution. Prints the exit statuses of the children that did not come back: an alarm ends those that hang.
 """
 
 import os
 import signal
+import sys
 import threading
 
 import carbon_otel
 
-carbon_otel.instrument(zone="FR", interval=0.01)
+carbon_otel.instrument(zone="FR", interval=0.01, attribution=sys.argv[1])
 
 
 def look_all_the_time():

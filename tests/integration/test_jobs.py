@@ -1,0 +1,163 @@
+"""Stages outside of runs, of which `lineage` says whose they are: entries on its ledger, each joule in one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import carbon_otel
+from tests.fakes.powercap import server
+
+mlflow = pytest.importorskip("mlflow") if not os.environ.get("CI") else __import__("mlflow")
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory):
+    before = mlflow.get_tracking_uri()
+    folder = tmp_path_factory.mktemp("jobs")
+    found = f"sqlite:///{folder}/mlflow.db"
+    mlflow.set_tracking_uri(found)
+    mlflow.create_experiment("runs", artifact_location=folder.as_uri())
+    yield found
+    mlflow.set_tracking_uri(before)
+
+
+@pytest.fixture
+def draw(uri, tmp_path):
+    mlflow.set_tracking_uri(uri)
+    tree = server(tmp_path)
+
+    def begin(lineage):
+        carbon_otel.instrument(
+            zone="FR", powercap_root=tree.root, interval=0.05, checkpoint_interval=0.2, lineage=lineage
+        )
+
+        def joules(amount):
+            time.sleep(0.02)
+            tree.package[0].add(amount)
+
+        return joules
+
+    yield begin
+    carbon_otel.uninstrument()
+
+
+def near(joules):
+    """What falls into the 5 ms in which an unchanged counter says nothing is assumed with the last power."""
+    return pytest.approx(joules, rel=0.05, abs=2.5)
+
+
+def by_stage(found):
+    return {kind: wh * 3600 for kind, (wh, _) in found.by_stage.items()}
+
+
+def test_a_job_that_prepares_data(uri, draw):
+    joules = draw("churn")
+    with carbon_otel.stage("data_processing") as outer:
+        joules(20)
+        with carbon_otel.stage("evaluation") as inner:
+            joules(10)
+            inner.units(samples=5)
+        joules(20)
+        outer.units(rows=7)
+    carbon_otel.uninstrument()
+    found = carbon_otel.report("churn", tracking_uri=uri)
+    (entry,) = found.entries
+    assert entry.status == "FINISHED" and entry.lower_bound is None and entry.is_window
+    assert entry.name == "data_processing outside of runs"
+    assert by_stage(found) == {"data_processing": near(40), "evaluation": near(10)}
+    assert found.total.energy_wh * 3600 == pytest.approx(outer.footprint.energy_j, rel=1e-9)
+    assert found.total.emissions_g == pytest.approx(outer.footprint.emissions_g, rel=1e-9)
+    # Of several stages each has edges, which are doubtful; of one there are two.
+    assert outer.footprint.high_j <= found.total.high_wh * 3600 <= outer.footprint.high_j + 2.5
+    assert entry.units == {"evaluation/samples": 5, "data_processing/rows": 7}
+    assert entry.duration_s == pytest.approx(outer.footprint.duration_s)
+    assert sum(entry.components.values()) == pytest.approx(entry.energy_wh)
+
+
+def test_a_run_within_a_stage_is_an_entry_of_its_own(uri, draw):
+    joules = draw("nested")
+    experiment = mlflow.get_experiment_by_name("runs").experiment_id
+    with carbon_otel.stage("data_processing") as outer:
+        joules(20)
+        with mlflow.start_run(experiment_id=experiment), carbon_otel.stage("training"):
+            joules(30)
+        joules(20)
+    carbon_otel.uninstrument()
+    found = carbon_otel.report("nested", tracking_uri=uri)
+    assert len(found.entries) == 2
+    assert found.total.energy_wh * 3600 == pytest.approx(outer.footprint.energy_j, rel=1e-9)
+    assert by_stage(found)["training"] == near(30)
+
+
+def test_many_short_stages_are_one_entry(uri, draw):
+    joules = draw("service")
+    for _ in range(300):
+        with carbon_otel.stage("inference") as request:
+            request.units(requests=1)
+    with carbon_otel.stage("inference") as last:
+        joules(10)
+        last.units(requests=1)
+    carbon_otel.uninstrument()
+    (entry,) = carbon_otel.report("service", tracking_uri=uri).entries
+    assert entry.units == {"inference/requests": 301}
+
+
+def test_without_a_lineage_nobody_knows_whose_they_are(uri, draw):
+    client = mlflow.MlflowClient(uri)
+    joules = draw(None)
+    before = {run.info.run_id for run in client.search_runs(ids(client))}
+    with carbon_otel.stage("data_processing"):
+        joules(5)
+    carbon_otel.uninstrument()
+    assert {run.info.run_id for run in client.search_runs(ids(client))} == before
+
+
+def ids(client):
+    return [experiment.experiment_id for experiment in client.search_experiments()]
+
+
+KILLED = """
+import sys, time
+import mlflow, carbon_otel
+uri, root = sys.argv[1:]
+mlflow.set_tracking_uri(uri)
+carbon_otel.instrument(zone="FR", powercap_root=root, interval=0.05, checkpoint_interval=0.1, lineage="killed")
+with carbon_otel.stage("data_processing"):
+    print("open", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.mark.chaos
+def test_a_job_that_is_killed_keeps_its_last_checkpoint(uri, tmp_path):
+    tree = server(tmp_path)
+    job = subprocess.Popen(
+        [sys.executable, "-c", KILLED, uri, str(tree.root)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert job.stdout.readline() == "open\n"
+    for _ in range(20):
+        time.sleep(0.01)
+        tree.package[0].add(1)
+
+    def seen():
+        try:
+            return carbon_otel.report("killed", tracking_uri=uri).total.energy_wh * 3600
+        except LookupError:
+            return 0.0
+
+    deadline = time.monotonic() + 60
+    while seen() < 19 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.kill(job.pid, signal.SIGKILL)
+    job.communicate()
+    (entry,) = carbon_otel.report("killed", tracking_uri=uri).entries
+    assert entry.energy_wh * 3600 >= 19 and entry.lower_bound == "has not ended in order"
