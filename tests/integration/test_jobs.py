@@ -38,8 +38,9 @@ def draw(uri, tmp_path):
         )
 
         def joules(amount):
-            time.sleep(0.02)
-            tree.package[0].add(amount)
+            for _ in range(amount):
+                time.sleep(0.01)
+                tree.package[0].add(1)
 
         return joules
 

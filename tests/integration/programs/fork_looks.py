@@ -1,6 +1,7 @@
 """Forks in a stage while another thread keeps the books busy; each child looks at what the stage has cost.
 
-Argument: the attribution. Prints the exit statuses of the children that did not come back: an alarm ends those that hang.
+Argument: the attribution. Prints the exit statuses of the children that did not come back: an alarm ends those
+that hang.
 """
 
 import os
