@@ -74,8 +74,8 @@ def test_a_job_that_prepares_data(uri, draw):
     assert by_stage(found) == {"data_processing": near(40), "evaluation": near(10)}
     assert found.total.energy_wh * 3600 == pytest.approx(outer.footprint.energy_j, rel=1e-9)
     assert found.total.emissions_g == pytest.approx(outer.footprint.emissions_g, rel=1e-9)
-    # Of several stages each has edges, which are doubtful; of one there are two.
-    assert outer.footprint.high_j <= found.total.high_wh * 3600 <= outer.footprint.high_j + 2.5
+    # A stage's own part has its share of the band, whose edges differ from stage to stage.
+    assert found.total.high_wh * 3600 == pytest.approx(outer.footprint.high_j, rel=0.1)
     assert entry.units == {"evaluation/samples": 5, "data_processing/rows": 7}
     assert entry.duration_s == pytest.approx(outer.footprint.duration_s)
     assert sum(entry.components.values()) == pytest.approx(entry.energy_wh)
