@@ -24,7 +24,7 @@ def client_of(tracking_uri: str | None) -> tuple[MlflowClient, str]:
     import mlflow
 
     uri = tracking_uri or mlflow.get_tracking_uri()
-    if uri.startswith(_SQLITE) and not Path(uri.removeprefix(_SQLITE)).is_file():
+    if uri.startswith(_SQLITE) and not Path(uri.removeprefix(_SQLITE).partition("?")[0]).is_file():
         # MLflow would make an empty store of that name, and try a folder for a minute.
         refuse(f"there is no MLflow store at {uri}; name it with --tracking-uri or MLFLOW_TRACKING_URI")
     try:
