@@ -67,6 +67,7 @@ class Session:
             self.pricing.intensity,
             self.footprint,
             self.peers.keeps_device_book,
+            self.peers.reported,
             Steal().share,
         )
         self._process = identity()

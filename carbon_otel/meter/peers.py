@@ -105,6 +105,20 @@ class Peers:
                 self._book = _lock(self.folder / _BOOK)
             return self._book is not None
 
+    def reported(self, now_ns: int) -> int:
+        """Write down, for who keeps the book next, that the devices are reported until `now_ns` of the monotonic
+        clock; until when they had been.
+        """
+        with self._asking:
+            if self._book is None:
+                return now_ns
+            try:
+                before = os.pread(self._book, 32, 0)
+                os.pwrite(self._book, b"%020d" % now_ns, 0)
+            except OSError:
+                return now_ns
+        return int(before) if before.isdigit() else now_ns
+
     def leave(self) -> None:
         """End the membership; in a forked child, drop the copies of the parent's locks and leave its files."""
         here = os.getpid() == self.pid

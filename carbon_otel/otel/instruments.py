@@ -68,10 +68,11 @@ class Instruments:
             self._before[device.id] = self._before.get(device.id, 0.0) + joules
         self.source = Source(_EMPTY, intensity, steal)
 
-    def take_over(self, snapshot: Snapshot) -> None:
-        """The devices were another process's to report until now: what they used by then is in its figures."""
-        for device, joules, _ in snapshot.devices:
-            self._before[device.id] = self._before.get(device.id, 0.0) - joules
+    def take_over(self, snapshot: Snapshot, unreported_s: float) -> None:
+        """The devices were another process's to report: all but the last seconds are in its figures."""
+        for device, joules, watts in snapshot.devices:
+            theirs = max(0.0, joules - watts * unreported_s)
+            self._before[device.id] = self._before.get(device.id, 0.0) - theirs
 
     def forget(self) -> None:
         """In a forked child: the devices are the parent's to report."""

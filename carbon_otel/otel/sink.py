@@ -24,7 +24,7 @@ from carbon_otel.otel.providers import Providers
 from carbon_otel.sensors.base import Device
 from carbon_otel.sinks import Sink
 from carbon_otel.stages.engine import RUN, OpenStage
-from carbon_otel.units import NS_PER_S
+from carbon_otel.units import NS_PER_S, S_PER_NS
 
 _RUN_SPAN = "mlflow.run"
 # A span is exported when it ends: a long stage shows in between by children of this length.
@@ -35,8 +35,10 @@ class OtelSink(Sink):
     """One span a stage, current while the stage runs, with the figures of its footprint when it ends.
 
     A stage opened where the application has no span of its own takes its parent stage's span, or its run's, as
-    parent. A run's span is never made current: a run may end in another thread. Of the processes of a host one
-    reports the devices: the one for which `reports_devices` is true.
+    parent. A run's span is never made current: a run may end in another thread.
+
+    Of the processes of a host one reports the devices: the one for which `reports_devices` is true. `reported`
+    notes until when they are, and says until when they had been.
     """
 
     def __init__(
@@ -46,10 +48,12 @@ class OtelSink(Sink):
         intensity: Intensity,
         footprint: Callable[[OpenStage], Footprint],
         reports_devices: Callable[[], bool],
+        reported: Callable[[int], int],
         steal: Callable[[], float | None] = lambda: None,
     ) -> None:
         self._providers = providers
         self._reports_devices = reports_devices
+        self._reported = reported
         self._waiting = False
         self._reporting = threading.Lock()  # a flush may tick while the sampler does
         self._footprint = footprint
@@ -139,9 +143,11 @@ class OtelSink(Sink):
             if not self._reports_devices():
                 self._waiting = True
                 return
+            now_ns = time.monotonic_ns()
+            until_ns = self._reported(now_ns)
             if self._waiting:
                 self._waiting = False
-                self._instruments.take_over(snapshot)
+                self._instruments.take_over(snapshot, max(0, now_ns - until_ns) * S_PER_NS)
             self._instruments.source.snapshot = snapshot
 
     def flush(self, timeout_s: float) -> bool:

@@ -81,6 +81,6 @@ def test_workers_of_gunicorn_count_each_joule_once(fed, sink, free_port):  # noq
     assert len(workers) == 2
     stages, devices = last_sums(sink, "carbon_otel.stage.energy"), last_sums(sink, "hw.energy")
     assert len(stages) == 3  # the master, too, has a book: what it spent before and beside its workers
-    # A process that reports the devices and ends leaves them unreported until the next one's tick: two ticks at
-    # 80 W, on a busy machine. A worker counted twice would be some 150 J.
-    assert sum(stages.values()) == pytest.approx(sum(devices.values()), rel=0.03, abs=40)
+    # Who takes the devices over knows until when they were reported, but not how they drew meanwhile. A worker
+    # counted twice would be some 150 J.
+    assert sum(stages.values()) == pytest.approx(sum(devices.values()), abs=40), (stages, devices)

@@ -22,7 +22,9 @@ from opentelemetry.trace import StatusCode
 
 import carbon_otel
 from carbon_otel import session
+from carbon_otel.meter.peers import Peers
 from carbon_otel.sinks import Sink
+from carbon_otel.units import NS_PER_S
 from tests.fakes.powercap import server
 
 PAIR = {"intel-rapl:0", "intel-rapl:1"}
@@ -258,6 +260,25 @@ def test_another_process_reports_the_devices_while_this_one_is_still_sending(app
     carbon_otel.uninstrument()
     assert others == ["True\n"]
     assert reported == [joules()] and reported[0] >= 5
+
+
+def test_who_takes_the_devices_over_reports_them_from_where_the_last_one_stopped(application, monkeypatch):
+    ours = [False]
+    monkeypatch.setattr(Peers, "keeps_device_book", lambda peers: ours[0])
+    monkeypatch.setattr(Peers, "reported", lambda peers, now_ns: now_ns - NS_PER_S // 20)
+    application.instrument()
+    for _ in range(20):
+        application.draw(1)
+        session.active().engine.tick()
+    assert application.points("hw.energy") == []
+    ours[0] = True
+    session.active().engine.tick()
+    drawing = {
+        device.id: (joules, watts) for device, joules, watts in session.active().engine.snapshot.devices
+    }
+    told = {point.attributes["hw.id"]: point.value for point in application.points("hw.energy")}
+    assert told == {device: pytest.approx(min(j, w / 20)) for device, (j, w) in drawing.items()}
+    assert 0 < sum(told.values()) < 20
 
 
 def test_a_long_stage_shows_while_it_runs(application, monkeypatch):

@@ -163,3 +163,13 @@ def test_who_comes_while_another_looks_at_its_file_is_a_member_all_the_same(tmp_
     joined = Peers("host", tmp_path)
     assert looks and joined.folder is not None and joined.alive(os.getpid())
     joined.leave()
+
+
+def test_the_device_book_says_until_when_the_devices_are_reported(peers, tmp_path):
+    assert peers.keeps_device_book()
+    assert peers.reported(100) == 100 and peers.reported(250) == 100
+    peers.leave()
+    next_one = Peers("host", tmp_path)
+    assert next_one.reported(300) == 300  # not the one who keeps it yet
+    assert next_one.keeps_device_book() and next_one.reported(300) == 250
+    next_one.leave()
