@@ -54,7 +54,10 @@ class OtelSink(Sink):
         self._providers = providers
         self._reports_devices = reports_devices
         self._reported = reported
-        self._waiting = False
+        # From the start: else one that is forked at once may come first, and it knows nothing of the time before.
+        self._waiting = not reports_devices()
+        if not self._waiting:
+            reported(time.monotonic_ns())
         self._reporting = threading.Lock()  # a flush may tick while the sampler does
         self._footprint = footprint
         self._tracer = trace.get_tracer(c.SCOPE, __version__, providers.tracer, c.SCHEMA_URL)

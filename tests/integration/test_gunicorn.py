@@ -81,6 +81,5 @@ def test_workers_of_gunicorn_count_each_joule_once(fed, sink, free_port):  # noq
     assert len(workers) == 2
     stages, devices = last_sums(sink, "carbon_otel.stage.energy"), last_sums(sink, "hw.energy")
     assert len(stages) == 3  # the master, too, has a book: what it spent before and beside its workers
-    # Who takes the devices over knows until when they were reported, but not how they drew meanwhile. A worker
-    # counted twice would be some 150 J.
-    assert sum(stages.values()) == pytest.approx(sum(devices.values()), abs=40), (stages, devices)
+    # Ticks that are late, at 80 W. A worker counted twice would be some 150 J.
+    assert sum(stages.values()) == pytest.approx(sum(devices.values()), abs=24), (stages, devices)
