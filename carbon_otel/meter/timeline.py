@@ -27,6 +27,9 @@ _POWER_WINDOW_S: Final = 0.05
 _POWER_WINDOW_PERIODS: Final = 5
 _STUCK_AFTER_S: Final = 5.0
 # Two clocks and a coarse update: a reading may cover slightly more time than passed between two calls.
+# A thread may wait so long for the interpreter between a reading and the clock, twice its switch interval: the next
+# reading then seems to come too soon for what it says.
+_HELD_UP_S: Final = 0.01
 _PLAUSIBLE_SLACK: Final = 1.001
 
 
@@ -95,7 +98,7 @@ class Timeline:
     def renew_period(self) -> None:
         """Take over the sensor's update period, which it may have learnt since."""
         period_s = self.sensor.update_period_s
-        self._slack_s = 2 * period_s
+        self._slack_s = 2 * period_s + _HELD_UP_S
         self._power_window_ns = int(max(_POWER_WINDOW_S, _POWER_WINDOW_PERIODS * period_s) / S_PER_NS)
 
     def observe(self, now_ns: int, raw: float) -> None:
