@@ -27,10 +27,10 @@ _POWER_WINDOW_S: Final = 0.05
 _POWER_WINDOW_PERIODS: Final = 5
 _STUCK_AFTER_S: Final = 5.0
 # Two clocks and a coarse update: a reading may cover slightly more time than passed between two calls.
-# A thread may wait so long for the interpreter between a reading and the clock, twice its switch interval: the next
-# reading then seems to come too soon for what it says.
-_HELD_UP_S: Final = 0.01
 _PLAUSIBLE_SLACK: Final = 1.001
+# A thread may wait so long for the interpreter between a reading and the clock, twice its switch interval: the
+# next reading then seems to come too soon for what it says.
+_HELD_UP_S: Final = 0.01
 
 
 class Timeline:
