@@ -211,9 +211,8 @@ class Outbox:
             self._db.executemany("delete from overflow where id = ?", rows)
             try:
                 self._db.executemany("delete from batch where id = ?", rows)
-            except (
-                sqlite3.Error
-            ):  # a full disk: written once more by whoever finds the file, they change nothing
+            except sqlite3.Error:
+                # A full disk: sent once more by whoever finds the file, they change nothing.
                 self._db.executemany("insert or ignore into gone values (?)", rows)
 
     def close(self) -> bool:
