@@ -17,18 +17,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from carbon_otel import session as _session
+from carbon_otel import runtime as _runtime
 from carbon_otel._version import __version__
-from carbon_otel.faults import contain as _contain
 from carbon_otel.footprint import NOT_MEASURED as _NOT_MEASURED
 from carbon_otel.footprint import Footprint
-from carbon_otel.stages.stage import inject, stage
+from carbon_otel.guard import contain as _contain
+from carbon_otel.stages.api import inject, stage
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
 
-    from carbon_otel.mlflow.report import Report
+    from carbon_otel.lifecycle.report import Report
 
 __all__ = [
     "Footprint",
@@ -117,14 +117,14 @@ def instrument(
             "state_dir": state_dir,
         }
     )
-    options = _session.Options(settings, tracer_provider, meter_provider)
-    _contain("instrumenting", _session.start, None, options)
-    _session.end_at_exit()
+    options = _runtime.Options(settings, tracer_provider, meter_provider)
+    _contain("instrumenting", _runtime.start, None, options)
+    _runtime.end_at_exit()
 
 
 def uninstrument() -> None:
     """Stop measuring and undo every patch. Open stages end here; MLflow runs get their totals."""
-    _contain("uninstrumenting", _session.stop, None)
+    _contain("uninstrumenting", _runtime.stop, None)
 
 
 def report(
@@ -146,15 +146,15 @@ def report(
     """
     import mlflow
 
-    from carbon_otel.mlflow.ledger import read
-    from carbon_otel.mlflow.report import report_of
+    from carbon_otel.lifecycle.ledger import read
+    from carbon_otel.lifecycle.report import report_of
 
     return report_of(read(mlflow.MlflowClient(tracking_uri), model), zone, year)
 
 
 def footprint() -> Footprint:
     """This process so far: `exclusive_j` is what no stage paid, `stages` has the sums by kind of stage."""
-    active = _session.active()
+    active = _runtime.active()
     return (
         _NOT_MEASURED if active is None else _contain("computing a footprint", active.totals, _NOT_MEASURED)
     )
@@ -162,5 +162,5 @@ def footprint() -> Footprint:
 
 def flush(timeout: float = 5.0) -> bool:
     """Read the sensors now and send what is pending; False if not everything was sent within `timeout` seconds."""
-    active = _session.active()
+    active = _runtime.active()
     return True if active is None else _contain("flushing", active.flush, False, timeout)

@@ -6,7 +6,7 @@ import queue
 import threading
 from collections.abc import Callable
 
-from carbon_otel.faults import contain
+from carbon_otel.guard import contain
 
 
 class Worker:

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from carbon_otel.carbon.grid import Intensity, Pricing
+from carbon_otel.carbon.grid import EmissionFactor, Intensity
 from carbon_otel.provenance import combined, is_measured, quadrature
-from carbon_otel.stages.records import DeviceEnergy, StageRecord
+from carbon_otel.records import DeviceEnergy, StageRecord
 from carbon_otel.units import J_PER_KWH, J_PER_WH
 
 
@@ -140,7 +140,7 @@ NOT_MEASURED = Footprint(
 )
 
 
-def footprint_of(record: StageRecord, pricing: Pricing, missing: tuple[str, ...] = ()) -> Footprint:
+def footprint_of(record: StageRecord, factor: EmissionFactor, missing: tuple[str, ...] = ()) -> Footprint:
     """Price a record and put its bands together.
 
     Within a device the band is systematic, so it scales with the joules; devices are independent, so their
@@ -152,7 +152,7 @@ def footprint_of(record: StageRecord, pricing: Pricing, missing: tuple[str, ...]
     paid = [d for d in record.devices if d.inclusive_j > 0] or record.devices
     below = quadrature(d.inclusive_j * (1 - d.device.band.low) + d.below_j for d in record.devices)
     above = quadrature(d.inclusive_j * (d.device.band.high - 1) + d.above_j for d in record.devices)
-    band = pricing.intensity.band
+    band = factor.intensity.band
     method = combined([*(d.device.method for d in paid), *(["missing"] if missing else [])])  # type: ignore[list-item]
     components: dict[str, float] = {}
     for part in record.devices:
@@ -172,8 +172,8 @@ def footprint_of(record: StageRecord, pricing: Pricing, missing: tuple[str, ...]
         devices={d.device.id: d.exclusive_j for d in record.devices},
         devices_inclusive={d.device.id: d.inclusive_j for d in record.devices},
         components=components,
-        intensity=pricing.intensity,
-        pue=pricing.pue,
+        intensity=factor.intensity,
+        pue=factor.pue,
         units=record.units,
         gap_s=sum(d.gap_s for d in record.devices),
         flags=tuple(sorted(f"{flag}:{d.device.id}" for d in record.devices for flag in d.flags)),

@@ -1,128 +1,245 @@
-"""Whether this process is being measured: the one session, its start, its end, and what a fork makes of it."""
+"""The measurement itself: sensors, meter, stages, carbon and sinks wired together."""
 
 from __future__ import annotations
 
-import atexit
 import os
-import sys
-import threading
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+import time
+from collections.abc import Callable, MutableMapping
+from typing import Any, Final
 
-from carbon_otel.faults import contain, forget
+from carbon_otel import instrumentation
+from carbon_otel.carbon.grid import EmissionFactor, intensity
+from carbon_otel.footprint import Footprint, footprint_of
+from carbon_otel.guard import contain, logger, warn_once
+from carbon_otel.host.attribution import Attribution
+from carbon_otel.host.cgroup import reservation
+from carbon_otel.host.identity import identity
+from carbon_otel.host.membership import Membership
+from carbon_otel.instrumentation import cuda_sync
+from carbon_otel.instrumentation.import_hook import ImportHook
+from carbon_otel.journal import Journal
+from carbon_otel.meter.meter import Meter
+from carbon_otel.meter.sampler import Sampler
+from carbon_otel.mlflow.delivery.worker import DeliveryWorker
+from carbon_otel.mlflow.runs import tracking_hook
+from carbon_otel.mlflow.runs.recorder import RunRecorder
+from carbon_otel.mlflow.schema import names
+from carbon_otel.mlflow.standalone import pyfunc_hook
+from carbon_otel.mlflow.standalone.inference import Serving
+from carbon_otel.mlflow.standalone.stages import StandaloneStages
+from carbon_otel.mlflow.traces import MlflowTraces
+from carbon_otel.otel import instruments
+from carbon_otel.otel.providers import Providers
+from carbon_otel.otel.resource import described
+from carbon_otel.otel.sink import OtelSink
+from carbon_otel.runtime import Options
+from carbon_otel.sensors.base import Sensor
+from carbon_otel.sensors.discovery import Discovery, discover
+from carbon_otel.sensors.nvidia.gpu import NvmlGpu
+from carbon_otel.sensors.nvidia.update_period import learn_periods
+from carbon_otel.sensors.proc_stat import BusyTime, Steal
+from carbon_otel.sinks import Sink
+from carbon_otel.stages.engine import Engine, OpenStage, current
 
-if TYPE_CHECKING:
-    from carbon_otel.config import Settings
-    from carbon_otel.mlflow.runs import RunEvents
-    from carbon_otel.mlflow.serving import Serving
-    from carbon_otel.wiring import Session
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What `instrument()` was told; enough to begin again in a forked child."""
-
-    settings: Settings
-    tracer_provider: Any = None
-    meter_provider: Any = None
-
-
-_session: Session | None = None
-_forked_from: Session | None = None
-_lock = threading.RLock()
-
-
-def active() -> Session | None:
-    """The session of this process, if any; in a forked child its own, begun at its first stage."""
-    return _session if _forked_from is None else _begin_in_child()
-
-
-def start(options: Options) -> None:
-    """Begin measuring. A session that is running goes on if the options are the same, else it is replaced."""
-    global _session
-    with _lock:
-        running = active()
-        if running is not None:
-            if running.options == options:
-                return
-            stop()
-        forget()
-        from carbon_otel.wiring import Session
-
-        _session = Session(options)
-        _session.begin(_run_events, _serving)
+# Everything that leaves at exit, together: DESIGN's bound on added exit time, with some of it kept in hand.
+EXIT_BUDGET_S: Final = 4.5
 
 
-def stop() -> None:
-    """End the session, if one is running."""
-    global _session, _forked_from
-    with _lock:
-        session, parent = _session, _forked_from
-        _session = _forked_from = None
-        if session is not None:
-            session.end()
-        elif parent is not None:
-            parent.hook.remove()
+class Session:
+    """A running measurement. In a forked child it takes over the parent's `hook`, whose patches are there."""
+
+    def __init__(self, options: Options, hook: ImportHook | None = None) -> None:
+        settings = options.settings
+        self.options = options
+        self.settings = settings
+        self.factor = EmissionFactor(intensity(settings.zone), settings.pue)
+        self.discovery: Discovery = discover(settings.powercap_root, settings.cpu_family)
+        self.peers = Membership(str(settings.powercap_root or ""))
+        self._busy_time = BusyTime()
+        self._shares = self._attribution()
+        self.meter = Meter(self.discovery.sensors, rule=self._shares, on_fault=_warn_of_fault)
+        self.engine = Engine(self.meter, self.factor.emissions_g)
+        self.providers = Providers.choose(
+            options.tracer_provider, options.meter_provider, described(self.discovery, self.factor)
+        )
+        self._annotator = self._annotate_spans() if settings.annotate_spans and hook is None else None
+        self.otel = OtelSink(
+            self.providers,
+            self.engine.devices,
+            self.factor.intensity,
+            self.footprint,
+            self.peers.holds_device_book,
+            self.peers.exchange_reported_until,
+            Steal().share,
+        )
+        self._process = identity()
+        self.writer = DeliveryWorker(settings.state_dir / "mlflow")
+        self.mlflow = RunRecorder(
+            self.engine,
+            self.footprint,
+            self._run_tags,
+            self.writer,
+            checkpoint_s=settings.checkpoint_interval,
+            process=self._process,
+            efficiency_metric=settings.efficiency_metric,
+        )
+        self.serving = Serving(
+            self.engine,
+            self.footprint,
+            self._run_tags,
+            self.writer,
+            checkpoint_s=settings.checkpoint_interval,
+            process=self._process,
+        )
+        # They are flushed and closed from the last to the first: what the bridge puts is the writer's to send.
+        sinks: list[Sink] = [self.otel, self.writer, self.mlflow, self.serving]
+        if settings.lineage:
+            sinks.append(
+                StandaloneStages(
+                    self.footprint,
+                    self._run_tags,
+                    self.writer,
+                    checkpoint_s=settings.checkpoint_interval,
+                    process=self._process,
+                    served=self.serving,
+                )
+            )
+        if settings.mlflow_traces:
+            sinks.append(MlflowTraces(self.footprint))
+        if settings.journal and hook is None:  # the file is the process's that was told to write it
+            sinks.append(Journal(settings.journal, settings.checkpoint_interval, self.totals))
+        self.engine.sinks = sinks
+        self.sampler = Sampler(self.engine.tick, settings.interval, self._learn_periods)
+        self._inherited = hook is not None
+        self.hook = hook or ImportHook()
+
+    def _attribution(self) -> Attribution:
+        return Attribution(
+            self.settings.attribution,
+            [sensor.device for sensor in self.discovery.sensors],
+            reservation(os.cpu_count() or 1),
+            self.peers,
+            self._busy_time,
+            time.monotonic_ns(),
+            {s.device.id: s.utilisation for s in self.discovery.sensors if isinstance(s, NvmlGpu)},
+        )
+
+    def _run_tags(self, footprint: Footprint, status: str, stage: OpenStage) -> dict[str, str]:
+        return names.tags(
+            footprint,
+            status=status,
+            hardware=self.discovery.hardware,
+            attribution=self.settings.attribution,
+            trace_id=self.otel.trace_id(stage),
+            trace_url=self.settings.trace_url,
+            lineage=self.settings.lineage,
+            process=self._process,
+        )
+
+    def begin(
+        self,
+        run_events: Callable[[], tracking_hook.RunEvents | None],
+        serving: Callable[[], Serving | None],
+    ) -> None:
+        """Start to tick, watch for runs, instrument the frameworks; say what the figures will lack."""
+        self.sampler.start()
+        if not self._inherited:
+            tracking_hook.install(self.hook, run_events)
+            pyfunc_hook.install(self.hook, serving)
+            instrumentation.install(self.hook)
+            _warn_of_gaps(self)
+
+    def _annotate_spans(self) -> Any:
+        from carbon_otel.otel.span_annotator import SpanAnnotator
+
+        annotator = SpanAnnotator(self.engine.cached_joules)
+        if not self.providers.annotate(annotator):
+            logger.warning(
+                "annotate_spans: the application has no tracer provider of the OpenTelemetry SDK yet; set it "
+                "before instrument()"
+            )
+        return annotator
+
+    def inject(self, environment: MutableMapping[str, str]) -> None:
+        """The stage or run open here, into a child's environment."""
+        self.otel.inject(environment, self.engine.parent_of(current.get()))
+
+    def _learn_periods(self) -> None:
+        """How often the GPUs renew their counters: half a second of reading, so not on the user's thread."""
+        learn_periods(self.discovery.sensors)
+        self.engine.renew_periods()
+
+    def end(self) -> None:
+        """Close what is open and send what is pending, within the exit budget."""
+        deadline = time.monotonic() + EXIT_BUDGET_S
+        self.hook.remove()
+        if self._annotator is not None:
+            self._annotator.shutdown()
+        self.sampler.stop(timeout_s=1.0)
+        contain("closing the open stages", self.engine.close_all, None)
+        contain("leaving the split", self._shares.leave, None, time.monotonic_ns())
+        # Before the sinks are closed, which may take seconds: the devices are another's to report from now on.
+        contain("leaving the other processes", self.peers.leave, None)
+        self.engine.alive = False
+        for sink in reversed(self.engine.sinks):
+            left_s = max(0.0, deadline - time.monotonic())
+            contain(f"closing {type(sink).__name__}", sink.close, None, left_s)
+        for release in (self.discovery.close, self._busy_time.close):
+            contain("releasing the sensors", release, None)
+
+    def abandon(self) -> None:
+        """In a forked child: the stages, the locks and the devices are the parent's."""
+        self.engine.abandon()
+        self._shares.abandon()
+        self.peers.leave()
+        instruments.forget_all()
+
+    def footprint(self, stage: OpenStage) -> Footprint:
+        record = self.engine.so_far(stage) if stage.open else stage.record
+        return footprint_of(record, self.factor, self.discovery.missing)
+
+    def totals(self) -> Footprint:
+        """The process so far."""
+        return footprint_of(self.engine.so_far(), self.factor, self.discovery.missing)
+
+    def flush(self, timeout_s: float) -> bool:
+        deadline = time.monotonic() + timeout_s
+        contain("reading the sensors", self.engine.tick, None)
+        sent = [
+            contain(
+                f"flushing {type(sink).__name__}", sink.flush, False, max(0.0, deadline - time.monotonic())
+            )
+            for sink in reversed(self.engine.sinks)
+        ]
+        return all(sent)
+
+    def synchronize(self) -> None:
+        if self.settings.synchronize:
+            contain("synchronising the accelerator", cuda_sync.synchronize, None)
 
 
-def _run_events() -> RunEvents | None:
-    session = active()
-    return session.mlflow if session is not None else None
+def _warn_of_fault(sensor: Sensor, message: str) -> None:
+    warn_once(
+        f"read:{sensor.device.id}",
+        f"{sensor.device.name} could not be read ({message}); the gap is filled with its last power and "
+        "counted in gap_s",
+    )
 
 
-def _serving() -> Serving | None:
-    session = active()
-    return session.serving if session is not None else None
-
-
-def _begin_in_child() -> Session | None:
-    global _session, _forked_from
-    with _lock:
-        parent, _forked_from = _forked_from, None
-        if parent is None:
-            return _session
-        session = contain("measuring in a forked process", type(parent), None, parent.options, parent.hook)
-        if session is not None:
-            _session = session
-            session.begin(_run_events, _serving)
-            _end_with_multiprocessing()
-    return _session
-
-
-def _after_fork_in_child() -> None:
-    global _session, _forked_from, _lock
-    _lock = threading.RLock()
-    if _session is not None:
-        # The parent goes on measuring; this copy of its session does nothing more.
-        contain("leaving the parent's session", _session.abandon, None)
-        _forked_from, _session = _session, None
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
-
-
-_finalized_in = 0
-
-
-def _end_with_multiprocessing() -> None:
-    """Its workers leave by `os._exit`, without `atexit`, but run the finalizers of multiprocessing."""
-    global _finalized_in
-    util: Any = sys.modules.get("multiprocessing.util")
-    if util is not None and _finalized_in != os.getpid():
-        _finalized_in = os.getpid()
-        util.Finalize(None, stop, exitpriority=0)
-
-
-_registered = False
-
-
-def end_at_exit() -> None:
-    """Register the end of the session with `atexit`: once, and after the providers' own registration."""
-    global _registered
-    if not _registered:
-        _registered = True
-        atexit.register(stop)
-    process: Any = sys.modules.get("multiprocessing.process")
-    if process is not None and process.parent_process() is not None:
-        _end_with_multiprocessing()
+def _warn_of_gaps(session: Session) -> None:
+    if session.settings.zone is None:
+        place = session.factor.intensity
+        logger.warning(
+            "no zone set: emissions use the world average of %.0f g/kWh (%s), which may be off by 100 %%; "
+            "set instrument(zone='FR') or CARBON_OTEL_ZONE to your country",
+            place.g_per_kwh,
+            place.source,
+        )
+    for finding in session.discovery.findings:
+        if finding.unmetered:
+            logger.warning(
+                "%s is not in the figures: %s (%s); `carbon-otel doctor` shows the fix",
+                finding.component,
+                finding.found,
+                finding.reason,
+            )

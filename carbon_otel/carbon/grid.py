@@ -36,13 +36,13 @@ class Intensity:
 
 
 @dataclass(frozen=True, slots=True)
-class Pricing:
+class EmissionFactor:
     """Joules of IT energy to grams: `E * PUE * I` (SCI, ISO/IEC 21031, operational emissions)."""
 
     intensity: Intensity
     pue: float = 1.0
 
-    def grams(self, joules: float) -> float:
+    def emissions_g(self, joules: float) -> float:
         return joules / J_PER_KWH * self.pue * self.intensity.g_per_kwh
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from carbon_otel.otel.check import check as ask
+from carbon_otel.cli.otlp_probe import check as ask
 
 app = typer.Typer(help="The OpenTelemetry collector that telemetry goes to.", no_args_is_help=True)
 

@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from carbon_otel.cli.plain import without_nan
-from carbon_otel.cli.stores import client_of, refuse, refuse_store
-from carbon_otel.mlflow.comparison import NotMeasured, RunCost, differences, pareto, verdict
-from carbon_otel.mlflow.pages import found_by
+from carbon_otel.cli.json_output import without_nan
+from carbon_otel.cli.mlflow_store import client_of, refuse, refuse_store
+from carbon_otel.lifecycle.comparison import NotMeasured, RunCost, differences, pareto, verdict
+from carbon_otel.mlflow.compat import found_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from carbon_otel import __version__, config
 from carbon_otel.carbon.grid import WORLD, intensity
-from carbon_otel.meter.cgroup import reservation
+from carbon_otel.host.cgroup import reservation
 from carbon_otel.sensors.discovery import discover
 
 _ENDPOINTS = tuple(f"OTEL_EXPORTER_OTLP_{signal}ENDPOINT" for signal in ("", "TRACES_", "METRICS_"))
@@ -72,7 +72,7 @@ def _show(report: dict[str, Any]) -> None:
     if fixes:
         console.print("\nTo improve it:")
     for fix in fixes:
-        # Whole lines, to be copied.
+        # SoleProcess lines, to be copied.
         console.print(f"  {fix}", markup=False, soft_wrap=True)
 
 

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from carbon_otel.cli.stores import client_of, refuse, refuse_store
+from carbon_otel.cli.mlflow_store import client_of, refuse, refuse_store
 from carbon_otel.config import resolve
-from carbon_otel.mlflow import address
-from carbon_otel.mlflow.outbox import Outbox
-from carbon_otel.mlflow.reconcile import reconcile as end_orphans
-from carbon_otel.mlflow.send import Sender
+from carbon_otel.mlflow.delivery import store_uri
+from carbon_otel.mlflow.delivery.spool import Spool
+from carbon_otel.mlflow.delivery.uploader import Uploader
+from carbon_otel.mlflow.runs.orphans import reconcile as end_orphans
 
 app = typer.Typer(help="The runs in MLflow.", no_args_is_help=True)
 
@@ -51,11 +51,11 @@ def sync(
         refuse(str(error))
     client, uri = client_of(tracking_uri)
     store = client._tracking_client.store
-    here = {address.normalised(uri), address.of_store(store)}
-    here |= {address.normalised(waiting_for)} if waiting_for else set()
-    sender = Sender(store, keeps_refused=True)
+    here = {store_uri.normalised(uri), store_uri.of_store(store)}
+    here |= {store_uri.normalised(waiting_for)} if waiting_for else set()
+    sender = Uploader(store, keeps_refused=True)
     sent, left = 0, Counter[str]()
-    for box in Outbox.left_in(folder):
+    for box in Spool.left_in(folder):
         try:
             for where in here & box.addresses().keys():
                 sent += sender.send(box, where)
@@ -64,7 +64,7 @@ def sync(
             refuse_store(uri, error)
         finally:
             box.close()
-    typer.echo(f"{sent} checkpoints sent to {address.normalised(uri)}")
+    typer.echo(f"{sent} checkpoints sent to {store_uri.normalised(uri)}")
     for where, count in sorted(left.items()):
         if where in here:
             typer.echo(f"{count} it does not take: it does not know their runs; they are kept for 30 days")

@@ -15,12 +15,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from carbon_otel.carbon.grid import country
-from carbon_otel.cli.page import page
-from carbon_otel.cli.plain import without_nan
-from carbon_otel.cli.stores import client_of, refuse, refuse_store
-from carbon_otel.mlflow.ledger import NotFound, read
-from carbon_otel.mlflow.report import Report, report_of
-from carbon_otel.mlflow.totals import save as save_totals
+from carbon_otel.cli.html_report import page
+from carbon_otel.cli.json_output import without_nan
+from carbon_otel.cli.mlflow_store import client_of, refuse, refuse_store
+from carbon_otel.lifecycle.ledger import NotFound, read
+from carbon_otel.lifecycle.model_tags import save as save_totals
+from carbon_otel.lifecycle.report import Report, report_of
 from carbon_otel.units import emissions, energy
 
 # What dashboards made for CodeCarbon's emissions.csv read; columns that we do not know stay empty.

@@ -15,7 +15,8 @@ from rich.console import Console
 
 import carbon_otel
 from carbon_otel import config
-from carbon_otel.cli import autoload, summary
+from carbon_otel.cli import autoload
+from carbon_otel.cli import run_summary as summary
 
 _NOT_FOUND = 127
 _NOT_EXECUTABLE = 126

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
-from carbon_otel.meter.share import Shares
+from carbon_otel.host.attribution import Shares
 from carbon_otel.meter.timeline import Timeline
 from carbon_otel.sensors.base import Device, Sensor, SensorError
 from carbon_otel.units import NS_PER_S, S_PER_NS
@@ -15,17 +15,17 @@ from carbon_otel.units import NS_PER_S, S_PER_NS
 _BOOT_CLOCK: Final[int | None] = getattr(time, "CLOCK_BOOTTIME", None)
 _SUSPENDED_NS: Final = NS_PER_S // 2
 
-Reading = tuple["Track", int, float | None]
+Reading = tuple["DeviceTrack", int, float | None]
 
 
-class Taken(NamedTuple):
+class Readings(NamedTuple):
     """What was read at one moment, before anybody's lock: sensors, and shares where it was time for new ones."""
 
     readings: list[Reading]
     shares: Shares | None
 
 
-class Trouble(NamedTuple):
+class QualityCounters(NamedTuple):
     """What was out of order with a device so far: joules filled in, joules that lost wraps may add, seconds
     without a reading, and when each flag was last raised.
     """
@@ -36,7 +36,7 @@ class Trouble(NamedTuple):
     flags: dict[str, int]
 
 
-class Late(NamedTuple):
+class StaleReading(NamedTuple):
     """A device of which an edge knows no fresh reading: the seconds since the last one, and by how many joules
     the timeline is ahead of what was read.
     """
@@ -46,7 +46,7 @@ class Late(NamedTuple):
     ahead_j: float
 
 
-class Edge(NamedTuple):
+class EdgeState(NamedTuple):
     """What the meter knew at one moment. `troubles` is None as long as no device had any.
 
     `shares` are those in force, `drawn` each device's joules so far and its present watts, `reserved_s` and
@@ -54,8 +54,8 @@ class Edge(NamedTuple):
     """
 
     now_ns: int
-    late: tuple[Late, ...]
-    troubles: tuple[Trouble, ...] | None
+    late: tuple[StaleReading, ...]
+    troubles: tuple[QualityCounters, ...] | None
     shares: tuple[float, ...]
     drawn: tuple[tuple[float, float], ...] = ()
     reserved_s: float = 0.0
@@ -81,7 +81,7 @@ class ShareRule(Protocol):
     def measure(self, now_ns: int, *, tick: bool) -> Shares | None: ...
 
 
-class Whole:
+class SoleProcess:
     """The shares of a process that is alone on what it may use."""
 
     def __init__(self, devices: int) -> None:
@@ -91,7 +91,7 @@ class Whole:
         return None
 
 
-class Track:
+class DeviceTrack:
     """A device's timeline, when to read it, and our share of it."""
 
     __slots__ = (
@@ -157,10 +157,10 @@ class Meter:
         clock_ns: Callable[[], int] = time.monotonic_ns,
         on_fault: Callable[[Sensor, str], None] = lambda sensor, message: None,
     ) -> None:
-        self._rule: ShareRule = rule or Whole(len(sensors))
+        self._rule: ShareRule = rule or SoleProcess(len(sensors))
         self._shares = self._rule.present
         self.tracks = [
-            Track(sensor, share) for sensor, share in zip(sensors, self._shares.devices, strict=True)
+            DeviceTrack(sensor, share) for sensor, share in zip(sensors, self._shares.devices, strict=True)
         ]
         self.clock_ns = clock_ns
         self._shares_ns = clock_ns()
@@ -168,15 +168,15 @@ class Meter:
         self._on_fault = on_fault
         self._asleep_ns = _boot_minus_monotonic()
 
-    def read_for_edge(self, now_ns: int) -> Taken:
+    def read_for_edge(self, now_ns: int) -> Readings:
         readings = [self._read(track, now_ns) for track in self.tracks if now_ns >= track.due_edge_ns]
-        return Taken(readings, self._rule.measure(now_ns, tick=False))
+        return Readings(readings, self._rule.measure(now_ns, tick=False))
 
-    def read_for_tick(self, now_ns: int) -> Taken:
+    def read_for_tick(self, now_ns: int) -> Readings:
         readings = [self._read(track, now_ns) for track in self.tracks if now_ns >= track.due_tick_ns]
-        return Taken(readings, self._rule.measure(now_ns, tick=True))
+        return Readings(readings, self._rule.measure(now_ns, tick=True))
 
-    def _read(self, track: Track, now_ns: int) -> Reading:
+    def _read(self, track: DeviceTrack, now_ns: int) -> Reading:
         # Set first: what another thread asks for meanwhile need not be read twice.
         track.due_edge_ns = now_ns + track.edge_interval_ns
         track.due_tick_ns = now_ns + track.tick_interval_ns
@@ -192,7 +192,7 @@ class Meter:
             track.error = str(error)
         return track, self.clock_ns(), raw
 
-    def apply(self, taken: Taken, now_ns: int) -> None:
+    def apply(self, taken: Readings, now_ns: int) -> None:
         for track, read_ns, raw in taken.readings:
             if raw is None:
                 track.timeline.miss(read_ns)
@@ -225,22 +225,22 @@ class Meter:
         """Joules of each device to be paid for the time since the last call."""
         return [track.advance(now_ns) for track in self.tracks]
 
-    def edge(self, now_ns: int) -> Edge:
-        late: tuple[Late, ...] = ()
+    def edge(self, now_ns: int) -> EdgeState:
+        late: tuple[StaleReading, ...] = ()
         troubles = None
         for i, track in enumerate(self.tracks):
             timeline = track.timeline
             if now_ns > timeline.last_ns or timeline.published_j > timeline.true_j:
                 seconds = max(0, now_ns - timeline.last_ns) * S_PER_NS
-                late = (*late, Late(i, seconds, timeline.published_j - timeline.true_j))
+                late = (*late, StaleReading(i, seconds, timeline.published_j - timeline.true_j))
             if timeline.flags and troubles is None:
                 timelines = [each.timeline for each in self.tracks]
                 troubles = tuple(
-                    [Trouble(t.filled_j, t.ambiguous_j, t.gap_s, t.flags.copy()) for t in timelines]
+                    [QualityCounters(t.filled_j, t.ambiguous_j, t.gap_s, t.flags.copy()) for t in timelines]
                 )
         shares = self._shares
         since_s = (now_ns - self._shares_ns) * S_PER_NS
-        return Edge(
+        return EdgeState(
             now_ns,
             late,
             troubles,

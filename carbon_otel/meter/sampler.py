@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from carbon_otel.faults import contain
+from carbon_otel.guard import contain
 
 
 class Sampler:

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from carbon_otel.background import Worker
-from carbon_otel.faults import logger, warn_once
 from carbon_otel.footprint import Footprint
+from carbon_otel.guard import logger, warn_once
 from carbon_otel.meter.meter import Snapshot
-from carbon_otel.otel.attributes import footprint_attributes, stage_attributes
+from carbon_otel.semconv.attributes import footprint_attributes, stage_attributes
 from carbon_otel.sinks import Sink
 from carbon_otel.stages.engine import OpenStage
 

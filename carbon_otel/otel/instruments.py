@@ -10,7 +10,7 @@ from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
 from carbon_otel._version import __version__
 from carbon_otel.carbon.grid import Intensity
 from carbon_otel.meter.meter import Snapshot
-from carbon_otel.otel import conventions as c
+from carbon_otel.semconv import names as semconv
 from carbon_otel.sensors.base import Device
 
 _EMPTY = Snapshot(())
@@ -33,34 +33,54 @@ class Instruments:
     """
 
     def __init__(self, provider: MeterProvider) -> None:
-        meter = provider.get_meter(c.SCOPE, __version__, c.SCHEMA_URL)
+        meter = provider.get_meter(semconv.SCOPE, __version__, semconv.SCHEMA_URL)
         self.source = Source()
         self._before: dict[str, float] = {}
-        self.energy = meter.create_counter(c.STAGE_ENERGY, c.JOULE, "Energy a stage itself used")
+        self.energy = meter.create_counter(semconv.STAGE_ENERGY, semconv.JOULE, "Energy a stage itself used")
         self.emissions = meter.create_counter(
-            c.STAGE_EMISSIONS, c.GRAM_CO2E, "Emissions of the energy a stage itself used"
+            semconv.STAGE_EMISSIONS, semconv.GRAM_CO2E, "Emissions of the energy a stage itself used"
         )
-        self.duration = meter.create_histogram(c.STAGE_DURATION, c.SECOND, "Wall time of a stage")
+        self.duration = meter.create_histogram(semconv.STAGE_DURATION, semconv.SECOND, "Wall time of a stage")
         self.units = meter.create_counter(
-            c.STAGE_UNITS, c.UNIT_COUNT, "Functional units that stages have done: samples, tokens, requests"
+            semconv.STAGE_UNITS,
+            semconv.UNIT_COUNT,
+            "Functional units that stages have done: samples, tokens, requests",
         )
         meter.create_observable_counter(
-            c.HW_ENERGY, [lambda options: self._energy(host=False)], c.JOULE, "Energy used by a device"
+            semconv.HW_ENERGY,
+            [lambda options: self._energy(host=False)],
+            semconv.JOULE,
+            "Energy used by a device",
         )
         meter.create_observable_gauge(
-            c.HW_POWER, [lambda options: self._power(host=False)], c.WATT, "Power drawn by a device"
+            semconv.HW_POWER,
+            [lambda options: self._power(host=False)],
+            semconv.WATT,
+            "Power drawn by a device",
         )
         meter.create_observable_counter(
-            c.HW_HOST_ENERGY, [lambda options: self._energy(host=True)], c.JOULE, "Energy used by the host"
+            semconv.HW_HOST_ENERGY,
+            [lambda options: self._energy(host=True)],
+            semconv.JOULE,
+            "Energy used by the host",
         )
         meter.create_observable_gauge(
-            c.HW_HOST_POWER, [lambda options: self._power(host=True)], c.WATT, "Power drawn by the host"
+            semconv.HW_HOST_POWER,
+            [lambda options: self._power(host=True)],
+            semconv.WATT,
+            "Power drawn by the host",
         )
         meter.create_observable_gauge(
-            c.CPU_STEAL, [self._steal], c.RATIO, "Share of the guest's CPU time that its host gave to others"
+            semconv.CPU_STEAL,
+            [self._steal],
+            semconv.RATIO,
+            "Share of the guest's CPU time that its host gave to others",
         )
         meter.create_observable_gauge(
-            c.CARBON_INTENSITY, [self._intensity], c.GRAM_CO2E_PER_KWH, "Carbon intensity of the grid"
+            semconv.CARBON_INTENSITY,
+            [self._intensity],
+            semconv.GRAM_CO2E_PER_KWH,
+            "Carbon intensity of the grid",
         )
 
     def attach(self, intensity: Intensity, steal: Callable[[], float | None]) -> None:
@@ -96,13 +116,15 @@ class Instruments:
     def _intensity(self, options: CallbackOptions) -> Iterable[Observation]:
         place = self.source.intensity
         if place is not None:
-            yield Observation(place.g_per_kwh, {c.ZONE: place.zone, c.INTENSITY_SOURCE: place.source})
+            yield Observation(
+                place.g_per_kwh, {semconv.ZONE: place.zone, semconv.INTENSITY_SOURCE: place.source}
+            )
 
 
 def _identity(device: Device) -> dict[str, str]:
-    identity = {c.HW_ID: device.id, c.HW_NAME: device.name}
+    identity = {semconv.HW_ID: device.id, semconv.HW_NAME: device.name}
     if device.type != "host":
-        identity[c.HW_TYPE] = device.type
+        identity[semconv.HW_TYPE] = device.type
     return identity
 
 

@@ -18,7 +18,7 @@ from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 
 from carbon_otel.background import Worker
-from carbon_otel.faults import contain, warn_once
+from carbon_otel.guard import contain, warn_once
 
 # The SDK retries until this many seconds have passed; its default of 10 would hold up a dead collector's exit.
 _EXPORT_TIMEOUT_S: Final = 3.0

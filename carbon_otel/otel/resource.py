@@ -5,28 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from carbon_otel.otel import conventions as c
+from carbon_otel.semconv import names as semconv
 
 if TYPE_CHECKING:
-    from carbon_otel.carbon.grid import Pricing
+    from carbon_otel.carbon.grid import EmissionFactor
     from carbon_otel.sensors.discovery import Discovery
 
 Attributes = Mapping[str, str | float | Sequence[str]]
 
 
-def described(discovery: Discovery, pricing: Pricing) -> Attributes:
+def described(discovery: Discovery, factor: EmissionFactor) -> Attributes:
     """Attributes of the host and of how its figures come about."""
-    place = pricing.intensity
+    place = factor.intensity
     attributes: dict[str, str | float | Sequence[str]] = {
-        c.HOST_CPU_MODEL: discovery.processor,
-        c.METHOD: discovery.method,
-        c.ZONE: place.zone,
-        c.INTENSITY_G_PER_KWH: place.g_per_kwh,
-        c.INTENSITY_SOURCE: place.source,
-        c.PUE: pricing.pue,
+        semconv.HOST_CPU_MODEL: discovery.processor,
+        semconv.METHOD: discovery.method,
+        semconv.ZONE: place.zone,
+        semconv.INTENSITY_G_PER_KWH: place.g_per_kwh,
+        semconv.INTENSITY_SOURCE: place.source,
+        semconv.PUE: factor.pue,
     }
     if discovery.gpus:
-        attributes[c.GPU_MODELS] = discovery.gpus
+        attributes[semconv.GPU_MODELS] = discovery.gpus
     if discovery.missing:
-        attributes[c.MISSING] = discovery.missing
+        attributes[semconv.MISSING] = discovery.missing
     return attributes

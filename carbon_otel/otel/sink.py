@@ -16,11 +16,11 @@ from carbon_otel._version import __version__
 from carbon_otel.carbon.grid import Intensity
 from carbon_otel.footprint import Footprint
 from carbon_otel.meter.meter import Snapshot
-from carbon_otel.otel import conventions as c
-from carbon_otel.otel import propagate
-from carbon_otel.otel.attributes import footprint_attributes, stage_attributes
+from carbon_otel.otel import propagation
 from carbon_otel.otel.instruments import instruments_of
 from carbon_otel.otel.providers import Providers
+from carbon_otel.semconv import names as semconv
+from carbon_otel.semconv.attributes import footprint_attributes, stage_attributes
 from carbon_otel.sensors.base import Device
 from carbon_otel.sinks import Sink
 from carbon_otel.stages.engine import RUN, OpenStage
@@ -60,10 +60,10 @@ class OtelSink(Sink):
             reported(time.monotonic_ns())
         self._reporting = threading.Lock()  # a flush may tick while the sampler does
         self._footprint = footprint
-        self._tracer = trace.get_tracer(c.SCOPE, __version__, providers.tracer, c.SCHEMA_URL)
+        self._tracer = trace.get_tracer(semconv.SCOPE, __version__, providers.tracer, semconv.SCHEMA_URL)
         self._instruments = instruments_of(providers.meter)
         self._instruments.attach(intensity, steal)
-        self._started_from, self._started_in_run = propagate.read()
+        self._started_from, self._started_in_run = propagation.read()
         # Devices of one kind and method are one data point of a stage.
         self._groups: dict[tuple[str, str], list[int]] = {}
         for i, device in enumerate(devices):
@@ -75,9 +75,9 @@ class OtelSink(Sink):
             return
         attributes: dict[str, Any] = stage_attributes(stage)
         if stage.run is not None and stage.run.run_id:
-            attributes[c.RUN_ID] = stage.run.run_id
+            attributes[semconv.RUN_ID] = stage.run.run_id
         elif self._started_in_run:
-            attributes[c.RUN_ID] = self._started_in_run
+            attributes[semconv.RUN_ID] = self._started_in_run
         span = self._tracer.start_span(
             _RUN_SPAN if stage.kind == RUN else stage.name,
             context=self._context_below(stage.parent),
@@ -124,7 +124,7 @@ class OtelSink(Sink):
             return
         labels, _ = self._labels_of(stage)
         for unit, amount in stage.units.items():
-            self._instruments.units.add(amount, {**labels, c.UNIT: unit})
+            self._instruments.units.add(amount, {**labels, semconv.UNIT: unit})
         if mark is None:
             self._instruments.duration.record(stage.duration_s, labels)
             return
@@ -167,7 +167,7 @@ class OtelSink(Sink):
         """The span that a stage opened here would hang below, into a child's environment."""
         context_here = self._context_below(stage)
         run = stage.run.run_id if stage is not None and stage.run is not None else self._started_in_run
-        propagate.write(
+        propagation.write(
             environment, context_here or context.get_current(), run, stage.name if stage else None
         )
 
@@ -193,11 +193,11 @@ class OtelSink(Sink):
             return
         mark.shown_ns = now_ns
         joules, grams = stage.engine.spent(stage)
-        so_far = {c.ENERGY_TOTAL_J: joules, c.EMISSIONS_G: grams}
+        so_far = {semconv.ENERGY_TOTAL_J: joules, semconv.EMISSIONS_G: grams}
         self._tracer.start_span(
             f"{stage.name} (progress)",
             context=trace.set_span_in_context(mark.span),
-            attributes={c.STAGE_KIND: stage.kind, c.STAGE_NAME: stage.name, **so_far},
+            attributes={semconv.STAGE_KIND: stage.kind, semconv.STAGE_NAME: stage.name, **so_far},
             start_time=since_ns,
         ).end(now_ns)
 
@@ -206,8 +206,10 @@ class OtelSink(Sink):
         name = RUN if stage.kind == RUN else stage.name
         found = self._labels.get((stage.kind, name))
         if found is None:
-            labels = {c.STAGE_KIND: stage.kind, c.STAGE_NAME: name}
-            groups = [{**labels, c.COMPONENT: kind, c.METHOD: method} for kind, method in self._groups]
+            labels = {semconv.STAGE_KIND: stage.kind, semconv.STAGE_NAME: name}
+            groups = [
+                {**labels, semconv.COMPONENT: kind, semconv.METHOD: method} for kind, method in self._groups
+            ]
             found = self._labels[stage.kind, name] = labels, groups
         return found
 

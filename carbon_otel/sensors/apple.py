@@ -88,9 +88,9 @@ def find(system: str = sys.platform, machine: str | None = None) -> tuple[list[S
         report = IoReport(importlib.import_module(_PACKAGE).AppleEnergyMonitor())
     except ImportError:
         reason, fix = f"the package {_PACKAGE} is not installed", "pip install 'carbon-otel[apple]'"
-        return [], [Finding("cpu", "missing", "Apple silicon", reason, fix, lacking=True)]
+        return [], [Finding("cpu", "missing", "Apple silicon", reason, fix, unmetered=True)]
     except Exception as error:  # noqa: BLE001 - a native module's own exceptions
-        return [], [Finding("cpu", "missing", "Apple silicon", f"IOReport: {error}", lacking=True)]
+        return [], [Finding("cpu", "missing", "Apple silicon", f"IOReport: {error}", unmetered=True)]
     sensors: list[Sensor] = []
     findings: list[Finding] = []
     for identity, device_type, name, fields in _CHANNELS:

@@ -86,7 +86,7 @@ class Finding:
     """What discovery decided for one component.
 
     `reason` says why it got no better tier, `fix` what the user can do; both are empty at the best tier.
-    `lacking` marks a component that draws power and is not in the figures.
+    `unmetered` marks a component that draws power and is not in the figures.
     """
 
     component: str
@@ -94,4 +94,4 @@ class Finding:
     found: str
     reason: str = ""
     fix: str = ""
-    lacking: bool = False
+    unmetered: bool = False

@@ -20,7 +20,8 @@ from typing import Final, Literal
 
 from carbon_otel.provenance import Band
 from carbon_otel.sensors.base import Device
-from carbon_otel.sensors.processor import BusyTime, Processor
+from carbon_otel.sensors.cpu_info import Processor
+from carbon_otel.sensors.proc_stat import BusyTime
 
 CURVE_K: Final = 0.75
 

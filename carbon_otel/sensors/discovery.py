@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Final
 
 from carbon_otel.provenance import combined
-from carbon_otel.sensors import amd_gpu, apple, grace, intel_gpu, jetson, nvml, rapl
+from carbon_otel.sensors import apple, grace, intel_gpu, jetson, rapl
+from carbon_otel.sensors.amd import gpu as amd_gpu
 from carbon_otel.sensors.base import Finding, Sensor
+from carbon_otel.sensors.cpu_info import ARM, Processor, processor
 from carbon_otel.sensors.cpu_model import CpuModel
 from carbon_otel.sensors.memory_model import MemoryModel
-from carbon_otel.sensors.processor import ARM, BusyTime, Processor, processor
+from carbon_otel.sensors.nvidia import find as nvml
+from carbon_otel.sensors.proc_stat import BusyTime
 
 _UDEV_FILE: Final = "/etc/udev/rules.d/90-powercap.rules"
 _ORDER: Final = ("host", "cpu", "memory", "gpu")
@@ -40,7 +43,7 @@ class Discovery:
     @property
     def missing(self) -> tuple[str, ...]:
         """The components that the figures lack."""
-        return tuple(f.component for f in self.findings if f.lacking)
+        return tuple(f.component for f in self.findings if f.unmetered)
 
     def close(self) -> None:
         for sensor in self.sensors:
@@ -99,7 +102,7 @@ class _Search:
         for sensor in self.sensors:
             device = sensor.device
             for component in device.contains - own:
-                self.findings = [f for f in self.findings if f.lacking or f.component != component]
+                self.findings = [f for f in self.findings if f.unmetered or f.component != component]
                 self.findings.append(Finding(component, device.method, f"included in {device.name}"))
             own |= device.contains
 
@@ -111,9 +114,9 @@ def _gpus() -> tuple[list[Sensor], list[Finding]]:
         found, told = find()
         sensors += found
         findings += told
-    if any(finding.lacking or finding.method != "missing" for finding in findings):
+    if any(finding.unmetered or finding.method != "missing" for finding in findings):
         # That there is none of one vendor's is no news where there is another's.
-        findings = [f for f in findings if f.lacking or f.fix or f.method != "missing"]
+        findings = [f for f in findings if f.unmetered or f.fix or f.method != "missing"]
     return sensors, findings
 
 
@@ -164,7 +167,7 @@ def _model_memory(search: _Search) -> None:
     device = memory.device
     reason = "the package is measured, but there is no readable dram zone"
     # Modelled is not lacking; what would measure it stays to be read in the fix.
-    search.findings = [replace(f, lacking=f.lacking and f.component != "memory") for f in search.findings]
+    search.findings = [replace(f, unmetered=f.unmetered and f.component != "memory") for f in search.findings]
     found = f"{device.name} at {device.source}"
     search.add(([memory], [Finding("memory", device.method, found, reason=reason)]))
 
@@ -177,7 +180,7 @@ def _unreadable(zone: rapl.Zone, error: str) -> Finding:
         found=f"{zone.name} ({zone.id})",
         reason=f"{zone.path / 'energy_uj'}: {error}",
         fix=f"echo '{rule}' | sudo tee {_UDEV_FILE} && sudo udevadm control --reload && sudo udevadm trigger",
-        lacking=True,
+        unmetered=True,
     )
 
 
@@ -188,7 +191,7 @@ def _unknown(zone: rapl.Zone) -> Finding:
         found=f"{zone.id}",
         reason=f"{zone.path / 'name'} says {zone.name!r}, which is no powercap zone that we know",
         fix="if it is a counter of its own, tell us its name",
-        lacking=True,
+        unmetered=True,
     )
 
 

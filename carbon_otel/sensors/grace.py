@@ -60,7 +60,7 @@ def _open(meter: _Meter, sensors: list[Sensor], findings: list[Finding]) -> None
     try:
         sensors.append(HwmonPower(device, [path], 1e-6, _MOST_W))
     except SensorError as error:
-        findings.append(Finding(device.type, "missing", device.name, str(error), _ENABLE, lacking=True))
+        findings.append(Finding(device.type, "missing", device.name, str(error), _ENABLE, unmetered=True))
     else:
         findings.append(Finding(device.type, device.method, f"{device.name} ({device.id})"))
 

@@ -76,7 +76,7 @@ def find(root: Path = DEFAULT_ROOT) -> tuple[list[Sensor], list[Finding]]:
             found = f"{driver} ({folder.name})"
             findings.append(
                 Finding(
-                    "gpu", "missing", found, "the driver has no energy counter for this GPU", lacking=True
+                    "gpu", "missing", found, "the driver has no energy counter for this GPU", unmetered=True
                 )
             )
             continue
@@ -88,7 +88,9 @@ def find(root: Path = DEFAULT_ROOT) -> tuple[list[Sensor], list[Finding]]:
             sensors.append(IntelGpu(channel, device))
         except SensorError as error:
             findings.append(
-                Finding("gpu", "missing", device.name, str(error), f"sudo chmod a+r {channel}", lacking=True)
+                Finding(
+                    "gpu", "missing", device.name, str(error), f"sudo chmod a+r {channel}", unmetered=True
+                )
             )
         else:
             findings.append(Finding("gpu", device.method, device.name))

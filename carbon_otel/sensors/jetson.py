@@ -49,7 +49,7 @@ def find(root: Path = DEFAULT_ROOT, i2c: Path = DEFAULT_I2C) -> tuple[list[Senso
             sensors.append(HwmonPower(device, rail.paths, rail.watts_per_unit, _MOST_W))
         except SensorError as error:
             fix = f"sudo chmod a+r {' '.join(map(str, rail.paths))}"
-            findings.append(Finding(device.type, "missing", rail.name, str(error), fix, lacking=True))
+            findings.append(Finding(device.type, "missing", rail.name, str(error), fix, unmetered=True))
         else:
             findings.append(Finding(device.type, device.method, f"{rail.name} ({rail.id})"))
     return sensors, findings

@@ -12,13 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, Final
 
-from carbon_otel.faults import report
-from carbon_otel.meter.meter import Edge, Meter, Taken
+from carbon_otel.guard import report
+from carbon_otel.meter.meter import EdgeState, Meter, Readings
+from carbon_otel.records import AttributeValue, StageRecord
 from carbon_otel.sinks import Sink
 from carbon_otel.stages.accounts import Account, Books
-from carbon_otel.stages.doubt import device_energy, shares_between
-from carbon_otel.stages.records import AttributeValue, StageRecord
-from carbon_otel.stages.weights import ThreadWeights
+from carbon_otel.stages.cpu_weights import ThreadWeights
+from carbon_otel.stages.uncertainty import device_energy, shares_between
 from carbon_otel.units import S_PER_NS
 
 UNATTRIBUTED: Final = "unattributed"
@@ -76,7 +76,7 @@ class OpenStage:
         self.start_unix_ns = time.time_ns()
         self.opened_ns = 0
         self.closed_ns: int | None = None
-        self.begin = self.end = Edge(0, (), None, ())
+        self.begin = self.end = EdgeState(0, (), None, ())
         self.account: Account = engine.books.root
         self.marks: dict[object, Any] = {}
         self._record: StageRecord | None = None
@@ -249,7 +249,7 @@ class Engine:
         self._lock = threading.RLock()
 
     def describe(
-        self, stage: OpenStage, now_ns: int, end: Edge, inclusive_j: Sequence[float], inclusive_g: float
+        self, stage: OpenStage, now_ns: int, end: EdgeState, inclusive_j: Sequence[float], inclusive_g: float
     ) -> StageRecord:
         """Put a stage's record together from its account and its two edges."""
         account = stage.account
@@ -300,7 +300,7 @@ class Engine:
             self._follow(taken, now_ns)
             change(account)
 
-    def _follow(self, taken: Taken, now_ns: int) -> None:
+    def _follow(self, taken: Readings, now_ns: int) -> None:
         """Take in readings and charge what was spent until now to those who were open until now."""
         self.meter.apply(taken, now_ns)
         self.books.post(self.meter.advance(now_ns))

@@ -12,7 +12,7 @@ import importlib.util
 import pytest
 
 import carbon_otel
-from carbon_otel.session import active
+from carbon_otel.runtime import active
 from tests.benchmarks import programs
 from tests.fakes.powercap import server
 

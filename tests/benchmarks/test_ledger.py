@@ -11,7 +11,7 @@ from calendar import timegm
 import pytest
 
 import carbon_otel
-from carbon_otel.mlflow import naming
+from carbon_otel.mlflow.schema import names
 from tests.fakes.replica import Replica
 from tests.integration.servers import MlflowServer
 
@@ -31,7 +31,7 @@ def one_window(folder, model_run):
 def copy(database):
     """Runs, tags and metrics of the one entry, under other ids, an hour apart."""
     with sqlite3.connect(database) as db:
-        (run,) = db.execute("select run_uuid from tags where key = ?", (naming.ENTRY,)).fetchone()
+        (run,) = db.execute("select run_uuid from tags where key = ?", (names.ENTRY,)).fetchone()
         for number in range(1, ENTRIES):
             new = f"{number:08x}{run[8:]}"
             for table in ("runs", "tags", "latest_metrics", "metrics"):
@@ -41,9 +41,7 @@ def copy(database):
                     "start_time": f"start_time + {number * 3_600_000}",
                 }
                 if table == "tags":
-                    other["value"] = (
-                        f"case key when '{naming.ENTRY}' then value || '-{number}' else value end"
-                    )
+                    other["value"] = f"case key when '{names.ENTRY}' then value || '-{number}' else value end"
                 chosen = [other.get(column, column) for column in columns]
                 db.execute(
                     f"insert into {table} ({', '.join(columns)}) select {', '.join(chosen)} from {table} "

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from carbon_otel.carbon.grid import Pricing, intensity
+from carbon_otel.carbon.grid import EmissionFactor, intensity
 from carbon_otel.footprint import footprint_of
 from carbon_otel.meter.meter import Meter
-from carbon_otel.mlflow import naming
-from carbon_otel.mlflow.serving import Serving
-from carbon_otel.mlflow.writer import Writer
+from carbon_otel.mlflow.delivery.worker import DeliveryWorker
+from carbon_otel.mlflow.schema import names
+from carbon_otel.mlflow.standalone.inference import Serving
 from carbon_otel.stages.engine import Engine
 from tests.fakes.clock import Clock
 from tests.fakes.sensors import package
@@ -21,10 +21,10 @@ class Replica:
     def __init__(self, folder: Path, start_s: int, pue: float = 1.0) -> None:
         self.clock = Clock()
         self._start_ns = start_s * 10**9 - self.clock()
-        self._pricing = Pricing(intensity("FR"), pue)
+        self._factor = EmissionFactor(intensity("FR"), pue)
         self.device = package(self.clock)
-        self.engine = Engine(Meter([self.device], clock_ns=self.clock), self._pricing.grams)
-        self._writer = Writer(folder)
+        self.engine = Engine(Meter([self.device], clock_ns=self.clock), self._factor.emissions_g)
+        self._writer = DeliveryWorker(folder)
         self.serving = Serving(
             self.engine,
             self._footprint,
@@ -48,10 +48,10 @@ class Replica:
 
     def _footprint(self, stage):
         record = self.engine.so_far(stage) if stage.open else stage.record
-        return footprint_of(record, self._pricing)
+        return footprint_of(record, self._factor)
 
     def _tags(self, footprint, status, stage):
-        return naming.tags(
+        return names.tags(
             footprint,
             status=status,
             hardware="simulated",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from carbon_otel.sensors.amd_visible import visible
+from carbon_otel.sensors.amd.visible import visible
 from tests.fakes import amdsmi
 
 PROGRAM = """
 import json, os, time
 from pathlib import Path
-from carbon_otel.sensors import amd_gpu
+from carbon_otel.sensors.amd import gpu as amd_gpu
 from carbon_otel.sensors.base import SensorError
 from tests.fakes import amdsmi
 gpus = amdsmi.host(NAMES)
@@ -31,7 +31,7 @@ print(json.dumps({
     "names": [s.device.name for s in sensors],
     "most_w": [s.power_bounds_w[1] for s in sensors],
     "reasons": [f.reason for f in findings],
-    "lacking": [f.lacking for f in findings],
+    "lacking": [f.unmetered for f in findings],
 }))
 """
 
@@ -114,7 +114,7 @@ def test_without_the_library_nothing_is_printed(rocm, tmp_path):
     program = (
         "import json; from pathlib import Path; from carbon_otel.sensors import amd_gpu\n"
         "_, (told,) = amd_gpu.find(Path('/'))\n"
-        "print(json.dumps([told.lacking, told.reason, told.fix]))"
+        "print(json.dumps([told.unmetered, told.reason, told.fix]))"
     )
     lacking, reason, fix = amdsmi.ask(tmp_path, program, LD_LIBRARY_PATH="")
     assert lacking and "amdsmi" in reason and "amd-smi-lib" in fix

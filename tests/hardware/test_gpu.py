@@ -13,10 +13,10 @@ from statistics import fmean, median
 
 import pytest
 
-from carbon_otel.sensors import nvml
-from carbon_otel.sensors.nvml_library import Nvml, NvmlUnavailable
-from carbon_otel.sensors.nvml_period import learn_periods
-from carbon_otel.sensors.nvml_power import power_source
+from carbon_otel.sensors.nvidia import find as nvml
+from carbon_otel.sensors.nvidia.library import Nvml, NvmlUnavailable
+from carbon_otel.sensors.nvidia.power import power_source
+from carbon_otel.sensors.nvidia.update_period import learn_periods
 
 pytestmark = pytest.mark.gpu
 

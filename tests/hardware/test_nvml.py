@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from carbon_otel.sensors.cuda_visible import visible
-from carbon_otel.sensors.mig import Instance
+from carbon_otel.sensors.nvidia.mig import Instance
+from carbon_otel.sensors.nvidia.visible import visible
 from tests.fakes import nvml
 
 DISCOVER = """
@@ -31,7 +31,7 @@ print(json.dumps({
 MEASURE = """
 import json
 from pathlib import Path
-from carbon_otel.carbon.grid import Pricing, intensity
+from carbon_otel.carbon.grid import EmissionFactor, intensity
 from carbon_otel.footprint import footprint_of
 from carbon_otel.meter.meter import Meter
 from carbon_otel.sensors.discovery import discover
@@ -41,10 +41,10 @@ from tests.fakes.clock import Clock
 
 gpu = nvml.mine()[0]
 found = discover(Path("/nowhere"))
-clock, pricing, told = Clock(), Pricing(intensity("FR")), []
+clock, factor, told = Clock(), EmissionFactor(intensity("FR")), []
 sensors = [s for s in found.sensors if s.device.type == "gpu"]
 meter = Meter(sensors, clock_ns=clock, on_fault=lambda sensor, message: told.append(message))
-engine = Engine(meter, pricing.grams)
+engine = Engine(meter, factor.emissions_g)
 stage = engine.open("training", "training", {})
 for second in range(10):
     clock.advance(1)
@@ -53,7 +53,7 @@ for second in range(10):
     EVENTS
     engine.tick()
 engine.close(stage)
-f = footprint_of(stage.record, pricing, found.missing)
+f = footprint_of(stage.record, factor, found.missing)
 print(json.dumps({**f.as_dict(), "told": told, "reads": gpu.energy_reads}))
 """
 
@@ -229,8 +229,8 @@ def test_a_partitioned_gpu_without_an_instance_is_missing(gpus):
 RELOAD = """
 import json
 from carbon_otel.sensors.base import SensorError
-from carbon_otel.sensors.nvml_gpu import NvmlGpu
-from carbon_otel.sensors.nvml_library import Nvml
+from carbon_otel.sensors.nvidia.gpu import NvmlGpu
+from carbon_otel.sensors.nvidia.library import Nvml
 from tests.fakes import nvml
 
 driver, now_s, said = nvml.driver(), [0.0], []
@@ -266,8 +266,8 @@ def test_which_processes_use_the_gpu(gpus):
     program = """
 import json
 from pathlib import Path
-from carbon_otel.sensors.nvml_library import Nvml
-from carbon_otel.sensors.nvml_processes import ProcessUtilisation
+from carbon_otel.sensors.nvidia.library import Nvml
+from carbon_otel.sensors.nvidia.processes import ProcessUtilisation
 from tests.fakes import nvml
 
 class HostPids:

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from carbon_otel.cli import app
-from carbon_otel.otel.check import check
+from carbon_otel.cli.otlp_probe import check
 from tests.integration.test_faults import mlflow_server  # noqa: F401 - a fixture
 from tests.integration.test_otlp import rotel
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import carbon_otel
-from carbon_otel import session
+from carbon_otel import runtime
 from tests.fakes.powercap import server
 from tests.integration.test_otlp import free_port
 
@@ -111,7 +111,7 @@ for i in range(30):
     _, status = os.waitpid(pid, 0)
     assert status == 0, (i, status)
 assert len(spans.get_finished_spans()) == 30
-print("ok", len(carbon_otel.session.active().engine._open))
+print("ok", len(carbon_otel.runtime.active().engine._open))
 """
 
 
@@ -124,7 +124,7 @@ def test_forks_while_the_sampler_ticks():
 def _in_a_worker(_: int) -> tuple[str, bool]:
     with carbon_otel.stage("data_processing") as s:
         sum(range(200_000))
-    return s.footprint.method, session.active() is not None
+    return s.footprint.method, runtime.active() is not None
 
 
 def test_workers_of_multiprocessing(tree):

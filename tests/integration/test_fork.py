@@ -11,7 +11,7 @@ import sys
 import pytest
 
 import carbon_otel
-from carbon_otel import session
+from carbon_otel import runtime
 
 pytestmark = [
     pytest.mark.chaos,
@@ -53,7 +53,7 @@ def test_what_was_spent_before_a_fork_is_exported_by_the_parent_alone(child, lau
 def _in_a_worker(_: int) -> tuple[str, bool]:
     with carbon_otel.stage("data_processing") as s:
         sum(range(200_000))
-    return s.footprint.method, session.active() is not None
+    return s.footprint.method, runtime.active() is not None
 
 
 def test_workers_of_multiprocessing(tree):

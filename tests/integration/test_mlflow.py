@@ -13,7 +13,7 @@ import time
 import pytest
 
 import carbon_otel
-from carbon_otel.mlflow.reconcile import reconcile
+from carbon_otel.mlflow.runs.orphans import reconcile
 from tests.fakes.powercap import server
 
 mlflow = pytest.importorskip("mlflow") if not os.environ.get("CI") else __import__("mlflow")
@@ -332,9 +332,9 @@ def test_ranks_that_share_a_run_by_its_id(store, measured, tree, tmp_path):
         os.kill(ranks[2].pid, signal.SIGKILL)
         ranks[2].communicate()
     carbon_otel.flush(20)
-    from carbon_otel.mlflow import parts
+    from carbon_otel.mlflow.schema import contributions
 
-    written = parts.read(tags(run_id))
+    written = contributions.read(tags(run_id))
     assert len(written) == 4 and sorted(part.final for part in written.values()) == [False, True, True, True]
     total = sum(part.values["carbon/energy_wh"] for part in written.values())
     assert metrics(run_id)["carbon/energy_wh"] == pytest.approx(total, rel=1e-9)
@@ -423,7 +423,7 @@ def test_a_killed_run_keeps_its_last_checkpoint(store):
 
 
 def test_the_next_start_on_the_host_reconciles(store, monkeypatch):
-    monkeypatch.setattr("carbon_otel.mlflow.reconcile.reconcile.__defaults__", (None, 0))
+    monkeypatch.setattr("carbon_otel.mlflow.runs.orphans.reconcile.__defaults__", (None, 0))
     process, run_id = launch(store, "time.sleep(60)")
     deadline = time.monotonic() + 60
     while "carbon.status" not in tags(run_id) and time.monotonic() < deadline:

@@ -8,7 +8,7 @@ import time
 import pytest
 
 import carbon_otel
-from carbon_otel.otel import conventions as c
+from carbon_otel.semconv import names as semconv
 from tests.fakes.powercap import server
 
 mlflow = pytest.importorskip("mlflow") if not os.environ.get("CI") else __import__("mlflow")
@@ -61,14 +61,14 @@ def test_a_stage_is_a_span_below_the_users_and_around_the_users(draw):
     assert spans["llm"].parent_id == spans["evaluation"].parent_id == spans["answer"].span_id
     assert spans["decode"].parent_id == spans["llm"].span_id
     joules = stage.footprint.energy_j
-    assert spans["llm"].attributes[c.ENERGY_TOTAL_J] == pytest.approx(joules)
-    assert spans["llm"].attributes[c.STAGE_KIND] == "inference"
-    total = sum(spans[name].attributes[c.ENERGY_TOTAL_J] for name in ("llm", "evaluation"))
+    assert spans["llm"].attributes[semconv.ENERGY_TOTAL_J] == pytest.approx(joules)
+    assert spans["llm"].attributes[semconv.STAGE_KIND] == "inference"
+    total = sum(spans[name].attributes[semconv.ENERGY_TOTAL_J] for name in ("llm", "evaluation"))
     tags = trace.info.tags
     assert float(tags["carbon.energy_j"]) == pytest.approx(total, rel=1e-4)
     assert float(tags["carbon.energy_j_per_1k_tokens"]) == pytest.approx(total * 4, rel=1e-4)
     assert float(tags["carbon.emissions_g_per_1k_tokens"]) == pytest.approx(
-        4 * sum(spans[name].attributes[c.EMISSIONS_G] for name in ("llm", "evaluation")), rel=1e-4
+        4 * sum(spans[name].attributes[semconv.EMISSIONS_G] for name in ("llm", "evaluation")), rel=1e-4
     )
     found = mlflow.search_traces(filter_string="tags.`carbon.energy_j` != ''", return_type="list")
     assert trace.info.trace_id in {each.info.trace_id for each in found}
@@ -83,7 +83,7 @@ def test_a_stage_in_a_stage_counts_once(draw):
     spans = {span.name: span for span in trace.data.spans}
     assert spans["data_processing"].parent_id == spans["inference"].span_id
     assert float(trace.info.tags["carbon.energy_j"]) == pytest.approx(
-        spans["inference"].attributes[c.ENERGY_TOTAL_J], rel=1e-4
+        spans["inference"].attributes[semconv.ENERGY_TOTAL_J], rel=1e-4
     )
 
 

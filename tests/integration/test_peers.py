@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from carbon_otel.meter.peers import Peers
+from carbon_otel.host.membership import Membership
 from tests.fakes.powercap import server
 
 PACKAGE_W = 40.0
@@ -122,13 +122,13 @@ def test_a_killed_process_leaves_no_lock_and_no_hole(fed):
 
 
 def test_the_device_book_passes_on_and_nobody_else_can_read(tmp_path):
-    ours = Peers("view", tmp_path)
-    assert ours.keeps_device_book()
+    ours = Membership("view", tmp_path)
+    assert ours.holds_device_book()
     program = (
-        "import sys, pathlib\nfrom carbon_otel.meter.peers import Peers\n"
-        "p = Peers(sys.argv[1], pathlib.Path(sys.argv[2]))\n"
-        "print(p.keeps_device_book(), flush=True)\nsys.stdin.readline()\n"
-        "print(p.keeps_device_book(), flush=True)\nsys.stdin.readline()"
+        "import sys, pathlib\nfrom carbon_otel.host.membership import Membership\n"
+        "p = Membership(sys.argv[1], pathlib.Path(sys.argv[2]))\n"
+        "print(p.holds_device_book(), flush=True)\nsys.stdin.readline()\n"
+        "print(p.holds_device_book(), flush=True)\nsys.stdin.readline()"
     )
 
     def member(view):
@@ -152,12 +152,12 @@ def test_the_device_book_passes_on_and_nobody_else_can_read(tmp_path):
     for process in (stranger, other):
         process.kill()
         process.communicate()
-    again = Peers("view", tmp_path)
-    assert again.keeps_device_book()
+    again = Membership("view", tmp_path)
+    assert again.holds_device_book()
     again.leave()
 
 
 def test_a_folder_that_others_can_write_is_not_used(tmp_path):
     tmp_path.chmod(0o777)
-    alone = Peers("view", tmp_path)
-    assert alone.folder is None and alone.keeps_device_book()
+    alone = Membership("view", tmp_path)
+    assert alone.folder is None and alone.holds_device_book()

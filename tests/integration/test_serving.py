@@ -14,7 +14,7 @@ import urllib.request
 import pytest
 
 import carbon_otel
-from carbon_otel.mlflow import naming
+from carbon_otel.mlflow.schema import names
 from tests.fakes.powercap import server
 
 mlflow = pytest.importorskip("mlflow") if not os.environ.get("CI") else __import__("mlflow")
@@ -75,7 +75,7 @@ def draw(made, joules):
 
 
 def figures(run):
-    return naming.unpacked(run.data.metrics, run.data.tags)
+    return names.unpacked(run.data.metrics, run.data.tags)
 
 
 def requests(run):
@@ -145,7 +145,7 @@ def test_what_a_model_raises_passes_through_and_is_counted(made, measured):
 
 
 def test_another_hour_is_another_entry(made, measured, monkeypatch):
-    monkeypatch.setattr("carbon_otel.mlflow.serving._WINDOW_S", 0.3)
+    monkeypatch.setattr("carbon_otel.mlflow.standalone.inference._WINDOW_S", 0.3)
     model = mlflow.pyfunc.load_model(made.model_uri)
     for _ in range(10):
         model.predict([1])

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 from unittest import mock
 
-from carbon_otel.carbon.grid import Intensity, Pricing
+from carbon_otel.carbon.grid import EmissionFactor, Intensity
 from carbon_otel.footprint import Footprint, footprint_of
 from carbon_otel.meter.meter import Meter
 from carbon_otel.provenance import Band
@@ -21,7 +21,7 @@ from tests.fakes.clock import Clock
 from tests.replay.trace import NS, Trace
 
 EXACT = Band(1.0, 1.0, "a replayed counter")
-PRICING = Pricing(Intensity("X", "X", 360.0, 2024, EXACT, "replay", "replay"))
+PRICING = EmissionFactor(Intensity("X", "X", 360.0, 2024, EXACT, "replay", "replay"))
 TICK_S = 1.0
 HAS_CODECARBON = importlib.util.find_spec("codecarbon") is not None
 HAS_ZEUS = importlib.util.find_spec("zeus") is not None
@@ -85,7 +85,7 @@ def ours(
 
 def _replay(trace, windows, until, clock, start_ns, edge_interval_s, stall):
     sensor = ReplaySensor(trace, clock, edge_interval_s=edge_interval_s)
-    engine = Engine(Meter([sensor], clock_ns=clock), PRICING.grams)
+    engine = Engine(Meter([sensor], clock_ns=clock), PRICING.emissions_g)
     events: list[tuple[int, int, int]] = []
     ticks = [
         t for t in range(1, int(until / TICK_S) + 1) if not (stall and stall[0] <= t * TICK_S < stall[1])

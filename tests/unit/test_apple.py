@@ -83,14 +83,14 @@ def test_a_negative_count_is_a_gap(monitor):
 def test_without_the_package_the_fix_is_said(monkeypatch):
     monkeypatch.setitem(sys.modules, "zeus_apple_silicon", None)
     sensors, (finding,) = apple.find("darwin", "arm64")
-    assert sensors == [] and finding.lacking
+    assert sensors == [] and finding.unmetered
     assert finding.fix == "pip install 'carbon-otel[apple]'"
 
 
 def test_a_monitor_that_does_not_start_is_lacking(monitor, monkeypatch):
     monkeypatch.setattr(sys.modules["zeus_apple_silicon"], "AppleEnergyMonitor", _raise)
     sensors, (finding,) = apple.find("darwin", "arm64")
-    assert sensors == [] and finding.lacking and "no sample" in finding.reason
+    assert sensors == [] and finding.unmetered and "no sample" in finding.reason
 
 
 @pytest.mark.parametrize("system, machine", [("linux", "arm64"), ("darwin", "x86_64")])

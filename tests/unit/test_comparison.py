@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carbon_otel.mlflow.comparison import NotMeasured, RunCost, differences, pareto, verdict
+from carbon_otel.lifecycle.comparison import NotMeasured, RunCost, differences, pareto, verdict
 
 
 def cost(name, wh, low=None, high=None, **tags):

@@ -94,7 +94,7 @@ def test_that_there_is_no_nvidia_is_no_news_where_there_is_another(host):
 
 
 def test_what_keeps_grace_from_being_read_is_the_models_reason(host):
-    lacking = Finding("cpu", "missing", "Grace socket 0", "no such file", "boot with it", lacking=True)
+    lacking = Finding("cpu", "missing", "Grace socket 0", "no such file", "boot with it", unmetered=True)
     found = host(grace=SimpleNamespace(find=lambda: ([], [lacking])))
     (cpu,) = [f for f in found.findings if f.component == "cpu"]
     assert (cpu.method, cpu.reason, cpu.fix) == ("modelled.utilisation", "no such file", "boot with it")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from carbon_otel.carbon.grid import Pricing, intensity
+from carbon_otel.carbon.grid import EmissionFactor, intensity
 from carbon_otel.footprint import footprint_of
 from carbon_otel.meter.meter import Meter
 from carbon_otel.sensors.discovery import discover
@@ -41,7 +41,7 @@ def test_at_the_best_tier_there_is_nothing_to_say(found):
     d = found(powercap.server)
     host = by_component(d, "cpu", "memory")
     assert [f.method for f in host] == ["measured.counter"] * 4
-    assert not any(f.reason or f.fix or f.lacking for f in host)
+    assert not any(f.reason or f.fix or f.unmetered for f in host)
     assert d.missing == ()
     assert sorted(s.device.type for s in d.sensors) == ["cpu", "cpu", "memory", "memory"]
     assert "threads)" in d.hardware
@@ -65,7 +65,7 @@ def test_psys_contains_the_memory(found):
 
 def test_one_package_that_cannot_be_read_is_missing_and_the_fix_is_said(found):
     d = found(powercap.server, lambda tree: tree.package[1].forbid())
-    (lacking,) = [f for f in d.findings if f.lacking]
+    (lacking,) = [f for f in d.findings if f.unmetered]
     assert (lacking.component, lacking.method, d.missing) == ("cpu", "missing", ("cpu",))
     assert "intel-rapl:1/energy_uj" in lacking.reason and "directory" in lacking.reason
     assert UDEV in lacking.fix and "udevadm" in lacking.fix
@@ -105,7 +105,7 @@ def test_an_empty_folder_and_none_at_all(folder, tmp_path):
 def test_no_gpu_is_a_finding_and_nothing_missing(tmp_path):
     d = discover(tmp_path)
     (gpu,) = by_component(d, "gpu")
-    assert (gpu.method, gpu.found, gpu.lacking) == ("missing", "none", False)
+    assert (gpu.method, gpu.found, gpu.unmetered) == ("missing", "none", False)
     assert gpu.reason
     d.close()
 
@@ -128,8 +128,8 @@ def measure(tree, broken=(), sabotage=lambda: None):
     """Twelve seconds of a stage, 100 W from each zone that is not broken; `sabotage` happens after three."""
     discovery = discover(tree.root)
     try:
-        clock, pricing = Clock(), Pricing(intensity("FR"))
-        engine = Engine(Meter(discovery.sensors, clock_ns=clock), pricing.grams)
+        clock, factor = Clock(), EmissionFactor(intensity("FR"))
+        engine = Engine(Meter(discovery.sensors, clock_ns=clock), factor.emissions_g)
         stage = engine.open("training", "training", {})
         for second in range(12):
             if second == 3:
@@ -140,7 +140,7 @@ def measure(tree, broken=(), sabotage=lambda: None):
             clock.advance(1)
             engine.tick()
         engine.close(stage)
-        return footprint_of(stage.record, pricing, discovery.missing)
+        return footprint_of(stage.record, factor, discovery.missing)
     finally:
         discovery.close()
 

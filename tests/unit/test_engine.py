@@ -12,18 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule
 
-from carbon_otel import faults
-from carbon_otel.carbon.grid import Intensity, Pricing
+from carbon_otel import guard
+from carbon_otel.carbon.grid import EmissionFactor, Intensity
 from carbon_otel.footprint import footprint_of
+from carbon_otel.host.attribution import Shares
 from carbon_otel.meter.meter import Meter
-from carbon_otel.meter.share import Shares
 from carbon_otel.sinks import Sink
+from carbon_otel.stages.cpu_weights import ThreadWeights
 from carbon_otel.stages.engine import Engine, current
-from carbon_otel.stages.weights import ThreadWeights
 from tests.fakes.clock import NS, Clock
 from tests.fakes.sensors import EXACT, FakeSensor, gpu, package
 
-PRICING = Pricing(Intensity("X", "X", 360.0, 2024, EXACT, "test", "test"))  # 0.1 mg a joule
+PRICING = EmissionFactor(Intensity("X", "X", 360.0, 2024, EXACT, "test", "test"))  # 0.1 mg a joule
 
 
 class Recorder(Sink):
@@ -42,7 +42,7 @@ class Recorder(Sink):
     def joules(self, stage) -> float:
         return sum(joules for payee, joules, _ in self.payments if payee is stage)
 
-    def grams(self, stage) -> float:
+    def emissions_g(self, stage) -> float:
         return sum(grams for payee, _, grams in self.payments if payee is stage)
 
 
@@ -54,7 +54,7 @@ class Bench:
         self.devices = devices or (package(self.clock),)
         self.sink = Recorder()
         meter = Meter(self.devices, rule=rule, clock_ns=self.clock)
-        self.engine = Engine(meter, PRICING.grams, [self.sink], **engine)
+        self.engine = Engine(meter, PRICING.emissions_g, [self.sink], **engine)
 
     def open(self, kind="training", above=None):
         return self.engine.open(kind, kind, {}, above)
@@ -380,7 +380,7 @@ class TestSinks:
         bench.engine.tick()
         assert bench.sink.joules(stage) == pytest.approx(300)
         assert bench.sink.joules(bench.engine.root) == pytest.approx(100)
-        assert bench.sink.grams(stage) == pytest.approx(0.03)
+        assert bench.sink.emissions_g(stage) == pytest.approx(0.03)
 
     def test_they_are_told_what_a_child_paid_before_its_parent_ended(self, bench):
         parent = bench.open()
@@ -405,7 +405,7 @@ class TestSinks:
 
             closed = paid = entered = left = tick = lambda self, *args: 1 / 0
 
-        faults.forget()
+        guard.forget()
         bench.engine.sinks.insert(0, Broken())
         with caplog.at_level(logging.WARNING, "carbon_otel"):
             for _ in range(3):
@@ -626,7 +626,7 @@ class AnyTime(RuleBasedStateMachine):
         for stage in (engine.root, *opened):
             record = engine.so_far(stage)
             assert sink.joules(stage) == pytest.approx(record.exclusive_j, rel=1e-9, abs=1e-6)
-            assert sink.grams(stage) == pytest.approx(record.exclusive_g, rel=1e-9, abs=1e-9)
+            assert sink.emissions_g(stage) == pytest.approx(record.exclusive_g, rel=1e-9, abs=1e-9)
         assert sum(j for j, _ in records[0].by_kind.values()) == pytest.approx(
             records[0].inclusive_j, rel=1e-9
         )

@@ -7,14 +7,14 @@ import math
 
 import pytest
 
-from carbon_otel.carbon.grid import Intensity, Pricing
+from carbon_otel.carbon.grid import EmissionFactor, Intensity
 from carbon_otel.footprint import NOT_MEASURED, footprint_of
 from carbon_otel.provenance import Band, combined
+from carbon_otel.records import DeviceEnergy, StageRecord
 from carbon_otel.sensors.base import Device
-from carbon_otel.stages.records import DeviceEnergy, StageRecord
 
 GRID = Intensity("FR", "France", 360.0, 2024, Band(0.6, 1.4, "annual"), "a table", "CC BY 4.0")
-PRICING = Pricing(GRID, pue=1.5)
+PRICING = EmissionFactor(GRID, pue=1.5)
 
 
 def part(device_id, device_type, joules, low, high, method="measured.counter", exclusive=0.0, **doubt):

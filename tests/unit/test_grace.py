@@ -71,5 +71,5 @@ def test_other_power_meters_are_not_graces(tmp_path):
 def test_a_meter_that_the_kernel_hides_is_lacking_and_the_fix_is_said(tmp_path):
     hwmon.chip(tmp_path, "power_meter", "PNP0C09:00", 0, power1_oem_info="Grace Power Socket 0")
     sensors, (finding,) = grace.find(tmp_path / "hwmon")
-    assert sensors == [] and finding.lacking and finding.component == "cpu"
+    assert sensors == [] and finding.unmetered and finding.component == "cpu"
     assert "power1_average" in finding.reason and "force_cap_on" in finding.fix

@@ -87,5 +87,5 @@ def test_without_a_zone_the_world_average_with_a_wide_band():
 def test_pricing():
     us = grid.intensity("US")
     row = grid.Intensity("X", "X", 383.5, 2024, us.band, "", "")
-    assert grid.Pricing(row, pue=1.14).grams(0.001 * 3.6e6) == pytest.approx(0.43719, rel=1e-12)
-    assert grid.Pricing(row).grams(0.0) == 0
+    assert grid.EmissionFactor(row, pue=1.14).emissions_g(0.001 * 3.6e6) == pytest.approx(0.43719, rel=1e-12)
+    assert grid.EmissionFactor(row).emissions_g(0.0) == 0

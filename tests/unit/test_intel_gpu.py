@@ -29,7 +29,7 @@ def test_i915_counts_the_card(tmp_path):
     assert gpu.read() * gpu.joules_per_unit == 5
     (folder / "energy1_input").write_text("7000000\n")
     assert gpu.read() * gpu.joules_per_unit == 7
-    assert not finding.lacking
+    assert not finding.unmetered
     gpu.close()
 
 
@@ -68,7 +68,7 @@ def test_what_cannot_be_read_is_lacking_and_said(tmp_path, files):
     card(tmp_path, "i915", **files)
     sensors, (finding,) = find(tmp_path)
     assert sensors == []
-    assert finding.lacking and finding.reason
+    assert finding.unmetered and finding.reason
 
 
 def test_a_host_without_hwmon(tmp_path):

@@ -71,7 +71,7 @@ def test_a_rail_that_cannot_be_read_is_lacking_and_the_fix_is_said(tmp_path):
     (rails(tmp_path, "GPU", "CPU") / "curr2_input").unlink()
     said, _, findings = found(tmp_path)
     assert list(said) == ["GPU"]
-    (lacking,) = [f for f in findings if f.lacking]
+    (lacking,) = [f for f in findings if f.unmetered]
     assert lacking.found == "CPU" and "curr2_input" in lacking.fix
 
 

@@ -8,12 +8,13 @@ from importlib.resources import files
 import pytest
 
 from carbon_otel.sensors.base import SensorError
+from carbon_otel.sensors.cpu_info import processor
 from carbon_otel.sensors.cpu_model import CpuModel, load_curve, thread_power
 from carbon_otel.sensors.memory_model import MemoryModel
-from carbon_otel.sensors.processor import BusyTime, processor
+from carbon_otel.sensors.proc_stat import BusyTime
 from tests.fakes.clock import Clock
-from tests.unit.test_processor import x86
-from tests.unit.test_share import Stat
+from tests.unit.test_attribution import Stat
+from tests.unit.test_cpu_info import x86
 
 THREADS, IDLE_W, FULL_W = 8, 0.43 * 8, 1.96 * 8  # EPYC Milan
 

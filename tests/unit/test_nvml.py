@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from carbon_otel.meter.timeline import Timeline
 from carbon_otel.sensors.base import SensorError
-from carbon_otel.sensors.nvml_gpu import NvmlGpu
-from carbon_otel.sensors.nvml_period import learn_periods
+from carbon_otel.sensors.nvidia.gpu import NvmlGpu
+from carbon_otel.sensors.nvidia.update_period import learn_periods
 from tests.fakes.clock import NS, Clock
 
 

@@ -21,8 +21,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import StatusCode
 
 import carbon_otel
-from carbon_otel import session
-from carbon_otel.meter.peers import Peers
+from carbon_otel import runtime
+from carbon_otel.host.membership import Membership
 from carbon_otel.sinks import Sink
 from carbon_otel.units import NS_PER_S
 from tests.fakes.powercap import server
@@ -218,7 +218,7 @@ def test_every_reader_gets_every_joule_once_in_either_temporality(tmp_path, temp
         with carbon_otel.stage("training"):
             application.draw(5)
         time.sleep(0.01)  # within 5 ms a counter that stands still is taken to go on as before
-        session.active().engine.tick()  # a flush would collect, and a delta is told once
+        runtime.active().engine.tick()  # a flush would collect, and a delta is told once
         for application.reader in readers:
             by_name = defaultdict(float)
             for name, point in application.collect():
@@ -233,15 +233,15 @@ def test_every_reader_gets_every_joule_once_in_either_temporality(tmp_path, temp
 
 ASKING_FOR_THE_BOOK = """
 import sys
-from carbon_otel.meter.peers import Peers
-print(Peers(sys.argv[1]).keeps_device_book())
+from carbon_otel.host.membership import Membership
+print(Membership(sys.argv[1]).holds_device_book())
 """
 
 
 def test_another_process_reports_the_devices_while_this_one_is_still_sending(application):
     application.instrument()
     carbon_otel.flush()
-    ours = session.active()
+    ours = runtime.active()
     reported, others = [], []
 
     def joules():
@@ -264,17 +264,17 @@ def test_another_process_reports_the_devices_while_this_one_is_still_sending(app
 
 def test_who_takes_the_devices_over_reports_them_from_where_the_last_one_stopped(application, monkeypatch):
     ours = [False]
-    monkeypatch.setattr(Peers, "keeps_device_book", lambda peers: ours[0])
-    monkeypatch.setattr(Peers, "reported", lambda peers, now_ns: now_ns - NS_PER_S // 20)
+    monkeypatch.setattr(Membership, "holds_device_book", lambda peers: ours[0])
+    monkeypatch.setattr(Membership, "exchange_reported_until", lambda peers, now_ns: now_ns - NS_PER_S // 20)
     application.instrument()
     for _ in range(20):
         application.draw(1)
-        session.active().engine.tick()
+        runtime.active().engine.tick()
     assert application.points("hw.energy") == []
     ours[0] = True
-    session.active().engine.tick()
+    runtime.active().engine.tick()
     drawing = {
-        device.id: (joules, watts) for device, joules, watts in session.active().engine.snapshot.devices
+        device.id: (joules, watts) for device, joules, watts in runtime.active().engine.snapshot.devices
     }
     told = {point.attributes["hw.id"]: point.value for point in application.points("hw.energy")}
     assert told == {device: pytest.approx(min(j, w / 20)) for device, (j, w) in drawing.items()}
@@ -406,8 +406,8 @@ import carbon_otel
 from opentelemetry import metrics, trace
 carbon_otel.instrument(zone="FR")
 print(type(trace.get_tracer_provider()).__name__, type(metrics.get_meter_provider()).__name__)
-from carbon_otel import session
-print(type(session.active().providers.tracer).__module__)
+from carbon_otel import runtime
+print(type(runtime.active().providers.tracer).__module__)
 """,
         OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9",
         OTEL_EXPORTER_OTLP_TIMEOUT="1",
@@ -418,8 +418,8 @@ print(type(session.active().providers.tracer).__module__)
 @pytest.mark.parametrize("variable", [{"OTEL_SDK_DISABLED": "true"}, {"OTEL_TRACES_EXPORTER": "none"}])
 def test_the_standard_variables_can_turn_the_export_off(variable):
     out = program(
-        "import carbon_otel; carbon_otel.instrument(zone='FR')\nfrom carbon_otel import session\n"
-        "print(type(session.active().providers.tracer).__name__)",
+        "import carbon_otel; carbon_otel.instrument(zone='FR')\nfrom carbon_otel import runtime\n"
+        "print(type(runtime.active().providers.tracer).__name__)",
         OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9",
         OTEL_EXPORTER_OTLP_TIMEOUT="1",
         **variable,
@@ -528,11 +528,11 @@ def test_a_token_is_in_no_span_log_or_error(wrong, unauthorized):
 import logging, sys, carbon_otel
 logging.basicConfig(level=logging.DEBUG, stream=sys.stdout)
 carbon_otel.instrument(zone="FR", interval=0.05)
-from carbon_otel import session
+from carbon_otel import runtime
 with carbon_otel.stage("training") as s:
     pass
 carbon_otel.flush()
-print(session.active(), session.active().providers, vars(session.active().providers), s.footprint)
+print(runtime.active(), runtime.active().providers, vars(runtime.active().providers), s.footprint)
 """,
         OTEL_EXPORTER_OTLP_ENDPOINT=endpoint,
         OTEL_EXPORTER_OTLP_HEADERS="Authorization=pylf_v1_eu_secret",

@@ -9,11 +9,11 @@ import pytest
 import yaml
 
 import carbon_otel
-from carbon_otel.otel import conventions
-from carbon_otel.otel.detector import CarbonResourceDetector
+from carbon_otel.entry_points.detector import CarbonResourceDetector
+from carbon_otel.semconv import names as semconv
 from tests.unit.test_otel_sink import Application, server
 
-FOLDER = Path(carbon_otel.__file__).parent / "otel" / "registry"
+FOLDER = Path(carbon_otel.__file__).parent / "semconv" / "registry"
 GROUPS = [g for f in sorted(FOLDER.glob("[!r]*.yaml")) for g in yaml.safe_load(f.read_text())["groups"]]
 DEFINED = {a["id"]: a for g in GROUPS for a in g["attributes"] if "id" in a}
 METRICS = {g["metric_name"]: g for g in GROUPS if g["type"] == "metric"}
@@ -68,7 +68,7 @@ def measured(tmp_path):
 def test_spans(measured):
     spans = measured.spans()
     conform(spans["fit"].attributes, "span.carbon_otel.stage")
-    assert spans["fit"].instrumentation_scope.schema_url == conventions.SCHEMA_URL
+    assert spans["fit"].instrumentation_scope.schema_url == semconv.SCHEMA_URL
     ours = {k: v for k, v in spans["chat"].attributes.items() if k.startswith("carbon_otel")}
     conform(ours, "span.carbon_otel.annotated")
     assert set(ours) == refs("span.carbon_otel.annotated")
@@ -95,7 +95,7 @@ def test_the_resource(monkeypatch, tmp_path):
 
 
 def test_every_name_of_the_conventions_is_registered():
-    names = {v for k, v in vars(conventions).items() if k.isupper() and isinstance(v, str)}
+    names = {v for k, v in vars(semconv).items() if k.isupper() and isinstance(v, str)}
     for name in names:
         if name.startswith("carbon_otel."):
             plain = name.removesuffix(".{}")

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carbon_otel.mlflow.ledger import Entry, Ledger
-from carbon_otel.mlflow.report import report_of
+from carbon_otel.lifecycle.ledger import Entry, Ledger
+from carbon_otel.lifecycle.report import report_of
 
 
 def entry(number=0, wh=10.0, grams=5.0, hardware="a", zone="FR", energy_band=0.1, grid_band=0.4):

@@ -7,14 +7,14 @@ import threading
 
 import pytest
 
-from carbon_otel import faults
+from carbon_otel import guard
 from carbon_otel.background import Worker
 from carbon_otel.meter.sampler import Sampler
 
 
 @pytest.fixture(autouse=True)
 def fresh_faults():
-    faults.forget()
+    guard.forget()
 
 
 def test_it_ticks_until_it_is_stopped_whatever_a_tick_does(caplog):
@@ -61,7 +61,7 @@ def test_a_worker_does_one_call_after_another_and_survives_those_that_fail(caplo
 
 
 def test_contained_faults_give_the_default_and_others_pass():
-    assert faults.contain("dividing", lambda a, b: a / b, None, 1, 0) is None
-    assert faults.contain("dividing", lambda a, b: a / b, None, 1, 2) == 0.5
+    assert guard.contain("dividing", lambda a, b: a / b, None, 1, 0) is None
+    assert guard.contain("dividing", lambda a, b: a / b, None, 1, 2) == 0.5
     with pytest.raises(KeyboardInterrupt):
-        faults.contain("interrupted", lambda: (_ for _ in ()).throw(KeyboardInterrupt()), None)
+        guard.contain("interrupted", lambda: (_ for _ in ()).throw(KeyboardInterrupt()), None)

@@ -12,7 +12,7 @@ import threading
 import pytest
 
 import carbon_otel
-from carbon_otel import session
+from carbon_otel import runtime
 from tests.fakes.powercap import server
 
 
@@ -98,13 +98,13 @@ def test_wrong_units_raise_with_the_remedy(amount):
 def test_wrong_settings_raise_at_once(wrong, remedy):
     with pytest.raises(ValueError, match=remedy):
         carbon_otel.instrument(**wrong)
-    assert session.active() is None
+    assert runtime.active() is None
 
 
 def test_disabled_by_the_environment(monkeypatch):
     monkeypatch.setenv("CARBON_OTEL_DISABLED", "true")
     carbon_otel.instrument(zone="FR")
-    assert session.active() is None
+    assert runtime.active() is None
 
 
 def test_no_zone_is_said_once_and_loudly(tmp_path, caplog):
@@ -157,7 +157,7 @@ def test_async_stages_nest_by_task(measured):
 
 
 def test_a_generator_pays_only_while_it_runs(measured):
-    books = session.active().engine.books
+    books = runtime.active().engine.books
 
     def payers() -> list[str]:
         return [account.kind for account in books.payers()]
@@ -210,7 +210,7 @@ def test_a_closed_generator_closes_its_stage(measured):
     next(g)
     g.close()
     assert closed == [True]
-    assert "data_processing" not in {stage.kind for stage in session.active().engine._open.values()}
+    assert "data_processing" not in {stage.kind for stage in runtime.active().engine._open.values()}
 
 
 def test_async_generators(measured):
@@ -224,7 +224,7 @@ def test_async_generators(measured):
         return [token async for token in tokens()]
 
     assert asyncio.run(main()) == [0, 1, 2]
-    assert not session.active().engine._open
+    assert not runtime.active().engine._open
 
 
 def test_one_manager_may_be_used_again_and_even_inside_itself(measured):
@@ -233,7 +233,7 @@ def test_one_manager_may_be_used_again_and_even_inside_itself(measured):
         pass
     with s:
         pass
-    assert not session.active().engine._open
+    assert not runtime.active().engine._open
 
 
 def test_threads_have_lines_of_their_own(measured):
@@ -253,11 +253,11 @@ def test_threads_have_lines_of_their_own(measured):
 
 
 def test_instrument_twice_is_one_session_and_other_settings_are_another(measured):
-    first = session.active()
+    first = runtime.active()
     carbon_otel.instrument(zone="FR", powercap_root=measured.root, interval=30)
-    assert session.active() is first
+    assert runtime.active() is first
     carbon_otel.instrument(zone="DE", powercap_root=measured.root, interval=30)
-    assert session.active() is not first
+    assert runtime.active() is not first
     assert carbon_otel.footprint().intensity.zone == "DE"
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from types import SimpleNamespace
 
-from carbon_otel import session
-from carbon_otel.frameworks import uvicorn
+from carbon_otel import runtime
+from carbon_otel.instrumentation import uvicorn
 
 
 class Server:
@@ -22,7 +22,7 @@ class Server:
 def shut_down(monkeypatch, active):
     events: list[str] = []
     undo = uvicorn.patch(SimpleNamespace(Server=Server))
-    monkeypatch.setattr(session, "active", lambda: active(events))
+    monkeypatch.setattr(runtime, "active", lambda: active(events))
     try:
         asyncio.run(Server(events).shutdown(sockets=3))
     finally:

@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import carbon_otel
-from carbon_otel import session
+from carbon_otel import runtime
 
 ROUNDS = 40
 
@@ -81,5 +81,5 @@ for number in range(ROUNDS):
     assert status == 0, (number, child, status)
 
 print(
-    len(session.active().engine._open), dict(collections.Counter(s.name for s in spans.get_finished_spans()))
+    len(runtime.active().engine._open), dict(collections.Counter(s.name for s in spans.get_finished_spans()))
 )

@@ -9,7 +9,7 @@ import mlflow
 import mlflow.pyfunc
 
 import carbon_otel
-from carbon_otel.mlflow import serving
+from carbon_otel.mlflow.standalone import inference as serving
 
 uri, root, state, model_uri, count, seconds = sys.argv[1:]
 
@@ -28,7 +28,7 @@ def replica(answers) -> None:
         calls += 1
         time.sleep(0.02)
     # Nothing is predicted any more; what the windows say from now on does not change.
-    session = carbon_otel._session.active()
+    session = carbon_otel._runtime.active()
     session.serving.close(0)
     joules = carbon_otel.footprint().stages["inference"][0]
     written = session.writer.wait(120)

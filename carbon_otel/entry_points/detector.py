@@ -1,0 +1,24 @@
+"""The resource detector: `OTEL_EXPERIMENTAL_RESOURCE_DETECTORS=carbon_otel` for the application's providers."""
+
+from __future__ import annotations
+
+from opentelemetry.sdk.resources import Resource, ResourceDetector
+
+from carbon_otel import config
+from carbon_otel.carbon.grid import EmissionFactor, intensity
+from carbon_otel.otel.resource import described
+from carbon_otel.sensors.discovery import discover
+
+
+class CarbonResourceDetector(ResourceDetector):
+    """Looks at the hardware and at our settings. A wrong setting is an error that the SDK logs."""
+
+    def detect(self) -> Resource:
+        if config.disabled():
+            return Resource.get_empty()
+        settings = config.resolve({})
+        found = discover(settings.powercap_root, settings.cpu_family)
+        try:
+            return Resource(dict(described(found, EmissionFactor(intensity(settings.zone), settings.pue))))
+        finally:
+            found.close()

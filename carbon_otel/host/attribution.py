@@ -1,0 +1,153 @@
+"""Which part of each device this process answers for.
+
+`reserved` (the default, as SCI, ISO/IEC 21031, counts reserved hardware): the whole host, or the part of its
+hardware threads that a cgroup sets aside; where several measured processes share it, or a GPU, each its part of
+the split. `process`: the process tree's share of the processors' active energy, and of their idle energy, by CPU
+time; of a GPU, its share of what ran on it, where the driver tells. Of the host both are known at any time,
+whichever is charged.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence, Set
+from typing import Final, Literal, NamedTuple
+
+from carbon_otel.host.cgroup import Reservation
+from carbon_otel.host.membership import Membership
+from carbon_otel.host.process_tree import Tree, spent_ns, tree
+from carbon_otel.host.shared_use import SharedUse
+from carbon_otel.sensors.base import Device, SensorError
+from carbon_otel.sensors.proc_stat import BusyTime
+from carbon_otel.units import NS_PER_S, S_PER_NS
+
+_INTERVAL_NS: Final = NS_PER_S // 10
+
+
+# What runs on a GPU now: process id to its share of the multiprocessors' time; None where nobody can tell.
+GpuUse = Callable[[], Mapping[int, float] | None]
+_NOTHING: Final[Mapping[str, GpuUse]] = {}
+
+
+class Shares(NamedTuple):
+    """Our share of every device, and of the host by either rule."""
+
+    devices: tuple[float, ...]
+    reserved: float
+    process: float
+
+
+class Attribution:
+    """The shares, measured from look to look. `measure` may be called from any thread, and must not be under a
+    lock that a stage needs: it reads files, and may wait for another process.
+    """
+
+    def __init__(
+        self,
+        rule: Literal["reserved", "process"],
+        devices: Sequence[Device],
+        reserved: Reservation,
+        peers: Membership,
+        busy_time: BusyTime,
+        now_ns: int,
+        gpu_use: Mapping[str, GpuUse] = _NOTHING,
+    ) -> None:
+        self._rule = rule
+        self._gpu_use = gpu_use if rule == "process" else _NOTHING
+        self._devices = tuple(devices)
+        self._host = reserved.by
+        self._reserved = reserved.share
+        gpus = {device.id: 0.0 for device in devices if device.type == "gpu"}
+        self._split = SharedUse(peers, {self._host: reserved.threads, **gpus}, now_ns)
+        self._parts: Mapping[str, float] = dict(self._split.look(now_ns))
+        self._tree = TreeShare(peers.pid, busy_time)
+        self._process = 0.0
+        self._due_ns = 0
+        self._lock = threading.Lock()
+
+    def measure(self, now_ns: int, *, tick: bool) -> Shares | None:
+        """The shares of the time since the last measurement; None where it is too early for a new one."""
+        if now_ns < self._due_ns or not (tick or self._rule == "process"):
+            return None
+        with self._lock:
+            if now_ns < self._due_ns:
+                return None
+            self._due_ns = now_ns + _INTERVAL_NS
+            if tick:
+                parts = self._split.look(now_ns)
+            self._process = self._tree.look(self._split.others)
+            if tick:
+                self._parts = {**parts, **self._by_use(parts)}
+            return self.present
+
+    def _by_use(self, parts: Mapping[str, float]) -> dict[str, float]:
+        """Of each GPU that tells, what our tree ran on it; its idle part is split."""
+        found = {}
+        for gpu, use in self._gpu_use.items():
+            try:
+                running = use()
+            except SensorError:
+                continue  # the split's part stands
+            total = sum(running.values()) if running else 0.0
+            if running and total > 0:
+                own = sum(part for pid, part in running.items() if pid in self._tree.pids)
+                active = min(1.0, total)
+                found[gpu] = active * own / total + (1 - active) * parts[gpu]
+        return found
+
+    @property
+    def present(self) -> Shares:
+        """As last measured."""
+        reserved = self._reserved * self._parts[self._host]
+        host = reserved if self._rule == "reserved" else self._process
+        devices = tuple(self._parts.get(d.id, 1.0) if d.type == "gpu" else host for d in self._devices)
+        return Shares(devices, reserved, self._process)
+
+    def abandon(self) -> None:
+        """In a forked child: nobody is left to release the lock."""
+        self._lock = threading.Lock()
+
+    def leave(self, now_ns: int) -> None:
+        """The measurement is over: what is spent from now on is the others'."""
+        self._split.leave(now_ns)
+
+
+class TreeShare:
+    """The process tree's share of the processors, from CPU times between two looks.
+
+    With c the tree's part of the host's capacity and u the host's utilisation, the tree pays c/u of the
+    active part of the energy (u) and c of the idle part (1 - u): together c (2 - u). The trees of descendants
+    that are measured themselves are not in it.
+    """
+
+    def __init__(self, pid: int, busy_time: BusyTime) -> None:
+        self._pid = pid
+        self._busy_time = busy_time
+        self._before: tuple[float, float, Tree] | None = None
+        self._share = 0.0
+        self.look()
+
+    @property
+    def pids(self) -> Set[int]:
+        """The tree's processes at the last look."""
+        if self._before is None:
+            return frozenset()
+        return {pid for pid, spent in self._before[2].items() if not spent.foreign}
+
+    def look(self, others: frozenset[int] = frozenset()) -> float:
+        try:
+            busy, idle = self._busy_time.read()
+        except SensorError:
+            return self._share
+        now = tree(self._pid, others)
+        if self._before is not None:
+            busy_then, idle_then, then = self._before
+            ran, rested = busy - busy_then, idle - idle_then
+            capacity = ran + rested
+            if capacity <= 0 or ran < 0 or rested < 0:
+                return self._share
+            spent = spent_ns(then, now) * S_PER_NS
+            part = min(spent, capacity) / capacity
+            self._share = part * (2 - max(ran / capacity, part))
+        self._before = busy, idle, now
+        return self._share

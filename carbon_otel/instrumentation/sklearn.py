@@ -1,0 +1,142 @@
+"""scikit-learn: each outermost call on an estimator is a stage.
+
+==========================================================  =================
+`fit`, `partial_fit` of a predictor                         `training`
+`fit`, `partial_fit` of a transformer without `predict`     `data_processing`
+`transform`, `fit_transform`                                `data_processing`
+`predict`, `predict_proba`                                  `inference`
+`score`                                                     `evaluation`
+==========================================================  =================
+
+Pipelines, searches and ensembles call their parts' methods; those calls belong to the outermost one. Inside a
+stage of a lifecycle kind that the user opened, calls open none of their own: what the user says it is, it is.
+Where a run begins inside a call (autologging may do that), the call inside the run opens the run's stage.
+
+Methods are replaced on the classes, by functions of the same name, signature and docstring; estimators stay as
+they are, so cloning and pickling see nothing of it.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import types
+from collections.abc import Callable
+from contextvars import ContextVar
+from types import ModuleType
+from typing import Any, Final, cast
+
+from carbon_otel.guard import contain
+from carbon_otel.instrumentation.import_hook import Undo, replace
+from carbon_otel.stages.api import LIFECYCLE, covered, stage
+
+MODULE: Final = "sklearn.base"
+
+_KINDS: Final = {
+    "fit": "training",
+    "partial_fit": "training",
+    "transform": "data_processing",
+    "fit_transform": "data_processing",
+    "predict": "inference",
+    "predict_proba": "inference",
+    "score": "evaluation",
+}
+
+# Set in the threads that scikit-learn has its own work done by; they inherit no context from their caller.
+_in_worker: ContextVar[bool] = ContextVar("carbon_otel_sklearn_worker", default=False)
+
+
+def patch(module: ModuleType) -> Undo:
+    """Instrument every estimator class there is, and each that is defined from now on."""
+    base: Any = module.BaseEstimator
+    undos: list[Undo] = []
+    seen: set[type] = set()
+
+    def instrument(cls: type) -> None:
+        for owner in cls.__mro__:
+            if owner not in seen and owner is not object:
+                seen.add(owner)
+                undos.extend(_instrument_class(owner))
+
+    def instrument_below(cls: type[Any]) -> None:
+        instrument(cls)
+        for below in cls.__subclasses__():
+            instrument_below(below)
+
+    original: Callable[..., None] = base.__init_subclass__.__func__
+
+    @functools.wraps(original)
+    def __init_subclass__(cls: type[Any], /, **kwargs: Any) -> None:  # noqa: N807
+        original(cls, **kwargs)
+        contain(f"instrumenting {cls.__name__}", instrument, None, cls)
+
+    undos.append(_mark_workers())
+    undos.append(replace(base, "__init_subclass__", classmethod(cast(Any, __init_subclass__))))
+    instrument_below(base)
+
+    def undo() -> None:
+        while undos:
+            undos.pop()()
+
+    return undo
+
+
+def _mark_workers() -> Undo:
+    """What scikit-learn hands to its pool of threads is part of the call that does so."""
+    parallel = importlib.import_module("sklearn.utils.parallel")
+    original = parallel._FuncWrapper.__call__
+
+    @functools.wraps(original)
+    def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
+        token = _in_worker.set(True)
+        try:
+            return original(self, *args, **kwargs)
+        finally:
+            _in_worker.reset(token)
+
+    return replace(parallel._FuncWrapper, "__call__", __call__)
+
+
+def _instrument_class(owner: type) -> list[Undo]:
+    own = vars(owner)
+    undos = []
+    for method in _KINDS:
+        found = own.get(method)
+        if isinstance(found, types.FunctionType):
+            undos.append(replace(owner, method, _measured(method, found)))
+        elif found is not None and hasattr(type(found), "__get__") and hasattr(found, "fn"):
+            undos.append(replace(owner, method, _MeasuredIfAvailable(method, found)))
+    return undos
+
+
+def _measured(method: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if _in_worker.get() or covered(LIFECYCLE):
+            return function(self, *args, **kwargs)
+        with stage(_kind(method, self), f"{type(self).__name__}.{method}"):
+            return function(self, *args, **kwargs)
+
+    return call
+
+
+class _MeasuredIfAvailable:
+    """A method behind scikit-learn's `available_if`: there or not, as its condition says, and measured."""
+
+    def __init__(self, method: str, descriptor: Any) -> None:
+        self._method = method
+        self._descriptor = descriptor
+        functools.update_wrapper(self, descriptor)  # type: ignore[arg-type]
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        bound = self._descriptor.__get__(instance, owner)
+        if instance is None:
+            return _measured(self._method, bound)
+        return types.MethodType(_measured(self._method, bound.__func__), instance)
+
+
+def _kind(method: str, estimator: Any) -> str:
+    kind = _KINDS[method]
+    if kind == "training" and hasattr(estimator, "transform") and not hasattr(estimator, "predict"):
+        return "data_processing"
+    return kind

@@ -1,0 +1,45 @@
+"""Totals of a ledger on the model that it is of: a cache with a date, never added to."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+from carbon_otel.lifecycle.ledger import NotFound, model_of
+from carbon_otel.lifecycle.report import Report
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+PREFIX: Final = "carbon.lifecycle."
+
+
+def save(client: MlflowClient, name: str, report: Report) -> str:
+    """Tag the model version or model id of that name with a report's totals; what has been tagged.
+
+    Raises NotFound where the name is that of no model, and what the store raises.
+    """
+    model = model_of(client, name)
+    if model is None:
+        raise NotFound(
+            f"{name!r} is no model: totals are saved on a registered model's version or a model id"
+        )
+    total = report.total
+    tags = {
+        "energy_wh": f"{total.energy_wh:.6g}",
+        "energy_band_wh": f"{total.low_wh:.6g} to {total.high_wh:.6g}",
+        "emissions_g": f"{total.emissions_g:.6g}",
+        "emissions_band_g": f"{total.low_g:.6g} to {total.high_g:.6g}",
+        "measured_fraction": f"{report.measured_fraction:.4f}",
+        "entries": str(len(report.entries)),
+        "lower_bounds": str(len(report.lower_bounds)),
+        "repriced": report.repriced,
+        "as_of": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    tags |= {f"{kind}_wh": f"{wh:.6g}" for kind, (wh, _) in report.by_stage.items()}
+    if model.version is not None:
+        for key, value in tags.items():
+            client.set_model_version_tag(model.name, model.version, PREFIX + key, value)
+    if model.model_id is not None:
+        client.set_logged_model_tags(model.model_id, {PREFIX + key: value for key, value in tags.items()})
+    return f"{model.name} version {model.version}" if model.version is not None else str(model.model_id)

@@ -1,0 +1,172 @@
+"""Notices how MLflow runs begin and end, however they were started.
+
+Fluent API, client, resumed, nested, other threads, autologging: all of them reach the tracking store, and there
+`create_run` and `update_run_info` tell everything: a run that begins, one that is resumed (status RUNNING), one
+that ends. `mlflow.start_run` itself is left alone; from-imports and clients would slip by it.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import time
+from collections.abc import Callable
+from contextvars import ContextVar
+from types import ModuleType
+from typing import Any, Final, Protocol
+
+from carbon_otel.guard import contain, warn_once
+from carbon_otel.instrumentation.import_hook import ImportHook, Undo, replace
+from carbon_otel.mlflow import otlp_redirect
+from carbon_otel.mlflow.schema import names
+
+MODULE: Final = "mlflow.tracking._tracking_service.client"
+_PARENT_TAG: Final = "mlflow.parentRunId"
+_RUNNING: Final = "RUNNING"
+_UNFINISHED: Final = ("RUNNING", "SCHEDULED")
+# A run created with a start time in the past (autologged searches do that) records something that is over.
+_PAST_MS: Final = 1000
+
+_renaming: ContextVar[bool] = ContextVar("carbon_otel_mlflow_renaming", default=False)
+
+
+class RunEvents(Protocol):
+    """Who wants to know."""
+
+    def run_started(
+        self, run_id: str, name: str, parent_run_id: str | None, store: Any, resumed: bool, start_ms: int
+    ) -> None: ...
+
+    def run_ended(self, run_id: str) -> None:
+        """The run is about to be marked as ended; what is written now is in it before a listener looks."""
+
+
+def install(hook: ImportHook, events: Callable[[], RunEvents | None]) -> None:
+    """Watch MLflow from its import on; `events` is asked at each event, and may say that nobody listens."""
+    hook.when_imported(MODULE, lambda module: _patch(module, events))
+
+
+def _patch(module: ModuleType, events: Callable[[], RunEvents | None]) -> Undo:
+    client: Any = module.TrackingServiceClient
+    undos: list[Undo] = []
+    watched: set[type] = set()
+
+    def watch(store_class: type) -> None:
+        for owner in store_class.__mro__:
+            if owner not in watched and owner is not object and owner.__name__ != "AbstractStore":
+                watched.add(owner)
+                undos.extend(_watch_store(owner, events))
+
+    original_init, original_update = client.__init__, client.update_run
+
+    @functools.wraps(original_init)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+        original_init(self, *args, **kwargs)
+        contain("watching MLflow's store", watch, None, type(self.store))
+
+    @functools.wraps(original_update)
+    def update_run(self: Any, run_id: str, status: str | None = None, name: str | None = None) -> Any:
+        # A new name is sent with the status the run has: that is no resumption.
+        token = _renaming.set(status is None)
+        try:
+            return original_update(self, run_id, status=status, name=name)
+        finally:
+            _renaming.reset(token)
+
+    undos += [replace(client, "__init__", __init__), replace(client, "update_run", update_run)]
+    for store_class in _known_stores(module):
+        watch(store_class)
+    said = otlp_redirect.warning()
+    if said is not None:
+        warn_once("mlflow traces", said)
+    contain("noticing the active MLflow run", _adopt, None, events)
+
+    def undo() -> None:
+        while undos:
+            undos.pop()()
+
+    return undo
+
+
+def _adopt(events: Callable[[], RunEvents | None]) -> None:
+    """A run that was active before us is measured from now on."""
+    fluent: Any = sys.modules.get("mlflow.tracking.fluent")
+    run = fluent.active_run() if fluent is not None else None
+    if run is not None:
+        _resumed(fluent._get_store(), run.info.run_id, run.info, events)
+
+
+def _known_stores(module: ModuleType) -> list[type]:
+    """Store classes that a client made before us may hold already."""
+    rest: Any = getattr(module, "RestStore", None)
+    bases = [base for base in getattr(rest, "__mro__", ()) if base.__name__ == "AbstractStore"]
+    found: list[type] = []
+    while bases:
+        base = bases.pop()
+        below = base.__subclasses__()
+        found += below
+        bases += below
+    return found
+
+
+def _watch_store(owner: type, events: Callable[[], RunEvents | None]) -> list[Undo]:
+    undos = []
+    create, update = vars(owner).get("create_run"), vars(owner).get("update_run_info")
+    if create is not None:
+
+        @functools.wraps(create)
+        def create_run(self: Any, *args: Any, **kwargs: Any) -> Any:
+            asked_ms = time.time() * 1000
+            run = create(self, *args, **kwargs)
+            start_ms = kwargs.get("start_time") or (args[2] if len(args) > 2 else None)
+            if not start_ms or start_ms > asked_ms - _PAST_MS:
+                contain("noticing a new MLflow run", _created, None, self, run, events)
+            return run
+
+        undos.append(replace(owner, "create_run", create_run))
+    if update is not None:
+
+        @functools.wraps(update)
+        def update_run_info(self: Any, *args: Any, **kwargs: Any) -> Any:
+            status = _status(args, kwargs)
+            run_id = kwargs.get("run_id") or (args[0] if args else None)
+            if run_id and status and status not in _UNFINISHED:
+                contain("ending an MLflow run", _ended, None, run_id, events)
+            info = update(self, *args, **kwargs)
+            if run_id and status == _RUNNING and not _renaming.get():
+                contain("noticing a resumed MLflow run", _resumed, None, self, run_id, info, events)
+            return info
+
+        undos.append(replace(owner, "update_run_info", update_run_info))
+    return undos
+
+
+def _created(store: Any, run: Any, events: Callable[[], RunEvents | None]) -> None:
+    listener = events()
+    if run.data is not None and names.ENTRY in run.data.tags:
+        return  # an entry of our own ledger
+    if listener is not None:
+        parent = run.data.tags.get(_PARENT_TAG) if run.data is not None else None
+        name = run.info.run_name or run.info.run_id
+        listener.run_started(run.info.run_id, name, parent, store, False, run.info.start_time)
+
+
+def _resumed(store: Any, run_id: str, info: Any, events: Callable[[], RunEvents | None]) -> None:
+    listener = events()
+    if listener is not None:
+        name = getattr(info, "run_name", None) or run_id
+        listener.run_started(run_id, name, None, store, True, getattr(info, "start_time", 0))
+
+
+def _ended(run_id: str, events: Callable[[], RunEvents | None]) -> None:
+    listener = events()
+    if listener is not None:
+        listener.run_ended(run_id)
+
+
+def _status(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+    """MLflow's RunStatus arrives as its number or its name."""
+    status = kwargs.get("run_status", args[1] if len(args) > 1 else None)
+    if isinstance(status, int):
+        return {1: "RUNNING", 2: "SCHEDULED", 3: "FINISHED", 4: "FAILED", 5: "KILLED"}.get(status)
+    return str(status) if status else None

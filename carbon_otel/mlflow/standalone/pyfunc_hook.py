@@ -1,0 +1,77 @@
+"""Notices the predictions of MLflow's models: `PyFuncModel.predict` and `predict_stream`.
+
+Every way of inference passes there: a loaded model, `mlflow models serve`, batch scoring, a Spark worker.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any, Final
+
+from carbon_otel.guard import contain
+from carbon_otel.instrumentation.import_hook import ImportHook, Undo, replace
+from carbon_otel.mlflow.standalone.inference import Serving
+
+MODULE: Final = "mlflow.pyfunc"
+
+
+def install(hook: ImportHook, serving: Callable[[], Serving | None]) -> None:
+    hook.when_imported(MODULE, lambda module: _patch(module, serving))
+
+
+def _patch(module: ModuleType, serving: Callable[[], Serving | None]) -> Undo:
+    model: Any = module.PyFuncModel
+    predict_once, predict_many = model.predict, model.predict_stream
+
+    @functools.wraps(predict_once)
+    def predict(self: Any, data: Any, *args: Any, **kwargs: Any) -> Any:
+        listener = serving()
+        begun = contain("measuring a prediction", _begin, None, listener, self) if listener else None
+        if listener is None or begun is None:
+            return predict_once(self, data, *args, **kwargs)
+        try:
+            return predict_once(self, data, *args, **kwargs)
+        finally:
+            contain("measuring a prediction", listener.predicted, None, *begun, _rows(data))
+
+    @functools.wraps(predict_many)
+    def predict_stream(self: Any, data: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        listener = serving()
+        answers = predict_many(self, data, *args, **kwargs)
+        first = True
+        while True:
+            begun = contain("measuring a prediction", _begin, None, listener, self) if listener else None
+            try:
+                answer = next(answers)
+            except StopIteration:
+                return
+            finally:
+                if listener is not None and begun is not None:
+                    # One request, however many pieces it is answered in.
+                    contain(
+                        "measuring a prediction", listener.predicted, None, *begun, int(first), int(first)
+                    )
+                first = False
+            yield answer
+
+    undos = [replace(model, "predict", predict), replace(model, "predict_stream", predict_stream)]
+
+    def undo() -> None:
+        for each in undos:
+            each()
+
+    return undo
+
+
+def _begin(serving: Serving, model: Any) -> Any:
+    meta = model.metadata
+    return serving.predicting(model.model_id, getattr(meta, "run_id", None))
+
+
+def _rows(data: Any) -> int:
+    try:
+        return 1 if isinstance(data, (str, bytes, dict)) else len(data)
+    except TypeError:
+        return 1

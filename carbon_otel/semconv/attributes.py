@@ -1,0 +1,49 @@
+"""A stage and its footprint as span attributes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from carbon_otel.footprint import Footprint
+from carbon_otel.semconv import names as semconv
+from carbon_otel.stages.engine import OpenStage
+
+
+def stage_attributes(stage: OpenStage) -> dict[str, Any]:
+    """What is known of it when it begins."""
+    return {**stage.attributes, semconv.STAGE_KIND: stage.kind, semconv.STAGE_NAME: stage.name}
+
+
+def footprint_attributes(footprint: Footprint) -> dict[str, Any]:
+    """What it has used."""
+    attributes: dict[str, Any] = {
+        semconv.ENERGY_TOTAL_J: footprint.energy_j,
+        semconv.ENERGY_EXCLUSIVE_J: footprint.exclusive_j,
+        semconv.ENERGY_LOW_J: footprint.low_j,
+        semconv.ENERGY_HIGH_J: footprint.high_j,
+        semconv.EMISSIONS_G: footprint.emissions_g,
+        semconv.PUE: footprint.pue,
+        semconv.METHOD: footprint.method,
+        semconv.MEASURED_FRACTION: footprint.measured_fraction,
+    }
+    for component, joules in footprint.components.items():
+        attributes[semconv.ENERGY_COMPONENT_J.format(component)] = joules
+    if footprint.intensity is not None:
+        attributes[semconv.INTENSITY_G_PER_KWH] = footprint.intensity.g_per_kwh
+        attributes[semconv.INTENSITY_SOURCE] = footprint.intensity.source
+    for unit, amount in footprint.units.items():
+        attributes[semconv.UNITS.format(unit)] = amount
+    for unit, (joules, grams) in footprint.per_unit.items():
+        # Tokens are counted by the thousand, as the field does.
+        by, times = ("1k_tokens", 1000) if unit == "tokens" else (unit.removesuffix("s"), 1)
+        attributes[semconv.ENERGY_J_PER.format(by)] = joules * times
+        attributes[semconv.EMISSIONS_G_PER.format(by)] = grams * times
+    for rule, share in footprint.shares.items():
+        attributes[semconv.SHARE.format(rule)] = share
+    if footprint.gap_s:
+        attributes[semconv.GAP_S] = footprint.gap_s
+    if footprint.flags:
+        attributes[semconv.FLAGS] = footprint.flags
+    if footprint.missing:
+        attributes[semconv.MISSING] = footprint.missing
+    return attributes

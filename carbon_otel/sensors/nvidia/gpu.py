@@ -1,0 +1,133 @@
+"""One NVIDIA GPU as a sensor.
+
+The counter (Volta and newer) is in millijoules since the driver was loaded and is renewed about every 100 ms;
+it never wraps, but starts over when the driver is reloaded. NVML calls serialise inside the driver and can
+take milliseconds, so edges of short stages are extrapolated instead of read, and processes are never listed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection
+from typing import Any, Final, Literal
+
+from carbon_otel.provenance import Band
+from carbon_otel.sensors.base import Device, DeviceType, SensorError
+from carbon_otel.sensors.nvidia.library import Backoff, Nvml
+from carbon_otel.sensors.nvidia.power import power_source
+from carbon_otel.sensors.nvidia.processes import ProcessUtilisation
+
+_UPDATE_PERIOD_S: Final = 0.1
+_FALLBACK_LIMIT_W: Final = 1000.0
+_PLAUSIBLE_LIMIT_W: Final = 10_000.0
+
+# NVIDIA states +-5 % for the board's power sensor; the counter comes from the same chain (Yang et al., SC 2024).
+_COUNTER = Band(0.95, 1.05, "NVML energy counter: +-5 % (NVIDIA; Yang et al. 2024)")
+_POWER = Band(0.90, 1.10, "NVML power polled at 1 Hz: +-10 % for runs over a minute (Yang et al. 2024)")
+
+
+class NvmlGpu:
+    """One GPU. `kind` is `power` (watts) where the device has no energy counter (millijoules).
+
+    A GPU that was lost, or whose driver was reloaded, raises SensorError until it is there again, then goes on;
+    the counter's new start is the meter's business. Raises SensorError where there is nothing to read.
+    """
+
+    wrap = None
+    tick_interval_s = 0.95
+
+    def __init__(self, nvml: Nvml, uuid: str, handle: Any) -> None:
+        self._nvml = nvml
+        self._uuid = uuid
+        self._handle = handle
+        self._starts = nvml.starts
+        self._again = Backoff(nvml.clock_s)
+        self._utilisation = ProcessUtilisation(nvml)
+        # Until it is learned (nvml_period.py).
+        self.update_period_s = _UPDATE_PERIOD_S
+        self.kind: Literal["counter", "power"] = "counter"
+        self.joules_per_unit = 1e-3
+        self.power_bounds_w = (0.0, 2 * self._limit_w())
+        name = self._name(handle)
+        source = "NVML total energy"
+        contains: frozenset[DeviceType] = frozenset()
+        self._raw: Callable[[Any], float] = nvml.api.nvmlDeviceGetTotalEnergyConsumption
+        try:
+            self._raw(handle)
+        except nvml.error:
+            power = power_source(nvml, handle, self.power_bounds_w[1])
+            self._raw, source = power.read, power.name
+            self.kind, self.joules_per_unit = "power", 1.0
+            if power.whole_module:
+                name, contains = f"{name} (whole module)", frozenset({"cpu", "memory"})
+        counted = self.kind == "counter"
+        self.device = Device(
+            id=uuid,
+            type="gpu",
+            name=name,
+            method="measured.counter" if counted else "measured.power",
+            band=_COUNTER if counted else _POWER,
+            source=source,
+            contains=contains,
+        )
+
+    @property
+    def edge_interval_s(self) -> float:
+        # Five renewals of the counter: below that an edge's reading would be mostly quantisation.
+        return 5 * self.update_period_s
+
+    def read(self) -> float:
+        try:
+            return self._reading()
+        except self._nvml.error as error:
+            failure = error
+        try:
+            self._recover(failure)
+            return self._reading()
+        except self._nvml.error as error:
+            raise SensorError(f"{self.device.id}: {error}") from error
+
+    def utilisation(self, pids: Collection[int] | None = None) -> dict[int, float] | None:
+        """The part of the GPU's multiprocessors that each process kept busy since the last call, in [0, 1].
+
+        All processes that NVML knows where no pids are given; None where it does not tell. NVML looks into
+        every process for it: for ticks, never for a stage's edge. Raises SensorError.
+        """
+        return self._utilisation.since_last(self._handle, pids)
+
+    def close(self) -> None:
+        """Nothing of its own: NVML stays initialised, as others in the process may use it."""
+
+    def _reading(self) -> float:
+        if self._starts != self._nvml.starts:
+            self._renew_handle()
+        raw = self._raw(self._handle)
+        if not 0 <= raw < math.inf:
+            raise SensorError(f"{self.device.id}: NVML says {raw!r}")
+        return raw
+
+    def _recover(self, error: Exception) -> None:
+        """A new handle, if that may help and is due. Raises NVML's error, or SensorError."""
+        if not self._nvml.is_lost(error) or not self._again.due():
+            raise error
+        self._nvml.restart_after(error, self._starts)
+        self._renew_handle()
+        self._again.reset()
+
+    def _renew_handle(self) -> None:
+        starts = self._nvml.starts
+        self._handle = self._nvml.handle(self._uuid)
+        self._starts = starts
+
+    def _limit_w(self) -> float:
+        try:
+            watts = self._nvml.api.nvmlDeviceGetEnforcedPowerLimit(self._handle) / 1000
+        except self._nvml.error:
+            return _FALLBACK_LIMIT_W
+        return float(watts) if 0 < watts <= _PLAUSIBLE_LIMIT_W else _FALLBACK_LIMIT_W
+
+    def _name(self, handle: Any) -> str:
+        try:
+            return str(self._nvml.api.nvmlDeviceGetName(handle))
+        except (self._nvml.error, UnicodeDecodeError):
+            return "NVIDIA GPU"

@@ -1,0 +1,104 @@
+"""MIG: the instances of a partitioned GPU, each with its part of the GPU's energy.
+
+NVML counts the whole GPU only. Each instance is given the part of the energy that its compute slices are of the
+GPU's, so the instances of a fully partitioned GPU add up to it. That is a convention, not a measurement: no
+offline model of an instance's power holds across workloads (arXiv 2501.17752).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from carbon_otel.provenance import Band
+from carbon_otel.sensors.nvidia.gpu import NvmlGpu
+from carbon_otel.sensors.nvidia.library import Nvml
+
+_SPLIT = Band(
+    0.5, 1.5, "MIG: the GPU's energy by compute slices, +-50 %, our estimate (NVML has none per instance)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One MIG device (a compute instance), `slices` of the `of` compute slices of its GPU."""
+
+    uuid: str
+    gpu_uuid: str
+    gpu_instance: int
+    compute_instance: int
+    name: str
+    slices: int
+    of: int
+
+    def answers_to(self, entry: str) -> bool:
+        """Whether an entry of `CUDA_VISIBLE_DEVICES` may mean this instance.
+
+        `MIG-<uuid>` since driver 470, `MIG-GPU-<uuid>/<GPU instance>/<compute instance>` before (MIG user
+        guide, device enumeration); a UUID may be cut short.
+        """
+        if not entry.startswith("MIG-GPU-"):
+            return len(entry) > len("MIG-") and self.uuid.startswith(entry)
+        gpu, _, place = entry.removeprefix("MIG-").partition("/")
+        return self.gpu_uuid.startswith(gpu) and place == f"{self.gpu_instance}/{self.compute_instance}"
+
+
+def is_partitioned(nvml: Nvml, handle: Any) -> bool:
+    try:
+        current, _ = nvml.api.nvmlDeviceGetMigMode(handle)
+    except nvml.error:
+        return False  # no such mode before Ampere
+    return bool(current == nvml.api.NVML_DEVICE_MIG_ENABLE)
+
+
+def instances(nvml: Nvml, gpu_uuid: str, handle: Any) -> list[Instance]:
+    """The instances of a partitioned GPU that this process may see."""
+    api = nvml.api
+    found = []
+    try:
+        # As many instances as there are compute slices: 7 on A100 and H100, 4 on A30.
+        most = api.nvmlDeviceGetMaxMigDeviceCount(handle)
+    except nvml.error:
+        return []
+    for index in range(most):
+        try:
+            mig = api.nvmlDeviceGetMigDeviceHandleByIndex(handle, index)
+            attributes = api.nvmlDeviceGetAttributes_v2(mig)
+            # The compute instance's own slices: several may share one GPU instance, and each is a device.
+            slices = attributes.computeInstanceSliceCount or attributes.gpuInstanceSliceCount
+            if not 0 < slices <= most:
+                continue
+            instance = Instance(
+                uuid=str(api.nvmlDeviceGetUUID(mig)),
+                gpu_uuid=gpu_uuid,
+                gpu_instance=api.nvmlDeviceGetGpuInstanceId(mig),
+                compute_instance=api.nvmlDeviceGetComputeInstanceId(mig),
+                name=str(api.nvmlDeviceGetName(mig)),
+                slices=slices,
+                of=most,
+            )
+        except (nvml.error, UnicodeDecodeError):
+            continue  # not there, or of another container
+        found.append(instance)
+    return found
+
+
+class MigInstance(NvmlGpu):
+    """An instance's part of its GPU's energy or power."""
+
+    def __init__(self, nvml: Nvml, instance: Instance, gpu_handle: Any) -> None:
+        super().__init__(nvml, instance.gpu_uuid, gpu_handle)
+        self._part = instance.slices / instance.of
+        least_w, most_w = self.power_bounds_w
+        self.power_bounds_w = (least_w * self._part, most_w * self._part)
+        self.device = replace(
+            self.device,
+            id=instance.uuid,
+            name=instance.name,
+            method="modelled.constant",
+            band=_SPLIT,
+            source=f"{instance.slices}/{instance.of} of {self.device.source} of {instance.gpu_uuid}",
+        )
+
+    def read(self) -> float:
+        return super().read() * self._part

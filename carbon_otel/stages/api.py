@@ -1,0 +1,324 @@
+"""The stage that users open: a context manager, sync and async, and a decorator."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import math
+import numbers
+import re
+from collections.abc import AsyncGenerator, Callable, Generator, MutableMapping
+from contextvars import Token
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+
+from carbon_otel import runtime
+from carbon_otel.footprint import NOT_MEASURED, Footprint
+from carbon_otel.guard import contain
+from carbon_otel.records import AttributeValue
+from carbon_otel.stages.engine import RUN, UNATTRIBUTED, OpenStage, current
+
+if TYPE_CHECKING:
+    from carbon_otel.session import Session
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+LIFECYCLE: Final = ("data_processing", "training", "evaluation", "inference")
+_KIND = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]{0,63}")
+_UNIT = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+
+
+class stage:  # noqa: N801 - used like a function, as contextlib's managers are
+    """Measure a block, a function, a generator or a coroutine as one stage.
+
+        with carbon_otel.stage("training") as s:
+            model.fit(X, y)
+            s.units(samples=len(X))
+        print(s.footprint.energy_wh, s.footprint.emissions_g)
+
+        @carbon_otel.stage("data_processing", "clean")
+        def clean(frame): ...
+
+    Args:
+        kind: `data_processing`, `training`, `evaluation`, `inference`, or a name of yours: letters, digits,
+            `_`, `.` and `-`, starting with a letter or `_`, at most 64 characters.
+        name: what the span is called; the kind by default.
+        attributes: put on the span as they are: str, bool, int, float, or lists of one of these.
+
+    Raises:
+        ValueError: for a kind, name or attribute that OpenTelemetry or MLflow would not take.
+
+    Nested, concurrent and asynchronous stages may be open at once; the innermost ones pay. A decorated function
+    opens a new stage at each call. Before `carbon_otel.instrument()` a stage does nothing, and its footprint
+    says that nothing was measured.
+    """
+
+    __slots__ = ("_attributes", "_entered", "_kind", "_last", "_name", "_session", "_units")
+
+    def __init__(self, kind: str, name: str | None = None, **attributes: Any) -> None:
+        self._kind = _check_kind(kind)
+        self._name = kind if name is None else _check_name(name)
+        self._attributes = {key: _check_attribute(key, value) for key, value in attributes.items()}
+        self._units: dict[str, float] = {}
+        self._entered: list[tuple[OpenStage, Token[OpenStage | None]] | None] = []
+        self._last: OpenStage | None = None
+        self._session: Session | None = None
+
+    def units(self, **units: float) -> stage:
+        """Set functional units, such as `samples=10_000`, `tokens=…`, `epochs=…`.
+
+        The footprint then has joules and grams per unit. Raises ValueError for a negative or infinite number.
+        """
+        for unit, amount in units.items():
+            if not _UNIT.fullmatch(unit):
+                raise ValueError(f"unit {unit!r}: write a plain name, such as samples")
+            if isinstance(amount, bool) or not isinstance(amount, numbers.Real):
+                raise ValueError(f"{unit}={amount!r}: write a number of {unit}")
+            number = float(amount)
+            if not math.isfinite(number) or number < 0:
+                raise ValueError(f"{unit}={amount!r}: write a number of {unit} from 0 up")
+            self._units[unit] = number
+        if self._last is not None:
+            self._last.units.update(self._units)
+        return self
+
+    @property
+    def footprint(self) -> Footprint:
+        """What the stage cost: final after it has ended, so far while it is open."""
+        if self._last is None or self._session is None:
+            return NOT_MEASURED
+        measured, stage_ = self._session, self._last
+        return contain("computing a footprint", measured.footprint, NOT_MEASURED, stage_)
+
+    def __enter__(self) -> stage:
+        self._entered.append(contain("opening a stage", self._begin, None))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        entered = self._entered.pop() if self._entered else None
+        if entered is not None:
+            contain("closing a stage", self._end, None, *entered, error)
+
+    async def __aenter__(self) -> stage:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.__exit__(kind, error, trace)
+
+    def __call__(self, function: F) -> F:
+        if inspect.isasyncgenfunction(function):
+            wrapped: Any = self._around_async_generator(function)
+        elif inspect.isgeneratorfunction(function):
+            wrapped = self._around_generator(function)
+        elif inspect.iscoroutinefunction(function):
+
+            async def wrapped(*args: Any, **kwargs: Any) -> Any:
+                async with self._again():
+                    return await function(*args, **kwargs)
+
+        else:
+
+            def wrapped(*args: Any, **kwargs: Any) -> Any:
+                with self._again():
+                    return function(*args, **kwargs)
+
+        return cast(F, functools.wraps(function)(wrapped))
+
+    def _again(self) -> stage:
+        fresh = stage.__new__(stage)
+        fresh._kind, fresh._name, fresh._attributes = self._kind, self._name, self._attributes
+        fresh._units, fresh._entered, fresh._last, fresh._session = {}, [], None, None
+        return fresh
+
+    def _begin(self) -> tuple[OpenStage, Token[OpenStage | None]] | None:
+        active = runtime.active()
+        if active is None:
+            return None
+        active.synchronize()
+        opened = active.engine.open(self._kind, self._name, self._attributes, current.get())
+        opened.units.update(self._units)
+        self._session, self._last = active, opened
+        token = current.set(opened)
+        active.engine.enter(opened)
+        return opened, token
+
+    def _end(self, opened: OpenStage, token: Token[OpenStage | None], error: BaseException | None) -> None:
+        # In a child forked inside the block the stage is the parent's: the child leaves it, but does not end it.
+        if opened.engine.alive and self._session is not None:
+            self._session.synchronize()
+        opened.engine.leave(opened)
+        if opened.engine.alive:
+            opened.engine.close(opened, error)
+        _reset(token)
+
+    def _around_generator(self, function: Callable[..., Generator[Any, Any, Any]]) -> Callable[..., Any]:
+        def wrapped(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+            line = _SuspendableStage(self._again())
+            inner = function(*args, **kwargs)
+            try:
+                step: Callable[[], Any] = functools.partial(next, inner)
+                while True:
+                    try:
+                        with line:
+                            item = step()
+                    except StopIteration as stop:
+                        return stop.value
+                    try:
+                        sent = yield item
+                        step = functools.partial(inner.send, sent)
+                    except GeneratorExit:
+                        with line:
+                            inner.close()
+                        raise
+                    except BaseException as thrown:  # noqa: BLE001 - handed to the generator, as `yield from` does
+                        step = functools.partial(inner.throw, thrown)
+            finally:
+                line.end()
+
+        return wrapped
+
+    def _around_async_generator(
+        self, function: Callable[..., AsyncGenerator[Any, Any]]
+    ) -> Callable[..., Any]:
+        async def wrapped(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
+            line = _SuspendableStage(self._again())
+            inner = function(*args, **kwargs)
+            try:
+                step: Callable[[], Any] = inner.__anext__
+                while True:
+                    try:
+                        with line:
+                            item = await step()
+                    except StopAsyncIteration:
+                        return
+                    try:
+                        sent = yield item
+                        step = functools.partial(inner.asend, sent)
+                    except GeneratorExit:
+                        with line:
+                            await inner.aclose()
+                        raise
+                    except BaseException as thrown:  # noqa: BLE001 - handed to the generator
+                        step = functools.partial(inner.athrow, thrown)
+            finally:
+                line.end()
+
+        return wrapped
+
+
+class _SuspendableStage(contextlib.AbstractContextManager["_SuspendableStage"]):
+    """A generator's stage: open from its first step to its end, paying and current only while it runs."""
+
+    def __init__(self, manager: stage) -> None:
+        self._manager = manager
+        self._opened: OpenStage | None = None
+        self._token: Token[OpenStage | None] | None = None
+        self._error: BaseException | None = None
+
+    def __enter__(self) -> _SuspendableStage:
+        contain("resuming a stage", self._resume, None)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None and not isinstance(error, (StopIteration, StopAsyncIteration)):
+            self._error = error
+        contain("suspending a stage", self._suspend, None)
+
+    def end(self) -> None:
+        opened = self._opened
+        if opened is not None and opened.engine.alive:
+            contain("closing a stage", opened.engine.close, None, opened, self._error)
+
+    def _resume(self) -> None:
+        if self._opened is None:
+            begun = self._manager._begin()
+            if begun is not None:
+                self._opened, self._token = begun
+        elif self._opened.engine.alive:
+            self._opened.engine.resume(self._opened)
+            self._token = current.set(self._opened)
+            self._opened.engine.enter(self._opened)
+
+    def _suspend(self) -> None:
+        opened, token = self._opened, self._token
+        if opened is not None:
+            opened.engine.leave(opened)
+            if opened.engine.alive:
+                opened.engine.pause(opened)
+        if token is not None:
+            _reset(token)
+            self._token = None
+
+
+def inject(environment: MutableMapping[str, str] | None = None) -> MutableMapping[str, str]:
+    """Put the stage open here into a child process's environment, whose stages then hang in its trace.
+
+        client.containers.run(image, environment=carbon_otel.inject({"EPOCHS": "3"}))
+
+    Sets `TRACEPARENT`, `TRACESTATE` and `BAGGAGE` (the run's id and the stage's name) in `environment`, a new
+    dict by default, and returns it; nothing where no stage is open. `subprocess` and `multiprocessing` get it by
+    themselves.
+    """
+    environment = {} if environment is None else environment
+    active = runtime.active()
+    if active is not None:
+        contain("handing the trace on", active.inject, None, environment)
+    return environment
+
+
+def covered(kinds: tuple[str, ...]) -> bool:
+    """Whether a stage opened here would be inside one of these kinds that belongs to the same run."""
+    active = runtime.active()
+    above = active.engine.parent_of(current.get()) if active is not None else None
+    while above is not None and above.run_id is None:
+        if above.kind in kinds:
+            return True
+        above = above.parent
+    return False
+
+
+def _reset(token: Token[OpenStage | None]) -> None:
+    # A stage may be left in another context than it was entered in (asyncio callbacks, pytest fixtures).
+    with contextlib.suppress(ValueError, RuntimeError):
+        current.reset(token)
+
+
+def _check_kind(kind: Any) -> str:
+    if not isinstance(kind, str) or not _KIND.fullmatch(kind):
+        raise ValueError(
+            f"stage kind {kind!r}: write one of {', '.join(LIFECYCLE)}, or a name of letters, digits, '_', '.' "
+            "and '-' that starts with a letter or '_' and has at most 64 characters"
+        )
+    if kind in (RUN, UNATTRIBUTED):
+        raise ValueError(
+            f"stage kind {kind!r} is used by carbon_otel itself; write another, such as 'training'"
+        )
+    return kind
+
+
+def _check_name(name: Any) -> str:
+    if not isinstance(name, str) or not name.strip() or len(name) > 250:
+        raise ValueError(f"stage name {name!r}: write 1 to 250 characters, or leave it out to use the kind")
+    return name
+
+
+def _check_attribute(key: str, value: Any) -> AttributeValue:
+    if isinstance(value, (str, bool, int, float)):
+        return value
+    if isinstance(value, numbers.Real):  # numpy's scalars
+        return int(value) if isinstance(value, numbers.Integral) else float(value)
+    if isinstance(value, (list, tuple)) and (
+        not value or any(all(isinstance(item, t) for item in value) for t in (str, bool, int, float))
+    ):
+        return cast(AttributeValue, tuple(value))
+    raise ValueError(
+        f"attribute {key}={value!r}: OpenTelemetry takes str, bool, int, float, or a list of one of these; "
+        f"write {key}=str(...) or leave it out"
+    )

@@ -1,0 +1,239 @@
+"""Which part of the host is ours: cgroups, processes that share it, the process tree."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from carbon_otel.host.attribution import Attribution, TreeShare
+from carbon_otel.host.cgroup import Reservation, reservation
+from carbon_otel.host.membership import Membership
+from carbon_otel.host.process_tree import Spent, spent_ns, tree
+from carbon_otel.sensors.proc_stat import BusyTime
+from tests.fakes.clock import NS, Clock
+from tests.fakes.sensors import gpu, package
+
+HZ = os.sysconf("SC_CLK_TCK")
+
+
+def cgroup(base: Path, own: str, files: dict[str, str]) -> tuple[Path, Path]:
+    """A cgroup file system, and the file that says where in it this process is."""
+    root, membership = base / "cgroup", base / "self-cgroup"
+    root.mkdir()
+    membership.write_text(own)
+    for name, content in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    return root, membership
+
+
+V2 = "0::/user.slice/job.scope\n"
+V1 = "5:cpuset:/docker/c1\n3:cpu,cpuacct:/docker/c1\n1:name=systemd:/docker/c1\n"
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "share"),
+    [
+        (V2, {}, 1.0),
+        (V2, {"user.slice/job.scope/cpu.max": "200000 100000\n"}, 2 / 8),
+        (V2, {"user.slice/job.scope/cpu.max": "max 100000\n"}, 1.0),
+        (
+            V2,
+            {"user.slice/cpu.max": "50000 100000\n", "user.slice/job.scope/cpu.max": "max 100000\n"},
+            0.5 / 8,
+        ),
+        (V2, {"user.slice/job.scope/cpuset.cpus.effective": "0-2,7\n"}, 4 / 8),
+        (V2, {"cpu.max": "300000 100000\n", "user.slice/job.scope/cpuset.cpus.effective": "0-1\n"}, 2 / 8),
+        (V2, {"user.slice/job.scope/cpu.max": "1600000 100000\n"}, 1.0),
+        ("0::/\n", {"cpu.max": "100000 100000\n"}, 1 / 8),
+        (
+            V1,
+            {"cpu/docker/c1/cpu.cfs_quota_us": "150000", "cpu/docker/c1/cpu.cfs_period_us": "100000"},
+            1.5 / 8,
+        ),
+        (V1, {"cpu/docker/c1/cpu.cfs_quota_us": "-1", "cpu/docker/c1/cpu.cfs_period_us": "100000"}, 1.0),
+        (V1, {"cpuset/docker/c1/cpuset.effective_cpus": "3\n"}, 1 / 8),
+        (V1, {"systemd/docker/c1/cpu.max": "100000 100000"}, 1.0),
+        ("", {"cpu.max": "100000 100000\n"}, 1.0),
+        ("nonsense\n:::\n0::\n", {}, 1.0),
+        (V2, {"user.slice/job.scope/cpu.max": "0 0\n"}, 1.0),
+        (
+            V2,
+            {"user.slice/job.scope/cpu.max": "?\n", "user.slice/job.scope/cpuset.cpus.effective": "x-y,\n"},
+            1.0,
+        ),
+    ],
+)
+def test_reserved_share(own, files, share, tmp_path):
+    assert reservation(8, *cgroup(tmp_path, own, files)).share == share
+
+
+class Stat:
+    """A /proc/stat that a test writes, in seconds."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.busy = self.idle = self.stolen = 0.0
+        self.run(100, 900)
+
+    def run(self, busy: float, idle: float, stolen: float = 0.0) -> None:
+        self.busy, self.idle, self.stolen = self.busy + busy, self.idle + idle, self.stolen + stolen
+        user, waited = round(self.busy * HZ), round(self.idle * HZ)
+        self.path.write_text(f"cpu  {user} 0 0 {waited} 0 0 0 {round(self.stolen * HZ)} 0 0\ncpu0 1 2 3\n")
+
+
+@pytest.fixture
+def stat(tmp_path):
+    return Stat(tmp_path / "stat")
+
+
+def test_the_cgroup_that_binds_is_named(tmp_path):
+    own = cgroup(
+        tmp_path, V2, {"user.slice/cpu.max": "50000 100000", "user.slice/job.scope/cpu.max": "max 100000"}
+    )
+    assert reservation(8, *own) == Reservation(0.5, str(own[0] / "user.slice"), 8)
+
+
+def attribution(rule, stat, base, clock, share=1.0, use=None):
+    devices = [package(clock).device, gpu(clock).device]
+    peers = Membership("host", base)
+    return Attribution(
+        rule, devices, Reservation(8 * share, "host", 8), peers, BusyTime(stat.path), clock(), use or {}
+    )
+
+
+def test_alone_all_that_is_reserved_and_all_of_a_gpu_is_ours(stat, tmp_path):
+    clock = Clock()
+    rule = attribution("reserved", stat, tmp_path, clock, share=0.25)
+    assert rule.present.devices == (0.25, 1.0)
+    clock.advance(1)
+    assert rule.measure(clock(), tick=True).devices == (0.25, 1.0)
+    assert rule.present.reserved == 0.25
+    rule.leave(clock())
+
+
+def test_by_cpu_time_the_host_s_share_is_the_tree_s(stat, tmp_path):
+    clock = Clock()
+    rule = attribution("process", stat, tmp_path, clock)
+    burn(0.05)
+    stat.run(busy=10, idle=10)
+    clock.advance(1)
+    shares = rule.measure(clock(), tick=False)
+    assert shares.devices == (shares.process, 1.0)
+    assert 0.05 / 20 * 1.5 <= shares.process < 1
+    assert shares.reserved == 1.0
+    rule.leave(clock())
+
+
+@pytest.mark.parametrize(
+    ("running", "share"),
+    [
+        ({os.getpid(): 0.75, 1: 0.25}, 0.75),
+        ({os.getpid(): 0.3, 1: 0.1}, 0.4 * 0.75 + 0.6),  # idle for the rest, and nobody else is measured
+        ({1: 1.0}, 0.0),
+        ({}, 1.0),
+        (None, 1.0),
+    ],
+)
+def test_a_gpu_by_what_runs_on_it_where_the_driver_tells(running, share, stat, tmp_path):
+    clock = Clock()
+    rule = attribution("process", stat, tmp_path, clock, use={"GPU-0": lambda: running})
+    stat.run(busy=1, idle=1)
+    clock.advance(1)
+    assert rule.measure(clock(), tick=True).devices[1] == pytest.approx(share)
+    rule.leave(clock())
+
+
+@pytest.mark.parametrize(("rule", "measured"), [("reserved", 0), ("process", 10)])
+def test_edges_measure_only_by_cpu_time_and_not_more_often_than_that_can_tell(rule, measured, stat, tmp_path):
+    clock = Clock()
+    shares = attribution(rule, stat, tmp_path, clock)
+    taken = []
+    for _ in range(100):
+        taken.append(shares.measure(clock(), tick=False))
+        clock.advance(0.01)
+    assert len([each for each in taken if each is not None]) == measured
+    assert shares.measure(clock(), tick=True) is not None
+    shares.leave(clock())
+
+
+def test_process_share_lies_where_the_tree_s_cpu_time_puts_it(stat):
+    rule = TreeShare(os.getpid(), BusyTime(stat.path))
+    before = tree(os.getpid())
+    burn(0.02)
+    stat.run(busy=10, idle=10)
+    least = spent_ns(before, tree(os.getpid())) / NS
+    share = rule.look()
+    most = spent_ns(before, tree(os.getpid())) / NS + 0.02
+    # c (2 - u), with c our part of 20 s of capacity and u = 0.5
+    assert least / 20 * 1.5 <= share * (1 + 1e-9) <= most / 20 * 1.5
+    assert least >= 0.01
+
+
+def test_a_tree_that_ran_more_than_the_coarse_busy_time_says_was_all_of_it(stat):
+    rule = TreeShare(os.getpid(), BusyTime(stat.path))
+    burn(0.05)
+    stat.run(busy=0.01, idle=0.99)
+    share = rule.look()
+    assert 0.05 * 1.9 < share < 1
+
+
+def test_process_share_stays_while_nothing_is_known(stat):
+    rule = TreeShare(os.getpid(), BusyTime(stat.path))
+    stat.run(busy=1, idle=0)
+    known = rule.look()
+    assert rule.look() == known
+    stat.path.write_text("")
+    assert rule.look() == known
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "spent"),
+    [
+        ({1: Spent(10, 0)}, {1: Spent(15, 0)}, 5),
+        ({1: Spent(10, 0)}, {1: Spent(10, 0), 2: Spent(7, 0)}, 7),
+        # It lived and died between two looks.
+        ({1: Spent(10, 0)}, {1: Spent(10, 9)}, 9),
+        # It was seen at 7, died at 9 and was waited for.
+        ({1: Spent(10, 0), 2: Spent(7, 0)}, {1: Spent(10, 9)}, 2),
+        # A grandchild's time passes through its parent.
+        ({1: Spent(10, 0), 2: Spent(7, 3)}, {1: Spent(10, 12)}, 2),
+        # It went away and nobody waited for it: what is not known is not taken back.
+        ({1: Spent(10, 0), 2: Spent(7, 0)}, {1: Spent(11, 0)}, 1),
+        # A measured child pays for itself, also when it is gone.
+        ({1: Spent(10, 0), 2: Spent(7, 0, True)}, {1: Spent(12, 0), 2: Spent(30, 0, True)}, 2),
+        ({1: Spent(10, 0), 2: Spent(30, 0, True)}, {1: Spent(12, 31)}, 3),
+        # The number was given to a new process.
+        ({1: Spent(10, 0), 2: Spent(7, 0)}, {1: Spent(10, 8), 2: Spent(4, 0)}, 12),
+    ],
+)
+def test_a_tree_s_time_between_two_looks(before, after, spent):
+    assert spent_ns(before, after) == spent
+
+
+def test_children_that_live_and_that_have_died_are_in_the_tree():
+    before = tree(os.getpid())
+    program = "import time, sys\nwhile time.process_time() < 0.2: pass\nprint(flush=True)\nsys.stdin.read()"
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        child.stdout.readline()
+        living = tree(os.getpid())
+        assert child.pid in living
+        assert spent_ns(before, living) >= 0.2 * NS
+        foreign = tree(os.getpid(), {child.pid})
+        assert foreign[child.pid].foreign
+    gone = tree(os.getpid())
+    assert child.pid not in gone
+    assert spent_ns(before, gone) >= 0.18 * NS
+
+
+def burn(seconds: float) -> None:
+    until = time.process_time() + seconds
+    while time.process_time() < until:
+        pass

@@ -1,0 +1,61 @@
+"""The parts of a run that several processes have written: whole, in any order, and within what a tag holds."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from carbon_otel.mlflow.schema import contributions, hourly
+from carbon_otel.mlflow.schema.contributions import Contribution
+
+FIGURES = ("energy_wh", "emissions_g")
+sums = st.dictionaries(st.sampled_from(["carbon/energy_wh", "carbon/training/energy_wh"]), st.floats(0, 1e6))
+made = st.builds(Contribution, values=sums, step=st.integers(0, 1000), final=st.booleans())
+
+
+@given(st.dictionaries(st.uuids().map(lambda u: u.hex[:12]), made, max_size=8))
+def test_tags_say_the_parts(written):
+    tags = {tag: text for name, part in written.items() for tag, text in part.tags(name).items()}
+    assert contributions.read({**tags, "carbon.zone": "FR"}) == written
+
+
+@given(st.lists(made, max_size=8))
+def test_the_sum_is_that_of_all_and_final_with_the_last(written):
+    whole = contributions.total(written)
+    for name in ("carbon/energy_wh", "carbon/training/energy_wh"):
+        assert whole.values.get(name, 0.0) == pytest.approx(sum(p.values.get(name, 0.0) for p in written))
+    assert whole.final == all(p.final for p in written)
+    assert contributions.total([whole]) == whole
+
+
+def test_one_that_is_too_long_for_a_tag_has_several():
+    values = {
+        f"carbon/epoch_{number}/{figure}": 1.0 / (number + 3) for number in range(200) for figure in FIGURES
+    }
+    tags = Contribution(values, final=True).tags("x")
+    assert len(tags) > 2 and max(map(len, tags.values())) <= 8000
+    assert contributions.read(tags)["x"] == Contribution(values, final=True)
+    # A shorter one that is written over it leaves the last tags of the longer.
+    assert contributions.read(tags | Contribution({"carbon/energy_wh": 2.0}).tags("x"))["x"] == Contribution(
+        {"carbon/energy_wh": 2.0}
+    )
+
+
+def test_one_that_was_cut_off_has_not_ended_and_leaves_the_others():
+    ours = Contribution({"carbon/energy_wh": 2.0}, final=True)
+    tags = ours.tags("x") | {f"{contributions.PREFIX}y": ours.tags("y")[f"{contributions.PREFIX}y"][:20]}
+    assert contributions.read(tags) == {"x": ours, "y": Contribution()}
+
+
+@pytest.mark.parametrize("days", [1, 10, 100, 1000])
+def test_a_run_of_weeks_or_years_is_in_its_tag_to_the_last_watt_hour(days):
+    spent = hourly.Hours()
+    for hour in range(24 * days):
+        spent.spend(1.5, 3600.0 * hour, 3600.0 * (hour + 1))
+    values = {f"carbon/stage{number}/energy_wh": 1.0 / (number + 3) for number in range(60)}
+    tags = Contribution(values, spent.text(), final=True).tags("x")
+    assert max(map(len, tags.values())) <= 8000
+    part = contributions.read(tags)["x"]
+    assert part.values == values and part.final
+    assert sum(hourly.parsed(part.hourly).values()) == pytest.approx(36 * days, rel=1e-5)

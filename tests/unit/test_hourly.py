@@ -1,0 +1,61 @@
+"""Energy by hour in a tag: nothing is lost between hours, in sums, or where the text gets too long."""
+
+from __future__ import annotations
+
+import calendar
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from carbon_otel.mlflow.schema.hourly import DAY, MONTH, Hours, added, parsed, shares
+
+START = calendar.timegm((2026, 11, 30, 22, 30, 0))
+
+
+def total(text):
+    return sum(parsed(text).values())
+
+
+def test_an_interval_over_hours_is_divided_by_time():
+    hours = Hours()
+    hours.spend(3.0, START, START + 5400)
+    assert hours.text() == "2026-11-30T22=1 2026-11-30T23=2"
+    hours.spend(1.0, START + 5400, START + 5401)
+    assert hours.text() == "2026-11-30T22=1 2026-11-30T23=2 2026-12-01T00=1"
+    assert shares(hours.text(), MONTH) == {"2026-11": 0.75, "2026-12": 0.25}
+    assert shares(hours.text(), DAY) == {"2026-11-30": 0.75, "2026-12-01": 0.25}
+    assert shares("", DAY) == {}
+
+
+def test_a_clock_that_is_set_back():
+    hours = Hours()
+    hours.spend(2.0, START, START - 50)
+    assert hours.text() == "2026-11-30T22=2"
+
+
+def test_two_segments_add_up():
+    assert (
+        added("2026-11-30T22=1", "2026-11-30T22=0.5 2026-12-01T00=1") == "2026-11-30T22=1.5 2026-12-01T00=1"
+    )
+    assert added("", "2026-11=5") == "2026-11=5"
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(0, 1000), st.floats(1, 40 * 86400)),
+        min_size=1,
+        max_size=30,
+    )
+)
+def test_nothing_is_lost_and_the_tag_holds_it(spent):
+    hours, now, wh = Hours(), float(START), 0.0
+    for amount, seconds in spent:
+        hours.spend(amount, now, now + seconds)
+        now += seconds
+        wh += amount
+    text = hours.text()
+    assert len(text) <= 8000
+    assert total(text) == pytest.approx(wh, rel=1e-5, abs=1e-9)
+    assert not wh or sum(shares(text, MONTH).values()) == pytest.approx(1)
+    assert total(added(text, text)) == pytest.approx(2 * total(text), rel=1e-5)

@@ -1,0 +1,175 @@
+"""Where the measured processes of a host meet: what the folder's clock, its state and the dead may look like."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+import carbon_otel.host.membership
+from carbon_otel.host.membership import Membership
+from tests.fakes.clock import NS
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+
+MEMBER = """
+import sys
+from pathlib import Path
+from carbon_otel.host.membership import Membership
+peers = Membership("host", Path(sys.argv[1]))
+print("joined", flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def peers(tmp_path):
+    joined = Membership("host", tmp_path)
+    yield joined
+    joined.leave()
+
+
+@pytest.fixture
+def join(tmp_path):
+    """Starts another process that joins; all are killed in the end."""
+    started = []
+
+    def start():
+        program = [sys.executable, "-c", MEMBER, str(tmp_path)]
+        started.append(subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+        assert started[-1].stdout.readline() == "joined\n"
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def test_who_was_killed_is_no_longer_a_member_and_leaves_nothing(peers, join, tmp_path):
+    first, second = join(), join()
+    assert peers.alive(first.pid) and peers.alive(second.pid) and peers.alive(os.getpid())
+    first.kill()
+    first.wait()
+    assert not peers.alive(first.pid) and peers.alive(second.pid)
+    assert not list(tmp_path.rglob(str(first.pid)))
+
+
+def test_what_the_killed_left_goes_when_somebody_comes(join, tmp_path):
+    victim = join()
+    victim.kill()
+    victim.wait()
+    peers = Membership("host", tmp_path)
+    assert not list(tmp_path.rglob(str(victim.pid)))
+    peers.leave()
+
+
+def test_who_joins_within_one_tick_of_the_file_system_s_clock_is_seen(peers, join, tmp_path):
+    (folder,) = {own.parent for own in tmp_path.rglob(str(os.getpid()))}
+    same_tick = 2 * (time.time_ns() + NS,)
+    os.utime(folder, ns=same_tick)
+    assert not peers.quiet()
+    join()
+    os.utime(folder, ns=same_tick)
+    assert not peers.quiet()
+    long_ago = 2 * (time.time_ns() - 10 * NS,)
+    os.utime(folder, ns=long_ago)
+    assert not peers.quiet()
+    assert peers.quiet()
+
+
+def test_a_stopped_holder_of_the_lock_does_not_stop_the_others(peers, tmp_path):
+    with peers.locked() as ours:
+        assert ours
+        with peers.locked() as theirs:
+            assert not theirs
+    with peers.locked() as again:
+        assert again
+
+
+def test_without_a_folder_a_process_is_alone(tmp_path):
+    (tmp_path / "a file").touch()
+    alone = Membership("host", tmp_path / "a file")
+    assert alone.quiet()
+    assert alone.holds_device_book()
+    alone.leave()
+
+
+def test_two_threads_that_ask_for_the_device_book_at_once_get_one_answer(peers, tmp_path, monkeypatch):
+    """The sampler's thread and a flush both tick; the one lock is taken once, and given back in the end."""
+    take = carbon_otel.host.membership._lock
+    taken, go, answers = threading.Event(), threading.Event(), []
+
+    def slow(path):
+        descriptor = take(path)
+        if not taken.is_set():
+            taken.set()
+            assert go.wait(20)
+        return descriptor
+
+    monkeypatch.setattr(carbon_otel.host.membership, "_lock", slow)
+    threads = [threading.Thread(target=lambda: answers.append(peers.holds_device_book())) for _ in range(2)]
+    threads[0].start()
+    assert taken.wait(20)
+    threads[1].start()
+    threads[1].join(0.2)  # unless it waits for the first, it has been refused by now
+    go.set()
+    for thread in threads:
+        thread.join(20)
+    assert answers == [True, True] and peers.holds_device_book()
+    peers.leave()
+    assert not peers.holds_device_book()
+    next_one = Membership("host", tmp_path)
+    assert next_one.holds_device_book()
+    next_one.leave()
+
+
+def test_a_lock_is_given_back_though_a_child_was_forked_meanwhile(peers, join):
+    """The child has a copy of the descriptor, for as long as it lives."""
+    reading, writing = os.pipe()
+    with peers.locked() as held:
+        assert held and peers.holds_device_book()
+        pid = os.fork()
+        if pid == 0:
+            os.read(reading, 1)
+            os._exit(0)
+    with peers.locked() as held:
+        assert held
+    folder = peers.folder
+    peers.leave()
+    other = Membership("host", folder.parent.parent)
+    assert other.holds_device_book()
+    other.leave()
+    os.write(writing, b"x")
+    os.waitpid(pid, 0)
+    os.close(reading), os.close(writing)
+
+
+def test_who_comes_while_another_looks_at_its_file_is_a_member_all_the_same(tmp_path, monkeypatch):
+    """As workers do that start together: each sweeps the files of the dead."""
+    take, looks = carbon_otel.host.membership._lock, []
+
+    def looked_at(path):
+        if path.name == str(os.getpid()) and not looks:
+            looks.append(path)
+            return None
+        return take(path)
+
+    monkeypatch.setattr(carbon_otel.host.membership, "_lock", looked_at)
+    joined = Membership("host", tmp_path)
+    assert looks and joined.folder is not None and joined.alive(os.getpid())
+    joined.leave()
+
+
+def test_the_device_book_says_until_when_the_devices_are_reported(peers, tmp_path):
+    assert peers.holds_device_book()
+    assert peers.exchange_reported_until(100) == 100 and peers.exchange_reported_until(250) == 100
+    peers.leave()
+    next_one = Membership("host", tmp_path)
+    assert next_one.exchange_reported_until(300) == 300  # not the one who keeps it yet
+    assert next_one.holds_device_book() and next_one.exchange_reported_until(300) == 250
+    next_one.leave()

@@ -1,0 +1,126 @@
+"""Energy on the application's own spans: windows, and parts that add up to what was used."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+import carbon_otel
+from carbon_otel.otel.span_annotator import SpanAnnotator
+from tests.unit.test_otel_sink import Application, server
+
+WINDOW, PART = "carbon_otel.window.energy_j", "carbon_otel.window.attributed_j"
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.joules = 0.0
+        self.exporter = InMemorySpanExporter()
+        self.annotator = SpanAnnotator(lambda: self.joules)
+        provider = TracerProvider(shutdown_on_exit=False)
+        provider.add_span_processor(self.annotator)
+        provider.add_span_processor(SimpleSpanProcessor(self.exporter))
+        self.tracer = provider.get_tracer("app")
+
+    def start(self, name, above=None):
+        context = trace.set_span_in_context(above) if above else None
+        return self.tracer.start_span(name, context)
+
+    def figures(self):
+        done = self.exporter.get_finished_spans()
+        return {s.name: (s.attributes[WINDOW], s.attributes[PART]) for s in done}
+
+
+@pytest.fixture
+def bench():
+    return Bench()
+
+
+def test_two_requests_at_once_share_what_they_overlap(bench):
+    one = bench.start("one")
+    bench.joules = 10
+    two = bench.start("two")
+    bench.joules = 30
+    one.end()
+    bench.joules = 35
+    two.end()
+    assert bench.figures() == {"one": (30, 20), "two": (25, 15)}
+
+
+def test_a_span_within_another_has_its_part_and_takes_nothing_away(bench):
+    request = bench.start("request")
+    bench.joules = 10
+    query = bench.start("query", request)
+    bench.joules = 14
+    query.end()
+    bench.joules = 20
+    request.end()
+    assert bench.figures() == {"query": (4, 4), "request": (20, 20)}
+
+
+def test_joules_per_output_token(bench):
+    span = bench.start("chat")
+    bench.joules = 6
+    span.set_attribute("gen_ai.usage.output_tokens", 3)
+    span.end()
+    (done,) = bench.exporter.get_finished_spans()
+    assert done.attributes["carbon_otel.window.j_per_output_token"] == 2
+
+
+def test_a_reading_that_steps_back_takes_nothing_away(bench):
+    bench.joules = 10
+    span = bench.start("span")
+    bench.joules = 4
+    span.end()
+    assert bench.figures() == {"span": (0, 0)}
+
+
+def test_ended_twice_and_after_the_end_of_measuring(bench):
+    twice, late = bench.start("twice"), bench.start("late")
+    twice.end()
+    twice.end()
+    bench.annotator.shutdown()
+    late.end()
+    first, second = bench.exporter.get_finished_spans()
+    assert (first.name, WINDOW in first.attributes) == ("twice", True)
+    assert (second.name, WINDOW in second.attributes) == ("late", False)
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 9)), max_size=40))
+def test_the_parts_of_the_outermost_spans_are_what_was_used_while_any_was_open(steps):
+    bench, running, used = Bench(), {}, 0
+    for number, joules in steps:
+        if number in running:
+            running.pop(number).end()
+        else:
+            running[number] = bench.start("span")
+        used += joules if running else 0
+        bench.joules += joules
+    for span in running.values():
+        span.end()
+    parts = [s.attributes[PART] for s in bench.exporter.get_finished_spans()]
+    assert sum(parts) == pytest.approx(used)
+
+
+def test_spans_of_the_application_and_not_the_stages_own(tmp_path):
+    application = Application(server(tmp_path))
+    application.instrument(annotate_spans=True)
+    with (
+        carbon_otel.stage("inference"),
+        application.tracer_provider.get_tracer("app").start_as_current_span("q"),
+    ):
+        application.draw(2)
+        carbon_otel.flush()
+    spans = application.spans()
+    assert spans["q"].attributes[WINDOW] == pytest.approx(2, rel=0.5)
+    assert WINDOW not in spans["inference"].attributes
+
+
+def test_without_a_provider_it_says_what_to_do(tmp_path, caplog):
+    carbon_otel.instrument(zone="FR", powercap_root=server(tmp_path).root, annotate_spans=True)
+    assert "before instrument()" in caplog.text
