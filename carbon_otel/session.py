@@ -79,7 +79,7 @@ class Session:
             self.footprint,
             self._run_tags,
             self.writer,
-            checkpoint_s=settings.checkpoint_interval,
+            checkpoint_s=settings.checkpoint_interval_s,
             process=self._process,
             efficiency_metric=settings.efficiency_metric,
         )
@@ -88,7 +88,7 @@ class Session:
             self.footprint,
             self._run_tags,
             self.writer,
-            checkpoint_s=settings.checkpoint_interval,
+            checkpoint_s=settings.checkpoint_interval_s,
             process=self._process,
         )
         # They are flushed and closed from the last to the first: what the bridge puts is the writer's to send.
@@ -99,7 +99,7 @@ class Session:
                     self.footprint,
                     self._run_tags,
                     self.writer,
-                    checkpoint_s=settings.checkpoint_interval,
+                    checkpoint_s=settings.checkpoint_interval_s,
                     process=self._process,
                     served=self.serving,
                 )
@@ -107,9 +107,9 @@ class Session:
         if settings.mlflow_traces:
             sinks.append(MlflowTraces(self.footprint))
         if settings.journal and hook is None:  # the file is the process's that was told to write it
-            sinks.append(Journal(settings.journal, settings.checkpoint_interval, self.totals))
+            sinks.append(Journal(settings.journal, settings.checkpoint_interval_s, self.totals))
         self.engine.sinks = sinks
-        self.sampler = Sampler(self.engine.tick, settings.interval, self._learn_periods)
+        self.sampler = Sampler(self.engine.tick, settings.interval_s, self._learn_periods)
         self._inherited = hook is not None
         self.hook = hook or ImportHook()
 

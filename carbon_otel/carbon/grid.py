@@ -14,7 +14,7 @@ from carbon_otel.provenance import Band
 from carbon_otel.units import J_PER_KWH
 
 WORLD: Final = "WORLD"
-SUGGEST: Final = "use an ISO 3166 code or country name, such as zone='FR', 'FRA' or 'France'"
+ZONES: Final = "an ISO 3166 code or country name, such as zone='FR', 'FRA' or 'France'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ def intensity(zone: str | None, year: int | None = None) -> Intensity:
     if row is None:
         near = difflib.get_close_matches(key, _names(), n=3)
         meant = f"; did you mean {', '.join(_names()[n].name for n in near)}?" if near else ""
-        raise ValueError(f"unknown zone {zone!r}: {SUGGEST}{meant}")
+        raise ValueError(f"unknown zone {zone!r}: write {ZONES}{meant}")
     return _of_year(row, year)
 
 

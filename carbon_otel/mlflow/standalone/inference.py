@@ -18,7 +18,7 @@ from contextvars import Token
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from carbon_otel.footprint import Footprint
+from carbon_otel.footprint import Cost, Footprint
 from carbon_otel.guard import warn_once
 from carbon_otel.meter.meter import Snapshot
 from carbon_otel.mlflow.delivery.spool import Batch, LedgerRun
@@ -162,7 +162,7 @@ class Serving(Sink):
         if not has_a_store():
             return
         f = self._footprint(stage)
-        f = replace(f, stages={_KIND: (f.energy_j, f.emissions_g)})
+        f = replace(f, stages={_KIND: Cost(f.energy_j, f.emissions_g)})
         wall_ns = self._wall_ns()
         point = window.series.point(
             f, {}, {f"{_KIND}/{unit}": amount for unit, amount in units.items()}, wall_ns / 1e9

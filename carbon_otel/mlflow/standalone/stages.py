@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from carbon_otel.footprint import Footprint
+from carbon_otel.footprint import Cost, Footprint
 from carbon_otel.meter.meter import Snapshot
 from carbon_otel.mlflow.delivery.spool import Batch, LedgerRun
 from carbon_otel.mlflow.delivery.worker import DeliveryWorker
@@ -148,7 +148,7 @@ class StandaloneStages(Sink):
             duration_s=f.duration_s if stage.parent is None else 0.0,
             devices_inclusive=f.devices,
             components={component: joules * share for component, joules in f.components.items()},
-            stages={stage.kind: (f.exclusive_j, f.exclusive_g)},
+            stages={stage.kind: Cost(f.exclusive_j, f.exclusive_g)},
         )
         return Contribution(
             names.metrics(own, units={f"{stage.kind}/{unit}": n for unit, n in stage.units.items()})
