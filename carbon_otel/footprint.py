@@ -6,12 +6,14 @@ import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from carbon_otel.carbon.grid import EmissionFactor, Intensity
 from carbon_otel.provenance import Method, combined, is_measured
-from carbon_otel.records import StageRecord
 from carbon_otel.units import J_PER_KWH, J_PER_WH
+
+if TYPE_CHECKING:
+    from carbon_otel.carbon.grid import EmissionFactor, Intensity
+    from carbon_otel.records import StageRecord
 
 
 class Cost(NamedTuple):

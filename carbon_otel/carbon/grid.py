@@ -7,7 +7,6 @@ No network is used. `data/country_intensity.csv` has the newest year of every zo
 from __future__ import annotations
 
 import csv
-import difflib
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -82,6 +81,8 @@ def intensity(zone: str | None, year: int | None = None) -> Intensity:
     key = zone.strip().casefold()
     row = _names().get(key)
     if row is None:
+        import difflib
+
         near = difflib.get_close_matches(key, _names(), n=3)
         suggestion = f"; did you mean {', '.join(_names()[n].name for n in near)}?" if near else ""
         raise ValueError(f"unknown zone {zone!r}: write {ZONES}{suggestion}")
