@@ -18,7 +18,9 @@ HEAVY = {"typer", "rich", "click", "grpc", "pydantic", "mlflow", "sklearn", "ope
 pytestmark = pytest.mark.package
 
 
-def run(*command: str | Path, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+def run(
+    *command: str | Path, cwd: Path, returncode: int = 0, **variables: str
+) -> subprocess.CompletedProcess[str]:
     """Run a command outside of the source tree and without the caller's packages."""
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
@@ -28,7 +30,7 @@ def run(*command: str | Path, cwd: Path, **variables: str) -> subprocess.Complet
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == returncode, done.stdout + done.stderr
     return done
 
 
@@ -112,10 +114,18 @@ def test_the_command_works_after_a_plain_install(installed, tmp_path):
     assert "France" in run(installed / "carbon-otel", "doctor", cwd=tmp_path, CARBON_OTEL_ZONE="FR").stdout
 
 
+OVER_GRPC = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
+
+
 def test_a_missing_grpc_exporter_is_one_line_with_the_command_that_installs_it(installed, tmp_path):
     program = "import carbon_otel; carbon_otel.instrument(zone='FR'); carbon_otel.uninstrument()"
-    endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
-    errors = run(installed / "python", "-c", program, cwd=tmp_path, **endpoint).stderr
+    errors = run(installed / "python", "-c", program, cwd=tmp_path, **OVER_GRPC).stderr
     lines = [line for line in errors.splitlines() if "grpc" in line.lower()]
     assert len(lines) == 1 and 'pip install "carbon-otel[grpc]"' in lines[0]
     assert "Traceback" not in errors
+
+
+def test_the_check_of_a_collector_names_the_missing_grpc_exporter(installed, tmp_path):
+    command = (installed / "carbon-otel", "collector", "check")
+    done = run(*command, cwd=tmp_path, returncode=1, COLUMNS="200", **OVER_GRPC)
+    assert 'pip install "carbon-otel[grpc]"' in done.stdout
