@@ -155,7 +155,7 @@ def _declare(value: Any, **declaration: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The settings of one session. `SETTINGS` has the declaration of each, `resolve` makes them."""
+    """The settings of one session. `SETTINGS` has their declarations, `resolve` merges the sources."""
 
     zone: str | None = _declare(
         None,
@@ -293,7 +293,7 @@ def resolve(
     """Merge the sources. Raises ValueError that names the source and says what to write instead.
 
     Args:
-        arguments: values by name; None means that it is not given.
+        arguments: values by name; None stands for an argument that is not given.
         environ: the environment variables.
         folder: where the search for pyproject.toml begins; the working folder by default.
     """
