@@ -141,7 +141,7 @@ class Life:
                 "OTEL_EXPORTER_OTLP_ENDPOINT": self.sink.url,
                 "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
                 "CARBON_OTEL_POWERCAP_ROOT": str(self.tree.root),
-                "CARBON_OTEL_CHECKPOINT_INTERVAL": "0.5",
+                "CARBON_OTEL_CHECKPOINT_INTERVAL_S": "0.5",
                 "CARBON_OTEL_PUE": str(PUE),
             },
             stdout=log.open("w"),
