@@ -25,12 +25,12 @@ class ImportHook:
     def __init__(self) -> None:
         self._patches: dict[str, list[Patch]] = {}
         self._undos: list[Undo] = []
-        self._searching = threading.local()
+        self._searching = _Searching()
 
     def when_imported(self, name: str, patch: Patch) -> None:
         """Call `patch(module)` once the module has been executed; now, if it is there already."""
         module = sys.modules.get(name)
-        if module is not None and not getattr(module.__spec__, "_initializing", False):
+        if module is not None and not getattr(getattr(module, "__spec__", None), "_initializing", False):
             self._apply(patch, module)
             return
         self._patches.setdefault(name, []).append(patch)
@@ -48,15 +48,17 @@ class ImportHook:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if name not in self._patches or getattr(self._searching, "name", None) == name:
+        if name not in self._patches or name in self._searching.names:
             return None
-        self._searching.name = name
+        self._searching.names.add(name)
         try:
             spec = _spec_beside(self, name, path, target)
         finally:
-            self._searching.name = None
-        if spec is not None and spec.loader is not None:
-            _after_exec(spec.loader, functools.partial(self._imported, name))
+            self._searching.names.discard(name)
+        # A namespace package executes nothing, and an old loader (`load_module`) takes no other's place.
+        if spec is not None and hasattr(spec.loader, "exec_module"):
+            loader: Any = _PatchingLoader(spec.loader, functools.partial(self._imported, name))
+            spec.loader = loader
         return spec
 
     def _imported(self, name: str, module: ModuleType) -> None:
@@ -69,27 +71,48 @@ class ImportHook:
             self._undos.append(undo)
 
 
+class _Searching(threading.local):
+    """Names that a thread is asking the other finders for; some of them ask every finder in turn, us included."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+
+
+class _PatchingLoader:
+    """Takes the place of a module's loader in its spec until the module is executed, and offers all it offers.
+
+    A loader of our own, since the module's may be shared with other modules: a `zipimporter` is.
+    """
+
+    def __init__(self, loader: Any, executed: Callable[[ModuleType], None]) -> None:
+        self._loader = loader
+        self._executed = executed
+
+    def exec_module(self, module: ModuleType) -> None:
+        # From here on the module looks as if imported without us; another hook's loader stays where it is.
+        spec: Any = module.__spec__
+        if getattr(spec, "loader", None) is self:
+            spec.loader = self._loader
+        if getattr(module, "__loader__", None) is self:
+            module.__loader__ = self._loader
+        self._loader.exec_module(module)
+        self._executed(module)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_loader":  # a copy being made has none yet
+            raise AttributeError(name)
+        return getattr(self._loader, name)
+
+
 def _spec_beside(
     hook: ImportHook, name: str, path: Sequence[str] | None, target: ModuleType | None
 ) -> ModuleSpec | None:
-    for finder in sys.meta_path:
+    for finder in list(sys.meta_path):
         if finder is not hook and hasattr(finder, "find_spec"):
             spec = finder.find_spec(name, path, target)
             if spec is not None:
                 return spec
     return None
-
-
-def _after_exec(loader: Any, then: Callable[[ModuleType], None]) -> None:
-    original = loader.exec_module
-
-    @functools.wraps(original)
-    def exec_module(module: ModuleType) -> None:
-        original(module)
-        del loader.exec_module
-        then(module)
-
-    loader.exec_module = exec_module
 
 
 def replace(owner: Any, name: str, value: Any) -> Undo:
