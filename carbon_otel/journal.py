@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from carbon_otel.footprint import Footprint
+from carbon_otel.fork import renew_after_fork
 from carbon_otel.meter.meter import Snapshot
 from carbon_otel.sinks import Sink
 
@@ -24,7 +25,12 @@ class Journal(Sink):
         self._due = 0.0
         self._pid = os.getpid()
         self._writing = threading.Lock()
+        renew_after_fork(self._renew)
         self._ended = False
+
+    def _renew(self) -> None:
+        """In a forked child: the thread that held the lock does not exist there."""
+        self._writing = threading.Lock()
 
     def tick(self, snapshot: Snapshot) -> None:
         if time.monotonic() >= self._due:

@@ -9,6 +9,7 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from carbon_otel.fork import renew_after_fork
 from carbon_otel.guard import contain, forget
 
 if TYPE_CHECKING:
@@ -94,12 +95,10 @@ def _after_fork_in_child() -> None:
     _lock = threading.RLock()
     if _session is not None:
         # The parent goes on measuring; this copy of its session does nothing more.
-        contain("leaving the parent's session", _session.abandon, None)
         _forked_from, _session = _session, None
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+renew_after_fork(_after_fork_in_child)
 
 
 _finalized_in = 0

@@ -28,7 +28,6 @@ from carbon_otel.mlflow.standalone import pyfunc_hook
 from carbon_otel.mlflow.standalone.inference import Serving
 from carbon_otel.mlflow.standalone.stages import StandaloneStages
 from carbon_otel.mlflow.traces import MlflowTraces
-from carbon_otel.otel import instruments
 from carbon_otel.otel.providers import Providers
 from carbon_otel.otel.resource import described
 from carbon_otel.otel.sink import OtelSink
@@ -62,7 +61,7 @@ class Session:
         self.providers = Providers.choose(
             options.tracer_provider, options.meter_provider, described(self.discovery, self.factor)
         )
-        self._annotator = self._annotate_spans() if settings.annotate_spans and hook is None else None
+        self._annotator = self._annotate_spans() if settings.annotate_spans else None
         self.otel = OtelSink(
             self.providers,
             self.engine.devices,
@@ -150,13 +149,14 @@ class Session:
             _warn_of_gaps(self)
 
     def _annotate_spans(self) -> Any:
-        from carbon_otel.otel.span_annotator import SpanAnnotator
+        from carbon_otel.otel.span_annotator import annotate
 
-        annotator = SpanAnnotator(self.engine.cached_joules)
-        if not self.providers.annotate(annotator):
-            logger.warning(
+        annotator = annotate(self.providers.tracer, self.engine.cached_joules)
+        if annotator is None:
+            warn_once(
+                "annotate_spans",
                 "annotate_spans: the application has no tracer provider of the OpenTelemetry SDK yet; set it "
-                "before instrument()"
+                "before instrument()",
             )
         return annotator
 
@@ -186,13 +186,6 @@ class Session:
             contain(f"closing {type(sink).__name__}", sink.close, None, left_s)
         for release in (self.discovery.close, self._busy_time.close):
             contain("releasing the sensors", release, None)
-
-    def abandon(self) -> None:
-        """In a forked child: the stages, the locks and the devices are the parent's."""
-        self.engine.abandon()
-        self._shares.abandon()
-        self.peers.leave()
-        instruments.forget_all()
 
     def footprint(self, stage: OpenStage) -> Footprint:
         record = self.engine.so_far(stage) if stage.open else stage.record

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from carbon_otel.background import Worker
 from carbon_otel.footprint import Footprint
+from carbon_otel.fork import renew_after_fork
 from carbon_otel.guard import logger, warn_once
 from carbon_otel.meter.meter import Snapshot
 from carbon_otel.semconv.attributes import footprint_attributes, stage_attributes
@@ -63,7 +64,12 @@ class MlflowTraces(Sink):
         self._clock = clock
         self._traces: dict[str, _Trace] = {}
         self._adding = threading.Lock()  # stages of one trace may end in several threads at once
+        renew_after_fork(self._renew)
         self._worker: Worker | None = None
+
+    def _renew(self) -> None:
+        """In a forked child: the thread that held the lock does not exist there."""
+        self._adding = threading.Lock()
 
     def entered(self, stage: OpenStage) -> None:
         mlflow: Any = sys.modules.get("mlflow")

@@ -9,6 +9,7 @@ from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
 
 from carbon_otel._version import __version__
 from carbon_otel.carbon.grid import Intensity
+from carbon_otel.fork import renew_after_fork
 from carbon_otel.meter.meter import Snapshot
 from carbon_otel.semconv import names as semconv
 from carbon_otel.sensors.base import Device
@@ -138,6 +139,9 @@ def instruments_of(provider: MeterProvider) -> Instruments:
     return _made[id(provider)][1]
 
 
-def forget_all() -> None:
+def _forget_all() -> None:
     for _, made in list(_made.values()):
         made.forget()
+
+
+renew_after_fork(_forget_all)

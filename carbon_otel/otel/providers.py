@@ -81,14 +81,6 @@ class Providers:
                 "instrument() after that",
             )
 
-    def annotate(self, processor: Any) -> bool:
-        """Let a span processor see the application's spans; False where there is no SDK's provider yet."""
-        add = getattr(self.tracer, "add_span_processor", None)
-        if add is None:
-            return False
-        add(processor)
-        return True
-
     def flush(self, timeout_s: float) -> bool:
         """Flush both at once; False if not both succeeded in time."""
         results: dict[int, bool] = {}

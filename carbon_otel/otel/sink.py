@@ -15,6 +15,7 @@ from opentelemetry.trace import Span, Status, StatusCode
 from carbon_otel._version import __version__
 from carbon_otel.carbon.grid import Intensity
 from carbon_otel.footprint import Footprint
+from carbon_otel.fork import renew_after_fork
 from carbon_otel.meter.meter import Snapshot
 from carbon_otel.otel import propagation
 from carbon_otel.otel.instruments import instruments_of
@@ -59,6 +60,7 @@ class OtelSink(Sink):
         if not self._waiting:
             reported(time.monotonic_ns())
         self._reporting = threading.Lock()  # a flush may tick while the sampler does
+        renew_after_fork(self._renew)
         self._footprint = footprint
         self._tracer = trace.get_tracer(semconv.SCOPE, __version__, providers.tracer, semconv.SCHEMA_URL)
         self._instruments = instruments_of(providers.meter)
@@ -69,6 +71,10 @@ class OtelSink(Sink):
         for i, device in enumerate(devices):
             self._groups.setdefault((device.type, device.method), []).append(i)
         self._labels: dict[tuple[str, str], tuple[dict[str, str], list[dict[str, str]]]] = {}
+
+    def _renew(self) -> None:
+        """In a forked child: the thread that held the lock does not exist there."""
+        self._reporting = threading.Lock()
 
     def opened(self, stage: OpenStage) -> None:
         if self._providers.silent():

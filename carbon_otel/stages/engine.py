@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, Final
 
+from carbon_otel.fork import renew_after_fork
 from carbon_otel.guard import report
 from carbon_otel.meter.meter import EdgeState, Meter, Readings
 from carbon_otel.records import AttributeValue, StageRecord
@@ -125,6 +126,7 @@ class Engine:
         self._weights = weights or ThreadWeights()
         self._open: dict[Account, OpenStage] = {}
         self._lock = threading.RLock()
+        renew_after_fork(self._abandon)
         self.root = OpenStage(self, UNATTRIBUTED, UNATTRIBUTED, {}, None)
         self.root.opened_ns = meter.clock_ns()
         self._follow(meter.read_for_tick(self.root.opened_ns), self.root.opened_ns)
@@ -243,8 +245,8 @@ class Engine:
             self.close(stage)
         self.tick()
 
-    def abandon(self) -> None:
-        """In a forked child: nothing opens or ends here any more, and nobody is left to release the lock."""
+    def _abandon(self) -> None:
+        """In a forked child: no stage opens or ends here, and the thread that held the lock does not exist."""
         self.alive = False
         self._lock = threading.RLock()
 

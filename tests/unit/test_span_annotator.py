@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -124,3 +126,44 @@ def test_spans_of_the_application_and_not_the_stages_own(tmp_path):
 def test_without_a_provider_it_says_what_to_do(tmp_path, caplog):
     carbon_otel.instrument(zone="FR", powercap_root=server(tmp_path).root, annotate_spans=True)
     assert "before instrument()" in caplog.text
+
+
+def test_spans_that_never_end_are_forgotten_with_their_objects(bench):
+    for _ in range(100):
+        bench.start("dropped")
+    kept = bench.start("kept")
+    gc.collect()
+    bench.joules = 6
+    last = bench.start("last")
+    assert len(bench.annotator._open) == 2
+    bench.joules = 10
+    last.end()
+    kept.end()
+    window, part = bench.figures()["last"]
+    assert (window, part) == (4, 2)  # shared with the span that is kept, and with no dropped one
+
+
+def test_a_collection_while_the_annotator_holds_its_lock(bench):
+    """The callback of a span that is collected then must not wait for the lock."""
+    bench.start("dropped")
+    bench.annotator._joules = lambda: gc.collect() * 0.0
+    bench.start("span").end()
+    assert list(bench.figures()) == ["span"]
+
+
+def test_a_provider_has_one_annotator_for_all_sessions(tmp_path):
+    application = Application(server(tmp_path))
+    tracer = application.tracer_provider.get_tracer("app")
+    before = len(application.tracer_provider._active_span_processor._span_processors)
+    for round_ in range(3):
+        application.instrument(annotate_spans=True)
+        over = tracer.start_span(f"open at the end of session {round_}")
+        with tracer.start_as_current_span(f"in session {round_}"):
+            pass
+        carbon_otel.uninstrument()
+        application.instrument(annotate_spans=True, pue=1.5)
+        over.end()
+        carbon_otel.uninstrument()
+    assert len(application.tracer_provider._active_span_processor._span_processors) == before + 1
+    annotated = {name for name, span in application.spans().items() if WINDOW in span.attributes}
+    assert annotated == {f"in session {round_}" for round_ in range(3)}

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from carbon_otel.fork import renew_after_fork
 from carbon_otel.guard import warn_once
 from carbon_otel.mlflow.schema import names
 
@@ -110,6 +111,7 @@ class Spool:
         """Open a file; None keeps everything in memory. Raises SpoolInUse and sqlite3.Error."""
         self.path = path
         self._lock = threading.Lock()
+        renew_after_fork(self._renew)
         # A file that has gone meanwhile is not to come back.
         where = f"{path.absolute().as_uri()}?mode=rw" if path else ":memory:"
         self._db = sqlite3.connect(where, timeout=0, isolation_level=None, check_same_thread=False, uri=True)
@@ -127,6 +129,10 @@ class Spool:
             if "locked" in str(error):
                 raise SpoolInUse(str(path)) from None
             raise
+
+    def _renew(self) -> None:
+        """In a forked child: the thread that held the lock does not exist there."""
+        self._lock = threading.Lock()
 
     @classmethod
     def create(cls, folder: Path) -> Spool:

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
+from carbon_otel.fork import renew_after_fork
 from carbon_otel.guard import contain, logger, warn_once
 from carbon_otel.mlflow.delivery import store_uri
 from carbon_otel.mlflow.delivery.spool import Batch, Spool
@@ -37,6 +38,12 @@ class DeliveryWorker(Sink):
         self._ended = threading.Event()
         # Segments whose last batch the store has, while their run is being described.
         self._taken: set[int] = set()
+        renew_after_fork(self._renew)
+
+    def _renew(self) -> None:
+        """In a forked child there is no thread; the outbox and its batches are the parent's."""
+        self._changed, self._ended = threading.Condition(), threading.Event()
+        self._box, self._closed = None, True
 
     def begin(self) -> None:
         """Open the outbox and start the thread, if that has not been done: at exit no thread can be started."""

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from carbon_otel.background import Worker
 from carbon_otel.footprint import Footprint
+from carbon_otel.fork import renew_after_fork
 from carbon_otel.guard import contain, logger
 from carbon_otel.meter.meter import Snapshot
 from carbon_otel.mlflow.delivery.spool import Batch
@@ -68,7 +69,12 @@ class RunRecorder(Sink):
         self._runs: dict[str, _Run] = {}
         # What a run adds up, and the order of its states: after its last, the ticking thread writes no other.
         self._adding, self._writing = threading.Lock(), threading.Lock()
+        renew_after_fork(self._renew)
         self._reconciled = False
+
+    def _renew(self) -> None:
+        """In a forked child: the thread that held a lock does not exist there."""
+        self._adding, self._writing = threading.Lock(), threading.Lock()
 
     def run_started(
         self, run_id: str, name: str, parent_run_id: str | None, store: Any, resumed: bool, start_ms: int

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from carbon_otel.footprint import Footprint
+from carbon_otel.fork import renew_after_fork
 from carbon_otel.guard import warn_once
 from carbon_otel.meter.meter import Snapshot
 from carbon_otel.mlflow.delivery.spool import Batch, LedgerRun
@@ -78,6 +79,11 @@ class Serving(Sink):
         self._lock = threading.Lock()
         # The order of a window's states: after its last there is no other, whichever thread writes it.
         self._writing = threading.Lock()
+        renew_after_fork(self._renew)
+
+    def _renew(self) -> None:
+        """In a forked child: the thread that held a lock does not exist there."""
+        self._lock, self._writing = threading.Lock(), threading.Lock()
 
     def predicting(
         self, model_id: str | None, source_run_id: str | None

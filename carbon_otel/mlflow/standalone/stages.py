@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from carbon_otel.footprint import Footprint
+from carbon_otel.fork import renew_after_fork
 from carbon_otel.meter.meter import Snapshot
 from carbon_otel.mlflow.delivery.spool import Batch, LedgerRun
 from carbon_otel.mlflow.delivery.worker import DeliveryWorker
@@ -74,6 +75,11 @@ class StandaloneStages(Sink):
         self._clock = clock
         self._wall_ns = wall_ns
         self._window: _Window | None = None
+        self._lock = threading.Lock()
+        renew_after_fork(self._renew)
+
+    def _renew(self) -> None:
+        """In a forked child: the thread that held the lock does not exist there."""
         self._lock = threading.Lock()
 
     def opened(self, stage: OpenStage) -> None:
