@@ -118,13 +118,13 @@ def instrument(
         }
     )
     options = _runtime.Options(settings, tracer_provider, meter_provider)
-    _contain("instrumenting", _runtime.start, None, options)
+    _contain("instrumenting", None, _runtime.start, options)
     _runtime.end_at_exit()
 
 
 def uninstrument() -> None:
     """Stop measuring and undo every patch. Open stages end here; MLflow runs get their totals."""
-    _contain("uninstrumenting", _runtime.stop, None)
+    _contain("uninstrumenting", None, _runtime.stop)
 
 
 def report(
@@ -156,11 +156,11 @@ def footprint() -> Footprint:
     """This process so far: `exclusive_j` is what no stage paid, `stages` has the sums by kind of stage."""
     active = _runtime.active()
     return (
-        _NOT_MEASURED if active is None else _contain("computing a footprint", active.totals, _NOT_MEASURED)
+        _NOT_MEASURED if active is None else _contain("computing a footprint", _NOT_MEASURED, active.totals)
     )
 
 
 def flush(timeout: float = 5.0) -> bool:
     """Read the sensors now and send what is pending; False if not everything was sent within `timeout` seconds."""
     active = _runtime.active()
-    return True if active is None else _contain("flushing", active.flush, False, timeout)
+    return True if active is None else _contain("flushing", False, active.flush, timeout)

@@ -49,5 +49,5 @@ class Worker:
     def _run(self) -> None:
         while (item := self._calls.get()) is not None:
             call, done = item
-            contain(self._name, call, None)
+            contain(self._name, None, call)
             done.set()

@@ -43,7 +43,7 @@ def _renew_all() -> None:
     for registered in list(_registered.values()):
         renew = registered()
         if renew is not None:
-            contain("renewing a forked process", renew, None)
+            contain("renewing a forked process", None, renew)
 
 
 if hasattr(os, "register_at_fork"):

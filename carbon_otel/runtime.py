@@ -82,7 +82,7 @@ def _begin_in_child() -> Session | None:
         parent, _forked_from = _forked_from, None
         if parent is None:
             return _session
-        session = contain("measuring in a forked process", type(parent), None, parent.options, parent.hook)
+        session = contain("measuring in a forked process", None, type(parent), parent.options, parent.hook)
         if session is not None:
             _session = session
             session.begin(_run_events, _serving)

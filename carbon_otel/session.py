@@ -10,7 +10,7 @@ from typing import Any, Final
 from carbon_otel import instrumentation
 from carbon_otel.carbon.grid import EmissionFactor, intensity
 from carbon_otel.footprint import Footprint, footprint_of
-from carbon_otel.guard import contain, logger, warn_once
+from carbon_otel.guard import contain, log_once
 from carbon_otel.host.attribution import Attribution
 from carbon_otel.host.cgroup import reservation
 from carbon_otel.host.identity import identity
@@ -153,8 +153,7 @@ class Session:
 
         annotator = annotate(self.providers.tracer, self.engine.cached_joules)
         if annotator is None:
-            warn_once(
-                "annotate_spans",
+            log_once(
                 "annotate_spans: the application has no tracer provider of the OpenTelemetry SDK yet; set it "
                 "before instrument()",
             )
@@ -176,16 +175,16 @@ class Session:
         if self._annotator is not None:
             self._annotator.shutdown()
         self.sampler.stop(timeout_s=1.0)
-        contain("closing the open stages", self.engine.close_all, None)
-        contain("leaving the split", self._shares.leave, None, time.monotonic_ns())
+        contain("closing the open stages", None, self.engine.close_all)
+        contain("leaving the split", None, self._shares.leave, time.monotonic_ns())
         # Before the sinks are closed, which may take seconds: the devices are another's to report from now on.
-        contain("leaving the other processes", self.peers.leave, None)
+        contain("leaving the other processes", None, self.peers.leave)
         self.engine.alive = False
         for sink in reversed(self.engine.sinks):
             left_s = max(0.0, deadline - time.monotonic())
-            contain(f"closing {type(sink).__name__}", sink.close, None, left_s)
+            contain(f"closing {type(sink).__name__}", None, sink.close, left_s)
         for release in (self.discovery.close, self._busy_time.close):
-            contain("releasing the sensors", release, None)
+            contain("releasing the sensors", None, release)
 
     def footprint(self, stage: OpenStage) -> Footprint:
         record = self.engine.so_far(stage) if stage.open else stage.record
@@ -197,10 +196,10 @@ class Session:
 
     def flush(self, timeout_s: float) -> bool:
         deadline = time.monotonic() + timeout_s
-        contain("reading the sensors", self.engine.tick, None)
+        contain("reading the sensors", None, self.engine.tick)
         sent = [
             contain(
-                f"flushing {type(sink).__name__}", sink.flush, False, max(0.0, deadline - time.monotonic())
+                f"flushing {type(sink).__name__}", False, sink.flush, max(0.0, deadline - time.monotonic())
             )
             for sink in reversed(self.engine.sinks)
         ]
@@ -208,21 +207,22 @@ class Session:
 
     def synchronize(self) -> None:
         if self.settings.synchronize:
-            contain("synchronising the accelerator", cuda_sync.synchronize, None)
+            contain("synchronising the accelerator", None, cuda_sync.synchronize)
 
 
 def _warn_of_fault(sensor: Sensor, message: str) -> None:
-    warn_once(
-        f"read:{sensor.device.id}",
-        f"{sensor.device.name} could not be read ({message}); the gap is filled with its last power and "
-        "counted in gap_s",
+    log_once(
+        "%s could not be read (%s); the gap is filled with its last power and counted in gap_s",
+        sensor.device.name,
+        message,
+        about=sensor.device.id,
     )
 
 
 def _warn_of_gaps(session: Session) -> None:
     if session.settings.zone is None:
         place = session.factor.intensity
-        logger.warning(
+        log_once(
             "no zone set: emissions use the world average of %.0f g/kWh (%s), which may be off by 100 %%; "
             "set instrument(zone='FR') or CARBON_OTEL_ZONE to your country",
             place.g_per_kwh,
@@ -230,9 +230,10 @@ def _warn_of_gaps(session: Session) -> None:
         )
     for finding in session.discovery.findings:
         if finding.unmetered:
-            logger.warning(
+            log_once(
                 "%s is not in the figures: %s (%s); `carbon-otel doctor` shows the fix",
                 finding.component,
                 finding.found,
                 finding.reason,
+                about=(finding.component, finding.reason),
             )

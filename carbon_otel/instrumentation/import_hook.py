@@ -43,7 +43,7 @@ class ImportHook:
             sys.meta_path.remove(self)
         self._patches.clear()
         while self._undos:
-            contain("removing a patch", self._undos.pop(), None)
+            contain("removing a patch", None, self._undos.pop())
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -66,7 +66,7 @@ class ImportHook:
             self._apply(patch, module)
 
     def _apply(self, patch: Patch, module: ModuleType) -> None:
-        undo = contain(f"instrumenting {module.__name__}", patch, None, module)
+        undo = contain(f"instrumenting {module.__name__}", None, patch, module)
         if undo is not None:
             self._undos.append(undo)
 

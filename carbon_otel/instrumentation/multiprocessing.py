@@ -34,7 +34,7 @@ def patch(module: ModuleType) -> Undo:
     @functools.wraps(original)
     def start(self: Any) -> Any:
         nothing: MutableMapping[str, str] = {}
-        ours = contain("handing the trace to a process", inject, nothing, {})
+        ours = contain("handing the trace to a process", nothing, inject, {})
         if not ours:
             return original(self)
         # `multiprocessing` takes no environment: the child gets the process's as it is at this moment.

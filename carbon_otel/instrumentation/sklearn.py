@@ -68,7 +68,7 @@ def patch(module: ModuleType) -> Undo:
     @functools.wraps(original)
     def __init_subclass__(cls: type[Any], /, **kwargs: Any) -> None:  # noqa: N807
         original(cls, **kwargs)
-        contain(f"instrumenting {cls.__name__}", instrument, None, cls)
+        contain("instrumenting an estimator class", None, instrument, cls)
 
     undos.append(_mark_workers())
     undos.append(replace(base, "__init_subclass__", classmethod(cast(Any, __init_subclass__))))

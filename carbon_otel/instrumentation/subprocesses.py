@@ -21,7 +21,7 @@ def patch(module: ModuleType) -> Undo:
 
     @functools.wraps(original)
     def started(self: Any, *args: Any, **kwargs: Any) -> None:
-        call = contain("handing the trace to a program", _with_context, None, signature, self, args, kwargs)
+        call = contain("handing the trace to a program", None, _with_context, signature, self, args, kwargs)
         if call is None:
             original(self, *args, **kwargs)
         else:

@@ -25,7 +25,7 @@ def patch(module: ModuleType) -> Undo:
     @functools.wraps(original)
     async def shutdown(self: Any, *args: Any, **kwargs: Any) -> None:
         await original(self, *args, **kwargs)
-        contain("writing what a server has used", _write, None)
+        contain("writing what a server has used", None, _write)
 
     return replace(server, "shutdown", shutdown)
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 from carbon_otel.background import Worker
 from carbon_otel.footprint import Footprint
 from carbon_otel.fork import renew_after_fork
-from carbon_otel.guard import logger, warn_once
+from carbon_otel.guard import log_once, logger
 from carbon_otel.meter.meter import Snapshot
 from carbon_otel.semconv.attributes import footprint_attributes, stage_attributes
 from carbon_otel.sinks import Sink
@@ -110,9 +110,7 @@ class MlflowTraces(Sink):
             trace = self._traces.get(mark.trace_id)
             if trace is None:
                 if len(self._traces) >= _LIMIT:
-                    warn_once(
-                        "mlflow traces full", f"more than {_LIMIT} traces wait for their energy per token"
-                    )
+                    log_once("more than %d traces wait for their energy per token", _LIMIT)
                     self._traces.pop(next(iter(self._traces)), None)
                 trace = self._traces[mark.trace_id] = _Trace(due=now + 1, give_up=now + _PATIENCE_S)
             trace.joules += footprint.energy_j

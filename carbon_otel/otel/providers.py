@@ -18,7 +18,7 @@ from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 
 from carbon_otel.background import Worker
-from carbon_otel.guard import contain, warn_once
+from carbon_otel.guard import contain, log_once
 
 # The SDK retries until this many seconds have passed; its default of 10 would hold up a dead collector's exit.
 _EXPORT_TIMEOUT_S: Final = 3.0
@@ -48,14 +48,14 @@ class Providers:
         if tracer is None:
             tracer = trace.get_tracer_provider()
             if isinstance(tracer, trace.ProxyTracerProvider) and _exports("TRACES"):
-                built = contain("building a tracer provider", _build_tracer_provider, None, resource)
+                built = contain("building a tracer provider", None, _build_tracer_provider, resource)
                 if built is not None:
                     owned.append(built)
                     tracer = built
         if meter is None:
             meter = metrics.get_meter_provider()
             if _is_proxy(meter) and _exports("METRICS"):
-                built = contain("building a meter provider", _build_meter_provider, None, resource)
+                built = contain("building a meter provider", None, _build_meter_provider, resource)
                 if built is not None:
                     owned.append(built)
                     meter = built
@@ -74,8 +74,7 @@ class Providers:
         """Say once that the application has set providers of its own after we built ours."""
         # By its meter provider: MLflow sets a tracer provider of its own as it pleases.
         if self._owned and not _is_proxy(metrics.get_meter_provider()):
-            warn_once(
-                "providers",
+            log_once(
                 "the application has set its OpenTelemetry providers (logfire.configure(), say) after "
                 "carbon_otel.instrument(), whose telemetry goes to OTEL_EXPORTER_OTLP_ENDPOINT instead; call "
                 "instrument() after that",

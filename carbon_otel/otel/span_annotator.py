@@ -20,7 +20,7 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
 from carbon_otel.fork import renew_after_fork
-from carbon_otel.guard import report
+from carbon_otel.guard import guarded
 from carbon_otel.semconv import names as semconv
 
 _OUTPUT_TOKENS: Final = "gen_ai.usage.output_tokens"
@@ -76,10 +76,8 @@ class SpanAnnotator(SpanProcessor):
         end = span.end
 
         def annotated_end(end_time: int | None = None) -> None:
-            try:
+            with guarded("annotating a span"):
                 self._ended(span, own)
-            except Exception as fault:  # noqa: BLE001 - the application's span ends in any case
-                report("annotating a span", fault)
             end(end_time)
 
         span.end = annotated_end  # type: ignore[method-assign]

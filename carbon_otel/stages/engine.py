@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from typing import Any, Final
 
 from carbon_otel.fork import renew_after_fork
-from carbon_otel.guard import report
+from carbon_otel.guard import log_fault
 from carbon_otel.meter.meter import EdgeState, Meter, Readings
 from carbon_otel.records import AttributeValue, StageRecord
 from carbon_otel.sinks import Sink
@@ -293,7 +293,7 @@ class Engine:
             try:
                 getattr(sink, event)(*arguments)
             except Exception as fault:  # noqa: BLE001
-                report(f"{type(sink).__name__}.{event}", fault)
+                log_fault(f"{type(sink).__name__}.{event}", fault)
 
     def _change(self, change: Callable[[Account], None], account: Account) -> None:
         now_ns = self.meter.clock_ns()

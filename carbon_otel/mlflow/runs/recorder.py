@@ -119,7 +119,7 @@ class RunRecorder(Sink):
         for run in list(self._runs.values()):
             if now >= run.due:
                 run.due = now + self._checkpoint_s
-                contain("writing a checkpoint to MLflow", self._write, None, run, "running")
+                contain("writing a checkpoint to MLflow", None, self._write, run, "running")
 
     def flush(self, timeout_s: float) -> bool:
         for run in list(self._runs.values()):
@@ -131,7 +131,7 @@ class RunRecorder(Sink):
         # The innermost first: an outer run's nested part is known when they have ended.
         for run_id, run in sorted(self._runs.items(), key=lambda item: -item[1].stage.sequence):
             self._runs.pop(run_id, None)
-            contain("ending an MLflow run", self._end, None, run)
+            contain("ending an MLflow run", None, self._end, run)
 
     def closed(self, stage: OpenStage, error: BaseException | None) -> None:
         run = self._runs.get(stage.run.run_id or "") if stage.run is not None else None

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from carbon_otel.footprint import Footprint
 from carbon_otel.fork import renew_after_fork
-from carbon_otel.guard import warn_once
+from carbon_otel.guard import log_once
 from carbon_otel.meter.meter import Snapshot
 from carbon_otel.mlflow.delivery.spool import Batch, LedgerRun
 from carbon_otel.mlflow.delivery.worker import DeliveryWorker
@@ -196,8 +196,7 @@ def has_a_store() -> bool:
     """Where a model is served from an image, MLflow's default is a folder that is gone with it."""
     mlflow: Any = sys.modules["mlflow"]
     if os.environ.get("_MLFLOW_IS_IN_SERVING_ENVIRONMENT") and not mlflow.is_tracking_uri_set():
-        warn_once(
-            "ledger",
+        log_once(
             "predictions are measured, but MLFLOW_TRACKING_URI is not set where they are served: their "
             "energy is not on the ledger of the model",
         )

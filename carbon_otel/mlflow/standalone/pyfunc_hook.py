@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
+from contextvars import Token
 from types import ModuleType
 from typing import Any, Final
 
 from carbon_otel.guard import contain
 from carbon_otel.instrumentation.import_hook import ImportHook, Undo, replace
-from carbon_otel.mlflow.standalone.inference import Serving
+from carbon_otel.mlflow.standalone.inference import Serving, Window
+from carbon_otel.stages.engine import OpenStage
 
 MODULE: Final = "mlflow.pyfunc"
 
@@ -28,13 +30,13 @@ def _patch(module: ModuleType, serving: Callable[[], Serving | None]) -> Undo:
     @functools.wraps(predict_once)
     def predict(self: Any, data: Any, *args: Any, **kwargs: Any) -> Any:
         listener = serving()
-        begun = contain("measuring a prediction", _begin, None, listener, self) if listener else None
+        begun = contain("measuring a prediction", None, _begin, listener, self) if listener else None
         if listener is None or begun is None:
             return predict_once(self, data, *args, **kwargs)
         try:
             return predict_once(self, data, *args, **kwargs)
         finally:
-            contain("measuring a prediction", listener.predicted, None, *begun, _rows(data))
+            contain("measuring a prediction", None, listener.predicted, *begun, _rows(data))
 
     @functools.wraps(predict_many)
     def predict_stream(self: Any, data: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
@@ -42,7 +44,7 @@ def _patch(module: ModuleType, serving: Callable[[], Serving | None]) -> Undo:
         answers = predict_many(self, data, *args, **kwargs)
         first = True
         while True:
-            begun = contain("measuring a prediction", _begin, None, listener, self) if listener else None
+            begun = contain("measuring a prediction", None, _begin, listener, self) if listener else None
             try:
                 answer = next(answers)
             except StopIteration:
@@ -51,7 +53,7 @@ def _patch(module: ModuleType, serving: Callable[[], Serving | None]) -> Undo:
                 if listener is not None and begun is not None:
                     # One request, however many pieces it is answered in.
                     contain(
-                        "measuring a prediction", listener.predicted, None, *begun, int(first), int(first)
+                        "measuring a prediction", None, listener.predicted, *begun, int(first), int(first)
                     )
                 first = False
             yield answer
@@ -65,7 +67,7 @@ def _patch(module: ModuleType, serving: Callable[[], Serving | None]) -> Undo:
     return undo
 
 
-def _begin(serving: Serving, model: Any) -> Any:
+def _begin(serving: Serving, model: Any) -> tuple[Window, Token[OpenStage | None]] | None:
     meta = model.metadata
     return serving.predicting(model.model_id, getattr(meta, "run_id", None))
 
