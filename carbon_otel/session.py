@@ -142,6 +142,7 @@ class Session:
     ) -> None:
         """Start to tick, watch for runs, instrument the frameworks; say what the figures will lack."""
         self.sampler.start()
+        self.hook.attach(self)
         if not self._inherited:
             tracking_hook.install(self.hook, run_events)
             pyfunc_hook.install(self.hook, serving)

@@ -1,11 +1,13 @@
-"""Patch a library when it is imported, or at once if it has been; and undo that.
+"""Connect integrations when their library is imported, or at once if it has been; and undo that.
 
 The import hook is our own because the libraries that offer one cost more to import than all of carbon_otel.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import importlib
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -13,22 +15,43 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-from carbon_otel.guard import contain
+from carbon_otel.guard import contain, guarded
+from carbon_otel.instrumentation.base import Attaches, Integration, Undo
 
-Undo = Callable[[], None]
 Patch = Callable[[ModuleType], Undo]
 
 
 class ImportHook:
-    """Applies patches to modules as they are imported. One instance sits on `sys.meta_path` per session."""
+    """Watches imports from `sys.meta_path`. One instance serves a session and those of its forked children."""
 
     def __init__(self) -> None:
         self._patches: dict[str, list[Patch]] = {}
         self._undos: list[Undo] = []
+        self._connected: list[Integration] = []
+        self._session: Any = None
         self._searching = _Searching()
+        self._removed = False
+
+    def add(self, integration: Integration) -> None:
+        """Connect the integration once its module has been executed; now, if it has been."""
+        self.when_imported(integration.module, functools.partial(self.connect, integration))
+
+    def connect(self, integration: Integration, module: ModuleType) -> Undo:
+        """Connect the integration now."""
+        # The session first: `connect` may report events that its sinks wait for.
+        self._attach(integration)
+        undo = integration.connect(module)
+        self._connected.append(integration)
+        return undo
+
+    def attach(self, session: Any) -> None:
+        """Attach the connected integrations to `session`, and each that connects from now on."""
+        self._session = session
+        for integration in tuple(self._connected):
+            self._attach(integration)
 
     def when_imported(self, name: str, patch: Patch) -> None:
-        """Call `patch(module)` once the module has been executed; now, if it is there already."""
+        """Call `patch(module)` once the module has been executed; now, if it has been."""
         module = sys.modules.get(name)
         if module is not None and not getattr(getattr(module, "__spec__", None), "_initializing", False):
             self._apply(patch, module)
@@ -36,14 +59,24 @@ class ImportHook:
         self._patches.setdefault(name, []).append(patch)
         if self not in sys.meta_path:
             sys.meta_path.insert(0, self)
+        self._check_removed()
+
+    def catch_up(self, name: str) -> None:
+        """Wait for an import of the module that was in progress in another thread, and apply its patches."""
+        if name in self._patches and name in sys.modules:
+            self._imported(name, importlib.import_module(name))
 
     def remove(self) -> None:
-        """Undo every patch, the last first, and stop watching imports."""
-        if self in sys.meta_path:
+        """Undo every patch, the last one first, and stop watching imports."""
+        self._removed = True
+        with contextlib.suppress(ValueError):
             sys.meta_path.remove(self)
         self._patches.clear()
+        self._connected.clear()
+        self._session = None
         while self._undos:
-            contain("removing a patch", None, self._undos.pop())
+            with guarded("removing a patch"):
+                self._undos.pop()()
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -61,6 +94,10 @@ class ImportHook:
             spec.loader = loader
         return spec
 
+    def _attach(self, integration: Integration) -> None:
+        if self._session is not None and isinstance(integration, Attaches):
+            contain(f"attaching {type(integration).__name__}", None, integration.attach, self._session)
+
     def _imported(self, name: str, module: ModuleType) -> None:
         for patch in self._patches.pop(name, []):
             self._apply(patch, module)
@@ -69,6 +106,12 @@ class ImportHook:
         undo = contain(f"instrumenting {module.__name__}", None, patch, module)
         if undo is not None:
             self._undos.append(undo)
+            self._check_removed()
+
+    def _check_removed(self) -> None:
+        """Another thread may have removed the hook while this one was adding to it."""
+        if self._removed:
+            self.remove()
 
 
 class _Searching(threading.local):
@@ -113,19 +156,3 @@ def _spec_beside(
             if spec is not None:
                 return spec
     return None
-
-
-def replace(owner: Any, name: str, value: Any) -> Undo:
-    """Set an attribute in the owner's own namespace; the undo puts back what was there, if it is still ours."""
-    own = vars(owner)
-    before, had = own.get(name), name in own
-
-    def undo() -> None:
-        if vars(owner).get(name) is value:
-            if had:
-                setattr(owner, name, before)
-            else:
-                delattr(owner, name)
-
-    setattr(owner, name, value)
-    return undo

@@ -27,10 +27,8 @@ from types import ModuleType
 from typing import Any, Final, cast
 
 from carbon_otel.guard import contain
-from carbon_otel.instrumentation.import_hook import Undo, replace
+from carbon_otel.instrumentation.base import Undo, replace, undo_all
 from carbon_otel.stages.api import LIFECYCLE, covered, stage
-
-MODULE: Final = "sklearn.base"
 
 _KINDS: Final = {
     "fit": "training",
@@ -46,39 +44,38 @@ _KINDS: Final = {
 _in_worker: ContextVar[bool] = ContextVar("carbon_otel_sklearn_worker", default=False)
 
 
-def patch(module: ModuleType) -> Undo:
-    """Instrument every estimator class there is, and each that is defined from now on."""
-    base: Any = module.BaseEstimator
-    undos: list[Undo] = []
-    seen: set[type] = set()
+class SklearnIntegration:
+    """Instruments every estimator class there is, and each that is defined later."""
 
-    def instrument(cls: type) -> None:
-        for owner in cls.__mro__:
-            if owner not in seen and owner is not object:
-                seen.add(owner)
-                undos.extend(_instrument_class(owner))
+    module = "sklearn.base"
 
-    def instrument_below(cls: type[Any]) -> None:
-        instrument(cls)
-        for below in cls.__subclasses__():
-            instrument_below(below)
+    def connect(self, module: ModuleType) -> Undo:
+        base: Any = module.BaseEstimator
+        undos: list[Undo] = []
+        seen: set[type] = set()
 
-    original: Callable[..., None] = base.__init_subclass__.__func__
+        def instrument(cls: type) -> None:
+            for owner in cls.__mro__:
+                if owner not in seen and owner is not object:
+                    seen.add(owner)
+                    undos.extend(_instrument_class(owner))
 
-    @functools.wraps(original)
-    def __init_subclass__(cls: type[Any], /, **kwargs: Any) -> None:  # noqa: N807
-        original(cls, **kwargs)
-        contain("instrumenting an estimator class", None, instrument, cls)
+        def instrument_below(cls: type[Any]) -> None:
+            instrument(cls)
+            for below in cls.__subclasses__():
+                instrument_below(below)
 
-    undos.append(_mark_workers())
-    undos.append(replace(base, "__init_subclass__", classmethod(cast(Any, __init_subclass__))))
-    instrument_below(base)
+        original: Callable[..., None] = base.__init_subclass__.__func__
 
-    def undo() -> None:
-        while undos:
-            undos.pop()()
+        @functools.wraps(original)
+        def __init_subclass__(cls: type[Any], /, **kwargs: Any) -> None:  # noqa: N807
+            original(cls, **kwargs)
+            contain("instrumenting an estimator class", None, instrument, cls)
 
-    return undo
+        undos.append(_mark_workers())
+        undos.append(replace(base, "__init_subclass__", classmethod(cast(Any, __init_subclass__))))
+        instrument_below(base)
+        return undo_all(undos)
 
 
 def _mark_workers() -> Undo:

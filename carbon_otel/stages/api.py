@@ -272,8 +272,8 @@ def inject(environment: MutableMapping[str, str] | None = None) -> MutableMappin
         client.containers.run(image, environment=carbon_otel.inject({"EPOCHS": "3"}))
 
     Sets `TRACEPARENT`, `TRACESTATE` and `BAGGAGE` (the run's id and the stage's name) in `environment`, a new
-    dict by default, and returns it; nothing where no stage is open. `subprocess` and `multiprocessing` get it by
-    themselves.
+    dict by default, and returns it; nothing where no stage is open. `multiprocessing`, and `subprocess` where the
+    caller gives no `env`, get it without this call.
     """
     environment = {} if environment is None else environment
     active = runtime.active()

@@ -10,6 +10,8 @@ import inspect
 import logging
 import pickle
 import sys
+import threading
+import time
 import zipfile
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -18,7 +20,8 @@ from types import SimpleNamespace
 import pytest
 
 from carbon_otel.guard import forget
-from carbon_otel.instrumentation.import_hook import ImportHook, replace
+from carbon_otel.instrumentation.base import replace
+from carbon_otel.instrumentation.import_hook import ImportHook
 
 
 @pytest.fixture
@@ -232,3 +235,35 @@ def test_a_loader_of_the_old_kind_is_left_alone(hook, monkeypatch):
     hook.when_imported("later_imported", doubled)
     found = hook.find_spec("later_imported")
     assert found is spec and not hasattr(found.loader, "exec_module")
+
+
+def test_a_module_whose_import_is_in_progress_in_another_thread(hook, tmp_path, monkeypatch):
+    (tmp_path / "later_imported.py").write_text(
+        "import threading\nrunning, goes_on = threading.Event(), threading.Event()\n"
+        "running.set()\ngoes_on.wait(60)\nvalue = 1\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    importing = threading.Thread(target=lambda: importlib.import_module("later_imported"))
+    importing.start()
+    while not hasattr(sys.modules.get("later_imported"), "goes_on"):
+        time.sleep(0.001)
+    module = sys.modules["later_imported"]
+    hook.when_imported("later_imported", doubled)
+    catching_up = threading.Thread(target=hook.catch_up, args=("later_imported",))
+    catching_up.start()
+    module.goes_on.set()
+    importing.join(60)
+    catching_up.join(60)
+    assert module.value == 2
+    hook.remove()
+    assert module.value == 1
+    del sys.modules["later_imported"]
+
+
+def test_a_hook_that_another_thread_has_removed_keeps_nothing(hook, package):
+    module = importlib.import_module(package)
+    hook.remove()
+    hook.when_imported(package, doubled)
+    hook.when_imported("no_such_module_anywhere", doubled)
+    assert module.value == 1
+    assert hook not in sys.meta_path

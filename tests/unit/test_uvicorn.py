@@ -6,7 +6,7 @@ import asyncio
 from types import SimpleNamespace
 
 from carbon_otel import runtime
-from carbon_otel.instrumentation import uvicorn
+from carbon_otel.instrumentation.uvicorn import UvicornIntegration
 
 
 class Server:
@@ -21,7 +21,7 @@ class Server:
 
 def shut_down(monkeypatch, active):
     events: list[str] = []
-    undo = uvicorn.patch(SimpleNamespace(Server=Server))
+    undo = UvicornIntegration().connect(SimpleNamespace(Server=Server))
     monkeypatch.setattr(runtime, "active", lambda: active(events))
     try:
         asyncio.run(Server(events).shutdown(sockets=3))
@@ -54,5 +54,5 @@ def test_a_fault_of_ours_does_not_reach_the_server(monkeypatch, caplog):
 
 def test_undone_it_is_as_it_was():
     before = Server.shutdown
-    uvicorn.patch(SimpleNamespace(Server=Server))()
+    UvicornIntegration().connect(SimpleNamespace(Server=Server))()
     assert Server.shutdown is before

@@ -16,7 +16,8 @@ from types import ModuleType
 from typing import Any, Final, Protocol
 
 from carbon_otel.guard import contain, log_once
-from carbon_otel.instrumentation.import_hook import ImportHook, Undo, replace
+from carbon_otel.instrumentation.base import Undo, replace
+from carbon_otel.instrumentation.import_hook import ImportHook
 from carbon_otel.mlflow import otlp_redirect
 from carbon_otel.mlflow.schema import names
 

@@ -12,7 +12,8 @@ from types import ModuleType
 from typing import Any, Final
 
 from carbon_otel.guard import contain
-from carbon_otel.instrumentation.import_hook import ImportHook, Undo, replace
+from carbon_otel.instrumentation.base import Undo, replace
+from carbon_otel.instrumentation.import_hook import ImportHook
 from carbon_otel.mlflow.standalone.inference import Serving, Window
 from carbon_otel.stages.engine import OpenStage
 
