@@ -31,6 +31,8 @@ class Providers:
         self.tracer = tracer
         self.meter = meter
         self._owned = owned
+        # True from the first provider on that is no proxy: the API lets nobody take a provider back.
+        self.listened = not (isinstance(tracer, trace.ProxyTracerProvider) and _is_proxy(meter))
         self._workers: dict[int, Worker] = {}
         for provider in owned:
             self._worker(provider)
@@ -62,13 +64,17 @@ class Providers:
         return cls(tracer, meter, tuple(owned))
 
     def silent(self) -> bool:
-        """Whether nobody listens: no provider was given, and the application has none yet."""
-        return (
-            isinstance(self.tracer, trace.ProxyTracerProvider)
-            and _is_proxy(self.meter)
-            and isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
-            and _is_proxy(metrics.get_meter_provider())
-        )
+        """Whether nobody listens: no provider was given, and the application has set none yet.
+
+        Costs 2 us while that is so, since the API reads the environment at each call: ask once a stage and at
+        ticks. `listened` is the last answer.
+        """
+        if not self.listened:
+            self.listened = not (
+                isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+                and _is_proxy(metrics.get_meter_provider())
+            )
+        return not self.listened
 
     def warn_if_too_late(self) -> None:
         """Say once that the application has set providers of its own after we built ours."""

@@ -106,7 +106,7 @@ class OtelSink(Sink):
 
     def paid(self, stage: OpenStage, joules: Sequence[float], grams: float) -> None:
         mark = stage.marks.get(self)
-        if mark is None and self._providers.silent():
+        if mark is None and not self._providers.listened:
             return
         # With the stage's span current, exemplars link to it and Logfire rolls the sums up.
         token = context.attach(trace.set_span_in_context(mark.span)) if mark is not None else None
@@ -126,7 +126,7 @@ class OtelSink(Sink):
 
     def closed(self, stage: OpenStage, error: BaseException | None) -> None:
         mark = stage.marks.get(self)
-        if mark is None and self._providers.silent():
+        if mark is None and not self._providers.listened:
             return
         labels, _ = self._labels_of(stage)
         for unit, amount in stage.units.items():
@@ -148,6 +148,7 @@ class OtelSink(Sink):
 
     def tick(self, snapshot: Snapshot) -> None:
         self._providers.warn_if_too_late()
+        self._providers.silent()  # updates `listened`
         with self._reporting:
             if not self._reports_devices():
                 self._waiting = True
