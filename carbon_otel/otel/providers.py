@@ -1,8 +1,8 @@
-"""Which OpenTelemetry providers the telemetry goes to.
+"""Which OpenTelemetry providers receive the telemetry.
 
-An explicit argument wins; else the application's; else, if an OTLP endpoint is set, providers of our own, built
-from the standard `OTEL_*` variables and never made global; else the API's proxies, which bind to whatever the
-application sets up later.
+In this order: the argument of `instrument()`; the application's global provider; if an OTLP endpoint is set, a
+provider of our own, built from the standard `OTEL_*` variables and never made global; the API's proxy, which
+passes everything on to the provider that the application sets later.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from opentelemetry.trace import TracerProvider
 from carbon_otel.background import Worker
 from carbon_otel.guard import contain, log_once
 
-# The SDK retries until this many seconds have passed; its default of 10 would hold up a dead collector's exit.
+# The SDK retries for this many seconds; with its default of 10, a dead collector would delay the exit too much.
 _EXPORT_TIMEOUT_S: Final = 3.0
 
 
 class Providers:
-    """The chosen pair; `owned` are those we built and have to shut down."""
+    """The chosen pair. `owned` are those that we built and must shut down."""
 
     def __init__(self, tracer: TracerProvider, meter: MeterProvider, owned: tuple[Any, ...] = ()) -> None:
         self.tracer = tracer
@@ -44,7 +44,7 @@ class Providers:
         meter: MeterProvider | None,
         attributes: Mapping[str, Any] | None = None,
     ) -> Providers:
-        """`attributes` are of the resource of providers that we build."""
+        """Choose, given the arguments of `instrument()`. Providers that we build get `attributes` as resource."""
         resource = functools.partial(_resource, attributes or {})
         owned: list[Any] = []
         if tracer is None:
@@ -77,33 +77,33 @@ class Providers:
         return not self.listened
 
     def warn_if_too_late(self) -> None:
-        """Say once that the application has set providers of its own after we built ours."""
-        # By its meter provider: MLflow sets a tracer provider of its own as it pleases.
+        """Log once that the application has set its providers after we built ours."""
+        # Only the meter provider tells: MLflow sets global tracer providers, too.
         if self._owned and not _is_proxy(metrics.get_meter_provider()):
             log_once(
-                "the application has set its OpenTelemetry providers (logfire.configure(), say) after "
-                "carbon_otel.instrument(), whose telemetry goes to OTEL_EXPORTER_OTLP_ENDPOINT instead; call "
-                "instrument() after that",
+                "the application has set its OpenTelemetry providers (by logfire.configure(), for example) after "
+                "carbon_otel.instrument(), so carbon_otel sends to OTEL_EXPORTER_OTLP_ENDPOINT instead; call "
+                "instrument() after setting the providers",
             )
 
     def flush(self, timeout_s: float) -> bool:
-        """Flush both at once; False if not both succeeded in time."""
+        """Flush both at the same time; True if both succeeded within the timeout."""
         results: dict[int, bool] = {}
 
         def flush(provider: Any) -> None:
             results[id(provider)] = bool(provider.force_flush(int(timeout_s * 1000)))
 
-        # What was a proxy when we began may have been bound to the application's provider since.
+        # The application may have replaced a proxy by its own provider since.
         tracer = (
             trace.get_tracer_provider() if isinstance(self.tracer, trace.ProxyTracerProvider) else self.tracer
         )
         meter = metrics.get_meter_provider() if _is_proxy(self.meter) else self.meter
-        asked = [p for p in (tracer, meter) if hasattr(p, "force_flush")]
-        self._on_workers(asked, flush, timeout_s)
-        return all(results.get(id(provider), False) for provider in asked)
+        providers = [p for p in (tracer, meter) if hasattr(p, "force_flush")]
+        self._on_workers(providers, flush, timeout_s)
+        return all(results.get(id(provider), False) for provider in providers)
 
     def close(self, timeout_s: float) -> None:
-        """Shut down what is ours, both at once, waiting no longer than the timeout."""
+        """Shut down the providers that we built, at the same time; wait no longer than the timeout."""
         self._on_workers(self._owned, lambda provider: provider.shutdown(), timeout_s)
         while self._workers:
             self._workers.popitem()[1].close()
@@ -122,7 +122,7 @@ class Providers:
 
 
 def _is_proxy(provider: MeterProvider) -> bool:
-    # The API keeps its proxy class private; anything else, a NoOp too, is the application's choice.
+    # By name, since the class is private to the API. Any other provider, a no-op too, is the application's choice.
     return type(provider).__name__ == "_ProxyMeterProvider"
 
 
@@ -141,7 +141,7 @@ def _protocol(signal: str, environ: Mapping[str, str] = os.environ) -> str:
 
 
 def _timeout_s(signal: str, environ: Mapping[str, str] = os.environ) -> float | None:
-    """None where the user has set one: then the exporter reads it itself."""
+    """None if the user has set a timeout: the exporter reads it."""
     names = (f"OTEL_EXPORTER_OTLP_{signal}_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT")
     return None if any(environ.get(name) for name in names) else _EXPORT_TIMEOUT_S
 
@@ -150,7 +150,7 @@ def _resource(attributes: Mapping[str, Any]) -> Any:
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.version import __version__ as sdk_version
 
-    # Said outright, because MLflow leaves its own telemetry.sdk.name in OTEL_RESOURCE_ATTRIBUTES.
+    # Explicit, because MLflow sets its own telemetry.sdk.name in OTEL_RESOURCE_ATTRIBUTES.
     return Resource.create(
         {
             **attributes,
@@ -198,7 +198,7 @@ def _build_meter_provider(resource: Callable[[], Any]) -> Any:
 
 
 def _export_only_here(exporter: Any, done: object) -> None:
-    """The SDK exports a copy of all sums from a forked child too, as another instance; ours must not."""
+    """Make `exporter` export in this process only: the SDK would export a copy of all sums in a forked child."""
     pid, export = os.getpid(), exporter.export
 
     def export_here(*args: Any, **kwargs: Any) -> Any:
