@@ -1,7 +1,8 @@
-"""What a forked child must renew: locks, since the thread that held one does not exist in the child, and state
-that stays the parent's.
+"""Renews locks and state in forked children.
 
-A class that makes a lock, an event, a condition or a thread registers one method in its `__init__`:
+The thread that held a lock at a fork does not exist in the child, where the lock would stay locked; and state such
+as open stages or the locks of files stays the parent's. A class that makes a lock, an event, a condition or a
+thread therefore registers one method in its `__init__`:
 
     renew_after_fork(self._renew)
 
@@ -29,8 +30,8 @@ _registered: Final[dict[int, Callable[[], Renew | None]]] = {}
 def renew_after_fork(renew: Renew) -> None:
     """Call `renew()` in every forked child, on its only thread, before the program goes on there.
 
-    A bound method does not keep its object alive; it is forgotten with the object. A function is kept. What
-    `renew` raises is logged; the other functions are called all the same.
+    A bound method is held weakly: it is forgotten with its object. A function is kept. An exception is logged,
+    and the other functions are called.
     """
     number = next(_numbers)
     if isinstance(renew, MethodType):

@@ -142,7 +142,7 @@ def hangs_below(child, parent):
     return (child.trace_id, child.parent_span_id) == (parent.trace_id, parent.span_id)
 
 
-def test_a_program_started_from_a_stage_hangs_in_its_trace(tree, sink):
+def test_a_program_started_from_a_stage_continues_its_trace(tree, sink):
     program = f"""
 import subprocess, sys, carbon_otel
 carbon_otel.instrument()
@@ -155,7 +155,7 @@ with carbon_otel.stage("training", "parent"):
 
 @pytest.mark.parametrize("instruments", ["in its target", "as its main module is imported"])
 @pytest.mark.parametrize("method", ["spawn", "forkserver", "fork"])
-def test_a_process_of_multiprocessing_hangs_in_the_trace(method, instruments, tree, sink, tmp_path):
+def test_a_process_of_multiprocessing_continues_the_trace(method, instruments, tree, sink, tmp_path):
     program = tmp_path / "program.py"
     program.write_text(f"""
 import multiprocessing, os, carbon_otel
@@ -184,7 +184,7 @@ if __name__ == "__main__":
     assert hangs_below(*family(sink))
 
 
-def test_a_worker_of_joblib_hangs_in_the_trace(tree, sink, tmp_path):
+def test_a_worker_of_joblib_continues_the_trace(tree, sink, tmp_path):
     pytest.importorskip("joblib")
     (tmp_path / "worker.py").write_text("""
 import carbon_otel

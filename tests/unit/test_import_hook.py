@@ -1,4 +1,4 @@
-"""Patches of modules that are there, or will be."""
+"""Patches of modules that are imported, or will be."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_module_imported_later_is_patched_once_it_has_run(hook, package):
     assert hook not in sys.meta_path
 
 
-def test_a_module_that_is_there_is_patched_at_once(hook, package):
+def test_an_imported_module_is_patched_at_once(hook, package):
     module = importlib.import_module(package)
     hook.when_imported(package, doubled)
     assert module.value == 2
@@ -83,7 +83,7 @@ def test_a_module_that_does_not_exist_is_still_missing(hook):
         importlib.import_module("no_such_module_anywhere")
 
 
-def test_undoing_leaves_what_others_have_put_there_since(hook, package):
+def test_an_undo_leaves_a_later_replacement_alone(hook, package):
     module = importlib.import_module(package)
     hook.when_imported(package, doubled)
     module.value = "theirs"
@@ -91,7 +91,7 @@ def test_undoing_leaves_what_others_have_put_there_since(hook, package):
     assert module.value == "theirs"
 
 
-def test_patches_are_undone_in_reverse(hook, package):
+def test_patches_are_undone_in_reverse_order(hook, package):
     module = importlib.import_module(package)
     hook.when_imported(package, doubled)
     hook.when_imported(package, doubled)
@@ -100,7 +100,7 @@ def test_patches_are_undone_in_reverse(hook, package):
     assert module.value == 1
 
 
-def test_an_inherited_attribute_is_put_on_the_class_and_taken_off_again():
+def test_an_inherited_attribute_is_set_on_the_class_and_removed_again():
     class Base:
         answer = 1
 
@@ -194,7 +194,7 @@ def test_a_module_that_fails_is_patched_when_it_is_imported_again(hook, nested):
     assert importlib.import_module(part.__name__).value == 8
 
 
-def test_a_namespace_package_is_imported_as_ever(hook, tmp_path, monkeypatch):
+def test_a_namespace_package_is_imported_as_before(hook, tmp_path, monkeypatch):
     (tmp_path / "later_imported").mkdir()
     monkeypatch.syspath_prepend(str(tmp_path))
     hook.when_imported("later_imported", doubled)
