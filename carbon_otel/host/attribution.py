@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Final, Literal, NamedTuple
 
+from carbon_otel.fork import renew_after_fork
 from carbon_otel.host.cgroup import Reservation
 from carbon_otel.host.membership import Membership
 from carbon_otel.host.process_tree import Tree, spent_ns, tree
@@ -64,6 +65,7 @@ class Attribution:
         self._process = 0.0
         self._due_ns = 0
         self._lock = threading.Lock()
+        renew_after_fork(self._renew)
 
     def measure(self, now_ns: int, *, tick: bool) -> Shares | None:
         """The shares of the time since the last measurement; None where it is too early for a new one."""
@@ -103,8 +105,8 @@ class Attribution:
         devices = tuple(self._parts.get(d.id, 1.0) if d.type == "gpu" else host for d in self._devices)
         return Shares(devices, reserved, self._process)
 
-    def abandon(self) -> None:
-        """In a forked child: nobody is left to release the lock."""
+    def _renew(self) -> None:
+        """In a forked child: the thread that held the lock does not exist there."""
         self._lock = threading.Lock()
 
     def leave(self, now_ns: int) -> None:

@@ -13,11 +13,12 @@ import stat
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from carbon_otel.fork import renew_after_fork
 from carbon_otel.units import NS_PER_S
 
 try:
@@ -48,6 +49,7 @@ class Membership:
         self._asking = threading.Lock()
         self._left = False
         self._seen_ns = -1
+        renew_after_fork(self._abandon)
         if self.folder is not None:
             self._path = self.folder / f"{self.pid}"
             for _ in range(_TRIES):
@@ -120,18 +122,23 @@ class Membership:
         return int(before) if before.isdigit() else now_ns
 
     def leave(self) -> None:
-        """End the membership; in a forked child, drop the copies of the parent's locks and leave its files."""
-        here = os.getpid() == self.pid
-        if not here:
-            self._asking = threading.Lock()  # whoever held it has not come along
+        """End the membership: release the locks, and remove this process's file."""
         with self._asking:
-            if self._own is not None and here:
+            if self._own is not None:
                 self._path.unlink(missing_ok=True)
-            for descriptor in (self._own, self._book):
-                if descriptor is not None:
-                    (_unlock if here else os.close)(descriptor)
-            self._own = self._book = self.folder = None
-            self._left = True
+            self._drop(_unlock)
+
+    def _abandon(self) -> None:
+        """In a forked child: close the copies of the parent's locks, which stay locked, and leave its files."""
+        self._asking = threading.Lock()  # the thread that held it does not exist in the child
+        self._drop(os.close)
+
+    def _drop(self, release: Callable[[int], None]) -> None:
+        for descriptor in (self._own, self._book):
+            if descriptor is not None:
+                release(descriptor)
+        self._own = self._book = self.folder = None
+        self._left = True
 
     def _sweep(self) -> None:
         """Remove what the killed have left."""

@@ -37,6 +37,6 @@ class Sampler:
             self._thread.join(timeout_s)
 
     def _run(self) -> None:
-        contain("learning the sensors' periods", self._prepare, None)
+        contain("learning the sensors' periods", None, self._prepare)
         while not self._stop.wait(self._interval_s - time.monotonic() % self._interval_s):
-            contain("reading the sensors", self._tick, None)
+            contain("reading the sensors", None, self._tick)

@@ -58,10 +58,3 @@ def test_a_worker_does_one_call_after_another_and_survives_those_that_fail(caplo
         assert all(event.wait(10) for event in events)
     assert done == [0, 1, 2, 4, 5]
     assert len(caplog.records) == 1 and "carbon_otel-test" in caplog.text
-
-
-def test_contained_faults_give_the_default_and_others_pass():
-    assert guard.contain("dividing", lambda a, b: a / b, None, 1, 0) is None
-    assert guard.contain("dividing", lambda a, b: a / b, None, 1, 2) == 0.5
-    with pytest.raises(KeyboardInterrupt):
-        guard.contain("interrupted", lambda: (_ for _ in ()).throw(KeyboardInterrupt()), None)

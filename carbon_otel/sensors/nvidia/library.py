@@ -11,6 +11,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any, Final
 
+from carbon_otel.fork import renew_after_fork
 from carbon_otel.sensors.base import SensorError
 
 _LIBRARY: Final = "libnvidia-ml.so.1"
@@ -63,6 +64,7 @@ class Nvml:
         self.clock_s = clock_s
         self.starts = 1
         self._restarting = threading.Lock()
+        renew_after_fork(self._renew)
         reloaded = (pynvml.NVML_ERROR_UNINITIALIZED, pynvml.NVML_ERROR_DRIVER_NOT_LOADED)
         self._reloaded: Final = frozenset(reloaded)
         lost = (pynvml.NVML_ERROR_GPU_IS_LOST, pynvml.NVML_ERROR_INVALID_ARGUMENT)
@@ -71,6 +73,10 @@ class Nvml:
             pynvml.nvmlInit()
         except self.error as error:
             raise NvmlUnavailable(f"NVML did not start: {error}") from error
+
+    def _renew(self) -> None:
+        """In a forked child: the thread that held the lock does not exist there."""
+        self._restarting = threading.Lock()
 
     def devices(self) -> tuple[list[tuple[str, Any]], list[str]]:
         """(UUID, handle) of every device of the host in NVML's order, and what is wrong with the others."""
