@@ -15,11 +15,21 @@ from carbon_otel.units import NS_PER_S, S_PER_NS
 _BOOT_CLOCK: Final[int | None] = getattr(time, "CLOCK_BOOTTIME", None)
 _SUSPENDED_NS: Final = NS_PER_S // 2
 
-Reading = tuple["DeviceTrack", int, float | None]
+# A reading that takes longer than this widens the band of the edge that it is taken for.
+_PROMPT_NS: Final = NS_PER_S // 1000
+
+
+class Reading(NamedTuple):
+    """A raw reading of one device, or None for a failed one, and when it began and ended."""
+
+    track: DeviceTrack
+    began_ns: int
+    ended_ns: int
+    raw: float | None
 
 
 class Readings(NamedTuple):
-    """What was read at one moment, before anybody's lock: sensors, and shares where it was time for new ones."""
+    """The readings taken for one edge or tick, and the shares of the interval that ends there, if measured."""
 
     readings: list[Reading]
     shares: Shares | None
@@ -37,12 +47,15 @@ class QualityCounters(NamedTuple):
 
 
 class StaleReading(NamedTuple):
-    """A device of which an edge knows no fresh reading: the seconds since the last one, and by how many joules
-    the timeline is ahead of what was read.
+    """A device without a prompt reading at an edge.
+
+    `seconds` have passed since the last reading, which took `took_s`; the timeline is `ahead_j` joules ahead of
+    what was read.
     """
 
     track: int
     seconds: float
+    took_s: float
     ahead_j: float
 
 
@@ -169,44 +182,53 @@ class Meter:
         self._asleep_ns = _boot_minus_monotonic()
 
     def read_for_edge(self, now_ns: int) -> Readings:
-        readings = [self._read(track, now_ns) for track in self.tracks if now_ns >= track.due_edge_ns]
-        return Readings(readings, self._rule.measure(now_ns, tick=False))
+        """The readings that an edge at `now_ns` needs: of the devices whose last reading is too old."""
+        due = [track for track in self.tracks if now_ns >= track.due_edge_ns]
+        return Readings(self._read(due, now_ns), self._rule.measure(now_ns, tick=False))
 
     def read_for_tick(self, now_ns: int) -> Readings:
-        readings = [self._read(track, now_ns) for track in self.tracks if now_ns >= track.due_tick_ns]
-        return Readings(readings, self._rule.measure(now_ns, tick=True))
+        """The readings that a tick at `now_ns` needs."""
+        due = [track for track in self.tracks if now_ns >= track.due_tick_ns]
+        return Readings(self._read(due, now_ns), self._rule.measure(now_ns, tick=True))
 
-    def _read(self, track: DeviceTrack, now_ns: int) -> Reading:
-        # Set first: what another thread asks for meanwhile need not be read twice.
-        track.due_edge_ns = now_ns + track.edge_interval_ns
-        track.due_tick_ns = now_ns + track.tick_interval_ns
-        raw: float | None
-        try:
-            raw = track.read()
-            if track.error is not None:
+    def _read(self, due: list[DeviceTrack], now_ns: int) -> list[Reading]:
+        readings = []
+        began_ns = now_ns
+        for track in due:
+            # Set before the reading, so that another thread does not take the same reading meanwhile.
+            track.due_edge_ns = now_ns + track.edge_interval_ns
+            track.due_tick_ns = now_ns + track.tick_interval_ns
+            raw: float | None
+            try:
+                raw = track.read()
                 track.error = None
-        except SensorError as error:
-            raw = None
-            if track.error is None:
-                self._on_fault(track.timeline.sensor, str(error))
-            track.error = str(error)
-        return track, self.clock_ns(), raw
+            except SensorError as error:
+                raw = None
+                if track.error is None:
+                    self._on_fault(track.timeline.sensor, str(error))
+                track.error = str(error)
+            ended_ns = self.clock_ns()
+            readings.append(Reading(track, began_ns, ended_ns, raw))
+            began_ns = ended_ns
+        return readings
 
     def apply(self, taken: Readings, now_ns: int) -> None:
-        for track, read_ns, raw in taken.readings:
+        """Enter readings into the timelines, and the shares of the interval that ends at `now_ns`."""
+        for track, began_ns, ended_ns, raw in taken.readings:
             if raw is None:
-                track.timeline.miss(read_ns)
+                track.timeline.miss(began_ns)
             else:
-                track.timeline.observe(read_ns, raw)
-        if taken.shares is not None:
+                track.timeline.observe(began_ns, raw, ended_ns - began_ns)
+        # Another thread may have entered the shares of a later interval first.
+        if taken.shares is not None and now_ns >= self._shares_ns:
             self._settle_shares(taken.shares, now_ns)
 
     def _settle_shares(self, shares: Shares, now_ns: int) -> None:
-        """These were the shares of the interval that ends now; they hold on until there are new ones."""
-        seconds = max(0, now_ns - self._shares_ns) * S_PER_NS
+        """Apply the shares measured for the interval that ends now; they are in force until the next ones."""
+        seconds = (now_ns - self._shares_ns) * S_PER_NS
         self._reserved_s += shares.reserved * seconds
         self._process_s += shares.process * seconds
-        self._shares, self._shares_ns = shares, max(now_ns, self._shares_ns)
+        self._shares, self._shares_ns = shares, now_ns
         for track, share in zip(self.tracks, shares.devices, strict=True):
             track.timeline.at(now_ns)
             track.settle_share(share)
@@ -230,9 +252,10 @@ class Meter:
         troubles = None
         for i, track in enumerate(self.tracks):
             timeline = track.timeline
-            if now_ns > timeline.last_ns or timeline.published_j > timeline.true_j:
+            ahead_j = timeline.published_j - timeline.true_j
+            if now_ns > timeline.last_ns or ahead_j > 0 or timeline.took_ns > _PROMPT_NS:
                 seconds = max(0, now_ns - timeline.last_ns) * S_PER_NS
-                late = (*late, StaleReading(i, seconds, timeline.published_j - timeline.true_j))
+                late = (*late, StaleReading(i, seconds, timeline.took_ns * S_PER_NS, ahead_j))
             if timeline.flags and troubles is None:
                 timelines = [each.timeline for each in self.tracks]
                 troubles = tuple(

@@ -6,6 +6,9 @@ the timeline stands still until the truth has caught up.
 
 The accumulator's rule, reading by reading:
 
+* a reading is of the moment at which it began. One that began before the last one had ended was overtaken by
+  it (a thread waits for the interpreter between a reading and its clock): their order is unknown, so it is
+  dropped. The next reading covers its energy;
 * a counter that steps back has wrapped, if it can wrap and the energy is plausible, else it was reset: then the
   new reading is a lower bound of what was spent;
 * an implausible reading is set aside. If the next one agrees with the old counter, nothing is lost; if it
@@ -26,24 +29,22 @@ from carbon_otel.units import S_PER_NS
 _POWER_WINDOW_S: Final = 0.05
 _POWER_WINDOW_PERIODS: Final = 5
 _STUCK_AFTER_S: Final = 5.0
-# Two clocks and a coarse update: a reading may cover slightly more time than passed between two calls.
+# The counter's clock and ours may differ by as much.
 _PLAUSIBLE_SLACK: Final = 1.001
-# A thread may wait so long for the interpreter between a reading and the clock, twice its switch interval: the
-# next reading then seems to come too soon for what it says.
-_HELD_UP_S: Final = 0.01
 
 
 class Timeline:
     """The joules of one device since the first reading. Times are monotonic nanoseconds.
 
-    `last_ns` is when the last good reading was taken, `power_w` what the device drew before it, `flags` when
-    each kind of trouble was last seen.
+    `last_ns` is when the last good reading began, `took_ns` how long the last reading took, `power_w` the power
+    before it, `flags` when each kind of trouble was last seen.
     """
 
     __slots__ = (
         "_anchor_j",
         "_anchor_ns",
         "_changed_ns",
+        "_ended_ns",
         "_filled_before_gap_j",
         "_gap_s_before",
         "_last_raw",
@@ -64,6 +65,7 @@ class Timeline:
         "power_w",
         "published_j",
         "sensor",
+        "took_ns",
         "true_j",
     )
 
@@ -78,6 +80,8 @@ class Timeline:
         self.ambiguous_j = 0.0
         self.flags: dict[str, int] = {}
         self.last_ns = 0
+        self.took_ns = 0
+        self._ended_ns = 0
         self._last_raw: float | None = None
         self._changed_ns = 0
         self._suspect: tuple[int, float] | None = None
@@ -98,11 +102,14 @@ class Timeline:
     def renew_period(self) -> None:
         """Take over the sensor's update period, which it may have learnt since."""
         period_s = self.sensor.update_period_s
-        self._slack_s = 2 * period_s + _HELD_UP_S
+        self._slack_s = 2 * period_s
         self._power_window_ns = int(max(_POWER_WINDOW_S, _POWER_WINDOW_PERIODS * period_s) / S_PER_NS)
 
-    def observe(self, now_ns: int, raw: float) -> None:
-        """Take in a reading: units of the counter, or watts."""
+    def observe(self, now_ns: int, raw: float, took_ns: int = 0) -> None:
+        """Take in a reading (units of the counter, or watts) that began at `now_ns` and took `took_ns`."""
+        if now_ns < self._ended_ns:
+            return
+        self._ended_ns, self.took_ns = now_ns + took_ns, took_ns
         if self._last_raw is None:
             self._observe_first(now_ns, raw)
             return
@@ -114,7 +121,12 @@ class Timeline:
             self._observe_counter(now_ns, raw)
 
     def miss(self, now_ns: int) -> None:
-        """A reading failed: from the last good one on, a gap."""
+        """The reading that began at `now_ns` failed: there is a gap from the last good one on."""
+        if now_ns < self._ended_ns:
+            return
+        self._open_gap(now_ns)
+
+    def _open_gap(self, now_ns: int) -> None:
         if self.gap_since_ns is None:
             self.gap_since_ns = self.last_ns or now_ns
             self._gap_s_before = self.gap_s
@@ -139,8 +151,8 @@ class Timeline:
 
     def _observe_first(self, now_ns: int, raw: float) -> None:
         power = self.sensor.kind == "power"
-        if power and not self._plausible(raw, 1.0):
-            self.miss(now_ns)
+        if power and not 0 <= raw <= self._most_w:
+            self._open_gap(now_ns)
             return
         self._last_raw = raw
         self.last_ns = self._changed_ns = self._anchor_ns = now_ns
@@ -160,8 +172,8 @@ class Timeline:
         self.filled_j += joules
 
     def _observe_power(self, now_ns: int, watts: float) -> None:
-        if not self._plausible(watts, 1.0):
-            self.miss(now_ns)
+        if not 0 <= watts <= self._most_w:
+            self._open_gap(now_ns)
             return
         assert self._last_raw is not None
         elapsed_s = (now_ns - self.last_ns) * S_PER_NS
@@ -180,7 +192,7 @@ class Timeline:
         if raw > self._last_raw and self.gap_since_ns is None and elapsed_s < self._sure_s:
             # The common case, kept short: this runs at both edges of every stage.
             gained = (raw - self._last_raw) * self._unit_j
-            if gained <= self._most_w * (elapsed_s + self._slack_s):
+            if gained <= self._most_w * (elapsed_s + self._slack_s + self.took_ns * S_PER_NS):
                 self._accept(now_ns, raw, gained)
                 return
         joules, event = self._difference(self._last_raw, raw, elapsed_s)
@@ -210,7 +222,12 @@ class Timeline:
         return (joules, "reset") if self._plausible(joules, elapsed_s) else (None, None)
 
     def _plausible(self, joules: float, elapsed_s: float) -> bool:
-        return 0 <= joules <= self._most_w * (elapsed_s + self._slack_s)
+        """Whether the device can have spent this between two readings that began `elapsed_s` apart.
+
+        The second may be of any moment until it ended, and each counter value is up to one period old.
+        """
+        longest_s = elapsed_s + self.took_ns * S_PER_NS + self._slack_s
+        return 0 <= joules <= self._most_w * longest_s
 
     def _set_aside(self, now_ns: int, raw: float) -> None:
         self.flag("implausible", now_ns)
@@ -228,7 +245,7 @@ class Timeline:
                     self.gap_since_ns = None
                 return
         self._suspect = (now_ns, raw)
-        self.miss(now_ns)
+        self._open_gap(now_ns)
 
     def _believe_unchanged(self, now_ns: int, elapsed_s: float) -> bool:
         """Whether an unchanged counter means that no energy was spent.
@@ -244,7 +261,7 @@ class Timeline:
             self.last_ns, self.power_w = self._changed_ns, self._moving_power_w
             self._anchor_ns, self._anchor_j = self.last_ns, self.true_j
             self.flag("stuck", now_ns)
-        self.miss(now_ns)
+        self._open_gap(now_ns)
         return False
 
     def _accept(self, now_ns: int, raw: float, joules: float) -> None:

@@ -81,9 +81,13 @@ def shares_between(begin: EdgeState, end: EdgeState) -> dict[str, float]:
 
 
 def _ahead(sensor: Sensor, index: int, edge: EdgeState) -> tuple[float, float]:
-    """Between how many joules the timeline was ahead of the device at an edge; below zero: behind it."""
+    """Bounds in joules on how far the timeline led the device at an edge; negative where it lagged."""
     for late in edge.late:
         if late.track == index:
             least_w, most_w = sensor.power_bounds_w
-            return late.ahead_j - most_w * late.seconds, late.ahead_j - least_w * late.seconds
+            # The reading may be of any moment until it ended.
+            least_s = late.seconds - late.took_s
+            return late.ahead_j - most_w * late.seconds, late.ahead_j - min(
+                least_w * least_s, most_w * least_s
+            )
     return 0.0, 0.0

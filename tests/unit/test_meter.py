@@ -79,6 +79,62 @@ class TestReading:
         assert (late.track, late.seconds) == (0, pytest.approx(0.01))
 
 
+class TestReadingsOfSeveralThreads:
+    def test_an_overtaken_reading_changes_nothing(self, clock):
+        sensor = package(clock, watts=100)
+        meter = Meter([sensor], clock_ns=clock)
+        follow(meter)
+        clock.advance(1)
+        early_ns = clock()
+        early = meter.read_for_edge(early_ns)
+        clock.advance(1)
+        assert follow(meter) == [200]
+        meter.apply(early, early_ns)
+        assert meter.advance(early_ns) == [0]
+        clock.advance(1)
+        assert follow(meter) == [100]
+        assert meter.edge(clock()).troubles is None
+
+    def test_an_overtaken_fault_is_no_gap(self, clock):
+        sensor = package(clock)
+        meter = Meter([sensor], clock_ns=clock)
+        follow(meter)
+        sensor.fault = "EINTR"
+        early_ns = clock()
+        early = meter.read_for_edge(early_ns)
+        sensor.fault = None
+        clock.advance(1)
+        follow(meter)
+        meter.apply(early, early_ns)
+        assert meter.edge(clock()).troubles is None
+
+    def test_shares_of_an_earlier_interval_do_not_replace_those_of_a_later_one(self, clock):
+        rule = Rule(0.5)
+        meter = Meter([package(clock)], rule=rule, clock_ns=clock)
+        follow(meter, tick=True)
+        clock.advance(1)
+        early_ns = clock()
+        early = meter.read_for_tick(early_ns)
+        clock.advance(1)
+        rule.present = Shares((0.25,), 0.25, 0.0)
+        follow(meter, tick=True)
+        meter.apply(early, early_ns)
+        assert meter.edge(clock()).shares == (0.25,)
+
+    def test_an_edge_knows_how_long_its_reading_took(self, clock):
+        class SlowSensor(FakeSensor):
+            def read(self) -> float:
+                raw = super().read()
+                clock.advance(0.2)
+                return raw
+
+        meter = Meter([SlowSensor(clock)], clock_ns=clock)
+        now_ns = clock()
+        meter.apply(meter.read_for_edge(now_ns), now_ns)
+        (late,) = meter.edge(now_ns).late
+        assert (late.seconds, late.took_s) == (0, pytest.approx(0.2))
+
+
 class TestFaults:
     def test_each_fault_is_told_once(self, clock):
         told = []

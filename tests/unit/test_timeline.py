@@ -82,6 +82,34 @@ def test_a_clock_that_steps_back_changes_nothing():
     assert (at(t, 2), at(t, 1)) == (200, 200)
 
 
+def test_a_reading_that_another_one_overtook_is_dropped():
+    t = timeline((0, 0), (1, 100 * UJ))
+    t.observe(ns(2.1), 210 * UJ)
+    t.observe(ns(2), 200 * UJ, took_ns=NS // 2)  # read before, entered after
+    t.observe(ns(2.05), 900 * UJ)
+    t.miss(ns(2.05))
+    feed(t, (3, 300 * UJ))
+    assert (at(t, 3), t.flags) == (300, {})
+
+
+def test_a_reading_that_began_during_the_last_one_is_dropped():
+    t = timeline((0, 0), (1, 100 * UJ))
+    t.observe(ns(2), 200 * UJ, took_ns=NS // 2)
+    t.observe(ns(2.4), 190 * UJ)
+    feed(t, (3, 300 * UJ))
+    assert (at(t, 3), t.flags) == (300, {})
+
+
+def test_what_a_slow_reading_says_is_plausible_up_to_its_end():
+    most = {"power_bounds_w": (0.0, 100.0)}
+    t = timeline((0, 0), (1, 100 * UJ), **most)
+    t.observe(ns(2), 250 * UJ, took_ns=NS // 2)
+    assert (at(t, 2), t.flags) == (250, {})
+    t = timeline((0, 0), (1, 100 * UJ), **most)
+    t.observe(ns(2), 250 * UJ, took_ns=NS // 4)
+    assert t.flags.keys() == {"implausible", "gap"}
+
+
 def test_a_counter_closes_its_gap_exactly():
     t = timeline((0, 0), (1, 100 * UJ), (2, None), (3, None))
     assert (at(t, 3), t.gap_s, t.filled_j) == (300, 2, 200)
@@ -242,6 +270,7 @@ steps = st.lists(
     st.tuples(
         st.sampled_from(["observe", "miss", "at"]),
         st.integers(-NS, 60 * NS),
+        st.integers(0, NS),
         st.floats() | st.floats(-1e6, 1e12) | st.integers(0, 10**7),
     ),
     max_size=40,
@@ -252,10 +281,10 @@ steps = st.lists(
 def test_it_never_goes_back_and_is_never_negative_whatever_the_readings(steps, kind, wrap):
     t = timeline(kind=kind, wrap=wrap)
     now_ns, reached = ns(0), 0.0
-    for step, later_ns, raw in steps:
+    for step, later_ns, took_ns, raw in steps:
         now_ns += later_ns
         if step == "observe":
-            t.observe(now_ns, raw)
+            t.observe(now_ns, raw, took_ns)
         elif step == "miss":
             t.miss(now_ns)
         joules = t.at(now_ns)
