@@ -177,7 +177,7 @@ class Session:
             self._annotator.shutdown()
         self.sampler.stop(timeout_s=1.0)
         contain("closing the open stages", self.engine.close_all, None)
-        contain("leaving the split", self._shares.leave, None, time.monotonic_ns())
+        contain("leaving the split", self._shares.leave, None)
         # Before the sinks are closed, which may take seconds: the devices are another's to report from now on.
         contain("leaving the other processes", self.peers.leave, None)
         self.engine.alive = False

@@ -13,7 +13,7 @@ import pytest
 from carbon_otel.host.attribution import Attribution, TreeShare
 from carbon_otel.host.cgroup import Reservation, reservation
 from carbon_otel.host.membership import Membership
-from carbon_otel.host.process_tree import Spent, spent_ns, tree
+from carbon_otel.host.process_tree import Spent, Tree, host_processes, spent_ns
 from carbon_otel.sensors.proc_stat import BusyTime
 from tests.fakes.clock import NS, Clock
 from tests.fakes.sensors import gpu, package
@@ -103,9 +103,8 @@ def test_the_cgroup_that_binds_is_named(tmp_path):
 def attribution(rule, stat, base, clock, share=1.0, use=None):
     devices = [package(clock).device, gpu(clock).device]
     peers = Membership("host", base)
-    return Attribution(
-        rule, devices, Reservation(8 * share, "host", 8), peers, BusyTime(stat.path), clock(), use or {}
-    )
+    reserved = Reservation(8 * share, "host", 8)
+    return Attribution(rule, devices, reserved, peers, BusyTime(stat.path), clock(), use or {}, clock)
 
 
 def test_alone_all_that_is_reserved_and_all_of_a_gpu_is_ours(stat, tmp_path):
@@ -115,7 +114,7 @@ def test_alone_all_that_is_reserved_and_all_of_a_gpu_is_ours(stat, tmp_path):
     clock.advance(1)
     assert rule.measure(clock(), tick=True).devices == (0.25, 1.0)
     assert rule.present.reserved == 0.25
-    rule.leave(clock())
+    rule.leave()
 
 
 def test_by_cpu_time_the_host_s_share_is_the_tree_s(stat, tmp_path):
@@ -128,7 +127,7 @@ def test_by_cpu_time_the_host_s_share_is_the_tree_s(stat, tmp_path):
     assert shares.devices == (shares.process, 1.0)
     assert 0.05 / 20 * 1.5 <= shares.process < 1
     assert shares.reserved == 1.0
-    rule.leave(clock())
+    rule.leave()
 
 
 @pytest.mark.parametrize(
@@ -147,7 +146,7 @@ def test_a_gpu_by_what_runs_on_it_where_the_driver_tells(running, share, stat, t
     stat.run(busy=1, idle=1)
     clock.advance(1)
     assert rule.measure(clock(), tick=True).devices[1] == pytest.approx(share)
-    rule.leave(clock())
+    rule.leave()
 
 
 @pytest.mark.parametrize(("rule", "measured"), [("reserved", 0), ("process", 10)])
@@ -160,11 +159,15 @@ def test_edges_measure_only_by_cpu_time_and_not_more_often_than_that_can_tell(ru
         clock.advance(0.01)
     assert len([each for each in taken if each is not None]) == measured
     assert shares.measure(clock(), tick=True) is not None
-    shares.leave(clock())
+    shares.leave()
+
+
+def tree(pid: int, foreign: set[int] = frozenset()) -> Tree:
+    return host_processes().trees([pid], foreign)[pid]
 
 
 def test_process_share_lies_where_the_tree_s_cpu_time_puts_it(stat):
-    rule = TreeShare(os.getpid(), BusyTime(stat.path))
+    rule = TreeShare(os.getpid(), BusyTime(stat.path), host_processes())
     before = tree(os.getpid())
     burn(0.02)
     stat.run(busy=10, idle=10)
@@ -177,7 +180,7 @@ def test_process_share_lies_where_the_tree_s_cpu_time_puts_it(stat):
 
 
 def test_a_tree_that_ran_more_than_the_coarse_busy_time_says_was_all_of_it(stat):
-    rule = TreeShare(os.getpid(), BusyTime(stat.path))
+    rule = TreeShare(os.getpid(), BusyTime(stat.path), host_processes())
     burn(0.05)
     stat.run(busy=0.01, idle=0.99)
     share = rule.look()
@@ -185,7 +188,7 @@ def test_a_tree_that_ran_more_than_the_coarse_busy_time_says_was_all_of_it(stat)
 
 
 def test_process_share_stays_while_nothing_is_known(stat):
-    rule = TreeShare(os.getpid(), BusyTime(stat.path))
+    rule = TreeShare(os.getpid(), BusyTime(stat.path), host_processes())
     stat.run(busy=1, idle=0)
     known = rule.look()
     assert rule.look() == known

@@ -11,6 +11,7 @@ import time
 import pytest
 
 import carbon_otel.host.membership
+from carbon_otel.guard import forget
 from carbon_otel.host.membership import Membership
 from tests.fakes.clock import NS
 
@@ -91,6 +92,52 @@ def test_a_stopped_holder_of_the_lock_does_not_stop_the_others(peers, tmp_path):
         assert again
 
 
+def test_releases_of_different_formats_do_not_meet(peers, monkeypatch, tmp_path):
+    monkeypatch.setattr(carbon_otel.host.membership, "_FORMAT", carbon_otel.host.membership._FORMAT + 1)
+    other = Membership("host", tmp_path)
+    assert other.folder is not None and other.folder != peers.folder
+    other.leave()
+
+
+def test_a_process_whose_file_another_process_locks_counts_as_alone_and_says_so(
+    peers, join, monkeypatch, tmp_path, caplog
+):
+    """As where a folder is shared by containers, which number their processes each from one."""
+    other = join()
+    monkeypatch.setattr(carbon_otel.host.membership.os, "getpid", lambda: other.pid)
+    forget()
+    for _ in range(2):
+        alone = Membership("host", tmp_path)
+        assert alone.folder is None and alone.quiet()
+    (record,) = caplog.records
+    assert record.levelname == "WARNING" and "counted twice" in record.message
+
+
+def test_processes_of_another_container_are_no_members_but_named_in_a_warning(
+    monkeypatch, tmp_path, caplog, peers
+):
+    monkeypatch.setattr(carbon_otel.host.membership, "pid_namespace", lambda: "another")
+    forget()
+    assert peers.holds_device_book()
+    elsewhere = Membership("host", tmp_path)
+    assert elsewhere.folder != peers.folder
+    (record,) = caplog.records
+    assert "another container" in record.message
+    # The devices are the host's, so they are reported once.
+    assert not elsewhere.holds_device_book()
+    elsewhere.leave()
+
+
+def test_dead_processes_of_another_container_are_not_named(monkeypatch, tmp_path, caplog, join):
+    victim = join()
+    victim.kill()
+    victim.wait()
+    monkeypatch.setattr(carbon_otel.host.membership, "pid_namespace", lambda: "another")
+    forget()
+    Membership("host", tmp_path).leave()
+    assert not caplog.records
+
+
 def test_without_a_folder_a_process_is_alone(tmp_path):
     (tmp_path / "a file").touch()
     alone = Membership("host", tmp_path / "a file")
@@ -128,7 +175,7 @@ def test_two_threads_that_ask_for_the_device_book_at_once_get_one_answer(peers, 
     next_one.leave()
 
 
-def test_a_lock_is_given_back_though_a_child_was_forked_meanwhile(peers, join):
+def test_a_lock_is_given_back_though_a_child_was_forked_meanwhile(peers, join, tmp_path):
     """The child has a copy of the descriptor, for as long as it lives."""
     reading, writing = os.pipe()
     with peers.locked() as held:
@@ -139,9 +186,8 @@ def test_a_lock_is_given_back_though_a_child_was_forked_meanwhile(peers, join):
             os._exit(0)
     with peers.locked() as held:
         assert held
-    folder = peers.folder
     peers.leave()
-    other = Membership("host", folder.parent.parent)
+    other = Membership("host", tmp_path)
     assert other.holds_device_book()
     other.leave()
     os.write(writing, b"x")

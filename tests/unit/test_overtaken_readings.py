@@ -11,7 +11,7 @@ import pytest
 from carbon_otel.meter.meter import Meter
 from carbon_otel.stages.engine import Engine
 from tests.fakes.clock import Clock
-from tests.fakes.sensors import FakeSensor, gpu, package
+from tests.fakes.sensors import FakeSensor
 
 WATTS = 100
 

@@ -28,12 +28,14 @@ class Host:
         self.peers: dict[int, Membership] = {}
         self.paid_s: dict[str, float] = {}
         self.since_ns: dict[int, int] = {}
+        self.walks = 0
+        self.while_walking = None
 
     def join(self, pid: int, uses: dict[str, float]) -> None:
         self._becoming(pid)
         self.cpu_ns.setdefault(pid, 0)
         self.peers[pid] = Membership("host", self.base)
-        self.splits[pid] = SharedUse(self.peers[pid], uses, self.clock(), self._tree)
+        self.splits[pid] = SharedUse(self.peers[pid], uses, self.clock(), self, self.clock)
         self.since_ns[pid] = self.clock()
 
     def look(self, pid: int) -> dict[str, float]:
@@ -46,7 +48,7 @@ class Host:
 
     def leave(self, pid: int) -> None:
         self.look(pid)
-        self.splits.pop(pid).leave(self.clock())
+        self.splits.pop(pid).leave()
         self._becoming(pid)
         self.peers.pop(pid).leave()
 
@@ -64,8 +66,12 @@ class Host:
         for pid in list(self.splits):
             self.leave(pid)
 
-    def _tree(self, pid, foreign=()):
-        return {pid: Spent(self.cpu_ns[pid], 0)}
+    def trees(self, roots, foreign=()):
+        self.walks += 1
+        if self.while_walking is not None:
+            meanwhile, self.while_walking = self.while_walking, None
+            meanwhile()
+        return {pid: {pid: Spent(self.cpu_ns[pid], 0)} for pid in roots}
 
     def _becoming(self, pid: int) -> None:
         self.patch.setattr("carbon_otel.host.membership.os.getpid", lambda: pid)
@@ -143,6 +149,51 @@ def test_for_the_killed_the_living_have_paid(host):
     assert host.look(1)["host"] == pytest.approx(1.0)
     host.run(1)
     assert host.look(1)["host"] == 1.0
+
+
+def test_process_trees_are_walked_while_others_may_take_the_lock(host):
+    host.join(1, CPU)
+    host.join(2, CPU)
+    host.look(1)
+    answers = []
+
+    def another_process():
+        with host.peers[2].locked() as held:
+            answers.append(held)
+
+    host.run(1)
+    host.while_walking = another_process
+    host.look(1)
+    assert answers == [True]
+
+
+def test_an_older_walk_does_not_replace_a_younger_one(host):
+    host.join(1, CPU)
+    host.join(2, CPU)
+    host.run(1, p1=1)
+
+    def another_process():
+        host.run(0.5, p1=0.5)
+        host.look(2)
+        host.cpu_ns[1] -= NS // 2  # the walk of the joining process is of the time before
+
+    host.while_walking = another_process
+    host.join(3, CPU)
+    host.cpu_ns[1] += NS // 2
+    host.look(1)
+    host.run(1)
+    # Nothing ran in the last second. With the older walk in the book, process 1 would have run half of it.
+    assert host.look(1)["host"] == pytest.approx(1 / 3)
+
+
+def test_members_that_tick_together_walk_the_trees_once(host):
+    for pid in (1, 2, 3):
+        host.join(pid, CPU)
+    host.run(1)
+    before = host.walks
+    for pid in (1, 2, 3):
+        host.look(pid)
+    assert host.walks == before + 1
 
 
 @pytest.mark.parametrize(
