@@ -15,17 +15,11 @@ from carbon_otel.units import NS_PER_S, S_PER_NS
 _BOOT_CLOCK: Final[int | None] = getattr(time, "CLOCK_BOOTTIME", None)
 _SUSPENDED_NS: Final = NS_PER_S // 2
 
-# A reading that takes longer than this widens the band of the edge that it is taken for.
-_PROMPT_NS: Final = NS_PER_S // 1000
-
-
-class Reading(NamedTuple):
-    """A raw reading of one device, or None for a failed one, and when it began and ended."""
-
-    track: DeviceTrack
-    began_ns: int
-    ended_ns: int
-    raw: float | None
+# A raw reading, or None for a failed one, with its device's timeline and when it began and ended. A plain tuple,
+# like `DeviceState`: four of each are made at every edge, and a named one costs four times as much.
+Reading = tuple[Timeline, int, int, float | None]
+# Joules published, joules read, watts, when the last good reading began, and how many ns the last one took.
+DeviceState = tuple[float, float, float, int, int]
 
 
 class Readings(NamedTuple):
@@ -36,8 +30,10 @@ class Readings(NamedTuple):
 
 
 class QualityCounters(NamedTuple):
-    """What was out of order with a device so far: joules filled in, joules that lost wraps may add, seconds
-    without a reading, and when each flag was last raised.
+    """The faults of a device's readings so far.
+
+    Joules filled in, joules that lost wraps may add, seconds without a reading, and when each flag was last
+    raised.
     """
 
     filled_j: float
@@ -46,33 +42,22 @@ class QualityCounters(NamedTuple):
     flags: dict[str, int]
 
 
-class StaleReading(NamedTuple):
-    """A device without a prompt reading at an edge.
-
-    `seconds` have passed since the last reading, which took `took_s`; the timeline is `ahead_j` joules ahead of
-    what was read.
-    """
-
-    track: int
-    seconds: float
-    took_s: float
-    ahead_j: float
-
-
 class EdgeState(NamedTuple):
-    """What the meter knew at one moment. `troubles` is None as long as no device had any.
+    """The state of the meter at one moment.
 
-    `shares` are those in force, `drawn` each device's joules so far and its present watts, `reserved_s` and
+    `quality` is None as long as no device had a fault. `shares` are those in force, `reserved_s` and
     `process_s` the host's shares by either rule, integrated over time.
     """
 
     now_ns: int
-    late: tuple[StaleReading, ...]
-    troubles: tuple[QualityCounters, ...] | None
+    devices: tuple[DeviceState, ...]
+    quality: tuple[QualityCounters, ...] | None
     shares: tuple[float, ...]
-    drawn: tuple[tuple[float, float], ...] = ()
     reserved_s: float = 0.0
     process_s: float = 0.0
+
+
+NO_EDGE: Final = EdgeState(0, (), None, ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +160,7 @@ class Meter:
         self.tracks = [
             DeviceTrack(sensor, share) for sensor, share in zip(sensors, self._shares.devices, strict=True)
         ]
+        self._timelines = [track.timeline for track in self.tracks]
         self.clock_ns = clock_ns
         self._shares_ns = clock_ns()
         self._reserved_s = self._process_s = 0.0
@@ -192,8 +178,8 @@ class Meter:
         return Readings(self._read(due, now_ns), self._rule.measure(now_ns, tick=True))
 
     def _read(self, due: list[DeviceTrack], now_ns: int) -> list[Reading]:
-        readings = []
-        began_ns = now_ns
+        readings: list[Reading] = []
+        began_ns, clock_ns = now_ns, self.clock_ns
         for track in due:
             # Set before the reading, so that another thread does not take the same reading meanwhile.
             track.due_edge_ns = now_ns + track.edge_interval_ns
@@ -207,18 +193,18 @@ class Meter:
                 if track.error is None:
                     self._on_fault(track.timeline.sensor, str(error))
                 track.error = str(error)
-            ended_ns = self.clock_ns()
-            readings.append(Reading(track, began_ns, ended_ns, raw))
+            ended_ns = clock_ns()
+            readings.append((track.timeline, began_ns, ended_ns, raw))
             began_ns = ended_ns
         return readings
 
     def apply(self, taken: Readings, now_ns: int) -> None:
         """Enter readings into the timelines, and the shares of the interval that ends at `now_ns`."""
-        for track, began_ns, ended_ns, raw in taken.readings:
+        for timeline, began_ns, ended_ns, raw in taken.readings:
             if raw is None:
-                track.timeline.miss(began_ns)
+                timeline.miss(began_ns)
             else:
-                track.timeline.observe(began_ns, raw, ended_ns - began_ns)
+                timeline.observe(began_ns, raw, ended_ns - began_ns)
         # Another thread may have entered the shares of a later interval first.
         if taken.shares is not None and now_ns >= self._shares_ns:
             self._settle_shares(taken.shares, now_ns)
@@ -248,27 +234,23 @@ class Meter:
         return [track.advance(now_ns) for track in self.tracks]
 
     def edge(self, now_ns: int) -> EdgeState:
-        late: tuple[StaleReading, ...] = ()
-        troubles = None
-        for i, track in enumerate(self.tracks):
-            timeline = track.timeline
-            ahead_j = timeline.published_j - timeline.true_j
-            if now_ns > timeline.last_ns or ahead_j > 0 or timeline.took_ns > _PROMPT_NS:
-                seconds = max(0, now_ns - timeline.last_ns) * S_PER_NS
-                late = (*late, StaleReading(i, seconds, timeline.took_ns * S_PER_NS, ahead_j))
-            if timeline.flags and troubles is None:
-                timelines = [each.timeline for each in self.tracks]
-                troubles = tuple(
+        """The state of the meter at a stage's edge, after `apply` and `advance` to the same moment."""
+        timelines = self._timelines
+        devices = tuple([(t.published_j, t.true_j, t.power_w, t.last_ns, t.took_ns) for t in timelines])
+        quality = None
+        for timeline in timelines:
+            if timeline.flags:
+                quality = tuple(
                     [QualityCounters(t.filled_j, t.ambiguous_j, t.gap_s, t.flags.copy()) for t in timelines]
                 )
+                break
         shares = self._shares
         since_s = (now_ns - self._shares_ns) * S_PER_NS
         return EdgeState(
             now_ns,
-            late,
-            troubles,
+            devices,
+            quality,
             shares.devices,
-            tuple([(t.timeline.published_j, t.timeline.power_w) for t in self.tracks]),
             self._reserved_s + shares.reserved * since_s,
             self._process_s + shares.process * since_s,
         )
@@ -279,10 +261,6 @@ class Meter:
                 (t.sensor.device, t.published_j, t.power_w) for t in (track.timeline for track in self.tracks)
             )
         )
-
-    def close(self) -> None:
-        for track in self.tracks:
-            track.timeline.sensor.close()
 
 
 def _boot_minus_monotonic() -> int:

@@ -28,6 +28,8 @@ from carbon_otel.units import S_PER_NS
 # A power from readings closer together than this is mostly quantisation.
 _POWER_WINDOW_S: Final = 0.05
 _POWER_WINDOW_PERIODS: Final = 5
+# Within this time a counter that has not moved may just not have been renewed.
+_RENEWED_WITHIN_PERIODS: Final = 5
 _STUCK_AFTER_S: Final = 5.0
 # The counter's clock and ours may differ by as much.
 _PLAUSIBLE_SLACK: Final = 1.001
@@ -47,11 +49,13 @@ class Timeline:
         "_ended_ns",
         "_filled_before_gap_j",
         "_gap_s_before",
+        "_is_counter",
         "_last_raw",
         "_most_w",
         "_moving_power_w",
         "_owed_s",
         "_power_window_ns",
+        "_renewal_s",
         "_slack_s",
         "_sure_s",
         "_suspect",
@@ -91,6 +95,7 @@ class Timeline:
         self._owed_s = 0.0
         self._gap_s_before = 0.0
         self._filled_before_gap_j = 0.0
+        self._is_counter = sensor.kind == "counter"
         self._unit_j = sensor.joules_per_unit
         self._most_w = sensor.power_bounds_w[1] * _PLAUSIBLE_SLACK
         # Within this time not even a whole wrap can have been missed.
@@ -103,6 +108,7 @@ class Timeline:
         """Take over the sensor's update period, which it may have learnt since."""
         period_s = self.sensor.update_period_s
         self._slack_s = 2 * period_s
+        self._renewal_s = _RENEWED_WITHIN_PERIODS * period_s
         self._power_window_ns = int(max(_POWER_WINDOW_S, _POWER_WINDOW_PERIODS * period_s) / S_PER_NS)
 
     def observe(self, now_ns: int, raw: float, took_ns: int = 0) -> None:
@@ -112,13 +118,12 @@ class Timeline:
         self._ended_ns, self.took_ns = now_ns + took_ns, took_ns
         if self._last_raw is None:
             self._observe_first(now_ns, raw)
+        elif now_ns <= self.last_ns:
             return
-        if now_ns <= self.last_ns:
-            return
-        if self.sensor.kind == "power":
-            self._observe_power(now_ns, raw)
+        elif self._is_counter:
+            self._observe_counter(now_ns, raw, self._last_raw)
         else:
-            self._observe_counter(now_ns, raw)
+            self._observe_power(now_ns, raw, self._last_raw)
 
     def miss(self, now_ns: int) -> None:
         """The reading that began at `now_ns` failed: there is a gap from the last good one on."""
@@ -136,9 +141,8 @@ class Timeline:
 
     def at(self, now_ns: int) -> float:
         """Joules up to now; never less than what was said before."""
-        ahead_s = (now_ns - self.last_ns) * S_PER_NS if self._last_raw is not None else 0.0
-        if ahead_s > 0:
-            extrapolated = self.true_j + self.power_w * ahead_s
+        if now_ns > self.last_ns:
+            extrapolated = self.true_j + self.power_w * ((now_ns - self.last_ns) * S_PER_NS)
             if extrapolated > self.published_j:
                 if self.gap_since_ns is not None:
                     self.filled_j += extrapolated - self.published_j
@@ -150,7 +154,7 @@ class Timeline:
         return self.published_j
 
     def _observe_first(self, now_ns: int, raw: float) -> None:
-        power = self.sensor.kind == "power"
+        power = not self._is_counter
         if power and not 0 <= raw <= self._most_w:
             self._open_gap(now_ns)
             return
@@ -171,13 +175,12 @@ class Timeline:
         self._anchor_j += joules
         self.filled_j += joules
 
-    def _observe_power(self, now_ns: int, watts: float) -> None:
+    def _observe_power(self, now_ns: int, watts: float, before_w: float) -> None:
         if not 0 <= watts <= self._most_w:
             self._open_gap(now_ns)
             return
-        assert self._last_raw is not None
         elapsed_s = (now_ns - self.last_ns) * S_PER_NS
-        joules = (self._last_raw + watts) / 2 * elapsed_s
+        joules = (before_w + watts) / 2 * elapsed_s
         self.true_j += joules
         self.power_w = watts
         if self.gap_since_ns is not None:
@@ -186,20 +189,22 @@ class Timeline:
             self.gap_since_ns = None
         self.last_ns, self._last_raw = now_ns, watts
 
-    def _observe_counter(self, now_ns: int, raw: float) -> None:
-        assert self._last_raw is not None
+    def _observe_counter(self, now_ns: int, raw: float, last_raw: float) -> None:
         elapsed_s = (now_ns - self.last_ns) * S_PER_NS
-        if raw > self._last_raw and self.gap_since_ns is None and elapsed_s < self._sure_s:
-            # The common case, kept short: this runs at both edges of every stage.
-            gained = (raw - self._last_raw) * self._unit_j
+        # The common cases first: this runs at both edges of every stage.
+        if raw == last_raw:
+            if elapsed_s <= self._renewal_s:
+                return  # not renewed yet
+        elif raw > last_raw and self.gap_since_ns is None and elapsed_s < self._sure_s:
+            gained = (raw - last_raw) * self._unit_j
             if gained <= self._most_w * (elapsed_s + self._slack_s + self.took_ns * S_PER_NS):
                 self._accept(now_ns, raw, gained)
                 return
-        joules, event = self._difference(self._last_raw, raw, elapsed_s)
+        joules, event = self._difference(last_raw, raw, elapsed_s)
         if joules is None:
             self._set_aside(now_ns, raw)
             return
-        if raw == self._last_raw and not self._believe_unchanged(now_ns, elapsed_s):
+        if raw == last_raw and not self._believe_unchanged(now_ns):
             return
         if event:
             self.flag(event, now_ns)
@@ -247,14 +252,12 @@ class Timeline:
         self._suspect = (now_ns, raw)
         self._open_gap(now_ns)
 
-    def _believe_unchanged(self, now_ns: int, elapsed_s: float) -> bool:
-        """Whether an unchanged counter means that no energy was spent.
+    def _believe_unchanged(self, now_ns: int) -> bool:
+        """Whether a counter that should have been renewed, and is unchanged, means that no energy was spent.
 
-        Within a few update periods it says nothing yet. Beyond `_STUCK_AFTER_S` it is stuck, since no powered
-        device draws nothing: the time since it last moved becomes a gap, filled with the power it had then.
+        Beyond `_STUCK_AFTER_S` it is stuck, since no powered device draws nothing: the time since it last moved
+        becomes a gap, filled with the power it had then.
         """
-        if elapsed_s <= _POWER_WINDOW_PERIODS * self.sensor.update_period_s:
-            return False
         if (now_ns - self._changed_ns) * S_PER_NS <= _STUCK_AFTER_S:
             return True
         if self.gap_since_ns is None:
@@ -286,7 +289,7 @@ class Timeline:
         """After a stall longer than a wrap takes, whole wraps may be lacking; the reading is the low bound."""
         if self.sensor.wrap is None:
             return
-        range_j = self.sensor.wrap * self.sensor.joules_per_unit
+        range_j = self.sensor.wrap * self._unit_j
         lacking = int((self._most_w * elapsed_s - joules) / range_j)
         if lacking > 0:
             self.ambiguous_j += lacking * range_j

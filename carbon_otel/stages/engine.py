@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from typing import Any, Final
 
 from carbon_otel.guard import report
-from carbon_otel.meter.meter import EdgeState, Meter, Readings
+from carbon_otel.meter.meter import NO_EDGE, EdgeState, Meter, Readings
 from carbon_otel.records import AttributeValue, StageRecord
 from carbon_otel.sinks import Sink
 from carbon_otel.stages.accounts import Account, Books
@@ -76,7 +76,7 @@ class OpenStage:
         self.start_unix_ns = time.time_ns()
         self.opened_ns = 0
         self.closed_ns: int | None = None
-        self.begin = self.end = EdgeState(0, (), None, ())
+        self.begin = self.end = NO_EDGE
         self.account: Account = engine.books.root
         self.marks: dict[object, Any] = {}
         self._record: StageRecord | None = None
@@ -115,7 +115,6 @@ class Engine:
         self.alive = True
         self.meter = meter
         self.books = Books(len(meter.tracks), price)
-        self.books.root.by_kind = {}
         self.sinks: list[Sink] = list(sinks)
         self.devices = tuple(track.timeline.sensor.device for track in meter.tracks)
         self.snapshot = meter.snapshot()

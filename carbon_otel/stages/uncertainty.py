@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from carbon_otel.meter.meter import EdgeState, QualityCounters
+from carbon_otel.meter.meter import DeviceState, EdgeState, QualityCounters
 from carbon_otel.records import DeviceEnergy
 from carbon_otel.sensors.base import Sensor
 from carbon_otel.units import S_PER_NS
 
-_NO_TROUBLE: Final = QualityCounters(0.0, 0.0, 0.0, {})
+_NO_FAULT: Final = QualityCounters(0.0, 0.0, 0.0, {})
 # A window of fewer renewals of the counter than this is flagged.
 _SHORT_PERIODS: Final = 5
 
@@ -28,7 +28,7 @@ def device_energy(
     period_s = sensor.update_period_s
     duration_s = (end.now_ns - begin.now_ns) * 1e-9
     share = end.shares[index]
-    before, after = (edge.troubles[index] if edge.troubles else _NO_TROUBLE for edge in (begin, end))
+    before, after = (edge.quality[index] if edge.quality else _NO_FAULT for edge in (begin, end))
     flags = {flag for flag, seen_ns in after.flags.items() if seen_ns > begin.now_ns}
     least_ahead, most_ahead = _ahead(sensor, index, begin)
     least_behind, most_behind = _ahead(sensor, index, end)
@@ -38,7 +38,7 @@ def device_energy(
     counted = sensor.device.method == "measured.counter" or sensor.device.type == "gpu"
     if counted and sensor.kind == "counter" and duration_s > 0:
         quantum = _quantum(
-            period_s, inclusive_j / duration_s, begin.drawn[index], end.drawn[index], duration_s
+            period_s, inclusive_j / duration_s, begin.devices[index], end.devices[index], duration_s
         )
         if duration_s < _SHORT_PERIODS * period_s:
             flags.add("short")
@@ -59,11 +59,12 @@ def device_energy(
 
 
 def _quantum(
-    period_s: float, watts: float, begin: tuple[float, float], end: tuple[float, float], duration_s: float
+    period_s: float, watts: float, begin: DeviceState, end: DeviceState, duration_s: float
 ) -> float:
     """The most that the counter's steps hide, in joules of a stage that paid `watts` on average."""
-    mean_w = (end[0] - begin[0]) / duration_s
-    peak: float = max(begin[1], end[1]) / mean_w if mean_w > 0 else 1.0
+    (begin_j, _, begin_w, _, _), (end_j, _, end_w, _, _) = begin, end
+    mean_w = (end_j - begin_j) / duration_s
+    peak: float = max(begin_w, end_w) / mean_w if mean_w > 0 else 1.0
     return watts * period_s * max(1.0, peak)
 
 
@@ -82,12 +83,10 @@ def shares_between(begin: EdgeState, end: EdgeState) -> dict[str, float]:
 
 def _ahead(sensor: Sensor, index: int, edge: EdgeState) -> tuple[float, float]:
     """Bounds in joules on how far the timeline led the device at an edge; negative where it lagged."""
-    for late in edge.late:
-        if late.track == index:
-            least_w, most_w = sensor.power_bounds_w
-            # The reading may be of any moment until it ended.
-            least_s = late.seconds - late.took_s
-            return late.ahead_j - most_w * late.seconds, late.ahead_j - min(
-                least_w * least_s, most_w * least_s
-            )
-    return 0.0, 0.0
+    published_j, read_j, _, read_ns, took_ns = edge.devices[index]
+    since_read_s = max(0, edge.now_ns - read_ns) * S_PER_NS
+    # The reading may be of any moment until it ended.
+    least_s = since_read_s - took_ns * S_PER_NS
+    least_w, most_w = sensor.power_bounds_w
+    ahead_j = published_j - read_j
+    return ahead_j - most_w * since_read_s, ahead_j - (least_w if least_s > 0 else most_w) * least_s

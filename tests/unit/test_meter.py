@@ -6,7 +6,7 @@ import pytest
 
 from carbon_otel.host.attribution import Shares
 from carbon_otel.meter.meter import Meter
-from tests.fakes.clock import Clock
+from tests.fakes.clock import NS, Clock
 from tests.fakes.sensors import FakeSensor, gpu, package
 
 
@@ -75,8 +75,8 @@ class TestReading:
         assert follow(meter) == [300]
         clock.advance(0.01)
         assert follow(meter) == [pytest.approx(3)]
-        (late,) = meter.edge(clock()).late
-        assert (late.track, late.seconds) == (0, pytest.approx(0.01))
+        ((published_j, read_j, watts, read_ns, _),) = meter.edge(clock()).devices
+        assert (published_j, read_j, watts, clock() - read_ns) == (pytest.approx(303), 300, 300, NS // 100)
 
 
 class TestReadingsOfSeveralThreads:
@@ -93,7 +93,7 @@ class TestReadingsOfSeveralThreads:
         assert meter.advance(early_ns) == [0]
         clock.advance(1)
         assert follow(meter) == [100]
-        assert meter.edge(clock()).troubles is None
+        assert meter.edge(clock()).quality is None
 
     def test_an_overtaken_fault_is_no_gap(self, clock):
         sensor = package(clock)
@@ -106,7 +106,7 @@ class TestReadingsOfSeveralThreads:
         clock.advance(1)
         follow(meter)
         meter.apply(early, early_ns)
-        assert meter.edge(clock()).troubles is None
+        assert meter.edge(clock()).quality is None
 
     def test_shares_of_an_earlier_interval_do_not_replace_those_of_a_later_one(self, clock):
         rule = Rule(0.5)
@@ -131,8 +131,8 @@ class TestReadingsOfSeveralThreads:
         meter = Meter([SlowSensor(clock)], clock_ns=clock)
         now_ns = clock()
         meter.apply(meter.read_for_edge(now_ns), now_ns)
-        (late,) = meter.edge(now_ns).late
-        assert (late.seconds, late.took_s) == (0, pytest.approx(0.2))
+        ((_, _, _, read_ns, took_ns),) = meter.edge(now_ns).devices
+        assert (read_ns, took_ns) == (now_ns, NS // 5)
 
 
 class TestFaults:
@@ -155,13 +155,13 @@ class TestFaults:
         sensor.fault = "EIO"
         clock.advance(1)
         assert follow(meter) == [100]
-        (gap,) = meter.edge(clock()).troubles
+        (gap,) = meter.edge(clock()).quality
         assert (gap.filled_j, gap.ambiguous_j, gap.gap_s) == (100, 0, 1)
         sensor.fault = None
         sensor.watts = 300
         clock.advance(1)
         assert follow(meter) == [300]
-        (gap,) = meter.edge(clock()).troubles
+        (gap,) = meter.edge(clock()).quality
         assert (gap.filled_j, gap.ambiguous_j, gap.gap_s) == (0, 0, 0)
 
     def test_one_device_s_fault_is_not_the_others(self, clock):
@@ -228,7 +228,7 @@ def test_a_learnt_period_changes_how_often_edges_read(clock):
     assert sensor.reads == 10
 
 
-def test_snapshot_and_close(clock):
+def test_snapshot(clock):
     sensors = [package(clock, watts=50), gpu(clock, watts=200)]
     meter = Meter(sensors, rule=Rule(0.25, 1.0), clock_ns=clock)
     follow(meter, tick=True)
@@ -236,5 +236,3 @@ def test_snapshot_and_close(clock):
     follow(meter, tick=True)
     # The devices whole: what of them is ours is the stages' business.
     assert meter.snapshot().devices == tuple((s.device, s.spent_j, s.watts) for s in sensors)
-    meter.close()
-    assert all(s.closed for s in sensors)
