@@ -28,16 +28,14 @@ from carbon_otel.mlflow.standalone import pyfunc_hook
 from carbon_otel.mlflow.standalone.inference import Serving
 from carbon_otel.mlflow.standalone.stages import StandaloneStages
 from carbon_otel.mlflow.traces import MlflowTraces
-from carbon_otel.otel import instruments
+from carbon_otel.otel import cpu_steal, instruments
 from carbon_otel.otel.providers import Providers
 from carbon_otel.otel.resource import described
 from carbon_otel.otel.sink import OtelSink
 from carbon_otel.runtime import Options
 from carbon_otel.sensors.base import Sensor
 from carbon_otel.sensors.discovery import Discovery, discover
-from carbon_otel.sensors.nvidia.gpu import NvmlGpu
-from carbon_otel.sensors.nvidia.update_period import learn_periods
-from carbon_otel.sensors.proc_stat import BusyTime, Steal
+from carbon_otel.sensors.proc_stat import BusyTime
 from carbon_otel.sinks import Sink
 from carbon_otel.stages.engine import Engine, OpenStage, current
 
@@ -70,7 +68,7 @@ class Session:
             self.footprint,
             self.peers.holds_device_book,
             self.peers.exchange_reported_until,
-            Steal().share,
+            cpu_steal.Steal().share,
         )
         self._process = identity()
         self.writer = DeliveryWorker(settings.state_dir / "mlflow")
@@ -109,7 +107,7 @@ class Session:
         if settings.journal and hook is None:  # the file is the process's that was told to write it
             sinks.append(Journal(settings.journal, settings.checkpoint_interval, self.totals))
         self.engine.sinks = sinks
-        self.sampler = Sampler(self.engine.tick, settings.interval, self._learn_periods)
+        self.sampler = Sampler(self.engine.tick, settings.interval, self._prepare)
         self._inherited = hook is not None
         self.hook = hook or ImportHook()
 
@@ -121,7 +119,7 @@ class Session:
             self.peers,
             self._busy_time,
             time.monotonic_ns(),
-            {s.device.id: s.utilisation for s in self.discovery.sensors if isinstance(s, NvmlGpu)},
+            self.discovery.utilisation,
         )
 
     def _run_tags(self, footprint: Footprint, status: str, stage: OpenStage) -> dict[str, str]:
@@ -164,9 +162,9 @@ class Session:
         """The stage or run open here, into a child's environment."""
         self.otel.inject(environment, self.engine.parent_of(current.get()))
 
-    def _learn_periods(self) -> None:
-        """How often the GPUs renew their counters: half a second of reading, so not on the user's thread."""
-        learn_periods(self.discovery.sensors)
+    def _prepare(self) -> None:
+        """Let the sensors learn their update periods: half a second of reading, so not on the user's thread."""
+        self.discovery.prepare()
         self.engine.renew_periods()
 
     def end(self) -> None:

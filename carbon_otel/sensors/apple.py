@@ -58,7 +58,7 @@ class AppleChannel:
     kind: Literal["counter"] = "counter"
     joules_per_unit = 1e-3
     wrap = None
-    update_period_s = 0.01
+    update_period_s = quantum_s = 0.01
     edge_interval_s = 0.01
     tick_interval_s = 0.0
     power_bounds_w = (0.0, _MOST_W)

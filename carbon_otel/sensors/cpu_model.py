@@ -22,6 +22,7 @@ from carbon_otel.provenance import Band
 from carbon_otel.sensors.base import Device
 from carbon_otel.sensors.cpu_info import Processor
 from carbon_otel.sensors.proc_stat import BusyTime
+from carbon_otel.units import S_PER_NS
 
 CURVE_K: Final = 0.75
 
@@ -75,6 +76,7 @@ class CpuModel:
     wrap = None
     # /proc/stat counts in hundredths of a second per thread.
     update_period_s = 0.01
+    quantum_s = 0.0
     edge_interval_s = 0.1
     tick_interval_s = 0.1
 
@@ -111,7 +113,7 @@ class CpuModel:
             # A container that moved host can see /proc/stat step back; then the interval counts as idle.
             utilisation = ran / (ran + rested) if ran >= 0 and rested >= 0 and ran + rested > 0 else 0.0
             watts = self._idle_w + (self._full_w - self._idle_w) * load_curve(utilisation)
-            self._joules += watts * (now_ns - self._then_ns) * 1e-9
+            self._joules += watts * (now_ns - self._then_ns) * S_PER_NS
         self._then_ns, self._busy, self._idle = now_ns, busy, idle
         return self._joules
 

@@ -28,7 +28,7 @@ class IntelGpu:
     kind: Literal["counter"] = "counter"
     joules_per_unit = 1e-6
     wrap = None
-    update_period_s = 0.001
+    update_period_s = quantum_s = 0.001
     edge_interval_s = 0.01
     tick_interval_s = 0.0
     power_bounds_w = (0.0, _MOST_W)
@@ -50,12 +50,12 @@ class IntelGpu:
         if self._fd < 0:
             raise SensorError(f"{self._path}: closed")
         try:
-            joules = int(os.pread(self._fd, 64, 0))
+            microjoules = int(os.pread(self._fd, 64, 0))
         except (OSError, ValueError) as error:
             raise SensorError(f"{self._path}: {error}") from error
-        if not 0 <= joules < _MOST_UJ:
-            raise SensorError(f"{self._path}: {joules} is no count of microjoules")
-        return joules
+        if not 0 <= microjoules < _MOST_UJ:
+            raise SensorError(f"{self._path}: {microjoules} microjoules is out of range")
+        return microjoules
 
     def close(self) -> None:
         if self._fd >= 0:

@@ -14,6 +14,7 @@ import psutil
 
 from carbon_otel.provenance import Band
 from carbon_otel.sensors.base import Device
+from carbon_otel.units import S_PER_NS
 
 WATTS_PER_GB: Final = 0.30
 _BAND = Band(0.1 / WATTS_PER_GB, 0.6 / WATTS_PER_GB, "spread of published W/GB constants, 0.1-0.6")
@@ -26,6 +27,7 @@ class MemoryModel:
     joules_per_unit = 1.0
     wrap = None
     update_period_s = 0.001
+    quantum_s = 0.0
     edge_interval_s = 0.002
     tick_interval_s = 0.0
 
@@ -47,7 +49,7 @@ class MemoryModel:
         self._start_ns = clock_ns()
 
     def read(self) -> float:
-        return self._watts * (self._clock_ns() - self._start_ns) * 1e-9
+        return self._watts * (self._clock_ns() - self._start_ns) * S_PER_NS
 
     def close(self) -> None:
-        pass
+        """There is nothing to release."""

@@ -51,7 +51,7 @@ class RaplZone:
 
     kind: Literal["counter"] = "counter"
     joules_per_unit = 1e-6
-    update_period_s = 0.001
+    update_period_s = quantum_s = 0.001
     edge_interval_s = 0.002
     tick_interval_s = 0.0
 

@@ -112,8 +112,8 @@ def test_a_library_that_does_not_start_is_lacking_and_said(rocm):
 
 def test_without_the_library_nothing_is_printed(rocm, tmp_path):
     program = (
-        "import json; from pathlib import Path; from carbon_otel.sensors import amd_gpu\n"
-        "_, (told,) = amd_gpu.find(Path('/'))\n"
+        "import json; from pathlib import Path; from carbon_otel.sensors.amd import gpu\n"
+        "_, (told,) = gpu.find(Path('/'))\n"
         "print(json.dumps([told.unmetered, told.reason, told.fix]))"
     )
     lacking, reason, fix = amdsmi.ask(tmp_path, program, LD_LIBRARY_PATH="")

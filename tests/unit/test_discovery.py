@@ -8,11 +8,14 @@ from hypothesis import strategies as st
 
 from carbon_otel.carbon.grid import EmissionFactor, intensity
 from carbon_otel.footprint import footprint_of
+from carbon_otel.guard import forget
 from carbon_otel.meter.meter import Meter
-from carbon_otel.sensors.discovery import discover
+from carbon_otel.sensors.base import Finding
+from carbon_otel.sensors.discovery import Discovery, discover
 from carbon_otel.stages.engine import Engine
 from tests.fakes import powercap
 from tests.fakes.clock import Clock
+from tests.fakes.sensors import FakeSensor, gpu
 
 UDEV = 'SUBSYSTEM=="powercap"'
 
@@ -229,3 +232,48 @@ def test_a_family_that_the_user_names_is_the_one_modelled(tmp_path):
     (cpu,) = [f for f in found.findings if f.component == "cpu"]
     found.close()
     assert "EPYC 9xx4 Genoa" in cpu.found
+
+
+class Preparing(FakeSensor):
+    def prepare(self) -> None:
+        self.update_period_s = 0.5
+
+
+class Faulty(FakeSensor):
+    def prepare(self) -> None:
+        raise RuntimeError("no period")
+
+
+class Telling(FakeSensor):
+    def utilisation(self) -> dict[int, float]:
+        return {1: 0.5}
+
+
+def test_sensors_prepare_where_they_can_and_one_that_fails_does_not_stop_the_others():
+    clock = Clock()
+    sensors = (FakeSensor(clock), Faulty(clock), Preparing(clock))
+    Discovery(sensors, (), "a processor").prepare()
+    assert [sensor.update_period_s for sensor in sensors] == [0.001, 0.001, 0.5]
+
+
+def test_processes_are_asked_for_where_a_driver_reports_them():
+    clock = Clock()
+    found = Discovery((FakeSensor(clock, "a"), Telling(clock, "b")), (), "a processor")
+    assert {device: ask() for device, ask in found.utilisation.items()} == {"b": {1: 0.5}}
+
+
+def test_findings_of_sensors_that_were_never_tested_on_hardware_say_so(monkeypatch, tmp_path, caplog):
+    clock = Clock()
+    device = gpu(clock).device
+    findings = [
+        Finding("gpu", device.method, "a GPU"),
+        Finding("gpu", device.method, "another", "no counter"),
+        Finding("gpu", "missing", "a third", "no library", unmetered=True),
+    ]
+    monkeypatch.setattr("carbon_otel.sensors.amd.gpu.find", lambda: ([gpu(clock), gpu(clock)], findings))
+    forget()
+    found = discover(tmp_path)
+    reasons = [finding.reason for finding in found.findings if finding.component == "gpu"]
+    assert reasons == ["unverified on hardware", "unverified on hardware; no counter", "no library"]
+    (record,) = [r for r in caplog.records if "never tested" in r.message]
+    assert record.levelname == "WARNING"

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from carbon_otel.meter.timeline import Timeline
 from carbon_otel.sensors.base import SensorError
 from carbon_otel.sensors.nvidia.gpu import NvmlGpu
-from carbon_otel.sensors.nvidia.update_period import learn_periods
 from tests.fakes.clock import NS, Clock
 
 
@@ -30,6 +29,7 @@ class Library:
     def __init__(self, clock, answers):
         self.clock_s = lambda: clock() / NS
         self.starts = 1
+        self.update_periods = {}
         self.answers = answers
         self.energy_reads = 0
         self.api = SimpleNamespace(
@@ -171,6 +171,8 @@ class Renewed:
             )
             for name in names
         ]
+        for library in self.libraries:
+            library.update_periods = self.libraries[0].update_periods  # as of the one library of a host
         self.gpus = [NvmlGpu(library, f"GPU-{i}", object()) for i, library in enumerate(self.libraries)]
 
     def sleep(self, seconds):
@@ -179,7 +181,8 @@ class Renewed:
 
     def learn(self):
         before = self.reads
-        learn_periods(self.gpus, self.clock, self.sleep)
+        for gpu in self.gpus:
+            gpu.prepare(self.clock, self.sleep)
         return self.reads - before
 
     @property
@@ -210,7 +213,7 @@ def test_a_period_too_long_to_see_is_given_as_no_shorter_than_it_looked():
 
 def test_gpus_of_one_name_learn_from_one():
     host = Renewed(0.05, ("H100",) * 8 + ("L4",))
-    assert host.learn() <= 50
+    assert host.learn() <= 2 * 50
     assert [gpu.update_period_s for gpu in host.gpus] == [pytest.approx(0.05, rel=0.1)] * 9
     assert [library.energy_reads > 1 for library in host.libraries] == [True] + [False] * 7 + [True]
 
@@ -225,5 +228,5 @@ def test_a_gpu_that_fails_meanwhile_keeps_what_it_had():
 def test_without_a_counter_there_is_nothing_to_learn():
     library = Library(Clock(), {**HEALTHY, "energy": Error(3)})
     gpu = NvmlGpu(library, "GPU-0", object())
-    learn_periods([gpu], sleep=lambda seconds: pytest.fail("slept"))
+    gpu.prepare(sleep=lambda seconds: pytest.fail("slept"))
     assert gpu.update_period_s == 0.1

@@ -60,6 +60,7 @@ class AmdGpu:
         # The accumulator's own unit may change with the driver, so `read` has already applied it.
         self.joules_per_unit = 1.0
         counted = kind == "counter"
+        self.quantum_s = self.update_period_s if counted else 0.0
         self.device = Device(
             id=gpu.uuid,
             type="gpu",
@@ -73,7 +74,7 @@ class AmdGpu:
         return _energy_j(self._api, self._handle) if self.kind == "counter" else self._power_w()
 
     def close(self) -> None:
-        """Nothing of its own: amdsmi stays initialised, as others in the process may use it."""
+        """Release nothing: amdsmi stays initialised, as the application may use it."""
 
     def _power_w(self) -> float:
         watts = _power_w(self._api, self._handle)

@@ -62,6 +62,8 @@ class Nvml:
         self.error: type[Exception] = pynvml.NVMLError
         self.clock_s = clock_s
         self.starts = 1
+        # Update periods of energy counters in seconds, by the GPUs' name, as learned.
+        self.update_periods: dict[str, float] = {}
         self._restarting = threading.Lock()
         reloaded = (pynvml.NVML_ERROR_UNINITIALIZED, pynvml.NVML_ERROR_DRIVER_NOT_LOADED)
         self._reloaded: Final = frozenset(reloaded)
