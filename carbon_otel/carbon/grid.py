@@ -102,7 +102,12 @@ def _table() -> Mapping[str, Intensity]:
             name=row["name"],
             g_per_kwh=float(row["g_co2e_per_kwh"]),
             year=int(row["year"]),
-            band=Band(float(row["low"]), float(row["high"]), "annual mean of a country used for one hour"),
+            band=Band(
+                float(row["low"]),
+                float(row["high"]),
+                "annual mean of a country used for one hour",
+                "estimate",
+            ),
             source=row["source"],
             licence=row["licence"],
         )

@@ -15,12 +15,13 @@ from typing import Any, Final, Literal
 
 from carbon_otel.provenance import Band
 from carbon_otel.sensors.base import Device, DeviceType, Finding, Sensor, SensorError
+from carbon_otel.units import MILLI
 
 _PACKAGE: Final = "zeus_apple_silicon"
 # The samples of all channels come in one call: sensors that are read together share it.
 _SHARED_NS: Final = 1_000_000
 _MOST_W: Final = 500.0
-_BAND = Band(0.80, 1.20, "IOReport energy model: +-20 %, our estimate; Apple states none")
+_BAND = Band(0.80, 1.20, "IOReport energy model: +-20 %, our estimate; Apple states none", "estimate")
 
 # The clusters and cores are parts of the processor's total; the GPU's SRAM is beside its `GPU Energy`.
 _CHANNELS: Final[tuple[tuple[str, DeviceType, str, tuple[str, ...]], ...]] = (
@@ -56,7 +57,7 @@ class AppleChannel:
     """One component's energy in millijoules: the sum of the fields that this chip has."""
 
     kind: Literal["counter"] = "counter"
-    joules_per_unit = 1e-3
+    joules_per_unit = MILLI
     wrap = None
     update_period_s = quantum_s = 0.01
     edge_interval_s = 0.01

@@ -59,6 +59,7 @@ def thread_power(family: str) -> ThreadPower:
         low=min(float(row["idle_low_w"]) / idle, float(row["full_low_w"]) / full),
         high=max(float(row["idle_high_w"]) / idle, float(row["full_high_w"]) / full),
         source=f"p5-p95 of {source}",
+        coverage="p5-p95",
     )
     return ThreadPower(row["family"], row["name"], idle, full, band, source)
 

@@ -18,10 +18,13 @@ from typing import Final
 from carbon_otel.provenance import Band
 from carbon_otel.sensors.base import Device, DeviceType, Finding, Sensor, SensorError
 from carbon_otel.sensors.hwmon import DEFAULT_ROOT, HwmonPower, folders, text
+from carbon_otel.units import MICRO
 
 _DRIVER: Final = "power_meter"
 _MOST_W: Final = 2000.0
-_BAND = Band(0.90, 1.10, "Grace power meter polled at 1 Hz: +-10 %, our estimate after NVML's power")
+_BAND = Band(
+    0.90, 1.10, "Grace power meter polled at 1 Hz: +-10 %, our estimate after NVML's power", "estimate"
+)
 
 # The two wordings of NVIDIA's firmware; `total` is how the second calls the socket.
 _METER = re.compile(
@@ -58,7 +61,7 @@ def _open(meter: _Meter, sensors: list[Sensor], findings: list[Finding]) -> None
     device = _device(meter)
     path = meter.folder / "power1_average"
     try:
-        sensors.append(HwmonPower(device, [path], 1e-6, _MOST_W))
+        sensors.append(HwmonPower(device, [path], MICRO, _MOST_W))
     except SensorError as error:
         findings.append(Finding(device.type, "missing", device.name, str(error), _ENABLE, unmetered=True))
     else:

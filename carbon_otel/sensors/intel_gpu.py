@@ -14,10 +14,11 @@ from typing import Final, Literal
 from carbon_otel.provenance import Band
 from carbon_otel.sensors.base import Device, Finding, Sensor, SensorError
 from carbon_otel.sensors.hwmon import DEFAULT_ROOT, folders, slot, text
+from carbon_otel.units import MICRO
 
 _DRIVERS: Final = ("i915", "xe")
 # No vendor states an accuracy; the counter is the GPU's own RAPL domain.
-_BAND = Band(0.90, 1.10, "Intel GPU energy counter: +-10 %, our estimate after RAPL")
+_BAND = Band(0.90, 1.10, "Intel GPU energy counter: +-10 %, our estimate after RAPL", "estimate")
 _MOST_W: Final = 1000.0
 _MOST_UJ: Final = 2**64
 
@@ -26,7 +27,7 @@ class IntelGpu:
     """One card's energy counter, read by `pread` on a descriptor kept open."""
 
     kind: Literal["counter"] = "counter"
-    joules_per_unit = 1e-6
+    joules_per_unit = MICRO
     wrap = None
     update_period_s = quantum_s = 0.001
     edge_interval_s = 0.01

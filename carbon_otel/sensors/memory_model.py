@@ -14,14 +14,14 @@ import psutil
 
 from carbon_otel.provenance import Band
 from carbon_otel.sensors.base import Device
-from carbon_otel.units import S_PER_NS
+from carbon_otel.units import BYTES_PER_GB, S_PER_NS
 
 WATTS_PER_GB: Final = 0.30
-_BAND = Band(0.1 / WATTS_PER_GB, 0.6 / WATTS_PER_GB, "spread of published W/GB constants, 0.1-0.6")
+_BAND = Band(0.1 / WATTS_PER_GB, 0.6 / WATTS_PER_GB, "published W/GB constants, 0.1-0.6", "spread")
 
 
 class MemoryModel:
-    """Counts `WATTS_PER_GB` times the memory's size (GB = 1e9 bytes) over time."""
+    """Counts `WATTS_PER_GB` times the memory's size over time."""
 
     kind: Literal["counter"] = "counter"
     joules_per_unit = 1.0
@@ -34,7 +34,7 @@ class MemoryModel:
     def __init__(
         self, bytes_total: int | None = None, clock_ns: Callable[[], int] = time.monotonic_ns
     ) -> None:
-        gigabytes = (bytes_total or psutil.virtual_memory().total) / 1e9
+        gigabytes = (bytes_total or psutil.virtual_memory().total) / BYTES_PER_GB
         self._watts = WATTS_PER_GB * gigabytes
         self.power_bounds_w = (self._watts, self._watts)
         self.device = Device(

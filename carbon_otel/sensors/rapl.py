@@ -23,6 +23,7 @@ from typing import Final, Literal
 
 from carbon_otel.provenance import Band
 from carbon_otel.sensors.base import Device, DeviceType, SensorError
+from carbon_otel.units import MICRO
 
 DEFAULT_ROOT: Final = Path("/sys/class/powercap")
 
@@ -38,7 +39,7 @@ _MIRROR_TOLERANCE: Final = 1e-6
 _INTEL_PACKAGE = Band(0.95, 1.05, "RAPL package, Intel: +-5 % (Desrochers et al. 2016)")
 _AMD_PACKAGE = Band(0.90, 1.10, "RAPL package, AMD: +-10 % (Schoene et al. 2021)")
 _DRAM = Band(0.80, 1.20, "RAPL DRAM: +-20 % (Desrochers et al. 2016)")
-_PSYS = Band(0.90, 1.10, "RAPL psys: +-10 %, extent set by the vendor")
+_PSYS = Band(0.90, 1.10, "RAPL psys: +-10 %, extent set by the vendor", "estimate")
 
 UDEV_RULE: Final = (
     'SUBSYSTEM=="powercap", KERNEL=="intel-rapl*", '
@@ -50,7 +51,7 @@ class RaplZone:
     """One powercap zone, read by `pread` on a descriptor kept open. Counts microjoules."""
 
     kind: Literal["counter"] = "counter"
-    joules_per_unit = 1e-6
+    joules_per_unit = MICRO
     update_period_s = quantum_s = 0.001
     edge_interval_s = 0.002
     tick_interval_s = 0.0

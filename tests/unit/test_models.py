@@ -7,6 +7,7 @@ from importlib.resources import files
 
 import pytest
 
+from carbon_otel.carbon.grid import intensity
 from carbon_otel.sensors.base import SensorError
 from carbon_otel.sensors.cpu_info import processor
 from carbon_otel.sensors.cpu_model import CpuModel, load_curve, thread_power
@@ -120,3 +121,10 @@ def test_memory_by_size(clock):
 
 def test_memory_of_this_host():
     assert MemoryModel().power_bounds_w[0] > 0
+
+
+def test_bands_state_their_coverage(model, clock):
+    """A table's percentiles, a spread of constants and our own choice are no standard uncertainties."""
+    assert model.device.band.coverage == "p5-p95"
+    assert MemoryModel(10**9, clock).device.band.coverage == "spread"
+    assert intensity("FR").band.coverage == "estimate"

@@ -23,14 +23,15 @@ from typing import Any, Final, Literal
 from carbon_otel.provenance import Band
 from carbon_otel.sensors.amd.visible import visible
 from carbon_otel.sensors.base import Device, Finding, Sensor, SensorError
+from carbon_otel.units import MICRO
 
 DRIVER: Final = Path("/sys/module/amdgpu")
 
 _CHECK_S: Final = 0.05
 _BELIEVED: Final = (0.1, 10.0)
 _FALLBACK_LIMIT_W: Final = 1000.0
-_COUNTER = Band(0.95, 1.05, "amdsmi energy accumulator: +-5 %, our estimate after NVML's")
-_POWER = Band(0.90, 1.10, "amdsmi power polled at 1 Hz: +-10 %, our estimate after NVML's")
+_COUNTER = Band(0.95, 1.05, "amdsmi energy accumulator: +-5 %, our estimate after NVML's", "estimate")
+_POWER = Band(0.90, 1.10, "amdsmi power polled at 1 Hz: +-10 %, our estimate after NVML's", "estimate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +140,7 @@ def _listed(api: Any) -> list[_Gpu]:
         uuid = ask("amdsmi_get_gpu_device_uuid") or f"amd-gpu-{position}"
         name = ask("amdsmi_get_gpu_asic_info", "market_name") or "AMD GPU"
         cap_uw = ask("amdsmi_get_power_cap_info", "max_power_cap") or 0
-        most_w = 2 * cap_uw * 1e-6 if 0 < cap_uw < 1e10 else 2 * _FALLBACK_LIMIT_W
+        most_w = 2 * cap_uw * MICRO if 0 < cap_uw < 1e10 else 2 * _FALLBACK_LIMIT_W
         gpus.append(_Gpu(handle, hip if isinstance(hip, int) else position, uuid, name, most_w))
     return sorted(gpus, key=lambda gpu: gpu.hip)
 
@@ -195,7 +196,7 @@ def _energy_j(api: Any, handle: Any) -> float:
         raise SensorError(f"amdsmi: {error}") from error
     # `power` is what the accumulator was called before amdsmi 6.2.1.
     units = count.get("energy_accumulator", count.get("power"))
-    joules = (units or 0) * count["counter_resolution"] * 1e-6
+    joules = (units or 0) * count["counter_resolution"] * MICRO
     if units is None or not 0 <= joules < math.inf:
         raise SensorError(f"amdsmi counts {units} units of {count['counter_resolution']} uJ")
     return float(joules)

@@ -18,13 +18,14 @@ from carbon_otel.sensors.nvidia.library import Backoff, Nvml
 from carbon_otel.sensors.nvidia.power import power_source
 from carbon_otel.sensors.nvidia.processes import ProcessUtilisation
 from carbon_otel.sensors.nvidia.update_period import learn_period
+from carbon_otel.units import MILLI
 
 _UPDATE_PERIOD_S: Final = 0.1
 _FALLBACK_LIMIT_W: Final = 1000.0
 _PLAUSIBLE_LIMIT_W: Final = 10_000.0
 
 # NVIDIA states +-5 % for the board's power sensor; the counter comes from the same chain (Yang et al., SC 2024).
-_COUNTER = Band(0.95, 1.05, "NVML energy counter: +-5 % (NVIDIA; Yang et al. 2024)")
+_COUNTER = Band(0.95, 1.05, "NVML energy counter: +-5 % (NVIDIA; Yang et al. 2024)", "stated")
 _POWER = Band(0.90, 1.10, "NVML power polled at 1 Hz: +-10 % for runs over a minute (Yang et al. 2024)")
 
 
@@ -48,7 +49,7 @@ class NvmlGpu:
         # Until `prepare` has learned it.
         self.update_period_s = _UPDATE_PERIOD_S
         self.kind: Literal["counter", "power"] = "counter"
-        self.joules_per_unit = 1e-3
+        self.joules_per_unit = MILLI
         self.power_bounds_w = (0.0, 2 * self._limit_w())
         name = self._name(handle)
         source = "NVML total energy"
@@ -147,7 +148,7 @@ class NvmlGpu:
 
     def _limit_w(self) -> float:
         try:
-            watts = self._nvml.api.nvmlDeviceGetEnforcedPowerLimit(self._handle) / 1000
+            watts = self._nvml.api.nvmlDeviceGetEnforcedPowerLimit(self._handle) * MILLI
         except self._nvml.error:
             return _FALLBACK_LIMIT_W
         return float(watts) if 0 < watts <= _PLAUSIBLE_LIMIT_W else _FALLBACK_LIMIT_W

@@ -15,7 +15,7 @@ from carbon_otel.sensors.nvidia.gpu import NvmlGpu
 from carbon_otel.sensors.nvidia.library import Nvml
 
 _SPLIT = Band(
-    0.5, 1.5, "MIG: the GPU's energy by compute slices, +-50 %, our estimate (NVML has none per instance)"
+    0.5, 1.5, "MIG: the GPU's energy by compute slices, +-50 %: NVML has none per instance", "estimate"
 )
 
 
