@@ -1,4 +1,4 @@
-"""The processor where no counter can be read: a concave power curve between SPECpower's idle and full load.
+"""Model of a processor without a counter: a concave power curve between SPECpower's idle and full load.
 
 Watts per hardware thread at idle and at full load are the medians of published SPECpower_ssj2008 results of
 the processor's family, the band their 5th and 95th percentiles. They are wall watts of whole servers: memory,
@@ -50,7 +50,7 @@ def families() -> tuple[str, ...]:
 
 
 def thread_power(family: str) -> ThreadPower:
-    """The row of the table for a family; the row `unknown` where it has none."""
+    """The row of the table for a family, else the row `unknown`."""
     rows = _rows()
     row = rows.get(family, rows["unknown"])
     idle, full = float(row["idle_w"]), float(row["full_w"])
@@ -111,7 +111,7 @@ class CpuModel:
         busy, idle = self._busy_time.read()
         if self._then_ns is not None:
             ran, rested = busy - self._busy, idle - self._idle
-            # A container that moved host can see /proc/stat step back; then the interval counts as idle.
+            # /proc/stat can step back in a container that moved to another host: count the interval as idle.
             utilisation = ran / (ran + rested) if ran >= 0 and rested >= 0 and ran + rested > 0 else 0.0
             watts = self._idle_w + (self._full_w - self._idle_w) * load_curve(utilisation)
             self._joules += watts * (now_ns - self._then_ns) * S_PER_NS

@@ -1,11 +1,11 @@
 """NVIDIA Grace: the ACPI power meters of its sockets, through hwmon.
 
 The firmware has meters of the module, the Grace socket, its CPU rail and its SysIO rail (NVIDIA Grace
-Performance Tuning Guide, power telemetry). The socket's meter contains the two rails and the LPDDR memory, so
-it is read alone; the module's contains the GPU as well, which NVML measures, and is never read. Without the
-socket's meter its rails are read, and its memory's where there is one.
+Performance Tuning Guide, power telemetry). The socket's meter includes the two rails and the LPDDR memory, so it
+is read alone. The module's meter is never read: it includes the GPU, which NVML measures. Without the socket's
+meter its rails are read, and its memory's meter if there is one.
 
-They give the mean power of their interval (50 ms), no energy.
+The meters give the mean power of their interval (50 ms), not energy.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _BAND = Band(
     0.90, 1.10, "Grace power meter polled at 1 Hz: +-10 %, our estimate after NVML's power", "estimate"
 )
 
-# The two wordings of NVIDIA's firmware; `total` is how the second calls the socket.
+# The two wordings of NVIDIA's firmware; the second calls the socket `total`.
 _METER = re.compile(
     r"(?P<what>module|grace|total|cpu|sysio|soc|dram)\b(?: rail)?(?: input)? power(?: in uw)?"
     r" socket (?P<socket>\d+)",

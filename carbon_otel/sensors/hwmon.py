@@ -75,7 +75,7 @@ class HwmonPower:
             number = int(os.pread(fd, 32, 0))
         except (OSError, ValueError) as error:
             raise SensorError(f"{path}: {error}") from error
-        # A current may be negative by its noise; a product of two of them would not show it.
+        # Noise may make a current negative; a product of two negative ones would look like a power.
         return max(0, number)
 
 

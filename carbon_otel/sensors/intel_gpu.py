@@ -99,7 +99,7 @@ def find(root: Path = DEFAULT_ROOT) -> tuple[list[Sensor], list[Finding]]:
 
 
 def _channel(folder: Path) -> Path | None:
-    """The channel of the whole card, else the one that there is."""
+    """The channel of the whole card, else the first."""
     channels = sorted(folder.glob("energy*_input"))
     labels = {text(path.with_name(path.name.replace("_input", "_label"))): path for path in channels}
     return labels.get("card") or (channels[0] if channels else None)

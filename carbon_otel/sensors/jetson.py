@@ -1,9 +1,9 @@
 """NVIDIA Jetson: the rails of its INA3221 power monitors, as volts times amperes.
 
-Which rails a board has differs (NVIDIA Jetson Linux Developer Guide, "Software-Based Power Consumption
-Modeling"). Where one carries the whole module (`VDD_IN` of the Orin NX, Orin Nano, Xavier NX and TX2,
-`POM_5V_IN` of the Nano), it is read alone: the others are parts of it. Else the parts are added up, but for
-the memory's rail (`VDDQ...`, `VDDRQ`) where the 5 V rail that feeds it is there.
+Boards have different rails (NVIDIA Jetson Linux Developer Guide, "Software-Based Power Consumption Modeling").
+If one carries the whole module (`VDD_IN` of the Orin NX, Orin Nano, Xavier NX and TX2, `POM_5V_IN` of the Nano),
+it is read alone: the others are parts of it. Else the rails are added up, without the memory's (`VDDQ...`,
+`VDDRQ`) if the 5 V rail that feeds it is measured.
 """
 
 from __future__ import annotations
@@ -105,5 +105,5 @@ def _iio(i2c: Path) -> Iterator[_Rail]:
 
 
 def _in_use(name: str) -> bool:
-    # `sum of shunt voltages` is a channel of the chip and no rail; `NC` is one that is not connected.
+    # `sum of shunt voltages` is a channel of the chip, not a rail; `NC` is not connected.
     return bool(name) and name != "NC" and not name.startswith("sum of")

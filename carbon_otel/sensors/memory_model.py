@@ -1,4 +1,4 @@
-"""Memory where the package is measured but no dram zone is (AMD): a constant power per gigabyte.
+"""Model of memory beside a measured package without a dram zone (AMD): a constant power per gigabyte.
 
 0.30 W/GB, band 0.1 to 0.6: published constants run from 0.284 (Boavizta) over 0.3725 (Green Algorithms) to
 0.392 (Cloud Carbon Footprint) and disagree by a factor of three between tools.

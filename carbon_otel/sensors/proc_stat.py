@@ -47,6 +47,7 @@ class BusyTime:
         return times.user + times.system + getattr(times, "nice", 0.0), times.idle
 
     def close(self) -> None:
+        """Close the file. Later readings go through psutil."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

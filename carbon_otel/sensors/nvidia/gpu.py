@@ -32,8 +32,8 @@ _POWER = Band(0.90, 1.10, "NVML power polled at 1 Hz: +-10 % for runs over a min
 class NvmlGpu:
     """One GPU. `kind` is `power` (watts) where the device has no energy counter (millijoules).
 
-    A GPU that was lost, or whose driver was reloaded, raises SensorError until it is there again, then goes on;
-    the counter's new start is the meter's business. Raises SensorError where there is nothing to read.
+    A GPU that was lost, or whose driver was reloaded, raises SensorError until it is back; the meter deals with
+    the counter's new start. The constructor raises SensorError if neither energy nor power can be read.
     """
 
     wrap = None
@@ -134,7 +134,7 @@ class NvmlGpu:
         return raw
 
     def _recover(self, error: Exception) -> None:
-        """A new handle, if that may help and is due. Raises NVML's error, or SensorError."""
+        """Get a new handle, if that may help and a try is due. Raises NVML's error, or SensorError."""
         if not self._nvml.is_lost(error) or not self._again.due():
             raise error
         self._nvml.restart_after(error, self._starts)

@@ -1,4 +1,4 @@
-"""The power of a GPU that has no energy counter, from the best reading that it gives.
+"""The power of a GPU without an energy counter, from its best reading.
 
 In this order:
 
@@ -6,7 +6,7 @@ In this order:
 2. `nvmlDeviceGetPowerUsage`: instantaneous up to GA100, the mean of the last second on the other Ampere GPUs
    and newer ones (NVML API reference);
 3. the mean power of the last second (field 185);
-4. the same fields of the module, on superchips that refuse the GPU's own: they contain the module's processor.
+4. the same fields of the module, on superchips that lack the GPU's own: they include the module's processor.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class PowerSource:
 
 
 def power_source(nvml: Nvml, handle: Any, most_w: float) -> PowerSource:
-    """The first source that answers with a power up to `most_w`. Raises SensorError where none does."""
+    """The first source that gives a power up to `most_w`. Raises SensorError if none does."""
     reasons: list[str] = []
     for source in _sources(nvml, most_w):
         try:

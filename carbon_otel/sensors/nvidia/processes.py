@@ -40,12 +40,12 @@ class ProcessUtilisation:
             code = getattr(error, "value", None)
             if code in (api.NVML_ERROR_NOT_SUPPORTED, api.NVML_ERROR_FUNCTION_NOT_FOUND):
                 return None
-            # Nothing ran; some drivers say so by success without samples, which nvidia-ml-py raises too.
+            # No process ran; some drivers report it as success without samples, which nvidia-ml-py raises too.
             if code not in (api.NVML_ERROR_NOT_FOUND, api.NVML_SUCCESS):
                 raise SensorError(f"processes on the GPU: {error}") from error
             samples = []
         percents: defaultdict[int, list[int]] = defaultdict(list)
-        # NVML's buffer also holds entries that it never filled: older than asked for, or beyond 100 %.
+        # NVML's buffer also holds entries that it never filled: too old, or beyond 100 %.
         fresh = [s for s in samples if s.timeStamp > self._seen_us and 0 <= s.smUtil <= 100]
         for sample in fresh:
             percents[sample.pid].append(sample.smUtil)
