@@ -1,4 +1,4 @@
-"""How the measured processes of a host split what they share: one book, so that their parts add up to one.
+"""The split of shared resources among the measured processes of a host, in one book, so that it adds up to one.
 
 Each resource (the host's processors, a cgroup's, a GPU) has members that use it. At any moment their shares add
 up to one: its idle part is split equally, its active part by the CPU time of their process trees, where active
@@ -80,6 +80,7 @@ class UsageBook:
                 member.sums[resource] = member.sums.get(resource, 0.0) + share * seconds
 
     def to_json(self) -> str:
+        """The book as text."""
         members = {pid: [m.uses, m.sums, m.spent] for pid, m in self.members.items()}
         return json.dumps([self.at_ns, members], separators=(",", ":"))
 

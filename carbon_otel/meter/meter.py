@@ -1,4 +1,4 @@
-"""All devices on one clock: when each is read, and what of each this process answers for."""
+"""All devices on one clock: when each is read, and the part of its energy that is this process's."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DeviceState = tuple[float, float, float, int, int]
 class Readings(NamedTuple):
     """The readings taken for one edge or tick, and the shares of the interval that ends there, if measured."""
 
-    readings: list[Reading]
+    sensors: list[Reading]
     shares: Shares | None
 
 
@@ -68,29 +68,34 @@ class Snapshot:
 
 
 class ShareRule(Protocol):
-    """The part of each device that is this process's: `present` as last measured.
-
-    `measure` says what it was since the last measurement, or None where it is too early to tell.
-    """
+    """A rule for the part of each device that is this process's."""
 
     @property
-    def present(self) -> Shares: ...
+    def present(self) -> Shares:
+        """The shares as last measured."""
+        ...
 
-    def measure(self, now_ns: int, *, tick: bool) -> Shares | None: ...
+    def measure(self, now_ns: int, *, tick: bool) -> Shares | None:
+        """The shares of the time since the last measurement; None if it is too early for a new one."""
+        ...
 
 
 class SoleProcess:
-    """The shares of a process that is alone on what it may use."""
+    """The rule of a process that does not share its devices."""
 
     def __init__(self, devices: int) -> None:
         self.present = Shares((1.0,) * devices, 1.0, 1.0)
 
     def measure(self, now_ns: int, *, tick: bool) -> Shares | None:
+        """None: the shares never change."""
         return None
 
 
 class DeviceTrack:
-    """A device's timeline, when to read it, and our share of it."""
+    """A device's timeline, when to read it, and this process's share of it.
+
+    `own_j` are the joules that this process has been charged with.
+    """
 
     __slots__ = (
         "_base_device_j",
@@ -119,12 +124,12 @@ class DeviceTrack:
         self._base_own_j = 0.0
 
     def renew_period(self) -> None:
-        """Take over what the sensor says of its update period."""
+        """Take over the sensor's update period."""
         self.edge_interval_ns = int(self.timeline.sensor.edge_interval_s * NS_PER_S)
         self.timeline.renew_period()
 
     def advance(self, now_ns: int) -> float:
-        """Our joules that became known since the last call; never negative."""
+        """This process's joules up to `now_ns` beyond those of the last call; never negative."""
         own = self._base_own_j + self.share * (self.timeline.at(now_ns) - self._base_device_j)
         if own <= self.own_j:
             return 0.0
@@ -133,7 +138,7 @@ class DeviceTrack:
         return gained
 
     def settle_share(self, share: float) -> None:
-        """The share since the last call was this; use it from then on."""
+        """Charge the energy since the last call by this share, and keep it until the next."""
         device_j = self.timeline.published_j
         self._base_own_j += share * (device_j - self._base_device_j)
         self._base_device_j = device_j
@@ -198,16 +203,16 @@ class Meter:
             began_ns = ended_ns
         return readings
 
-    def apply(self, taken: Readings, now_ns: int) -> None:
+    def apply(self, readings: Readings, now_ns: int) -> None:
         """Enter readings into the timelines, and the shares of the interval that ends at `now_ns`."""
-        for timeline, began_ns, ended_ns, raw in taken.readings:
+        for timeline, began_ns, ended_ns, raw in readings.sensors:
             if raw is None:
                 timeline.miss(began_ns)
             else:
                 timeline.observe(began_ns, raw, ended_ns - began_ns)
         # Another thread may have entered the shares of a later interval first.
-        if taken.shares is not None and now_ns >= self._shares_ns:
-            self._settle_shares(taken.shares, now_ns)
+        if readings.shares is not None and now_ns >= self._shares_ns:
+            self._settle_shares(readings.shares, now_ns)
 
     def _settle_shares(self, shares: Shares, now_ns: int) -> None:
         """Apply the shares measured for the interval that ends now; they are in force until the next ones."""
@@ -220,7 +225,7 @@ class Meter:
             track.settle_share(share)
 
     def note_suspend(self) -> bool:
-        """Whether the host slept since the last call; then every device's interval is flagged."""
+        """Whether the host was suspended since the last call; if so, flag every device's interval."""
         asleep_ns = _boot_minus_monotonic()
         slept = asleep_ns - self._asleep_ns > _SUSPENDED_NS
         self._asleep_ns = asleep_ns
@@ -230,7 +235,7 @@ class Meter:
         return slept
 
     def advance(self, now_ns: int) -> list[float]:
-        """Joules of each device to be paid for the time since the last call."""
+        """This process's joules of each device up to `now_ns` beyond those of the last call."""
         return [track.advance(now_ns) for track in self.tracks]
 
     def edge(self, now_ns: int) -> EdgeState:
@@ -256,6 +261,7 @@ class Meter:
         )
 
     def snapshot(self) -> Snapshot:
+        """All devices as a whole, before they are shared."""
         return Snapshot(
             tuple(
                 (t.sensor.device, t.published_j, t.power_w) for t in (track.timeline for track in self.tracks)

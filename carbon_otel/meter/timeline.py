@@ -1,16 +1,16 @@
 """One device's joules as a monotone function of time.
 
-The truth is what the counter's readings add up to. Between and after readings the timeline is extrapolated with
-the last power; what it has once said it never takes back, so when a reading comes in lower than extrapolated,
-the timeline stands still until the truth has caught up.
+The counter's readings add up to the true energy (`true_j`). Between and after readings the timeline is
+extrapolated with the last power (`published_j`). It never goes back: after a reading below the extrapolation it
+stands still until the true energy has caught up.
 
-The accumulator's rule, reading by reading:
+The rules, reading by reading:
 
 * a reading is of the moment at which it began. One that began before the last one had ended was overtaken by
   it (a thread waits for the interpreter between a reading and its clock): their order is unknown, so it is
   dropped. The next reading covers its energy;
 * a counter that steps back has wrapped, if it can wrap and the energy is plausible, else it was reset: then the
-  new reading is a lower bound of what was spent;
+  new reading is a lower bound of the energy spent;
 * an implausible reading is set aside. If the next one agrees with the old counter, nothing is lost; if it
   agrees with the one set aside, the counter has jumped, and the time up to the jump is a gap;
 * a failed reading opens a gap. Gaps are filled with the neighbouring power and counted in `gap_s` and
@@ -25,13 +25,13 @@ from typing import Final
 from carbon_otel.sensors.base import Sensor
 from carbon_otel.units import S_PER_NS
 
-# A power from readings closer together than this is mostly quantisation.
+# Below this distance of two readings their power is mostly quantisation.
 _POWER_WINDOW_S: Final = 0.05
 _POWER_WINDOW_PERIODS: Final = 5
 # Within this time a counter that has not moved may just not have been renewed.
 _RENEWED_WITHIN_PERIODS: Final = 5
 _STUCK_AFTER_S: Final = 5.0
-# The counter's clock and ours may differ by as much.
+# The device's clock may run faster than the monotonic clock by this factor.
 _PLAUSIBLE_SLACK: Final = 1.001
 
 
@@ -39,7 +39,7 @@ class Timeline:
     """The joules of one device since the first reading. Times are monotonic nanoseconds.
 
     `last_ns` is when the last good reading began, `took_ns` how long the last reading took, `power_w` the power
-    before it, `flags` when each kind of trouble was last seen.
+    before it. `flags` holds when each kind of fault was last seen.
     """
 
     __slots__ = (
@@ -53,12 +53,12 @@ class Timeline:
         "_last_raw",
         "_most_w",
         "_moving_power_w",
-        "_owed_s",
         "_power_window_ns",
         "_renewal_s",
         "_slack_s",
         "_sure_s",
         "_suspect",
+        "_unfilled_s",
         "_unit_j",
         "ambiguous_j",
         "filled_j",
@@ -92,7 +92,7 @@ class Timeline:
         self._anchor_ns = 0
         self._anchor_j = 0.0
         self._moving_power_w = 0.0
-        self._owed_s = 0.0
+        self._unfilled_s = 0.0
         self._gap_s_before = 0.0
         self._filled_before_gap_j = 0.0
         self._is_counter = sensor.kind == "counter"
@@ -105,7 +105,7 @@ class Timeline:
         self.renew_period()
 
     def renew_period(self) -> None:
-        """Take over the sensor's update period, which it may have learnt since."""
+        """Take over the sensor's update period."""
         period_s = self.sensor.update_period_s
         self._slack_s = 2 * period_s
         self._renewal_s = _RENEWED_WITHIN_PERIODS * period_s
@@ -140,7 +140,7 @@ class Timeline:
         self.at(now_ns)
 
     def at(self, now_ns: int) -> float:
-        """Joules up to now; never less than what was said before."""
+        """Joules up to `now_ns`; never less than in an earlier call."""
         if now_ns > self.last_ns:
             extrapolated = self.true_j + self.power_w * ((now_ns - self.last_ns) * S_PER_NS)
             if extrapolated > self.published_j:
@@ -160,17 +160,17 @@ class Timeline:
             return
         self._last_raw = raw
         self.last_ns = self._changed_ns = self._anchor_ns = now_ns
-        # Until two readings of a counter tell: what the device surely draws.
+        # Until a second reading gives a counter's power: the least that the device draws.
         self.power_w = raw if power else self.sensor.power_bounds_w[0]
         if self.gap_since_ns is not None:
-            self._owed_s = max(0, now_ns - self.gap_since_ns) * S_PER_NS
-            self.gap_s, self.gap_since_ns = self._gap_s_before + self._owed_s, None
+            self._unfilled_s = max(0, now_ns - self.gap_since_ns) * S_PER_NS
+            self.gap_s, self.gap_since_ns = self._gap_s_before + self._unfilled_s, None
             if power:
-                self._fill_what_is_owed()
+                self._fill_first_gap()
 
-    def _fill_what_is_owed(self) -> None:
-        """The gap before the first reading, once a power is known to fill it with."""
-        joules, self._owed_s = self.power_w * self._owed_s, 0.0
+    def _fill_first_gap(self) -> None:
+        """Fill the gap before the first reading, once a power is known."""
+        joules, self._unfilled_s = self.power_w * self._unfilled_s, 0.0
         self.true_j += joules
         self._anchor_j += joules
         self.filled_j += joules
@@ -214,7 +214,7 @@ class Timeline:
         self._note_ambiguity(now_ns, joules, elapsed_s)
 
     def _difference(self, old: float, new: float, elapsed_s: float) -> tuple[float | None, str | None]:
-        """Joules between two readings (None: implausible) and what happened to the counter."""
+        """Joules between two readings, None if implausible, and the flag to raise, if any."""
         unit, wrap = self._unit_j, self.sensor.wrap
         if new >= old:
             joules = (new - old) * unit
@@ -240,7 +240,7 @@ class Timeline:
             since_ns, since_raw = self._suspect
             joules, _ = self._difference(since_raw, raw, (now_ns - since_ns) * S_PER_NS)
             if joules is not None:
-                # The counter has jumped: the time up to the jump stays filled, the count goes on from there.
+                # The counter has jumped: the time up to the jump stays filled, and counting goes on from there.
                 self.true_j += self.power_w * (since_ns - self.last_ns) * S_PER_NS
                 self.last_ns, self._last_raw, self._suspect = since_ns, since_raw, None
                 self._anchor_ns, self._anchor_j = since_ns, self.true_j
@@ -277,8 +277,8 @@ class Timeline:
             self._anchor_ns, self._anchor_j = now_ns, self.true_j
             if self.power_w > 0:
                 self._moving_power_w = self.power_w
-                if self._owed_s:
-                    self._fill_what_is_owed()
+                if self._unfilled_s:
+                    self._fill_first_gap()
 
     def _close_gap_exactly(self) -> None:
         if self.gap_since_ns is not None:
@@ -286,15 +286,15 @@ class Timeline:
             self.gap_since_ns = None
 
     def _note_ambiguity(self, now_ns: int, joules: float, elapsed_s: float) -> None:
-        """After a stall longer than a wrap takes, whole wraps may be lacking; the reading is the low bound."""
+        """After a time in which the counter may have wrapped more than once, count the wraps that may be lost."""
         if self.sensor.wrap is None:
             return
         range_j = self.sensor.wrap * self._unit_j
-        lacking = int((self._most_w * elapsed_s - joules) / range_j)
-        if lacking > 0:
-            self.ambiguous_j += lacking * range_j
+        lost_wraps = int((self._most_w * elapsed_s - joules) / range_j)
+        if lost_wraps > 0:
+            self.ambiguous_j += lost_wraps * range_j
             self.flag("ambiguous", now_ns)
 
     def flag(self, flag: str, now_ns: int) -> None:
-        """Remember when something was last out of order."""
+        """Note when a kind of fault was last seen."""
         self.flags[flag] = now_ns

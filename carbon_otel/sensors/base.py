@@ -1,4 +1,4 @@
-"""What a sensor is: a device's identity, and a raw reading on request.
+"""The interface of a sensor: a device's identity, and a raw reading on request.
 
 A sensor knows nothing of stages, sinks or carbon. It returns the hardware's figure unchanged; the meter deals
 with wraps, gaps and resets. To add a kind of hardware, write one file with a `find()` that returns `Sensor`s and
@@ -46,16 +46,24 @@ class Sensor(Protocol):
     """
 
     @property
-    def device(self) -> Device: ...
+    def device(self) -> Device:
+        """The device that is read."""
+        ...
 
     @property
-    def kind(self) -> Literal["counter", "power"]: ...
+    def kind(self) -> Literal["counter", "power"]:
+        """Whether `read` gives units of energy so far, or watts."""
+        ...
 
     @property
-    def joules_per_unit(self) -> float: ...
+    def joules_per_unit(self) -> float:
+        """Joules per unit of a counter; 1 for a power sensor."""
+        ...
 
     @property
-    def wrap(self) -> float | None: ...
+    def wrap(self) -> float | None:
+        """The units at which a counter starts over; None if it does not wrap."""
+        ...
 
     @property
     def update_period_s(self) -> float:
@@ -99,7 +107,7 @@ class Prepares(Protocol):
     """A sensor that must learn something about its hardware that takes time, such as its update period."""
 
     def prepare(self) -> None:
-        """Called once, from a thread of ours, before the first tick; may take a second. Does not raise."""
+        """Learn it. Called once, from the sampler's thread before the first tick; may take a second."""
         ...
 
 

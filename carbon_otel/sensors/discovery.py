@@ -1,4 +1,4 @@
-"""Which sensor each component gets on this host, why not a better one, and what would change that."""
+"""The choice of a sensor for each component of this host, with the reason and a fix where it is not the best."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Discovery:
         return {s.device.id: s.utilisation for s in self.sensors if isinstance(s, TellsProcesses)}
 
     def prepare(self) -> None:
-        """Let the sensors learn what takes time, up to a second. Their periods may change by it."""
+        """Let the sensors learn about their hardware, such as their update periods; takes up to a second."""
         for sensor in self.sensors:
             if isinstance(sensor, Prepares):
                 contain(f"preparing {sensor.device.name}", sensor.prepare, None)
@@ -68,7 +68,7 @@ class Discovery:
 
 
 def discover(powercap_root: Path | None = None, cpu_family: str | None = None) -> Discovery:
-    """Find every sensor of this host. Never raises: what cannot be read is a finding.
+    """Find every sensor of this host. Never raises: a component that cannot be read is a finding.
 
     Meters that contain most come first, models last; a component that one contains is not looked for again.
     `cpu_family` is a family of the processors' table, for hosts that do not report theirs.

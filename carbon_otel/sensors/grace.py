@@ -28,7 +28,7 @@ _BAND = Band(
 
 # The two wordings of NVIDIA's firmware; the second calls the socket `total`.
 _METER = re.compile(
-    r"(?P<what>module|grace|total|cpu|sysio|soc|dram)\b(?: rail)?(?: input)? power(?: in uw)?"
+    r"(?P<extent>module|grace|total|cpu|sysio|soc|dram)\b(?: rail)?(?: input)? power(?: in uw)?"
     r" socket (?P<socket>\d+)",
     re.IGNORECASE,
 )
@@ -39,7 +39,7 @@ _ENABLE: Final = "boot with acpi_power_meter.force_cap_on=y, and install kernel 
 
 @dataclass(frozen=True, slots=True)
 class _Meter:
-    what: str
+    extent: str
     socket: int
     folder: Path
 
@@ -51,8 +51,8 @@ def find(root: Path = DEFAULT_ROOT) -> tuple[list[Sensor], list[Finding]]:
     findings: list[Finding] = []
     for socket in sorted({meter.socket for meter in meters}):
         of_socket = [meter for meter in meters if meter.socket == socket]
-        whole = [meter for meter in of_socket if meter.what in _SOCKET]
-        for meter in whole[:1] or [meter for meter in of_socket if meter.what in _PARTS]:
+        sockets = [meter for meter in of_socket if meter.extent in _SOCKET]
+        for meter in sockets[:1] or [meter for meter in of_socket if meter.extent in _PARTS]:
             _open(meter, sensors, findings)
     return sensors, findings
 
@@ -69,15 +69,15 @@ def _open(meter: _Meter, sensors: list[Sensor], findings: list[Finding]) -> None
 
 
 def _device(meter: _Meter) -> Device:
-    device_type: DeviceType = "memory" if _PARTS.get(meter.what) == "memory" else "cpu"
+    device_type: DeviceType = "memory" if _PARTS.get(meter.extent) == "memory" else "cpu"
     contains: frozenset[DeviceType] = frozenset()
     name = f"Grace socket {meter.socket}"
-    if meter.what in _SOCKET:
+    if meter.extent in _SOCKET:
         contains, name = frozenset({"memory"}), f"{name} with its memory"
     else:
-        name = f"{name} {meter.what}"
+        name = f"{name} {meter.extent}"
     source = "hwmon (ACPI power meter)"
-    identity = f"grace-{meter.socket}-{meter.what}"
+    identity = f"grace-{meter.socket}-{meter.extent}"
     return Device(identity, device_type, name, "measured.power", _BAND, source, contains)
 
 
@@ -88,6 +88,6 @@ def _meters(root: Path) -> list[_Meter]:
         for place in (folder, folder / "device"):
             match = _METER.match(text(place / "power1_oem_info"))
             if match and _DRIVER in (text(folder / "name"), text(place / "name")):
-                found.append(_Meter(match["what"].lower(), int(match["socket"]), place))
+                found.append(_Meter(match["extent"].lower(), int(match["socket"]), place))
                 break
     return found

@@ -7,7 +7,7 @@ per device of joules per unit of weight. Posting energy and opening or closing a
 however many accounts are open.
 
     sum of all accounts' exclusive joules = joules posted          (always, to float precision)
-    inclusive = exclusive + what the children paid while the account was open
+    inclusive = exclusive + the children's joules paid while the account was open
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Joules = list[float]  # one entry per device
 
 
 class Account:
-    """What one stage has paid, final once the account is closed. `Books` alone changes it.
+    """The energy and emissions that one stage has paid, final once it is closed. Only `Books` changes it.
 
     `paid` and `grams` are its own joules and grams as of the last time that the books settled it; `by_kind` the
     subtotals by kind of stage of itself and the accounts below it, None where they are not kept.
@@ -34,8 +34,8 @@ class Account:
         "_handed_j",
         "_paused",
         "_paying",
-        "_told_g",
-        "_told_j",
+        "_settled_g",
+        "_settled_j",
         "_unpaused_children",
         "_weights",
         "by_kind",
@@ -61,8 +61,8 @@ class Account:
         self._weights: Sequence[float] | None = None  # None: one for every device
         self._clock_at: Joules = []
         self._entered_j = 0.0
-        self._told_j: Joules = [0.0] * devices
-        self._told_g = 0.0
+        self._settled_j: Joules = [0.0] * devices
+        self._settled_g = 0.0
         self._handed_j: Joules | None = None
         self._handed_g = 0.0
 
@@ -105,7 +105,7 @@ class Books:
         self._start_paying(self.root)
 
     def post(self, joules: Sequence[float]) -> None:
-        """Charge what the devices spent since the last post to the payers."""
+        """Charge the payers with the joules that the devices spent since the last post."""
         clock, equal, weighted = self._clock, self._equal_payers, self._weighted
         for i, amount in enumerate(joules):
             if amount:
@@ -127,7 +127,7 @@ class Books:
     def close(self, account: Account) -> tuple[Joules, float]:
         """End an account; its last joules and grams, as `settle` gives them.
 
-        What its open children pay from now on goes to its parent's total.
+        The joules that its open children pay from now on go to its parent's total.
         """
         parent = account.parent
         if not account.open or parent is None:
@@ -164,10 +164,11 @@ class Books:
     def settle(self, account: Account) -> tuple[Joules, float]:
         """The joules and grams that the account has paid since it was last settled."""
         self._enter(account)
-        paid, told = account.paid, account._told_j
-        fresh = ([now - then for now, then in zip(paid, told, strict=True)], account.grams - account._told_g)
-        account._told_j, account._told_g = paid.copy(), account.grams
-        return fresh
+        paid, settled = account.paid, account._settled_j
+        joules = [now - then for now, then in zip(paid, settled, strict=True)]
+        grams = account.grams - account._settled_g
+        account._settled_j, account._settled_g = paid.copy(), account.grams
+        return joules, grams
 
     def inclusive(self, account: Account) -> tuple[Joules, float]:
         """Inclusive joules and grams up to now, open children included."""
@@ -180,7 +181,7 @@ class Books:
             for i, amount in enumerate(each.inclusive_j):
                 joules[i] += amount
             grams += each.inclusive_g
-            # A former parent that has closed has counted this much of it.
+            # This much is in the total of a former parent that has closed.
             if each is not account and each._handed_j is not None:
                 for i, amount in enumerate(each._handed_j):
                     joules[i] -= amount
@@ -249,7 +250,7 @@ class Books:
         self._weighted = [sum(weights) for weights in zip(*weighted, strict=True)] if weighted else None
 
     def _collect(self, account: Account) -> None:
-        """Charge a payer with its part of what was posted since it was last charged."""
+        """Charge a payer with its part of the joules posted since it was last charged."""
         clock, since, paid, weights = self._clock, account._clock_at, account.paid, account._weights
         for i, reached in enumerate(clock):
             if reached != since[i]:

@@ -167,7 +167,7 @@ def _die_that_measures(gpus: Sequence[_Gpu], position: int) -> int:
 def _kinds(
     api: Any, gpus: Sequence[_Gpu], wait: Callable[[float], None]
 ) -> list[Literal["counter", "power"] | None]:
-    """What to read of each GPU: the accumulator if it agrees with the power, else the power; None if neither."""
+    """The kind of reading of each GPU: the accumulator if it agrees with the power, else the power, else None."""
     powers = [_power_w(api, gpu.handle) for gpu in gpus]
     before = [_energy_or_none(api, gpu) for gpu in gpus]
     began = time.perf_counter()
