@@ -133,7 +133,7 @@ def test_what_a_reading_costs(gpu):
     assert median(costs) < 20_000
 
 
-def test_what_leaks_over_an_edge_without_synchronisation(gpu, torch):
+def test_energy_that_leaks_over_an_edge_without_synchronisation(gpu, torch):
     """A kernel queue of some seconds: what the counter says at the end of the queueing, and when it has run."""
     a = torch.randn(8192, 8192, device="cuda", dtype=torch.float16)
     torch.cuda.synchronize()

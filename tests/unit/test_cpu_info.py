@@ -1,4 +1,4 @@
-"""What /proc says of the processor and of its busy time."""
+"""The processor and its busy time, from /proc."""
 
 from __future__ import annotations
 
@@ -69,14 +69,14 @@ def test_no_cpuinfo(tmp_path):
 
 
 @given(content=st.binary(max_size=200), family=st.text(max_size=5))
-def test_no_cpuinfo_makes_it_raise(content, family, tmp_path_factory):
+def test_any_cpuinfo_gives_a_processor(content, family, tmp_path_factory):
     cpuinfo = tmp_path_factory.getbasetemp() / "cpuinfo"
     cpuinfo.write_bytes(f"vendor_id : GenuineIntel\ncpu family : {family}\n".encode() + content)
     assert processor(cpuinfo).threads >= 1
 
 
 @pytest.mark.parametrize("family", ["²", "６", "-6", "6.0"])
-def test_numbers_that_are_none(family, tmp_path):
+def test_numbers_that_cannot_be_read(family, tmp_path):
     cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text(x86("GenuineIntel", 6, 85, "Intel(R) Xeon(R)").replace(": 85", f": {family}"), "utf-8")
     assert processor(cpuinfo).family == "unknown"
@@ -87,7 +87,7 @@ def stat(path, *fields: int) -> BusyTime:
     return BusyTime(path)
 
 
-def test_busy_time_leaves_out_what_was_stolen_and_does_not_count_guests_twice(tmp_path):
+def test_busy_time_excludes_stolen_time_and_counts_guests_once(tmp_path):
     user, nice, system, idle, iowait, irq, softirq, steal, guest, guest_nice = (
         50,
         4,
@@ -110,13 +110,13 @@ def test_busy_time_leaves_out_what_was_stolen_and_does_not_count_guests_twice(tm
 
 
 @pytest.mark.parametrize("content", ["", "cpu\n", "cpu 1 2 3\n", "cpu a b c d e f g\n", "\x00\xff"])
-def test_a_stat_file_that_says_nothing_is_an_error(content, tmp_path):
+def test_an_unreadable_stat_file_is_an_error(content, tmp_path):
     path = tmp_path / "stat"
     path.write_text(content)
     with pytest.raises(SensorError, match="stat"):
         BusyTime(path).read()
 
 
-def test_without_a_stat_file_psutil_says_it(tmp_path):
+def test_without_a_stat_file_psutil_is_used(tmp_path):
     busy, idle = BusyTime(tmp_path / "none").read()
     assert busy > 0 and idle >= 0

@@ -1,4 +1,4 @@
-"""The NVML sensor over functions of its library that answer anything: a reading, or SensorError."""
+"""The NVML sensor with a library that gives any answer: a reading, or SensorError."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Error(Exception):
 
 
 class Library:
-    """What NvmlGpu asks of `Nvml`; each function of the driver takes its answer from `answers`."""
+    """A stand-in for `Nvml`: each function of the driver takes its answer from `answers`."""
 
     error = Error
 
@@ -104,7 +104,7 @@ answers = st.fixed_dictionaries(
 
 
 @given(st.lists(answers, min_size=1, max_size=12))
-def test_whatever_the_driver_answers_is_a_reading_or_an_error(replies):
+def test_any_answer_of_the_driver_is_a_reading_or_an_error(replies):
     clock = Clock()
     library = Library(clock, dict(replies[0]))
     try:
@@ -136,7 +136,7 @@ def test_whatever_the_driver_answers_is_a_reading_or_an_error(replies):
 
 
 @pytest.mark.parametrize("raw", [-1, math.nan, math.inf])
-def test_a_number_that_is_no_energy_is_an_error(raw):
+def test_a_number_that_cannot_be_an_energy_is_an_error(raw):
     library = Library(Clock(), dict(HEALTHY))
     gpu = NvmlGpu(library, "GPU-0", object())
     library.answers["energy"] = raw
@@ -145,7 +145,7 @@ def test_a_number_that_is_no_energy_is_an_error(raw):
 
 
 @pytest.mark.parametrize("milliwatts", [0, -5, 2**32 - 1])
-def test_a_power_that_is_none_is_an_error_not_a_zero(milliwatts):
+def test_an_implausible_power_is_an_error_not_a_zero(milliwatts):
     library = Library(Clock(), {**HEALTHY, "energy": Error(3)})
     gpu = NvmlGpu(library, "GPU-0", object())
     assert (gpu.kind, gpu.read()) == ("power", 100)
@@ -205,7 +205,7 @@ def test_a_period_too_short_to_see_is_given_as_the_spacing():
     assert host.gpus[0].update_period_s == pytest.approx(0.01)
 
 
-def test_a_period_too_long_to_see_is_given_as_no_shorter_than_it_looked():
+def test_a_period_too_long_to_see_is_given_as_the_longest_standstill():
     host = Renewed(10.0)
     host.learn()
     assert host.gpus[0].update_period_s >= 0.4
@@ -218,7 +218,7 @@ def test_gpus_of_one_name_learn_from_one():
     assert [library.energy_reads > 1 for library in host.libraries] == [True] + [False] * 7 + [True]
 
 
-def test_a_gpu_that_fails_meanwhile_keeps_what_it_had():
+def test_a_gpu_that_fails_meanwhile_keeps_the_assumed_period():
     host = Renewed(0.05)
     host.libraries[0].answers["energy"] = Error(999)
     host.learn()

@@ -1,4 +1,4 @@
-"""Process trees out of /proc: which files are read, and who is whose child."""
+"""Process trees from /proc: descendants, orphans, and the number of files read."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_tree_is_a_process_and_its_descendants(proc):
     }
 
 
-def test_of_a_foreign_process_the_descendants_are_not_in_the_tree(proc):
+def test_descendants_of_a_foreign_process_are_not_in_the_tree(proc):
     proc.write(A, 1)
     proc.write(B, A)
     proc.write(C, B)
@@ -67,7 +67,7 @@ def test_of_a_foreign_process_the_descendants_are_not_in_the_tree(proc):
     assert tree == {A: Spent(0, 0), B: Spent(0, 0, foreign=True)}
 
 
-def test_processes_come_and_go(proc):
+def test_processes_start_and_end(proc):
     proc.write(A, 1)
     processes = LinuxProcesses(proc.folder)
     assert processes.trees([A])[A].keys() == {A}
@@ -97,7 +97,7 @@ def test_an_orphan_belongs_to_the_parent_that_the_kernel_gives_it(proc):
 
 
 def test_a_look_reads_one_file_for_each_process_of_the_tree_and_each_new_process(proc, monkeypatch):
-    """None for a thread, and none for the other processes of the host."""
+    """No file per thread, and none for other processes of the host."""
     for pid, parent in ((A, 1), (B, A), (C, 1)):
         proc.write(pid, parent, threads=100)
     processes = LinuxProcesses(proc.folder)

@@ -1,4 +1,4 @@
-"""Several processes split what they share: their parts add up to one, whoever comes, goes or dies."""
+"""Several processes split shared resources: their parts add up to one while processes join, leave and die."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs flock and
 
 
 class Host:
-    """Processes that this test makes up, with real membership files and locks, on a virtual clock."""
+    """Made-up processes with real membership files and locks, on a virtual clock."""
 
     def __init__(self, base) -> None:
         self.base = base
@@ -53,7 +53,7 @@ class Host:
         self.peers.pop(pid).leave()
 
     def kill(self, pid: int) -> None:
-        """Its descriptors close; its file stays. What it paid since its last look is lost with it."""
+        """Close its descriptors and leave its file. Its share since its last look is lost."""
         del self.splits[pid]
         os.close(self.peers.pop(pid)._own)
 
@@ -89,14 +89,14 @@ def host(tmp_path):
 CPU = {"host": 2.0}
 
 
-def test_alone_everything_is_ours(host):
+def test_a_process_alone_has_everything(host):
     host.join(1, {"host": 2.0, "GPU-a": 0.0})
     for _ in range(5):
         host.run(1, p1=0.3)
         assert host.look(1) == {"host": 1.0, "GPU-a": 1.0}
 
 
-def test_idle_equally_and_active_by_cpu_time(host):
+def test_idle_time_is_split_equally_and_active_time_by_cpu_time(host):
     host.join(1, CPU)
     host.join(2, CPU)
     host.look(1)
@@ -108,7 +108,7 @@ def test_idle_equally_and_active_by_cpu_time(host):
     assert host.look(2)["host"] == pytest.approx(0.5)
 
 
-def test_a_gpu_belongs_to_those_who_see_it(host):
+def test_a_gpu_is_split_among_the_processes_that_see_it(host):
     host.join(1, {"host": 2.0, "GPU-a": 0.0, "GPU-b": 0.0})
     host.join(2, {"host": 2.0, "GPU-a": 0.0})
     host.look(1)
@@ -125,7 +125,7 @@ def test_different_cgroups_share_nothing(host):
     assert host.look(2) == {"/b": 1.0}
 
 
-def test_who_comes_and_goes_within_a_tick_of_another_is_not_counted_twice(host):
+def test_a_process_that_joins_and_leaves_between_two_looks_of_another_counts_once(host):
     host.join(1, CPU)
     host.run(1)
     host.look(1)
@@ -139,7 +139,7 @@ def test_who_comes_and_goes_within_a_tick_of_another_is_not_counted_twice(host):
     assert host.paid_s["host"] == pytest.approx(2.0)
 
 
-def test_for_the_killed_the_living_have_paid(host):
+def test_the_others_pay_for_a_killed_process(host):
     host.join(1, CPU)
     host.join(2, CPU)
     host.run(1)
@@ -199,7 +199,7 @@ def test_members_that_tick_together_walk_the_trees_once(host):
 @pytest.mark.parametrize(
     "content", [b"", b"[]", b"{", b"\xff\xfe", b"[1, {}, 2]", b'[1, {"7": [[], {}, {}]}]', b"null"]
 )
-def test_a_ledger_that_is_none_is_begun_anew(content, host):
+def test_an_unreadable_book_is_replaced(content, host):
     host.join(1, CPU)
     host.join(2, CPU)
     host.look(1)
@@ -220,7 +220,7 @@ STEP = st.tuples(
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(STEP, max_size=25))
-def test_whoever_comes_and_goes_the_host_is_paid_once(tmp_path_factory, steps):
+def test_the_host_is_paid_once_however_processes_join_and_leave(tmp_path_factory, steps):
     with pytest.MonkeyPatch.context() as patch:
         host = Host(tmp_path_factory.mktemp("host"))
         host.patch = patch
@@ -244,7 +244,7 @@ def test_whoever_comes_and_goes_the_host_is_paid_once(tmp_path_factory, steps):
     st.lists(st.tuples(st.floats(0, 1000), st.booleans()), min_size=1, max_size=8),
     st.floats(0.1, 128),
 )
-def test_shares_add_up_whatever_the_cpu_times_say(seconds, members, threads):
+def test_shares_add_up_for_any_cpu_times(seconds, members, threads):
     ledger = UsageBook(
         0,
         {
