@@ -25,6 +25,7 @@ from carbon_otel.instrumentation.import_hook import ImportHook
 from carbon_otel.journal import Journal
 from carbon_otel.meter.meter import Meter
 from carbon_otel.meter.sampler import Sampler
+from carbon_otel.otel import cpu_steal
 from carbon_otel.otel.providers import Providers
 from carbon_otel.otel.resource import described
 from carbon_otel.otel.sink import OtelSink
@@ -32,9 +33,7 @@ from carbon_otel.records import StageInfo
 from carbon_otel.runtime import Options
 from carbon_otel.sensors.base import Sensor
 from carbon_otel.sensors.discovery import discover
-from carbon_otel.sensors.nvidia.gpu import NvmlGpu
-from carbon_otel.sensors.nvidia.update_period import learn_periods
-from carbon_otel.sensors.proc_stat import BusyTime, Steal
+from carbon_otel.sensors.proc_stat import BusyTime
 from carbon_otel.sinks import Sink
 from carbon_otel.stages.engine import Engine
 from carbon_otel.stages.open_stage import current
@@ -81,14 +80,14 @@ class Session:
                 self.factor.intensity,
                 self.membership.holds_device_book,
                 self.membership.exchange_reported_until,
-                Steal().share,
+                cpu_steal.Steal().share,
             )
             self.engine.sinks.add(self.otel)
             # Started now: at interpreter exit no thread can be started any more.
             self.delivery = Worker("carbon_otel delivery")
             if settings.journal and hook is None:  # the file belongs to the process that was told to write it
                 self.engine.sinks.add(Journal(settings.journal, self.delivery))
-            self.sampler = Sampler(self.engine.tick, settings.interval_s, self._learn_periods)
+            self.sampler = Sampler(self.engine.tick, settings.interval_s, self._prepare)
             self._release = undo.pop_all()
         self._inherited = hook is not None
         self.hook = hook or ImportHook()
@@ -112,7 +111,7 @@ class Session:
             self._annotator.shutdown()
         self.sampler.stop(timeout_s=1.0)
         contain("closing the open stages", None, self.engine.close_all)
-        contain("leaving the shared use", None, self._attribution.leave, time.monotonic_ns())
+        contain("leaving the shared use", None, self._attribution.leave)
         # Before the sinks are closed, which may take seconds: other processes report the devices from now on.
         contain("leaving the other processes", None, self.membership.leave)
         self.engine.alive = False
@@ -184,7 +183,7 @@ class Session:
             self.membership,
             self._busy_time,
             time.monotonic_ns(),
-            {s.device.id: s.utilisation for s in self.discovery.sensors if isinstance(s, NvmlGpu)},
+            self.discovery.utilisation,
         )
 
     def _annotate_spans(self) -> Any:
@@ -198,9 +197,9 @@ class Session:
             )
         return annotator
 
-    def _learn_periods(self) -> None:
-        """How often the GPUs renew their counters: half a second of reading, so not on the user's thread."""
-        learn_periods(self.discovery.sensors)
+    def _prepare(self) -> None:
+        """Let the sensors learn their update periods: half a second of reading, so not on the user's thread."""
+        self.discovery.prepare()
         self.engine.renew_periods()
 
 

@@ -49,7 +49,6 @@ class Engine:
         self.devices = tuple(sensor.device for sensor in self.sensors)
         self.price = partial(footprint_of, factor=factor, missing=missing)
         self.books = Books(len(meter.tracks), factor.emissions_g)
-        self.books.root.by_kind = {}
         self.runs: dict[str, OpenStage] = {}
         # Called on the sampler's thread before each tick; integrations pause and end stages of theirs there.
         self.before_tick: list[Callable[[], None]] = []
