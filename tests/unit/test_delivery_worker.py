@@ -520,6 +520,45 @@ def test_a_password_in_an_error_is_not_logged(store, writer, caplog):
     assert "postgresql://me@db/m" in caplog.text and "hunter2" not in caplog.text
 
 
+def test_a_store_that_hangs_holds_up_the_end_for_the_timeout_only(store, tmp_path, caplog):
+    asked, go = threading.Event(), threading.Event()
+    log_batch = store.log_batch
+
+    def hang(*args, **kwargs):
+        asked.set()
+        assert go.wait(60)
+        log_batch(*args, **kwargs)
+
+    store.log_batch = hang
+    writer = Controlled(tmp_path)
+    writer.put(batch(1, 5.0), store)
+    assert asked.wait(20)
+    writer.close(0.05)
+    assert "1 checkpoints of energy have not reached MLflow" in caplog.text
+    assert list(Spool.left_in(tmp_path)) == []  # this process still sends it
+    go.set()
+    assert wait_until(writer, lambda: not writer._threads)
+    for thread in [t for t in threading.enumerate() if t.name.startswith("carbon_otel upload")]:
+        thread.join(20)
+    assert store.values("r") == [5.0] and list(tmp_path.iterdir()) == []
+
+
+def test_without_a_thread_the_end_does_not_wait_and_the_batches_stay(store, tmp_path, monkeypatch, caplog):
+    """As at interpreter exit, if there was no `begin` before."""
+
+    def refuse(self):
+        raise RuntimeError("can't start new thread at interpreter shutdown")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    writer = Controlled(tmp_path)
+    writer.put(batch(1, 5.0), store)
+    writer.close(3600)
+    assert "no further thread can be started" in caplog.text
+    (left,) = Spool.left_in(tmp_path)
+    assert len(left) == 1
+    left.close()
+
+
 def wait_until(writer, condition):
     with writer._changed:
         return writer._changed.wait_for(condition, 20)

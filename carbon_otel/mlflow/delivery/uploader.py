@@ -97,10 +97,7 @@ class Uploader:
                     elif _is_of_this_run(error):
                         refused.add(last.ordering_key)
                         refusal = error
-                        warn_once(
-                            f"mlflow:{last.ordering_key}",
-                            f"the energy of {last.label} cannot be sent now: {store_uri.printable(repr(error))}",
-                        )
+                        _report(last, error)
                         continue
                     else:
                         self._broke_off_at = last.ordering_key
@@ -346,6 +343,17 @@ def _is_of_this_run(error: Exception) -> bool:
     from mlflow.exceptions import MlflowException, RestException
 
     return isinstance(error, RestException) or not isinstance(error, (MlflowException, OSError))
+
+
+def _report(batch: Batch, error: Exception) -> None:
+    """A refusal is reported by the caller, for the whole store; another fault belongs to this batch."""
+    from mlflow.exceptions import RestException
+
+    if isinstance(error, RestException):
+        logger.debug("%s is not taken", batch.label, exc_info=error)
+    else:
+        message = store_uri.printable(repr(error))
+        warn_once(f"mlflow:{batch.ordering_key}", f"the energy of {batch.label} cannot be sent: {message}")
 
 
 def _is_old(batch: Batch) -> bool:

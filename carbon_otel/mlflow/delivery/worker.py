@@ -140,17 +140,15 @@ class DeliveryWorker(Sink):
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-            outlets = list(self._outlets.values())
+            outlets = list(self._outlets.values()) if self._threads else []
             self._changed.wait_for(lambda: all(o.idle or not o.healthy for o in outlets), timeout_s)
-            # As long as a store that had failed takes batches again, it gets more time.
-            left, before = self._count(), -1
-            while left != before and (remaining_s := deadline - time.monotonic()) > 0:
-                if self._changed.wait_for(
-                    lambda: all(o.idle for o in outlets), min(_FAREWELL_S, remaining_s)
-                ):
-                    break
-                before, left = left, self._count()
+            # A store that had failed gets more time for as long as it takes batches again.
+            before, left = -1, self._count()
             is_idle = all(o.idle for o in outlets)
+            while not is_idle and left != before and (remaining_s := deadline - time.monotonic()) > 0:
+                pause_s = min(_FAREWELL_S, remaining_s)
+                is_idle = self._changed.wait_for(lambda: all(o.idle for o in outlets), pause_s)
+                before, left = left, self._count()
         if self._spool is not None:
             _warn_of_rest(self._spool)
             if is_idle:
@@ -186,7 +184,7 @@ class DeliveryWorker(Sink):
         try:
             threading.Thread(target=self._run, name=name, daemon=True).start()
         except RuntimeError as error:  # the interpreter is exiting: the threads that there are share the work
-            warn_once("uploader thread", f"no thread can be started for a further MLflow store: {error}")
+            warn_once("uploader thread", f"no further thread can be started to upload to MLflow: {error}")
         else:
             self._threads += 1
 
