@@ -479,7 +479,7 @@ def test_a_batch_that_no_thread_waits_for_is_sent_after_the_linger(store, writer
 
 def test_an_expected_batch_is_waited_for_though_it_has_not_been_put(store, writer):
     writer.expect(1)
-    assert not writer.wait(0, segment=1) and not writer.wait(0)
+    assert not writer.wait(0, segment=1)
     put = threading.Timer(0.05, writer.put, (batch(1, 5.0), store))
     put.start()
     assert writer.wait(20, segment=1)
@@ -503,7 +503,7 @@ def test_a_disk_that_hangs_blocks_put_only(store, writer, monkeypatch):
     assert writing.wait(20)
     writer.begin()
     writer.expect(2)
-    assert not writer.wait(0.01, segment=1) and not writer.wait(0.01)
+    assert not writer.wait(0.01, segment=1)
     assert writer.healthy
     go.set()
     thread.join(20)
@@ -557,6 +557,29 @@ def test_without_a_thread_the_end_does_not_wait_and_the_batches_stay(store, tmp_
     (left,) = Spool.left_in(tmp_path)
     assert len(left) == 1
     left.close()
+
+
+def test_threads_that_put_at_once_share_one_file(store, tmp_path):
+    writer = Controlled(tmp_path)
+    threads = [
+        threading.Thread(target=writer.put, args=(batch(n, 1.0, run_id=f"r{n}", resumed=False), store))
+        for n in range(1, 9)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert writer.wait(20) and len(store.points) == 8
+    assert len(list(tmp_path.iterdir())) == 1
+    writer.close(20)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_batch_that_comes_after_the_end_is_lost_with_a_warning(store, tmp_path, caplog):
+    writer = Controlled(tmp_path)
+    writer.close(1)
+    writer.put(batch(1, 5.0), store)
+    assert "came after the end" in caplog.text
 
 
 def wait_until(writer, condition):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -66,6 +67,10 @@ class DeliveryWorker(Sink):
         self._delivered: set[int] = set()  # segments whose last batch the store has
         self._address_of: dict[int, str] = {}
         self._left_behind = _LeftBehind(folder)
+        # Held over the writing of the spool, by threads that put only.
+        self._putting = threading.Lock()
+        # Asking a store for its address may make it look up credentials.
+        self._address_of_store: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
 
     @property
     def healthy(self) -> bool:
@@ -79,26 +84,24 @@ class DeliveryWorker(Sink):
                 self._start_thread()
 
     def expect(self, segment: int) -> None:
-        """Declare that the last batch of this segment will be put, so that `wait` waits for it. Any thread."""
+        """Declare that the last batch of this segment will be put, so that `wait` waits for it."""
         with self._changed:
             self._expected.add(segment)
 
     def put(self, batch: Batch, store: Any = None) -> None:
         """Write a batch to the spool, to be uploaded to this store, by default to the current one of MLflow."""
         self.begin()
-        if store is None:
-            uri = sys.modules["mlflow"].get_tracking_uri()
-            address, connect = store_uri.normalised(uri), lambda: compat.store_at(uri)
-        else:
-            address, connect = store_uri.of_store(store), lambda: store
-        if self._spool is None and not self._closed:
-            self._spool = Spool.create(self._folder)
-        if self._spool is not None and not self._closed:
+        address, connect = self._destination(store)
+        with self._putting:
+            if self._closed:
+                warn_once("delivery closed", f"the energy of {batch.label} came after the end, and is lost")
+                return
+            if self._spool is None:
+                self._spool = Spool.create(self._folder)
             self._spool.put(address, batch)
         with self._changed:
-            self._expected -= {batch.segment} if batch.final else set()
-            if self._closed:
-                return
+            if batch.final:
+                self._expected.discard(batch.segment)
             outlet = self._outlets.get(address)
             if outlet is None:
                 outlet = self._outlets[address] = _Outlet(address, connect)
@@ -110,6 +113,14 @@ class DeliveryWorker(Sink):
                 outlet.due = min(outlet.due, at) if outlet.pending else at
             outlet.pending = True
             self._changed.notify_all()
+
+    def _destination(self, store: Any) -> tuple[str, Callable[[], compat.TrackingStore]]:
+        if store is None:
+            uri = sys.modules["mlflow"].get_tracking_uri()
+            return store_uri.normalised(uri), lambda: compat.store_at(uri)
+        if store not in self._address_of_store:
+            self._address_of_store[store] = store_uri.of_store(store)
+        return self._address_of_store[store], lambda: store
 
     def wait(self, timeout_s: float, segment: int | None = None) -> bool:
         """Until the last batch of this segment, or every batch, is written; False if that took longer.
@@ -158,11 +169,8 @@ class DeliveryWorker(Sink):
         return len(self._spool) if self._spool is not None else 0
 
     def _is_all_written(self) -> bool:
-        return (
-            not self._expected
-            and (self._spool is None or not self._spool.is_waiting())
-            and not any(outlet.busy for outlet in self._outlets.values())
-        )
+        nothing_waits = self._spool is None or not self._spool.is_waiting()
+        return nothing_waits and not any(outlet.busy for outlet in self._outlets.values())
 
     def _is_written(self, segment: int) -> bool:
         if segment in self._expected:
