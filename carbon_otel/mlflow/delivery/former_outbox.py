@@ -5,19 +5,17 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
 
 from carbon_otel.guard import warn_once
 from carbon_otel.mlflow.delivery import spool
 from carbon_otel.mlflow.delivery.batch import decoded
 
-_SUFFIX: Final = ".outbox"
 
-
-def convert(folder: Path) -> None:
-    """Move what processes that have ended left in files of version 0.1 into spool files of the same folder."""
-    for path in sorted(folder.glob(f"*{_SUFFIX}")):
+def convert(paths: Iterable[Path]) -> None:
+    """Move the batches of processes that have ended from files of version 0.1 to spool files beside them."""
+    for path in paths:
         try:
             if path.stat().st_size:
                 _convert(path)

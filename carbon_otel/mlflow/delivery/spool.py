@@ -36,6 +36,7 @@ __all__ = ["LIMIT", "Batch", "LedgerRun", "Spool", "SpoolInUse", "Waiting"]
 LIMIT: Final = 5000
 _SUFFIX: Final = ".spool"
 _COMPACTED_SUFFIX: Final = ".compacted"
+_FORMER_SUFFIX: Final = ".outbox"  # of version 0.1
 # The file is written anew when it holds this many bytes more than twice what still waits.
 _SLACK_BYTES: Final = 1 << 20
 _TRIES: Final = 5
@@ -109,13 +110,14 @@ class Spool:
     @classmethod
     def left_in(cls, folder: Path) -> Iterator[Spool]:
         """The files of processes that have ended; the caller closes each. Unreadable lines stay in their file."""
-        from carbon_otel.mlflow.delivery.former_outbox import convert
-
         for path in sorted(folder.glob(f"*{_COMPACTED_SUFFIX}")):
             with contextlib.suppress(OSError):
                 os.close(_lock(path))
                 path.unlink(missing_ok=True)
-        convert(folder)
+        if any(folder.glob(f"*{_FORMER_SUFFIX}")):
+            from carbon_otel.mlflow.delivery import former_outbox  # imports sqlite3
+
+            former_outbox.convert(sorted(folder.glob(f"*{_FORMER_SUFFIX}")))
         for path in sorted(folder.glob(f"*{_SUFFIX}")):
             try:
                 left = cls.open(path)

@@ -62,7 +62,7 @@ class Uploader:
         self._others_of: dict[str, _Others] = {}
         self._origins: dict[tuple[str | None, str | None], dict[str, str]] = {}
         # The run at which the last call broke off comes last in the next one: the fault may be in that run.
-        self._broke_off_at: str | None = None
+        self._broke_off_at = ""
 
     def send(self, spool: Spool, address: str, *, raise_refusals: bool = True) -> int:
         """Send the batches for this address; the number of batches. Raises what the store raises.
@@ -71,13 +71,13 @@ class Uploader:
         refusal is raised at the end. A store that cannot be reached ends the call at once.
         """
         sent, refused, refusal = 0, set[str](), None
-        last_key, self._broke_off_at = self._broke_off_at, None
+        last_key, self._broke_off_at = self._broke_off_at, ""
         while True:
-            rows = spool.waiting(address, but=refused | ({last_key} if last_key else set()))
-            if not rows and last_key is None:
+            rows = spool.waiting(address, but=refused | {last_key})
+            if not rows and not last_key:
                 break
             if not rows:
-                last_key = None
+                last_key = ""
             for group in _groups(rows):
                 last = group[-1].batch
                 if last.ordering_key in refused:
@@ -85,11 +85,11 @@ class Uploader:
                 try:
                     self._write([row.batch for row in group])
                 except Exception as error:
-                    if _is_for_good(error) and not (self._keeps_refused and not _is_old(last)):
+                    if _is_for_good(error) and (not self._keeps_refused or _is_old(last)):
+                        message = store_uri.printable(str(error))
                         warn_once(
                             f"mlflow:{last.ordering_key}",
-                            f"MLflow refused the energy of {last.label}, which is lost: "
-                            f"{store_uri.printable(str(error))}",
+                            f"MLflow refused the energy of {last.label}, which is lost: {message}",
                         )
                     elif _is_for_good(error):
                         refused.add(last.ordering_key)
@@ -175,30 +175,29 @@ class Uploader:
         for metrics, some_tags in itertools.zip_longest(
             _pieces(points, _METRICS_AT_ONCE), _pieces(run_tags, _TAGS_AT_ONCE), fillvalue=none
         ):
-            if not self._is_taken(run_id, metrics, some_tags):
+            if not self._is_taken(run_id, metrics + some_tags):
                 # An empty call raises if the run itself is refused.
                 self._store.log_batch(run_id, metrics=[], params=[], tags=[])
-                self._log_halves(run_id, metrics, some_tags)
+                self._log_halves(run_id, metrics + some_tags)
 
-    def _log_halves(self, run_id: str, metrics: list[Any], tags: list[Any]) -> None:
-        """After a refusal: find the metrics and tags that the store refuses, and write the others."""
-        if len(metrics) + len(tags) == 1:
-            name = (metrics + tags)[0].key
+    def _log_halves(self, run_id: str, items: list[Any]) -> None:
+        """After a refusal of these metrics and tags: find the refused ones, and write the others."""
+        if len(items) == 1:
+            name = items[0].key
             warn_once(f"mlflow:{run_id}:{name}", f"MLflow refused {name!r} of run {run_id}, which is lost")
             return
-        # Metrics and tags are halved apart, unless there is one of each.
-        halves = [(metrics, []), ([], tags)] if len(metrics) < 2 and len(tags) < 2 else None
-        for some_metrics, some_tags in halves or (
-            (metrics[: len(metrics) // 2], tags[: len(tags) // 2]),
-            (metrics[len(metrics) // 2 :], tags[len(tags) // 2 :]),
-        ):
-            if not self._is_taken(run_id, some_metrics, some_tags):
-                self._log_halves(run_id, some_metrics, some_tags)
+        middle = len(items) // 2
+        for half in (items[:middle], items[middle:]):
+            if not self._is_taken(run_id, half):
+                self._log_halves(run_id, half)
 
-    def _is_taken(self, run_id: str, metrics: list[Any], tags: list[Any]) -> bool:
-        """Write; False if the store refuses the values. Raises its other errors."""
+    def _is_taken(self, run_id: str, items: list[Any]) -> bool:
+        """Write metrics and tags; False if the store refuses one of them. Raises its other errors."""
+        from mlflow.entities import RunTag
         from mlflow.exceptions import MlflowException
 
+        tags = [item for item in items if isinstance(item, RunTag)]
+        metrics = [item for item in items if not isinstance(item, RunTag)]
         try:
             self._store.log_batch(run_id, metrics=metrics, params=[], tags=tags)
         except MlflowException as error:
