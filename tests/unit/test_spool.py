@@ -222,8 +222,8 @@ def test_a_forked_child_does_not_keep_the_lock_of_a_parent_that_died(tmp_path):
         "import os, sys, pathlib, time; sys.path.insert(0, '.'); from tests.unit.test_spool import *\n"
         "box = Spool.create(pathlib.Path(sys.argv[1])); box.put(A, batch())\n"
         "child = os.fork()\n"
-        "if child == 0: time.sleep(600)\n"
-        "print(child, flush=True); input()"
+        "if child == 0: print(os.getpid(), flush=True); time.sleep(600)\n"
+        "input()"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", program, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
