@@ -559,6 +559,14 @@ def test_without_a_thread_the_end_does_not_wait_and_the_batches_stay(store, tmp_
     left.close()
 
 
+def test_uploads_use_a_store_with_connections_of_their_own(store, writer, monkeypatch):
+    own = Store()
+    monkeypatch.setattr(worker.compat, "separate", lambda given: own if given is store else None)
+    writer.put(batch(1, 5.0), store)
+    assert writer.wait(20)
+    assert own.values("r") == [5.0] and store.points == {}
+
+
 def test_threads_that_put_at_once_share_one_file(store, tmp_path):
     writer = Controlled(tmp_path)
     threads = [
