@@ -2,8 +2,8 @@
 
 `put` writes a batch to the spool on the caller's thread, which is the delivery thread of the session. All network
 is on uploader threads. There are as many of them as stores, so a store that hangs delays no other. The condition
-`_changed` guards what is known in memory and is never held over I/O: the application's threads may call `begin`,
-`expect` and `wait`.
+`_changed` guards what is known in memory and is never held over I/O: the application's threads may call `begin`
+and `wait`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from carbon_otel.mlflow import compat
 from carbon_otel.mlflow.delivery import store_uri
 from carbon_otel.mlflow.delivery.spool import Batch, Spool
 from carbon_otel.mlflow.delivery.uploader import Uploader
-from carbon_otel.sinks import Sink
 
 _FIRST_PAUSE_S: Final = 1.0
 _LONGEST_PAUSE_S: Final = 30.0
@@ -51,7 +50,7 @@ class _Outlet:
         return not self.pending and not self.busy
 
 
-class DeliveryWorker(Sink):
+class DeliveryWorker:
     """Puts batches in a spool and uploads them."""
 
     def __init__(self, folder: Path) -> None:
@@ -62,7 +61,6 @@ class DeliveryWorker(Sink):
         self._outlets: dict[str, _Outlet] = {}
         self._threads = 0
         self._closed = False
-        self._expected: set[int] = set()  # segments whose last batch is on its way to `put`
         self._awaited: set[int] = set()  # segments that a thread waits for
         self._delivered: set[int] = set()  # segments whose last batch the store has
         self._address_of: dict[int, str] = {}
@@ -83,11 +81,6 @@ class DeliveryWorker(Sink):
             if not self._threads and not self._closed:
                 self._start_thread()
 
-    def expect(self, segment: int) -> None:
-        """Declare that the last batch of this segment will be put, so that `wait` waits for it."""
-        with self._changed:
-            self._expected.add(segment)
-
     def put(self, batch: Batch, store: Any = None) -> None:
         """Write a batch to the spool, to be uploaded to this store, by default to the current one of MLflow."""
         self.begin()
@@ -100,8 +93,6 @@ class DeliveryWorker(Sink):
                 self._spool = Spool.create(self._folder)
             self._spool.put(address, batch)
         with self._changed:
-            if batch.final:
-                self._expected.discard(batch.segment)
             outlet = self._outlets.get(address)
             if outlet is None:
                 outlet = self._outlets[address] = _Outlet(address, connect)
@@ -123,7 +114,7 @@ class DeliveryWorker(Sink):
         return self._address_of_store[store], lambda: store
 
     def wait(self, timeout_s: float, segment: int | None = None) -> bool:
-        """Until the last batch of this segment, or every batch, is written; False if that took longer.
+        """Until every batch of this segment, or every batch, that was put is written; False if that took longer.
 
         Returns False at once while the segment's store is failing. Does no I/O.
         """
@@ -173,8 +164,6 @@ class DeliveryWorker(Sink):
         return nothing_waits and not any(outlet.busy for outlet in self._outlets.values())
 
     def _is_written(self, segment: int) -> bool:
-        if segment in self._expected:
-            return False
         return segment in self._delivered or self._spool is None or not self._spool.is_waiting(segment)
 
     def _is_failing(self, segment: int) -> bool:
