@@ -1,4 +1,4 @@
-"""`carbon-otel mlflow reconcile` and `sync`: what a kill has left open, and what a dead server has not taken."""
+"""`carbon-otel mlflow reconcile` ends runs that a kill left open; `sync` sends batches that MLflow missed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 
 from carbon_otel.cli.mlflow_store import client_of, refuse, refuse_store
 from carbon_otel.config import resolve
+from carbon_otel.mlflow import compat
 from carbon_otel.mlflow.delivery import store_uri
 from carbon_otel.mlflow.delivery.spool import Spool
 from carbon_otel.mlflow.delivery.uploader import Uploader
@@ -41,34 +42,34 @@ def reconcile(tracking_uri: _Uri = None) -> None:
 def sync(
     tracking_uri: _Uri = None,
     waiting_for: Annotated[
-        str | None, typer.Option(help="Send what waits for this address, too: the store has moved.")
+        str | None, typer.Option(help="Also send the batches for this address: the store has moved.")
     ] = None,
 ) -> None:
-    """Send what MLflow had not taken when the processes of this host ended; sending it again changes nothing."""
+    """Send what MLflow had not taken when the processes of this host ended; a repetition changes nothing."""
     try:
         folder = resolve({}).state_dir / "mlflow"
     except ValueError as error:
         refuse(str(error))
     client, uri = client_of(tracking_uri)
-    store = client._tracking_client.store
-    here = {store_uri.normalised(uri), store_uri.of_store(store)}
-    here |= {store_uri.normalised(waiting_for)} if waiting_for else set()
-    sender = Uploader(store, keeps_refused=True)
-    sent, left = 0, Counter[str]()
-    for box in Spool.left_in(folder):
+    store = compat.store_of(client)
+    addresses = {store_uri.normalised(uri), store_uri.of_store(store)}
+    addresses |= {store_uri.normalised(waiting_for)} if waiting_for else set()
+    uploader = Uploader(store, keeps_refused=True)
+    sent, remaining = 0, Counter[str]()
+    for spool in Spool.left_in(folder):
         try:
-            for where in here & box.addresses().keys():
-                sent += sender.send(box, where)
-            left.update(box.addresses())
+            for address in addresses & spool.addresses().keys():
+                sent += uploader.send(spool, address)
+            remaining.update(spool.addresses())
         except Exception as error:  # noqa: BLE001 - every kind of store raises its own
             refuse_store(uri, error)
         finally:
-            box.close()
+            spool.close()
     typer.echo(f"{sent} checkpoints sent to {store_uri.normalised(uri)}")
-    for where, count in sorted(left.items()):
-        if where in here:
-            typer.echo(f"{count} it does not take: it does not know their runs; they are kept for 30 days")
+    for address, count in sorted(remaining.items()):
+        if address in addresses:
+            typer.echo(f"{count} are refused, because the store does not know their runs; kept for 30 days")
         else:
             typer.echo(
-                f"{count} wait for {where}: name it with --tracking-uri, with --waiting-for if it has moved"
+                f"{count} wait for {address}: name it with --tracking-uri, with --waiting-for if it has moved"
             )

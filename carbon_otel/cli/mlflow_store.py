@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 import typer
 
+from carbon_otel.mlflow.delivery.store_uri import printable
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
@@ -35,7 +37,9 @@ def client_of(tracking_uri: str | None) -> tuple[MlflowClient, str]:
 
 def refuse_store(uri: str, error: Exception) -> NoReturn:
     reason = str(error).partition("\n")[0]
-    refuse(f"{uri}: {reason}\nanother store is named with --tracking-uri or MLFLOW_TRACKING_URI")
+    refuse(
+        printable(f"{uri}: {reason}") + "\nanother store is named with --tracking-uri or MLFLOW_TRACKING_URI"
+    )
 
 
 def refuse(message: str) -> NoReturn:

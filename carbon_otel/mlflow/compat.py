@@ -1,13 +1,139 @@
-"""All that a search in MLflow finds: the searches of its client answer by the page."""
+"""Every private name of MLflow that carbon_otel uses, and the few public ones that need help.
+
+MLflow is never imported at the top of a module: importing it takes seconds. Tried with MLflow 3.5 to 3.17.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+import copy
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple, Protocol
+
+# Importing this module means that runs can be created.
+TRACKING_CLIENT_MODULE: Final = "mlflow.tracking._tracking_service.client"
+_SERVING: Final = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"
+
+
+class TrackingStore(Protocol):
+    """The methods of MLflow's `AbstractStore` that carbon_otel calls. Every method may raise MlflowException."""
+
+    def log_batch(
+        self, run_id: str, metrics: Sequence[Any], params: Sequence[Any], tags: Sequence[Any]
+    ) -> None: ...
+
+    def get_run(self, run_id: str) -> Any: ...
+
+    def create_run(
+        self, experiment_id: str, user_id: str, start_time: int, tags: Sequence[Any], run_name: str
+    ) -> Any: ...
+
+    def update_run_info(
+        self, run_id: str, run_status: int, end_time: int | None, run_name: str | None
+    ) -> Any: ...
+
+    def search_runs(
+        self, experiment_ids: Sequence[str], filter_string: str, run_view_type: int, max_results: int
+    ) -> Sequence[Any]: ...
+
+    def get_experiment_by_name(self, experiment_name: str) -> Any | None: ...
+
+    def create_experiment(self, name: str, artifact_location: str | None, tags: Any) -> str: ...
+
+    def get_logged_model(self, model_id: str) -> Any: ...
+
+
+class MetricPoint(NamedTuple):
+    """The latest point of one metric of a run; `timestamp` is in milliseconds since the epoch."""
+
+    key: str
+    value: float
+    timestamp: int
+    step: int
+
+
+def metric_points(data: Any) -> list[MetricPoint]:
+    """The latest point of each metric, from a run's data."""
+    return [MetricPoint(m.key, m.value, m.timestamp, m.step) for m in data._metric_objs]
+
+
+def store_of(client: Any) -> TrackingStore:
+    """The tracking store behind an `MlflowClient`."""
+    store: TrackingStore = client._tracking_client.store
+    return store
+
+
+def store_at(uri: str) -> TrackingStore:
+    """The tracking store that MLflow uses for this URI. Imports MLflow."""
+    from mlflow import MlflowClient
+
+    return store_of(MlflowClient(uri))
+
+
+def current_store() -> TrackingStore:
+    """The tracking store of MLflow's fluent API, which must have been imported."""
+    store: TrackingStore = sys.modules["mlflow.tracking.fluent"]._get_store()
+    return store
+
+
+def location_of(store: Any) -> str | None:
+    """The database, server or folder of a store, as MLflow spells it: it may hold a password."""
+    credentials = getattr(store, "get_host_creds", None)
+    if credentials is not None:
+        return str(credentials().host)
+    for name in ("db_uri", "root_directory"):
+        if hasattr(store, name):
+            return str(getattr(store, name))
+    return None
+
+
+def separate(store: TrackingStore) -> TrackingStore:
+    """The same store with database connections of its own.
+
+    A child that is forked while our thread holds the lock of the application's connection pool would wait for
+    that lock forever. Stores without a pool are returned as they are, and so is a database in memory: it exists
+    in its own connections only.
+    """
+    engine = getattr(store, "engine", None)
+    if engine is None or not hasattr(store, "ManagedSessionMaker") or _is_in_memory(engine.url):
+        return store
+    from mlflow.store.db.utils import _get_managed_session_maker
+    from sqlalchemy.orm import sessionmaker  # noqa: PLC0415 - comes with mlflow
+
+    own: Any = copy.copy(store)
+    # A copy keeps the credentials and the listeners of the application's engine, `dispose` gives it a new pool.
+    own.engine = copy.copy(engine)
+    own.engine.dispose(close=False)
+    own.ManagedSessionMaker = _get_managed_session_maker(sessionmaker(bind=own.engine), own.db_type)
+    separated: TrackingStore = own
+    return separated
+
+
+def _is_in_memory(url: Any) -> bool:
+    if url.get_backend_name() != "sqlite":
+        return False
+    return url.database in (None, "", ":memory:") or "mode=memory" in str(url)
+
+
+def attach_span(span: Any) -> object:
+    """Make a span of MLflow the active one of MLflow's own context; returns a token for `detach_span`."""
+    token: object = sys.modules["mlflow.tracing.provider"].set_span_in_context(span)
+    return token
+
+
+def detach_span(token: object) -> None:
+    """Undo `attach_span`."""
+    sys.modules["mlflow.tracing.provider"].detach_span_from_context(token)
+
+
+def is_serving(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether this process is a scoring server of MLflow."""
+    return bool(environ.get(_SERVING))
 
 
 def found_by(search: Callable[..., Any], *args: Any, **kwargs: Any) -> Iterator[Any]:
-    """Each result of `search`, a method of `MlflowClient` that takes a `page_token`. Raises what that does."""
+    """All results of `search`, a method of `MlflowClient` that takes a `page_token`, with its errors."""
     token = None
     while True:
         page = search(*args, **kwargs, page_token=token)

@@ -28,6 +28,7 @@ from carbon_otel.footprint import Footprint
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.host.identity import identity
 from carbon_otel.instrumentation.base import Undo
+from carbon_otel.mlflow import compat
 from carbon_otel.mlflow.delivery.worker import DeliveryWorker
 from carbon_otel.mlflow.runs import tracking_hook
 from carbon_otel.mlflow.runs.recorder import RunRecorder
@@ -122,7 +123,7 @@ class _Delivered(Sink):
 class _Tracking:
     """Runs become stages from the import of MLflow's client on."""
 
-    module = tracking_hook.MODULE
+    module = compat.TRACKING_CLIENT_MODULE
 
     def attach(self, session: Measurement) -> None:
         _attach(session)

@@ -18,6 +18,7 @@ from typing import Any, Final
 from carbon_otel.background import Worker
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.guard import log_once, logger
+from carbon_otel.mlflow import compat
 from carbon_otel.records import StageInfo
 from carbon_otel.semconv.attributes import footprint_attributes, stage_attributes
 from carbon_otel.sinks import Pending, Sink, StageEnd, Tick, nothing_pending
@@ -86,12 +87,12 @@ class MlflowTraces(Sink):
                 if outer in self._marks
             )
             self._worker = self._worker or Worker("carbon_otel mlflow traces")
-        mark.token = sys.modules["mlflow.tracing.provider"].set_span_in_context(mark.span)
+        mark.token = compat.attach_span(mark.span)
 
     def stage_left(self, stage: StageInfo) -> None:
         mark = self._marks.get(stage)
         if mark is not None and mark.token is not None:
-            sys.modules["mlflow.tracing.provider"].detach_span_from_context(mark.token)
+            compat.detach_span(mark.token)
             mark.token = None
 
     def stage_closed(self, stage: StageInfo, end: StageEnd) -> None:

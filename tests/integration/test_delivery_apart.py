@@ -67,10 +67,7 @@ def hanging_folder(monkeypatch):
 
 
 @pytest.mark.timeout(300)
-def test_a_state_folder_that_hangs_costs_no_tick_no_stage_and_no_joule(
-    tree, tmp_path, hanging_folder, monkeypatch
-):
-    monkeypatch.chdir(tmp_path)
+def test_a_state_folder_that_hangs_costs_no_tick_no_stage_and_no_joule(tree, tmp_path, hanging_folder):
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
     carbon_otel.instrument(
         zone="FR",
@@ -83,7 +80,8 @@ def test_a_state_folder_that_hangs_costs_no_tick_no_stage_and_no_joule(
     try:
         ticks = Ticks()
         runtime.active().add_sink(ticks)
-        with mlflow.start_run() as run:
+        experiment = mlflow.create_experiment("churn", artifact_location=tmp_path.as_uri())
+        with mlflow.start_run(experiment_id=experiment) as run:
             assert hanging_folder.reached.wait(60)
             with carbon_otel.stage("training") as training:
                 draw(tree, ticks)
@@ -167,4 +165,4 @@ def test_where_the_collector_hangs_every_figure_reaches_a_healthy_mlflow(store, 
     data = client.get_run(run_id).data
     assert data.tags["carbon.status"] == "final"
     assert data.metrics["carbon/training/energy_wh"] > 0
-    assert not list((tmp_path / "state" / "mlflow").glob("*.outbox"))
+    assert not list((tmp_path / "state" / "mlflow").glob("*.spool"))

@@ -11,6 +11,9 @@ import time
 
 import pytest
 
+from carbon_otel.mlflow import compat
+from carbon_otel.mlflow.delivery.spool import Batch
+from carbon_otel.mlflow.delivery.worker import DeliveryWorker
 from tests.integration.servers import MlflowServer
 
 mlflow = pytest.importorskip("mlflow") if not os.environ.get("CI") else __import__("mlflow")
@@ -114,3 +117,18 @@ def test_killed_while_the_server_is_away_then_sent_by_the_command(program, mlflo
     assert points[-1].value * 3600 >= at_least
     assert synced().stdout.startswith("0 checkpoints sent")
     assert history(mlflow_server, run_id) == points
+
+
+def test_values_that_the_server_refuses_cost_no_others(mlflow_server, tmp_path, caplog):
+    client = mlflow.MlflowClient(mlflow_server.url)
+    run_id = client.create_run("0").info.run_id
+    worker = DeliveryWorker(tmp_path)
+    values = {"carbon/energy_wh": 2.0, "carbon//refused": 1.0} | {f"carbon/m{n}": 1.0 for n in range(20)}
+    tags = {"carbon.zone": "FR", "../refused": "x"}
+    worker.put(Batch(run_id, 1, values, tags, 0, 1000, final=True), compat.store_of(client))
+    assert worker.wait(60)
+    worker.close(5)
+    data = client.get_run(run_id).data
+    assert data.metrics["carbon/energy_wh"] == 2.0 and data.metrics["carbon/m19"] == 1.0
+    assert data.tags["carbon.zone"] == "FR" and "mlflow.note.content" in data.tags
+    assert "'carbon//refused'" in caplog.text and "'../refused'" in caplog.text

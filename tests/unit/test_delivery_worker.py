@@ -1,4 +1,4 @@
-"""The writer's order: what was not written of a run goes before what came later, whatever fails in between."""
+"""Delivery to stores that fail: the batches of a run stay in order, and no run or store holds up another."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from carbon_otel import guard
+from carbon_otel.mlflow.delivery import worker
 from carbon_otel.mlflow.delivery.spool import Batch, Spool
 from carbon_otel.mlflow.delivery.worker import DeliveryWorker
 from carbon_otel.mlflow.schema import contributions
@@ -76,28 +77,45 @@ def store():
     return Store()
 
 
-class Patient(DeliveryWorker):
-    """Waits at `reached` after a failure, until `go`; no time passes."""
+class Controlled(DeliveryWorker):
+    """Tries again when a test says so; `no_time_passes` sees to it that it does not do so by itself."""
 
     def __init__(self, folder):
         super().__init__(folder)
-        self.reached, self.go = threading.Semaphore(0), threading.Semaphore(0)
+        self._failures = threading.Semaphore(0)
 
-    def _pause(self, seconds):
-        self.reached.release()
-        assert self.go.acquire(timeout=20)
-        super()._pause(0)
+    def _upload(self, outlet):
+        succeeded = super()._upload(outlet)
+        if not succeeded:
+            self._failures.release()
+        return succeeded
 
     def has_failed(self):
-        return self.reached.acquire(timeout=20)
+        """Wait for one more failure."""
+        if not self._failures.acquire(timeout=20):
+            return False
+        with self._changed:
+            return self._changed.wait_for(lambda: not any(o.busy for o in self._outlets.values()), 20)
+
+    def retry(self):
+        with self._changed:
+            for outlet in self._outlets.values():
+                outlet.due = 0.0
+            self._changed.notify_all()
+
+
+@pytest.fixture(autouse=True)
+def no_time_passes(monkeypatch):
+    monkeypatch.setattr(worker, "_FIRST_PAUSE_S", 3600.0)
+    monkeypatch.setattr(worker, "_LONGEST_PAUSE_S", 3600.0)
+    monkeypatch.setattr(worker, "_LINGER_S", 0.0)
 
 
 @pytest.fixture
 def writer(tmp_path):
-    made = Patient(tmp_path)
-    yield made
-    made.go.release()
-    made.close(20)
+    created = Controlled(tmp_path)
+    yield created
+    created.close(20)
 
 
 def batch(segment, energy_wh, run_id="r", step=0, final=True, resumed=None):
@@ -108,7 +126,7 @@ def batch(segment, energy_wh, run_id="r", step=0, final=True, resumed=None):
         tags={"carbon.status": "final" if final else "running"},
         step=step,
         timestamp_ms=1000 * segment + step,
-        part=f"part{segment}",
+        contribution_id=f"part{segment}",
         resumed=segment > 1 if resumed is None else resumed,
         final=final,
     )
@@ -121,7 +139,7 @@ def test_a_segment_that_failed_is_written_before_a_later_one_of_its_run(store, w
     writer.put(batch(2, 3.0), store)
     writer.put(batch(3, 1.0), store)
     store.down = False
-    writer.go.release()
+    writer.retry()
     assert writer.wait(20)
     writer.close(20)
     assert writer.healthy
@@ -129,7 +147,7 @@ def test_a_segment_that_failed_is_written_before_a_later_one_of_its_run(store, w
     assert store.tags["r"]["carbon.segments"] == "3"
 
 
-def test_what_the_server_refuses_of_one_run_holds_up_no_other(store, writer):
+def test_a_run_that_the_server_refuses_for_now_holds_up_no_other(store, writer):
     store.down = True
     writer.put(batch(9, 1.0, run_id="first", resumed=False), store)
     assert writer.has_failed()
@@ -137,16 +155,16 @@ def test_what_the_server_refuses_of_one_run_holds_up_no_other(store, writer):
     writer.put(batch(2, 3.0), store)
     writer.put(batch(9, 7.0, run_id="other", resumed=False), store)
     store.down, store.refused = False, {"r": "INTERNAL_ERROR"}
-    writer.go.release()
+    writer.retry()
     assert writer.has_failed()
     assert store.values("other") == [7.0] and "r" not in store.points
     store.refused = {}
-    writer.go.release()
+    writer.retry()
     assert writer.wait(20)
     assert store.values("r") == [5.0, 8.0]
 
 
-def test_what_is_refused_for_good_is_given_up_and_said(store, writer, caplog):
+def test_a_run_that_is_refused_for_good_is_dropped_with_a_warning(store, writer, caplog):
     store.refused = {"deleted": "INVALID_PARAMETER_VALUE"}
     writer.put(batch(1, 5.0, run_id="deleted"), store)
     writer.put(batch(2, 3.0, resumed=False), store)
@@ -168,7 +186,7 @@ def test_a_segment_that_begins_while_the_first_is_failing(store, writer):
     store.log_batch = begin_the_next_and_fail
     writer.put(batch(1, 5.0), store)
     assert writer.has_failed()
-    writer.go.release()
+    writer.retry()
     assert writer.wait(20)
     assert store.values("r") == [5.0, 8.0]
 
@@ -180,11 +198,11 @@ def test_no_checkpoint_is_left_out_and_they_go_together(store, writer):
     for step in range(1, 5):
         writer.put(batch(1, 1.0 + step, step=step, final=step == 4), store)
     store.down = False
-    writer.go.release()
+    writer.retry()
     assert writer.wait(20)
     assert store.values("r") == [1.0, 2.0, 3.0, 4.0, 5.0]
     assert store.tags["r"]["carbon.status"] == "final"
-    assert store.calls == 2  # the points, then the description
+    assert store.calls == 1  # with the description
 
 
 def test_an_answer_that_was_lost_counts_nothing_twice(store, writer):
@@ -201,22 +219,25 @@ def test_an_answer_that_was_lost_counts_nothing_twice(store, writer):
     store.log_batch = take_and_fail
     writer.put(batch(2, 3.0), store)
     assert writer.has_failed()
-    writer.go.release()
+    writer.retry()
     assert writer.wait(20)
     assert store.values("r") == [5.0, 8.0]
     assert store.tags["r"]["carbon.segments"] == "2"
 
 
-def test_an_end_is_not_waited_for_while_the_run_is_described(store, writer):
+def test_the_end_of_a_resumed_run_is_not_waited_for_while_the_run_is_described(store, writer):
     describing, go = threading.Event(), threading.Event()
+    reads = []
 
     def get_run(run_id):
-        describing.set()
-        assert go.wait(20)
+        reads.append(run_id)
+        if len(reads) == 2:
+            describing.set()
+            assert go.wait(20)
         return Store.get_run(store, run_id)
 
     store.get_run = get_run
-    writer.put(batch(1, 5.0), store)
+    writer.put(batch(1, 5.0, resumed=True), store)
     assert describing.wait(20)
     assert writer.wait(20, segment=1) and not writer.wait(0)
     go.set()
@@ -231,11 +252,11 @@ def test_a_users_description_stays(store, writer):
     assert store.tags["r"]["mlflow.note.content"] == "mine"
 
 
-def test_what_is_left_at_the_end_goes_before_the_next_process_begins(store, tmp_path, caplog):
+def test_batches_left_at_the_end_are_sent_before_those_of_the_next_process(store, tmp_path, caplog):
     """The first process resumes a run, has an answer lost and ends; the second resumes it once more."""
     store.points["r"] = {(0, 1): 10.0}
     store.tags["r"] = Contribution({ENERGY_WH: 10.0}, final=True).tags("part1")
-    first = Patient(tmp_path)
+    first = Controlled(tmp_path)
     log_batch = store.log_batch
 
     def take_and_go_down(*args, **kwargs):
@@ -247,12 +268,12 @@ def test_what_is_left_at_the_end_goes_before_the_next_process_begins(store, tmp_
     first.put(batch(2, 3.0), store)
     assert first.has_failed()
     first.put(batch(2, 4.0, step=1), store)
-    first.go.release()
+    first.retry()
     first.close(20)
     assert "carbon-otel mlflow sync" in caplog.text
-    (left,) = tmp_path.glob("*.outbox")
+    (left,) = tmp_path.glob("*.spool")
     store.down = False
-    second = Patient(tmp_path)
+    second = Controlled(tmp_path)
     second.put(batch(7, 1.0), store)
     assert second.wait(20)
     second.close(20)
@@ -260,10 +281,10 @@ def test_what_is_left_at_the_end_goes_before_the_next_process_begins(store, tmp_
     assert not left.exists()
 
 
-def test_what_another_process_has_left_is_kept_though_the_store_does_not_know_it(
+def test_batches_of_another_process_that_the_store_does_not_know_are_kept_for_30_days(
     store, tmp_path, monkeypatch
 ):
-    """Another server has come to the address of theirs. After a month nobody is waiting for it."""
+    """Another store may have moved to the address of theirs."""
     store.refused = {"theirs": "RESOURCE_DOES_NOT_EXIST"}
     box = Spool.create(tmp_path)
     box.put(store.db_uri, batch(1, 5.0, run_id="theirs"))
@@ -272,21 +293,21 @@ def test_what_another_process_has_left_is_kept_though_the_store_does_not_know_it
         monkeypatch.setattr(
             "carbon_otel.mlflow.delivery.uploader.time", SimpleNamespace(time=lambda now_s=now_s: now_s)
         )
-        writer = Patient(tmp_path)
+        writer = Controlled(tmp_path)
         writer.put(batch(1, 7.0), store)
         assert writer.wait(20)
         writer.close(20)
         assert store.values("r") == [7.0]
-        assert len(list(tmp_path.glob("*.outbox"))) == kept
+        assert len(list(tmp_path.glob("*.spool"))) == kept
 
 
-def test_what_is_refused_of_others_does_not_hold_up_ours(store, tmp_path):
+def test_a_refusal_for_another_process_does_not_hold_up_this_one(store, tmp_path):
     store.refused = {"theirs": "PERMISSION_DENIED"}
     box = Spool.create(tmp_path)
     box.put(store.db_uri, batch(1, 5.0, run_id="theirs"))
     box.put(store.db_uri, batch(2, 4.0, run_id="also theirs", resumed=False))
     box.close()
-    writer = Patient(tmp_path)
+    writer = Controlled(tmp_path)
     writer.put(batch(1, 7.0), store)
     assert writer.wait(20)
     writer.close(20)
@@ -296,23 +317,23 @@ def test_what_is_refused_of_others_does_not_hold_up_ours(store, tmp_path):
     left.close()
 
 
-def test_of_another_store_nothing_is_sent(store, tmp_path):
+def test_batches_for_another_store_are_not_sent(store, tmp_path):
     box = Spool.create(tmp_path)
     box.put("http://elsewhere:5000", batch(1, 5.0))
     box.close()
-    other = Patient(tmp_path)
+    other = Controlled(tmp_path)
     other.put(batch(1, 7.0, run_id="here"), store)
     assert other.wait(20)
     other.close(20)
     assert set(store.points) == {"here"}
-    assert len(list(tmp_path.glob("*.outbox"))) == 1
+    assert len(list(tmp_path.glob("*.spool"))) == 1
 
 
-def test_two_processes_in_one_run_add_up_whoever_ends_last(store, tmp_path):
+def test_two_processes_in_one_run_add_up_in_either_order_of_their_ends(store, tmp_path):
     """As ranks that share a run by its id do: their checkpoints mix, and each ends while the other goes on."""
     for order in (("one", "other"), ("other", "one")):
         store.points.clear(), store.tags.clear()
-        one, other = Patient(tmp_path), Patient(tmp_path)
+        one, other = Controlled(tmp_path), Controlled(tmp_path)
         writers = {"one": (one, 1, 5.0), "other": (other, 2, 3.0)}
         one.put(batch(1, 1.0, final=False), store)
         assert one.wait(20)
@@ -345,14 +366,217 @@ def test_a_run_of_many_kinds_of_stage_is_written_in_several_calls(store, writer)
     assert contributions.read(store.tags["r"])["part1"].values == values
 
 
-def test_what_nobody_can_make_sense_of_holds_up_nothing(store, tmp_path, caplog):
-    """Another version's, say: its step is no number."""
+def test_a_batch_that_cannot_be_processed_holds_up_no_other_and_is_kept(store, tmp_path, caplog):
+    """For example one of another version: its step is not a number."""
     box = Spool.create(tmp_path)
     box.put(store.db_uri, replace(batch(1, 5.0, run_id="theirs"), step="x"))
+    box.put(store.db_uri, batch(2, 4.0, run_id="also theirs", resumed=False))
     box.close()
-    writer = Patient(tmp_path)
+    writer = Controlled(tmp_path)
     writer.put(batch(1, 7.0), store)
     assert writer.wait(20)
     writer.close(20)
-    assert store.values("r") == [7.0] and "cannot be sent" in caplog.text
-    assert len(list(tmp_path.glob("*.outbox"))) == 1
+    assert store.values("r") == [7.0] and store.values("also theirs") == [4.0]
+    assert "run theirs cannot be sent" in caplog.text
+    assert len(list(tmp_path.glob("*.spool"))) == 1
+
+
+def test_one_metric_and_one_tag_that_are_refused_cost_nothing_else(store, writer, caplog):
+    log_batch = store.log_batch
+
+    def refuse_some(run_id, metrics, params, tags):
+        if any(m.key == "carbon/bad" for m in metrics) or any(t.key == "carbon.bad" for t in tags):
+            raise exceptions.MlflowException.invalid_parameter_value("no")
+        log_batch(run_id, metrics, params, tags)
+
+    store.log_batch = refuse_some
+    bad = replace(batch(1, 5.0), tags={"carbon.status": "final", "carbon.bad": "x", "carbon.zone": "FR"})
+    bad = replace(bad, values={"carbon/one": 1.0, "carbon/bad": 2.0, ENERGY_WH: 5.0})
+    writer.put(bad, store)
+    assert writer.wait(20)
+    assert store.values("r") == [5.0] and store.tags["r"]["carbon.zone"] == "FR"
+    assert "'carbon/bad' of run r" in caplog.text and "'carbon.bad' of run r" in caplog.text
+    assert writer.healthy
+
+
+def test_an_error_that_ends_the_upload_at_one_run_does_not_hold_up_the_others_for_ever(store, writer):
+    """A store in this process raises no other error for one bad run than for a database that is gone."""
+    log_batch = store.log_batch
+
+    def fail_at_one(run_id, *args, **kwargs):
+        if run_id == "bad":
+            raise exceptions.MlflowException("integrity")
+        log_batch(run_id, *args, **kwargs)
+
+    store.log_batch = fail_at_one
+    writer.put(batch(1, 5.0, run_id="bad"), store)
+    assert writer.has_failed()
+    writer.put(batch(2, 3.0, resumed=False), store)
+    writer.retry()
+    assert wait_until(writer, lambda: "r" in store.points)
+    assert store.values("r") == [3.0]
+
+
+def test_a_store_that_hangs_delays_no_other(store, writer):
+    asked, go = threading.Event(), threading.Event()
+    hanging = Store()
+    hanging.db_uri = "sqlite:////elsewhere/mlflow.db"
+
+    def hang(*args, **kwargs):
+        asked.set()
+        assert go.wait(60)
+
+    hanging.log_batch = hang
+    writer.put(batch(1, 1.0, run_id="hanging"), hanging)
+    assert asked.wait(20)
+    for segment in (2, 3):
+        writer.put(batch(segment, 1.0 * segment, run_id=f"r{segment}", resumed=False), store)
+        assert writer.wait(20, segment)
+    assert store.values("r3") == [3.0]
+    go.set()
+    assert writer.wait(20)
+
+
+def test_a_store_that_fails_does_not_postpone_another(store, writer):
+    down = Store()
+    down.down, down.db_uri = True, "sqlite:////elsewhere/mlflow.db"
+    writer.put(batch(1, 1.0, run_id="down"), down)
+    assert writer.has_failed()
+    writer.put(batch(2, 2.0, resumed=False), store)
+    assert writer.wait(20, 2)
+    assert not writer.wait(20, 1)  # at once: its store is failing
+
+
+def test_a_left_file_with_batches_for_two_stores_is_sent_to_both(store, tmp_path):
+    other = Store()
+    other.db_uri = "sqlite:////elsewhere/mlflow.db"
+    box = Spool.create(tmp_path)
+    box.put(store.db_uri, batch(1, 5.0, run_id="left", resumed=False))
+    box.put(other.db_uri, batch(2, 6.0, run_id="left", resumed=False))
+    box.close()
+    writer = Controlled(tmp_path)
+    writer.put(batch(1, 7.0), store)
+    writer.put(batch(2, 8.0, resumed=False), other)
+    assert writer.wait(20)
+    writer.close(20)
+    assert store.values("left") == [5.0] and other.values("left") == [6.0]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_first_and_the_last_batch_of_a_short_run_are_one_call(store, writer, monkeypatch):
+    monkeypatch.setattr(worker, "_LINGER_S", 3600.0)
+    writer.put(replace(batch(1, 0.0, final=False), values={}), store)
+    writer.put(batch(1, 5.0), store)
+    assert writer.wait(20, segment=1)
+    assert store.calls == 1 and store.values("r") == [5.0]
+
+
+def test_a_batch_that_no_thread_waits_for_is_sent_after_the_linger(store, writer, monkeypatch):
+    monkeypatch.setattr(worker, "_LINGER_S", 0.01)
+    writer.put(batch(1, 5.0), store)
+    assert wait_until(writer, lambda: "r" in store.points)
+
+
+def test_a_disk_that_hangs_blocks_put_only(store, writer, monkeypatch):
+    writing, go = threading.Event(), threading.Event()
+    put = Spool.put
+
+    def hang(*args):
+        writing.set()
+        assert go.wait(60)
+        return put(*args)
+
+    monkeypatch.setattr(Spool, "put", hang)
+    thread = threading.Thread(target=writer.put, args=(batch(1, 5.0), store))
+    thread.start()
+    assert writing.wait(20)
+    writer.begin()
+    assert writer.wait(20, segment=2) and writer.healthy
+    go.set()
+    thread.join(20)
+    assert writer.wait(20, segment=1)
+
+
+def test_a_password_in_an_error_is_not_logged(store, writer, caplog):
+    def fail(*args, **kwargs):
+        raise ConnectionError("could not connect to postgresql://me:hunter2@db/m?password=hunter2")
+
+    store.log_batch = fail
+    writer.put(batch(1, 5.0), store)
+    assert writer.has_failed()
+    assert "postgresql://me@db/m" in caplog.text and "hunter2" not in caplog.text
+
+
+def test_a_store_that_hangs_holds_up_the_end_for_the_timeout_only(store, tmp_path, caplog):
+    asked, go = threading.Event(), threading.Event()
+    log_batch = store.log_batch
+
+    def hang(*args, **kwargs):
+        asked.set()
+        assert go.wait(60)
+        log_batch(*args, **kwargs)
+
+    store.log_batch = hang
+    writer = Controlled(tmp_path)
+    writer.put(batch(1, 5.0), store)
+    assert asked.wait(20)
+    writer.close(0.05)
+    assert "1 checkpoints of energy have not reached MLflow" in caplog.text
+    assert list(Spool.left_in(tmp_path)) == []  # this process still sends it
+    go.set()
+    assert wait_until(writer, lambda: not writer._threads)
+    for thread in [t for t in threading.enumerate() if t.name.startswith("carbon_otel upload")]:
+        thread.join(20)
+    assert store.values("r") == [5.0] and list(tmp_path.iterdir()) == []
+
+
+def test_without_a_thread_the_end_does_not_wait_and_the_batches_stay(store, tmp_path, monkeypatch, caplog):
+    """As at interpreter exit, if there was no `begin` before."""
+
+    def refuse(self):
+        raise RuntimeError("can't start new thread at interpreter shutdown")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    writer = Controlled(tmp_path)
+    writer.put(batch(1, 5.0), store)
+    writer.close(3600)
+    assert "no further thread can be started" in caplog.text
+    (left,) = Spool.left_in(tmp_path)
+    assert len(left) == 1
+    left.close()
+
+
+def test_uploads_use_a_store_with_connections_of_their_own(store, writer, monkeypatch):
+    own = Store()
+    monkeypatch.setattr(worker.compat, "separate", lambda given: own if given is store else None)
+    writer.put(batch(1, 5.0), store)
+    assert writer.wait(20)
+    assert own.values("r") == [5.0] and store.points == {}
+
+
+def test_threads_that_put_at_once_share_one_file(store, tmp_path):
+    writer = Controlled(tmp_path)
+    threads = [
+        threading.Thread(target=writer.put, args=(batch(n, 1.0, run_id=f"r{n}", resumed=False), store))
+        for n in range(1, 9)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert writer.wait(20) and len(store.points) == 8
+    assert len(list(tmp_path.iterdir())) == 1
+    writer.close(20)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_batch_that_comes_after_the_end_is_lost_with_a_warning(store, tmp_path, caplog):
+    writer = Controlled(tmp_path)
+    writer.close(1)
+    writer.put(batch(1, 5.0), store)
+    assert "came after the end" in caplog.text
+
+
+def wait_until(writer, condition):
+    with writer._changed:
+        return writer._changed.wait_for(condition, 20)

@@ -1,4 +1,4 @@
-"""One store has one address, whoever says it, and no password in it."""
+"""A store has the same address in every process, and no password in it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from carbon_otel.mlflow.delivery.store_uri import normalised, of_store
+from carbon_otel.mlflow.delivery.store_uri import normalised, of_store, printable
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,21 @@ from carbon_otel.mlflow.delivery.store_uri import normalised, of_store
         ("sqlite:///mlflow.db", f"sqlite:///{Path.cwd()}/mlflow.db"),
         ("./mlruns", f"{Path.cwd()}/mlruns"),
         ("databricks", "databricks"),
+        (
+            "postgresql://db/m?user=me&password=hunter2&sslmode=on",
+            "postgresql://db/m?user=me&password=***&sslmode=on",
+        ),
+        ("mysql+pymysql://db/m?passwd=hunter2", "mysql+pymysql://db/m?passwd=***"),
+        (
+            "mssql+pyodbc:///?odbc_connect=DRIVER=x;PWD=hunter2;SERVER=s",
+            "mssql+pyodbc:///?odbc_connect=DRIVER=x;PWD=***;SERVER=s",
+        ),
+        (
+            "mssql+pyodbc://?odbc_connect=A%3Dx%3BPWD%3Dhu%402%3BB%3D1",
+            "mssql+pyodbc://?odbc_connect=A%3Dx%3BPWD%3D***%3BB%3D1",
+        ),
+        ("https://mlflow.example/base?access_token=hunter2", "https://mlflow.example/base?access_token=***"),
+        ("postgresql://me:hunt@er2@db/m", "postgresql://me@db/m"),
     ],
 )
 def test_normalised(uri, address):
@@ -42,3 +57,11 @@ def test_normalised(uri, address):
 )
 def test_of_a_store(store, address):
     assert of_store(store) == address
+
+
+def test_a_message_that_quotes_an_address_is_printable():
+    message = "API request to https://me:hunter2@host/api?token=abc failed, see postgresql://u:p%40ss@db/m"
+    assert (
+        printable(message) == "API request to https://me@host/api?token=*** failed, see postgresql://u@db/m"
+    )
+    assert printable("no address here: a@b") == "no address here: a@b"

@@ -1,4 +1,4 @@
-"""The figures in a run's description, for who reads its page; never over what the user has written there."""
+"""The description of a run on its page in MLflow; a text that the user wrote there stays."""
 
 from __future__ import annotations
 
@@ -7,39 +7,37 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from carbon_otel.mlflow.delivery.spool import Batch
+from carbon_otel.mlflow.delivery.batch import Batch
 from carbon_otel.mlflow.schema import names
 from carbon_otel.units import emissions, energy
 
 NOTE: Final = "mlflow.note.content"
-_OURS: Final = "**Energy and carbon** "
-_SHOWN: Final = 20
+_FIRST_WORDS: Final = "**Energy and carbon** "
+_STAGES_SHOWN: Final = 20
 _STAGE = re.compile(r"carbon/([^/]+)/energy_wh")
 
 
-def describe(
-    store: Any, batch: Batch, data: Any, values: Mapping[str, float], tags: Mapping[str, str]
-) -> None:
-    """After a run's last batch: its description, and the user's metric per gram. Raises what the store does.
+def described(
+    batch: Batch, data: Any, values: Mapping[str, float], tags: Mapping[str, str]
+) -> tuple[list[Any], dict[str, str]]:
+    """What is written with a run's last batch: the user's metric per gram as points, and the description as a tag.
 
-    `data` is what MLflow has of the run, `values` and `tags` what we have just written.
+    `data` is the run's data in MLflow, `values` and `tags` are what carbon_otel writes to the run.
     """
-    from mlflow.entities import Metric, RunTag
+    from mlflow.entities import Metric
 
     points = []
-    achieved = data.metrics.get(batch.per_gram)
+    achieved = data.metrics.get(batch.efficiency_metric)
     grams = values.get("carbon/emissions_g", 0.0)
     if achieved is not None and math.isfinite(achieved) and grams > 0:
-        points.append(Metric(f"carbon/{batch.per_gram}_per_g", achieved / grams, batch.timestamp_ms, 0))
-    notes = []
-    if data.tags.get(NOTE, _OURS).startswith(_OURS) and values:
-        notes.append(RunTag(NOTE, markdown(values, tags)))
-    if points or notes:
-        store.log_batch(batch.run_id, metrics=points, params=[], tags=notes)
+        name = f"carbon/{batch.efficiency_metric}_per_g"
+        points.append(Metric(name, achieved / grams, batch.timestamp_ms, 0))
+    is_ours = data.tags.get(NOTE, _FIRST_WORDS).startswith(_FIRST_WORDS)
+    return points, {NOTE: markdown(values, tags)} if is_ours and values else {}
 
 
 def markdown(values: Mapping[str, float], tags: Mapping[str, str]) -> str:
-    """A table of a run's figures, and what they rest on."""
+    """A table of a run's figures, with their method, grid and version."""
 
     def figure(name: str) -> float:
         return values.get(f"carbon/{name}", math.nan)
@@ -47,8 +45,8 @@ def markdown(values: Mapping[str, float], tags: Mapping[str, str]) -> str:
     total_wh, total_g = figure("energy_wh"), figure("emissions_g")
     share = names.measured_fraction(values)
     lines = [
-        # The page shows the first lines of it before one asks for more.
-        f"{_OURS}{energy(total_wh)}, {emissions(total_g)} CO2e; {share:.0%} measured by a sensor",
+        # The page shows the first lines only, until they are expanded.
+        f"{_FIRST_WORDS}{energy(total_wh)}, {emissions(total_g)} CO2e; {share:.0%} measured by a sensor",
         "",
         "| | Energy | CO2e |",
         "|---|---|---|",
@@ -59,11 +57,11 @@ def markdown(values: Mapping[str, float], tags: Mapping[str, str]) -> str:
     stages = sorted(
         ((wh, match[1]) for name, wh in values.items() if (match := _STAGE.fullmatch(name))), reverse=True
     )
-    for wh, kind in stages[:_SHOWN]:
+    for wh, kind in stages[:_STAGES_SHOWN]:
         lines.append(f"| {kind} | {energy(wh)} | {emissions(figure(f'{kind}/emissions_g'))} |")
-    if rest := stages[_SHOWN:]:
-        wh, grams = sum(wh for wh, _ in rest), sum(figure(f"{kind}/emissions_g") for _, kind in rest)
-        lines.append(f"| {len(rest)} other kinds of stage | {energy(wh)} | {emissions(grams)} |")
+    if others := stages[_STAGES_SHOWN:]:
+        wh, grams = sum(wh for wh, _ in others), sum(figure(f"{kind}/emissions_g") for _, kind in others)
+        lines.append(f"| {len(others)} other kinds of stage | {energy(wh)} | {emissions(grams)} |")
     place = f"{tags.get('carbon.zone', 'world average')}, {tags.get('carbon.intensity_g_per_kwh', '?')} g/kWh"
     source = " ".join(tags.get(f"carbon.intensity_{part}", "") for part in ("kind", "source", "year"))
     lines += [

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Final
 
 from carbon_otel.footprint import Footprint
-from carbon_otel.mlflow.delivery.spool import Batch, LedgerRun
+from carbon_otel.mlflow.delivery.batch import Batch, LedgerRun
 from carbon_otel.mlflow.schema import names
 from carbon_otel.mlflow.schema.hourly import Hours
 
@@ -109,11 +109,11 @@ class Segment:
             tags=tags,
             step=step,
             timestamp_ms=self._stamp_ms,
-            part=self._contribution_id,
-            gauges=dict(gauges),
+            contribution_id=self._contribution_id,
+            gauges=gauges,
             hourly=hourly,
             resumed=self._resumed,
             final=self.ended,
             entry=self._ledger_run,
-            per_gram=self._efficiency_metric,
+            efficiency_metric=self._efficiency_metric,
         )

@@ -1,258 +1,360 @@
-"""What has not reached MLflow yet, on disk: nothing is lost while a server is away, or with the process.
+"""Batches that MLflow has not taken yet, on disk, so that neither a dead server nor a kill loses them.
 
-One sqlite file (WAL) per process, locked as long as the process lives: a lock dies with its holder, so whoever
-can open a file may send what a killed process has left. Batches are cumulative and keep their step and time, so
-sending one twice changes nothing. A kill of the process loses nothing that was put; a power cut may lose what
-the system had not written yet (`synchronous=NORMAL`).
+Each process appends to a file of its own: a line of JSON per batch, and a line of the numbers that are done. The
+process holds a lock on the file, and the kernel drops that lock with the process, however it ends: a process that
+gets the lock may send the rest. A kill loses no batch that was put, because a torn last line is ignored and every
+other line is complete. A power cut may lose what the system had not written to the disk yet. A batch that is sent
+twice changes nothing, so losing a line of done numbers costs a repetition and no figure.
 """
 
 from __future__ import annotations
 
-import ctypes
+import contextlib
 import json
 import os
-import sqlite3
+import stat
 import threading
 import uuid
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.guard import log_once
-from carbon_otel.mlflow.schema import names
+from carbon_otel.mlflow.delivery.batch import Batch, LedgerRun, decoded, to_line
+
+try:
+    import fcntl
+except ImportError:  # Windows: without locks, batches stay in memory
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["LIMIT", "Batch", "LedgerRun", "Spool", "SpoolInUse", "Waiting"]
 
 # About 20 hours of one run's checkpoints each 15 s, and some 15 MB.
 LIMIT: Final = 5000
-_SUFFIX: Final = ".outbox"
-_SCHEMA: Final = """
-create table if not exists batch (id integer primary key, address text, run text, segment integer, body text);
-pragma temp_store = memory;
-create temp table overflow (id integer primary key, address text, run text, segment integer, body text);
-create temp table gone (id integer primary key);
-create temp view everything as
-    select * from main.batch where id not in (select id from gone) union all select * from overflow;
-"""
-# From this number on, a batch is in memory only: the disk was full. They come after all on disk.
-_OVERFLOW: Final = 1 << 40
-_THIN: Final = """
-delete from {table} where id in (
-    select id from (
-        select id, row_number() over (partition by segment order by id) as place,
-               max(id) over (partition by segment) as newest
-        from {table}
-    ) where place % 2 = 0 and id <> newest
-)
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerRun:
-    """A run of our own ledger, made when its first batch is sent."""
-
-    entry_id: str
-    name: str
-    start_ms: int
-    model_id: str | None = None
-    source_run_id: str | None = None
-
-    def model(self) -> dict[str, str]:
-        """Tags of what it is of."""
-        said = {names.MODEL: self.model_id, names.SOURCE_RUN: self.source_run_id}
-        return {name: value for name, value in said.items() if value}
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """One state of one segment of a run: `values` are sums since this process began or resumed it.
-
-    `part` names the segment among all of the run's, in every process. `gauges` are no sums, and written as they
-    are. `final` is its last. `run_id` and `part` are empty where the run is an `entry`, which is made by whoever
-    sends it first. `per_gram` names the user's metric that is to be set against the emissions.
-    """
-
-    run_id: str
-    segment: int
-    values: Mapping[str, float]
-    tags: Mapping[str, str]
-    step: int
-    timestamp_ms: int
-    part: str = ""
-    gauges: Mapping[str, float] = field(default_factory=dict)
-    hourly: str = ""
-    resumed: bool = False
-    final: bool = False
-    entry: LedgerRun | None = None
-    per_gram: str | None = None
-
-    @property
-    def of(self) -> str:
-        """What its order matters in."""
-        return self.entry.entry_id if self.entry else self.run_id
+_SUFFIX: Final = ".spool"
+_COMPACTED_SUFFIX: Final = ".compacted"
+_FORMER_SUFFIX: Final = ".outbox"  # of version 0.1
+# The file is written anew when it holds this many bytes more than twice what still waits.
+_SLACK_BYTES: Final = 1 << 20
+_TRIES: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A batch in an outbox."""
+    """A batch in a spool."""
 
     number: int
     batch: Batch
 
 
+@dataclass(slots=True)
+class _Row:
+    """Where a batch is: at `offset` of the file, or in `line` if the disk was full."""
+
+    address: str
+    ordering_key: str
+    segment: int
+    size: int
+    offset: int = 0
+    line: bytes | None = None
+
+
 class SpoolInUse(OSError):
-    """A living process holds the file, and sends it itself."""
+    """A living process holds the file and sends it itself."""
 
 
 class Spool:
-    """Batches in the order in which they were put. Safe for threads; a forked child must open its own."""
+    """Batches in the order in which they were put. Threads may share it; a forked child must create its own."""
 
-    def __init__(self, path: Path | None) -> None:
-        """Open a file; None keeps everything in memory. Raises SpoolInUse and sqlite3.Error."""
+    def __init__(self, path: Path | None = None, descriptor: int | None = None) -> None:
+        """Read an open, locked file; without one, batches are kept in memory. Raises OSError."""
         self.path = path
+        self.unreadable = 0
+        self._descriptor = descriptor
         self._lock = threading.Lock()
+        self._rows: dict[int, _Row] = {}
+        self._segments: Counter[int] = Counter()
+        self._next = 1
+        self._end = 0
+        self._compact_above = _SLACK_BYTES
+        if descriptor is not None:
+            self._load(descriptor)
         renew_after_fork(self._renew)
-        # A file that has gone meanwhile is not to come back.
-        where = f"{path.absolute().as_uri()}?mode=rw" if path else ":memory:"
-        self._db = sqlite3.connect(where, timeout=0, isolation_level=None, check_same_thread=False, uri=True)
-        # Collected in a forked child, the connection would take itself for the last one and remove the parent's
-        # log: it is closed by `close()` alone.
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._db))
-        try:
-            # Exclusive, it needs no shared memory, and so works on the file systems of clusters.
-            self._db.execute("pragma locking_mode = exclusive")
-            self._db.execute("pragma journal_mode = wal")
-            self._db.execute("pragma synchronous = normal")
-            self._db.executescript(_SCHEMA)
-        except sqlite3.Error as error:
-            self._db.close()
-            if "locked" in str(error):
-                raise SpoolInUse(str(path)) from None
-            raise
-
-    def _renew(self) -> None:
-        """In a forked child: the thread that held the lock does not exist there."""
-        self._lock = threading.Lock()
 
     @classmethod
     def create(cls, folder: Path) -> Spool:
-        """A new one in that folder, which is made; in memory, with a warning, where that cannot be written."""
+        """A new file in that folder, which is created; in memory, with a warning, if that fails."""
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            path = folder / f"{os.getpid()}-{uuid.uuid4().hex[:12]}{_SUFFIX}"
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
-            return cls(path)
-        except (OSError, sqlite3.Error) as error:
+            for _ in range(_TRIES):
+                path = folder / f"{os.getpid()}-{uuid.uuid4().hex[:12]}{_SUFFIX}"
+                with contextlib.suppress(SpoolInUse):  # another process checks whether it is a dead one's
+                    return cls(path, _lock(path, os.O_CREAT | os.O_EXCL))
+            raise OSError("every new file was taken by another process")
+        except OSError as error:
             log_once(
-                "what MLflow does not take at once is kept in memory only, as %s cannot be written (%s); set "
-                "state_dir to a folder that can",
+                "batches that MLflow does not take at once are kept in memory only, because %s cannot be used "
+                "(%s); set state_dir to a folder on a local disk that can be written",
                 folder,
                 error,
             )
-            return cls(None)
+            return cls()
+
+    @classmethod
+    def open(cls, path: Path) -> Spool:
+        """The file of a process that has ended. Raises SpoolInUse and OSError."""
+        return cls(path, _lock(path))
 
     @classmethod
     def left_in(cls, folder: Path) -> Iterator[Spool]:
-        """Those that ended processes have left behind; close each. What cannot be read stays, and is said."""
+        """The files of processes that have ended; the caller closes each. Unreadable lines stay in their file."""
+        for path in sorted(folder.glob(f"*{_COMPACTED_SUFFIX}")):
+            with contextlib.suppress(OSError):
+                os.close(_lock(path))
+                path.unlink(missing_ok=True)
+        if any(folder.glob(f"*{_FORMER_SUFFIX}")):
+            from carbon_otel.mlflow.delivery import former_outbox  # noqa: PLC0415 - imports sqlite3
+
+            former_outbox.convert(sorted(folder.glob(f"*{_FORMER_SUFFIX}")))
         for path in sorted(folder.glob(f"*{_SUFFIX}")):
             try:
-                if not path.stat().st_size:
-                    continue  # being made by a process that does not hold it yet
-                left = cls(path)
+                left = cls.open(path)
             except SpoolInUse:
                 continue
-            except (OSError, sqlite3.Error) as error:
-                if path.exists():  # else its owner, or another who sends, has just been done with it
-                    log_once("%s cannot be read, and nothing in it is sent: %s", path, error, about=path)
+            except OSError as error:
+                if path.exists():  # otherwise another process has just finished with it
+                    log_once("%s cannot be read, so nothing in it is sent: %s", path, error, about=path)
                 continue
-            yield left
+            if left.unreadable:
+                log_once(
+                    "%d lines of %s cannot be read, so they are not sent", left.unreadable, path, about=path
+                )
+            if left.addresses():
+                yield left
+            else:
+                left.close()
 
-    def put(self, address: str, batch: Batch) -> None:
-        """On disk; in memory, with a warning, while that is full."""
-        row = address, batch.of, batch.segment, json.dumps(asdict(batch))
+    def put(self, address: str, batch: Batch) -> bool:
+        """Append to the file; keep in memory, with a warning, and return False while the disk is full."""
         with self._lock:
-            (newest,) = self._db.execute("select max(id) from overflow").fetchone()
-            if newest is None:
-                try:
-                    self._db.execute(
-                        "insert into batch (address, run, segment, body) values (?, ?, ?, ?)", row
-                    )
-                    self._make_room("batch")
-                    return
-                except sqlite3.Error as error:
+            number = self._next
+            self._next += 1
+            line = to_line(number, address, batch)
+            row = _Row(address, batch.ordering_key, batch.segment, len(line))
+            try:
+                row.offset = self._append(line)
+            except OSError as error:
+                row.line = line
+                if self._descriptor is not None:
                     log_once(
-                        "what MLflow does not take at once is kept in memory only, as %s cannot be written any "
-                        "more (%s)",
+                        "batches that MLflow does not take at once are kept in memory only, because %s cannot be "
+                        "written any more (%s)",
                         self.path,
                         error,
                     )
-            self._db.execute("insert into overflow values (?, ?, ?, ?, ?)", ((newest or _OVERFLOW) + 1, *row))
-            self._make_room("overflow")
+            self._rows[number] = row
+            self._segments[batch.segment] += 1
+            if len(self._rows) > LIMIT:
+                self._make_room()
+            return row.line is None
 
     def waiting(self, address: str, but: Collection[str] = (), limit: int = 1000) -> list[Waiting]:
-        """The oldest for this store, without those of the runs `but`."""
+        """The oldest batches for this store, without those whose ordering key is in `but`. Raises OSError."""
         with self._lock:
-            rows = self._db.execute(
-                "select id, body from everything "
-                "where address = ? and run not in (select value from json_each(?)) order by id limit ?",
-                (address, json.dumps(list(but)), limit),
-            ).fetchall()
-        return [Waiting(number, _batch(json.loads(body))) for number, body in rows]
+            found: list[Waiting] = []
+            for number, row in self._rows.items():
+                if row.address == address and row.ordering_key not in but:
+                    found.append(Waiting(number, decoded(json.loads(self._line(row))["batch"])))
+                    if len(found) == limit:
+                        break
+            return found
 
-    def segments(self) -> frozenset[int]:
-        """Those that have something waiting."""
-        with self._lock:
-            rows = self._db.execute("select distinct segment from everything").fetchall()
-        return frozenset(segment for (segment,) in rows)
+    def is_waiting(self, segment: int | None = None) -> bool:
+        """Whether a batch of this segment, or any batch, waits. Takes no lock and does no I/O."""
+        return bool(self._rows) if segment is None else segment in self._segments
+
+    def __len__(self) -> int:
+        return len(self._rows)
 
     def addresses(self) -> Mapping[str, int]:
-        """How much waits for which store."""
+        """How many batches wait for which store."""
         with self._lock:
-            return dict(
-                self._db.execute("select address, count(*) from everything group by address").fetchall()
-            )
+            return Counter(row.address for row in self._rows.values())
 
     def done(self, numbers: Sequence[int]) -> None:
-        """These have been written, or refused for good."""
-        rows = [(number,) for number in numbers]
+        """Drop batches that were written, or refused for good."""
         with self._lock:
-            self._db.executemany("delete from overflow where id = ?", rows)
-            try:
-                self._db.executemany("delete from batch where id = ?", rows)
-            except sqlite3.Error:
-                # A full disk: sent once more by whoever finds the file, they change nothing.
-                self._db.executemany("insert or ignore into gone values (?)", rows)
+            for number in numbers:
+                self._drop(number)
+            self._note_done(numbers)
 
     def close(self) -> bool:
-        """Whether nothing was left; the file is removed then."""
-        empty = not self.segments()
+        """Release the file, and remove it if nothing is left in it; whether nothing was left."""
         with self._lock:
-            if empty and self.path is not None:
-                self.path.unlink(missing_ok=True)
-            self._db.close()
-            if empty and self.path is not None:
-                for tail in ("-wal", "-shm"):
-                    self.path.with_name(self.path.name + tail).unlink(missing_ok=True)
-        return empty
+            descriptor, self._descriptor = self._descriptor, None
+            if descriptor is not None and self.path is not None:
+                if not self._rows and not self.unreadable:
+                    self.path.unlink(missing_ok=True)
+                _unlock(descriptor)
+            return not self._rows
 
-    def _make_room(self, table: str) -> None:
-        """Every second checkpoint goes: a curve gets coarser, a total stays."""
-        if self._count(table) <= LIMIT:
-            return
-        self._db.execute(_THIN.format(table=table))
-        over = self._count(table) - LIMIT
-        if over > 0:
-            # Each of them is the only state of a run.
-            self._db.execute(
-                f"delete from {table} where id in (select id from {table} order by id limit ?)", (over,)
-            )
+    def _renew(self) -> None:
+        """In a forked child: give up the copy of the parent's file, without unlocking or changing it."""
+        self._lock = threading.Lock()
+        # The lock of the file would outlive the parent in the child's copy of the descriptor.
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+        self._descriptor = None
+
+    def _load(self, descriptor: int) -> None:
+        data = _read(descriptor)
+        offset = 0
+        for line in data.splitlines(keepends=True):
+            if not line.endswith(b"\n"):
+                break
+            try:
+                self._replay(json.loads(line), offset, len(line))
+            except (ValueError, TypeError, KeyError, AttributeError):
+                self.unreadable += 1
+            offset += len(line)
+        # A torn last line would swallow the start of the next one.
+        if offset < len(data):
+            os.ftruncate(descriptor, offset)
+        self._end = offset
+
+    def _replay(self, record: dict[str, Any], offset: int, size: int) -> None:
+        for number in record.get("done", ()):
+            self._drop(number)
+        if "done" not in record:
+            batch, number = decoded(record["batch"]), int(record["id"])
+            self._rows[number] = _Row(record["address"], batch.ordering_key, batch.segment, size, offset)
+            self._segments[batch.segment] += 1
+            self._next = max(self._next, number + 1)
+
+    def _append(self, data: bytes) -> int:
+        """Write at the end of the file; the offset. Raises OSError, and leaves the end where it was."""
+        if self._descriptor is None:
+            raise OSError("there is no file")
+        try:
+            _write(self._descriptor, data, self._end)
+        except OSError:
+            with contextlib.suppress(OSError):  # otherwise the next line overwrites the torn one
+                os.ftruncate(self._descriptor, self._end)
+            raise
+        offset, self._end = self._end, self._end + len(data)
+        return offset
+
+    def _line(self, row: _Row) -> bytes:
+        if row.line is not None:
+            return row.line
+        if self._descriptor is None:
+            raise OSError(f"{self.path} is closed")
+        return os.pread(self._descriptor, row.size, row.offset)
+
+    def _drop(self, number: int) -> None:
+        row = self._rows.pop(number, None)
+        if row is not None:
+            self._segments[row.segment] -= 1
+            if not self._segments[row.segment]:
+                del self._segments[row.segment]
+
+    def _note_done(self, numbers: Sequence[int]) -> None:
+        # Every failure here only means that a batch is sent once more by the next process.
+        with contextlib.suppress(OSError):
+            if not self._rows and not self.unreadable and self._descriptor is not None:
+                os.ftruncate(self._descriptor, 0)
+                self._end = 0
+            else:
+                self._append(json.dumps({"done": list(numbers)}).encode() + b"\n")
+        live = sum(row.size for row in self._rows.values()) if self._end > self._compact_above else 0
+        if self._end > max(self._compact_above, 2 * live):
+            self._compact()
+
+    def _make_room(self) -> None:
+        """Drop every second checkpoint: a curve gets coarser, but the last state of each segment stays."""
+        newest = {row.segment: number for number, row in self._rows.items()}
+        places: Counter[int] = Counter()
+        dropped = []
+        for number, row in self._rows.items():
+            places[row.segment] += 1
+            if places[row.segment] % 2 == 0 and number != newest[row.segment]:
+                dropped.append(number)
+        for number in dropped:
+            self._drop(number)
+        oldest = list(self._rows)[: max(0, len(self._rows) - LIMIT)]
+        if oldest:
             log_once("MLflow has been away for %d runs: the oldest figures are lost", LIMIT)
+        for number in oldest:
+            self._drop(number)
+        self._note_done(dropped + oldest)
 
-    def _count(self, table: str) -> int:
-        (count,) = self._db.execute(f"select count(*) from {table}").fetchone()
-        return int(count)
+    def _compact(self) -> None:
+        """Write what still waits to a new file, and put that in place of the old one in one step."""
+        self._compact_above = self._end + _SLACK_BYTES  # if it fails, not at every batch again
+        if self._descriptor is None or self.path is None or self.unreadable:
+            return
+        new_path = self.path.with_name(self.path.name + _COMPACTED_SUFFIX)
+        try:
+            descriptor = _lock(new_path, os.O_CREAT | os.O_EXCL)
+        except OSError:
+            return
+        try:
+            lines = [self._line(row) for row in self._rows.values()]
+            _write(descriptor, b"".join(lines), 0)
+            os.fsync(descriptor)
+            new_path.replace(self.path)
+        except OSError:
+            new_path.unlink(missing_ok=True)
+            os.close(descriptor)
+            return
+        _unlock(self._descriptor)
+        self._descriptor, self._end = descriptor, 0
+        for row, line in zip(self._rows.values(), lines, strict=True):
+            row.offset, row.line, self._end = self._end, None, self._end + len(line)
+        self._compact_above = self._end + _SLACK_BYTES
 
 
-def _batch(said: dict[str, Any]) -> Batch:
-    entry = said.pop("entry")
-    return Batch(**said, entry=LedgerRun(**entry) if entry else None)
+def _lock(path: Path, flags: int = 0) -> int:
+    """An open descriptor that holds the file's lock. Raises SpoolInUse, and OSError for a file of another user."""
+    if fcntl is None:
+        raise OSError("this system has no locks on files")
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | flags, 0o600)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
+            raise OSError("it is not a file that only this user can write")
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Between open and lock another process may have sent and removed the file, or replaced it.
+            if path.lstat().st_ino != status.st_ino:
+                raise SpoolInUse(str(path))
+        except (BlockingIOError, FileNotFoundError):
+            raise SpoolInUse(str(path)) from None
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _unlock(descriptor: int) -> None:
+    # Closing alone would leave the lock to a child that was forked meanwhile and has not run its own hooks yet.
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+    os.close(descriptor)
+
+
+def _read(descriptor: int) -> bytes:
+    size, pieces = 0, []
+    while piece := os.pread(descriptor, 1 << 20, size):
+        pieces.append(piece)
+        size += len(piece)
+    return b"".join(pieces)
+
+
+def _write(descriptor: int, data: bytes, offset: int) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(descriptor, view, offset)
+        view, offset = view[written:], offset + written

@@ -1,34 +1,39 @@
-"""Where a tracking store is, said the same way by every process that writes to it, and without a password."""
+"""The address of a tracking store: equal in every process that writes to the store, and without a password."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit, urlunsplit
+
+from carbon_otel.mlflow import compat
 
 _SQLITE: Final = "sqlite:///"
+# Drivers take passwords as parameters: `password` of libpq, `passwd` of pymysql, `PWD` in a string for ODBC.
+_SECRET: Final = re.compile(
+    r"((?:[?&;]|%3B)[^=&;%\s]*(?:pass|pwd|secret|token|key)[^=&;%\s]*(?:=|%3D))(?:(?!%3B)[^&;\s])*",
+    re.IGNORECASE,
+)
+_USERINFO: Final = re.compile(r"(?<=://)([^/?#\s@:]*):[^/?#\s]*@")
 
 
 def of_store(store: Any) -> str:
     """The address of an MLflow tracking store: its database, its server or its folder."""
-    credentials = getattr(store, "get_host_creds", None)
-    if credentials is not None:
-        return normalised(str(credentials().host))
-    for name in ("db_uri", "root_directory"):
-        if hasattr(store, name):
-            return normalised(str(getattr(store, name)))
-    return type(store).__name__
+    location = compat.location_of(store)
+    return type(store).__name__ if location is None else normalised(location)
 
 
 def normalised(uri: str) -> str:
     """A tracking URI as an address."""
     if uri.startswith(_SQLITE):
         path, _, options = uri.removeprefix(_SQLITE).partition("?")
-        return _SQLITE + str(Path(path).absolute()) + (f"?{options}" if options else "")
+        return printable(_SQLITE + str(Path(path).absolute()) + (f"?{options}" if options else ""))
     if "://" not in uri:
         # A profile, such as `databricks`, or a folder.
         return str(Path(uri).absolute()) if "/" in uri else uri
-    parts = urlsplit(uri)
-    who, at, where = parts.netloc.rpartition("@")
-    user = who.partition(":")[0]
-    return urlunsplit(parts._replace(netloc=f"{user}{at}{where}")).rstrip("/")
+    return printable(uri).rstrip("/")
+
+
+def printable(text: str) -> str:
+    """An address, or a message that holds some, without passwords and tokens."""
+    return _SECRET.sub(r"\1***", _USERINFO.sub(r"\1@", text))

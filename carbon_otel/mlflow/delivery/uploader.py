@@ -1,7 +1,7 @@
-"""From an outbox to a tracking store: in order, in as few calls as it takes, each as often as it may need.
+"""From a spool to a tracking store: in order, and in as few calls as possible.
 
-A point's step and time are frozen in its batch, an entry is found again by its id: what is sent twice is there
-once.
+The step and the time of a point are frozen in its batch, and a ledger run is found again by its entry id: what is
+sent twice is stored once.
 """
 
 from __future__ import annotations
@@ -13,23 +13,26 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from carbon_otel.guard import log_once
-from carbon_otel.mlflow.delivery.description import describe
+from carbon_otel.guard import log_once, logger
+from carbon_otel.mlflow.compat import TrackingStore
+from carbon_otel.mlflow.delivery import store_uri
+from carbon_otel.mlflow.delivery.description import described
 from carbon_otel.mlflow.delivery.spool import Batch, LedgerRun, Spool, Waiting
 from carbon_otel.mlflow.schema import contributions, names
 from carbon_otel.mlflow.schema.contributions import Contribution
 
-# What a server takes in one call is 1000 metrics and tags, and 100 tags.
+# A server takes 1000 metrics and tags, and 100 tags, in one call.
 _METRICS_AT_ONCE: Final = 900
 _TAGS_AT_ONCE: Final = 90
 _KEPT_S: Final = 30 * 86400.0
-# It will be refused however often it is sent: a run that was deleted, a value that the store does not take.
-_FOR_GOOD: Final = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "BAD_REQUEST"})
+_INVALID: Final = frozenset({"INVALID_PARAMETER_VALUE", "BAD_REQUEST"})
+# A retry is refused again: the run was deleted, or the store does not accept a value.
+_REFUSED_FOR_GOOD: Final = _INVALID | {"RESOURCE_DOES_NOT_EXIST"}
 
 
 @dataclass(frozen=True, slots=True)
 class _Others:
-    """What `count` other processes have used in a run; our points begin at `step`, after `last_ms`."""
+    """The sum of `count` other processes in a run; our points begin at `step`, after `last_ms`."""
 
     sum: Contribution = field(default_factory=lambda: contributions.total(()))
     count: int = 0
@@ -38,72 +41,85 @@ class _Others:
 
 
 class Uploader:
-    """Sends what waits in outboxes for one store."""
+    """Sends the batches for one store."""
 
     def __init__(
         self,
-        store: Any,
-        taken: Callable[[Batch], object] = lambda batch: None,
+        store: TrackingStore,
+        delivered: Callable[[Batch], object] = lambda batch: None,
         *,
         keeps_refused: bool = False,
     ) -> None:
-        """`taken` is told of each segment's last batch once the store has it, before the run is described.
+        """`delivered` is called with the last batch of each segment once the store has it.
 
-        What the store refuses for good is given up. With `keeps_refused`, for what other processes have left, only
-        after 30 days: another store may have come to the address of theirs.
+        A batch that the store refuses for good is dropped. `keeps_refused`, for the batches of other processes,
+        keeps them for 30 days: another store may have moved to the address of theirs.
         """
         self._store = store
         self._keeps_refused = keeps_refused
-        self._taken = taken
+        self._delivered = delivered
         self._entry_runs: dict[str, str] = {}
         self._others_of: dict[str, _Others] = {}
         self._origins: dict[tuple[str | None, str | None], dict[str, str]] = {}
+        # The run at which the last call broke off comes last in the next one: the fault may be in that run.
+        self._broke_off_at = ""
 
-    def send(self, box: Spool, address: str) -> int:
-        """Send what waits for this address; how many batches it was. Raises what the store does.
+    def send(self, spool: Spool, address: str, *, raise_refusals: bool = True) -> int:
+        """Send the batches for this address; the number of batches. Raises what the store raises.
 
-        A run of which the server refuses something waits with all that comes after it, and the others go on. A
-        server that cannot be reached ends the call.
+        If the store refuses a batch for now, the later batches of that run wait, the other runs go on, and the
+        refusal is raised at the end. A store that cannot be reached ends the call at once.
         """
-        from mlflow.exceptions import MlflowException, RestException
-
-        sent, refused, why = 0, set[str](), None
-        while rows := box.waiting(address, but=refused):
+        sent, refused, refusal = 0, set[str](), None
+        last_key, self._broke_off_at = self._broke_off_at, ""
+        while True:
+            rows = spool.waiting(address, but=refused | {last_key})
+            if not rows and not last_key:
+                break
+            if not rows:
+                last_key = ""
             for group in _groups(rows):
                 last = group[-1].batch
-                if last.of in refused:
+                if last.ordering_key in refused:
                     continue
                 try:
                     self._write([row.batch for row in group])
-                except MlflowException as error:
-                    if error.error_code in _FOR_GOOD and self._keeps_refused and not _is_old(last):
-                        refused.add(last.of)
-                        continue
-                    if error.error_code in _FOR_GOOD:
+                except Exception as error:
+                    if _is_for_good(error) and (not self._keeps_refused or _is_old(last)):
+                        message = store_uri.printable(str(error))
                         log_once(
                             "MLflow refused the energy of %s, which is lost: %s",
-                            _what(last),
-                            error.message,
-                            about=last.of,
+                            last.label,
+                            message,
+                            about=last.ordering_key,
                         )
-                    elif isinstance(error, RestException):
-                        refused.add(last.of)
-                        why = error
+                    elif _is_for_good(error):
+                        refused.add(last.ordering_key)
+                        continue
+                    elif _is_of_this_run(error):
+                        refused.add(last.ordering_key)
+                        refusal = error
+                        _report(last, error)
                         continue
                     else:
+                        self._broke_off_at = last.ordering_key
                         raise
                 sent += len(group)
-                box.done([row.number for row in group])
-        if why is not None:
-            raise why
+                spool.done([row.number for row in group])
+        if refusal is not None and raise_refusals:
+            raise refusal
         return sent
 
     def _write(self, batches: list[Batch]) -> None:
         last = batches[-1]
         if last.entry is not None:
             self._write_entry(last.entry, batches)
-            return
+        else:
+            self._write_run(last, batches)
+
+    def _write_run(self, last: Batch, batches: list[Batch]) -> None:
         others = self._others(last)
+        data = self._data_if_alone(last)
         points: list[Any] = []
         values: Mapping[str, float] = {}
         for batch in batches:
@@ -117,12 +133,28 @@ class Uploader:
         tags = {name: tag for batch in batches for name, tag in batch.tags.items()}
         if values:
             own = Contribution(last.values, last.hourly, others.step, last.final)
-            tags |= own.tags(last.part) | _of_whole(contributions.total([others.sum, own]), others.count + 1)
+            total = contributions.total([others.sum, own])
+            tags |= own.tags(last.contribution_id) | _tags_of_total(total, others.count + 1)
+        if data is not None:
+            efficiency, note = described(last, data, values, tags)
+            points += efficiency
+            tags |= note
         self._log(last.run_id, points, tags)
         if last.final:
-            self._others_of.pop(last.part, None)
-            self._taken(last)
-            self._finish(last, values, tags)
+            self._others_of.pop(last.contribution_id, None)
+            self._delivered(last)
+            if data is None:
+                self._finish(last, values, tags)
+
+    def _data_if_alone(self, last: Batch) -> Any | None:
+        """Before the last batch of a run that this process created: its data, if no other process wrote to it.
+
+        The sums are then final as they are, and the description can be written in the same call.
+        """
+        if not last.final or last.resumed:
+            return None
+        data = self._store.get_run(last.run_id).data
+        return data if contributions.read(data.tags).keys() <= {last.contribution_id} else None
 
     def _write_entry(self, entry: LedgerRun, batches: list[Batch]) -> None:
         from mlflow.entities import RunStatus
@@ -135,65 +167,97 @@ class Uploader:
         if last.final:
             self._store.update_run_info(run_id, RunStatus.FINISHED, last.timestamp_ms, None)
             del self._entry_runs[entry.entry_id]
-            self._taken(last)
+            self._delivered(last)
 
     def _log(self, run_id: str, points: list[Any], tags: Mapping[str, str]) -> None:
         from mlflow.entities import RunTag
 
-        said = [RunTag(name, value) for name, value in tags.items()]
+        run_tags = [RunTag(name, value) for name, value in tags.items()]
         none: list[Any] = []
-        for metrics, some in itertools.zip_longest(
-            _pieces(points, _METRICS_AT_ONCE), _pieces(said, _TAGS_AT_ONCE), fillvalue=none
+        for metrics, some_tags in itertools.zip_longest(
+            _pieces(points, _METRICS_AT_ONCE), _pieces(run_tags, _TAGS_AT_ONCE), fillvalue=none
         ):
-            self._store.log_batch(run_id, metrics=metrics, params=[], tags=some)
+            if not self._is_taken(run_id, metrics + some_tags):
+                # An empty call raises if the run itself is refused.
+                self._store.log_batch(run_id, metrics=[], params=[], tags=[])
+                self._log_halves(run_id, metrics + some_tags)
+
+    def _log_halves(self, run_id: str, items: list[Any]) -> None:
+        """After a refusal of these metrics and tags: find the refused ones, and write the others."""
+        if len(items) == 1:
+            name = items[0].key
+            log_once("MLflow refused %r of run %s, which is lost", name, run_id, about=(run_id, name))
+            return
+        middle = len(items) // 2
+        for half in (items[:middle], items[middle:]):
+            if not self._is_taken(run_id, half):
+                self._log_halves(run_id, half)
+
+    def _is_taken(self, run_id: str, items: list[Any]) -> bool:
+        """Write metrics and tags; False if the store refuses one of them. Raises its other errors."""
+        from mlflow.entities import RunTag
+        from mlflow.exceptions import MlflowException
+
+        tags = [item for item in items if isinstance(item, RunTag)]
+        metrics = [item for item in items if not isinstance(item, RunTag)]
+        try:
+            self._store.log_batch(run_id, metrics=metrics, params=[], tags=tags)
+        except MlflowException as error:
+            if error.error_code not in _INVALID:
+                raise
+            logger.debug("run %s: %s", run_id, error)
+            return False
+        return True
 
     def _others(self, batch: Batch) -> _Others:
-        """What other processes have used in the run, as far as it is known when this one comes to it."""
+        """The sum of the other processes in the run, as it was before our first batch."""
         if not batch.resumed:
             return _Others()
-        known = self._others_of.get(batch.part)
+        known = self._others_of.get(batch.contribution_id)
         if known is None:
             data = self._store.get_run(batch.run_id).data
-            found = contributions.read(data.tags)
-            own = found.pop(batch.part, None)
-            whole = contributions.total(found.values())
-            # Sent again, a point has the step that it had.
+            by_process = contributions.read(data.tags)
+            own = by_process.pop(batch.contribution_id, None)
+            total, count = contributions.total(by_process.values()), len(by_process)
+            # A point that is sent again must have the step that it had.
             known = (
-                _Others(whole, len(found), own.step)
+                _Others(total, count, own.step)
                 if own
-                else _Others(whole, len(found), contributions.next_step(data), contributions.last_ms(data))
+                else _Others(total, count, contributions.next_step(data), contributions.last_ms(data))
             )
-            self._others_of[batch.part] = known
+            self._others_of[batch.contribution_id] = known
         return known
 
     def _finish(self, last: Batch, values: Mapping[str, float], tags: Mapping[str, str]) -> None:
-        """After a segment's end: the sums anew, if other processes have gone on meanwhile, and the description."""
+        """After the last batch of a shared run: correct the sums, if other processes have gone on meanwhile, and
+        describe the run.
+        """
         data = self._store.get_run(last.run_id).data
-        found = contributions.read(data.tags)
-        whole = contributions.total(found.values())
+        by_process = contributions.read(data.tags)
+        total = contributions.total(by_process.values())
         seen_wh = data.metrics.get(names.ENERGY_WH, 0.0)
-        if not math.isclose(whole.values.get(names.ENERGY_WH, 0.0), seen_wh, rel_tol=1e-12):
-            values = {**whole.values, **names.rates(whole.values)}
-            tags = {**tags, **_of_whole(whole, len(found))}
+        points: list[Any] = []
+        corrected: dict[str, str] = {}
+        if not math.isclose(total.values.get(names.ENERGY_WH, 0.0), seen_wh, rel_tol=1e-12):
+            values = {**total.values, **names.rates(total.values)}
             at_ms = max(last.timestamp_ms, contributions.last_ms(data) + 1)
-            self._log(
-                last.run_id,
-                _points(values, contributions.next_step(data), at_ms),
-                _of_whole(whole, len(found)),
-            )
-        describe(self._store, last, data, values, tags)
+            points = _points(values, contributions.next_step(data), at_ms)
+            corrected = _tags_of_total(total, len(by_process))
+        efficiency, note = described(last, data, values, {**tags, **corrected})
+        if points or efficiency or corrected or note:
+            self._log(last.run_id, points + efficiency, corrected | note)
 
     def _entry_run(self, entry: LedgerRun) -> str:
-        """The entry's run: the one that an answer lost on its way has left, or a new one."""
+        """The run of a ledger entry: the one that was created although its answer was lost, or a new one."""
         from mlflow.entities import RunTag, ViewType
 
         run_id = self._entry_runs.get(entry.entry_id)
         if run_id is None:
             experiment_id = self._ledger()
-            wanted = f"tags.`{names.ENTRY}` = '{entry.entry_id}'"
-            found = self._store.search_runs([experiment_id], wanted, ViewType.ACTIVE_ONLY, max_results=1)
-            if found:
-                run_id = found[0].info.run_id
+            has_the_id = f"tags.`{names.ENTRY}` = '{entry.entry_id}'"
+            runs = self._store.search_runs([experiment_id], has_the_id, ViewType.ACTIVE_ONLY, max_results=1)
+            if runs:
+                run_id = runs[0].info.run_id
             else:
                 tags = {names.ENTRY: entry.entry_id, **self._origin(entry)}
                 run_id = self._store.create_run(
@@ -207,18 +271,18 @@ class Uploader:
         return run_id
 
     def _ledger(self) -> str:
-        found = self._store.get_experiment_by_name(names.LEDGER)
-        if found is None:
+        experiment = self._store.get_experiment_by_name(names.LEDGER)
+        if experiment is None:
             try:
                 return str(self._store.create_experiment(names.LEDGER, None, None))
             except Exception:
-                found = self._store.get_experiment_by_name(names.LEDGER)  # another process was first
-                if found is None:
+                experiment = self._store.get_experiment_by_name(names.LEDGER)  # another process was first
+                if experiment is None:
                     raise
-        return str(found.experiment_id)
+        return str(experiment.experiment_id)
 
     def _origin(self, entry: LedgerRun) -> dict[str, str]:
-        """Where the model that this is inference of was made: its experiment, its lineage."""
+        """The experiment and the lineage of the run that made the entry's model."""
         key = entry.model_id, entry.source_run_id
         if key not in self._origins:
             self._origins[key] = self._find_origin(entry)
@@ -239,7 +303,7 @@ class Uploader:
                 if lineage:
                     tags[names.LINEAGE] = lineage
         except MlflowException as error:
-            if error.error_code not in _FOR_GOOD:
+            if error.error_code not in _REFUSED_FOR_GOOD:
                 raise
             log_once(
                 "the model of %r was not made in this store (%s): its energy is in the experiment %s, but not in "
@@ -262,21 +326,38 @@ def _pieces(items: list[Any], size: int) -> Iterator[list[Any]]:
     return (items[i : i + size] for i in range(0, len(items), size))
 
 
-def _of_whole(whole: Contribution, count: int) -> dict[str, str]:
+def _tags_of_total(total: Contribution, count: int) -> dict[str, str]:
     """The tags that follow from a run's sums."""
     return {
-        "carbon.measured_fraction": f"{names.measured_fraction(whole.values):.4f}",
+        "carbon.measured_fraction": f"{names.measured_fraction(total.values):.4f}",
         "carbon.segments": str(count),
-        "carbon.status": "final" if whole.final else "running",
-        names.HOURLY: whole.hourly,
+        "carbon.status": "final" if total.final else "running",
+        names.HOURLY: total.hourly,
     }
 
 
-def store_at(uri: str) -> Any:
-    """The tracking store of MLflow's client for this URI."""
-    from mlflow import MlflowClient
+def _is_for_good(error: Exception) -> bool:
+    from mlflow.exceptions import MlflowException
 
-    return MlflowClient(uri)._tracking_client.store
+    return isinstance(error, MlflowException) and error.error_code in _REFUSED_FOR_GOOD
+
+
+def _is_of_this_run(error: Exception) -> bool:
+    """Whether another run may still be taken: the server has answered, or a batch cannot be processed."""
+    from mlflow.exceptions import MlflowException, RestException
+
+    return isinstance(error, RestException) or not isinstance(error, (MlflowException, OSError))
+
+
+def _report(batch: Batch, error: Exception) -> None:
+    """A refusal is reported by the caller, for the whole store; another fault belongs to this batch."""
+    from mlflow.exceptions import RestException
+
+    if isinstance(error, RestException):
+        logger.debug("%s is not taken", batch.label, exc_info=error)
+    else:
+        message = store_uri.printable(repr(error))
+        log_once("the energy of %s cannot be sent: %s", batch.label, message, about=batch.ordering_key)
 
 
 def _is_old(batch: Batch) -> bool:
@@ -284,7 +365,7 @@ def _is_old(batch: Batch) -> bool:
 
 
 def _groups(rows: Iterable[Waiting]) -> Iterator[list[Waiting]]:
-    """Batches of one segment that follow each other, as many as one call takes."""
+    """Successive batches of one segment, as many as one call takes."""
     group: list[Waiting] = []
     metrics = 0
     for row in rows:
@@ -296,7 +377,3 @@ def _groups(rows: Iterable[Waiting]) -> Iterator[list[Waiting]]:
         metrics += size
     if group:
         yield group
-
-
-def _what(batch: Batch) -> str:
-    return batch.entry.name if batch.entry else f"run {batch.run_id}"

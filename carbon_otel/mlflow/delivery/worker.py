@@ -1,6 +1,9 @@
-"""The thread that writes to MLflow's tracking stores, so that a slow or dead server holds up nobody.
+"""Delivery of batches to MLflow's tracking stores, in the background.
 
-What is put goes to the outbox on disk first, so neither a server that is away nor a kill loses it.
+`put` writes a batch to the spool on the caller's thread, which is the delivery thread of the session. All network
+is on uploader threads. There are as many of them as stores, so a store that hangs delays no other. The condition
+`_changed` guards what is known in memory and is never held over I/O: the application's threads may call `begin`
+and `wait`.
 """
 
 from __future__ import annotations
@@ -8,189 +11,299 @@ from __future__ import annotations
 import sys
 import threading
 import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from carbon_otel.fork import renew_after_fork
-from carbon_otel.guard import contain, log_once, logger
+from carbon_otel.guard import contain, log_once
+from carbon_otel.mlflow import compat
 from carbon_otel.mlflow.delivery import store_uri
 from carbon_otel.mlflow.delivery.spool import Batch, Spool
-from carbon_otel.mlflow.delivery.uploader import Uploader, store_at
+from carbon_otel.mlflow.delivery.uploader import Uploader
 
+_FIRST_PAUSE_S: Final = 1.0
 _LONGEST_PAUSE_S: Final = 30.0
-# How long the end waits for a server that has failed, and takes nothing now: the outbox has everything.
+# A batch that no thread waits for may be joined by later ones this long: a short run is written in one call.
+_LINGER_S: Final = 0.5
+# How long the exit waits for a store that has failed and takes nothing now: its batches are in the spool.
 _FAREWELL_S: Final = 1.5
 
 
+@dataclass(slots=True, eq=False)
+class _Outlet:
+    """One store: when its batches are to be sent next, and whether it took the last ones."""
+
+    address: str
+    connect: Callable[[], compat.TrackingStore]
+    uploader: Uploader | None = None
+    pending: bool = False
+    busy: bool = False
+    due: float = 0.0
+    pause_s: float = field(default_factory=lambda: _FIRST_PAUSE_S)
+    healthy: bool = True
+
+    @property
+    def idle(self) -> bool:
+        return not self.pending and not self.busy
+
+
 class DeliveryWorker:
-    """Writes batches in the background; `healthy` is False from a failed write to the next good one."""
+    """Puts batches in a spool and uploads them."""
 
     def __init__(self, folder: Path) -> None:
-        """`folder` is where outboxes are."""
-        self.healthy = True
+        """`folder` holds the spools of all processes. Does no I/O."""
         self._folder = folder
-        self._box: Spool | None = None
-        self._stores: dict[str, Any] = {}
-        self._senders: dict[str, Uploader] = {}
+        self._spool: Spool | None = None
         self._changed = threading.Condition()
-        self._new = self._closed = False
-        self._ended = threading.Event()
-        # Segments whose last batch the store has, while their run is being described.
-        self._taken: set[int] = set()
+        self._outlets: dict[str, _Outlet] = {}
+        self._threads = 0
+        self._closed = False
+        self._awaited: set[int] = set()  # segments that a thread waits for
+        self._delivered: set[int] = set()  # segments whose last batch the store has
+        self._address_of: dict[int, str] = {}
+        self._left_behind = _LeftBehind(folder)
+        # Held over the writing of the spool, by threads that put only.
+        self._putting = threading.Lock()
+        # Asking a store for its address may make it look up credentials.
+        self._address_of_store: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
         renew_after_fork(self._renew)
 
     def _renew(self) -> None:
-        """In a forked child there is no thread; the outbox and its batches are the parent's."""
-        self._changed, self._ended = threading.Condition(), threading.Event()
-        self._box, self._closed = None, True
+        """In a forked child: the threads do not exist there, and the spool is the parent's."""
+        self._changed, self._putting = threading.Condition(), threading.Lock()
+        self._spool, self._threads, self._closed = None, 0, True
+
+    @property
+    def healthy(self) -> bool:
+        """False from a failed upload, to any store, until the next good one to that store."""
+        return all(outlet.healthy for outlet in list(self._outlets.values()))
 
     def begin(self) -> None:
-        """Open the outbox and start the thread, if that has not been done: at exit no thread can be started."""
+        """Start an uploader thread ahead of the first batch: at interpreter exit no thread can be started."""
         with self._changed:
-            if self._box is None and not self._closed:
-                self._box = Spool.create(self._folder)
-                threading.Thread(target=self._run, name="carbon_otel mlflow", daemon=True).start()
+            if not self._threads and not self._closed:
+                self._start_thread()
 
     def put(self, batch: Batch, store: Any = None) -> None:
-        """Have a batch written: to this store, by default to MLflow's present one."""
+        """Write a batch to the spool, to be uploaded to this store, by default to the current one of MLflow."""
         self.begin()
+        address, connect = self._destination(store)
+        with self._putting:
+            if self._closed:
+                log_once("the energy of %s came after the end, and is lost", batch.label)
+                return
+            if self._spool is None:
+                self._spool = Spool.create(self._folder)
+            self._spool.put(address, batch)
+        with self._changed:
+            outlet = self._outlets.get(address)
+            if outlet is None:
+                outlet = self._outlets[address] = _Outlet(address, connect)
+                if self._threads < len(self._outlets):
+                    self._start_thread()
+            self._address_of[batch.segment] = address
+            if outlet.healthy:
+                at = 0.0 if batch.segment in self._awaited else time.monotonic() + _LINGER_S
+                outlet.due = min(outlet.due, at) if outlet.pending else at
+            outlet.pending = True
+            self._changed.notify_all()
+
+    def _destination(self, store: Any) -> tuple[str, Callable[[], compat.TrackingStore]]:
         if store is None:
             uri = sys.modules["mlflow"].get_tracking_uri()
-            where = store_uri.normalised(uri)
-            self._stores.setdefault(where, uri)
-        else:
-            where = store_uri.of_store(store)
-            self._stores[where] = store
-        with self._changed:
-            if self._box is not None:
-                self._box.put(where, batch)
-                self._new = True
-                self._changed.notify_all()
+            return store_uri.normalised(uri), lambda: compat.store_at(uri)
+        if store not in self._address_of_store:
+            self._address_of_store[store] = store_uri.of_store(store)
+        return self._address_of_store[store], lambda: store
 
     def wait(self, timeout_s: float, segment: int | None = None) -> bool:
-        """Until this segment's last batch, or everything, is written; False if that took longer."""
+        """Until every batch of this segment, or every batch, that was put is written; False if that took longer.
+
+        Returns False at once while the segment's store is failing. Does no I/O.
+        """
         with self._changed:
-            return self._changed.wait_for(lambda: self._is_written(segment), timeout_s)
+            if segment is None:
+                self._send_now(outlet for outlet in self._outlets.values() if outlet.healthy)
+                return self._changed.wait_for(self._is_all_written, timeout_s)
+            outlet = self._outlets.get(self._address_of.get(segment, ""))
+            if outlet is not None and outlet.healthy:
+                self._send_now([outlet])
+            self._awaited.add(segment)
+            self._changed.wait_for(lambda: self._is_written(segment) or self._is_failing(segment), timeout_s)
+            self._awaited.discard(segment)
+            return self._is_written(segment)
 
     def flush(self, timeout_s: float) -> bool:
+        """Upload everything now, even to stores that have failed; whether that succeeded in time."""
+        with self._changed:
+            self._send_now(self._outlets.values())
         return self.wait(timeout_s)
 
     def close(self, timeout_s: float) -> None:
-        """Wait for what is pending; the thread ends once it is written, or refused."""
+        """Upload what is waiting, within the timeout; the rest stays in the spool for the next process."""
+        deadline = time.monotonic() + timeout_s
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-            box = self._box
-        deadline = time.monotonic() + timeout_s
-        left_s, rest = timeout_s, self._rest()
-        while box is not None and not self._ended.wait(left_s if self.healthy else min(left_s, _FAREWELL_S)):
-            left_s = deadline - time.monotonic()
-            now = self._rest()
-            if left_s <= 0 or now == rest:
-                _warn_of_rest(now, box)
-                return
-            rest = now
+            outlets = list(self._outlets.values()) if self._threads else []
+            self._changed.wait_for(lambda: all(o.idle or not o.healthy for o in outlets), timeout_s)
+            # A store that had failed gets more time for as long as it takes batches again.
+            before, left = -1, self._count()
+            is_idle = all(o.idle for o in outlets)
+            while not is_idle and left != before and (remaining_s := deadline - time.monotonic()) > 0:
+                pause_s = min(_FAREWELL_S, remaining_s)
+                is_idle = self._changed.wait_for(lambda: all(o.idle for o in outlets), pause_s)
+                before, left = left, self._count()
+        if self._spool is not None:
+            _warn_of_rest(self._spool)
+            if is_idle:
+                self._close_spool()
 
-    def _rest(self) -> int:
-        with self._changed:
-            return sum(self._box.addresses().values()) if self._box is not None else 0
+    def _count(self) -> int:
+        return len(self._spool) if self._spool is not None else 0
 
-    def _is_written(self, segment: int | None) -> bool:
-        if self._box is None:
-            return True
-        waiting = self._box.segments()
-        return not waiting if segment is None else segment not in waiting - self._taken
+    def _is_all_written(self) -> bool:
+        nothing_waits = self._spool is None or not self._spool.is_waiting()
+        return nothing_waits and not any(outlet.busy for outlet in self._outlets.values())
+
+    def _is_written(self, segment: int) -> bool:
+        return segment in self._delivered or self._spool is None or not self._spool.is_waiting(segment)
+
+    def _is_failing(self, segment: int) -> bool:
+        outlet = self._outlets.get(self._address_of.get(segment, ""))
+        return outlet is not None and not outlet.healthy
+
+    def _send_now(self, outlets: Iterable[_Outlet]) -> None:
+        for outlet in outlets:
+            outlet.due = 0.0
+        self._changed.notify_all()
+
+    def _start_thread(self) -> None:
+        """With `_changed` held. The thread serves whichever store is due."""
+        name = f"carbon_otel upload {self._threads + 1}"
+        try:
+            threading.Thread(target=self._run, name=name, daemon=True).start()
+        except RuntimeError as error:  # the interpreter is exiting: the threads that there are share the work
+            log_once("no further thread can be started to upload to MLflow: %s", error)
+        else:
+            self._threads += 1
 
     def _run(self) -> None:
-        box = self._box
-        assert box is not None
-        pause_s = 1.0
-        while True:
+        while (outlet := self._next()) is not None:
+            succeeded = contain("uploading to MLflow", False, self._upload, outlet)
             with self._changed:
-                self._changed.wait_for(lambda: self._new or self._closed)
-                self._new, closed = False, self._closed
-            self.healthy = contain("writing to MLflow", False, self._send, box)
-            with self._changed:
-                self._taken &= box.segments()
+                outlet.busy, outlet.healthy = False, succeeded
+                if succeeded:
+                    outlet.pause_s = _FIRST_PAUSE_S
+                elif not self._closed:
+                    outlet.pending = True
+                    outlet.due = time.monotonic() + outlet.pause_s
+                    outlet.pause_s = min(2 * outlet.pause_s, _LONGEST_PAUSE_S)
+                self._delivered = {s for s in self._delivered if self._spool and self._spool.is_waiting(s)}
                 self._changed.notify_all()
-            if closed:
-                break
-            if not self.healthy:
-                self._pause(pause_s)
-            pause_s = 1.0 if self.healthy else min(2 * pause_s, _LONGEST_PAUSE_S)
-        _warn_of_rest(self._rest(), box)
         with self._changed:
-            self._box = None
-            self._changed.notify_all()
-        contain("closing the outbox", False, box.close)
-        self._ended.set()
+            self._threads -= 1
+            is_last = self._threads == 0
+        if is_last:  # a store may have answered after `close` stopped waiting
+            self._close_spool()
 
-    def _pause(self, seconds: float) -> None:
-        """Before everything is tried again."""
+    def _next(self) -> _Outlet | None:
+        """Wait for a store that is due, and take it; None at the end."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed, seconds)
-            self._new = True
+            while True:
+                waiting = [o for o in self._outlets.values() if o.pending and not o.busy]
+                soonest = min(waiting, key=lambda o: o.due, default=None)
+                now = time.monotonic()
+                if soonest is not None and (soonest.due <= now or self._closed):
+                    soonest.pending, soonest.busy = False, True
+                    return soonest
+                if self._closed:
+                    return None
+                self._changed.wait(soonest.due - now if soonest is not None else None)
 
-    def _send(self, box: Spool) -> bool:
-        """Everything that can be; whether nothing is left."""
-        done = True
-        for where in box.addresses():
-            try:
-                self._sender(where).send(box, where)
-            except Exception as error:  # noqa: BLE001 - whatever the store raises, the program goes on
-                done = False
-                log_once(
-                    "MLflow at %s does not take the energy of runs (%s: %s); trying again in the background",
-                    where,
-                    type(error).__name__,
-                    error,
-                    about=where,
-                )
-        return done
+    def _upload(self, outlet: _Outlet) -> bool:
+        assert self._spool is not None
+        try:
+            if outlet.uploader is None:
+                store = compat.separate(outlet.connect())
+                # First the batches of processes that were killed: a run that is resumed goes on from there.
+                self._left_behind.upload(store, outlet.address)
+                outlet.uploader = Uploader(store, self._note_delivered)
+            outlet.uploader.send(self._spool, outlet.address)
+        except Exception as error:  # noqa: BLE001 - every kind of store raises its own
+            log_once(
+                "MLflow at %s does not take the energy of runs (%s: %s); trying again in the background",
+                outlet.address,
+                type(error).__name__,
+                store_uri.printable(str(error)),
+                about=outlet.address,
+            )
+            return False
+        return True
 
-    def _sender(self, where: str) -> Uploader:
-        from mlflow.exceptions import MlflowException, RestException
-
-        sender = self._senders.get(where)
-        if sender is None:
-            store = self._stores[where]
-            if isinstance(store, str):
-                store = store_at(store)
-            # First what killed processes have left: a run that is resumed goes on from there.
-            for left in Spool.left_in(self._folder):
-                try:
-                    Uploader(store, keeps_refused=True).send(left, where)
-                except RestException:
-                    # The server is there, but refuses some run of theirs: no reason for ours to wait.
-                    logger.debug("a part of %s is refused", left.path, exc_info=True)
-                except (MlflowException, OSError):
-                    raise
-                except Exception as error:  # noqa: BLE001 - nor is what nobody can make sense of
-                    log_once("%s cannot be sent: %r", left.path, error, about=left.path)
-                finally:
-                    left.close()
-            sender = self._senders[where] = Uploader(store, self._note_taken)
-        return sender
-
-    def _note_taken(self, batch: Batch) -> None:
+    def _note_delivered(self, batch: Batch) -> None:
         with self._changed:
-            self._taken.add(batch.segment)
+            self._delivered.add(batch.segment)
+            self._address_of.pop(batch.segment, None)
             self._changed.notify_all()
 
+    def _close_spool(self) -> None:
+        if self._spool is not None:
+            contain("closing the spool", False, self._spool.close)
 
-def _warn_of_rest(rest: int, box: Spool) -> None:
-    if not rest:
+
+class _LeftBehind:
+    """Spools of processes that have ended; several uploaders may send from one at the same time."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        # Held over the reading of local files, by uploader threads only.
+        self._lock = threading.Lock()
+        self._users: dict[Spool, int] = {}
+        renew_after_fork(self._renew)
+
+    def _renew(self) -> None:
+        """In a forked child: the thread that held the lock does not exist there."""
+        self._lock = threading.Lock()
+
+    def upload(self, store: compat.TrackingStore, address: str) -> None:
+        """Send what waits there for this store. Raises if the store cannot be reached."""
+        with self._borrowed(address) as spools:
+            for left in spools:
+                uploader = Uploader(store, keeps_refused=True)
+                uploader.send(left, address, raise_refusals=False)
+
+    @contextmanager
+    def _borrowed(self, address: str) -> Iterator[list[Spool]]:
+        borrowed = []
+        with self._lock:
+            for spool in [*self._users, *Spool.left_in(self._folder)]:
+                if address in spool.addresses():
+                    self._users[spool] = self._users.get(spool, 0) + 1
+                    borrowed.append(spool)
+                elif spool not in self._users:
+                    spool.close()
+        try:
+            yield borrowed
+        finally:
+            with self._lock:
+                for spool in borrowed:
+                    self._users[spool] -= 1
+                    if not self._users[spool]:
+                        del self._users[spool]
+                        spool.close()
+
+
+def _warn_of_rest(spool: Spool) -> None:
+    count = len(spool)
+    if not count:
         return
-    if box.path is None:
-        log_once(
-            "%d checkpoints of energy have not reached MLflow and are lost; set state_dir to a folder that can be "
-            "written",
-            rest,
-        )
+    message = f"{count} checkpoints of energy have not reached MLflow"
+    if spool.path is None:
+        log_once("%s and are lost; set state_dir to a folder that can be written", message)
     else:
-        log_once(
-            "%d checkpoints of energy have not reached MLflow: they are in %s, and `carbon-otel mlflow sync` "
-            "sends them",
-            rest,
-            box.path,
-        )
+        log_once("%s: they are in %s, and `carbon-otel mlflow sync` sends them", message, spool.path)

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from carbon_otel.background import Worker
 from carbon_otel.footprint import Footprint
@@ -19,6 +19,9 @@ from carbon_otel.mlflow.schema import names
 from carbon_otel.records import RUN, DeviceEnergy, StageInfo, StageRecord
 from carbon_otel.sensors.base import Device
 from carbon_otel.sinks import Checkpoint, Price, Sink, StageEnd, Tick
+
+# A run without stages that is over so soon has nothing to read yet: its end does not wait.
+_EMPTY_S: Final = 1.0
 
 # The tags of a footprint, given its status and the id of its trace.
 Tags = Callable[[Footprint, str, "str | None"], dict[str, str]]
@@ -32,7 +35,10 @@ class _Expected:
 
 @dataclass(slots=True)
 class _Run:
-    """`nested` are the parts of the runs that have ended in it, `units` the functional units of its stages."""
+    """`nested` are the parts of the runs that have ended in it, `units` the functional units of its stages.
+
+    `worked` tells a run with figures that somebody may read at its end from an empty one.
+    """
 
     stage: StageInfo
     store: Any
@@ -122,6 +128,7 @@ class RunRecorder(Sink):
             run = self._runs.pop(run_id, None)
             if run is not None:
                 outer = self._runs.get(stage.parent.run_id or "") if stage.parent is not None else None
+                run.worked |= end.duration_s > _EMPTY_S
                 finish = partial(self._finish, run, outer, end, time.time())
                 self._ended[run_id] = run, self._delivery.submit(finish)
         elif end.units:

@@ -17,10 +17,9 @@ from typing import Any, Final, Protocol
 
 from carbon_otel.guard import contain, log_once
 from carbon_otel.instrumentation.base import Undo, replace
-from carbon_otel.mlflow import otlp_redirect
+from carbon_otel.mlflow import compat, otlp_redirect
 from carbon_otel.mlflow.schema import names
 
-MODULE: Final = "mlflow.tracking._tracking_service.client"
 _PARENT_TAG: Final = "mlflow.parentRunId"
 _RUNNING: Final = "RUNNING"
 _UNFINISHED: Final = ("RUNNING", "SCHEDULED")
@@ -72,9 +71,9 @@ def patch(module: ModuleType, events: Callable[[], RunEvents | None]) -> Undo:
     undos += [replace(client, "__init__", __init__), replace(client, "update_run", update_run)]
     for store_class in _known_stores(module):
         watch(store_class)
-    said = otlp_redirect.warning()
-    if said is not None:
-        log_once(said)
+    warning = otlp_redirect.warning()
+    if warning is not None:
+        log_once(warning)
     contain("noticing the active MLflow run", None, _adopt, events)
 
     def undo() -> None:
@@ -89,7 +88,7 @@ def _adopt(events: Callable[[], RunEvents | None]) -> None:
     fluent: Any = sys.modules.get("mlflow.tracking.fluent")
     run = fluent.active_run() if fluent is not None else None
     if run is not None:
-        _resumed(fluent._get_store(), run.info.run_id, run.info, events)
+        _resumed(compat.current_store(), run.info.run_id, run.info, events)
 
 
 def _known_stores(module: ModuleType) -> list[type]:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from carbon_otel.mlflow.compat import metric_points
 from carbon_otel.mlflow.schema import hourly
 
 PREFIX: Final = "carbon.part."
@@ -70,9 +71,9 @@ def total(parts: Iterable[Contribution]) -> Contribution:
 
 def next_step(data: Any) -> int:
     """The first step that no point of ours has, from a run's data."""
-    return max((m.step + 1 for m in data._metric_objs if m.key.startswith("carbon/")), default=0)
+    return max((m.step + 1 for m in metric_points(data) if m.key.startswith("carbon/")), default=0)
 
 
 def last_ms(data: Any) -> int:
     """When our last point was, in milliseconds since the epoch."""
-    return max((m.timestamp for m in data._metric_objs if m.key.startswith("carbon/")), default=0)
+    return max((m.timestamp for m in metric_points(data) if m.key.startswith("carbon/")), default=0)

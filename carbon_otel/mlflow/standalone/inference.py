@@ -8,7 +8,6 @@ checkpoint, so that a replica that is killed loses at most its last checkpoint a
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 import time
@@ -22,6 +21,7 @@ from typing import Any, Final
 from carbon_otel.background import Worker
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.guard import log_once
+from carbon_otel.mlflow import compat
 from carbon_otel.mlflow.delivery.segment import Segment
 from carbon_otel.mlflow.delivery.spool import LedgerRun
 from carbon_otel.mlflow.delivery.worker import DeliveryWorker
@@ -183,7 +183,7 @@ class InferenceLedger(Sink):
 def has_a_store() -> bool:
     """False where a model is served from an image: MLflow's default is a folder that is gone with it."""
     mlflow: Any = sys.modules["mlflow"]
-    if os.environ.get("_MLFLOW_IS_IN_SERVING_ENVIRONMENT") and not mlflow.is_tracking_uri_set():
+    if compat.is_serving() and not mlflow.is_tracking_uri_set():
         log_once(
             "predictions are measured, but MLFLOW_TRACKING_URI is not set in the serving process: their energy "
             "is not on the ledger of the model",

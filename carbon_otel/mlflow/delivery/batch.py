@@ -1,0 +1,88 @@
+"""What is delivered: a complete state of a segment of a run, so that sending it twice changes nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Final
+
+from carbon_otel.mlflow.schema import names
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerRun:
+    """A run in the experiment `carbon-ledger`, created when its first batch is sent."""
+
+    entry_id: str
+    name: str
+    start_ms: int
+    model_id: str | None = None
+    source_run_id: str | None = None
+
+    def model(self) -> dict[str, str]:
+        """Tags that name the model of this run."""
+        tags = {names.MODEL: self.model_id, names.SOURCE_RUN: self.source_run_id}
+        return {name: value for name, value in tags.items() if value}
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One state of one segment of a run: `values` are sums since this process began or resumed the run.
+
+    `segment` is unique in this process, `contribution_id` across processes. `gauges` are instantaneous values,
+    not cumulative. `final` marks the last batch of a segment. `run_id` and `contribution_id` are empty if the
+    run is an `entry` of the ledger, which the first upload creates. `efficiency_metric` names the metric of the
+    user that is divided by the emissions.
+    """
+
+    run_id: str
+    segment: int
+    values: Mapping[str, float]
+    tags: Mapping[str, str]
+    step: int
+    timestamp_ms: int
+    contribution_id: str = ""
+    gauges: Mapping[str, float] = field(default_factory=dict)
+    hourly: str = ""
+    resumed: bool = False
+    final: bool = False
+    entry: LedgerRun | None = None
+    efficiency_metric: str | None = None
+
+    @property
+    def ordering_key(self) -> str:
+        """Key within which batches must stay in order: the entry id, else the run id."""
+        return self.entry.entry_id if self.entry else self.run_id
+
+    @property
+    def label(self) -> str:
+        """The run, for a message."""
+        return self.entry.name if self.entry else f"run {self.run_id}"
+
+
+# Files written by versions before 0.2 use these names.
+_FORMER_NAMES: Final = {"part": "contribution_id", "per_gram": "efficiency_metric"}
+
+
+def encoded(batch: Batch) -> dict[str, Any]:
+    """A batch as JSON types."""
+    body: dict[str, Any] = {f.name: getattr(batch, f.name) for f in fields(batch)}
+    for name in ("values", "tags", "gauges"):
+        body[name] = dict(body[name])
+    if batch.entry is not None:
+        body["entry"] = {f.name: getattr(batch.entry, f.name) for f in fields(batch.entry)}
+    return body
+
+
+def decoded(body: Mapping[str, Any]) -> Batch:
+    """The opposite of `encoded`. Raises TypeError and AttributeError for another structure."""
+    arguments = {_FORMER_NAMES.get(name, name): value for name, value in body.items()}
+    entry = arguments.pop("entry", None)
+    return Batch(**arguments, entry=LedgerRun(**entry) if entry else None)
+
+
+def to_line(number: int, address: str, batch: Batch) -> bytes:
+    """A batch as a line of a spool file."""
+    record = {"id": number, "address": address, "batch": encoded(batch)}
+    return json.dumps(record, separators=(",", ":")).encode() + b"\n"

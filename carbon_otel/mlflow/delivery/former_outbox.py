@@ -1,0 +1,51 @@
+"""Batches in the files of version 0.1, which were sqlite databases: `convert` makes spool files of them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Iterable
+from pathlib import Path
+
+from carbon_otel.guard import log_once
+from carbon_otel.mlflow.delivery import spool
+from carbon_otel.mlflow.delivery.batch import decoded
+
+
+def convert(paths: Iterable[Path]) -> None:
+    """Move the batches of processes that have ended from files of version 0.1 to spool files beside them."""
+    for path in paths:
+        try:
+            if path.stat().st_size:
+                _convert(path)
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error):  # a locked file belongs to a living process
+                _warn(path, error)
+        except (OSError, sqlite3.Error, ValueError, TypeError, AttributeError) as error:
+            _warn(path, error)
+
+
+def _convert(path: Path) -> None:
+    uri = f"{path.absolute().as_uri()}?mode=rw"
+    with contextlib.closing(sqlite3.connect(uri, timeout=0, isolation_level=None, uri=True)) as database:
+        database.execute("pragma locking_mode = exclusive")
+        database.execute("begin exclusive")
+        rows = database.execute("select address, body from batch order by id").fetchall()
+        batches = [(address, decoded(json.loads(body))) for address, body in rows]
+        new = spool.Spool.create(path.parent)
+        # After a kill in here the batches are in both files, and are sent twice, which changes nothing.
+        on_disk = [new.put(address, batch) for address, batch in batches]
+        if not all(on_disk):
+            new.done([row.number for address in new.addresses() for row in new.waiting(address)])
+        new.close()
+        if all(on_disk):
+            path.unlink()
+    if all(on_disk):
+        for tail in ("-wal", "-shm", "-journal"):
+            path.with_name(path.name + tail).unlink(missing_ok=True)
+
+
+def _warn(path: Path, error: Exception) -> None:
+    if path.exists():
+        log_once("%s cannot be read, so nothing in it is sent: %s", path, error, about=path)

@@ -1,0 +1,108 @@
+"""MLflow's private names, as far as they can be tried without a server."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from types import SimpleNamespace
+
+import pytest
+
+from carbon_otel.mlflow import compat
+
+mlflow = pytest.importorskip("mlflow") if not os.environ.get("CI") else __import__("mlflow")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("store")
+    return compat.store_at(f"sqlite:///{folder}/mlflow.db")
+
+
+def new_run(store):
+    return store.create_run("0", "u", 1, [], "name").info.run_id
+
+
+def test_a_separate_store_writes_to_the_same_database(store):
+    own = compat.separate(store)
+    assert own is not store and own.engine.pool is not store.engine.pool
+    run_id = new_run(store)
+    own.log_batch(run_id, [mlflow.entities.Metric("carbon/energy_wh", 2.0, 5, 3)], [], [])
+    (point,) = compat.metric_points(store.get_run(run_id).data)
+    assert point == ("carbon/energy_wh", 2.0, 5, 3)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_child_forked_while_our_thread_holds_its_pool_can_use_the_store(store):
+    run_id = new_run(store)
+    own = compat.separate(store)
+    holding, forked = threading.Event(), threading.Event()
+
+    def hold():
+        with own.engine.pool._pool.mutex:
+            holding.set()
+            assert forked.wait(20)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert holding.wait(20)
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(20)
+        store.get_run(run_id)
+        os._exit(0)
+    forked.set()
+    thread.join(20)
+    assert os.waitpid(pid, 0)[1] == 0
+
+
+@pytest.mark.parametrize("uri", ["sqlite://", "sqlite:///:memory:", "sqlite:///file:x?mode=memory&uri=true"])
+def test_a_database_in_memory_is_shared(uri):
+    from sqlalchemy import create_engine
+
+    store = SimpleNamespace(engine=create_engine(uri), ManagedSessionMaker=None)
+    assert compat.separate(store) is store
+
+
+def test_a_store_without_a_pool_is_shared():
+    store = SimpleNamespace()
+    assert compat.separate(store) is store
+
+
+@pytest.mark.parametrize(
+    ("store", "location"),
+    [
+        (SimpleNamespace(db_uri="postgresql://me:secret@db/mlflow"), "postgresql://me:secret@db/mlflow"),
+        (SimpleNamespace(get_host_creds=lambda: SimpleNamespace(host="http://h:5000")), "http://h:5000"),
+        (SimpleNamespace(root_directory="/data/mlruns"), "/data/mlruns"),
+        (SimpleNamespace(), None),
+    ],
+)
+def test_location_of_a_store(store, location):
+    assert compat.location_of(store) == location
+
+
+def test_the_store_of_the_fluent_api_and_of_a_client_is_the_one_at_the_uri(store):
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(store.db_uri)
+    try:
+        assert compat.current_store() is store
+        assert compat.store_of(mlflow.MlflowClient()) is store
+    finally:
+        mlflow.set_tracking_uri(before)
+
+
+def test_a_scoring_server_is_known_by_its_environment():
+    assert not compat.is_serving({})
+    assert compat.is_serving({"_MLFLOW_IS_IN_SERVING_ENVIRONMENT": "true"})
+
+
+def test_spans_of_mlflow_are_attached_and_detached(store, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.db_uri)
+    span = mlflow.start_span_no_context("s")
+    token = compat.attach_span(span)
+    assert mlflow.get_current_active_span().span_id == span.span_id
+    compat.detach_span(token)
+    assert mlflow.get_current_active_span() is None
+    span.end()
