@@ -18,6 +18,7 @@ from carbon_otel.cli.json_output import without_nan
 from carbon_otel.cli.mlflow_store import client_of, refuse, refuse_store
 from carbon_otel.lifecycle.comparison import NotMeasured, RunCost, differences, pareto, verdict
 from carbon_otel.mlflow.compat import found_by
+from carbon_otel.mlflow.schema.checked import Unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -47,12 +48,13 @@ def compare(
     if run_ids and len(set(run_ids)) < len(run_ids):
         refuse("a run is named twice; name different runs: carbon-otel compare RUN_ID RUN_ID")
     client, uri = client_of(tracking_uri)
+    left_out: list[str] = []
     try:
         if experiment:
-            costs = _of_experiment(client, experiment)
+            costs = _of_experiment(client, experiment, left_out)
         else:
             costs = [_cost(client.get_run(run_id)) for run_id in run_ids or ()]
-    except NotMeasured as error:
+    except (NotMeasured, Unreadable) as error:
         refuse(str(error))
     except typer.Exit:
         raise
@@ -60,12 +62,13 @@ def compare(
         refuse_store(uri, error)
     if len(costs) < 2:
         refuse(f"{len(costs)} measured run to compare; it takes two")
-    costs = _told_apart(costs)
+    costs = _with_ids(costs)
     first, *others = costs
     report: dict[str, Any] = {
         "runs": [asdict(cost) for cost in costs],
         "verdicts": [verdict(first, other) for other in others],
         "not_alike": differences(costs),
+        "unreadable": left_out,
     }
     quality: dict[str, float] = {}
     if metric:
@@ -90,26 +93,35 @@ def compare(
         _show(costs, report)
 
 
-def _of_experiment(client: Any, name: str) -> list[RunCost]:
-    found = client.get_experiment_by_name(name)
-    if found is None:
+def _of_experiment(client: Any, name: str, unreadable: list[str]) -> list[RunCost]:
+    """The costs of its finished, measured runs; the others are named."""
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
         refuse(f"there is no experiment {name!r} in this store")
     costs = []
     ended = "attributes.status = 'FINISHED'"
-    for run in found_by(client.search_runs, [found.experiment_id], ended, order_by=["start_time"]):
+    for run in found_by(client.search_runs, [experiment.experiment_id], ended, order_by=["start_time"]):
         try:
             costs.append(_cost(run))
         except NotMeasured as error:
             typer.echo(str(error), err=True)
+        except Unreadable as error:
+            unreadable.append(str(error))
+            typer.echo(f"unreadable: {error}", err=True)
     return costs
 
 
 def _cost(run: Run) -> RunCost:
-    return RunCost.of(run.info.run_id, run.info.run_name or run.info.run_id, run.data.metrics, run.data.tags)
+    """Raises NotMeasured and Unreadable, which name the run."""
+    name = run.info.run_name or run.info.run_id
+    try:
+        return RunCost.of(run.info.run_id, name, run.data.metrics, run.data.tags)
+    except Unreadable as error:
+        raise Unreadable(f"run {name} ({run.info.run_id}): {error}") from None
 
 
-def _told_apart(costs: list[RunCost]) -> list[RunCost]:
-    """Names may repeat; where they do, the id stands with them."""
+def _with_ids(costs: list[RunCost]) -> list[RunCost]:
+    """The costs, with the run id added to names that occur twice."""
     names = Counter(cost.name for cost in costs)
     return [
         replace(cost, name=f"{cost.name} {cost.run_id[:8]}") if names[cost.name] > 1 else cost
@@ -141,7 +153,9 @@ def _table(costs: Sequence[RunCost], trade_off: dict[str, Any] | None = None) ->
         of_runs = [trade_off["runs"][cost.run_id] for cost in costs]
         values = ("unknown" if run["value"] is None else f"{run['value']:.4g}" for run in of_runs)
         table.add_row(escape(trade_off["metric"]), *values)
-        table.add_row("no run is better for less", *("yes" if run["pareto"] else "" for run in of_runs))
+        table.add_row(
+            "no run is better for lower emissions", *("yes" if run["pareto"] else "" for run in of_runs)
+        )
     return table
 
 

@@ -56,6 +56,7 @@ def page(report: Report) -> str:
     notes += [f"From another experiment: {line}." for line in report.prepared_elsewhere]
     if report.unmeasured:
         notes.append(f"Not measured: {', '.join(report.unmeasured)}.")
+    notes += [f"Unreadable, not in the sums: {line}." for line in report.unreadable]
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
         f"<title>{escape(report.title)}</title><style>{_STYLE}</style>"

@@ -12,7 +12,7 @@ from carbon_otel.config import resolve
 from carbon_otel.mlflow.delivery import store_uri
 from carbon_otel.mlflow.delivery.spool import Spool
 from carbon_otel.mlflow.delivery.uploader import Uploader
-from carbon_otel.mlflow.runs.orphans import reconcile as end_orphans
+from carbon_otel.mlflow.runs import orphans
 
 app = typer.Typer(help="The runs in MLflow.", no_args_is_help=True)
 
@@ -29,12 +29,15 @@ def reconcile(tracking_uri: _Uri = None) -> None:
     """Mark runs as KILLED whose process on this host is gone; their last checkpoint is a lower bound."""
     client, uri = client_of(tracking_uri)
     try:
-        ended = end_orphans(client)
+        found = orphans.find(client)
+        for orphan in found.runs:
+            orphans.end(client, orphan)
+            typer.echo(f"{orphan.run_id} marked as KILLED")
     except Exception as error:  # noqa: BLE001 - every kind of store raises its own
         refuse_store(uri, error)
-    for run_id in ended:
-        typer.echo(f"{run_id} marked as KILLED")
-    typer.echo(f"{len(ended)} runs had been left open by processes of this host")
+    for line in found.unreadable:
+        typer.echo(f"unreadable, not changed: {line}", err=True)
+    typer.echo(f"{len(found.runs)} runs had been left open by processes of this host")
 
 
 @app.command()

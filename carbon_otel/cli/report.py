@@ -149,6 +149,8 @@ def _show(found: Report) -> None:
         console.print(f"from another experiment: {line}", markup=False)
     if found.unmeasured:
         console.print(f"not measured: {', '.join(found.unmeasured)}", markup=False)
+    for line in found.unreadable:
+        console.print(f"unreadable, not in the sums: {line}", markup=False)
 
 
 def _sums(title: str, sums: Any, total_wh: float) -> Table:

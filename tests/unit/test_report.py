@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carbon_otel.lifecycle.ledger import Entry, Ledger
+from carbon_otel.lifecycle.ledger import Cost, Entry, Ledger
 from carbon_otel.lifecycle.report import report_of
 
 
@@ -20,7 +20,7 @@ def entry(number=0, wh=10.0, grams=5.0, hardware="a", zone="FR", energy_band=0.1
         experiment_id="1",
         status="FINISHED",
         start_ms=0,
-        stages={"training": (wh, grams)},
+        stages={"training": Cost(wh, grams)},
         low_wh=wh * (1 - energy_band),
         high_wh=wh * (1 + energy_band),
         low_g=grams * (1 - band),
@@ -34,7 +34,7 @@ def entry(number=0, wh=10.0, grams=5.0, hardware="a", zone="FR", energy_band=0.1
 
 
 def report(*entries, **anew):
-    return report_of(Ledger("churn", entries, ()), **anew)
+    return report_of(Ledger("churn", entries), **anew)
 
 
 def band(total):
