@@ -20,6 +20,21 @@ if TYPE_CHECKING:
 
 TRAINING: Final = "training"
 INFERENCE: Final = "inference"
+# The columns of `Report.rows()`.
+ROW: Final = (
+    "start",
+    "run_id",
+    "run_name",
+    "status",
+    "stage",
+    "energy_wh",
+    "emissions_g",
+    "method",
+    "zone",
+    "hardware",
+    "dataset",
+    "lower_bound",
+)
 _NONE: Final = Cost(0.0, 0.0)
 
 
@@ -126,7 +141,7 @@ class Report:
         """One flat row per entry and kind of stage, energy in Wh and emissions in g."""
         return [
             {
-                "start": _iso(entry.start_ms),
+                "start": iso(entry.start_ms),
                 "run_id": entry.run_id,
                 "run_name": entry.name,
                 "status": entry.status,
@@ -309,5 +324,6 @@ def _ratio(part: float, whole: float) -> float:
     return part / whole if whole > 0 else 0.0
 
 
-def _iso(ms: int) -> str:
+def iso(ms: int) -> str:
+    """A time in milliseconds since the epoch as ISO 8601, UTC."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(ms / 1000))
