@@ -92,8 +92,10 @@ def _ask(signal: Signal, timeout_s: float) -> Answer:
         export = _by_grpc if protocol == "grpc" else _by_http
         try:
             failure = export(signal, timeout_s)
-        except ImportError as error:
-            failure = _Failure(str(error), f'pip install "opentelemetry-exporter-otlp-proto-{protocol[:4]}"')
+        except ImportError:
+            failure = _Failure(
+                "the exporter for OTLP over gRPC is not installed", 'pip install "carbon-otel[grpc]"'
+            )
         except Exception as error:  # noqa: BLE001 - an exporter may refuse any setting
             failure = _Failure(_without_credentials(f"{type(error).__name__}: {error}"), _OTHER)
     return Answer(signal, _shown(endpoint), protocol, failure is None, *(failure or ()))

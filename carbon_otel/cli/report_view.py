@@ -8,7 +8,7 @@ from typing import Final
 from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from carbon_otel.lifecycle.ledger import Cost
 from carbon_otel.lifecycle.report import TRAINING, DayTotal, Report
@@ -45,7 +45,7 @@ def show(report: Report, console: Console) -> None:
 
 
 def _sums(title: str, sums: Mapping[str, Cost], total_wh: float) -> Table:
-    table = Table(title, "energy", "emissions", "share", "", box=box.SIMPLE_HEAD)
+    table = Table(title, "energy", "emissions", "share", Column(style="green"), box=box.SIMPLE_HEAD)
     for name, cost in sums.items():
         share = cost.energy_wh / total_wh if total_wh > 0 else 0.0
         figures = energy(cost.energy_wh), emissions(cost.emissions_g), f"{share:.1%}"
@@ -65,7 +65,7 @@ def _attempts(report: Report) -> Table:
 def _amortisation(report: Report) -> Table:
     """Energy of inference until some of the days, against that of all training."""
     training_wh = report.by_stage[TRAINING].energy_wh
-    table = Table("day", "inference until then", "of training", "", box=box.SIMPLE_HEAD)
+    table = Table("day", "inference until then", "of training", Column(style="green"), box=box.SIMPLE_HEAD)
     most = max(report.amortisation[-1].inference_wh, training_wh) or 1.0
     for day, inference_wh in _some(report.amortisation):
         share = f"{inference_wh / training_wh:.0%}" if training_wh > 0 else ""
