@@ -15,7 +15,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from carbon_otel.cli.json_output import without_nan
-from carbon_otel.cli.mlflow_store import client_of, refuse, refuse_store
+from carbon_otel.cli.mlflow_store import client_of, refuse_store
+from carbon_otel.cli.refusal import refuse
 from carbon_otel.lifecycle.comparison import NotMeasured, RunCost, differences, pareto, verdict
 from carbon_otel.mlflow.compat import found_by
 from carbon_otel.mlflow.schema.checked import Unreadable
@@ -154,7 +155,7 @@ def _table(costs: Sequence[RunCost], trade_off: dict[str, Any] | None = None) ->
         values = ("unknown" if run["value"] is None else f"{run['value']:.4g}" for run in of_runs)
         table.add_row(escape(trade_off["metric"]), *values)
         table.add_row(
-            "no run is better for lower emissions", *("yes" if run["pareto"] else "" for run in of_runs)
+            "on the Pareto front", *("yes" if run["pareto"] else "" for run in of_runs)
         )
     return table
 

@@ -1,4 +1,4 @@
-"""`carbon-otel doctor`: what each component is measured with here, why not better, and the fix."""
+"""`carbon-otel doctor`: the measurement of each component on this host, why it is not better, and the fix."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from rich.table import Table
 
 from carbon_otel import __version__, config
 from carbon_otel.carbon.grid import WORLD, intensity
+from carbon_otel.cli.refusal import refuse
 from carbon_otel.host.cgroup import reservation
 from carbon_otel.sensors.discovery import discover
 
@@ -26,8 +27,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="For machines.")
         disabled = config.disabled()
         settings = config.resolve({})
     except ValueError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(2) from None
+        refuse(str(error))
     found = discover(settings.powercap_root, settings.cpu_family)
     found.close()
     place = intensity(settings.zone)
@@ -72,7 +72,7 @@ def _show(report: dict[str, Any]) -> None:
     if fixes:
         console.print("\nTo improve it:")
     for fix in fixes:
-        # SoleProcess lines, to be copied.
+        # Whole lines, to be copied.
         console.print(f"  {fix}", markup=False, soft_wrap=True)
 
 
@@ -95,5 +95,5 @@ def _facts(report: dict[str, Any]) -> dict[str, str]:
 def _tier(part: dict[str, Any]) -> str:
     if part["unmetered"]:
         return f"[red]{part['method']}[/]"
-    # Nothing there is nothing missing.
+    # Hardware that is not there is not missing.
     return "-" if part["method"] == "missing" else f"[green]{part['method']}[/]"

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from carbon_otel.cli.mlflow_store import client_of, refuse, refuse_store
+from carbon_otel.cli.mlflow_store import client_of, refuse_store
+from carbon_otel.cli.refusal import refuse
 from carbon_otel.config import resolve
 from carbon_otel.mlflow.delivery import store_uri
 from carbon_otel.mlflow.delivery.spool import Spool

@@ -17,7 +17,8 @@ from rich.console import Console
 from carbon_otel.cli.formats import codecarbon
 from carbon_otel.cli.html_report import page
 from carbon_otel.cli.json_output import without_nan
-from carbon_otel.cli.mlflow_store import client_of, refuse, refuse_store
+from carbon_otel.cli.mlflow_store import client_of, refuse_store
+from carbon_otel.cli.refusal import refuse
 from carbon_otel.cli.report_view import show
 from carbon_otel.lifecycle.ledger import NotFound, read
 from carbon_otel.lifecycle.model_tags import save as save_totals
