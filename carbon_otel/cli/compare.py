@@ -154,9 +154,7 @@ def _table(costs: Sequence[RunCost], trade_off: dict[str, Any] | None = None) ->
         of_runs = [trade_off["runs"][cost.run_id] for cost in costs]
         values = ("unknown" if run["value"] is None else f"{run['value']:.4g}" for run in of_runs)
         table.add_row(escape(trade_off["metric"]), *values)
-        table.add_row(
-            "on the Pareto front", *("yes" if run["pareto"] else "" for run in of_runs)
-        )
+        table.add_row("on the Pareto front", *("yes" if run["pareto"] else "" for run in of_runs))
     return table
 
 
