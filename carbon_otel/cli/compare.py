@@ -1,4 +1,4 @@
-"""`carbon-otel compare`: what MLflow runs cost, and whether their figures may be compared."""
+"""`carbon-otel compare`: the costs of MLflow runs, and whether they may be compared."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def compare(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
-    """Compare what runs cost, say beyond doubt or not, and whether they were measured in the same way."""
+    """Compare the costs of runs: whether they differ by more than their bands, and were measured alike."""
     if bool(run_ids) == bool(experiment):
         refuse("name the runs or an experiment: carbon-otel compare RUN_ID RUN_ID, or --experiment NAME")
     if run_ids and len(set(run_ids)) < len(run_ids):
@@ -74,10 +74,10 @@ def compare(
     quality: dict[str, float] = {}
     if metric:
         try:
-            found = {cost.run_id: client.get_run(cost.run_id).data.metrics for cost in costs}
+            metrics_of = {cost.run_id: client.get_run(cost.run_id).data.metrics for cost in costs}
         except Exception as error:  # noqa: BLE001 - every kind of store raises its own
             refuse_store(uri, error)
-        quality = {run_id: metrics[metric] for run_id, metrics in found.items() if metric in metrics}
+        quality = {run_id: metrics[metric] for run_id, metrics in metrics_of.items() if metric in metrics}
         if not quality:
             refuse(f"none of these runs has a metric {metric!r}")
         front = pareto(costs, quality, lower_is_better=lower_is_better)

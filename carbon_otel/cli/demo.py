@@ -32,7 +32,7 @@ def demo(
         str | None, typer.Option(help="MLflow store for the runs, instead of MLflow's default.")
     ] = None,
 ) -> None:
-    """Train three random forests of growing size and compare what they cost."""
+    """Train three random forests of growing size and compare their costs."""
     try:
         if config.disabled():
             refuse("CARBON_OTEL_DISABLED is set; unset it to see the demo measure")

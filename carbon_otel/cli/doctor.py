@@ -22,19 +22,19 @@ _ENDPOINTS = tuple(f"OTEL_EXPORTER_OTLP_{signal}ENDPOINT" for signal in ("", "TR
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False) -> None:
-    """Show which tier each component gets on this host, why, and what would improve it."""
+    """Show the method of each component on this host, the reason, and how to improve it."""
     try:
         disabled = config.disabled()
         settings = config.resolve({})
     except ValueError as error:
         refuse(str(error))
-    found = discover(settings.powercap_root, settings.cpu_family)
-    found.close()
+    discovery = discover(settings.powercap_root, settings.cpu_family)
+    discovery.close()
     place = intensity(settings.zone)
     report: dict[str, Any] = {
         "version": __version__,
-        "hardware": found.hardware,
-        "components": [asdict(finding) for finding in found.findings],
+        "hardware": discovery.hardware,
+        "components": [asdict(finding) for finding in discovery.findings],
         "attribution": settings.attribution,
         "reserved_share": reservation(os.cpu_count() or 1).share,
         "grid": {
@@ -59,8 +59,8 @@ def _show(report: dict[str, Any]) -> None:
     console = Console(highlight=False)
     console.print(f"carbon_otel {report['version']} on {report['hardware']}\n", markup=False)
     table = Table()
-    for column, whole in (("component", True), ("tier", True), ("found", False), ("why not better", False)):
-        table.add_column(column, no_wrap=whole, overflow="fold")
+    for column, no_wrap in (("component", True), ("tier", True), ("found", False), ("why not better", False)):
+        table.add_column(column, no_wrap=no_wrap, overflow="fold")
     for part in report["components"]:
         table.add_row(part["component"], _tier(part), escape(part["found"]), escape(part["reason"]))
     console.print(table)

@@ -1,4 +1,4 @@
-"""`carbon-otel mlflow reconcile` and `sync`: what a kill has left open, and what a dead server has not taken."""
+"""`carbon-otel mlflow reconcile` ends runs that a kill left open; `sync` sends what a server did not receive."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def mlflow() -> None:
 
 @app.command()
 def reconcile(tracking_uri: _Uri = None) -> None:
-    """Mark runs as KILLED whose process on this host is gone; their last checkpoint is a lower bound."""
+    """Mark runs of dead processes of this host as KILLED; their last checkpoint is a lower bound."""
     client, uri = client_of(tracking_uri)
     try:
         found = orphans.find(client)
@@ -45,10 +45,10 @@ def reconcile(tracking_uri: _Uri = None) -> None:
 def sync(
     tracking_uri: _Uri = None,
     waiting_for: Annotated[
-        str | None, typer.Option(help="Send what waits for this address, too: the store has moved.")
+        str | None, typer.Option(help="Send the checkpoints for this address, too: the store has moved.")
     ] = None,
 ) -> None:
-    """Send what MLflow had not taken when the processes of this host ended; sending it again changes nothing."""
+    """Send checkpoints that ended processes of this host could not send. To send one twice changes nothing."""
     try:
         folder = resolve({}).state_dir / "mlflow"
     except ValueError as error:
@@ -71,8 +71,8 @@ def sync(
     typer.echo(f"{sent} checkpoints sent to {store_uri.normalised(uri)}")
     for where, count in sorted(left.items()):
         if where in here:
-            typer.echo(f"{count} it does not take: it does not know their runs; they are kept for 30 days")
+            typer.echo(f"{count} are refused: the store does not know their runs; they are kept for 30 days")
         else:
             typer.echo(
-                f"{count} wait for {where}: name it with --tracking-uri, with --waiting-for if it has moved"
+                f"{count} wait for {where}: name it with --tracking-uri, or --waiting-for if it has moved"
             )

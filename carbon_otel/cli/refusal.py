@@ -1,4 +1,4 @@
-"""How a command ends that cannot do what it was asked for."""
+"""The end of a command that cannot do its task."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from carbon_otel.lifecycle.ledger import Cost
+from carbon_otel.lifecycle.ledger import LedgerCost
 from carbon_otel.lifecycle.report import TRAINING, DayTotal, Report
 from carbon_otel.units import emissions, energy
 
@@ -32,8 +32,8 @@ def show(report: Report, console: Console) -> None:
         f"measured   {report.measured_fraction:.0%} by a sensor",
     ):
         console.print(line, markup=False)
-    if report.repriced:
-        console.print(f"grid       emissions recomputed for {report.repriced}", markup=False)
+    if report.recomputed_for:
+        console.print(f"grid       emissions recomputed for {report.recomputed_for}", markup=False)
     console.print(_sums("stage", report.by_stage, total.energy_wh))
     console.print(_sums("month", report.by_month, total.energy_wh))
     console.print(_attempts(report))
@@ -44,7 +44,7 @@ def show(report: Report, console: Console) -> None:
         console.print(line, markup=False)
 
 
-def _sums(title: str, sums: Mapping[str, Cost], total_wh: float) -> Table:
+def _sums(title: str, sums: Mapping[str, LedgerCost], total_wh: float) -> Table:
     table = Table(title, "energy", "emissions", "share", Column(style="green"), box=box.SIMPLE_HEAD)
     for name, cost in sums.items():
         share = cost.energy_wh / total_wh if total_wh > 0 else 0.0

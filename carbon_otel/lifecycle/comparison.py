@@ -113,9 +113,9 @@ def verdict(first: RunCost, other: RunCost) -> str:
     for less, more in ((first, other), (other, first)):
         if less.high_wh < more.low_wh:
             if less.lower_bound:
-                return f"{other.name}: {by}, but {less.name} {less.lower_bound}: they cannot be told apart"
+                return f"{other.name}: {by}, but {less.name} {less.lower_bound}: they are not distinguishable"
             return f"{other.name} used {by}, beyond both bands"
-    return f"{other.name}: {by}, but the bands overlap: they cannot be told apart"
+    return f"{other.name}: {by}, but the bands overlap: they are not distinguishable"
 
 
 def pareto(

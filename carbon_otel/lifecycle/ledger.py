@@ -46,15 +46,17 @@ class NotFound(LookupError):
     """The store has nothing of that name, or nothing measured; the message says which names are possible."""
 
 
-class Cost(NamedTuple):
+class LedgerCost(NamedTuple):
     """Watt-hours, and grams of CO2 equivalent."""
 
     energy_wh: float
     emissions_g: float
 
-    def plus(self, other: Cost, share: float = 1.0) -> Cost:
+    def plus(self, other: LedgerCost, share: float = 1.0) -> LedgerCost:
         """The sum with that share of another cost."""
-        return Cost(self.energy_wh + share * other.energy_wh, self.emissions_g + share * other.emissions_g)
+        return LedgerCost(
+            self.energy_wh + share * other.energy_wh, self.emissions_g + share * other.emissions_g
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,7 @@ class Entry:
     experiment_id: str
     status: str
     start_ms: int
-    stages: Mapping[str, Cost]
+    stages: Mapping[str, LedgerCost]
     low_wh: float
     high_wh: float
     low_g: float
@@ -165,8 +167,8 @@ def _figures_and_tags(run: Run) -> tuple[dict[str, float], dict[str, str]]:
     return figures, tags
 
 
-def _stages(figures: Mapping[str, float]) -> dict[str, Cost]:
-    """Cost by kind of stage, without the nested runs."""
+def _stages(figures: Mapping[str, float]) -> dict[str, LedgerCost]:
+    """LedgerCost by kind of stage, without the nested runs."""
     stages = {}
     for name in figures:
         match = _STAGE.fullmatch(name)
@@ -175,7 +177,7 @@ def _stages(figures: Mapping[str, float]) -> dict[str, Cost]:
             energy_wh = amount(figures, name) - figures.get(names.nested(kind, "energy_wh"), 0.0)
             emissions_g = amount(figures, f"carbon/{kind}/emissions_g")
             emissions_g -= figures.get(names.nested(kind, "emissions_g"), 0.0)
-            stages[kind] = Cost(max(0.0, energy_wh), max(0.0, emissions_g))
+            stages[kind] = LedgerCost(max(0.0, energy_wh), max(0.0, emissions_g))
     return stages
 
 

@@ -31,7 +31,7 @@ def save(client: MlflowClient, name: str, report: Report) -> str:
         "measured_fraction": f"{report.measured_fraction:.4f}",
         "entries": str(len(report.entries)),
         "lower_bounds": str(len(report.lower_bounds)),
-        "repriced": report.repriced,
+        "recomputed_for": report.recomputed_for,
         "as_of": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
     tags |= {f"{kind}_wh": f"{cost.energy_wh:.6g}" for kind, cost in report.by_stage.items()}

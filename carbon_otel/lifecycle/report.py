@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from carbon_otel.carbon.grid import Intensity, intensity
-from carbon_otel.lifecycle.ledger import Cost, Entry, Ledger
+from carbon_otel.lifecycle.ledger import Entry, Ledger, LedgerCost
 from carbon_otel.mlflow.schema import hourly, names
 from carbon_otel.provenance import quadrature
 
@@ -35,7 +35,7 @@ ROW: Final = (
     "dataset",
     "lower_bound",
 )
-_NONE: Final = Cost(0.0, 0.0)
+_NONE: Final = LedgerCost(0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,22 +86,22 @@ class Report:
         per_unit: cost of one functional unit of inference, such as a request or a token.
         attempts: the entries for display: each run by itself, the windows of one replica and model together.
         amortisation: energy of inference until each day.
-        passed_training: the first day (ISO) at whose end inference had used more than all training; None before.
+        passed_training: the first day (ISO) by whose end inference had used more than training; None before.
         lower_bounds: entries that may have used more than their figures say, each with the reason.
         prepared_elsewhere: runs of other experiments that made a dataset of this lineage. Counted in full, even
             if other models have used the dataset, too.
         unmeasured: runs of the lineage that have no figures.
         unreadable: runs whose figures cannot be read, each with the reason; the sums are without them.
-        repriced: zone and year of the grid that emissions were recomputed for; empty where they are as logged.
+        recomputed_for: zone and year of the grid of recomputed emissions; empty where they are as logged.
     """
 
     title: str
     entries: tuple[Entry, ...]
     total: Total
     measured_fraction: float
-    by_stage: Mapping[str, Cost]
-    by_month: Mapping[str, Cost]
-    per_unit: Mapping[str, Cost]
+    by_stage: Mapping[str, LedgerCost]
+    by_month: Mapping[str, LedgerCost]
+    per_unit: Mapping[str, LedgerCost]
     attempts: tuple[Attempt, ...]
     amortisation: tuple[DayTotal, ...]
     passed_training: str | None
@@ -109,7 +109,12 @@ class Report:
     prepared_elsewhere: tuple[str, ...]
     unmeasured: tuple[str, ...]
     unreadable: tuple[str, ...] = ()
-    repriced: str = ""
+    recomputed_for: str = ""
+
+    @property
+    def repriced(self) -> str:
+        """The earlier name of `recomputed_for`."""
+        return self.recomputed_for
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types, ready for JSON."""
@@ -133,7 +138,7 @@ class Report:
             "prepared_elsewhere": list(self.prepared_elsewhere),
             "unmeasured": list(self.unmeasured),
             "unreadable": list(self.unreadable),
-            "repriced": self.repriced,
+            "recomputed_for": self.recomputed_for,
             "entries": self.rows(),
         }
 
@@ -193,7 +198,7 @@ def report_of(ledger: Ledger, zone: str | None = None, year: int | None = None) 
         prepared_elsewhere=tuple(f"{e.name} made dataset {e.dataset}" for e in entries if e.dataset),
         unmeasured=ledger.unmeasured,
         unreadable=ledger.unreadable,
-        repriced="; ".join(
+        recomputed_for="; ".join(
             dict.fromkeys(f"{g.name} {g.year} ({g.g_per_kwh:g} g/kWh, {g.source})" for g in grids)
         ),
     )
@@ -251,40 +256,42 @@ def _recomputed(entry: Entry, grid: Intensity) -> Entry:
     above = quadrature([_ratio(entry.high_wh - entry.energy_wh, entry.energy_wh), grid.band.high - 1])
     return replace(
         entry,
-        stages={kind: Cost(cost.energy_wh, cost.energy_wh * factor) for kind, cost in entry.stages.items()},
+        stages={
+            kind: LedgerCost(cost.energy_wh, cost.energy_wh * factor) for kind, cost in entry.stages.items()
+        },
         low_g=max(0.0, grams * (1 - below)),
         high_g=grams * (1 + above),
         tags={**entry.tags, **names.intensity_tags(grid)},
     )
 
 
-def _sums(costs: Iterable[tuple[str, Cost]]) -> dict[str, Cost]:
-    sums: dict[str, Cost] = {}
+def _sums(costs: Iterable[tuple[str, LedgerCost]]) -> dict[str, LedgerCost]:
+    sums: dict[str, LedgerCost] = {}
     for key, cost in costs:
         sums[key] = sums.get(key, _NONE).plus(cost)
     return sums
 
 
-def _by_month(entries: Iterable[Entry]) -> dict[str, Cost]:
+def _by_month(entries: Iterable[Entry]) -> dict[str, LedgerCost]:
     sums = _sums(
-        (month, _NONE.plus(Cost(entry.energy_wh, entry.emissions_g), share))
+        (month, _NONE.plus(LedgerCost(entry.energy_wh, entry.emissions_g), share))
         for entry in entries
         for month, share in entry.when(hourly.MONTH).items()
     )
     return dict(sorted(sums.items()))
 
 
-def _per_unit(entries: Iterable[Entry]) -> dict[str, Cost]:
-    """Cost of one unit of inference; other stages count other things in the same units."""
+def _per_unit(entries: Iterable[Entry]) -> dict[str, LedgerCost]:
+    """LedgerCost of one unit of inference; other stages count other things in the same units."""
     counts: dict[str, float] = defaultdict(float)
-    costs: dict[str, Cost] = {}
+    costs: dict[str, LedgerCost] = {}
     for entry in entries:
         for unit, count in entry.units.items():
             kind, _, name = unit.partition("/")
             if kind == INFERENCE and count > 0:
                 counts[name] += count
                 costs[name] = costs.get(name, _NONE).plus(entry.stages.get(INFERENCE, _NONE))
-    return {name: Cost(*(figure / counts[name] for figure in cost)) for name, cost in costs.items()}
+    return {name: LedgerCost(*(figure / counts[name] for figure in cost)) for name, cost in costs.items()}
 
 
 def _attempts(entries: Iterable[Entry]) -> tuple[Attempt, ...]:

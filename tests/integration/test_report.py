@@ -155,7 +155,7 @@ def lived(life, folder):
     "name",
     ["churn", "churn-model", "churn-model/1", "churn-model@champion", "models:/churn-model/1", "run_id"],
 )
-def test_by_any_name_it_is_what_was_drawn(life, name):
+def test_every_name_of_the_model_gives_the_energy_that_was_drawn(life, name):
     report = carbon_otel.report(getattr(life, name, name), tracking_uri=life.uri)
     assert report.total.energy_wh * 3600 == life.total()
     assert report.total.energy_wh * 3600 == near(life.joules())
@@ -183,22 +183,22 @@ def test_units_and_when_inference_passed_training(life):
     assert run.data.metrics["carbon/inference/wh_per_1k_requests"] * 3600 == pytest.approx(7.5, rel=0.15)
 
 
-def test_priced_anew_for_another_grid(life):
+def test_emissions_recomputed_for_another_grid(life):
     france, poland = (carbon_otel.report("churn", tracking_uri=life.uri, zone=z) for z in ("FR", "PL"))
     as_logged = carbon_otel.report("churn", tracking_uri=life.uri)
     assert france.total.emissions_g == pytest.approx(as_logged.total.emissions_g, rel=1e-6)
     assert poland.total.emissions_g > 10 * france.total.emissions_g
     assert poland.total.energy_wh == france.total.energy_wh
-    assert "Poland" in poland.repriced
+    assert "Poland" in poland.recomputed_for
 
 
-def test_priced_anew_for_another_year(life):
+def test_emissions_recomputed_for_another_year(life):
     """The year when half of France's reactors stood still."""
     as_logged = carbon_otel.report("churn", tracking_uri=life.uri)
     then = carbon_otel.report("churn", tracking_uri=life.uri, year=2022)
     assert then.total.emissions_g > 1.5 * as_logged.total.emissions_g
     assert then.total.energy_wh == as_logged.total.energy_wh
-    assert then.repriced.startswith("France 2022 (84.879 g/kWh")
+    assert then.recomputed_for.startswith("France 2022 (84.879 g/kWh")
     with pytest.raises(ValueError, match="the table has"):
         carbon_otel.report("churn", tracking_uri=life.uri, year=1999)
 

@@ -15,7 +15,7 @@ from carbon_otel.cli.formats import codecarbon
 from carbon_otel.cli.html_report import page
 from carbon_otel.cli.report import _csv
 from carbon_otel.cli.report_view import show
-from carbon_otel.lifecycle.ledger import Cost, Ledger
+from carbon_otel.lifecycle.ledger import Ledger, LedgerCost
 from carbon_otel.lifecycle.report import ROW, report_of
 from tests.unit.test_report import entry
 
@@ -30,7 +30,7 @@ def text_of(report):
 
 def strange():
     tags = {**entry().tags, "carbon.method": STRANGE, "carbon.status": "running"}
-    stages = {STRANGE: Cost(10.0, 5.0), "inference": Cost(1.0, 1.0)}
+    stages = {STRANGE: LedgerCost(10.0, 5.0), "inference": LedgerCost(1.0, 1.0)}
     one = replace(
         entry(), name=STRANGE, status=STRANGE, stages=stages, tags=tags, units={f"inference/{STRANGE}": 2.0}
     )
@@ -71,7 +71,7 @@ def test_an_entry_without_stages():
 def test_inference_against_training():
     days = " ".join(f"2026-11-{day:02}=1" for day in range(1, 31))
     tags = {**entry().tags, "carbon.hourly_wh": days}
-    served = replace(entry(1), stages={"inference": Cost(30.0, 1.0)}, tags=tags)
+    served = replace(entry(1), stages={"inference": LedgerCost(30.0, 1.0)}, tags=tags)
     report = report_of(Ledger("churn", (entry(), served)))
     assert report.passed_training == "2026-11-11"
     shown = [line for line in text_of(report).splitlines() if re.match(r" *2026-11-\d\d ", line)]

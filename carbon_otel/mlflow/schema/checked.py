@@ -1,4 +1,4 @@
-"""Values read from a store, checked: anybody may write a tag or a metric, and MLflow cuts long tags.
+"""Checks of values from a store: any program may write tags and metrics, and MLflow cuts long tags.
 
 JSON that is longer than one tag may be is written over several: `name`, `name.1`, `name.2`, ...
 """
@@ -23,7 +23,7 @@ class Unreadable(ValueError):
 
 
 def number(value: object) -> float | None:
-    """The value as a float, NaN included; None where it is no number or beyond any figure of ours."""
+    """The value as a float, NaN included; None where it is no number or out of range."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     if abs(value) > _MOST:  # first: an integer may be too large for a float

@@ -35,7 +35,7 @@ class Hours:
 
 
 def parsed(text: str) -> dict[str, float]:
-    """Watt-hours by hour, day or month. Items that are no such pair, as at the end of a cut text, are left out."""
+    """Watt-hours by hour, day or month. Invalid items are left out, such as the end of a cut text."""
     watt_hours = {}
     for item in text.split():
         when, _, amount = item.partition("=")
