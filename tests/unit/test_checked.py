@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from carbon_otel.cli.report import _without_collections
 from carbon_otel.lifecycle.comparison import NotMeasured, RunCost, differences, verdict
 from carbon_otel.lifecycle.ledger import Entry, NotFound, read
 from carbon_otel.lifecycle.report import report_of
@@ -73,6 +75,7 @@ class Client:
         return Page()
 
     def search_runs(self, experiments, condition="", max_results=0, order_by=None, page_token=None):
+        self.collects_garbage = gc.isenabled()
         # One part of the time holds all runs: the one without a lower limit.
         return Page(self.runs[:1] if order_by else self.runs if ">=" not in condition else ())
 
@@ -186,6 +189,24 @@ def test_a_run_that_cannot_be_read_is_named_and_the_others_are_added_up(bad):
 def test_a_lineage_of_which_no_run_can_be_read_says_so():
     with pytest.raises(NotFound, match=r"none of its runs can be read; bad: carbon.pue is 'cheap'"):
         read(Client(changed(tags={"carbon.pue": "cheap"})), "churn")
+
+
+def test_a_ledger_is_read_with_the_garbage_collector_of_the_application_left_on():
+    client = Client(run())
+    read(client, "churn")
+    assert client.collects_garbage and gc.isenabled()
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_command_reads_without_the_collector_and_leaves_it_as_it_was(enabled):
+    was_enabled = gc.isenabled()
+    (gc.enable if enabled else gc.disable)()
+    try:
+        with _without_collections():
+            assert not gc.isenabled()
+        assert gc.isenabled() is enabled
+    finally:
+        (gc.enable if was_enabled else gc.disable)()
 
 
 def test_energy_that_is_nan_was_not_measured():
