@@ -36,10 +36,10 @@ def compare(
         str | None, typer.Option(help="MLflow store, instead of MLflow's default.")
     ] = None,
     metric: Annotated[
-        str | None, typer.Option(help="Metric of the runs to hold against their emissions, such as accuracy.")
+        str | None, typer.Option(help="Quality metric to compare with the emissions, such as accuracy.")
     ] = None,
     lower_is_better: Annotated[
-        bool, typer.Option("--lower-is-better", help="Of that metric, as of a loss.")
+        bool, typer.Option("--lower-is-better", help="Lower values of that metric are better, as of a loss.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
@@ -71,23 +71,15 @@ def compare(
         "not_alike": differences(costs),
         "unreadable": left_out,
     }
-    quality: dict[str, float] = {}
     if metric:
         try:
-            metrics_of = {cost.run_id: client.get_run(cost.run_id).data.metrics for cost in costs}
+            metrics = {cost.run_id: client.get_run(cost.run_id).data.metrics for cost in costs}
         except Exception as error:  # noqa: BLE001 - every kind of store raises its own
             refuse_store(uri, error)
-        quality = {run_id: metrics[metric] for run_id, metrics in metrics_of.items() if metric in metrics}
+        quality = {run_id: values[metric] for run_id, values in metrics.items() if metric in values}
         if not quality:
             refuse(f"none of these runs has a metric {metric!r}")
-        front = pareto(costs, quality, lower_is_better=lower_is_better)
-        report["trade_off"] = {
-            "metric": metric,
-            "runs": {
-                cost.run_id: {"value": quality.get(cost.run_id), "pareto": cost.run_id in front}
-                for cost in costs
-            },
-        }
+        report["trade_off"] = _trade_off(costs, metric, quality, lower_is_better)
     if as_json:
         typer.echo(json.dumps(without_nan(report), indent=2))
     else:
@@ -110,6 +102,17 @@ def _of_experiment(client: Any, name: str, unreadable: list[str]) -> list[RunCos
             unreadable.append(str(error))
             typer.echo(f"unreadable: {error}", err=True)
     return costs
+
+
+def _trade_off(
+    costs: Sequence[RunCost], metric: str, quality: dict[str, float], lower_is_better: bool
+) -> dict[str, Any]:
+    """The quality of each run, and whether it is on the Pareto front."""
+    front = pareto(costs, quality, lower_is_better=lower_is_better)
+    runs = {
+        cost.run_id: {"value": quality.get(cost.run_id), "pareto": cost.run_id in front} for cost in costs
+    }
+    return {"metric": metric, "runs": runs}
 
 
 def _cost(run: Run) -> RunCost:

@@ -34,10 +34,11 @@ def show(journals: list[Path], console: Console) -> None:
             _say(console, f"process {journal.stem}, one of {len(journals)} that were measured")
         try:
             content = json.loads(journal.read_text("utf-8"))
-        except (OSError, ValueError) as error:
-            _say(console, f"{journal} cannot be read: {error}")
+            footprint, final = content["footprint"], content["status"] == "final"
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            _say(console, f"{journal} cannot be read: {error!r}")
         else:
-            _show_process(content["footprint"], content["status"] == "final", console)
+            _show_process(footprint, final, console)
 
 
 def _show_process(footprint: dict[str, Any], final: bool, console: Console) -> None:

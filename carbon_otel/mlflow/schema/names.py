@@ -61,15 +61,15 @@ def nested(kind: str, figure: str) -> str:
 
 def parts(footprint: Footprint) -> dict[str, float]:
     """The sums by stage, device and component, by their metric's name after `carbon/`; in Wh and g."""
-    found = {}
+    sums = {}
     for kind, (joules, grams) in footprint.stages.items():
-        found[f"{kind}/energy_wh"] = joules / J_PER_WH
-        found[f"{kind}/emissions_g"] = grams
+        sums[f"{kind}/energy_wh"] = joules / J_PER_WH
+        sums[f"{kind}/emissions_g"] = grams
     for identifier, joules in footprint.devices_inclusive.items():
-        found[f"devices/{device(identifier)}_wh"] = joules / J_PER_WH
+        sums[f"devices/{device(identifier)}_wh"] = joules / J_PER_WH
     for component, joules in footprint.components.items():
-        found[f"components/{component}_wh"] = joules / J_PER_WH
-    return found
+        sums[f"components/{component}_wh"] = joules / J_PER_WH
+    return sums
 
 
 def metrics(
