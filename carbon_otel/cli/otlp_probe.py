@@ -3,50 +3,45 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 Signal = Literal["traces", "metrics"]
 SIGNALS: Final[tuple[Signal, ...]] = ("traces", "metrics")
 TIMEOUT_S: Final = 3.0
 
-_NOT_REACHED: Final = (
-    "start the collector or correct the address; 4318 is the usual port for http/protobuf, 4317 for grpc "
-    "(OTEL_EXPORTER_OTLP_PROTOCOL); http:// is without TLS, https:// with it"
-)
-_UNTRUSTED: Final = (
-    "name the authority's file in OTEL_EXPORTER_OTLP_CERTIFICATE, or write http:// if the receiver has no TLS"
+_ADDRESS: Final = (
+    "start the collector or correct the address; the usual port is 4318 for http/protobuf, 4317 for grpc "
+    "(OTEL_EXPORTER_OTLP_PROTOCOL); http:// is without TLS, https:// with it, where "
+    "OTEL_EXPORTER_OTLP_CERTIFICATE names the file of a private authority"
 )
 _CREDENTIALS: Final = (
     "set OTEL_EXPORTER_OTLP_HEADERS as your backend says; for Logfire 'Authorization=<write token>', "
     "without Bearer"
 )
-_NO_SUCH_PATH: Final = {
-    "traces": "OTEL_EXPORTER_OTLP_ENDPOINT is the address without /v1/traces",
-    "metrics": "for MLflow's server, which takes traces only, set OTEL_METRICS_EXPORTER=none; else the address is "
-    "that without /v1/metrics",
-}
+_PATH: Final = (
+    "OTEL_EXPORTER_OTLP_ENDPOINT is the address without /v1/traces; MLflow's server takes traces only, so set "
+    "OTEL_METRICS_EXPORTER=none for it"
+)
 _EXPERIMENT: Final = (
     "MLflow's server wants the experiment: OTEL_EXPORTER_OTLP_TRACES_HEADERS='x-mlflow-experiment-id=<id>'"
 )
 _LATER: Final = "the receiver takes nothing now; try again, as the exporters do"
 _OTHER: Final = "is an OTLP receiver at that address?"
+# By HTTP status and by name of the gRPC status.
 _ADVICE: Final[dict[int | str, str]] = {
-    401: _CREDENTIALS,
-    403: _CREDENTIALS,
-    422: _EXPERIMENT,
     **dict.fromkeys((301, 302, 303, 307, 308), "exporters follow no redirect; write the address it leads to"),
-    **dict.fromkeys((429, 502, 503, 504), _LATER),
-    "UNAUTHENTICATED": _CREDENTIALS,
-    "PERMISSION_DENIED": _CREDENTIALS,
-    "RESOURCE_EXHAUSTED": _LATER,
-    "DEADLINE_EXCEEDED": _NOT_REACHED,
-    "UNAVAILABLE": _NOT_REACHED,
+    **dict.fromkeys((401, 403, "UNAUTHENTICATED", "PERMISSION_DENIED"), _CREDENTIALS),
+    **dict.fromkeys((404, 405), _PATH),
+    422: _EXPERIMENT,
+    **dict.fromkeys((429, 502, 503, 504, "RESOURCE_EXHAUSTED"), _LATER),
+    **dict.fromkeys(("DEADLINE_EXCEEDED", "UNAVAILABLE"), _ADDRESS),
 }
 
 
@@ -62,11 +57,6 @@ class Answer:
     advice: str = ""
 
 
-class _Failure(NamedTuple):
-    problem: str
-    advice: str
-
-
 def check(timeout_s: float = TIMEOUT_S) -> list[Answer]:
     """Export both signals, without those that `OTEL_*_EXPORTER=none` turns off. Never raises."""
     return [
@@ -77,34 +67,28 @@ def check(timeout_s: float = TIMEOUT_S) -> list[Answer]:
 
 
 def _ask(signal: Signal, timeout_s: float) -> Answer:
-    protocol = _variable(signal, "PROTOCOL") or "http/protobuf"
-    endpoint = _variable(signal, "ENDPOINT")
-    failure: _Failure | None
+    protocol, endpoint = _variable(signal, "PROTOCOL") or "http/protobuf", _variable(signal, "ENDPOINT")
     if not endpoint:
-        failure = _Failure(
-            "OTEL_EXPORTER_OTLP_ENDPOINT is not set", "export it, such as http://127.0.0.1:4318"
-        )
+        problem, advice = "OTEL_EXPORTER_OTLP_ENDPOINT is not set", "export it, such as http://127.0.0.1:4318"
     elif protocol not in ("grpc", "http/protobuf"):
-        failure = _Failure(
-            f"the exporters for Python have no protocol {protocol}", "set OTEL_EXPORTER_OTLP_PROTOCOL"
-        )
+        problem = f"the exporters for Python have no protocol {protocol}"
+        advice = "set OTEL_EXPORTER_OTLP_PROTOCOL to http/protobuf or grpc"
     else:
-        export = _by_grpc if protocol == "grpc" else _by_http
         try:
-            failure = export(signal, timeout_s)
+            problem, advice = (_by_grpc if protocol == "grpc" else _by_http)(signal, timeout_s)
         except ImportError:
-            failure = _Failure(
-                "the exporter for OTLP over gRPC is not installed", 'pip install "carbon-otel[grpc]"'
-            )
+            problem = "the exporter for OTLP over gRPC is not installed"
+            advice = 'pip install "carbon-otel[grpc]"'
         except Exception as error:  # noqa: BLE001 - an exporter may refuse any setting
-            failure = _Failure(_without_credentials(f"{type(error).__name__}: {error}"), _OTHER)
-    return Answer(signal, _shown(endpoint), protocol, failure is None, *(failure or ()))
+            problem, advice = f"{type(error).__name__}: {error}", _OTHER
+    parts = urlsplit(endpoint)
+    shown = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    without_credentials = re.sub(r"//[^/@\s]*@", "//", problem)
+    return Answer(signal, shown, protocol, not problem, without_credentials, advice)
 
 
-def _by_http(signal: Signal, timeout_s: float) -> _Failure | None:
+def _by_http(signal: Signal, timeout_s: float) -> tuple[str, str]:
     import requests
-    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
     results: list[requests.Response | requests.RequestException] = []
 
@@ -118,66 +102,61 @@ def _by_http(signal: Signal, timeout_s: float) -> _Failure | None:
             results.append(response)
             return response
 
-    with _logged():
-        _export(signal, {"traces": OTLPSpanExporter, "metrics": OTLPMetricExporter}, timeout_s, Session())
+    _export("http", signal, timeout=timeout_s, session=Session())
     result = results[-1]
     if isinstance(result, requests.exceptions.Timeout):
-        return _Failure(f"no answer in {timeout_s:g} s", _NOT_REACHED)
+        return f"no answer in {timeout_s:g} s", _ADDRESS
     if isinstance(result, requests.RequestException):
-        untrusted = isinstance(result, requests.exceptions.SSLError)
-        return _Failure(_without_credentials(str(_cause(result))), _UNTRUSTED if untrusted else _NOT_REACHED)
+        return str(_cause(result)), _ADDRESS
     if result.status_code < 300:
-        return None
-    advice = (
-        _NO_SUCH_PATH[signal] if result.status_code in (404, 405) else _ADVICE.get(result.status_code, _OTHER)
-    )
-    return _Failure(f"it answered {result.status_code} {result.reason}", advice)
+        return "", ""
+    return f"it answered {result.status_code} {result.reason}", _ADVICE.get(result.status_code, _OTHER)
 
 
-def _by_grpc(signal: Signal, timeout_s: float) -> _Failure | None:
+def _by_grpc(signal: Signal, timeout_s: float) -> tuple[str, str]:
     import grpc
-    from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
-    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 
-    with _logged() as records:
-        done = _export(signal, {"traces": OTLPSpanExporter, "metrics": OTLPMetricExporter}, timeout_s)
-    if done.name == "SUCCESS":
-        return None
+    succeeded, records = _export("grpc", signal, timeout=timeout_s)
+    if succeeded:
+        return "", ""
     arguments = [argument for record in records if isinstance(record.args, tuple) for argument in record.args]
     code = next((argument.name for argument in arguments if isinstance(argument, grpc.StatusCode)), "")
-    problem = _without_credentials(records[-1].getMessage()) if records else "the exporter does not say why"
-    return _Failure(problem, _ADVICE.get(code, _OTHER))
+    problem = records[-1].getMessage() if records else "the exporter failed and gives no reason"
+    return problem, _ADVICE.get(code, _OTHER)
 
 
-def _export(signal: Signal, exporters: dict[str, Any], timeout_s: float, session: Any = None) -> Any:
+def _export(transport: str, signal: Signal, **settings: Any) -> tuple[bool, list[logging.LogRecord]]:
+    """Export nothing; whether that succeeded, and the log. Raises the errors of the exporter's constructor."""
     from opentelemetry.sdk.metrics.export import MetricsData
 
-    settings = {"timeout": timeout_s} if session is None else {"timeout": timeout_s, "session": session}
-    exporter = exporters[signal](**settings)
-    try:
-        return exporter.export([] if signal == "traces" else MetricsData(resource_metrics=[]))
-    finally:
+    package = f"opentelemetry.exporter.otlp.proto.{transport}"
+    if signal == "traces":
+        exporter = importlib.import_module(f"{package}.trace_exporter").OTLPSpanExporter(**settings)
+    else:
+        exporter = importlib.import_module(f"{package}.metric_exporter").OTLPMetricExporter(**settings)
+    with _log_of("opentelemetry.exporter.otlp") as records:
+        result = exporter.export([] if signal == "traces" else MetricsData(resource_metrics=[]))
         exporter.shutdown()
+    return result.name == "SUCCESS", records
 
 
 @contextlib.contextmanager
-def _logged() -> Iterator[list[logging.LogRecord]]:
-    """The log of the exporters, instead of on the terminal, and with the repetitions that they suppress."""
+def _log_of(package: str) -> Iterator[list[logging.LogRecord]]:
+    """The log records of a package, also those that it suppresses as repeated; none reaches the terminal."""
     records: list[logging.LogRecord] = []
 
-    def record(entry: logging.LogRecord) -> bool:
-        records.append(entry)
+    def keep(record: logging.LogRecord) -> bool:
+        records.append(record)
         return False
 
-    known = logging.root.manager.loggerDict
-    loggers = [logging.getLogger(name) for name in known if name.startswith("opentelemetry.exporter.otlp")]
-    for logger in loggers:
-        logger.filters.insert(0, record)
+    names = [name for name in logging.root.manager.loggerDict if name.startswith(package)]
+    for name in names:
+        logging.getLogger(name).filters.insert(0, keep)
     try:
         yield records
     finally:
-        for logger in loggers:
-            logger.filters.remove(record)
+        for name in names:
+            logging.getLogger(name).filters.remove(keep)
 
 
 def _cause(error: BaseException) -> BaseException:
@@ -190,13 +169,3 @@ def _cause(error: BaseException) -> BaseException:
 def _variable(signal: Signal, name: str) -> str:
     own, common = f"OTEL_EXPORTER_OTLP_{signal.upper()}_{name}", f"OTEL_EXPORTER_OTLP_{name}"
     return os.environ.get(own, "").strip() or os.environ.get(common, "").strip()
-
-
-def _shown(endpoint: str) -> str:
-    """The address without credentials and query."""
-    parts = urlsplit(endpoint)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-
-
-def _without_credentials(text: str) -> str:
-    return re.sub(r"//[^/@\s]*@", "//", text)

@@ -124,7 +124,7 @@ def test_an_agent_over_grpc_and_http_sent_to_it(sink, ask):
 
 def test_grpc_sent_to_an_http_port(sink, ask):
     problem, advice = wrong(ask(sink.url, "grpc"))
-    assert "StatusCode" in problem and "4318 is the usual port for http/protobuf" in advice
+    assert "StatusCode" in problem and "the usual port is 4318 for http/protobuf" in advice
 
 
 def test_a_signal_that_is_turned_off_is_not_sent(sink, ask):
@@ -191,7 +191,7 @@ def test_tls(answering, certificate, sink, ask):
     problem, advice = wrong(ask(secure))
     assert "certificate verify failed" in problem and "OTEL_EXPORTER_OTLP_CERTIFICATE" in advice
     problem, advice = wrong(ask(sink.url.replace("http:", "https:")))
-    assert problem and "write http:// if the receiver has no TLS" in advice
+    assert problem and "http:// is without TLS" in advice
     problem, advice = wrong(ask(secure.replace("https:", "http:")))
     assert problem and "https:// with it" in advice
 
