@@ -215,10 +215,10 @@ def test_totals_are_saved_on_the_model_with_their_date(life):
 
 
 def test_by_month_and_day_it_is_the_same_sum(life):
-    told = carbon_otel.report("churn", tracking_uri=life.uri)
-    assert sum(wh for wh, _ in told.by_month.values()) == pytest.approx(told.total.energy_wh, rel=1e-9)
-    assert told.amortisation[-1][1] == pytest.approx(told.by_stage["inference"][0], rel=1e-9)
-    assert [a.name for a in told.attempts] == [e.name for e in told.entries]
+    result = carbon_otel.report("churn", tracking_uri=life.uri)
+    assert sum(wh for wh, _ in result.by_month.values()) == pytest.approx(result.total.energy_wh, rel=1e-9)
+    assert result.amortisation[-1][1] == pytest.approx(result.by_stage["inference"][0], rel=1e-9)
+    assert [a.name for a in result.attempts] == [e.name for e in result.entries]
 
 
 def test_a_frame(life):
@@ -244,15 +244,15 @@ def test_a_table(life):
 
 
 def test_for_machines(life):
-    told = json.loads(report(life, "churn", "--format", "json").stdout)
-    assert told["energy_wh"] * 3600 == life.total()
+    result = json.loads(report(life, "churn", "--format", "json").stdout)
+    assert result["energy_wh"] * 3600 == life.total()
     rows = list(csv.DictReader(io.StringIO(report(life, "churn", "--format", "csv").stdout)))
     assert sum(float(row["energy_wh"]) for row in rows) * 3600 == life.total()
 
 
 def test_in_the_columns_of_codecarbon(life):
-    told = report(life, "churn", "--format", "codecarbon").stdout
-    rows = list(csv.DictReader(io.StringIO(told)))
+    result = report(life, "churn", "--format", "codecarbon").stdout
+    rows = list(csv.DictReader(io.StringIO(result)))
     assert sum(float(row["energy_consumed"]) for row in rows) * 3.6e6 == life.total()
     assert {(row["country_name"], row["country_iso_code"]) for row in rows} == {("France", "FRA")}
     assert {(row["tracking_mode"], row["on_cloud"]) for row in rows} == {("machine", "N")}
