@@ -24,6 +24,8 @@ def uri(tmp_path_factory):
     found = f"sqlite:///{folder}/mlflow.db"
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(found)
+    client = mlflow.MlflowClient(found)
+    client.search_experiments()  # makes the tables, which takes longer than an exit may
     tree = server(folder / "sys")
     carbon_otel.instrument(zone="FR", powercap_root=tree.root, interval_s=30, lineage="churn")
     for number in range(KINDS):
@@ -32,7 +34,6 @@ def uri(tmp_path_factory):
             stage.units(requests=number + 1)
     carbon_otel.uninstrument()
     tags = {"carbon.lineage": "churn", "carbon.status": "running", "carbon.window": '{"metrics":{"carbon/'}
-    client = mlflow.MlflowClient(found)
     client.create_run("0", tags=tags, run_name="cut")
     yield found
     mlflow.set_tracking_uri(before)
