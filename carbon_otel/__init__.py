@@ -129,13 +129,13 @@ def instrument(
 
     settings = config.resolve(arguments)
     options = _runtime.Options(settings, tracer_provider, meter_provider)
-    _contain("instrumenting", _runtime.start, None, options, Session)
+    _contain("instrumenting", None, _runtime.start, options, Session)
     _runtime.end_at_exit()
 
 
 def uninstrument() -> None:
     """Stop measuring and undo every patch. Open stages end here; MLflow runs get their totals."""
-    _contain("uninstrumenting", _runtime.stop, None)
+    _contain("uninstrumenting", None, _runtime.stop)
 
 
 def report(
@@ -172,11 +172,11 @@ def footprint() -> Footprint:
     return (
         _NOT_MEASURED
         if active is None
-        else _contain("computing a footprint", active.footprint, _NOT_MEASURED)
+        else _contain("computing a footprint", _NOT_MEASURED, active.footprint)
     )
 
 
 def flush(timeout: float = 5.0) -> bool:
     """Read the sensors now and send all pending telemetry; False if `timeout` seconds were not enough."""
     active = _runtime.active()
-    return True if active is None else _contain("flushing", active.flush, False, timeout)
+    return True if active is None else _contain("flushing", False, active.flush, timeout)

@@ -1,4 +1,4 @@
-"""A daemon thread that does one thing after another, so that callers need not wait for the network."""
+"""A daemon thread that makes one call after another, so that callers need not wait for the network."""
 
 from __future__ import annotations
 
@@ -7,22 +7,28 @@ import queue
 import threading
 from collections.abc import Callable
 
+from carbon_otel.fork import renew_after_fork
 from carbon_otel.guard import contain
 
 
 class Worker:
-    """Runs submitted calls in order. Started when made: at interpreter exit no thread can be started any more."""
+    """Runs submitted calls in order.
+
+    The thread starts with the object, since no thread can be started at interpreter exit. In a forked child it
+    starts with the first call submitted there; calls submitted before the fork run in the parent only.
+    """
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._calls: queue.SimpleQueue[tuple[Callable[[], object], threading.Event] | None]
-        self._calls = queue.SimpleQueue()
-        self._latest: dict[object, Callable[[], object]] = {}
-        self._replacing = threading.Lock()
-        threading.Thread(target=self._run, name=name, daemon=True).start()
+        self._renew()
+        self._start()
+        renew_after_fork(self._renew)
 
     def submit(self, call: Callable[[], object]) -> threading.Event:
-        """Queue a call; the event is set when it has returned or failed."""
+        """Queue a call. The event is set when the call has returned or failed."""
+        with self._starting:
+            if not self._started:
+                self._start()
         done = threading.Event()
         self._calls.put((call, done))
         return done
@@ -34,8 +40,16 @@ class Worker:
         self.submit(functools.partial(self._call_if_latest, key, call))
 
     def close(self) -> None:
-        """End the thread once it has done what was submitted."""
+        """End the thread once it has made the calls submitted so far."""
         self._calls.put(None)
+
+    def _renew(self) -> None:
+        self._calls: queue.SimpleQueue[tuple[Callable[[], object], threading.Event] | None]
+        self._calls = queue.SimpleQueue()
+        self._starting = threading.Lock()
+        self._latest: dict[object, Callable[[], object]] = {}
+        self._replacing = threading.Lock()
+        self._started = False
 
     def _call_if_latest(self, key: object, call: Callable[[], object]) -> None:
         with self._replacing:
@@ -44,8 +58,12 @@ class Worker:
             del self._latest[key]
         call()
 
+    def _start(self) -> None:
+        self._started = True
+        threading.Thread(target=self._run, name=self._name, daemon=True).start()
+
     def _run(self) -> None:
         while (item := self._calls.get()) is not None:
             call, done = item
-            contain(self._name, call, None)
+            contain(self._name, None, call)
             done.set()

@@ -1,40 +1,87 @@
-"""Faults of ours never reach the user's program: each kind is logged once and contained."""
+"""Keeps our own faults out of the user's program, and logs each kind of fault once.
+
+    footprint = contain("computing a footprint", NOT_MEASURED, session.footprint, stage)
+
+    with guarded("removing a patch"):
+        undo()
+
+Only `Exception` is contained: KeyboardInterrupt, SystemExit and a task's cancellation pass through.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TypeVar
+from types import TracebackType
+from typing import Final, ParamSpec, TypeVar
 
 logger = logging.getLogger("carbon_otel")
 
+_P = ParamSpec("_P")
 _T = TypeVar("_T")
-_seen: set[str] = set()
+_D = TypeVar("_D")
+
+# Messages that were logged, by template and subject. Bounded, since a subject can be a path or the id of a run.
+_MOST_LOGGED: Final = 500
+_logged: Final[dict[tuple[str, object], object]] = {}
 
 
-def warn_once(key: str, message: str, *, exc_info: BaseException | None = None) -> None:
-    """Log a warning the first time `key` comes up since `forget()`."""
-    # No lock: one held by another thread at a fork would stay locked in the child.
-    if key in _seen:
+def log_once(
+    message: str, *arguments: object, about: object = None, exc_info: BaseException | None = None
+) -> None:
+    """Log a warning, once per `message` and `about` since `forget()`.
+
+    `message` is a constant template for `arguments`, as logging takes them. `about` is hashable: what tells two
+    warnings of one template apart, such as the id of a device.
+    """
+    first = object()
+    # One atomic step instead of a lock, which a fork could leave locked in the child.
+    if _logged.setdefault((message, about), first) is not first:
         return
-    _seen.add(key)
-    logger.warning(message, exc_info=exc_info)
+    if len(_logged) <= _MOST_LOGGED:
+        logger.warning(message, *arguments, exc_info=exc_info)
+    elif len(_logged) == _MOST_LOGGED + 1:
+        logger.warning("further kinds of warnings are not logged, after %d", _MOST_LOGGED)
+    else:
+        del _logged[message, about]
 
 
 def forget() -> None:
-    """A new session may say things again."""
-    _seen.clear()
+    """Let a new session log its warnings again."""
+    _logged.clear()
 
 
-def report(what: str, error: Exception) -> None:
-    """Log a contained exception, once under `what`."""
-    warn_once(what, f"{what} failed: {error!r}; the program goes on", exc_info=error)
+def log_fault(what: str, fault: Exception) -> None:
+    """Log a contained exception, once per `what`."""
+    log_once("%s failed: %r; the program goes on", what, fault, about=what, exc_info=fault)
 
 
-def contain(what: str, function: Callable[..., _T], default: _T, *args: object) -> _T:
-    """Call `function(*args)`; on an exception report it under `what` and return the default."""
+def contain(
+    what: str, default: _D, function: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs
+) -> _T | _D:
+    """Return `function(*args, **kwargs)`; if that raises, log the fault under `what` and return the default."""
     try:
-        return function(*args)
-    except Exception as error:  # noqa: BLE001 - nothing of ours may reach the user's program
-        report(what, error)
+        return function(*args, **kwargs)
+    except Exception as fault:  # noqa: BLE001 - no fault of ours may reach the user's program
+        log_fault(what, fault)
         return default
+
+
+class guarded:  # noqa: N801 - used like a function, as contextlib's managers are
+    """A block whose exception is logged under `what` and ends there. `contain` is the cheaper one for a call."""
+
+    __slots__ = ("_what",)
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if not isinstance(fault, Exception):
+            return False
+        log_fault(self._what, fault)
+        return True

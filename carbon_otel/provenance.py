@@ -1,4 +1,4 @@
-"""How a figure came to be: its method tier and its band.
+"""The provenance of a figure: its method tier and its band.
 
 The tiers, best first. Only the `measured.*` tiers count towards `measured_fraction`.
 
@@ -7,7 +7,7 @@ The tiers, best first. Only the `measured.*` tiers count towards `measured_fract
 `measured.power`          a hardware power sensor, integrated over time
 `modelled.utilisation`    a power curve over the device's utilisation
 `modelled.constant`       a constant power
-`missing`                 nothing could be read or modelled
+`missing`                 could be neither read nor modelled
 ========================  ==========================================================================
 """
 
@@ -21,6 +21,8 @@ from typing import Final, Literal, get_args
 Method = Literal["measured.counter", "measured.power", "modelled.utilisation", "modelled.constant", "missing"]
 METHODS: Final[tuple[Method, ...]] = get_args(Method)
 _MEASURED: Final = frozenset(method for method in METHODS if method.startswith("measured."))
+
+Coverage = Literal["k=2", "p5-p95", "stated", "spread", "estimate"]
 
 
 def is_measured(method: Method) -> bool:
@@ -38,12 +40,21 @@ def combined(methods: Iterable[Method]) -> str:
 class Band:
     """A relative band about a value: the truth is expected within `[low * x, high * x]`.
 
-    `source` says where the two factors come from.
+    `source` says where the two factors come from, `coverage` how probable the truth is to lie between them:
+
+    * `k=2`: twice the standard uncertainty, about 95 % (GUM, JCGM 100:2008, 6.2);
+    * `p5-p95`: percentiles of a population, 90 %; k = 1.64 if it is normal;
+    * `stated`: the manufacturer's limits, without a coverage;
+    * `spread`: the extremes of published figures that disagree;
+    * `estimate`: our choice where no figure is published.
+
+    Bands are combined as they are, without scaling one coverage to another.
     """
 
     low: float
     high: float
     source: str
+    coverage: Coverage = "k=2"
 
     def __post_init__(self) -> None:
         if not 0 <= self.low <= 1 <= self.high:

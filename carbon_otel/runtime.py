@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from carbon_otel.fork import renew_after_fork
 from carbon_otel.guard import contain, forget
 
 if TYPE_CHECKING:
@@ -44,8 +45,8 @@ class Measurement(Protocol):
     def farewell(self, timeout_s: float) -> bool:
         """The process may end now without `atexit`: end what no block ends, and flush."""
 
-    def abandon(self) -> None:
-        """In a forked child: leave everything to the parent."""
+    def disconnect(self) -> None:
+        """Undo every patch."""
 
     def heir(self) -> Measurement:
         """In a forked child: a measurement of the child's own, with the same options and patches."""
@@ -80,11 +81,13 @@ def stop() -> None:
     """End the measurement, if there is one."""
     global _active, _forked_from
     with _lock:
-        ended, _active = _active or _forked_from, None
-        _forked_from = None
+        ended, parent = _active, _forked_from
+        _active = _forked_from = None
     # Not under the lock: it takes seconds where no backend answers.
     if ended is not None:
         ended.end()
+    elif parent is not None:
+        parent.disconnect()
 
 
 def _begin_in_child() -> Measurement | None:
@@ -93,7 +96,7 @@ def _begin_in_child() -> Measurement | None:
         parent, _forked_from = _forked_from, None
         if parent is None:
             return _active
-        heir = contain("measuring in a forked process", parent.heir, None)
+        heir = contain("measuring in a forked process", None, parent.heir)
         if heir is not None:
             _active = heir
             heir.begin()
@@ -106,12 +109,10 @@ def _after_fork_in_child() -> None:
     _lock = threading.RLock()
     if _active is not None:
         # The parent goes on measuring; this copy of its measurement does nothing more.
-        contain("leaving the parent's measurement", _active.abandon, None)
         _forked_from, _active = _active, None
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+renew_after_fork(_after_fork_in_child)
 
 
 _finalized_in = 0

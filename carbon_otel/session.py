@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import MutableMapping
 from contextlib import ExitStack
 from functools import partial
 from types import ModuleType
@@ -15,16 +15,17 @@ from carbon_otel import instrumentation
 from carbon_otel.background import Worker
 from carbon_otel.carbon.grid import EmissionFactor, intensity
 from carbon_otel.footprint import Footprint
-from carbon_otel.guard import contain, logger, warn_once
+from carbon_otel.guard import contain, log_once
 from carbon_otel.host.attribution import Attribution
 from carbon_otel.host.cgroup import reservation
 from carbon_otel.host.membership import Membership
 from carbon_otel.instrumentation import cuda_sync
-from carbon_otel.instrumentation.import_hook import ImportHook, Undo
+from carbon_otel.instrumentation.base import Undo
+from carbon_otel.instrumentation.import_hook import ImportHook
 from carbon_otel.journal import Journal
 from carbon_otel.meter.meter import Meter
 from carbon_otel.meter.sampler import Sampler
-from carbon_otel.otel import instruments
+from carbon_otel.otel import cpu_steal
 from carbon_otel.otel.providers import Providers
 from carbon_otel.otel.resource import described
 from carbon_otel.otel.sink import OtelSink
@@ -32,9 +33,7 @@ from carbon_otel.records import StageInfo
 from carbon_otel.runtime import Options
 from carbon_otel.sensors.base import Sensor
 from carbon_otel.sensors.discovery import discover
-from carbon_otel.sensors.nvidia.gpu import NvmlGpu
-from carbon_otel.sensors.nvidia.update_period import learn_periods
-from carbon_otel.sensors.proc_stat import BusyTime, Steal
+from carbon_otel.sensors.proc_stat import BusyTime
 from carbon_otel.sinks import Sink
 from carbon_otel.stages.engine import Engine
 from carbon_otel.stages.open_stage import current
@@ -74,63 +73,55 @@ class Session:
             self.providers = Providers.choose(
                 options.tracer_provider, options.meter_provider, described(self.discovery, self.factor)
             )
-            self._annotator = self._annotate_spans() if settings.annotate_spans and hook is None else None
+            self._annotator = self._annotate_spans() if settings.annotate_spans else None
             self.otel = OtelSink(
                 self.providers,
                 self.engine.devices,
                 self.factor.intensity,
                 self.membership.holds_device_book,
                 self.membership.exchange_reported_until,
-                Steal().share,
+                cpu_steal.Steal().share,
             )
             self.engine.sinks.add(self.otel)
             # Started now: at interpreter exit no thread can be started any more.
             self.delivery = Worker("carbon_otel delivery")
             if settings.journal and hook is None:  # the file belongs to the process that was told to write it
                 self.engine.sinks.add(Journal(settings.journal, self.delivery))
-            self.sampler = Sampler(self.engine.tick, settings.interval_s, self._learn_periods)
+            self.sampler = Sampler(self.engine.tick, settings.interval_s, self._prepare)
             self._release = undo.pop_all()
-        self._abandoned = False
         self._inherited = hook is not None
         self.hook = hook or ImportHook()
 
     def begin(self) -> None:
         """Start to tick, instrument the libraries, say what the figures will lack."""
         self.sampler.start()
+        self.hook.attach(self)
         if self._inherited:
-            for attach in self.hook.attachers:
-                contain("attaching an integration", attach, None, self)
-        else:
-            instrumentation.install(self.hook)
-            for name, integration in _MLFLOW.items():
-                self.hook.when_imported(name, partial(_connect_mlflow, self.hook, integration))
-            _warn_of_gaps(self)
+            return
+        instrumentation.install(self.hook)
+        for name, integration in _MLFLOW.items():
+            self.hook.when_imported(name, partial(_connect_mlflow, self.hook, integration))
+        _warn_of_gaps(self)
 
     def end(self) -> None:
         """Close what is open and send what is pending, within the exit budget."""
         deadline = time.monotonic() + EXIT_BUDGET_S
-        self.hook.remove()
-        if self._abandoned:
-            return
+        self.disconnect()
         if self._annotator is not None:
             self._annotator.shutdown()
         self.sampler.stop(timeout_s=1.0)
-        contain("closing the open stages", self.engine.close_all, None)
-        contain("leaving the shared use", self._attribution.leave, None, time.monotonic_ns())
+        contain("closing the open stages", None, self.engine.close_all)
+        contain("leaving the shared use", None, self._attribution.leave)
         # Before the sinks are closed, which may take seconds: other processes report the devices from now on.
-        contain("leaving the other processes", self.membership.leave, None)
+        contain("leaving the other processes", None, self.membership.leave)
         self.engine.alive = False
         self._wait(deadline, closing=True)
         self.delivery.close()
-        contain("releasing the sensors", self._release.close, None)
+        contain("releasing the sensors", None, self._release.close)
 
-    def abandon(self) -> None:
-        """In a forked child: the stages, the locks and the devices are the parent's."""
-        self._abandoned = True
-        self.engine.abandon()
-        self._attribution.abandon()
-        self.membership.leave()
-        instruments.forget_all()
+    def disconnect(self) -> None:
+        """Undo every patch."""
+        self.hook.remove()
 
     def heir(self) -> Session:
         return Session(self.options, self.hook)
@@ -158,17 +149,17 @@ class Session:
     def flush(self, timeout_s: float) -> bool:
         """Read the sensors, and have all sinks send what is pending; False if that took longer."""
         deadline = time.monotonic() + timeout_s
-        contain("reading the sensors", self.engine.tick, None, True)
+        contain("reading the sensors", None, self.engine.tick, True)
         return self._wait(deadline, closing=False)
 
     def farewell(self, timeout_s: float) -> bool:
         """The process may end now without `atexit`: end what no block ends, and flush."""
-        contain("closing windows of inference", self.engine.close_windows, None)
+        contain("closing windows of inference", None, self.engine.close_windows)
         return self.flush(timeout_s)
 
     def synchronize(self) -> None:
         if self.settings.synchronize:
-            contain("synchronising the accelerator", cuda_sync.synchronize, None)
+            contain("synchronising the accelerator", None, cuda_sync.synchronize)
 
     def _wait(self, deadline: float, *, closing: bool) -> bool:
         """All sinks send at the same time, so that a dead backend costs a healthy one nothing."""
@@ -176,10 +167,10 @@ class Session:
         for sink in self.engine.sinks:
             what = f"{'closing' if closing else 'flushing'} {type(sink).__name__}"
             left_s = max(0.0, deadline - time.monotonic())
-            begun = contain(what, sink.close if closing else sink.flush, None, left_s)
+            begun = contain(what, None, sink.close if closing else sink.flush, left_s)
             pending.append((what, begun))
         results = [
-            begun is not None and contain(what, begun, False, max(0.0, deadline - time.monotonic()))
+            begun is not None and contain(what, False, begun, max(0.0, deadline - time.monotonic()))
             for what, begun in pending
         ]
         return all(results)
@@ -192,46 +183,44 @@ class Session:
             self.membership,
             self._busy_time,
             time.monotonic_ns(),
-            {s.device.id: s.utilisation for s in self.discovery.sensors if isinstance(s, NvmlGpu)},
+            self.discovery.utilisation,
         )
 
     def _annotate_spans(self) -> Any:
-        from carbon_otel.otel.span_annotator import SpanAnnotator
+        from carbon_otel.otel.span_annotator import annotate
 
-        annotator = SpanAnnotator(self.engine.cached_joules)
-        if not self.providers.annotate(annotator):
-            logger.warning(
+        annotator = annotate(self.providers.tracer, self.engine.cached_joules)
+        if annotator is None:
+            log_once(
                 "annotate_spans: the application has no tracer provider of the OpenTelemetry SDK yet; set it "
-                "before instrument()"
+                "before instrument()",
             )
         return annotator
 
-    def _learn_periods(self) -> None:
-        """How often the GPUs renew their counters: half a second of reading, so not on the user's thread."""
-        learn_periods(self.discovery.sensors)
+    def _prepare(self) -> None:
+        """Let the sensors learn their update periods: half a second of reading, so not on the user's thread."""
+        self.discovery.prepare()
         self.engine.renew_periods()
 
 
 def _connect_mlflow(hook: ImportHook, name: str, module: ModuleType) -> Undo:
-    integration = importlib.import_module("carbon_otel.mlflow.integration")
-    if integration.attach not in hook.attachers:
-        hook.attachers.append(integration.attach)
-    connect: Callable[[ModuleType], Undo] = getattr(integration, name).connect
-    return connect(module)
+    integrations = importlib.import_module("carbon_otel.mlflow.integration")
+    return hook.connect(getattr(integrations, name), module)
 
 
 def _warn_of_fault(sensor: Sensor, message: str) -> None:
-    warn_once(
-        f"read:{sensor.device.id}",
-        f"{sensor.device.name} could not be read ({message}); the gap is filled with its last power and "
-        "counted in gap_s",
+    log_once(
+        "%s could not be read (%s); the gap is filled with its last power and counted in gap_s",
+        sensor.device.name,
+        message,
+        about=sensor.device.id,
     )
 
 
 def _warn_of_gaps(session: Session) -> None:
     if session.settings.zone is None:
         place = session.factor.intensity
-        logger.warning(
+        log_once(
             "no zone set: emissions use the world average of %.0f g/kWh (%s), which may be off by 100 %%; "
             "set instrument(zone='FR') or CARBON_OTEL_ZONE to your country",
             place.g_per_kwh,
@@ -239,9 +228,10 @@ def _warn_of_gaps(session: Session) -> None:
         )
     for finding in session.discovery.findings:
         if finding.unmetered:
-            logger.warning(
+            log_once(
                 "%s is not in the figures: %s (%s); `carbon-otel doctor` shows the fix",
                 finding.component,
                 finding.found,
                 finding.reason,
+                about=(finding.component, finding.reason),
             )

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from carbon_otel.footprint import Footprint
-from carbon_otel.guard import report
+from carbon_otel.guard import log_fault
 from carbon_otel.records import Snapshot, StageInfo, StageRecord
 
 Price = Callable[[StageRecord], Footprint]
@@ -193,4 +193,4 @@ def _overrides(sink: Sink, event: str) -> bool:
 
 
 def _report(listener: Callable[..., None], fault: Exception) -> None:
-    report(f"{getattr(listener, '__qualname__', listener)}", fault)
+    log_fault(f"{getattr(listener, '__qualname__', listener)}", fault)

@@ -131,7 +131,8 @@ def _table() -> Mapping[str, Intensity]:
             band=Band(
                 float(row["low"]),
                 float(row["high"]),
-                "assumption for an annual average that stands for one hour",
+                "annual mean of a country used for one hour",
+                "estimate",
             ),
             source=row["source"],
             licence=row["licence"],

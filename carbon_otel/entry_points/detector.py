@@ -11,14 +11,16 @@ from carbon_otel.sensors.discovery import discover
 
 
 class CarbonResourceDetector(ResourceDetector):
-    """Looks at the hardware and at our settings. A wrong setting is an error that the SDK logs."""
+    """Adds the host's hardware, grid and method. Raises for a wrong setting; the SDK logs that."""
 
     def detect(self) -> Resource:
         if config.disabled():
             return Resource.get_empty()
         settings = config.resolve({})
-        found = discover(settings.powercap_root, settings.cpu_family)
+        discovery = discover(settings.powercap_root, settings.cpu_family)
         try:
-            return Resource(dict(described(found, EmissionFactor(intensity(settings.zone), settings.pue))))
+            return Resource(
+                dict(described(discovery, EmissionFactor(intensity(settings.zone), settings.pue)))
+            )
         finally:
-            found.close()
+            discovery.close()

@@ -2,10 +2,9 @@
 
     opentelemetry-instrument python train.py
 
-measures a program without a change to it; `OTEL_PYTHON_DISABLED_INSTRUMENTATIONS=carbon_otel` turns that off. In
-code, `CarbonInstrumentor().instrument(zone="FR")` is `carbon_otel.instrument(zone="FR")` with the manners of an
-instrumentor: a second call warns instead of beginning anew. Needs the package opentelemetry-instrumentation,
-which is there wherever instrumentors are loaded.
+measures a program without changing it; `OTEL_PYTHON_DISABLED_INSTRUMENTATIONS=carbon_otel` turns that off. In
+code, `CarbonInstrumentor().instrument(zone="FR")` does the same as `carbon_otel.instrument(zone="FR")`, except
+that a second call logs a warning and changes nothing. Needs the package opentelemetry-instrumentation.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ class CarbonInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # the package
     """Takes the arguments of `carbon_otel.instrument()`, and raises what it raises."""
 
     def instrumentation_dependencies(self) -> Collection[str]:
-        # What is measured is the machine, which has no version.
+        # No library is instrumented but the machine, so no version of a library is required.
         return ()
 
     def _instrument(self, **kwargs: Any) -> None:

@@ -1,21 +1,23 @@
-"""Which part of each device this process answers for.
+"""The part of each device that is charged to this process.
 
 `reserved` (the default, as SCI, ISO/IEC 21031, counts reserved hardware): the whole host, or the part of its
-hardware threads that a cgroup sets aside; where several measured processes share it, or a GPU, each its part of
-the split. `process`: the process tree's share of the processors' active energy, and of their idle energy, by CPU
-time; of a GPU, its share of what ran on it, where the driver tells. Of the host both are known at any time,
-whichever is charged.
+hardware threads that a cgroup sets aside; measured processes that share it, or a GPU, split it. `process`: the
+process tree's share, by CPU time, of the processors' active and idle energy; of a GPU, the tree's share of its
+running processes, where the driver reports them. The host's share is measured by both rules, whichever is
+charged.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Final, Literal, NamedTuple
 
+from carbon_otel.fork import renew_after_fork
 from carbon_otel.host.cgroup import Reservation
 from carbon_otel.host.membership import Membership
-from carbon_otel.host.process_tree import Tree, spent_ns, tree
+from carbon_otel.host.process_tree import Processes, Tree, host_processes, spent_ns
 from carbon_otel.host.shared_use import SharedUse
 from carbon_otel.sensors.base import Device, SensorError
 from carbon_otel.sensors.proc_stat import BusyTime
@@ -23,14 +25,13 @@ from carbon_otel.units import NS_PER_S, S_PER_NS
 
 _INTERVAL_NS: Final = NS_PER_S // 10
 
-
-# What runs on a GPU now: process id to its share of the multiprocessors' time; None where nobody can tell.
+# Each process's share of a GPU's multiprocessor time, by process id; None where the driver does not report it.
 GpuUse = Callable[[], Mapping[int, float] | None]
-_NOTHING: Final[Mapping[str, GpuUse]] = {}
+_NO_GPU_USE: Final[Mapping[str, GpuUse]] = {}
 
 
 class Shares(NamedTuple):
-    """Our share of every device, and of the host by either rule."""
+    """This process's share of every device, and of the host by either rule; each from 0 to 1."""
 
     devices: tuple[float, ...]
     reserved: float
@@ -38,8 +39,10 @@ class Shares(NamedTuple):
 
 
 class Attribution:
-    """The shares, measured from look to look. `measure` may be called from any thread, and must not be under a
-    lock that a stage needs: it reads files, and may wait for another process.
+    """The shares, measured from look to look.
+
+    `measure` may be called from any thread, but not under a lock that a stage needs: it reads files, and may
+    wait for another process.
     """
 
     def __init__(
@@ -50,20 +53,24 @@ class Attribution:
         peers: Membership,
         busy_time: BusyTime,
         now_ns: int,
-        gpu_use: Mapping[str, GpuUse] = _NOTHING,
+        gpu_use: Mapping[str, GpuUse] = _NO_GPU_USE,
+        clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self._rule = rule
-        self._gpu_use = gpu_use if rule == "process" else _NOTHING
+        self._gpu_use = gpu_use if rule == "process" else _NO_GPU_USE
         self._devices = tuple(devices)
         self._host = reserved.by
         self._reserved = reserved.share
         gpus = {device.id: 0.0 for device in devices if device.type == "gpu"}
-        self._split = SharedUse(peers, {self._host: reserved.threads, **gpus}, now_ns)
-        self._parts: Mapping[str, float] = dict(self._split.look(now_ns))
-        self._tree = TreeShare(peers.pid, busy_time)
+        processes = host_processes()
+        uses = {self._host: reserved.threads, **gpus}
+        self._shared_use = SharedUse(peers, uses, now_ns, processes, clock_ns)
+        self._parts: Mapping[str, float] = dict(self._shared_use.look(now_ns))
+        self._tree = TreeShare(peers.pid, busy_time, processes)
         self._process = 0.0
         self._due_ns = 0
         self._lock = threading.Lock()
+        renew_after_fork(self._renew)
 
     def measure(self, now_ns: int, *, tick: bool) -> Shares | None:
         """The shares of the time since the last measurement; None where it is too early for a new one."""
@@ -74,42 +81,45 @@ class Attribution:
                 return None
             self._due_ns = now_ns + _INTERVAL_NS
             if tick:
-                parts = self._split.look(now_ns)
-            self._process = self._tree.look(self._split.others)
+                parts = self._shared_use.look(now_ns)
+            self._process = self._tree.look(self._shared_use.others)
             if tick:
                 self._parts = {**parts, **self._by_use(parts)}
             return self.present
 
     def _by_use(self, parts: Mapping[str, float]) -> dict[str, float]:
-        """Of each GPU that tells, what our tree ran on it; its idle part is split."""
-        found = {}
+        """The share of each GPU whose driver reports processes: the tree's part of the active time, and of the
+        idle time what the members split.
+        """
+        shares = {}
         for gpu, use in self._gpu_use.items():
             try:
                 running = use()
             except SensorError:
-                continue  # the split's part stands
+                continue  # keep the part by members
             total = sum(running.values()) if running else 0.0
             if running and total > 0:
                 own = sum(part for pid, part in running.items() if pid in self._tree.pids)
                 active = min(1.0, total)
-                found[gpu] = active * own / total + (1 - active) * parts[gpu]
-        return found
+                shares[gpu] = active * own / total + (1 - active) * parts[gpu]
+        return shares
 
     @property
     def present(self) -> Shares:
-        """As last measured."""
+        """The shares as last measured."""
         reserved = self._reserved * self._parts[self._host]
         host = reserved if self._rule == "reserved" else self._process
         devices = tuple(self._parts.get(d.id, 1.0) if d.type == "gpu" else host for d in self._devices)
         return Shares(devices, reserved, self._process)
 
-    def abandon(self) -> None:
-        """In a forked child: nobody is left to release the lock."""
+    def _renew(self) -> None:
+        """In a forked child: the thread that held the lock does not exist there."""
         self._lock = threading.Lock()
 
-    def leave(self, now_ns: int) -> None:
-        """The measurement is over: what is spent from now on is the others'."""
-        self._split.leave(now_ns)
+    def leave(self) -> None:
+        """End the measurement; the other members pay for the time from now on."""
+        with self._lock:
+            self._shared_use.leave()
 
 
 class TreeShare:
@@ -117,11 +127,12 @@ class TreeShare:
 
     With c the tree's part of the host's capacity and u the host's utilisation, the tree pays c/u of the
     active part of the energy (u) and c of the idle part (1 - u): together c (2 - u). The trees of descendants
-    that are measured themselves are not in it.
+    that are measured on their own are not in it.
     """
 
-    def __init__(self, pid: int, busy_time: BusyTime) -> None:
+    def __init__(self, pid: int, busy_time: BusyTime, processes: Processes) -> None:
         self._pid = pid
+        self._processes = processes
         self._busy_time = busy_time
         self._before: tuple[float, float, Tree] | None = None
         self._share = 0.0
@@ -135,11 +146,12 @@ class TreeShare:
         return {pid for pid, spent in self._before[2].items() if not spent.foreign}
 
     def look(self, others: frozenset[int] = frozenset()) -> float:
+        """The share since the last look; the last one while the processors' time cannot be read."""
         try:
             busy, idle = self._busy_time.read()
         except SensorError:
             return self._share
-        now = tree(self._pid, others)
+        now = self._processes.trees([self._pid], others)[self._pid]
         if self._before is not None:
             busy_then, idle_then, then = self._before
             ran, rested = busy - busy_then, idle - idle_then

@@ -1,4 +1,4 @@
-"""What the cgroups of this process reserve for it: quotas and cpusets of v2, and of v1."""
+"""The hardware threads that cgroups reserve for this process: quotas and cpusets of v2 and v1."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _CGROUP: Final = Path("/sys/fs/cgroup")
 
 
 class Reservation(NamedTuple):
-    """The hardware threads set aside for this process, and the cgroup that does so, `host` where none does."""
+    """`threads` of the host's `of` hardware threads, reserved `by` a cgroup folder, or by `host` without one."""
 
     threads: float
     by: str
@@ -22,7 +22,7 @@ class Reservation(NamedTuple):
 
 
 def reservation(threads: int, cgroup: Path = _CGROUP, own: Path = Path("/proc/self/cgroup")) -> Reservation:
-    """What this process's cgroups leave it of the host's hardware threads."""
+    """The tightest reservation of this process's cgroups on a host of `threads` hardware threads."""
     limits = [Reservation(float(threads), "host", threads)]
     for folder in _cgroup_folders(cgroup, own):
         quota = _quota(folder)
@@ -32,7 +32,7 @@ def reservation(threads: int, cgroup: Path = _CGROUP, own: Path = Path("/proc/se
             cpus = _count_cpus(_read(folder / name))
             if cpus:
                 limits.append(Reservation(float(cpus), str(folder), threads))
-    # The first of equals: below the limit that binds, cpusets are inherited.
+    # Of equal limits the first, outermost one: the cgroups below it inherit its cpuset.
     return min(limits, key=lambda limit: limit.threads)
 
 
@@ -54,7 +54,7 @@ def _cgroup_folders(root: Path, own: Path) -> list[Path]:
 
 
 def _quota(folder: Path) -> float | None:
-    """Threads' worth of run time: v2 `cpu.max`, v1 `cpu.cfs_quota_us`."""
+    """The quota in threads (run time over period): v2 `cpu.max`, v1 `cpu.cfs_quota_us`; None without one."""
     fields = _read(folder / "cpu.max").split()
     if not fields:
         fields = [_read(folder / "cpu.cfs_quota_us").strip(), _read(folder / "cpu.cfs_period_us").strip()]

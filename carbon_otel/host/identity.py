@@ -1,4 +1,4 @@
-"""Which process of which host this is, told so that another process can see whether it still lives."""
+"""The identity of a process of a host, by which another process can tell whether it still lives."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import psutil
 
 @functools.cache
 def boot() -> str:
-    """What tells one start of this host from the next."""
+    """An id of this start of the host's system."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -21,30 +21,31 @@ def boot() -> str:
 
 
 def identity(pid: int | None = None) -> str:
-    """A process of this host: its name, its start of the system, the process's namespace, id, and when it began.
+    """Host name, boot, process id namespace, process id and start time, joined by `/`.
 
-    Raises psutil.NoSuchProcess.
+    By default of this process. Raises psutil.NoSuchProcess.
     """
     pid = pid or os.getpid()
-    return f"{socket.gethostname()}/{boot()}/{_namespace()}/{pid}/{_began(pid)}"
+    return f"{socket.gethostname()}/{boot()}/{pid_namespace()}/{pid}/{_began(pid)}"
 
 
-def is_gone(said: str) -> bool:
-    """Whether this is the identity of a process of this host that is no more. False where nobody can tell."""
-    host, *rest = said.split("/")
-    if host != socket.gethostname() or len(rest) != 4:
+def is_gone(known: str) -> bool:
+    """Whether the process of this identity has ended. False for one of another host or container."""
+    fields = known.split("/")
+    if len(fields) != 5 or fields[0] != socket.gethostname():
         return False
-    booted, namespace, pid, _ = rest
+    _, booted, namespace, pid, _ = fields
     if booted != boot():
         return True
-    if namespace != _namespace():
-        return False  # of another container
+    if namespace != pid_namespace():
+        return False
     with contextlib.suppress(psutil.NoSuchProcess, ValueError):
-        return identity(int(pid)) != said
+        return identity(int(pid)) != known
     return True
 
 
-def _namespace() -> str:
+def pid_namespace() -> str:
+    """An id of this process's namespace of process ids: containers have their own."""
     try:
         return str(Path("/proc/self/ns/pid").stat().st_ino)
     except OSError:
@@ -52,9 +53,9 @@ def _namespace() -> str:
 
 
 def _began(pid: int) -> str:
-    """By a clock that nobody sets, where there is one."""
+    """The start time in ticks since boot, immune to clock changes; without /proc, in seconds."""
     process = psutil.Process(pid)
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]  # ticks since the start
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except OSError:
         return str(int(process.create_time()))

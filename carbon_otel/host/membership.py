@@ -1,8 +1,14 @@
 """The measured processes of this host, so that a joule they share is counted once.
 
 Each process keeps a file in a folder of its user's, keyed by the boot, and holds a lock on it; the kernel drops
-the lock with the process, however it ends. Whoever meets an unlocked file removes it. One more lock is the
-device book: its holder reports the devices themselves; when it dies, the next one takes over.
+the lock when the process ends, however it ends. A process that finds an unlocked file removes it. One more lock
+is the device book: its holder reports the devices themselves; when it ends, the next process takes over.
+
+Members must be able to see each other's CPU times, so each process id namespace has a folder of its own; the
+device book is above these folders.
+
+    <runtime folder>/<boot id>/v<format>/<view>/device-book
+    <runtime folder>/<boot id>/v<format>/<view>/<namespace>/<process id>
 """
 
 from __future__ import annotations
@@ -13,11 +19,14 @@ import stat
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from carbon_otel.fork import renew_after_fork
+from carbon_otel.guard import log_once
+from carbon_otel.host.identity import boot, pid_namespace
 from carbon_otel.units import NS_PER_S
 
 try:
@@ -25,6 +34,8 @@ try:
 except ImportError:  # Windows: every process counts for itself
     fcntl = None  # type: ignore[assignment]
 
+# The format of the files here and of the usage book beside them. Releases of different formats do not meet.
+_FORMAT: Final = 2
 _BOOK: Final = "device-book"
 _SPLIT_LOCK: Final = "split.lock"
 _TRIES: Final = 5
@@ -32,10 +43,10 @@ _PATIENCE_S: Final = 0.05
 
 
 class Membership:
-    """This process's membership among those that read the same devices.
+    """This process's membership among the processes that read the same devices.
 
     `view` names where the devices are read; processes with other views of the hardware share nothing. Without
-    a usable folder the process is alone, and `folder` None.
+    a usable folder the process counts as alone, and `folder` is None.
     """
 
     def __init__(self, view: str, base: Path | None = None) -> None:
@@ -43,32 +54,39 @@ class Membership:
         self.folder = _folder(view, base) if fcntl is not None else None
         self._own: int | None = None
         self._book: int | None = None
-        # Two threads may tick at once: the second would take the book for another process's, and the first's
-        # descriptor would be lost, with the lock on it.
+        # Of two threads that tick at once the second would find the book locked by the first, and overwrite the
+        # descriptor that holds the lock.
         self._asking = threading.Lock()
         self._left = False
         self._seen_ns = -1
+        renew_after_fork(self._abandon)
         if self.folder is not None:
             self._path = self.folder / f"{self.pid}"
             for _ in range(_TRIES):
                 self._own = _lock(self._path)
                 if self._own is not None:
                     break
-                time.sleep(_PATIENCE_S / _TRIES)  # another one looks whether it is a dead process's
+                time.sleep(_PATIENCE_S / _TRIES)  # another process tests whether this one is dead
             if self._own is None:
+                log_once(
+                    "%s is locked by another process; this process counts as alone on the host, so energy that "
+                    "both share is counted twice",
+                    self._path,
+                )
                 self.folder = None
             else:
-                self._sweep()
+                _remove_dead(self.folder, self._path)
+                self._warn_of_other_namespaces()
 
     def quiet(self) -> bool:
-        """Whether nobody has come, gone or written since the last time that this was asked."""
+        """Whether no process has joined, left or written since the last call."""
         if self.folder is None:
             return True
         try:
             changed_ns = self.folder.stat().st_mtime_ns
         except OSError:
             return False
-        # The folder's time is coarse: another may come within the tick in which it was looked at.
+        # The folder's time is coarse: another process may join within the clock tick of this look.
         settled = time.time_ns() - changed_ns > NS_PER_S
         quiet = settled and changed_ns == self._seen_ns
         self._seen_ns = changed_ns
@@ -80,7 +98,7 @@ class Membership:
 
     @contextmanager
     def locked(self) -> Iterator[bool]:
-        """Hold what the members write together; false if another does not let go of it, say a stopped one."""
+        """Hold the lock on the shared files; yields False if another process, say a stopped one, keeps it."""
         descriptor = None
         for attempt in range(_TRIES):
             if attempt:
@@ -95,19 +113,21 @@ class Membership:
                 _unlock(descriptor)
 
     def holds_device_book(self) -> bool:
-        """Whether this process is the one that reports the devices; it becomes so when nobody else is, until it
-        leaves.
+        """Whether this process reports the host's devices.
+
+        It does while it holds the lock of the device book, and takes the lock if it is free.
         """
         with self._asking:
             if self.folder is None:
                 return not self._left
             if self._book is None:
-                self._book = _lock(self.folder / _BOOK)
+                self._book = _lock(self.folder.parent / _BOOK)
             return self._book is not None
 
     def exchange_reported_until(self, now_ns: int) -> int:
-        """Write down, for who keeps the book next, that the devices are reported until `now_ns` of the monotonic
-        clock; until when they had been.
+        """Record that the devices are reported up to `now_ns` of the monotonic clock; return the mark before.
+
+        The mark before is the previous holder's when the book has just changed hands.
         """
         with self._asking:
             if self._book is None:
@@ -120,46 +140,57 @@ class Membership:
         return int(before) if before.isdigit() else now_ns
 
     def leave(self) -> None:
-        """End the membership; in a forked child, drop the copies of the parent's locks and leave its files."""
-        here = os.getpid() == self.pid
-        if not here:
-            self._asking = threading.Lock()  # whoever held it has not come along
+        """End the membership: release the locks, and remove this process's file."""
         with self._asking:
-            if self._own is not None and here:
+            if self._own is not None:
                 self._path.unlink(missing_ok=True)
-            for descriptor in (self._own, self._book):
-                if descriptor is not None:
-                    (_unlock if here else os.close)(descriptor)
-            self._own = self._book = self.folder = None
-            self._left = True
+            self._drop(_unlock)
 
-    def _sweep(self) -> None:
-        """Remove what the killed have left."""
+    def _abandon(self) -> None:
+        """In a forked child: close the copies of the parent's locks, which stay locked, and leave its files."""
+        self._asking = threading.Lock()  # the thread that held it does not exist in the child
+        self._drop(os.close)
+
+    def _drop(self, release: Callable[[int], None]) -> None:
+        for descriptor in (self._own, self._book):
+            if descriptor is not None:
+                release(descriptor)
+        self._own = self._book = self.folder = None
+        self._left = True
+
+    def _warn_of_other_namespaces(self) -> None:
+        """Processes of other containers that share this folder share the hardware, but cannot be split with."""
         assert self.folder is not None
-        for path in self.folder.iterdir():
-            if path.name.isdigit() and path != self._path:
-                _is_locked(path)
+        for namespace in self.folder.parent.iterdir():
+            if namespace != self.folder and namespace.is_dir() and _remove_dead(namespace):
+                log_once(
+                    "processes in another container measure the same hardware; each container counts it as its "
+                    "own, so their sum may be too high",
+                )
+                return
 
 
 def runtime_folder() -> Path:
-    """Where this user's processes meet: the session's runtime folder, or one of the user's own beside it."""
+    """Where this user's processes meet: in the session's runtime folder, else in the temporary one."""
     base = os.environ.get("XDG_RUNTIME_DIR")
     return Path(base) / "carbon_otel" if base else Path(tempfile.gettempdir()) / f"carbon_otel-{os.getuid()}"
 
 
 def _folder(view: str, base: Path | None) -> Path | None:
-    """A folder that only this user can write, of this boot and this view; None where there is no safe one."""
+    """The folder of this boot, view and namespace, writable by this user only; None if it cannot be made."""
     try:
         root = base or runtime_folder()
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        folder = root / boot / hashlib.sha256(view.encode()).hexdigest()[:16]
+        name = hashlib.sha256(view.encode()).hexdigest()[:16]
         root.parent.mkdir(parents=True, exist_ok=True)
-        for part in (root, folder.parent, folder):
-            part.mkdir(mode=0o700, exist_ok=True)
+        root.mkdir(mode=0o700, exist_ok=True)
+        folder = root
+        for part in (boot(), f"v{_FORMAT}", name, pid_namespace()):
+            folder /= part
+            folder.mkdir(mode=0o700, exist_ok=True)
         owner = root.lstat()
     except (OSError, AttributeError):
         return None
-    # In a shared temporary folder somebody else may have been there first.
+    # In a shared temporary folder another user may have made this folder first.
     safe = stat.S_ISDIR(owner.st_mode) and owner.st_uid == os.getuid() and not owner.st_mode & 0o022
     return folder if safe else None
 
@@ -173,7 +204,7 @@ def _lock(path: Path) -> int | None:
             return None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Between open and lock somebody may have taken the file for a dead process's and removed it.
+            # Between open and lock another process may have removed the file as a dead one's.
             if os.fstat(descriptor).st_ino == path.stat().st_ino:
                 return descriptor
         except FileNotFoundError:
@@ -186,16 +217,23 @@ def _lock(path: Path) -> int | None:
 
 
 def _unlock(descriptor: int) -> None:
-    """Closing it alone would leave the lock to the copy that a process has which was forked meanwhile."""
+    """Release the lock and close. Closing alone would leave it locked while a forked child has a copy."""
     fcntl.flock(descriptor, fcntl.LOCK_UN)
     os.close(descriptor)
 
 
 def _is_locked(path: Path) -> bool:
-    """Whether the file's process lives; a file left by a dead one is removed."""
+    """Whether the file's process lives; the file of a dead one is removed."""
     descriptor = _lock(path)
     if descriptor is None:
         return path.exists()
     path.unlink(missing_ok=True)
     os.close(descriptor)
     return False
+
+
+def _remove_dead(folder: Path, own: Path | None = None) -> bool:
+    """Remove the files of dead processes; whether a living process other than this one remains."""
+    others = [path for path in folder.iterdir() if path.name.isdigit() and path != own]
+    living = [path for path in others if _is_locked(path)]
+    return bool(living)

@@ -1,8 +1,8 @@
-"""CPU time of process trees: children count, also those that lived and died since the last look.
+"""CPU time of process trees, children included, even those that started and ended since the last look.
 
-A living process is read to the nanosecond through its CPU clock. What its dead children spent is in its parent's
+A living process is read to the nanosecond through its CPU clock. The time of its dead children is in its own
 account once it has waited for them (proc(5), cutime and cstime), so a tree loses nothing: the time of a process
-that is gone has moved to one that is there.
+that has ended has moved to a living one.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -18,14 +18,14 @@ import psutil
 
 from carbon_otel.units import NS_PER_S
 
-_LINUX: Final = sys.platform == "linux"
 _TICK_NS: Final = NS_PER_S // (os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100)
+_STAT_BYTES: Final = 2048
 
 
 class Spent(NamedTuple):
     """CPU nanoseconds of a process so far, and of its children that it has waited for.
 
-    `foreign` marks a process that answers for itself: its time is not the tree's, also when it is gone.
+    `foreign` marks a process that is measured on its own: its time is not the tree's, even after its end.
     """
 
     own_ns: int
@@ -34,22 +34,6 @@ class Spent(NamedTuple):
 
 
 Tree = dict[int, Spent]
-
-
-def tree(root: int, foreign: Collection[int] = ()) -> Tree:
-    """A process and its descendants now; empty if it is gone. Those of a `foreign` one are its own."""
-    found: Tree = {}
-    waiting = [root]
-    while waiting:
-        pid = waiting.pop()
-        own = pid == root or pid not in foreign
-        spent = _spent(pid)
-        if pid in found or spent is None:
-            continue
-        found[pid] = spent._replace(foreign=not own)
-        if own:
-            waiting.extend(_children(pid))
-    return found
 
 
 def spent_ns(before: Tree, after: Tree) -> int:
@@ -63,54 +47,125 @@ def spent_ns(before: Tree, after: Tree) -> int:
             then = Spent(0, 0)
         ran += now.own_ns - then.own_ns
         reaped += now.reaped_ns - then.reaped_ns
-    # The time of the gone is now in what their parents reaped; up to the last look it has been counted.
+    # A process that exited now shows up in its parent's reaped time; subtract the part counted before.
     counted = sum(then.own_ns + then.reaped_ns for pid, then in before.items() if pid not in after)
     return ran + max(0, reaped - counted)
 
 
-def _children_on_linux(pid: int) -> Iterator[int]:
-    try:
-        threads = list(Path(f"/proc/{pid}/task").iterdir())
-    except OSError:
-        return
-    for thread in threads:
+class Processes:
+    """The processes of this host, through psutil. Not thread-safe."""
+
+    def trees(self, roots: Iterable[int], foreign: Collection[int] = ()) -> dict[int, Tree]:
+        """The trees of these processes now; an empty tree for a process that has ended.
+
+        A `foreign` process below a root is in the tree, marked as such; its descendants are not.
+        """
+        self._refresh()
+        return {root: self._tree(root, foreign) for root in roots}
+
+    def _tree(self, root: int, foreign: Collection[int]) -> Tree:
+        tree: Tree = {}
+        waiting = [root]
+        while waiting:
+            pid = waiting.pop()
+            spent = self._spent(pid) if pid not in tree else None
+            if spent is None:
+                continue
+            own = pid == root or pid not in foreign
+            tree[pid] = spent if own else spent._replace(foreign=True)
+            if own:
+                waiting.extend(self._children(pid))
+        return tree
+
+    def _refresh(self) -> None:
+        """Learn of the processes that have started or ended since the last call."""
+
+    def _children(self, pid: int) -> Iterable[int]:
         try:
-            listing = (thread / "children").read_bytes()
+            return [child.pid for child in psutil.Process(pid).children()]
+        except psutil.Error:
+            return []
+
+    def _spent(self, pid: int) -> Spent | None:
+        try:
+            times = psutil.Process(pid).cpu_times()
+        except psutil.Error:
+            return None
+        own = times.user + times.system
+        reaped = getattr(times, "children_user", 0.0) + getattr(times, "children_system", 0.0)
+        return Spent(int(own * NS_PER_S), int(reaped * NS_PER_S))
+
+
+class LinuxProcesses(Processes):
+    """The processes of /proc. A look lists the folder, and reads the new processes and those of the trees.
+
+    Its cost depends neither on the number of threads nor, but for the listing, on other users' processes.
+    """
+
+    def __init__(self, folder: Path = Path("/proc")) -> None:
+        self._folder = folder
+        self._listed: set[str] = set()
+        self._parent: dict[int, int] = {}
+        self._below: dict[int, set[int]] = {}
+
+    def _refresh(self) -> None:
+        listed = set(os.listdir(self._folder))  # noqa: PTH208 - thousands of names at each tick, not paths
+        for name in self._listed - listed:
+            if name.isdigit():
+                self._forget(int(name))
+        for name in listed - self._listed:
+            if name.isdigit():
+                self._read(int(name))
+        self._listed = listed
+
+    def _children(self, pid: int) -> Iterable[int]:
+        return self._below.get(pid, ())
+
+    def _spent(self, pid: int) -> Spent | None:
+        fields = self._read(pid)
+        if fields is None:
+            return None
+        try:
+            # The clock of process `pid` (clock_getcpuclockid(3)), finer than the ticks in its stat file.
+            own = time.clock_gettime_ns((~pid << 3) | 2)
         except OSError:
-            continue
-        yield from map(int, listing.split())
+            own = (int(fields[11]) + int(fields[12])) * _TICK_NS
+        return Spent(own, (int(fields[13]) + int(fields[14])) * _TICK_NS)
+
+    def _read(self, pid: int) -> list[bytes] | None:
+        """The fields of /proc/PID/stat from the third on; notes the process's parent."""
+        try:
+            descriptor = os.open(f"{self._folder}/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            # The name, the second field, may hold spaces and parentheses.
+            fields = os.read(descriptor, _STAT_BYTES).rpartition(b")")[2].split()
+        except OSError:
+            return None
+        finally:
+            os.close(descriptor)
+        self._note_parent(pid, int(fields[1]))
+        return fields
+
+    def _note_parent(self, pid: int, parent: int) -> None:
+        known = self._parent.get(pid)
+        if known == parent:
+            return
+        if known is not None:
+            self._below[known].discard(pid)
+        self._parent[pid] = parent
+        self._below.setdefault(parent, set()).add(pid)
+
+    def _forget(self, pid: int) -> None:
+        parent = self._parent.pop(pid, None)
+        if parent is not None and parent in self._below:
+            self._below[parent].discard(pid)
+        for orphan in self._below.pop(pid, ()):
+            self._parent.pop(orphan, None)
+            self._read(orphan)  # the kernel has given it another parent
 
 
-def _children_elsewhere(pid: int) -> Iterator[int]:
-    try:
-        yield from (child.pid for child in psutil.Process(pid).children())
-    except psutil.Error:
-        return
-
-
-def _spent_on_linux(pid: int) -> Spent | None:
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-    except OSError:
-        return None
-    try:
-        # The clock of process `pid` (clock_getcpuclockid(3)), finer than the ticks in its stat file.
-        own = time.clock_gettime_ns((~pid << 3) | 2)
-    except OSError:
-        own = (int(fields[11]) + int(fields[12])) * _TICK_NS
-    return Spent(own, (int(fields[13]) + int(fields[14])) * _TICK_NS)
-
-
-def _spent_elsewhere(pid: int) -> Spent | None:
-    try:
-        times = psutil.Process(pid).cpu_times()
-    except psutil.Error:
-        return None
-    own = times.user + times.system
-    reaped = getattr(times, "children_user", 0.0) + getattr(times, "children_system", 0.0)
-    return Spent(int(own * NS_PER_S), int(reaped * NS_PER_S))
-
-
-_has_children_files = _LINUX and Path(f"/proc/self/task/{os.getpid()}/children").exists()
-_children: Callable[[int], Iterator[int]] = _children_on_linux if _has_children_files else _children_elsewhere
-_spent: Callable[[int], Spent | None] = _spent_on_linux if _LINUX else _spent_elsewhere
+def host_processes() -> Processes:
+    """The processes of this host, by the cheapest means that the system has."""
+    return LinuxProcesses() if sys.platform == "linux" else Processes()

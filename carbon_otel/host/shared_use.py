@@ -1,38 +1,44 @@
-"""How the measured processes of a host split what they share: one ledger, so that their parts add up to one.
+"""The split of shared resources among the measured processes of a host, in one book, so that it adds up to one.
 
 Each resource (the host's processors, a cgroup's, a GPU) has members that use it. At any moment their shares add
 up to one: its idle part is split equally, its active part by the CPU time of their process trees, where active
-is what they ran of the time that its threads had. The ledger keeps each member's share integrated over time,
-in share-seconds. Whoever looks first brings it up to date for all, at one moment and from one set of CPU
-times; what the others find there is therefore of one piece, however late they look.
+is the part of its threads' time in which they ran. The book keeps each member's share integrated over time, in
+share-seconds. The first process to look in a tick brings it up to date for all members, at one moment and from
+one set of CPU times; the others find consistent figures there, however late they look.
 
     sum over the members of their share-seconds = seconds in which the resource had a member
 
-Who dies without leaving has no part in the interval in which it died: the living have paid for it.
+A member that dies without leaving gets no part of the interval in which it died: the others have paid for it.
+
+Process trees are walked before the members' lock is taken: a walk may take long on a busy host, and every member
+waits for the lock. The book says how old its CPU times are, so an older walk never replaces a younger one.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Collection, Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from carbon_otel.host.membership import Membership
-from carbon_otel.host.process_tree import Spent, Tree, spent_ns, tree
+from carbon_otel.host.process_tree import Processes, Spent, Tree, host_processes, spent_ns
 from carbon_otel.units import NS_PER_S, S_PER_NS
 
 _FILE: Final = "split.json"
-# Who finds the ledger younger than this takes it as it is: all processes tick together.
+# A book younger than this is up to date: all processes tick together.
 _FRESH_NS: Final = NS_PER_S // 20
 
 
 @dataclass(slots=True)
 class Member:
-    """`uses` names the resources and the hardware threads of each (0: not a processor), `sums` has their
-    share-seconds, `spent` the CPU times of the process tree when the ledger was last brought up to date.
+    """A process that uses some of the resources.
+
+    `uses` names the resources and the hardware threads of each (0: not a processor), `sums` has their
+    share-seconds, `spent` the CPU times of the process tree when the book was last brought up to date.
     """
 
     uses: dict[str, float]
@@ -47,15 +53,20 @@ class UsageBook:
     at_ns: int
     members: dict[int, Member]
 
-    def settle(self, now_ns: int, trees: Mapping[int, Tree]) -> None:
-        """Add to everybody's sums the interval that ends now, given the process trees of now."""
-        seconds = (now_ns - self.at_ns) * S_PER_NS
-        self.at_ns = max(self.at_ns, now_ns)
-        ran_s = {}
-        for pid, member in self.members.items():
-            after = trees.get(pid, {})
-            ran_s[pid] = spent_ns(member.spent, after) * S_PER_NS if member.spent and after else 0.0
-            member.spent = after
+    def settle(self, at_ns: int, trees: Mapping[int, Tree]) -> None:
+        """Add the interval up to `at_ns` to every member's sums, given the process trees of that moment.
+
+        A member without a tree has joined since the trees were walked; its CPU time counts the next time.
+        """
+        seconds = (at_ns - self.at_ns) * S_PER_NS
+        self.at_ns = max(self.at_ns, at_ns)
+        ran_s = dict.fromkeys(self.members, 0.0)
+        for pid, after in trees.items():
+            member = self.members.get(pid)
+            if member is not None:
+                if member.spent and after:
+                    ran_s[pid] = spent_ns(member.spent, after) * S_PER_NS
+                member.spent = after
         if seconds <= 0:
             return
         for resource in {resource for member in self.members.values() for resource in member.uses}:
@@ -69,20 +80,21 @@ class UsageBook:
                 member.sums[resource] = member.sums.get(resource, 0.0) + share * seconds
 
     def to_json(self) -> str:
+        """The book as text."""
         members = {pid: [m.uses, m.sums, m.spent] for pid, m in self.members.items()}
         return json.dumps([self.at_ns, members], separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> UsageBook:
-        """Raises ValueError, TypeError, AttributeError or KeyError on what no ledger is."""
+        """Raises ValueError, TypeError, AttributeError or KeyError on any other text."""
         at_ns, members = json.loads(text)
-        return cls(int(at_ns), {int(pid): _member(*parts) for pid, parts in members.items()})
+        return cls(int(at_ns), {int(pid): _member(*columns) for pid, columns in members.items()})
 
 
 class SharedUse:
-    """This process's part in the ledger.
+    """This process's shares of its resources, by the book that it keeps together with the other members.
 
-    `uses` names the resources of this process and the hardware threads of each, 0 for what is no processor.
+    `uses` names the resources of this process and the hardware threads of each, 0 for all but processors.
     """
 
     def __init__(
@@ -90,11 +102,13 @@ class SharedUse:
         peers: Membership,
         uses: Mapping[str, float],
         now_ns: int,
-        look_at: Callable[[int, Collection[int]], Tree] = tree,
+        processes: Processes | None = None,
+        clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self._peers = peers
         self._uses = dict(uses)
-        self._look_at = look_at
+        self._processes = processes or host_processes()
+        self._clock_ns = clock_ns
         self._at_ns = now_ns
         self._sums = dict.fromkeys(self._uses, 0.0)
         self._shares = dict.fromkeys(self._uses, 1.0)
@@ -102,46 +116,61 @@ class SharedUse:
         self.look(now_ns)
 
     def look(self, now_ns: int) -> Mapping[str, float]:
-        """By resource, our share of the time since the last look."""
+        """By resource, this process's share of the time since the last look."""
         if self._peers.quiet() and not self.others:
             self._advance(now_ns, {r: s + (now_ns - self._at_ns) * S_PER_NS for r, s in self._sums.items()})
         else:
+            began_ns, trees = self._walk()
             with self._peers.locked() as held:
                 if held:
-                    self._consult(now_ns)
+                    self._consult(began_ns, trees)
         return self._shares
 
-    def leave(self, now_ns: int) -> None:
-        """Settle what is ours until now; from then on the others pay."""
+    def leave(self) -> None:
+        """Settle this process's part until now; the other members pay from then on."""
+        began_ns, trees = self._walk()
         with self._peers.locked() as held:
             if held:
-                ledger = self._load(now_ns)
-                self._settle(ledger, now_ns)
-                ledger.members.pop(self._peers.pid, None)
-                self._save(ledger)
+                book = self._load()
+                self._settle(book, began_ns, trees)
+                book.members.pop(self._peers.pid, None)
+                self._save(book)
 
-    def _consult(self, now_ns: int) -> None:
-        ledger = self._load(now_ns)
-        known = set(ledger.members)
-        us = ledger.members.get(self._peers.pid)
+    def _walk(self) -> tuple[int, dict[int, Tree]]:
+        """When the walk began, and the process trees of the members and of this process.
+
+        None are walked if the book has just been brought up to date and this process is in it.
+        """
+        began_ns = self._clock_ns()
+        if self._peers.folder is None:
+            return began_ns, {}
+        book, pid = self._load(), self._peers.pid
+        if pid in book.members and began_ns - book.at_ns < _FRESH_NS:
+            return began_ns, {}
+        return began_ns, self._processes.trees({*book.members, pid}, book.members.keys())
+
+    def _consult(self, began_ns: int, trees: Mapping[int, Tree]) -> None:
+        book = self._load()
+        known = set(book.members)
+        us = book.members.get(self._peers.pid)
         joining = us is None or us.uses != self._uses
-        stale = now_ns - ledger.at_ns >= _FRESH_NS
+        stale = began_ns - book.at_ns >= _FRESH_NS
         if joining or stale or any(not self._peers.alive(pid) for pid in known):
-            self._settle(ledger, now_ns)
+            self._settle(book, began_ns, trees)
         if us is None or joining:
-            us = ledger.members[self._peers.pid] = Member(self._uses, dict(self._sums))
-            us.spent = self._look_at(self._peers.pid, ledger.members.keys())
-        self.others = frozenset(ledger.members.keys() - {self._peers.pid})
-        # Alone, the time that passes is ours without anybody's writing it down.
-        if self.others or ledger.members.keys() != known:
-            self._save(ledger)
+            us = book.members[self._peers.pid] = Member(self._uses, dict(self._sums))
+            us.spent = trees.get(self._peers.pid, {})
+        self.others = frozenset(book.members.keys() - {self._peers.pid})
+        # Alone, all the time that passes is this process's; the book need not say so.
+        if self.others or book.members.keys() != known:
+            self._save(book)
         if joining:
-            # What was before is not in the ledger: the shares are those to begin with.
-            self._at_ns = ledger.at_ns
-            users = [member.uses for member in ledger.members.values()]
+            # The time before is not in the book: begin with equal shares.
+            self._at_ns = book.at_ns
+            users = [member.uses for member in book.members.values()]
             self._shares = {r: 1 / sum(r in uses for uses in users) for r in self._uses}
         else:
-            self._advance(ledger.at_ns, us.sums)
+            self._advance(book.at_ns, us.sums)
 
     def _advance(self, at_ns: int, sums: Mapping[str, float]) -> None:
         seconds = (at_ns - self._at_ns) * S_PER_NS
@@ -150,29 +179,30 @@ class SharedUse:
                 self._shares[resource] = min(1.0, max(0.0, (sums.get(resource, then) - then) / seconds))
             self._at_ns, self._sums = at_ns, dict(sums)
 
-    def _settle(self, ledger: UsageBook, now_ns: int) -> None:
-        for pid in list(ledger.members):
+    def _settle(self, book: UsageBook, began_ns: int, trees: Mapping[int, Tree]) -> None:
+        for pid in list(book.members):
             if not self._peers.alive(pid):
-                del ledger.members[pid]
-        pids = ledger.members.keys()
-        ledger.settle(now_ns, {pid: self._look_at(pid, pids) for pid in pids})
+                del book.members[pid]
+        # Another member that walked meanwhile has brought the book to a later moment.
+        if book.at_ns <= began_ns:
+            book.settle(self._clock_ns(), trees)
 
-    def _load(self, now_ns: int) -> UsageBook:
+    def _load(self) -> UsageBook:
         assert self._peers.folder is not None
         try:
             return UsageBook.from_json((self._peers.folder / _FILE).read_text())
         except (OSError, ValueError, TypeError, AttributeError, KeyError):
-            return UsageBook(now_ns, {})
+            return UsageBook(self._clock_ns(), {})
 
-    def _save(self, ledger: UsageBook) -> None:
-        """Replace the file in one step, so that who is killed here leaves the old one."""
+    def _save(self, book: UsageBook) -> None:
+        """Replace the file in one step, so that a kill leaves the old one."""
         assert self._peers.folder is not None
         fresh = self._peers.folder / f"{_FILE}.new"
         try:
-            _write(fresh, ledger.to_json())
+            _write(fresh, book.to_json())
             fresh.replace(self._peers.folder / _FILE)
         except OSError:
-            # A full disk: everybody keeps the shares of before until it can be written again.
+            # A full disk: every member keeps its last shares until the book can be written again.
             fresh.unlink(missing_ok=True)
 
 

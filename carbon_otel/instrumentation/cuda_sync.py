@@ -1,4 +1,4 @@
-"""Wait for the accelerator at a stage's edge, so that queued work is paid by the stage that queued it."""
+"""Wait for the accelerator at the edges of a stage, so that the stage that queued work pays for it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 
 
 def synchronize() -> None:
-    """Synchronise CUDA, if torch is imported and has it in use; never starts either."""
+    """Synchronise CUDA if torch is imported and has initialised it. Imports and initialises nothing."""
     torch = sys.modules.get("torch")
     cuda = getattr(torch, "cuda", None)
     if cuda is not None and cuda.is_initialized():

@@ -1,11 +1,13 @@
-"""Patch a library when it is imported, or at once if it has been; and undo that.
+"""Connect integrations when their library is imported, or at once if it has been; and undo that.
 
 The import hook is our own because the libraries that offer one cost more to import than all of carbon_otel.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import importlib
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -13,98 +15,144 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-from carbon_otel.guard import contain
+from carbon_otel.guard import contain, guarded
+from carbon_otel.instrumentation.base import Attaches, Integration, Undo
 
-Undo = Callable[[], None]
 Patch = Callable[[ModuleType], Undo]
 
 
 class ImportHook:
-    """Applies patches to modules as they are imported. One instance sits on `sys.meta_path` per session."""
+    """Watches imports from `sys.meta_path`. One instance serves a session and those of its forked children."""
 
     def __init__(self) -> None:
         self._patches: dict[str, list[Patch]] = {}
         self._undos: list[Undo] = []
-        self._searching = threading.local()
-        # Called with each measurement that takes this hook over, in a forked child.
-        self.attachers: list[Callable[[Any], object]] = []
+        self._connected: list[Integration] = []
+        self._session: Any = None
+        self._searching = _Searching()
+        self._removed = False
+
+    def add(self, integration: Integration) -> None:
+        """Connect the integration once its module has been executed; now, if it has been."""
+        self.when_imported(integration.module, functools.partial(self.connect, integration))
+
+    def connect(self, integration: Integration, module: ModuleType) -> Undo:
+        """Connect the integration now."""
+        # The session first: `connect` may report events that its sinks wait for.
+        self._attach(integration)
+        undo = integration.connect(module)
+        self._connected.append(integration)
+        return undo
+
+    def attach(self, session: Any) -> None:
+        """Attach the connected integrations to `session`, and each that connects from now on."""
+        self._session = session
+        for integration in tuple(self._connected):
+            self._attach(integration)
 
     def when_imported(self, name: str, patch: Patch) -> None:
-        """Call `patch(module)` once the module has been executed; now, if it is there already."""
+        """Call `patch(module)` once the module has been executed; now, if it has been."""
         module = sys.modules.get(name)
-        if module is not None and not getattr(module.__spec__, "_initializing", False):
+        if module is not None and not getattr(getattr(module, "__spec__", None), "_initializing", False):
             self._apply(patch, module)
             return
         self._patches.setdefault(name, []).append(patch)
         if self not in sys.meta_path:
             sys.meta_path.insert(0, self)
+        self._check_removed()
+
+    def catch_up(self, name: str) -> None:
+        """Wait for an import of the module that was in progress in another thread, and apply its patches."""
+        if name in self._patches and name in sys.modules:
+            self._imported(name, importlib.import_module(name))
 
     def remove(self) -> None:
-        """Undo every patch, the last first, and stop watching imports."""
-        if self in sys.meta_path:
+        """Undo every patch, the last one first, and stop watching imports."""
+        self._removed = True
+        with contextlib.suppress(ValueError):
             sys.meta_path.remove(self)
         self._patches.clear()
+        self._connected.clear()
+        self._session = None
         while self._undos:
-            contain("removing a patch", self._undos.pop(), None)
+            with guarded("removing a patch"):
+                self._undos.pop()()
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if name not in self._patches or getattr(self._searching, "name", None) == name:
+        if name not in self._patches or name in self._searching.names:
             return None
-        self._searching.name = name
+        self._searching.names.add(name)
         try:
             spec = _spec_beside(self, name, path, target)
         finally:
-            self._searching.name = None
-        if spec is not None and spec.loader is not None:
-            _after_exec(spec.loader, functools.partial(self._imported, name))
+            self._searching.names.discard(name)
+        # A namespace package executes nothing, and an old loader (`load_module`) takes no other's place.
+        if spec is not None and hasattr(spec.loader, "exec_module"):
+            loader: Any = _PatchingLoader(spec.loader, functools.partial(self._imported, name))
+            spec.loader = loader
         return spec
+
+    def _attach(self, integration: Integration) -> None:
+        if self._session is not None and isinstance(integration, Attaches):
+            contain(f"attaching {type(integration).__name__}", None, integration.attach, self._session)
 
     def _imported(self, name: str, module: ModuleType) -> None:
         for patch in self._patches.pop(name, []):
             self._apply(patch, module)
 
     def _apply(self, patch: Patch, module: ModuleType) -> None:
-        undo = contain(f"instrumenting {module.__name__}", patch, None, module)
+        undo = contain(f"instrumenting {module.__name__}", None, patch, module)
         if undo is not None:
             self._undos.append(undo)
+            self._check_removed()
+
+    def _check_removed(self) -> None:
+        """Another thread may have removed the hook while this one was adding to it."""
+        if self._removed:
+            self.remove()
+
+
+class _Searching(threading.local):
+    """Names that a thread is asking the other finders for; some of them ask every finder in turn, us included."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+
+
+class _PatchingLoader:
+    """Takes the place of a module's loader in its spec until the module is executed, and offers all it offers.
+
+    A loader of our own, since the module's may be shared with other modules: a `zipimporter` is.
+    """
+
+    def __init__(self, loader: Any, executed: Callable[[ModuleType], None]) -> None:
+        self._loader = loader
+        self._executed = executed
+
+    def exec_module(self, module: ModuleType) -> None:
+        # From here on the module looks as if imported without us; another hook's loader stays where it is.
+        spec: Any = module.__spec__
+        if getattr(spec, "loader", None) is self:
+            spec.loader = self._loader
+        if getattr(module, "__loader__", None) is self:
+            module.__loader__ = self._loader
+        self._loader.exec_module(module)
+        self._executed(module)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_loader":  # a copy being made has none yet
+            raise AttributeError(name)
+        return getattr(self._loader, name)
 
 
 def _spec_beside(
     hook: ImportHook, name: str, path: Sequence[str] | None, target: ModuleType | None
 ) -> ModuleSpec | None:
-    for finder in sys.meta_path:
+    for finder in list(sys.meta_path):
         if finder is not hook and hasattr(finder, "find_spec"):
             spec = finder.find_spec(name, path, target)
             if spec is not None:
                 return spec
     return None
-
-
-def _after_exec(loader: Any, then: Callable[[ModuleType], None]) -> None:
-    original = loader.exec_module
-
-    @functools.wraps(original)
-    def exec_module(module: ModuleType) -> None:
-        original(module)
-        del loader.exec_module
-        then(module)
-
-    loader.exec_module = exec_module
-
-
-def replace(owner: Any, name: str, value: Any) -> Undo:
-    """Set an attribute in the owner's own namespace; the undo puts back what was there, if it is still ours."""
-    own = vars(owner)
-    before, had = own.get(name), name in own
-
-    def undo() -> None:
-        if vars(owner).get(name) is value:
-            if had:
-                setattr(owner, name, before)
-            else:
-                delattr(owner, name)
-
-    setattr(owner, name, value)
-    return undo

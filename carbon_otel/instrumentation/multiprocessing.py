@@ -1,53 +1,82 @@
-"""Processes of `multiprocessing`, started from a stage, hang in its trace, by their environment."""
+"""multiprocessing: processes started from a stage continue its trace.
+
+The trace's environment variables travel with the process object, so the environment of the parent, which the
+children of its other threads inherit, stays as it is. A forked child sets them before it calls its target. A
+spawned child (`spawn`, `forkserver`, joblib's loky) sets them as it unpickles them; `multiprocessing` sends them
+with the preparation data, which comes before the main module is imported. coverage.py enters child processes in
+the same places.
+"""
 
 from __future__ import annotations
 
 import functools
 import os
-import threading
-from collections.abc import MutableMapping
 from types import ModuleType
 from typing import Any, Final
 
-from carbon_otel.guard import contain
-from carbon_otel.instrumentation.import_hook import Undo, replace
+from carbon_otel.guard import guarded
+from carbon_otel.instrumentation.base import Undo, replace, undo_all
 from carbon_otel.stages.api import inject
 
-MODULE: Final = "multiprocessing.process"
-
-_environment = threading.Lock()
+_CARRIER: Final = "_carbon_otel_variables"
 
 
-def _renew() -> None:
-    """A process that is forked runs within `start`, and so with the lock held; it may start others."""
-    global _environment
-    _environment = threading.Lock()
+class _Variables(dict[str, str]):
+    """Environment variables that the process that unpickles them sets; it needs no carbon_otel for that."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return exec, (f"import os; os.environ.update({dict(self)!r})", {})
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew)
+class ProcessIntegration:
+    """The process object carries the variables while it starts."""
 
+    module = "multiprocessing.process"
 
-def patch(module: ModuleType) -> Undo:
-    original = module.BaseProcess.start
+    def connect(self, module: ModuleType) -> Undo:
+        process: Any = module.BaseProcess
+        start, bootstrap = process.start, process._bootstrap
 
-    @functools.wraps(original)
-    def start(self: Any) -> Any:
-        nothing: MutableMapping[str, str] = {}
-        ours = contain("handing the trace to a process", inject, nothing, {})
-        if not ours:
-            return original(self)
-        # `multiprocessing` takes no environment: the child gets the process's as it is at this moment.
-        with _environment:
-            before = {name: os.environ.get(name) for name in ours}
-            os.environ.update(ours)
+        @functools.wraps(start)
+        def start_with_trace(self: Any) -> Any:
+            with guarded("passing the trace to a process"):
+                variables = inject(_Variables())
+                if variables:
+                    setattr(self, _CARRIER, variables)
             try:
-                return original(self)
+                return start(self)
             finally:
-                for name, value in before.items():
-                    if value is None:
-                        os.environ.pop(name, None)
-                    else:
-                        os.environ[name] = value
+                vars(self).pop(_CARRIER, None)
 
-    return replace(module.BaseProcess, "start", start)
+        @functools.wraps(bootstrap)
+        def bootstrap_with_trace(self: Any, *args: Any, **kwargs: Any) -> Any:
+            with guarded("taking the trace from the parent process"):
+                os.environ.update(vars(self).pop(_CARRIER, None) or {})
+            return bootstrap(self, *args, **kwargs)
+
+        return undo_all(
+            [
+                replace(process, "start", start_with_trace),
+                replace(process, "_bootstrap", bootstrap_with_trace),
+            ]
+        )
+
+
+class SpawnIntegration:
+    """The preparation data carries the variables to a main module that calls `instrument()` on import."""
+
+    module = "multiprocessing.spawn"
+
+    def connect(self, module: ModuleType) -> Undo:
+        original = module.get_preparation_data
+
+        @functools.wraps(original)
+        def get_preparation_data(*args: Any, **kwargs: Any) -> Any:
+            data = original(*args, **kwargs)
+            with guarded("passing the trace to a process"):
+                variables = inject(_Variables())
+                if variables:
+                    data[_CARRIER] = variables
+            return data
+
+        return replace(module, "get_preparation_data", get_preparation_data)

@@ -8,12 +8,12 @@
 `score`                                                     `evaluation`
 ==========================================================  =================
 
-Pipelines, searches and ensembles call their parts' methods; those calls belong to the outermost one. Inside a
-stage of a lifecycle kind that the user opened, calls open none of their own: what the user says it is, it is.
-Where a run begins inside a call (autologging may do that), the call inside the run opens the run's stage.
+Pipelines, searches and ensembles call methods of their parts; those calls belong to the stage of the outermost
+call. Calls inside a lifecycle stage that the user opened belong to that stage. Where an MLflow run begins inside a
+call (autologging may start one), the next call inside the run is a stage of the run.
 
-Methods are replaced on the classes, by functions of the same name, signature and docstring; estimators stay as
-they are, so cloning and pickling see nothing of it.
+The methods are replaced on the classes, by functions of the same name, signature and docstring. Estimators are not
+changed, so cloning and pickling work as before.
 """
 
 from __future__ import annotations
@@ -27,10 +27,8 @@ from types import ModuleType
 from typing import Any, Final, cast
 
 from carbon_otel.guard import contain
-from carbon_otel.instrumentation.import_hook import Undo, replace
+from carbon_otel.instrumentation.base import Undo, replace, undo_all
 from carbon_otel.stages.api import LIFECYCLE, covered, stage
-
-MODULE: Final = "sklearn.base"
 
 _KINDS: Final = {
     "fit": "training",
@@ -42,47 +40,46 @@ _KINDS: Final = {
     "score": "evaluation",
 }
 
-# Set in the threads that scikit-learn has its own work done by; they inherit no context from their caller.
+# True in scikit-learn's own worker threads, which do not inherit the context of the caller.
 _in_worker: ContextVar[bool] = ContextVar("carbon_otel_sklearn_worker", default=False)
 
 
-def patch(module: ModuleType) -> Undo:
-    """Instrument every estimator class there is, and each that is defined from now on."""
-    base: Any = module.BaseEstimator
-    undos: list[Undo] = []
-    seen: set[type] = set()
+class SklearnIntegration:
+    """Instruments every estimator class there is, and each that is defined later."""
 
-    def instrument(cls: type) -> None:
-        for owner in cls.__mro__:
-            if owner not in seen and owner is not object:
-                seen.add(owner)
-                undos.extend(_instrument_class(owner))
+    module = "sklearn.base"
 
-    def instrument_below(cls: type[Any]) -> None:
-        instrument(cls)
-        for below in cls.__subclasses__():
-            instrument_below(below)
+    def connect(self, module: ModuleType) -> Undo:
+        base: Any = module.BaseEstimator
+        undos: list[Undo] = []
+        seen: set[type] = set()
 
-    original: Callable[..., None] = base.__init_subclass__.__func__
+        def instrument(cls: type) -> None:
+            for owner in cls.__mro__:
+                if owner not in seen and owner is not object:
+                    seen.add(owner)
+                    undos.extend(_instrument_class(owner))
 
-    @functools.wraps(original)
-    def __init_subclass__(cls: type[Any], /, **kwargs: Any) -> None:  # noqa: N807
-        original(cls, **kwargs)
-        contain(f"instrumenting {cls.__name__}", instrument, None, cls)
+        def instrument_below(cls: type[Any]) -> None:
+            instrument(cls)
+            for below in cls.__subclasses__():
+                instrument_below(below)
 
-    undos.append(_mark_workers())
-    undos.append(replace(base, "__init_subclass__", classmethod(cast(Any, __init_subclass__))))
-    instrument_below(base)
+        original: Callable[..., None] = base.__init_subclass__.__func__
 
-    def undo() -> None:
-        while undos:
-            undos.pop()()
+        @functools.wraps(original)
+        def __init_subclass__(cls: type[Any], /, **kwargs: Any) -> None:  # noqa: N807
+            original(cls, **kwargs)
+            contain("instrumenting an estimator class", None, instrument, cls)
 
-    return undo
+        undos.append(_mark_workers())
+        undos.append(replace(base, "__init_subclass__", classmethod(cast(Any, __init_subclass__))))
+        instrument_below(base)
+        return undo_all(undos)
 
 
 def _mark_workers() -> Undo:
-    """What scikit-learn hands to its pool of threads is part of the call that does so."""
+    """Work that scikit-learn gives to its worker threads belongs to the call that gives it."""
     parallel = importlib.import_module("sklearn.utils.parallel")
     original = parallel._FuncWrapper.__call__
 
@@ -101,11 +98,11 @@ def _instrument_class(owner: type) -> list[Undo]:
     own = vars(owner)
     undos = []
     for method in _KINDS:
-        found = own.get(method)
-        if isinstance(found, types.FunctionType):
-            undos.append(replace(owner, method, _measured(method, found)))
-        elif found is not None and hasattr(type(found), "__get__") and hasattr(found, "fn"):
-            undos.append(replace(owner, method, _MeasuredIfAvailable(method, found)))
+        attribute = own.get(method)
+        if isinstance(attribute, types.FunctionType):
+            undos.append(replace(owner, method, _measured(method, attribute)))
+        elif attribute is not None and hasattr(type(attribute), "__get__") and hasattr(attribute, "fn"):
+            undos.append(replace(owner, method, _MeasuredIfAvailable(method, attribute)))
     return undos
 
 
@@ -121,7 +118,7 @@ def _measured(method: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _MeasuredIfAvailable:
-    """A method behind scikit-learn's `available_if`: there or not, as its condition says, and measured."""
+    """A measured method behind scikit-learn's `available_if`: its condition decides whether the method exists."""
 
     def __init__(self, method: str, descriptor: Any) -> None:
         self._method = method

@@ -1,4 +1,8 @@
-"""Programs started from a stage (`subprocess`) hang in its trace, by their environment."""
+"""subprocess: programs started from a stage continue its trace, through their environment.
+
+An environment that the caller gives (`env=`) is left as it is: a sandbox may need it empty. `carbon_otel.inject`
+adds the trace to such an environment.
+"""
 
 from __future__ import annotations
 
@@ -6,44 +10,45 @@ import functools
 import inspect
 import os
 from types import ModuleType
-from typing import Any, Final
+from typing import Any
 
 from carbon_otel.guard import contain
-from carbon_otel.instrumentation.import_hook import Undo, replace
+from carbon_otel.instrumentation.base import Undo, replace
 from carbon_otel.stages.api import inject
 
-MODULE: Final = "subprocess"
+
+class SubprocessIntegration:
+    """Hands the trace of a stage on to the programs that it starts."""
+
+    module = "subprocess"
+
+    def connect(self, module: ModuleType) -> Undo:
+        original = module.Popen.__init__
+        signature = inspect.signature(original)
+
+        @functools.wraps(original)
+        def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+            call = contain("passing the trace to a program", None, _with_trace, signature, self, args, kwargs)
+            if call is None:
+                original(self, *args, **kwargs)
+            else:
+                original(*call.args, **call.kwargs)
+
+        return replace(module.Popen, "__init__", __init__)
 
 
-def patch(module: ModuleType) -> Undo:
-    original = module.Popen.__init__
-    signature = inspect.signature(original)
-
-    @functools.wraps(original)
-    def started(self: Any, *args: Any, **kwargs: Any) -> None:
-        call = contain("handing the trace to a program", _with_context, None, signature, self, args, kwargs)
-        if call is None:
-            original(self, *args, **kwargs)
-        else:
-            original(*call.args, **call.kwargs)
-
-    return replace(module.Popen, "__init__", started)
-
-
-def _with_context(
-    signature: inspect.Signature, self: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+def _with_trace(
+    signature: inspect.Signature, popen: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> inspect.BoundArguments | None:
-    """The call with the context in its environment; None where there is no stage, or the caller has said one."""
-    ours = inject({})
-    if not ours:
+    """The call with the trace in its environment; None where no stage is open, or `env` is given."""
+    variables = inject({})
+    if not variables:
         return None
     try:
-        call = signature.bind(self, *args, **kwargs)
+        call = signature.bind(popen, *args, **kwargs)
     except TypeError:
-        return None  # the original says what is wrong
-    given = call.arguments.get("env")
-    environment = dict(os.environ if given is None else given)
-    if given is not None and "TRACEPARENT" in environment:
+        return None  # the original raises it to the caller
+    if call.arguments.get("env") is not None:
         return None
-    call.arguments["env"] = {**environment, **ours}
+    call.arguments["env"] = {**os.environ, **variables}
     return call

@@ -1,29 +1,32 @@
-"""Work handed to a `ThreadPoolExecutor` from a stage opens its own stages below that one."""
+"""ThreadPoolExecutor: stages that submitted work opens are children of the stage that submitted it."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any, Final
+from typing import Any
 
-from carbon_otel.instrumentation.import_hook import Undo, replace
+from carbon_otel.instrumentation.base import Undo, replace
 from carbon_otel.stages.open_stage import OpenStage, current
 
-MODULE: Final = "concurrent.futures.thread"
 
+class ThreadPoolIntegration:
+    """Hands the stage on to the work that it gives to a pool."""
 
-def patch(module: ModuleType) -> Undo:
-    original = module.ThreadPoolExecutor.submit
+    module = "concurrent.futures.thread"
 
-    @functools.wraps(original)
-    def submit(self: Any, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        stage = current.get()
-        if stage is None or not callable(fn):
-            return original(self, fn, *args, **kwargs)
-        return original(self, functools.partial(_within, stage, fn), *args, **kwargs)
+    def connect(self, module: ModuleType) -> Undo:
+        original = module.ThreadPoolExecutor.submit
 
-    return replace(module.ThreadPoolExecutor, "submit", submit)
+        @functools.wraps(original)
+        def submit(self: Any, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+            stage = current.get()
+            if stage is None or not callable(fn):
+                return original(self, fn, *args, **kwargs)
+            return original(self, functools.partial(_within, stage, fn), *args, **kwargs)
+
+        return replace(module.ThreadPoolExecutor, "submit", submit)
 
 
 def _within(stage: OpenStage, work: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:

@@ -1,6 +1,7 @@
-"""What a server has used is written when it has shut down: uvicorn then ends its process by the signal it got.
+"""uvicorn: when a server has shut down, flush what its process has used.
 
-Nothing runs after that, neither `atexit` nor the finalizers of multiprocessing (uvicorn 0.29 and later).
+From version 0.29 on, uvicorn then ends the process by the signal it got, so neither `atexit` nor the finalizers of
+multiprocessing run.
 """
 
 from __future__ import annotations
@@ -10,27 +11,32 @@ from types import ModuleType
 from typing import Any, Final
 
 from carbon_otel import runtime
-from carbon_otel.guard import contain
-from carbon_otel.instrumentation.import_hook import Undo, replace
+from carbon_otel.guard import guarded
+from carbon_otel.instrumentation.base import Undo, replace
 
-MODULE: Final = "uvicorn.server"
-# Whoever stops a server waits for it.
-_FAREWELL_S: Final = 2.0
-
-
-def patch(module: ModuleType) -> Undo:
-    server: Any = module.Server
-    original = server.shutdown
-
-    @functools.wraps(original)
-    async def shutdown(self: Any, *args: Any, **kwargs: Any) -> None:
-        await original(self, *args, **kwargs)
-        contain("writing what a server has used", _write, None)
-
-    return replace(server, "shutdown", shutdown)
+# Short, since whoever stops a server waits for it.
+_FLUSH_TIMEOUT_S: Final = 2.0
 
 
-def _write() -> None:
-    active = runtime.active()
-    if active is not None:
-        active.farewell(_FAREWELL_S)
+class UvicornIntegration:
+    """Flushes when a server has shut down."""
+
+    module = "uvicorn.server"
+
+    def connect(self, module: ModuleType) -> Undo:
+        server: Any = module.Server
+        original = server.shutdown
+
+        @functools.wraps(original)
+        async def shutdown(self: Any, *args: Any, **kwargs: Any) -> None:
+            await original(self, *args, **kwargs)
+            with guarded("flushing after a server's shutdown"):
+                _flush()
+
+        return replace(server, "shutdown", shutdown)
+
+
+def _flush() -> None:
+    session = runtime.active()
+    if session is not None:
+        session.farewell(_FLUSH_TIMEOUT_S)

@@ -1,4 +1,4 @@
-"""All devices on one clock: when each is read, and what of each this process answers for."""
+"""All devices on one clock: when each is read, and the part of its energy that is this process's."""
 
 from __future__ import annotations
 
@@ -15,19 +15,25 @@ from carbon_otel.units import NS_PER_S, S_PER_NS
 _BOOT_CLOCK: Final[int | None] = getattr(time, "CLOCK_BOOTTIME", None)
 _SUSPENDED_NS: Final = NS_PER_S // 2
 
-Reading = tuple["DeviceTrack", int, float | None]
+# A raw reading, or None for a failed one, with its device's timeline and when it began and ended. A plain tuple,
+# like `DeviceState`: four of each are made at every edge, and a named one costs four times as much.
+Reading = tuple[Timeline, int, int, float | None]
+# Joules published, joules read, watts, when the last good reading began, and how many ns the last one took.
+DeviceState = tuple[float, float, float, int, int]
 
 
 class Readings(NamedTuple):
-    """What was read at one moment, before anybody's lock: sensors, and shares where it was time for new ones."""
+    """The readings taken for one edge or tick, and the shares of the interval that ends there, if measured."""
 
-    readings: list[Reading]
+    sensors: list[Reading]
     shares: Shares | None
 
 
 class QualityCounters(NamedTuple):
-    """What was out of order with a device so far: joules filled in, joules that lost wraps may add, seconds
-    without a reading, and when each flag was last raised.
+    """The faults of a device's readings so far.
+
+    Joules filled in, joules that lost wraps may add, seconds without a reading, and when each flag was last
+    raised.
     """
 
     filled_j: float
@@ -36,56 +42,53 @@ class QualityCounters(NamedTuple):
     flags: dict[str, int]
 
 
-class StaleReading(NamedTuple):
-    """A device of which an edge knows no fresh reading: the seconds since the last one, and by how many joules
-    the timeline is ahead of what was read.
-    """
-
-    track: int
-    seconds: float
-    ahead_j: float
-
-
 class EdgeState(NamedTuple):
-    """What the meter knew at one moment. `troubles` is None as long as no device had any.
+    """The state of the meter at one moment.
 
-    `shares` are those in force, `drawn` each device's joules so far and its present watts, `reserved_s` and
+    `quality` is None as long as no device had a fault. `shares` are those in force, `reserved_s` and
     `process_s` the host's shares by either rule, integrated over time.
     """
 
     now_ns: int
-    late: tuple[StaleReading, ...]
-    troubles: tuple[QualityCounters, ...] | None
+    devices: tuple[DeviceState, ...]
+    quality: tuple[QualityCounters, ...] | None
     shares: tuple[float, ...]
-    drawn: tuple[tuple[float, float], ...] = ()
     reserved_s: float = 0.0
     process_s: float = 0.0
 
 
-class ShareRule(Protocol):
-    """The part of each device that is this process's: `present` as last measured.
+NO_EDGE: Final = EdgeState(0, (), None, ())
 
-    `measure` says what it was since the last measurement, or None where it is too early to tell.
-    """
+
+class ShareRule(Protocol):
+    """A rule for the part of each device that is this process's."""
 
     @property
-    def present(self) -> Shares: ...
+    def present(self) -> Shares:
+        """The shares as last measured."""
+        ...
 
-    def measure(self, now_ns: int, *, tick: bool) -> Shares | None: ...
+    def measure(self, now_ns: int, *, tick: bool) -> Shares | None:
+        """The shares of the time since the last measurement; None if it is too early for a new one."""
+        ...
 
 
 class SoleProcess:
-    """The shares of a process that is alone on what it may use."""
+    """The rule of a process that does not share its devices."""
 
     def __init__(self, devices: int) -> None:
         self.present = Shares((1.0,) * devices, 1.0, 1.0)
 
     def measure(self, now_ns: int, *, tick: bool) -> Shares | None:
+        """None: the shares never change."""
         return None
 
 
 class DeviceTrack:
-    """A device's timeline, when to read it, and our share of it."""
+    """A device's timeline, when to read it, and this process's share of it.
+
+    `own_j` are the joules that this process has been charged with.
+    """
 
     __slots__ = (
         "_base_device_j",
@@ -114,12 +117,12 @@ class DeviceTrack:
         self._base_own_j = 0.0
 
     def renew_period(self) -> None:
-        """Take over what the sensor says of its update period."""
+        """Take over the sensor's update period."""
         self.edge_interval_ns = int(self.timeline.sensor.edge_interval_s * NS_PER_S)
         self.timeline.renew_period()
 
     def advance(self, now_ns: int) -> float:
-        """Our joules that became known since the last call; never negative."""
+        """This process's joules up to `now_ns` beyond those of the last call; never negative."""
         own = self._base_own_j + self.share * (self.timeline.at(now_ns) - self._base_device_j)
         if own <= self.own_j:
             return 0.0
@@ -128,7 +131,7 @@ class DeviceTrack:
         return gained
 
     def settle_share(self, share: float) -> None:
-        """The share since the last call was this; use it from then on."""
+        """Charge the energy since the last call by this share, and keep it until the next."""
         device_j = self.timeline.published_j
         self._base_own_j += share * (device_j - self._base_device_j)
         self._base_device_j = device_j
@@ -155,6 +158,7 @@ class Meter:
         self.tracks = [
             DeviceTrack(sensor, share) for sensor, share in zip(sensors, self._shares.devices, strict=True)
         ]
+        self._timelines = [track.timeline for track in self.tracks]
         self.clock_ns = clock_ns
         self._shares_ns = clock_ns()
         self._reserved_s = self._process_s = 0.0
@@ -162,50 +166,59 @@ class Meter:
         self._asleep_ns = _boot_minus_monotonic()
 
     def read_for_edge(self, now_ns: int) -> Readings:
-        readings = [self._read(track, now_ns) for track in self.tracks if now_ns >= track.due_edge_ns]
-        return Readings(readings, self._rule.measure(now_ns, tick=False))
+        """The readings that an edge at `now_ns` needs: of the devices whose last reading is too old."""
+        due = [track for track in self.tracks if now_ns >= track.due_edge_ns]
+        return Readings(self._read(due, now_ns), self._rule.measure(now_ns, tick=False))
 
     def read_for_tick(self, now_ns: int) -> Readings:
-        readings = [self._read(track, now_ns) for track in self.tracks if now_ns >= track.due_tick_ns]
-        return Readings(readings, self._rule.measure(now_ns, tick=True))
+        """The readings that a tick at `now_ns` needs."""
+        due = [track for track in self.tracks if now_ns >= track.due_tick_ns]
+        return Readings(self._read(due, now_ns), self._rule.measure(now_ns, tick=True))
 
-    def _read(self, track: DeviceTrack, now_ns: int) -> Reading:
-        # Set first: what another thread asks for meanwhile need not be read twice.
-        track.due_edge_ns = now_ns + track.edge_interval_ns
-        track.due_tick_ns = now_ns + track.tick_interval_ns
-        raw: float | None
-        try:
-            raw = track.read()
-            if track.error is not None:
+    def _read(self, due: list[DeviceTrack], now_ns: int) -> list[Reading]:
+        readings: list[Reading] = []
+        began_ns, clock_ns = now_ns, self.clock_ns
+        for track in due:
+            # Set before the reading, so that another thread does not take the same reading meanwhile.
+            track.due_edge_ns = now_ns + track.edge_interval_ns
+            track.due_tick_ns = now_ns + track.tick_interval_ns
+            raw: float | None
+            try:
+                raw = track.read()
                 track.error = None
-        except SensorError as error:
-            raw = None
-            if track.error is None:
-                self._on_fault(track.timeline.sensor, str(error))
-            track.error = str(error)
-        return track, self.clock_ns(), raw
+            except SensorError as error:
+                raw = None
+                if track.error is None:
+                    self._on_fault(track.timeline.sensor, str(error))
+                track.error = str(error)
+            ended_ns = clock_ns()
+            readings.append((track.timeline, began_ns, ended_ns, raw))
+            began_ns = ended_ns
+        return readings
 
-    def apply(self, taken: Readings, now_ns: int) -> None:
-        for track, read_ns, raw in taken.readings:
+    def apply(self, readings: Readings, now_ns: int) -> None:
+        """Enter readings into the timelines, and the shares of the interval that ends at `now_ns`."""
+        for timeline, began_ns, ended_ns, raw in readings.sensors:
             if raw is None:
-                track.timeline.miss(read_ns)
+                timeline.miss(began_ns)
             else:
-                track.timeline.observe(read_ns, raw)
-        if taken.shares is not None:
-            self._settle_shares(taken.shares, now_ns)
+                timeline.observe(began_ns, raw, ended_ns - began_ns)
+        # Another thread may have entered the shares of a later interval first.
+        if readings.shares is not None and now_ns >= self._shares_ns:
+            self._settle_shares(readings.shares, now_ns)
 
     def _settle_shares(self, shares: Shares, now_ns: int) -> None:
-        """These were the shares of the interval that ends now; they hold on until there are new ones."""
-        seconds = max(0, now_ns - self._shares_ns) * S_PER_NS
+        """Apply the shares measured for the interval that ends now; they are in force until the next ones."""
+        seconds = (now_ns - self._shares_ns) * S_PER_NS
         self._reserved_s += shares.reserved * seconds
         self._process_s += shares.process * seconds
-        self._shares, self._shares_ns = shares, max(now_ns, self._shares_ns)
+        self._shares, self._shares_ns = shares, now_ns
         for track, share in zip(self.tracks, shares.devices, strict=True):
             track.timeline.at(now_ns)
             track.settle_share(share)
 
     def note_suspend(self) -> bool:
-        """Whether the host slept since the last call; then every device's interval is flagged."""
+        """Whether the host was suspended since the last call; if so, flag every device's interval."""
         asleep_ns = _boot_minus_monotonic()
         slept = asleep_ns - self._asleep_ns > _SUSPENDED_NS
         self._asleep_ns = asleep_ns
@@ -215,44 +228,38 @@ class Meter:
         return slept
 
     def advance(self, now_ns: int) -> list[float]:
-        """Joules of each device to be paid for the time since the last call."""
+        """This process's joules of each device up to `now_ns` beyond those of the last call."""
         return [track.advance(now_ns) for track in self.tracks]
 
     def edge(self, now_ns: int) -> EdgeState:
-        late: tuple[StaleReading, ...] = ()
-        troubles = None
-        for i, track in enumerate(self.tracks):
-            timeline = track.timeline
-            if now_ns > timeline.last_ns or timeline.published_j > timeline.true_j:
-                seconds = max(0, now_ns - timeline.last_ns) * S_PER_NS
-                late = (*late, StaleReading(i, seconds, timeline.published_j - timeline.true_j))
-            if timeline.flags and troubles is None:
-                timelines = [each.timeline for each in self.tracks]
-                troubles = tuple(
+        """The state of the meter at a stage's edge, after `apply` and `advance` to the same moment."""
+        timelines = self._timelines
+        devices = tuple([(t.published_j, t.true_j, t.power_w, t.last_ns, t.took_ns) for t in timelines])
+        quality = None
+        for timeline in timelines:
+            if timeline.flags:
+                quality = tuple(
                     [QualityCounters(t.filled_j, t.ambiguous_j, t.gap_s, t.flags.copy()) for t in timelines]
                 )
+                break
         shares = self._shares
         since_s = (now_ns - self._shares_ns) * S_PER_NS
         return EdgeState(
             now_ns,
-            late,
-            troubles,
+            devices,
+            quality,
             shares.devices,
-            tuple([(t.timeline.published_j, t.timeline.power_w) for t in self.tracks]),
             self._reserved_s + shares.reserved * since_s,
             self._process_s + shares.process * since_s,
         )
 
     def snapshot(self) -> Snapshot:
+        """All devices as a whole, before they are shared."""
         return Snapshot(
             tuple(
                 (t.sensor.device, t.published_j, t.power_w) for t in (track.timeline for track in self.tracks)
             )
         )
-
-    def close(self) -> None:
-        for track in self.tracks:
-            track.timeline.sensor.close()
 
 
 def _boot_minus_monotonic() -> int:

@@ -1,4 +1,4 @@
-"""The thread that ticks."""
+"""The thread that reads the sensors at regular intervals."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from carbon_otel.guard import contain
 
 
 class Sampler:
-    """Calls `tick` at every multiple of the interval of the monotonic clock, from a daemon thread, and `prepare`
-    once before.
+    """A daemon thread that calls `prepare` once, then `tick` at every multiple of the interval.
 
-    All processes of a host then tick together, so the shares they compute are of the same intervals.
+    The multiples are those of the monotonic clock: all processes of a host tick together, so their shares are of
+    the same intervals.
     """
 
     def __init__(
@@ -29,14 +29,16 @@ class Sampler:
         self._thread = threading.Thread(target=self._run, name="carbon_otel-sampler", daemon=True)
 
     def start(self) -> None:
+        """Start the thread."""
         self._thread.start()
 
     def stop(self, timeout_s: float) -> None:
+        """Stop the thread, and wait for a tick in progress for `timeout_s` at most."""
         self._stop.set()
         if self._thread is not threading.current_thread():
             self._thread.join(timeout_s)
 
     def _run(self) -> None:
-        contain("learning the sensors' periods", self._prepare, None)
+        contain("preparing the sensors", None, self._prepare)
         while not self._stop.wait(self._interval_s - time.monotonic() % self._interval_s):
-            contain("reading the sensors", self._tick, None)
+            contain("reading the sensors", None, self._tick)

@@ -1,13 +1,16 @@
 """One device's joules as a monotone function of time.
 
-The truth is what the counter's readings add up to. Between and after readings the timeline is extrapolated with
-the last power; what it has once said it never takes back, so when a reading comes in lower than extrapolated,
-the timeline stands still until the truth has caught up.
+The counter's readings add up to the true energy (`true_j`). Between and after readings the timeline is
+extrapolated with the last power (`published_j`). It never goes back: after a reading below the extrapolation it
+stands still until the true energy has caught up.
 
-The accumulator's rule, reading by reading:
+The rules, reading by reading:
 
+* a reading is of the moment at which it began. One that began before the last one had ended was overtaken by
+  it (a thread waits for the interpreter between a reading and its clock): their order is unknown, so it is
+  dropped. The next reading covers its energy;
 * a counter that steps back has wrapped, if it can wrap and the energy is plausible, else it was reset: then the
-  new reading is a lower bound of what was spent;
+  new reading is a lower bound of the energy spent;
 * an implausible reading is set aside. If the next one agrees with the old counter, nothing is lost; if it
   agrees with the one set aside, the counter has jumped, and the time up to the jump is a gap;
 * a failed reading opens a gap. Gaps are filled with the neighbouring power and counted in `gap_s` and
@@ -22,38 +25,40 @@ from typing import Final
 from carbon_otel.sensors.base import Sensor
 from carbon_otel.units import S_PER_NS
 
-# A power from readings closer together than this is mostly quantisation.
+# Below this distance of two readings their power is mostly quantisation.
 _POWER_WINDOW_S: Final = 0.05
 _POWER_WINDOW_PERIODS: Final = 5
+# Within this time a counter that has not moved may just not have been renewed.
+_RENEWED_WITHIN_PERIODS: Final = 5
 _STUCK_AFTER_S: Final = 5.0
-# Two clocks and a coarse update: a reading may cover slightly more time than passed between two calls.
+# The device's clock may run faster than the monotonic clock by this factor.
 _PLAUSIBLE_SLACK: Final = 1.001
-# A thread may wait so long for the interpreter between a reading and the clock, twice its switch interval: the
-# next reading then seems to come too soon for what it says.
-_HELD_UP_S: Final = 0.01
 
 
 class Timeline:
     """The joules of one device since the first reading. Times are monotonic nanoseconds.
 
-    `last_ns` is when the last good reading was taken, `power_w` what the device drew before it, `flags` when
-    each kind of trouble was last seen.
+    `last_ns` is when the last good reading began, `took_ns` how long the last reading took, `power_w` the power
+    before it. `flags` holds when each kind of fault was last seen.
     """
 
     __slots__ = (
         "_anchor_j",
         "_anchor_ns",
         "_changed_ns",
+        "_ended_ns",
         "_filled_before_gap_j",
         "_gap_s_before",
+        "_is_counter",
         "_last_raw",
         "_most_w",
         "_moving_power_w",
-        "_owed_s",
         "_power_window_ns",
+        "_renewal_s",
         "_slack_s",
         "_sure_s",
         "_suspect",
+        "_unfilled_s",
         "_unit_j",
         "ambiguous_j",
         "filled_j",
@@ -64,6 +69,7 @@ class Timeline:
         "power_w",
         "published_j",
         "sensor",
+        "took_ns",
         "true_j",
     )
 
@@ -78,15 +84,18 @@ class Timeline:
         self.ambiguous_j = 0.0
         self.flags: dict[str, int] = {}
         self.last_ns = 0
+        self.took_ns = 0
+        self._ended_ns = 0
         self._last_raw: float | None = None
         self._changed_ns = 0
         self._suspect: tuple[int, float] | None = None
         self._anchor_ns = 0
         self._anchor_j = 0.0
         self._moving_power_w = 0.0
-        self._owed_s = 0.0
+        self._unfilled_s = 0.0
         self._gap_s_before = 0.0
         self._filled_before_gap_j = 0.0
+        self._is_counter = sensor.kind == "counter"
         self._unit_j = sensor.joules_per_unit
         self._most_w = sensor.power_bounds_w[1] * _PLAUSIBLE_SLACK
         # Within this time not even a whole wrap can have been missed.
@@ -96,25 +105,33 @@ class Timeline:
         self.renew_period()
 
     def renew_period(self) -> None:
-        """Take over the sensor's update period, which it may have learnt since."""
+        """Take over the sensor's update period."""
         period_s = self.sensor.update_period_s
-        self._slack_s = 2 * period_s + _HELD_UP_S
+        self._slack_s = 2 * period_s
+        self._renewal_s = _RENEWED_WITHIN_PERIODS * period_s
         self._power_window_ns = int(max(_POWER_WINDOW_S, _POWER_WINDOW_PERIODS * period_s) / S_PER_NS)
 
-    def observe(self, now_ns: int, raw: float) -> None:
-        """Take in a reading: units of the counter, or watts."""
+    def observe(self, now_ns: int, raw: float, took_ns: int = 0) -> None:
+        """Take in a reading (units of the counter, or watts) that began at `now_ns` and took `took_ns`."""
+        if now_ns < self._ended_ns:
+            return
+        self._ended_ns, self.took_ns = now_ns + took_ns, took_ns
         if self._last_raw is None:
             self._observe_first(now_ns, raw)
+        elif now_ns <= self.last_ns:
             return
-        if now_ns <= self.last_ns:
-            return
-        if self.sensor.kind == "power":
-            self._observe_power(now_ns, raw)
+        elif self._is_counter:
+            self._observe_counter(now_ns, raw, self._last_raw)
         else:
-            self._observe_counter(now_ns, raw)
+            self._observe_power(now_ns, raw, self._last_raw)
 
     def miss(self, now_ns: int) -> None:
-        """A reading failed: from the last good one on, a gap."""
+        """The reading that began at `now_ns` failed: there is a gap from the last good one on."""
+        if now_ns < self._ended_ns:
+            return
+        self._open_gap(now_ns)
+
+    def _open_gap(self, now_ns: int) -> None:
         if self.gap_since_ns is None:
             self.gap_since_ns = self.last_ns or now_ns
             self._gap_s_before = self.gap_s
@@ -123,10 +140,9 @@ class Timeline:
         self.at(now_ns)
 
     def at(self, now_ns: int) -> float:
-        """Joules up to now; never less than what was said before."""
-        ahead_s = (now_ns - self.last_ns) * S_PER_NS if self._last_raw is not None else 0.0
-        if ahead_s > 0:
-            extrapolated = self.true_j + self.power_w * ahead_s
+        """Joules up to `now_ns`; never less than in an earlier call."""
+        if now_ns > self.last_ns:
+            extrapolated = self.true_j + self.power_w * ((now_ns - self.last_ns) * S_PER_NS)
             if extrapolated > self.published_j:
                 if self.gap_since_ns is not None:
                     self.filled_j += extrapolated - self.published_j
@@ -138,34 +154,33 @@ class Timeline:
         return self.published_j
 
     def _observe_first(self, now_ns: int, raw: float) -> None:
-        power = self.sensor.kind == "power"
-        if power and not self._plausible(raw, 1.0):
-            self.miss(now_ns)
+        power = not self._is_counter
+        if power and not 0 <= raw <= self._most_w:
+            self._open_gap(now_ns)
             return
         self._last_raw = raw
         self.last_ns = self._changed_ns = self._anchor_ns = now_ns
-        # Until two readings of a counter tell: what the device surely draws.
+        # Until a second reading gives a counter's power: the least that the device draws.
         self.power_w = raw if power else self.sensor.power_bounds_w[0]
         if self.gap_since_ns is not None:
-            self._owed_s = max(0, now_ns - self.gap_since_ns) * S_PER_NS
-            self.gap_s, self.gap_since_ns = self._gap_s_before + self._owed_s, None
+            self._unfilled_s = max(0, now_ns - self.gap_since_ns) * S_PER_NS
+            self.gap_s, self.gap_since_ns = self._gap_s_before + self._unfilled_s, None
             if power:
-                self._fill_what_is_owed()
+                self._fill_first_gap()
 
-    def _fill_what_is_owed(self) -> None:
-        """The gap before the first reading, once a power is known to fill it with."""
-        joules, self._owed_s = self.power_w * self._owed_s, 0.0
+    def _fill_first_gap(self) -> None:
+        """Fill the gap before the first reading, once a power is known."""
+        joules, self._unfilled_s = self.power_w * self._unfilled_s, 0.0
         self.true_j += joules
         self._anchor_j += joules
         self.filled_j += joules
 
-    def _observe_power(self, now_ns: int, watts: float) -> None:
-        if not self._plausible(watts, 1.0):
-            self.miss(now_ns)
+    def _observe_power(self, now_ns: int, watts: float, before_w: float) -> None:
+        if not 0 <= watts <= self._most_w:
+            self._open_gap(now_ns)
             return
-        assert self._last_raw is not None
         elapsed_s = (now_ns - self.last_ns) * S_PER_NS
-        joules = (self._last_raw + watts) / 2 * elapsed_s
+        joules = (before_w + watts) / 2 * elapsed_s
         self.true_j += joules
         self.power_w = watts
         if self.gap_since_ns is not None:
@@ -174,20 +189,22 @@ class Timeline:
             self.gap_since_ns = None
         self.last_ns, self._last_raw = now_ns, watts
 
-    def _observe_counter(self, now_ns: int, raw: float) -> None:
-        assert self._last_raw is not None
+    def _observe_counter(self, now_ns: int, raw: float, last_raw: float) -> None:
         elapsed_s = (now_ns - self.last_ns) * S_PER_NS
-        if raw > self._last_raw and self.gap_since_ns is None and elapsed_s < self._sure_s:
-            # The common case, kept short: this runs at both edges of every stage.
-            gained = (raw - self._last_raw) * self._unit_j
-            if gained <= self._most_w * (elapsed_s + self._slack_s):
+        # The common cases first: this runs at both edges of every stage.
+        if raw == last_raw:
+            if elapsed_s <= self._renewal_s:
+                return  # not renewed yet
+        elif raw > last_raw and self.gap_since_ns is None and elapsed_s < self._sure_s:
+            gained = (raw - last_raw) * self._unit_j
+            if gained <= self._most_w * (elapsed_s + self._slack_s + self.took_ns * S_PER_NS):
                 self._accept(now_ns, raw, gained)
                 return
-        joules, event = self._difference(self._last_raw, raw, elapsed_s)
+        joules, event = self._difference(last_raw, raw, elapsed_s)
         if joules is None:
             self._set_aside(now_ns, raw)
             return
-        if raw == self._last_raw and not self._believe_unchanged(now_ns, elapsed_s):
+        if raw == last_raw and not self._believe_unchanged(now_ns):
             return
         if event:
             self.flag(event, now_ns)
@@ -197,7 +214,7 @@ class Timeline:
         self._note_ambiguity(now_ns, joules, elapsed_s)
 
     def _difference(self, old: float, new: float, elapsed_s: float) -> tuple[float | None, str | None]:
-        """Joules between two readings (None: implausible) and what happened to the counter."""
+        """Joules between two readings, None if implausible, and the flag to raise, if any."""
         unit, wrap = self._unit_j, self.sensor.wrap
         if new >= old:
             joules = (new - old) * unit
@@ -210,7 +227,12 @@ class Timeline:
         return (joules, "reset") if self._plausible(joules, elapsed_s) else (None, None)
 
     def _plausible(self, joules: float, elapsed_s: float) -> bool:
-        return 0 <= joules <= self._most_w * (elapsed_s + self._slack_s)
+        """Whether the device can have spent this between two readings that began `elapsed_s` apart.
+
+        The second may be of any moment until it ended, and each counter value is up to one period old.
+        """
+        longest_s = elapsed_s + self.took_ns * S_PER_NS + self._slack_s
+        return 0 <= joules <= self._most_w * longest_s
 
     def _set_aside(self, now_ns: int, raw: float) -> None:
         self.flag("implausible", now_ns)
@@ -218,7 +240,7 @@ class Timeline:
             since_ns, since_raw = self._suspect
             joules, _ = self._difference(since_raw, raw, (now_ns - since_ns) * S_PER_NS)
             if joules is not None:
-                # The counter has jumped: the time up to the jump stays filled, the count goes on from there.
+                # The counter has jumped: the time up to the jump stays filled, and counting goes on from there.
                 self.true_j += self.power_w * (since_ns - self.last_ns) * S_PER_NS
                 self.last_ns, self._last_raw, self._suspect = since_ns, since_raw, None
                 self._anchor_ns, self._anchor_j = since_ns, self.true_j
@@ -228,23 +250,21 @@ class Timeline:
                     self.gap_since_ns = None
                 return
         self._suspect = (now_ns, raw)
-        self.miss(now_ns)
+        self._open_gap(now_ns)
 
-    def _believe_unchanged(self, now_ns: int, elapsed_s: float) -> bool:
-        """Whether an unchanged counter means that no energy was spent.
+    def _believe_unchanged(self, now_ns: int) -> bool:
+        """Whether a counter that should have been renewed, and is unchanged, means that no energy was spent.
 
-        Within a few update periods it says nothing yet. Beyond `_STUCK_AFTER_S` it is stuck, since no powered
-        device draws nothing: the time since it last moved becomes a gap, filled with the power it had then.
+        Beyond `_STUCK_AFTER_S` it is stuck, since no powered device draws nothing: the time since it last moved
+        becomes a gap, filled with the power it had then.
         """
-        if elapsed_s <= _POWER_WINDOW_PERIODS * self.sensor.update_period_s:
-            return False
         if (now_ns - self._changed_ns) * S_PER_NS <= _STUCK_AFTER_S:
             return True
         if self.gap_since_ns is None:
             self.last_ns, self.power_w = self._changed_ns, self._moving_power_w
             self._anchor_ns, self._anchor_j = self.last_ns, self.true_j
             self.flag("stuck", now_ns)
-        self.miss(now_ns)
+        self._open_gap(now_ns)
         return False
 
     def _accept(self, now_ns: int, raw: float, joules: float) -> None:
@@ -257,8 +277,8 @@ class Timeline:
             self._anchor_ns, self._anchor_j = now_ns, self.true_j
             if self.power_w > 0:
                 self._moving_power_w = self.power_w
-                if self._owed_s:
-                    self._fill_what_is_owed()
+                if self._unfilled_s:
+                    self._fill_first_gap()
 
     def _close_gap_exactly(self) -> None:
         if self.gap_since_ns is not None:
@@ -266,15 +286,15 @@ class Timeline:
             self.gap_since_ns = None
 
     def _note_ambiguity(self, now_ns: int, joules: float, elapsed_s: float) -> None:
-        """After a stall longer than a wrap takes, whole wraps may be lacking; the reading is the low bound."""
+        """After a time in which the counter may have wrapped more than once, count the wraps that may be lost."""
         if self.sensor.wrap is None:
             return
-        range_j = self.sensor.wrap * self.sensor.joules_per_unit
-        lacking = int((self._most_w * elapsed_s - joules) / range_j)
-        if lacking > 0:
-            self.ambiguous_j += lacking * range_j
+        range_j = self.sensor.wrap * self._unit_j
+        lost_wraps = int((self._most_w * elapsed_s - joules) / range_j)
+        if lost_wraps > 0:
+            self.ambiguous_j += lost_wraps * range_j
             self.flag("ambiguous", now_ns)
 
     def flag(self, flag: str, now_ns: int) -> None:
-        """Remember when something was last out of order."""
+        """Note when a kind of fault was last seen."""
         self.flags[flag] = now_ns

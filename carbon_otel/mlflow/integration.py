@@ -19,14 +19,15 @@ import time
 from collections.abc import Callable
 from functools import partial
 from types import ModuleType
-from typing import Final, Protocol, cast
+from typing import Final, Protocol
 
 from carbon_otel import runtime
 from carbon_otel.background import Worker
 from carbon_otel.config import Settings
 from carbon_otel.footprint import Footprint
+from carbon_otel.fork import renew_after_fork
 from carbon_otel.host.identity import identity
-from carbon_otel.instrumentation.import_hook import Undo
+from carbon_otel.instrumentation.base import Undo
 from carbon_otel.mlflow.delivery.worker import DeliveryWorker
 from carbon_otel.mlflow.runs import tracking_hook
 from carbon_otel.mlflow.runs.recorder import RunRecorder
@@ -123,8 +124,10 @@ class _Tracking:
 
     module = tracking_hook.MODULE
 
+    def attach(self, session: Measurement) -> None:
+        _attach(session)
+
     def connect(self, module: ModuleType) -> Undo:
-        attach(runtime.active())
         return tracking_hook.patch(module, _runs)
 
 
@@ -133,8 +136,10 @@ class _PyFunc:
 
     module = pyfunc_hook.MODULE
 
+    def attach(self, session: Measurement) -> None:
+        _attach(session)
+
     def connect(self, module: ModuleType) -> Undo:
-        attach(runtime.active())
         return pyfunc_hook.patch(module, _predictions)
 
 
@@ -145,12 +150,21 @@ _room: Room | None = None
 _lock = threading.Lock()
 
 
-def attach(measurement: object) -> None:
+def _attach(measurement: Measurement) -> None:
     """Build this room for a measurement, unless it has it."""
     global _room
     with _lock:
-        if measurement is not None and (_room is None or _room.measurement is not measurement):
-            _room = Room(cast(Measurement, measurement))
+        if _room is None or _room.measurement is not measurement:
+            _room = Room(measurement)
+
+
+def _renew() -> None:
+    """In a forked child: the thread that held the lock does not exist there."""
+    global _lock
+    _lock = threading.Lock()
+
+
+renew_after_fork(_renew)
 
 
 def _present() -> Room | None:

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from carbon_otel.background import Worker
-from carbon_otel.guard import logger, warn_once
+from carbon_otel.fork import renew_after_fork
+from carbon_otel.guard import log_once, logger
 from carbon_otel.records import StageInfo
 from carbon_otel.semconv.attributes import footprint_attributes, stage_attributes
 from carbon_otel.sinks import Pending, Sink, StageEnd, Tick, nothing_pending
@@ -59,7 +60,12 @@ class MlflowTraces(Sink):
         self._marks: dict[StageInfo, _Mark] = {}
         self._traces: dict[str, _Trace] = {}
         self._adding = threading.Lock()  # stages of one trace may end in several threads at once
+        renew_after_fork(self._renew)
         self._worker: Worker | None = None
+
+    def _renew(self) -> None:
+        """In a forked child: the thread that held the lock does not exist there."""
+        self._adding = threading.Lock()
 
     def stage_entered(self, stage: StageInfo) -> None:
         mlflow: Any = sys.modules.get("mlflow")
@@ -102,9 +108,7 @@ class MlflowTraces(Sink):
             trace = self._traces.get(mark.trace_id)
             if trace is None:
                 if len(self._traces) >= _LIMIT:
-                    warn_once(
-                        "mlflow traces full", f"more than {_LIMIT} traces wait for their energy per token"
-                    )
+                    log_once("more than %d traces wait for their energy per token", _LIMIT)
                     self._traces.pop(next(iter(self._traces)), None)
                 trace = self._traces[mark.trace_id] = _Trace(due=now + 1, give_up=now + _PATIENCE_S)
             trace.joules += footprint.energy_j

@@ -1,4 +1,4 @@
-"""The metric instruments of one meter provider, made once however often the process is instrumented."""
+"""The metric instruments of a meter provider, made once for all sessions of the process."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
 
 from carbon_otel._version import __version__
 from carbon_otel.carbon.grid import Intensity
+from carbon_otel.fork import renew_after_fork
 from carbon_otel.records import Snapshot
 from carbon_otel.semconv import names as semconv
 from carbon_otel.sensors.base import Device
@@ -18,7 +19,7 @@ _EMPTY = Snapshot(())
 
 @dataclass
 class Source:
-    """What the observable instruments read; replaced by the next session, and emptied in a forked child."""
+    """What the observable instruments read. Each session sets its own; a forked child starts with an empty one."""
 
     snapshot: Snapshot = _EMPTY
     intensity: Intensity | None = None
@@ -26,10 +27,9 @@ class Source:
 
 
 class Instruments:
-    """Counters that the stages add to, and observables that read the last tick's snapshot.
+    """Counters that stages add to, and observable instruments that read the snapshot of the last tick.
 
-    A device's energy starts at 0 and goes on from where the last session of this process left it, so it never
-    goes down.
+    The energy of a device starts at 0 and continues from the last session of this process, so it never goes down.
     """
 
     def __init__(self, provider: MeterProvider) -> None:
@@ -89,13 +89,13 @@ class Instruments:
         self.source = Source(_EMPTY, intensity, steal)
 
     def take_over(self, snapshot: Snapshot, unreported_s: float) -> None:
-        """The devices were another process's to report: all but the last seconds are in its figures."""
+        """Report the devices from now on; another process did so until `unreported_s` ago."""
         for device, joules, watts in snapshot.devices:
-            theirs = max(0.0, joules - watts * unreported_s)
-            self._before[device.id] = self._before.get(device.id, 0.0) - theirs
+            reported_j = max(0.0, joules - watts * unreported_s)
+            self._before[device.id] = self._before.get(device.id, 0.0) - reported_j
 
     def forget(self) -> None:
-        """In a forked child: the devices are the parent's to report."""
+        """In a forked child: the parent reports the devices."""
         self.source = Source()
 
     def _energy(self, *, host: bool) -> Iterable[Observation]:
@@ -128,7 +128,8 @@ def _identity(device: Device) -> dict[str, str]:
     return identity
 
 
-# By identity, since providers need not be hashable (Logfire's is not); held, so that an identity stays theirs.
+# Keyed by identity, since a provider need not be hashable (Logfire's is not). The provider is kept, so that its
+# identity stays its own.
 _made: dict[int, tuple[MeterProvider, Instruments]] = {}
 
 
@@ -138,6 +139,9 @@ def instruments_of(provider: MeterProvider) -> Instruments:
     return _made[id(provider)][1]
 
 
-def forget_all() -> None:
+def _forget_all() -> None:
     for _, made in list(_made.values()):
         made.forget()
+
+
+renew_after_fork(_forget_all)

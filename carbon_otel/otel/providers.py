@@ -1,8 +1,8 @@
-"""Which OpenTelemetry providers the telemetry goes to.
+"""Which OpenTelemetry providers receive the telemetry.
 
-An explicit argument wins; else the application's; else, if an OTLP endpoint is set, providers of our own, built
-from the standard `OTEL_*` variables and never made global; else the API's proxies, which bind to whatever the
-application sets up later.
+In this order: the argument of `instrument()`; the application's global provider; if an OTLP endpoint is set, a
+provider of our own, built from the standard `OTEL_*` variables and never made global; the API's proxy, which
+passes everything on to the provider that the application sets later.
 """
 
 from __future__ import annotations
@@ -19,20 +19,22 @@ from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 
 from carbon_otel.background import Worker
-from carbon_otel.guard import contain, warn_once
+from carbon_otel.guard import contain, log_once
 from carbon_otel.sinks import Pending
 
-# The SDK retries until this many seconds have passed; its default of 10 would hold up a dead collector's exit.
+# The SDK retries for this many seconds; with its default of 10, a dead collector would delay the exit too much.
 _EXPORT_TIMEOUT_S: Final = 3.0
 
 
 class Providers:
-    """The chosen pair; `owned` are those we built and have to shut down."""
+    """The chosen pair. `owned` are those that we built and must shut down."""
 
     def __init__(self, tracer: TracerProvider, meter: MeterProvider, owned: tuple[Any, ...] = ()) -> None:
         self.tracer = tracer
         self.meter = meter
         self._owned = owned
+        # True from the first provider on that is no proxy: the API lets nobody take a provider back.
+        self.listened = not (isinstance(tracer, trace.ProxyTracerProvider) and _is_proxy(meter))
         self._workers: dict[int, Worker] = {}
         for provider in owned:
             self._worker(provider)
@@ -44,71 +46,66 @@ class Providers:
         meter: MeterProvider | None,
         attributes: Mapping[str, Any] | None = None,
     ) -> Providers:
-        """`attributes` are of the resource of providers that we build."""
+        """Choose, given the arguments of `instrument()`. Providers that we build get `attributes` as resource."""
         resource = functools.partial(_resource, attributes or {})
         owned: list[Any] = []
         if tracer is None:
             tracer = trace.get_tracer_provider()
             if isinstance(tracer, trace.ProxyTracerProvider) and _exports("TRACES"):
-                built = contain("building a tracer provider", _build_tracer_provider, None, resource)
+                built = contain("building a tracer provider", None, _build_tracer_provider, resource)
                 if built is not None:
                     owned.append(built)
                     tracer = built
         if meter is None:
             meter = metrics.get_meter_provider()
             if _is_proxy(meter) and _exports("METRICS"):
-                built = contain("building a meter provider", _build_meter_provider, None, resource)
+                built = contain("building a meter provider", None, _build_meter_provider, resource)
                 if built is not None:
                     owned.append(built)
                     meter = built
         return cls(tracer, meter, tuple(owned))
 
     def silent(self) -> bool:
-        """Whether nobody listens: no provider was given, and the application has none yet."""
-        return (
-            isinstance(self.tracer, trace.ProxyTracerProvider)
-            and _is_proxy(self.meter)
-            and isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
-            and _is_proxy(metrics.get_meter_provider())
-        )
+        """Whether nobody listens: no provider was given, and the application has set none yet.
+
+        Costs 2 us while that is so, since the API reads the environment at each call: ask once a stage and at
+        ticks. `listened` is the last answer.
+        """
+        if not self.listened:
+            self.listened = not (
+                isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+                and _is_proxy(metrics.get_meter_provider())
+            )
+        return not self.listened
 
     def warn_if_too_late(self) -> None:
-        """Say once that the application has set providers of its own after we built ours."""
-        # By its meter provider: MLflow sets a tracer provider of its own as it pleases.
+        """Log once that the application has set its providers after we built ours."""
+        # Only the meter provider tells: MLflow sets global tracer providers, too.
         if self._owned and not _is_proxy(metrics.get_meter_provider()):
-            warn_once(
-                "providers",
-                "the application has set its OpenTelemetry providers (logfire.configure(), say) after "
-                "carbon_otel.instrument(), whose telemetry goes to OTEL_EXPORTER_OTLP_ENDPOINT instead; call "
-                "instrument() after that",
+            log_once(
+                "the application has set its OpenTelemetry providers (by logfire.configure(), for example) after "
+                "carbon_otel.instrument(), so carbon_otel sends to OTEL_EXPORTER_OTLP_ENDPOINT instead; call "
+                "instrument() after setting the providers",
             )
 
-    def annotate(self, processor: Any) -> bool:
-        """Let a span processor see the application's spans; False where there is no SDK's provider yet."""
-        add = getattr(self.tracer, "add_span_processor", None)
-        if add is None:
-            return False
-        add(processor)
-        return True
-
     def flush(self, timeout_s: float) -> Pending:
-        """Begin to flush both at once."""
+        """Begin to flush both at the same time."""
         results: dict[int, bool] = {}
 
         def flush(provider: Any) -> None:
             results[id(provider)] = bool(provider.force_flush(int(timeout_s * 1000)))
 
-        # What was a proxy when we began may have been bound to the application's provider since.
+        # The application may have replaced a proxy by its own provider since.
         tracer = (
             trace.get_tracer_provider() if isinstance(self.tracer, trace.ProxyTracerProvider) else self.tracer
         )
         meter = metrics.get_meter_provider() if _is_proxy(self.meter) else self.meter
-        asked = [p for p in (tracer, meter) if hasattr(p, "force_flush")]
-        begun = self._on_workers(asked, flush)
-        return lambda left_s: _all_done(begun, left_s) and all(results.get(id(p), False) for p in asked)
+        providers = [p for p in (tracer, meter) if hasattr(p, "force_flush")]
+        begun = self._on_workers(providers, flush)
+        return lambda left_s: _all_done(begun, left_s) and all(results.get(id(p), False) for p in providers)
 
     def close(self, timeout_s: float) -> Pending:
-        """Begin to shut down both of ours at once."""
+        """Begin to shut down the providers that we built, at the same time."""
         begun = self._on_workers(self._owned, lambda provider: provider.shutdown())
         while self._workers:
             self._workers.popitem()[1].close()
@@ -131,7 +128,7 @@ def _all_done(begun: Iterable[threading.Event], timeout_s: float) -> bool:
 
 
 def _is_proxy(provider: MeterProvider) -> bool:
-    # The API keeps its proxy class private; anything else, a NoOp too, is the application's choice.
+    # By name, since the class is private to the API. Any other provider, a no-op too, is the application's choice.
     return type(provider).__name__ == "_ProxyMeterProvider"
 
 
@@ -150,7 +147,7 @@ def _protocol(signal: str, environ: Mapping[str, str] = os.environ) -> str:
 
 
 def _timeout_s(signal: str, environ: Mapping[str, str] = os.environ) -> float | None:
-    """None where the user has set one: then the exporter reads it itself."""
+    """None if the user has set a timeout: the exporter reads it."""
     names = (f"OTEL_EXPORTER_OTLP_{signal}_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT")
     return None if any(environ.get(name) for name in names) else _EXPORT_TIMEOUT_S
 
@@ -159,7 +156,7 @@ def _resource(attributes: Mapping[str, Any]) -> Any:
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.version import __version__ as sdk_version
 
-    # Said outright, because MLflow leaves its own telemetry.sdk.name in OTEL_RESOURCE_ATTRIBUTES.
+    # Explicit, because MLflow sets its own telemetry.sdk.name in OTEL_RESOURCE_ATTRIBUTES.
     return Resource.create(
         {
             **attributes,
@@ -176,10 +173,8 @@ def _build_tracer_provider(resource: Callable[[], Any]) -> Any:
 
     exporter: Any
     if _protocol("TRACES") == "grpc":
-        try:
-            from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
-        except ImportError:
-            return _warn_of_missing_grpc()
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
+
         exporter = GrpcExporter(timeout=_timeout_s("TRACES"))
     else:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
@@ -196,12 +191,8 @@ def _build_meter_provider(resource: Callable[[], Any]) -> Any:
 
     exporter: Any
     if _protocol("METRICS") == "grpc":
-        try:
-            from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import (
-                OTLPMetricExporter as GrpcExporter,
-            )
-        except ImportError:
-            return _warn_of_missing_grpc()
+        from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter as GrpcExporter
+
         exporter = GrpcExporter(timeout=_timeout_s("METRICS"))
     else:
         from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter as HttpExporter
@@ -212,16 +203,8 @@ def _build_meter_provider(resource: Callable[[], Any]) -> Any:
     return SdkMeterProvider(metric_readers=[reader], resource=resource(), shutdown_on_exit=False)
 
 
-def _warn_of_missing_grpc() -> None:
-    warn_once(
-        "grpc exporter",
-        "OTLP over gRPC is asked for, but its exporter is not installed: run "
-        '`pip install "carbon-otel[grpc]"` or set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf',
-    )
-
-
 def _export_only_here(exporter: Any, done: object) -> None:
-    """The SDK exports a copy of all sums from a forked child too, as another instance; ours must not."""
+    """Make `exporter` export in this process only: the SDK would export a copy of all sums in a forked child."""
     pid, export = os.getpid(), exporter.export
 
     def export_here(*args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What the telemetry of a measured process is about: its hardware, grid and method, as resource attributes."""
+"""Resource attributes of a measured process: its hardware, its electricity grid and the method of measuring."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Hardware(Protocol):
 
 
 def described(hardware: Hardware, factor: EmissionFactor) -> Attributes:
-    """Attributes of the host and of how its figures come about."""
+    """Resource attributes of the host and of the method behind its figures."""
     place = factor.intensity
     attributes: dict[str, str | float | Sequence[str]] = {
         semconv.HOST_CPU_MODEL: hardware.processor,

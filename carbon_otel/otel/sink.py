@@ -16,6 +16,7 @@ from opentelemetry.trace import Span, Status, StatusCode
 from carbon_otel._version import __version__
 from carbon_otel.carbon.grid import Intensity
 from carbon_otel.footprint import Footprint
+from carbon_otel.fork import renew_after_fork
 from carbon_otel.otel import propagation
 from carbon_otel.otel.instruments import instruments_of
 from carbon_otel.otel.providers import Providers
@@ -61,6 +62,7 @@ class OtelSink(Sink):
         if not self._waiting:
             exchange_reported_until(time.monotonic_ns())
         self._reporting = threading.Lock()  # a flush may tick while the sampler does
+        renew_after_fork(self._renew)
         self._tracer = trace.get_tracer(semconv.SCOPE, __version__, providers.tracer, semconv.SCHEMA_URL)
         self._instruments = instruments_of(providers.meter)
         self._instruments.attach(intensity, steal)
@@ -71,6 +73,10 @@ class OtelSink(Sink):
         for i, device in enumerate(devices):
             self._groups.setdefault((device.type, device.method), []).append(i)
         self._labels: dict[tuple[str, str], _Labels] = {}
+
+    def _renew(self) -> None:
+        """In a forked child: the thread that held the lock does not exist there."""
+        self._reporting = threading.Lock()
 
     def stage_opened(self, stage: StageInfo) -> None:
         if self._providers.silent():
@@ -101,7 +107,7 @@ class OtelSink(Sink):
 
     def energy_attributed(self, stage: StageInfo, joules: Sequence[float], grams: float) -> None:
         own = self._spans.get(stage)
-        if own is None and self._providers.silent():
+        if own is None and not self._providers.listened:
             return
         labels = self._labels_of(stage)
         # With the stage's span in its context, exemplars link to it and Logfire rolls the sums up.
@@ -118,7 +124,7 @@ class OtelSink(Sink):
 
     def stage_closed(self, stage: StageInfo, end: StageEnd) -> None:
         own = self._spans.pop(stage, None)
-        if own is None and self._providers.silent():
+        if own is None and not self._providers.listened:
             return
         labels = self._labels_of(stage)
         for unit, amount in end.units.items():
@@ -145,6 +151,7 @@ class OtelSink(Sink):
         span.end(stage.start_unix_ns + int(end.duration_s * NS_PER_S))
 
     def tick(self, tick: Tick) -> None:
+        self._providers.silent()  # updates `listened`
         self._providers.warn_if_too_late()
         self._show_progress()
         with self._reporting:

@@ -1,43 +1,63 @@
-"""Energy on the spans that the application makes (`annotate_spans=True`).
+"""Energy on the application's own spans (`annotate_spans=True`).
 
-A span gets the energy that the process used while it was open (its window), and the part of it that is
-attributed to it: at any moment the process's power is divided equally among the open outermost spans, and a span
-within one of them gets of that part what fell into its own time. Windows overlap and nest, so neither figure is
-ever to be added up over spans; the stages' exclusive energy is.
+A span gets two figures. Its window energy is what the process used while the span was open. Its attributed energy
+is its part of that: the process's power is divided equally among the outermost open spans, and a span within
+one of them gets the part that fell into its own time. Windows overlap and nest, so neither figure may be
+summed over spans; the exclusive energy of stages may.
 
-Only cached readings are used, so a window is as exact as the power between two ticks is steady.
+Only cached readings are used: a window is exact as far as power is steady between two ticks.
 """
 
 from __future__ import annotations
 
 import threading
+import weakref
+from collections import deque
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
-from carbon_otel.guard import report
+from carbon_otel.fork import renew_after_fork
+from carbon_otel.guard import guarded
 from carbon_otel.semconv import names as semconv
 
 _OUTPUT_TOKENS: Final = "gen_ai.usage.output_tokens"
 
 
-class SpanAnnotator(SpanProcessor):
-    """`joules` says what the process has used so far; it is called on the application's threads.
+class _OpenSpan(NamedTuple):
+    alive: weakref.ref[Span]
+    outermost: bool
+    begin_j: float
+    begin_part_j: float
 
-    A span cannot be written to once it has ended, which is when processors hear of it (opentelemetry-python
-    issue 5614); so the span's own `end` is replaced while it is open.
+
+class SpanAnnotator(SpanProcessor):
+    """Annotates spans from `begin` to `shutdown`.
+
+    A span cannot be changed once it has ended, and processors are called after that (opentelemetry-python
+    issue 5614); so the annotator replaces the `end` of each open span.
     """
 
     def __init__(self, joules: Callable[[], float]) -> None:
-        self._joules = joules
+        """`joules` returns the energy of this process so far; it is called on the application's threads."""
         self._lock = threading.Lock()
-        self._open: set[int] = set()
-        self._outermost = 0
-        self._seen_j = joules()
-        self._part_j = 0.0
-        self.active = True
+        # Ids of spans that were collected before they ended. A deque, since a collection can run at any point
+        # of the code, with the lock held too.
+        self._collected: deque[int] = deque()
+        renew_after_fork(self._renew)
+        self.begin(joules)
+
+    def begin(self, joules: Callable[[], float]) -> None:
+        """Annotate the spans that start from now on."""
+        with self._lock:
+            self._open: dict[int, _OpenSpan] = {}
+            self._outermost = 0
+            self._joules = joules
+            self._seen_j = joules()
+            self._part_j = 0.0
+            self.active = True
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         scope = span.instrumentation_scope
@@ -46,37 +66,53 @@ class SpanAnnotator(SpanProcessor):
         above = span.parent
         own = span.get_span_context().span_id
         with self._lock:
+            while self._collected:
+                self._close(self._collected.popleft())
             outermost = above is None or above.span_id not in self._open
             begin_j = self._advance()
-            begin_part_j = self._part_j
             self._outermost += outermost
-            self._open.add(own)
+            alive = weakref.ref(span, lambda _: self._collected.append(own))
+            self._open[own] = _OpenSpan(alive, outermost, begin_j, self._part_j)
         end = span.end
 
         def annotated_end(end_time: int | None = None) -> None:
-            try:
-                if own in self._open:
-                    with self._lock:
-                        window_j = self._advance() - begin_j
-                        part_j = self._part_j - begin_part_j
-                        self._outermost -= outermost
-                        self._open.discard(own)
-                    if self.active:
-                        self._annotate(span, window_j, part_j)
-            except Exception as fault:  # noqa: BLE001 - the application's span ends in any case
-                report("annotating a span", fault)
+            with guarded("annotating a span"):
+                self._ended(span, own)
             end(end_time)
 
         span.end = annotated_end  # type: ignore[method-assign]
 
     def on_end(self, span: ReadableSpan) -> None:
-        """Nothing: it has been annotated before."""
+        """Does nothing: an ended span cannot be changed."""
 
     def shutdown(self) -> None:
         self.active = False
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:
         return True
+
+    def _renew(self) -> None:
+        """In a forked child: the open spans are the parent's, and the child's own session begins anew."""
+        self._lock = threading.Lock()
+        self._open = {}
+        self._outermost = 0
+        self.active = False
+
+    def _ended(self, span: Span, own: int) -> None:
+        if own not in self._open:
+            return
+        with self._lock:
+            now_j = self._advance()
+            part_j = self._part_j
+            opened = self._close(own)
+        if opened is not None and self.active:
+            self._annotate(span, now_j - opened.begin_j, part_j - opened.begin_part_j)
+
+    def _close(self, own: int) -> _OpenSpan | None:
+        opened = self._open.pop(own, None)
+        if opened is not None:
+            self._outermost -= opened.outermost
+        return opened
 
     def _annotate(self, span: Span, window_j: float, attributed_j: float) -> None:
         figures: dict[str, Any] = {semconv.WINDOW_J: window_j, semconv.WINDOW_ATTRIBUTED_J: attributed_j}
@@ -86,7 +122,7 @@ class SpanAnnotator(SpanProcessor):
         span.set_attributes(figures)
 
     def _advance(self) -> float:
-        """Divide what was used since the last call among the outermost spans; the joules so far."""
+        """Divide the energy used since the last call among the outermost spans. Returns the joules so far."""
         now_j, seen_j = self._joules(), self._seen_j
         if now_j <= seen_j:
             return seen_j
@@ -94,3 +130,26 @@ class SpanAnnotator(SpanProcessor):
             self._part_j += (now_j - seen_j) / self._outermost
         self._seen_j = now_j
         return now_j
+
+
+# Keyed by identity, since a provider need not be hashable (Logfire's is not). The provider is kept, so that its
+# identity stays its own.
+_annotators: Final[dict[int, tuple[Any, SpanAnnotator]]] = {}
+
+
+def annotate(provider: Any, joules: Callable[[], float]) -> SpanAnnotator | None:
+    """Annotate the spans of a tracer provider; None if it takes no span processors.
+
+    A provider cannot give a span processor back, so it has one annotator for all sessions of the process.
+    """
+    add = getattr(provider, "add_span_processor", None)
+    if add is None:
+        return None
+    if id(provider) in _annotators:
+        annotator = _annotators[id(provider)][1]
+        annotator.begin(joules)
+    else:
+        annotator = SpanAnnotator(joules)
+        _annotators[id(provider)] = provider, annotator
+        add(annotator)
+    return annotator

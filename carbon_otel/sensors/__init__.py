@@ -1,1 +1,1 @@
-"""Raw readings from hardware, one file per kind; and the models used where no sensor exists."""
+"""Raw readings from hardware, one file per kind, and the models of components without a sensor."""

@@ -1,7 +1,7 @@
 """Apple silicon: the energy counters of IOReport, through the package `zeus-apple-silicon` (extra `apple`).
 
-They need no administrator's rights and count millijoules. Apple calls what they say estimated; they are
-believed to be modelled from utilisation, frequency and voltage (documentation of zeus-apple-silicon).
+They need no administrator's rights and count millijoules. Apple calls the figures estimated; they are believed
+to be modelled from utilisation, frequency and voltage (documentation of zeus-apple-silicon).
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from typing import Any, Final, Literal
 
 from carbon_otel.provenance import Band
 from carbon_otel.sensors.base import Device, DeviceType, Finding, Sensor, SensorError
+from carbon_otel.units import MILLI
 
 _PACKAGE: Final = "zeus_apple_silicon"
-# The samples of all channels come in one call: sensors that are read together share it.
+# One call returns the samples of all channels: sensors that are read together share it.
 _SHARED_NS: Final = 1_000_000
 _MOST_W: Final = 500.0
-_BAND = Band(0.80, 1.20, "IOReport energy model: +-20 %, our estimate; Apple states none")
+_BAND = Band(0.80, 1.20, "IOReport energy model: +-20 %, our estimate; Apple states none", "estimate")
 
 # The clusters and cores are parts of the processor's total; the GPU's SRAM is beside its `GPU Energy`.
 _CHANNELS: Final[tuple[tuple[str, DeviceType, str, tuple[str, ...]], ...]] = (
@@ -56,9 +57,9 @@ class AppleChannel:
     """One component's energy in millijoules: the sum of the fields that this chip has."""
 
     kind: Literal["counter"] = "counter"
-    joules_per_unit = 1e-3
+    joules_per_unit = MILLI
     wrap = None
-    update_period_s = 0.01
+    update_period_s = quantum_s = 0.01
     edge_interval_s = 0.01
     tick_interval_s = 0.0
     power_bounds_w = (0.0, _MOST_W)
@@ -81,7 +82,7 @@ class AppleChannel:
 
 
 def find(system: str = sys.platform, machine: str | None = None) -> tuple[list[Sensor], list[Finding]]:
-    """The channels of an Apple chip; nothing on other machines. Never raises."""
+    """The channels of an Apple chip; none on other machines. Never raises."""
     if system != "darwin" or (machine or platform.machine()) != "arm64":
         return [], []
     try:

@@ -23,7 +23,7 @@ _ARM_CORES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Processor:
-    """`family` is a key of `cpu_watts_per_thread.csv`, `unknown` where the table has no row for it."""
+    """A processor. `family` is a key of `cpu_watts_per_thread.csv`, `unknown` if the table has no row for it."""
 
     vendor: str
     model_name: str
@@ -33,7 +33,7 @@ class Processor:
 
 
 def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> Processor:
-    """Describe this host's processor. Never raises; what is not known stays empty."""
+    """Describe this host's processor. Never raises; unknown fields stay empty."""
     try:
         text = cpuinfo.read_text(errors="replace")
     except OSError:

@@ -1,4 +1,4 @@
-"""The processor where no counter can be read: a concave power curve between SPECpower's idle and full load.
+"""Model of a processor without a counter: a concave power curve between SPECpower's idle and full load.
 
 Watts per hardware thread at idle and at full load are the medians of published SPECpower_ssj2008 results of
 the processor's family, the band their 5th and 95th percentiles. They are wall watts of whole servers: memory,
@@ -22,6 +22,7 @@ from carbon_otel.provenance import Band
 from carbon_otel.sensors.base import Device
 from carbon_otel.sensors.cpu_info import Processor
 from carbon_otel.sensors.proc_stat import BusyTime
+from carbon_otel.units import S_PER_NS
 
 CURVE_K: Final = 0.75
 
@@ -49,7 +50,7 @@ def families() -> tuple[str, ...]:
 
 
 def thread_power(family: str) -> ThreadPower:
-    """The row of the table for a family; the row `unknown` where it has none."""
+    """The row of the table for a family, else the row `unknown`."""
     rows = _rows()
     row = rows.get(family, rows["unknown"])
     idle, full = float(row["idle_w"]), float(row["full_w"])
@@ -58,6 +59,7 @@ def thread_power(family: str) -> ThreadPower:
         low=min(float(row["idle_low_w"]) / idle, float(row["full_low_w"]) / full),
         high=max(float(row["idle_high_w"]) / idle, float(row["full_high_w"]) / full),
         source=f"p5-p95 of {source}",
+        coverage="p5-p95",
     )
     return ThreadPower(row["family"], row["name"], idle, full, band, source)
 
@@ -75,6 +77,7 @@ class CpuModel:
     wrap = None
     # /proc/stat counts in hundredths of a second per thread.
     update_period_s = 0.01
+    quantum_s = 0.0
     edge_interval_s = 0.1
     tick_interval_s = 0.1
 
@@ -108,10 +111,10 @@ class CpuModel:
         busy, idle = self._busy_time.read()
         if self._then_ns is not None:
             ran, rested = busy - self._busy, idle - self._idle
-            # A container that moved host can see /proc/stat step back; then the interval counts as idle.
+            # /proc/stat can step back in a container that moved to another host: count the interval as idle.
             utilisation = ran / (ran + rested) if ran >= 0 and rested >= 0 and ran + rested > 0 else 0.0
             watts = self._idle_w + (self._full_w - self._idle_w) * load_curve(utilisation)
-            self._joules += watts * (now_ns - self._then_ns) * 1e-9
+            self._joules += watts * (now_ns - self._then_ns) * S_PER_NS
         self._then_ns, self._busy, self._idle = now_ns, busy, idle
         return self._joules
 

@@ -1,18 +1,18 @@
-"""Which sensor each component gets on this host, why not a better one, and what would change that."""
+"""The choice of a sensor for each component of this host, with the reason and a fix where it is not the best."""
 
 from __future__ import annotations
 
 import getpass
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Final
 
+from carbon_otel.guard import contain, log_once
 from carbon_otel.provenance import combined
 from carbon_otel.sensors import apple, grace, intel_gpu, jetson, rapl
 from carbon_otel.sensors.amd import gpu as amd_gpu
-from carbon_otel.sensors.base import Finding, Sensor
+from carbon_otel.sensors.base import Finding, Prepares, Sensor, TellsProcesses
 from carbon_otel.sensors.cpu_info import ARM, Processor, processor
 from carbon_otel.sensors.cpu_model import CpuModel
 from carbon_otel.sensors.memory_model import MemoryModel
@@ -21,10 +21,15 @@ from carbon_otel.sensors.proc_stat import BusyTime
 
 _UDEV_FILE: Final = "/etc/udev/rules.d/90-powercap.rules"
 _ORDER: Final = ("host", "cpu", "memory", "gpu")
+_UNVERIFIED: Final = "unverified on hardware"
+
+_Result = tuple[Sequence[Sensor], Sequence[Finding]]
 
 
 @dataclass(frozen=True, slots=True)
 class Discovery:
+    """The sensors of this host, and the decision for each component. `gpus` are the GPUs' names."""
+
     sensors: tuple[Sensor, ...]
     findings: tuple[Finding, ...]
     processor: str
@@ -32,7 +37,7 @@ class Discovery:
 
     @property
     def hardware(self) -> str:
-        """In a line: the processor, and the GPUs counted by name."""
+        """The processor, and the GPUs counted by name, in one line."""
         return " + ".join([self.processor, *_counted(self.gpus)])
 
     @property
@@ -42,37 +47,51 @@ class Discovery:
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """The components that the figures lack."""
+        """The components that are not in the figures."""
         return tuple(f.component for f in self.findings if f.unmetered)
 
+    @property
+    def utilisation(self) -> dict[str, Callable[[], Mapping[int, float] | None]]:
+        """By device id, how to ask which processes use the device, where its driver reports it."""
+        return {s.device.id: s.utilisation for s in self.sensors if isinstance(s, TellsProcesses)}
+
+    def prepare(self) -> None:
+        """Let the sensors learn about their hardware, such as their update periods; takes up to a second."""
+        for sensor in self.sensors:
+            if isinstance(sensor, Prepares):
+                contain(f"preparing {sensor.device.name}", None, sensor.prepare)
+
     def close(self) -> None:
+        """Close all sensors."""
         for sensor in self.sensors:
             sensor.close()
 
 
 def discover(powercap_root: Path | None = None, cpu_family: str | None = None) -> Discovery:
-    """Find every sensor of this host. Never raises: what cannot be read is a finding.
+    """Find every sensor of this host. Never raises: a component that cannot be read is a finding.
 
-    From the meters that contain the most to the models; what one contains is not looked for again. `cpu_family`
-    is a family of the processors' table, for hosts that do not say theirs.
+    Meters that contain most come first, models last; a component that one contains is not looked for again.
+    `cpu_family` is a family of the processors' table, for hosts that do not report theirs.
     """
     host = processor()
     if cpu_family is not None:
         host = replace(host, family=cpu_family)
     root = powercap_root or rapl.DEFAULT_ROOT
     search = _Search()
-    search.add(jetson.find())
+    search.add(_unverified(jetson.find()))
     if "gpu" not in search.covered:
         search.add(_gpus())
     gpus = tuple(sensor.device.name for sensor in search.sensors if sensor.device.type == "gpu")
-    for find in (grace.find, apple.find, partial(_powercap, root, host)):
+    for find in (grace.find, apple.find):
         if "cpu" not in search.covered:
-            search.add(find())
+            search.add(_unverified(find()))
+    if "cpu" not in search.covered:
+        search.add(_powercap(root, host))
     if "cpu" not in search.covered:
         _model_processor(search, host, root)
     if "memory" not in search.covered:
         _model_memory(search)
-    search.say_what_is_contained()
+    search.add_contained()
     return Discovery(
         tuple(sorted(search.sensors, key=lambda sensor: _ORDER.index(sensor.device.type))),
         tuple(sorted(search.findings, key=lambda finding: _ORDER.index(finding.component))),
@@ -82,22 +101,24 @@ def discover(powercap_root: Path | None = None, cpu_family: str | None = None) -
 
 
 class _Search:
-    """What was found so far."""
+    """The sensors and findings so far."""
 
     def __init__(self) -> None:
         self.sensors: list[Sensor] = []
         self.findings: list[Finding] = []
 
-    def add(self, found: tuple[Sequence[Sensor], Sequence[Finding]]) -> None:
-        self.sensors += found[0]
-        self.findings += found[1]
+    def add(self, result: _Result) -> None:
+        sensors, findings = result
+        self.sensors += sensors
+        self.findings += findings
 
     @property
     def covered(self) -> set[str]:
-        """The components that are measured or modelled: their own, and those contained in others' meters."""
+        """The components that are measured or modelled, on their own or in another device's meter."""
         return {s.device.type for s in self.sensors}.union(*(s.device.contains for s in self.sensors))
 
-    def say_what_is_contained(self) -> None:
+    def add_contained(self) -> None:
+        """Add a finding for each component that another device's meter includes."""
         own = {finding.component for finding in self.findings if finding.method != "missing"}
         for sensor in self.sensors:
             device = sensor.device
@@ -110,14 +131,36 @@ class _Search:
 def _gpus() -> tuple[list[Sensor], list[Finding]]:
     sensors: list[Sensor] = []
     findings: list[Finding] = []
-    for find in (nvml.find, intel_gpu.find, amd_gpu.find):
-        found, told = find()
+    for found, decided in (nvml.find(), _unverified(intel_gpu.find()), _unverified(amd_gpu.find())):
         sensors += found
-        findings += told
+        findings += decided
     if any(finding.unmetered or finding.method != "missing" for finding in findings):
-        # That there is none of one vendor's is no news where there is another's.
+        # Drop the findings "no GPU" of other vendors once one vendor was found.
         findings = [f for f in findings if f.unmetered or f.fix or f.method != "missing"]
     return sensors, findings
+
+
+def _unverified(result: _Result) -> _Result:
+    """Mark the findings of sensors that have been tested against fakes only."""
+    sensors, findings = result
+    for sensor in sensors:
+        name, source = sensor.device.name, sensor.device.source
+        log_once(
+            "%s: the sensor for %s was never tested on real hardware; compare its figures with another meter "
+            "before you rely on them",
+            name,
+            source,
+            about=source,
+        )
+    marked = [
+        finding if finding.method == "missing" else replace(finding, reason=_with_mark(finding.reason))
+        for finding in findings
+    ]
+    return sensors, marked
+
+
+def _with_mark(reason: str) -> str:
+    return f"{_UNVERIFIED}; {reason}" if reason else _UNVERIFIED
 
 
 def _powercap(root: Path, host: Processor) -> tuple[list[Sensor], list[Finding]]:
@@ -131,7 +174,7 @@ def _powercap(root: Path, host: Processor) -> tuple[list[Sensor], list[Finding]]
             findings.append(_unreadable(zone, error.strerror or str(error)))
     findings += [_unreadable(zone, zone.error) if zone.error else _unknown(zone) for zone in unreadable]
     if not {"cpu", "host"} & {sensor.device.type for sensor in sensors}:
-        # Memory alone: the model of the processor includes it.
+        # Memory alone is not read: the processor's model includes it.
         for sensor in sensors:
             sensor.close()
         return [], findings
@@ -142,21 +185,21 @@ def _powercap(root: Path, host: Processor) -> tuple[list[Sensor], list[Finding]]
 
 
 def _model_processor(search: _Search, host: Processor, root: Path) -> None:
-    """No meter of the processor: the whole server's model, which includes its memory."""
+    """Model the processor where it has no meter: the model is of the whole server, memory included."""
     model = CpuModel(host, BusyTime())
     blocked = next((f for f in search.findings if f.component in ("cpu", "memory") and f.fix), None)
     if blocked:
         reason, fix = blocked.reason, blocked.fix
     elif host.vendor == ARM:
-        reason = "ARM has no counter of its own, and hwmon shows no power meter that we know"
-        fix = "name the family of the table that is nearest: CARBON_OTEL_CPU_FAMILY"
+        reason = "ARM processors have no common energy counter, and hwmon has no known power meter"
+        fix = "set CARBON_OTEL_CPU_FAMILY to the most similar family of the table"
     elif host.virtual:
         reason = "a virtual machine; its host exports no RAPL counter"
         fix = "where the host shares one, mount it and set CARBON_OTEL_POWERCAP_ROOT"
     else:
         reason = f"no powercap zone in {root}"
         fix = "sudo modprobe intel_rapl_msr; in a container, mount the host's powercap folder"
-    # Modelled is not lacking.
+    # A modelled component is in the figures.
     search.findings = [f for f in search.findings if f.component not in ("cpu", "memory")]
     found = f"{host.model_name}: {model.device.source}"
     search.add(([model], [Finding("cpu", model.device.method, found, reason, fix)]))
@@ -166,7 +209,7 @@ def _model_memory(search: _Search) -> None:
     memory = MemoryModel()
     device = memory.device
     reason = "the package is measured, but there is no readable dram zone"
-    # Modelled is not lacking; what would measure it stays to be read in the fix.
+    # A modelled component is in the figures; the finding stays, since its fix says how to measure it.
     search.findings = [replace(f, unmetered=f.unmetered and f.component != "memory") for f in search.findings]
     found = f"{device.name} at {device.source}"
     search.add(([memory], [Finding("memory", device.method, found, reason=reason)]))
@@ -189,8 +232,8 @@ def _unknown(zone: rapl.Zone) -> Finding:
         component="memory" if zone.parent is not None else "cpu",
         method="missing",
         found=f"{zone.id}",
-        reason=f"{zone.path / 'name'} says {zone.name!r}, which is no powercap zone that we know",
-        fix="if it is a counter of its own, tell us its name",
+        reason=f"{zone.path / 'name'} says {zone.name!r}, which is not a known powercap zone",
+        fix="report its name, if it is a counter of its own",
         unmetered=True,
     )
 

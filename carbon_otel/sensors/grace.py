@@ -1,11 +1,11 @@
 """NVIDIA Grace: the ACPI power meters of its sockets, through hwmon.
 
 The firmware has meters of the module, the Grace socket, its CPU rail and its SysIO rail (NVIDIA Grace
-Performance Tuning Guide, power telemetry). The socket's meter contains the two rails and the LPDDR memory, so
-it is read alone; the module's contains the GPU as well, which NVML measures, and is never read. Without the
-socket's meter its rails are read, and its memory's where there is one.
+Performance Tuning Guide, power telemetry). The socket's meter includes the two rails and the LPDDR memory, so it
+is read alone. The module's meter is never read: it includes the GPU, which NVML measures. Without the socket's
+meter its rails are read, and its memory's meter if there is one.
 
-They give the mean power of their interval (50 ms), no energy.
+The meters give the mean power of their interval (50 ms), not energy.
 """
 
 from __future__ import annotations
@@ -18,14 +18,17 @@ from typing import Final
 from carbon_otel.provenance import Band
 from carbon_otel.sensors.base import Device, DeviceType, Finding, Sensor, SensorError
 from carbon_otel.sensors.hwmon import DEFAULT_ROOT, HwmonPower, folders, text
+from carbon_otel.units import MICRO
 
 _DRIVER: Final = "power_meter"
 _MOST_W: Final = 2000.0
-_BAND = Band(0.90, 1.10, "Grace power meter polled at 1 Hz: +-10 %, our estimate after NVML's power")
+_BAND = Band(
+    0.90, 1.10, "Grace power meter polled at 1 Hz: +-10 %, our estimate after NVML's power", "estimate"
+)
 
-# The two wordings of NVIDIA's firmware; `total` is how the second calls the socket.
+# The two wordings of NVIDIA's firmware; the second calls the socket `total`.
 _METER = re.compile(
-    r"(?P<what>module|grace|total|cpu|sysio|soc|dram)\b(?: rail)?(?: input)? power(?: in uw)?"
+    r"(?P<extent>module|grace|total|cpu|sysio|soc|dram)\b(?: rail)?(?: input)? power(?: in uw)?"
     r" socket (?P<socket>\d+)",
     re.IGNORECASE,
 )
@@ -36,7 +39,7 @@ _ENABLE: Final = "boot with acpi_power_meter.force_cap_on=y, and install kernel 
 
 @dataclass(frozen=True, slots=True)
 class _Meter:
-    what: str
+    extent: str
     socket: int
     folder: Path
 
@@ -48,8 +51,8 @@ def find(root: Path = DEFAULT_ROOT) -> tuple[list[Sensor], list[Finding]]:
     findings: list[Finding] = []
     for socket in sorted({meter.socket for meter in meters}):
         of_socket = [meter for meter in meters if meter.socket == socket]
-        whole = [meter for meter in of_socket if meter.what in _SOCKET]
-        for meter in whole[:1] or [meter for meter in of_socket if meter.what in _PARTS]:
+        sockets = [meter for meter in of_socket if meter.extent in _SOCKET]
+        for meter in sockets[:1] or [meter for meter in of_socket if meter.extent in _PARTS]:
             _open(meter, sensors, findings)
     return sensors, findings
 
@@ -58,7 +61,7 @@ def _open(meter: _Meter, sensors: list[Sensor], findings: list[Finding]) -> None
     device = _device(meter)
     path = meter.folder / "power1_average"
     try:
-        sensors.append(HwmonPower(device, [path], 1e-6, _MOST_W))
+        sensors.append(HwmonPower(device, [path], MICRO, _MOST_W))
     except SensorError as error:
         findings.append(Finding(device.type, "missing", device.name, str(error), _ENABLE, unmetered=True))
     else:
@@ -66,15 +69,15 @@ def _open(meter: _Meter, sensors: list[Sensor], findings: list[Finding]) -> None
 
 
 def _device(meter: _Meter) -> Device:
-    device_type: DeviceType = "memory" if _PARTS.get(meter.what) == "memory" else "cpu"
+    device_type: DeviceType = "memory" if _PARTS.get(meter.extent) == "memory" else "cpu"
     contains: frozenset[DeviceType] = frozenset()
     name = f"Grace socket {meter.socket}"
-    if meter.what in _SOCKET:
+    if meter.extent in _SOCKET:
         contains, name = frozenset({"memory"}), f"{name} with its memory"
     else:
-        name = f"{name} {meter.what}"
+        name = f"{name} {meter.extent}"
     source = "hwmon (ACPI power meter)"
-    identity = f"grace-{meter.socket}-{meter.what}"
+    identity = f"grace-{meter.socket}-{meter.extent}"
     return Device(identity, device_type, name, "measured.power", _BAND, source, contains)
 
 
@@ -85,6 +88,6 @@ def _meters(root: Path) -> list[_Meter]:
         for place in (folder, folder / "device"):
             match = _METER.match(text(place / "power1_oem_info"))
             if match and _DRIVER in (text(folder / "name"), text(place / "name")):
-                found.append(_Meter(match["what"].lower(), int(match["socket"]), place))
+                found.append(_Meter(match["extent"].lower(), int(match["socket"]), place))
                 break
     return found

@@ -27,6 +27,7 @@ class HwmonPower:
     kind: Literal["power"] = "power"
     joules_per_unit = 1.0
     wrap = None
+    quantum_s = 0.0
     # The driver asks a chip, over I2C or through the firmware, which takes a millisecond.
     edge_interval_s = 0.05
     tick_interval_s = 0.0
@@ -60,7 +61,7 @@ class HwmonPower:
             raise SensorError(f"{self.device.name}: closed")
         watts = math.prod(self._number(path, fd) for path, fd in self._files) * self._watts_per_unit
         if not 0 <= watts <= self.power_bounds_w[1]:
-            raise SensorError(f"{self.device.name}: {watts:g} W is no power of it")
+            raise SensorError(f"{self.device.name}: {watts:g} W is out of range")
         return watts
 
     def close(self) -> None:
@@ -74,12 +75,12 @@ class HwmonPower:
             number = int(os.pread(fd, 32, 0))
         except (OSError, ValueError) as error:
             raise SensorError(f"{path}: {error}") from error
-        # A current may be negative by its noise; a product of two of them would not show it.
+        # Noise may make a current negative; a product of two negative ones would look like a power.
         return max(0, number)
 
 
 def folders(root: Path) -> list[Path]:
-    """What lies in `root`, in the order of the names; nothing where it cannot be listed."""
+    """The entries of `root` by name; none if it cannot be listed."""
     try:
         return sorted(root.iterdir())
     except OSError:
@@ -87,7 +88,7 @@ def folders(root: Path) -> list[Path]:
 
 
 def text(path: Path) -> str:
-    """The content of a small file without white space around it; empty where it cannot be read."""
+    """The content of a small file, stripped of white space; empty if it cannot be read."""
     try:
         return path.read_text(errors="replace").strip()
     except OSError:

@@ -14,10 +14,11 @@ from typing import Final, Literal
 from carbon_otel.provenance import Band
 from carbon_otel.sensors.base import Device, Finding, Sensor, SensorError
 from carbon_otel.sensors.hwmon import DEFAULT_ROOT, folders, slot, text
+from carbon_otel.units import MICRO
 
 _DRIVERS: Final = ("i915", "xe")
 # No vendor states an accuracy; the counter is the GPU's own RAPL domain.
-_BAND = Band(0.90, 1.10, "Intel GPU energy counter: +-10 %, our estimate after RAPL")
+_BAND = Band(0.90, 1.10, "Intel GPU energy counter: +-10 %, our estimate after RAPL", "estimate")
 _MOST_W: Final = 1000.0
 _MOST_UJ: Final = 2**64
 
@@ -26,9 +27,9 @@ class IntelGpu:
     """One card's energy counter, read by `pread` on a descriptor kept open."""
 
     kind: Literal["counter"] = "counter"
-    joules_per_unit = 1e-6
+    joules_per_unit = MICRO
     wrap = None
-    update_period_s = 0.001
+    update_period_s = quantum_s = 0.001
     edge_interval_s = 0.01
     tick_interval_s = 0.0
     power_bounds_w = (0.0, _MOST_W)
@@ -50,12 +51,12 @@ class IntelGpu:
         if self._fd < 0:
             raise SensorError(f"{self._path}: closed")
         try:
-            joules = int(os.pread(self._fd, 64, 0))
+            microjoules = int(os.pread(self._fd, 64, 0))
         except (OSError, ValueError) as error:
             raise SensorError(f"{self._path}: {error}") from error
-        if not 0 <= joules < _MOST_UJ:
-            raise SensorError(f"{self._path}: {joules} is no count of microjoules")
-        return joules
+        if not 0 <= microjoules < _MOST_UJ:
+            raise SensorError(f"{self._path}: {microjoules} microjoules is out of range")
+        return microjoules
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -98,7 +99,7 @@ def find(root: Path = DEFAULT_ROOT) -> tuple[list[Sensor], list[Finding]]:
 
 
 def _channel(folder: Path) -> Path | None:
-    """The channel of the whole card, else the one that there is."""
+    """The channel of the whole card, else the first."""
     channels = sorted(folder.glob("energy*_input"))
     labels = {text(path.with_name(path.name.replace("_input", "_label"))): path for path in channels}
     return labels.get("card") or (channels[0] if channels else None)

@@ -1,9 +1,9 @@
 """NVIDIA Jetson: the rails of its INA3221 power monitors, as volts times amperes.
 
-Which rails a board has differs (NVIDIA Jetson Linux Developer Guide, "Software-Based Power Consumption
-Modeling"). Where one carries the whole module (`VDD_IN` of the Orin NX, Orin Nano, Xavier NX and TX2,
-`POM_5V_IN` of the Nano), it is read alone: the others are parts of it. Else the parts are added up, but for
-the memory's rail (`VDDQ...`, `VDDRQ`) where the 5 V rail that feeds it is there.
+Boards have different rails (NVIDIA Jetson Linux Developer Guide, "Software-Based Power Consumption Modeling").
+If one carries the whole module (`VDD_IN` of the Orin NX, Orin Nano, Xavier NX and TX2, `POM_5V_IN` of the Nano),
+it is read alone: the others are parts of it. Else the rails are added up, without the memory's (`VDDQ...`,
+`VDDRQ`) if the 5 V rail that feeds it is measured.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Final
 from carbon_otel.provenance import Band
 from carbon_otel.sensors.base import Device, DeviceType, Finding, Sensor, SensorError
 from carbon_otel.sensors.hwmon import DEFAULT_ROOT, HwmonPower, folders, slot, text
+from carbon_otel.units import MILLI
 
 DEFAULT_I2C: Final = Path("/sys/bus/i2c/drivers/ina3221x")
 
@@ -26,7 +27,7 @@ _FIVE_VOLTS: Final = re.compile(r"(VIN_)?SYS_?5V0?")
 _FED_BY_FIVE_VOLTS: Final = re.compile(r"VDDR?Q.*")
 _MOST_W: Final = 300.0
 # TI states 0.25 % gain error for the chip; the shunt's tolerance and 1 Hz polling are the rest.
-_BAND = Band(0.90, 1.10, "INA3221 rail polled at 1 Hz: +-10 %, our estimate")
+_BAND = Band(0.90, 1.10, "INA3221 rail polled at 1 Hz: +-10 %, our estimate", "estimate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ def _hwmon(root: Path) -> Iterator[_Rail]:
             name = text(folder / f"in{number}_label")
             if _in_use(name) and text(folder / f"in{number}_enable") != "0":
                 paths = (folder / f"in{number}_input", folder / f"curr{number}_input")
-                yield _Rail(name, f"{slot(folder)}-{number}", paths, 1e-6)
+                yield _Rail(name, f"{slot(folder)}-{number}", paths, MILLI * MILLI)
 
 
 def _iio(i2c: Path) -> Iterator[_Rail]:
@@ -100,9 +101,9 @@ def _iio(i2c: Path) -> Iterator[_Rail]:
             for number in (0, 1, 2):
                 name = text(folder / f"rail_name_{number}")
                 if _in_use(name):
-                    yield _Rail(name, f"{chip.name}-{number}", (folder / f"in_power{number}_input",), 1e-3)
+                    yield _Rail(name, f"{chip.name}-{number}", (folder / f"in_power{number}_input",), MILLI)
 
 
 def _in_use(name: str) -> bool:
-    # `sum of shunt voltages` is a channel of the chip and no rail; `NC` is one that is not connected.
+    # `sum of shunt voltages` is a channel of the chip, not a rail; `NC` is not connected.
     return bool(name) and name != "NC" and not name.startswith("sum of")

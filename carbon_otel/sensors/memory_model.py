@@ -1,4 +1,4 @@
-"""Memory where the package is measured but no dram zone is (AMD): a constant power per gigabyte.
+"""Model of memory beside a measured package without a dram zone (AMD): a constant power per gigabyte.
 
 0.30 W/GB, band 0.1 to 0.6: published constants run from 0.284 (Boavizta) over 0.3725 (Green Algorithms) to
 0.392 (Cloud Carbon Footprint) and disagree by a factor of three between tools.
@@ -14,25 +14,27 @@ import psutil
 
 from carbon_otel.provenance import Band
 from carbon_otel.sensors.base import Device
+from carbon_otel.units import BYTES_PER_GB, S_PER_NS
 
 WATTS_PER_GB: Final = 0.30
-_BAND = Band(0.1 / WATTS_PER_GB, 0.6 / WATTS_PER_GB, "spread of published W/GB constants, 0.1-0.6")
+_BAND = Band(0.1 / WATTS_PER_GB, 0.6 / WATTS_PER_GB, "published W/GB constants, 0.1-0.6", "spread")
 
 
 class MemoryModel:
-    """Counts `WATTS_PER_GB` times the memory's size (GB = 1e9 bytes) over time."""
+    """Counts `WATTS_PER_GB` times the memory's size over time."""
 
     kind: Literal["counter"] = "counter"
     joules_per_unit = 1.0
     wrap = None
     update_period_s = 0.001
+    quantum_s = 0.0
     edge_interval_s = 0.002
     tick_interval_s = 0.0
 
     def __init__(
         self, bytes_total: int | None = None, clock_ns: Callable[[], int] = time.monotonic_ns
     ) -> None:
-        gigabytes = (bytes_total or psutil.virtual_memory().total) / 1e9
+        gigabytes = (bytes_total or psutil.virtual_memory().total) / BYTES_PER_GB
         self._watts = WATTS_PER_GB * gigabytes
         self.power_bounds_w = (self._watts, self._watts)
         self.device = Device(
@@ -47,7 +49,7 @@ class MemoryModel:
         self._start_ns = clock_ns()
 
     def read(self) -> float:
-        return self._watts * (self._clock_ns() - self._start_ns) * 1e-9
+        return self._watts * (self._clock_ns() - self._start_ns) * S_PER_NS
 
     def close(self) -> None:
-        pass
+        """There is nothing to release."""

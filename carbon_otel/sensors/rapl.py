@@ -5,10 +5,10 @@ Which zones are read, and why (kernel documentation, power/powercap/powercap.rst
 * every `package-*` zone, and the `dram` zones, which on servers lie outside the package;
 * never `core` or `uncore`: the package contains them;
 * `psys` only where no package is readable: it contains the packages and more, so it is a whole-host meter;
-* of the `intel-rapl-mmio` twins of a package, none where the `intel-rapl` zone is there;
-* of dies that mirror one counter (some AMD parts), one.
+* an `intel-rapl-mmio` zone only where the tree has no `intel-rapl` zone of the same package;
+* one of several dies that mirror one counter (some AMD parts).
 
-Zones are known by the content of `name`; their numbers do not follow the sockets.
+A zone is identified by the content of its `name`; the zones' numbers do not follow the sockets.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import Final, Literal
 
 from carbon_otel.provenance import Band
 from carbon_otel.sensors.base import Device, DeviceType, SensorError
+from carbon_otel.units import MICRO
 
 DEFAULT_ROOT: Final = Path("/sys/class/powercap")
 
@@ -33,12 +34,12 @@ _KNOWN: Final = ("core", "uncore", "dram", "psys")
 _DEFAULT_RANGE_UJ: Final = 262_143_328_850
 _MIRROR_TOLERANCE: Final = 1e-6
 
-# Combined bands at k=2; Desrochers et al. (MEMSYS 2016) for Intel packages and DRAM, Schoene et al. (2021) for
-# the modelled counters of AMD Zen.
+# At k=2; Desrochers et al. (MEMSYS 2016) for Intel packages and DRAM, Schoene et al. (2021) for the modelled
+# counters of AMD Zen.
 _INTEL_PACKAGE = Band(0.95, 1.05, "RAPL package, Intel: +-5 % (Desrochers et al. 2016)")
 _AMD_PACKAGE = Band(0.90, 1.10, "RAPL package, AMD: +-10 % (Schoene et al. 2021)")
 _DRAM = Band(0.80, 1.20, "RAPL DRAM: +-20 % (Desrochers et al. 2016)")
-_PSYS = Band(0.90, 1.10, "RAPL psys: +-10 %, extent set by the vendor")
+_PSYS = Band(0.90, 1.10, "RAPL psys: +-10 %, extent set by the vendor", "estimate")
 
 UDEV_RULE: Final = (
     'SUBSYSTEM=="powercap", KERNEL=="intel-rapl*", '
@@ -50,8 +51,8 @@ class RaplZone:
     """One powercap zone, read by `pread` on a descriptor kept open. Counts microjoules."""
 
     kind: Literal["counter"] = "counter"
-    joules_per_unit = 1e-6
-    update_period_s = 0.001
+    joules_per_unit = MICRO
+    update_period_s = quantum_s = 0.001
     edge_interval_s = 0.002
     tick_interval_s = 0.0
 
@@ -59,6 +60,7 @@ class RaplZone:
         self.device = device
         self.power_bounds_w = (0.0, most_w)
         self.wrap = _read_range(path)
+        self._most = self.wrap or sys.maxsize
         self._file = path / "energy_uj"
         self._fd = os.open(self._file, os.O_RDONLY | os.O_CLOEXEC)
 
@@ -67,7 +69,7 @@ class RaplZone:
             value = int(os.pread(self._fd, 32, 0))
         except (OSError, ValueError) as error:
             raise SensorError(f"{self._file}: {error}") from error
-        if not 0 <= value <= (self.wrap or sys.maxsize):
+        if not 0 <= value <= self._most:
             raise SensorError(f"{self._file}: {value} microjoules is out of range")
         return value
 
@@ -79,7 +81,7 @@ class RaplZone:
 
 @dataclass(frozen=True, slots=True)
 class Zone:
-    """A zone as found in the tree, before it is decided whether to read it."""
+    """A zone of the tree, whether or not it is to be read. `error` says why it cannot be read."""
 
     path: Path
     name: str
@@ -112,21 +114,28 @@ def zones(root: Path = DEFAULT_ROOT) -> list[Zone]:
 
 
 def select(found: list[Zone]) -> tuple[list[Zone], list[Zone]]:
-    """The zones to read, and those that should be read but cannot be, or whose name says nothing to us."""
-    packages = _without_twins([z for z in found if _PACKAGE.fullmatch(z.name)])
-    drams = _without_twins([z for z in found if z.name == "dram"])
-    psys = _without_twins([z for z in found if z.name == "psys"])
-    if any(z.error is None for z in packages) or not psys:
-        wanted = packages + drams
-    else:
-        wanted = psys
-    readable = _without_mirrors([z for z in wanted if z.error is None])
-    unknown = [z for z in found if not _PACKAGE.fullmatch(z.name) and z.name not in _KNOWN]
-    return readable, [*(z for z in wanted if z.error is not None), *unknown]
+    """The zones to read, and those that cannot be read, or whose name is not known."""
+    wanted = _wanted(found)
+    unreadable = [zone for zone in wanted if zone.error is not None]
+    unknown = [zone for zone in found if not _is_package(zone) and zone.name not in _KNOWN]
+    return _without_mirrors([zone for zone in wanted if zone.error is None]), unreadable + unknown
+
+
+def _wanted(found: list[Zone]) -> list[Zone]:
+    """The zones that together are the host: packages and their memory, or psys where no package is readable."""
+    packages = _without_twins([zone for zone in found if _is_package(zone)])
+    psys = _without_twins([zone for zone in found if zone.name == "psys"])
+    if psys and all(zone.error is not None for zone in packages):
+        return psys
+    return packages + _without_twins([zone for zone in found if zone.name == "dram"])
+
+
+def _is_package(zone: Zone) -> bool:
+    return _PACKAGE.fullmatch(zone.name) is not None
 
 
 def sensors(readable: list[Zone], vendor: str) -> Iterator[RaplZone]:
-    """Open the selected zones. `vendor` is the CPU's vendor id, which decides the band."""
+    """Open the selected zones. `vendor` is the CPU's vendor id, which decides the band. Raises OSError."""
     for zone in readable:
         device_type: DeviceType
         contains: frozenset[DeviceType] = frozenset()
@@ -151,7 +160,7 @@ def _zone_paths(folder: Path, depth: int = 0) -> Iterator[Path]:
     for entry in entries:
         if _ZONE.fullmatch(entry.name):
             yield entry
-            # Below a zone of the flat class folder the same subzones appear again, under the same ids.
+            # Subzones appear twice below the flat class folder, under the same ids.
             yield from _zone_paths(entry, depth + 1)
         elif depth == 0 and entry.name in ("intel-rapl", "intel-rapl-mmio"):
             yield from _zone_paths(entry, depth + 1)
@@ -164,7 +173,7 @@ def _without_twins(group: list[Zone]) -> list[Zone]:
 
 
 def _without_mirrors(readable: list[Zone]) -> list[Zone]:
-    """Drop a die whose counter another die of the same package shows too."""
+    """Drop a die whose counter equals that of another die of the same package."""
     kept: list[Zone] = []
     counters: dict[str, list[float]] = {}
     for zone in readable:
@@ -191,9 +200,9 @@ def _why_unreadable(path: Path) -> str | None:
 
 
 def _name(zone: Path) -> str:
-    """What a zone is called; empty for one that is not to be read, `?` for one that says nothing to us.
+    """A zone's name; empty for a zone without a counter, `?` for one whose name cannot be read.
 
-    The trees that a hypervisor's Scaphandre exports to its guests have no names: there a top-level zone is a
+    The trees that Scaphandre exports from a hypervisor to its guests have no names: there a top-level zone is a
     package, and the zones below it are empty folders.
     """
     try:
@@ -214,6 +223,6 @@ def _read_number(path: Path) -> float | None:
 
 
 def _read_range(zone: Path) -> float | None:
-    """Where the counter wraps; None for an exported tree that has no such file, whose counter only resets."""
+    """The counter's range in microjoules; None for an exported tree without it, whose counter only resets."""
     path = zone / "max_energy_range_uj"
     return (_read_number(path) or _DEFAULT_RANGE_UJ) if path.exists() else None

@@ -7,7 +7,7 @@ per device of joules per unit of weight. Posting energy and opening or closing a
 however many accounts are open.
 
     sum of all accounts' exclusive joules = joules posted          (always, to float precision)
-    inclusive = exclusive + what the children paid while the account was open
+    inclusive = exclusive + the children's joules paid while the account was open
 """
 
 from __future__ import annotations
@@ -18,62 +18,67 @@ Joules = list[float]  # one entry per device
 
 
 class Account:
-    """What one stage paid. `paid` is final once the account is closed; use `Books` to change it."""
+    """The energy and emissions that one stage has paid, final once it is closed. Only `Books` changes it.
+
+    `paid` and `grams` are its own joules and grams as of the last time that the books settled it; `by_kind` the
+    subtotals by kind of stage of itself and the accounts below it, None where they are not kept.
+    """
 
     __slots__ = (
+        "_children",
+        "_children_g",
+        "_children_j",
         "_clock_at",
-        "_entered",
+        "_entered_j",
         "_handed_g",
         "_handed_j",
-        "_untold_g",
-        "_untold_j",
+        "_paused",
+        "_paying",
+        "_settled_g",
+        "_settled_j",
+        "_unpaused_children",
+        "_weights",
         "by_kind",
-        "children",
-        "children_g",
-        "children_j",
         "grams",
         "kind",
         "open",
         "paid",
         "parent",
-        "paused",
-        "paying",
-        "unpaused_children",
-        "weights",
     )
 
-    def __init__(self, kind: str, parent: Account | None, devices: int, *, keeps_kinds: bool = False) -> None:
+    def __init__(self, kind: str, parent: Account | None, devices: int, *, keeps_kinds: bool) -> None:
         self.kind = kind
         self.parent = parent
-        self.children: set[Account] = set()
-        self.unpaused_children = 0
         self.open = True
-        self.paused = False
-        self.paying = False
-        self.weights: list[float] | None = None  # None: one for every device
         self.paid: Joules = [0.0] * devices
         self.grams = 0.0
-        self.children_j: Joules = [0.0] * devices
-        self.children_g = 0.0
         self.by_kind: dict[str, Subtotal] | None = {} if keeps_kinds else None
-        self._clock_at: Joules = self.paid
-        self._entered: Joules = [0.0] * devices
-        self._untold_j: Joules = [0.0] * devices
-        self._untold_g = 0.0
+        self._children: set[Account] = set()
+        self._children_j: Joules = [0.0] * devices
+        self._children_g = 0.0
+        self._unpaused_children = 0
+        self._paused = self._paying = False
+        self._weights: Sequence[float] | None = None  # None: one for every device
+        self._clock_at: Joules = []
+        self._entered_j = 0.0
+        self._settled_j: Joules = [0.0] * devices
+        self._settled_g = 0.0
         self._handed_j: Joules | None = None
         self._handed_g = 0.0
 
     @property
     def inclusive_j(self) -> Joules:
-        return [own + below for own, below in zip(self.paid, self.children_j, strict=True)]
+        """Of a closed account: its own joules and those of its children."""
+        return [own + below for own, below in zip(self.paid, self._children_j, strict=True)]
 
     @property
     def inclusive_g(self) -> float:
-        return self.grams + self.children_g
+        """Of a closed account: its own grams and those of its children."""
+        return self.grams + self._children_g
 
 
 class Subtotal:
-    """The exclusive joules and grams of one kind of stage below an account."""
+    """The exclusive joules and grams of one kind of stage."""
 
     __slots__ = ("grams", "joules")
 
@@ -92,111 +97,118 @@ class Books:
         self._devices = devices
         self._price = price
         self._clock: Joules = [0.0] * devices
-        self._weight: list[float] = [0.0] * devices
         self._payers: set[Account] = set()
-        self.root = Account("unattributed", None, devices)
+        # The payers' weights: how many weigh one, and per device the sum of the others.
+        self._equal_payers = 0
+        self._weighted: list[float] | None = None
+        self.root = Account("unattributed", None, devices, keeps_kinds=True)
         self._start_paying(self.root)
 
     def post(self, joules: Sequence[float]) -> None:
-        """Charge what the devices spent since the last post to the payers."""
-        clock, weight = self._clock, self._weight
+        """Charge the payers with the joules that the devices spent since the last post."""
+        clock, equal, weighted = self._clock, self._equal_payers, self._weighted
         for i, amount in enumerate(joules):
             if amount:
-                clock[i] += amount / weight[i]
+                clock[i] += amount / (equal if weighted is None else equal + weighted[i])
 
     def open(self, kind: str, parent: Account | None = None, *, keeps_kinds: bool = False) -> Account:
         """Open an account below `parent`, or below the nearest of its ancestors that is still open."""
-        above = self._nearest_open(parent)
+        while parent is not None and not parent.open:
+            parent = parent.parent
+        above = parent or self.root
         account = Account(kind, above, self._devices, keeps_kinds=keeps_kinds)
-        above.children.add(account)
+        above._children.add(account)
         self._start_paying(account)
-        self._count_child(above, +1)
+        above._unpaused_children += 1
+        if above._paying:
+            self._stop_paying(above)
         return account
 
     def close(self, account: Account) -> tuple[Joules, float]:
         """End an account; its last joules and grams, as `settle` gives them.
 
-        What its open children pay from now on goes to its parent's total.
+        The joules that its open children pay from now on go to its parent's total.
         """
         parent = account.parent
         if not account.open or parent is None:
             return [0.0] * self._devices, 0.0
         last = self.settle(account)
-        if account.paying:
+        if account._paying:
             self._stop_paying(account)
-        for child in tuple(account.children):
-            self._hand_up(child)
-            child.parent = parent
-            parent.children.add(child)
-            if not child.paused:
-                parent.unpaused_children += 1
-        account.children.clear()
+        if account._children:
+            self._adopt_children(account, parent)
         account.open = False
-        self._hand_up(account)
-        parent.children.discard(account)
-        self._count_child(parent, 0 if account.paused else -1)
+        self._hand_up(account, parent, account.inclusive_j, account.inclusive_g)
+        parent._children.discard(account)
+        if not account._paused:
+            parent._unpaused_children -= 1
+        self._review(parent)
         return last
 
     def pause(self, account: Account) -> None:
-        """A suspended generator does not pay; whoever resumes it does."""
-        if account.open and not account.paused and account.parent is not None:
-            self._collect(account)
-            account.paused = True
-            if account.paying:
-                self._stop_paying(account)
-            self._count_child(account.parent, -1)
+        """A suspended generator does not pay; the stage that resumes it does."""
+        if account.open and not account._paused and account.parent is not None:
+            account._paused = True
+            self._review(account)
+            account.parent._unpaused_children -= 1
+            self._review(account.parent)
 
     def resume(self, account: Account) -> None:
-        if account.open and account.paused and account.parent is not None:
-            account.paused = False
+        """End a pause."""
+        if account.open and account._paused and account.parent is not None:
+            account._paused = False
             self._review(account)
-            self._count_child(account.parent, +1)
+            account.parent._unpaused_children += 1
+            self._review(account.parent)
 
     def settle(self, account: Account) -> tuple[Joules, float]:
-        """The joules and grams the account has paid since it was last settled: what sinks have not been told."""
+        """The joules and grams that the account has paid since it was last settled."""
         self._enter(account)
-        fresh, grams = account._untold_j, account._untold_g
-        account._untold_j, account._untold_g = [0.0] * self._devices, 0.0
-        return fresh, grams
+        paid, settled = account.paid, account._settled_j
+        joules = [now - then for now, then in zip(paid, settled, strict=True)]
+        grams = account.grams - account._settled_g
+        account._settled_j, account._settled_g = paid.copy(), account.grams
+        return joules, grams
 
     def inclusive(self, account: Account) -> tuple[Joules, float]:
         """Inclusive joules and grams up to now, open children included."""
-        if account.open:
-            self._enter(account)
-        joules, grams = account.inclusive_j, account.inclusive_g
-        for child in account.children:
-            below_j, below_g = self.inclusive(child)
-            handed = child._handed_j
-            joules = [a + b for a, b in zip(joules, below_j, strict=True)]
-            grams += below_g - child._handed_g
-            if handed is not None:
-                joules = [a - b for a, b in zip(joules, handed, strict=True)]
+        joules, grams = [0.0] * self._devices, 0.0
+        waiting = [account]
+        while waiting:
+            each = waiting.pop()
+            if each.open:
+                self._enter(each)
+            for i, amount in enumerate(each.inclusive_j):
+                joules[i] += amount
+            grams += each.inclusive_g
+            # This much is in the total of a former parent that has closed.
+            if each is not account and each._handed_j is not None:
+                for i, amount in enumerate(each._handed_j):
+                    joules[i] -= amount
+                grams -= each._handed_g
+            waiting.extend(each._children)
         return joules, grams
 
     def payers(self) -> frozenset[Account]:
+        """The accounts that pay at this moment."""
         return frozenset(self._payers)
 
     def set_weights(self, weights: dict[Account, list[float]]) -> None:
         """From now on these payers share by these weights per device; all others weigh one."""
         for account in self._payers:
             self._collect(account)
-            account.weights = weights.get(account)
+            account._weights = weights.get(account)
         self._sum_weights()
 
     def _enter(self, account: Account) -> None:
         """Bring the account's joules, grams and its ancestors' subtotals up to date."""
-        self._collect(account)
-        entered, untold = account._entered, account._untold_j
-        joules = 0.0
-        for i, paid in enumerate(account.paid):
-            fresh = paid - entered[i]
-            if fresh:
-                entered[i] = paid
-                untold[i] += fresh
-                joules += fresh
+        if account._paying:
+            self._collect(account)
+        total_j = sum(account.paid)
+        joules = total_j - account._entered_j
+        account._entered_j = total_j
         grams = self._price(joules)
         account.grams += grams
-        account._untold_g += grams
         above: Account | None = account
         while above is not None:
             if above.by_kind is not None:
@@ -207,67 +219,60 @@ class Books:
                 subtotal.grams += grams
             above = above.parent
 
-    def _nearest_open(self, account: Account | None) -> Account:
-        while account is not None and not account.open:
-            account = account.parent
-        return account or self.root
-
-    def _count_child(self, parent: Account, change: int) -> None:
-        parent.unpaused_children += change
-        self._review(parent)
-
     def _review(self, account: Account) -> None:
-        should_pay = account.open and not account.paused and account.unpaused_children == 0
-        if should_pay and not account.paying:
+        """Let the account pay, or stop paying, as the rule of the module says."""
+        should_pay = account.open and not account._paused and account._unpaused_children == 0
+        if should_pay and not account._paying:
             self._start_paying(account)
-        elif account.paying and not should_pay:
+        elif account._paying and not should_pay:
             self._stop_paying(account)
 
     def _start_paying(self, account: Account) -> None:
-        account.paying = True
-        account.weights = None
+        account._paying = True
+        account._weights = None
         account._clock_at = self._clock.copy()
         self._payers.add(account)
-        weight = self._weight
-        for i in range(self._devices):
-            weight[i] += 1.0
+        self._equal_payers += 1
 
     def _stop_paying(self, account: Account) -> None:
         self._collect(account)
-        account.paying = False
+        account._paying = False
         self._payers.discard(account)
-        if account.weights is not None:
+        if account._weights is None:
+            self._equal_payers -= 1
+        else:
             self._sum_weights()
-            return
-        weight = self._weight
-        for i in range(self._devices):
-            weight[i] -= 1.0
 
     def _sum_weights(self) -> None:
         # Summed afresh, so that no rounding is left behind when unequal weights come and go.
-        self._weight = [
-            sum(1.0 if p.weights is None else p.weights[i] for p in self._payers)
-            for i in range(self._devices)
-        ]
+        weighted = [payer._weights for payer in self._payers if payer._weights is not None]
+        self._equal_payers = len(self._payers) - len(weighted)
+        self._weighted = [sum(weights) for weights in zip(*weighted, strict=True)] if weighted else None
 
     def _collect(self, account: Account) -> None:
-        if not account.paying:
-            return
-        clock, since, paid, weights = self._clock, account._clock_at, account.paid, account.weights
+        """Charge a payer with its part of the joules posted since it was last charged."""
+        clock, since, paid, weights = self._clock, account._clock_at, account.paid, account._weights
         for i, reached in enumerate(clock):
             if reached != since[i]:
                 elapsed = reached - since[i]
                 paid[i] += elapsed if weights is None else elapsed * weights[i]
                 since[i] = reached
 
-    def _hand_up(self, account: Account) -> None:
-        """Add to the parent what this account and its closed children paid since it was last handed up."""
-        parent = account.parent
-        if parent is None:
-            return
-        joules, grams = self.inclusive(account)
-        total, handed = parent.children_j, account._handed_j
+    def _adopt_children(self, account: Account, parent: Account) -> None:
+        """The open children of an account that closes become its parent's."""
+        for child in account._children:
+            self._hand_up(child, account, *self.inclusive(child))
+            child.parent = parent
+            parent._children.add(child)
+            if not child._paused:
+                parent._unpaused_children += 1
+        account._children.clear()
+
+    @staticmethod
+    def _hand_up(account: Account, parent: Account, joules: Joules, grams: float) -> None:
+        """Add to the parent the inclusive joules and grams that no parent has been given yet."""
+        total, handed = parent._children_j, account._handed_j
         for i, amount in enumerate(joules):
             total[i] += amount if handed is None else amount - handed[i]
-        parent.children_g += grams - account._handed_g
+        parent._children_g += grams - account._handed_g
         account._handed_j, account._handed_g = joules, grams

@@ -1,8 +1,8 @@
-"""Weights of concurrent stages by the CPU time of their threads, where that is known.
+"""Weights of concurrent stages by the CPU time of their threads.
 
-Known means: the stages' threads explain nearly all the CPU time of the process. A thread that waits while a
-native pool (BLAS, joblib, a DataLoader) works for it has no CPU time of its own to show, and then equal weights
-are the truer guess.
+They are used only if the stages' threads explain nearly all the CPU time of the process. A thread that waits for
+a native pool (BLAS, joblib, a DataLoader) to work for it has no CPU time of its own; equal weights are then the
+better guess.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 def thread_cpu_seconds(native_id: int) -> float | None:
-    """CPU time of a thread of this process by its kernel id; None where it has ended or cannot be asked."""
+    """CPU seconds of a thread of this process by its kernel id; None if it has ended, or not on Linux."""
     if sys.platform != "linux":
         return None
     # The kernel's per-thread CPU clock: MAKE_THREAD_CPUCLOCK(tid, CPUCLOCK_SCHED), linux/posix-timers.h. Unlike
@@ -45,7 +45,7 @@ class ThreadWeights:
         self._process = 0.0
 
     def weigh(self, payers: Mapping[T, int]) -> dict[T, float] | None:
-        """Weights of payers, given each one's thread; None while they are not known."""
+        """Weights of payers, given the kernel id of each one's thread; None if they are not known."""
         process, threads = self._process_seconds(), {}
         for native_id in set(payers.values()):
             seconds = self._thread_seconds(native_id)

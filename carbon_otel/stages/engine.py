@@ -14,7 +14,8 @@ from typing import Final
 
 from carbon_otel.carbon.grid import EmissionFactor
 from carbon_otel.footprint import footprint_of
-from carbon_otel.guard import report
+from carbon_otel.fork import renew_after_fork
+from carbon_otel.guard import log_fault
 from carbon_otel.meter.meter import EdgeState, Meter, Readings
 from carbon_otel.records import RUN, UNATTRIBUTED, AttributeValue, StageInfo
 from carbon_otel.sinks import Checkpoint, Fanout, Figures, Sink, StageEnd, Tick
@@ -48,7 +49,6 @@ class Engine:
         self.devices = tuple(sensor.device for sensor in self.sensors)
         self.price = partial(footprint_of, factor=factor, missing=missing)
         self.books = Books(len(meter.tracks), factor.emissions_g)
-        self.books.root.by_kind = {}
         self.runs: dict[str, OpenStage] = {}
         # Called on the sampler's thread before each tick; integrations pause and end stages of theirs there.
         self.before_tick: list[Callable[[], None]] = []
@@ -69,6 +69,7 @@ class Engine:
         self.root.opened_ns = now_ns
         self._follow(meter.read_for_tick(now_ns), now_ns)
         self.root.begin = meter.edge(now_ns)
+        renew_after_fork(self._abandon)
 
     def open(
         self,
@@ -151,7 +152,7 @@ class Engine:
             try:
                 call()
             except Exception as fault:  # noqa: BLE001
-                report("preparing a tick", fault)
+                log_fault("preparing a tick", fault)
         now_ns = self.meter.clock_ns()
         readings = self.meter.read_for_tick(now_ns)
         drawn = None
@@ -215,7 +216,7 @@ class Engine:
         for window in windows:
             self.close(window)
 
-    def abandon(self) -> None:
+    def _abandon(self) -> None:
         """In a forked child: no stage opens or ends here any more, and no thread is left to release the lock."""
         self.alive = False
         self._lock = threading.RLock()

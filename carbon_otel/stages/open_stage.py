@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
-from carbon_otel.meter.meter import EdgeState
+from carbon_otel.meter.meter import NO_EDGE, EdgeState
 from carbon_otel.records import RUN, Cost, StageInfo, StageRecord
 from carbon_otel.sensors.base import Sensor
 from carbon_otel.sinks import StageEnd
@@ -51,15 +51,12 @@ class OpenStage:
         self.thread = threading.get_ident()
         self.native_thread = threading.get_native_id()
         self.opened_ns = 0
-        self.begin = _NO_EDGE
+        self.begin = NO_EDGE
         self.end: StageEnd | None = None
 
     @property
     def open(self) -> bool:
         return self.end is None
-
-
-_NO_EDGE = EdgeState(0, (), None, ())
 
 
 def record_at(

@@ -52,6 +52,10 @@ class FakeSensor:
         self._spent_nj = 0
 
     @property
+    def quantum_s(self) -> float:
+        return self.update_period_s if self.device.method == "measured.counter" else 0.0
+
+    @property
     def watts(self) -> int:
         return self._watts
 

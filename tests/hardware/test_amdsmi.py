@@ -55,7 +55,7 @@ def test_the_accumulator_times_its_resolution(rocm):
     assert told["lacking"] == [False] and told["reasons"] == [""]
 
 
-def test_an_accumulator_that_its_power_belies_is_not_used(rocm):
+def test_an_accumulator_that_contradicts_the_power_is_not_used(rocm):
     told = found(rocm, "'AMD Instinct MI300X'", "gpus[0].counter_w = 5_000_000.0")
     assert told["kinds"] == ["power"] and told["first"] == [500]
     assert "does not agree" in told["reasons"][0]
@@ -71,7 +71,7 @@ def test_without_an_accumulator_the_power_is_read(rocm):
 
 
 @pytest.mark.parametrize("power", ["gpus[0].power_error = 2", "gpus[0].power_w = 0xFFFF"])
-def test_a_gpu_that_says_nothing_is_lacking(rocm, power):
+def test_a_gpu_without_readings_is_missing(rocm, power):
     told = found(rocm, "'AMD Radeon'", f"gpus[0].energy_error = 2; {power}")
     assert told["ids"] == [] and told["lacking"] == [True]
     assert "neither" in told["reasons"][0]
@@ -88,12 +88,12 @@ def test_the_second_die_alone_is_charged_with_its_card(rocm):
     assert [uuid[0] for uuid in told["ids"]] == ["2"]
 
 
-def test_hip_numbers_gpus_otherwise_than_amdsmi(rocm):
+def test_hip_and_amdsmi_number_gpus_differently(rocm):
     told = found(rocm, "'a', 'b'", "gpus[0].hip, gpus[1].hip = 1, 0", HIP_VISIBLE_DEVICES="0")
     assert told["names"] == ["b"]
 
 
-def test_what_amdsmi_does_not_know_of_a_gpu_is_replaced(rocm):
+def test_unknown_properties_of_a_gpu_get_defaults(rocm):
     told = found(rocm, "'a', 'b'", "gpus[0].detail_error = gpus[1].detail_error = 2")
     assert told["ids"] == ["amd-gpu-0", "amd-gpu-1"] and told["names"] == ["AMD GPU"] * 2
 
@@ -104,7 +104,7 @@ def test_a_reading_that_fails_later_is_a_gap_and_no_zero(rocm):
     assert all(isinstance(said, str) for said in told["then"])
 
 
-def test_a_library_that_does_not_start_is_lacking_and_said(rocm):
+def test_a_library_that_does_not_start_is_a_finding(rocm):
     told = found(rocm, "'a'", "amdsmi.fail_to_start(4)")
     assert told["ids"] == [] and told["lacking"] == [True]
     assert "amdsmi" in told["reasons"][0]
@@ -112,8 +112,8 @@ def test_a_library_that_does_not_start_is_lacking_and_said(rocm):
 
 def test_without_the_library_nothing_is_printed(rocm, tmp_path):
     program = (
-        "import json; from pathlib import Path; from carbon_otel.sensors import amd_gpu\n"
-        "_, (told,) = amd_gpu.find(Path('/'))\n"
+        "import json; from pathlib import Path; from carbon_otel.sensors.amd import gpu\n"
+        "_, (told,) = gpu.find(Path('/'))\n"
         "print(json.dumps([told.unmetered, told.reason, told.fix]))"
     )
     lacking, reason, fix = amdsmi.ask(tmp_path, program, LD_LIBRARY_PATH="")

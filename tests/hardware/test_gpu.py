@@ -16,7 +16,6 @@ import pytest
 from carbon_otel.sensors.nvidia import find as nvml
 from carbon_otel.sensors.nvidia.library import Nvml, NvmlUnavailable
 from carbon_otel.sensors.nvidia.power import power_source
-from carbon_otel.sensors.nvidia.update_period import learn_periods
 
 pytestmark = pytest.mark.gpu
 
@@ -118,7 +117,7 @@ def test_the_counter_against_the_power_at_50_hz(gpu, torch):
 
 
 def test_the_update_period(gpu):
-    learn_periods([gpu])
+    gpu.prepare()
     row(gpu, "update period of the counter", f"{gpu.update_period_s * 1e3:.0f} ms")
     assert 0.009 < gpu.update_period_s < 0.5
 
@@ -134,7 +133,7 @@ def test_what_a_reading_costs(gpu):
     assert median(costs) < 20_000
 
 
-def test_what_leaks_over_an_edge_without_synchronisation(gpu, torch):
+def test_energy_that_leaks_over_an_edge_without_synchronisation(gpu, torch):
     """A kernel queue of some seconds: what the counter says at the end of the queueing, and when it has run."""
     a = torch.randn(8192, 8192, device="cuda", dtype=torch.float16)
     torch.cuda.synchronize()
@@ -160,9 +159,10 @@ def test_two_processes_on_one_gpu(gpu, torch):
     begin_j, begin_s = joules(gpu), time.monotonic()
     time.sleep(5)
     watts = (joules(gpu) - begin_j) / (time.monotonic() - begin_s)
-    parts = gpu.utilisation([process.pid for process in both])
+    by_process = gpu.utilisation()
     for process in both:
         process.communicate()
+    parts = None if by_process is None else {p.pid: by_process.get(p.pid, 0.0) for p in both}
     said = (
         "not told"
         if parts is None

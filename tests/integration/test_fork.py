@@ -31,6 +31,10 @@ def test_a_child_can_look_at_a_stage_it_inherited(attribution, launch):
     assert launch("fork_looks.py", attribution).finish(60) == "[]\n"
 
 
+def test_a_child_makes_annotated_spans_whatever_the_parents_threads_held_at_the_fork(launch):
+    assert launch("fork_annotates.py").finish(120) == "[]\n"
+
+
 @pytest.mark.parametrize("child", ["idles", "measures"])
 def test_what_was_spent_before_a_fork_is_exported_by_the_parent_alone(child, launch, sink):
     variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": sink.url, "OTEL_METRIC_EXPORT_INTERVAL": "100"}

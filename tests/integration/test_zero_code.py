@@ -142,7 +142,7 @@ def hangs_below(child, parent):
     return (child.trace_id, child.parent_span_id) == (parent.trace_id, parent.span_id)
 
 
-def test_a_program_started_from_a_stage_hangs_in_its_trace(tree, sink):
+def test_a_program_started_from_a_stage_continues_its_trace(tree, sink):
     program = f"""
 import subprocess, sys, carbon_otel
 carbon_otel.instrument()
@@ -153,11 +153,14 @@ with carbon_otel.stage("training", "parent"):
     assert hangs_below(*family(sink))
 
 
-@pytest.mark.parametrize("method", ["spawn", "fork"])
-def test_a_process_of_multiprocessing_hangs_in_the_trace(method, tree, sink, tmp_path):
+@pytest.mark.parametrize("instruments", ["in its target", "as its main module is imported"])
+@pytest.mark.parametrize("method", ["spawn", "forkserver", "fork"])
+def test_a_process_of_multiprocessing_continues_the_trace(method, instruments, tree, sink, tmp_path):
     program = tmp_path / "program.py"
     program.write_text(f"""
 import multiprocessing, os, carbon_otel
+if {instruments == "as its main module is imported"}:
+    carbon_otel.instrument()
 def work():
     carbon_otel.instrument()
     with carbon_otel.stage("evaluation", "child"):
@@ -165,30 +168,88 @@ def work():
     carbon_otel.flush()
 if __name__ == "__main__":
     carbon_otel.instrument()
+    context = multiprocessing.get_context({method!r})
+    if {method == "forkserver"}:
+        first = context.Process(target=str)  # the server starts outside of any stage
+        first.start()
+        first.join()
     with carbon_otel.stage("training", "parent"):
-        process = multiprocessing.get_context({method!r}).Process(target=work)
+        process = context.Process(target=work)
         process.start()
+        assert "TRACEPARENT" not in os.environ and "_carbon_otel_variables" not in vars(process)
         process.join()
-    assert process.exitcode == 0 and "TRACEPARENT" not in os.environ
+    assert process.exitcode == 0
 """)
     run(program, tree, sys.executable, **export_to(sink))
     assert hangs_below(*family(sink))
 
 
-def test_what_the_caller_says_of_the_environment_stays(tree, sink):
-    program = """
-import subprocess, sys, carbon_otel
+def test_a_worker_of_joblib_continues_the_trace(tree, sink, tmp_path):
+    pytest.importorskip("joblib")
+    (tmp_path / "worker.py").write_text("""
+import carbon_otel
+def work():
+    carbon_otel.instrument()
+    with carbon_otel.stage("evaluation", "child"):
+        pass
+    carbon_otel.flush()
+""")
+    program = tmp_path / "program.py"
+    program.write_text("""
+import carbon_otel, joblib, worker
+if __name__ == "__main__":
+    carbon_otel.instrument()
+    with carbon_otel.stage("training", "parent"):
+        joblib.Parallel(2)([joblib.delayed(worker.work)()])
+""")
+    run(program, tree, sys.executable, **export_to(sink))
+    assert hangs_below(*family(sink))
+
+
+def test_the_environment_of_the_parent_stays_as_it_is_while_a_process_starts(tree, sink, tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text("""
+import multiprocessing, os, threading, carbon_otel
 carbon_otel.instrument()
-show = [sys.executable, "-c", "import os; print(os.environ.get('TRACEPARENT'), os.environ.get('A'))"]
+over = threading.Event()
+seen = []
+def look():
+    while not over.is_set():
+        seen.append("TRACEPARENT" in os.environ)
+thread = threading.Thread(target=look)
+thread.start()
+context = multiprocessing.get_context("fork")
+with carbon_otel.stage("training", "parent"):
+    for _ in range(20):
+        process = context.Process(target=str)
+        process.start()
+        process.join()
+over.set()
+thread.join()
+print(any(seen), len(seen) > 0)
+""")
+    assert run(program, tree, sys.executable, **export_to(sink)).stdout == "False True\n"
+
+
+def test_an_environment_that_the_caller_gives_to_a_program_stays_as_it_is(tree, sink):
+    program = """
+import os, subprocess, sys, carbon_otel
+carbon_otel.instrument()
+show = [sys.executable, "-c", "import os; print(os.environ.get('TRACEPARENT', '-')[:3], os.environ.get('A'))"]
+def shown(**env):
+    print(subprocess.run(show, capture_output=True, text=True, **env).stdout, end="")
+os.environ["A"] = "1"
 with carbon_otel.stage("training"):
-    print(subprocess.run(show, env={"TRACEPARENT": "mine", "A": "1"}, capture_output=True, text=True).stdout)
-    print(subprocess.run(show, env={"A": "2"}, capture_output=True, text=True).stdout)
-print(subprocess.run(show, capture_output=True, text=True).stdout)
+    shown()
+    shown(env=None)
+    shown(env={})
+    shown(env={"A": "2"})
+    shown(env={"A": "3", "TRACEPARENT": "mine"})
+    shown(env=carbon_otel.inject({"A": "4"}))
+shown()
 """
-    first, second, third = run(program, tree, sys.executable, **export_to(sink)).stdout.split("\n\n")[:3]
-    assert first == "mine 1"
-    assert second.startswith("00-") and second.endswith(" 2")
-    assert third.strip() == "None None"
+    lines = run(program, tree, sys.executable, **export_to(sink)).stdout.splitlines()
+    assert lines == ["00- 1", "00- 1", "- None", "- 2", "min 3", "00- 4", "- 1"]
 
 
 def test_the_baggage_names_the_stage_and_is_for_children_only(tree, sink):

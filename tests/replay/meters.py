@@ -43,7 +43,7 @@ class ReplaySensor:
     def __init__(self, trace: Trace, clock: Clock, *, edge_interval_s: float = 0.002) -> None:
         self._trace, self._clock, self._start_ns = trace, clock, clock()
         self.joules_per_unit, self.wrap = trace.unit_j, trace.wrap
-        self.update_period_s = trace.update_s
+        self.update_period_s = self.quantum_s = trace.update_s
         self.edge_interval_s = edge_interval_s
         self.tick_interval_s = 0.0
         self.power_bounds_w = (0.0, trace.most_w)

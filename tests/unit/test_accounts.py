@@ -1,4 +1,4 @@
-"""Who pays: the vectors, and a machine that does anything in any order beside a plain model of the rule."""
+"""Who pays: worked examples, and any sequence of operations beside a plain model of the rule."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_a_closed_account_pays_no_more_and_closes_once():
     assert b.root.open
 
 
-def test_what_an_open_child_pays_after_its_parent_closed_goes_to_the_grandparent():
+def test_joules_of_an_open_child_of_a_closed_parent_go_to_the_grandparent():
     b = books()
     run = b.open("run", keeps_kinds=True)
     parent = b.open("training", run)
@@ -109,7 +109,7 @@ def test_a_stage_opened_below_a_closed_one_is_a_child_of_the_nearest_open():
     assert b.open("inference", parent).parent is run
 
 
-def test_while_an_account_is_paused_whoever_resumes_it_pays():
+def test_while_an_account_is_paused_its_parent_pays():
     b = books()
     consumer = b.open("training")
     generator = b.open("data_processing", consumer)
@@ -135,7 +135,7 @@ def test_closing_a_paused_account_leaves_its_open_child_to_pay_alone():
 
 
 class Ledger:
-    """The rule in its plainest form: at every post, each payer's part goes to it and to all above it."""
+    """The rule in its plainest form: at every post, each payer's part is added to it and to all its ancestors."""
 
     def __init__(self, kind: str, above: Ledger | None, keeps_kinds: bool) -> None:
         self.kind, self.above, self.keeps_kinds = kind, above, keeps_kinds

@@ -80,14 +80,14 @@ def test_a_negative_count_is_a_gap(monitor):
     assert "apple-cpu" not in {s.device.id for s in sensors}
 
 
-def test_without_the_package_the_fix_is_said(monkeypatch):
+def test_without_the_package_the_finding_has_the_fix(monkeypatch):
     monkeypatch.setitem(sys.modules, "zeus_apple_silicon", None)
     sensors, (finding,) = apple.find("darwin", "arm64")
     assert sensors == [] and finding.unmetered
     assert finding.fix == "pip install 'carbon-otel[apple]'"
 
 
-def test_a_monitor_that_does_not_start_is_lacking(monitor, monkeypatch):
+def test_a_monitor_that_does_not_start_is_missing(monitor, monkeypatch):
     monkeypatch.setattr(sys.modules["zeus_apple_silicon"], "AppleEnergyMonitor", _raise)
     sensors, (finding,) = apple.find("darwin", "arm64")
     assert sensors == [] and finding.unmetered and "no sample" in finding.reason

@@ -30,7 +30,7 @@ ROOMS = {
     "background": "guard fork",
     # What the hardware says.
     "sensors.base": "provenance units",
-    "sensors": "sensors.base provenance units guard",
+    "sensors": "sensors.base provenance units guard fork",
     # The words that cross rooms, and the figures made of them.
     "records": "sensors.base provenance units",
     "carbon": "provenance units",
@@ -54,7 +54,8 @@ ROOMS = {
     "mlflow.otlp_redirect": "guard",
     "mlflow.delivery": f"{CORE} mlflow.schema mlflow.compat",
     "mlflow.traces": f"{CORE} semconv mlflow.compat",
-    "mlflow.runs": f"{CORE} host stages instrumentation mlflow.schema mlflow.delivery mlflow.compat mlflow.otlp_redirect",
+    "mlflow.runs": f"{CORE} host stages instrumentation mlflow.schema mlflow.delivery mlflow.compat "
+    "mlflow.otlp_redirect",
     "mlflow.standalone": f"{CORE} stages instrumentation mlflow.schema mlflow.delivery mlflow.runs mlflow.compat",
     "mlflow.integration": f"{CORE} config host stages runtime instrumentation mlflow.schema mlflow.delivery "
     "mlflow.runs mlflow.standalone mlflow.traces mlflow.compat",

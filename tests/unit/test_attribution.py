@@ -1,4 +1,4 @@
-"""Which part of the host is ours: cgroups, processes that share it, the process tree."""
+"""The process's part of the host: cgroups, other members, the process tree."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from carbon_otel.host.attribution import Attribution, TreeShare
 from carbon_otel.host.cgroup import Reservation, reservation
 from carbon_otel.host.membership import Membership
-from carbon_otel.host.process_tree import Spent, spent_ns, tree
+from carbon_otel.host.process_tree import Spent, Tree, host_processes, spent_ns
 from carbon_otel.sensors.proc_stat import BusyTime
 from tests.fakes.clock import NS, Clock
 from tests.fakes.sensors import gpu, package
@@ -22,7 +22,7 @@ HZ = os.sysconf("SC_CLK_TCK")
 
 
 def cgroup(base: Path, own: str, files: dict[str, str]) -> tuple[Path, Path]:
-    """A cgroup file system, and the file that says where in it this process is."""
+    """A cgroup file system, and the file with this process's place in it."""
     root, membership = base / "cgroup", base / "self-cgroup"
     root.mkdir()
     membership.write_text(own)
@@ -103,22 +103,21 @@ def test_the_cgroup_that_binds_is_named(tmp_path):
 def attribution(rule, stat, base, clock, share=1.0, use=None):
     devices = [package(clock).device, gpu(clock).device]
     peers = Membership("host", base)
-    return Attribution(
-        rule, devices, Reservation(8 * share, "host", 8), peers, BusyTime(stat.path), clock(), use or {}
-    )
+    reserved = Reservation(8 * share, "host", 8)
+    return Attribution(rule, devices, reserved, peers, BusyTime(stat.path), clock(), use or {}, clock)
 
 
-def test_alone_all_that_is_reserved_and_all_of_a_gpu_is_ours(stat, tmp_path):
+def test_a_process_alone_has_its_reservation_and_the_whole_gpu(stat, tmp_path):
     clock = Clock()
     rule = attribution("reserved", stat, tmp_path, clock, share=0.25)
     assert rule.present.devices == (0.25, 1.0)
     clock.advance(1)
     assert rule.measure(clock(), tick=True).devices == (0.25, 1.0)
     assert rule.present.reserved == 0.25
-    rule.leave(clock())
+    rule.leave()
 
 
-def test_by_cpu_time_the_host_s_share_is_the_tree_s(stat, tmp_path):
+def test_by_cpu_time_the_share_of_the_host_is_that_of_the_tree(stat, tmp_path):
     clock = Clock()
     rule = attribution("process", stat, tmp_path, clock)
     burn(0.05)
@@ -128,7 +127,7 @@ def test_by_cpu_time_the_host_s_share_is_the_tree_s(stat, tmp_path):
     assert shares.devices == (shares.process, 1.0)
     assert 0.05 / 20 * 1.5 <= shares.process < 1
     assert shares.reserved == 1.0
-    rule.leave(clock())
+    rule.leave()
 
 
 @pytest.mark.parametrize(
@@ -141,17 +140,19 @@ def test_by_cpu_time_the_host_s_share_is_the_tree_s(stat, tmp_path):
         (None, 1.0),
     ],
 )
-def test_a_gpu_by_what_runs_on_it_where_the_driver_tells(running, share, stat, tmp_path):
+def test_a_gpu_is_shared_by_its_running_processes_where_the_driver_reports_them(
+    running, share, stat, tmp_path
+):
     clock = Clock()
     rule = attribution("process", stat, tmp_path, clock, use={"GPU-0": lambda: running})
     stat.run(busy=1, idle=1)
     clock.advance(1)
     assert rule.measure(clock(), tick=True).devices[1] == pytest.approx(share)
-    rule.leave(clock())
+    rule.leave()
 
 
 @pytest.mark.parametrize(("rule", "measured"), [("reserved", 0), ("process", 10)])
-def test_edges_measure_only_by_cpu_time_and_not_more_often_than_that_can_tell(rule, measured, stat, tmp_path):
+def test_edges_measure_only_by_cpu_time_and_at_most_every_tenth_of_a_second(rule, measured, stat, tmp_path):
     clock = Clock()
     shares = attribution(rule, stat, tmp_path, clock)
     taken = []
@@ -160,11 +161,15 @@ def test_edges_measure_only_by_cpu_time_and_not_more_often_than_that_can_tell(ru
         clock.advance(0.01)
     assert len([each for each in taken if each is not None]) == measured
     assert shares.measure(clock(), tick=True) is not None
-    shares.leave(clock())
+    shares.leave()
 
 
-def test_process_share_lies_where_the_tree_s_cpu_time_puts_it(stat):
-    rule = TreeShare(os.getpid(), BusyTime(stat.path))
+def tree(pid: int, foreign: set[int] = frozenset()) -> Tree:
+    return host_processes().trees([pid], foreign)[pid]
+
+
+def test_the_process_share_follows_from_the_cpu_time_of_the_tree(stat):
+    rule = TreeShare(os.getpid(), BusyTime(stat.path), host_processes())
     before = tree(os.getpid())
     burn(0.02)
     stat.run(busy=10, idle=10)
@@ -176,16 +181,16 @@ def test_process_share_lies_where_the_tree_s_cpu_time_puts_it(stat):
     assert least >= 0.01
 
 
-def test_a_tree_that_ran_more_than_the_coarse_busy_time_says_was_all_of_it(stat):
-    rule = TreeShare(os.getpid(), BusyTime(stat.path))
+def test_a_tree_that_ran_longer_than_the_coarse_busy_time_has_all_of_it(stat):
+    rule = TreeShare(os.getpid(), BusyTime(stat.path), host_processes())
     burn(0.05)
     stat.run(busy=0.01, idle=0.99)
     share = rule.look()
     assert 0.05 * 1.9 < share < 1
 
 
-def test_process_share_stays_while_nothing_is_known(stat):
-    rule = TreeShare(os.getpid(), BusyTime(stat.path))
+def test_the_process_share_stays_while_busy_time_is_unknown(stat):
+    rule = TreeShare(os.getpid(), BusyTime(stat.path), host_processes())
     stat.run(busy=1, idle=0)
     known = rule.look()
     assert rule.look() == known
@@ -213,11 +218,11 @@ def test_process_share_stays_while_nothing_is_known(stat):
         ({1: Spent(10, 0), 2: Spent(7, 0)}, {1: Spent(10, 8), 2: Spent(4, 0)}, 12),
     ],
 )
-def test_a_tree_s_time_between_two_looks(before, after, spent):
+def test_the_cpu_time_of_a_tree_between_two_looks(before, after, spent):
     assert spent_ns(before, after) == spent
 
 
-def test_children_that_live_and_that_have_died_are_in_the_tree():
+def test_living_and_dead_children_are_in_the_tree():
     before = tree(os.getpid())
     program = "import time, sys\nwhile time.process_time() < 0.2: pass\nprint(flush=True)\nsys.stdin.read()"
     command = [sys.executable, "-c", program]

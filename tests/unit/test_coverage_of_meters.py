@@ -1,4 +1,4 @@
-"""What one meter contains is not counted by another: each joule of the host has one sensor."""
+"""No two meters count the same component: each joule of the host has one sensor."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def ids(found):
     return [sensor.device.id for sensor in found.sensors]
 
 
-def test_a_jetsons_module_is_all_there_is(host):
+def test_the_module_meter_of_a_jetson_is_the_only_sensor(host):
     found = host(
         jetson=finder(meter("VDD_IN", "host", *ALL)),
         nvml=finder(meter("gpu", "gpu")),
@@ -63,12 +63,12 @@ def test_a_jetsons_module_is_all_there_is(host):
     ]
 
 
-def test_a_jetsons_parts_leave_nothing_to_model(host):
+def test_the_rails_of_a_jetson_leave_no_component_to_model(host):
     parts = [meter("VDD_CPU", "cpu"), meter("VDD_GPU", "gpu"), meter("SYS5V", "memory")]
     assert ids(host(jetson=finder(*parts))) == ["VDD_CPU", "SYS5V", "VDD_GPU"]
 
 
-def test_grace_s_socket_has_its_memory_and_its_gpu_is_beside_it(host):
+def test_the_socket_meter_of_grace_includes_memory_but_not_the_gpu(host):
     found = host(grace=finder(meter("grace-0", "cpu", "memory")), nvml=finder(meter("hopper", "gpu")))
     assert ids(found) == ["grace-0", "hopper"]
     assert ("memory", "included in grace-0") in [(f.component, f.found) for f in found.findings]
@@ -86,14 +86,14 @@ def test_rails_without_memory_get_its_model(host):
     assert ids(found) == ["grace-0-cpu", "memory-model"]
 
 
-def test_that_there_is_no_nvidia_is_no_news_where_there_is_another(host):
+def test_no_nvidia_gpu_is_not_reported_beside_a_gpu_of_another_vendor(host):
     (gpu,) = [f for f in host(amd_gpu=finder(meter("mi300", "gpu"))).findings if f.component == "gpu"]
     assert gpu.found == "mi300"
     (none,) = [f for f in host().findings if f.component == "gpu"]
     assert none.found == "none" and none.reason
 
 
-def test_what_keeps_grace_from_being_read_is_the_models_reason(host):
+def test_the_model_gives_the_reason_why_grace_cannot_be_read(host):
     lacking = Finding("cpu", "missing", "Grace socket 0", "no such file", "boot with it", unmetered=True)
     found = host(grace=SimpleNamespace(find=lambda: ([], [lacking])))
     (cpu,) = [f for f in found.findings if f.component == "cpu"]
@@ -106,7 +106,7 @@ device = st.builds(lambda kind, contains: (kind, contains), types, st.frozensets
 
 
 @given(st.dictionaries(st.sampled_from(["nvml", "grace", "apple", "amd_gpu"]), device))
-def test_every_host_has_a_sensor_or_a_word_for_each_component(tmp_path_factory, vendors):
+def test_every_host_has_a_sensor_or_a_finding_for_each_component(tmp_path_factory, vendors):
     with pytest.MonkeyPatch.context() as patch:
         for vendor in ("jetson", "nvml", "intel_gpu", "amd_gpu", "grace", "apple"):
             default = NO_NVIDIA if vendor == "nvml" else finder()

@@ -1,4 +1,4 @@
-"""Which sensor each component gets, why not a better one, what would change that; and trees full of nonsense."""
+"""The sensor of each component, with reasons and fixes; and powercap trees with invalid content."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from hypothesis import strategies as st
 
 from carbon_otel.carbon.grid import EmissionFactor, intensity
 from carbon_otel.footprint import footprint_of
+from carbon_otel.guard import forget
 from carbon_otel.meter.meter import Meter
-from carbon_otel.sensors.discovery import discover
+from carbon_otel.sensors.base import Finding
+from carbon_otel.sensors.discovery import Discovery, discover
 from carbon_otel.stages.engine import Engine
 from tests.fakes import powercap
 from tests.fakes.clock import Clock
+from tests.fakes.sensors import FakeSensor, gpu
 
 UDEV = 'SUBSYSTEM=="powercap"'
 
@@ -37,7 +40,7 @@ def by_component(discovery, *components):
     return [f for f in discovery.findings if f.component in components]
 
 
-def test_at_the_best_tier_there_is_nothing_to_say(found):
+def test_at_the_best_tier_findings_have_no_reason(found):
     d = found(powercap.server)
     host = by_component(d, "cpu", "memory")
     assert [f.method for f in host] == ["measured.counter"] * 4
@@ -48,7 +51,7 @@ def test_at_the_best_tier_there_is_nothing_to_say(found):
 
 
 @pytest.mark.parametrize("build", [powercap.client, powercap.amd])
-def test_without_a_dram_zone_memory_is_modelled_and_says_why(build, found):
+def test_without_a_dram_zone_memory_is_modelled_with_a_reason(build, found):
     d = found(build)
     assert [s.device.method for s in d.sensors] == ["measured.counter", "modelled.constant"]
     (memory,) = by_component(d, "memory")
@@ -63,7 +66,7 @@ def test_psys_contains_the_memory(found):
     assert d.missing == ()
 
 
-def test_one_package_that_cannot_be_read_is_missing_and_the_fix_is_said(found):
+def test_an_unreadable_package_is_missing_and_its_finding_has_the_fix(found):
     d = found(powercap.server, lambda tree: tree.package[1].forbid())
     (lacking,) = [f for f in d.findings if f.unmetered]
     assert (lacking.component, lacking.method, d.missing) == ("cpu", "missing", ("cpu",))
@@ -72,7 +75,7 @@ def test_one_package_that_cannot_be_read_is_missing_and_the_fix_is_said(found):
     assert len(d.sensors) == 3
 
 
-def test_one_dram_zone_that_cannot_be_read_is_missing(found):
+def test_an_unreadable_dram_zone_is_missing(found):
     d = found(powercap.server, lambda tree: tree.dram[0].break_())
     assert d.missing == ("memory",)
     assert [s.device.type for s in d.sensors] == ["cpu", "cpu", "memory"]
@@ -102,7 +105,7 @@ def test_an_empty_folder_and_none_at_all(folder, tmp_path):
     d.close()
 
 
-def test_no_gpu_is_a_finding_and_nothing_missing(tmp_path):
+def test_a_host_without_a_gpu_has_a_finding_but_no_missing_component(tmp_path):
     d = discover(tmp_path)
     (gpu,) = by_component(d, "gpu")
     assert (gpu.method, gpu.found, gpu.unmetered) == ("missing", "none", False)
@@ -224,8 +227,53 @@ def test_nonsense_everywhere_never_raises(tree, name, energy, limit):
     assert footprint.method.startswith("modelled") or footprint.missing or footprint.flags
 
 
-def test_a_family_that_the_user_names_is_the_one_modelled(tmp_path):
+def test_the_family_set_by_the_user_is_modelled(tmp_path):
     found = discover(tmp_path, "epyc-genoa")
     (cpu,) = [f for f in found.findings if f.component == "cpu"]
     found.close()
     assert "EPYC 9xx4 Genoa" in cpu.found
+
+
+class Preparing(FakeSensor):
+    def prepare(self) -> None:
+        self.update_period_s = 0.5
+
+
+class Faulty(FakeSensor):
+    def prepare(self) -> None:
+        raise RuntimeError("no period")
+
+
+class Telling(FakeSensor):
+    def utilisation(self) -> dict[int, float]:
+        return {1: 0.5}
+
+
+def test_sensors_prepare_where_they_can_and_one_that_fails_does_not_stop_the_others():
+    clock = Clock()
+    sensors = (FakeSensor(clock), Faulty(clock), Preparing(clock))
+    Discovery(sensors, (), "a processor").prepare()
+    assert [sensor.update_period_s for sensor in sensors] == [0.001, 0.001, 0.5]
+
+
+def test_processes_are_asked_for_where_a_driver_reports_them():
+    clock = Clock()
+    found = Discovery((FakeSensor(clock, "a"), Telling(clock, "b")), (), "a processor")
+    assert {device: ask() for device, ask in found.utilisation.items()} == {"b": {1: 0.5}}
+
+
+def test_findings_of_sensors_that_were_never_tested_on_hardware_say_so(monkeypatch, tmp_path, caplog):
+    clock = Clock()
+    device = gpu(clock).device
+    findings = [
+        Finding("gpu", device.method, "a GPU"),
+        Finding("gpu", device.method, "another", "no counter"),
+        Finding("gpu", "missing", "a third", "no library", unmetered=True),
+    ]
+    monkeypatch.setattr("carbon_otel.sensors.amd.gpu.find", lambda: ([gpu(clock), gpu(clock)], findings))
+    forget()
+    found = discover(tmp_path)
+    reasons = [finding.reason for finding in found.findings if finding.component == "gpu"]
+    assert reasons == ["unverified on hardware", "unverified on hardware; no counter", "no library"]
+    (record,) = [r for r in caplog.records if "never tested" in r.message]
+    assert record.levelname == "WARNING"

@@ -47,7 +47,7 @@ def test_each_socket_of_a_superchip(tmp_path):
         socket.close()
 
 
-def test_without_the_socket_its_parts_add_up(tmp_path):
+def test_without_the_socket_meter_its_rails_are_added(tmp_path):
     meters(tmp_path, ["CPU Power Socket 0", "SysIO Power Socket 0", "DRAM Power Socket 0"])
     parts, _ = grace.find(tmp_path / "hwmon")
     assert {p.device.id: (p.device.type, p.read()) for p in parts} == {
@@ -60,7 +60,7 @@ def test_without_the_socket_its_parts_add_up(tmp_path):
         part.close()
 
 
-def test_other_power_meters_are_not_graces(tmp_path):
+def test_other_power_meters_are_ignored(tmp_path):
     meters(tmp_path, ["Chassis input", ""])
     hwmon.chip(
         tmp_path, "amdgpu", "0000:03:00.0", 9, power1_oem_info="Grace Power Socket 0", power1_average=1
@@ -68,7 +68,7 @@ def test_other_power_meters_are_not_graces(tmp_path):
     assert grace.find(tmp_path / "hwmon") == ([], [])
 
 
-def test_a_meter_that_the_kernel_hides_is_lacking_and_the_fix_is_said(tmp_path):
+def test_a_meter_hidden_by_the_kernel_is_missing_and_its_finding_has_the_fix(tmp_path):
     hwmon.chip(tmp_path, "power_meter", "PNP0C09:00", 0, power1_oem_info="Grace Power Socket 0")
     sensors, (finding,) = grace.find(tmp_path / "hwmon")
     assert sensors == [] and finding.unmetered and finding.component == "cpu"

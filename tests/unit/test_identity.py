@@ -1,4 +1,4 @@
-"""Which processes are gone."""
+"""Identities of processes, and whether they have ended."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ import pytest
 from carbon_otel.host.identity import boot, identity, is_gone
 
 
-def test_this_process_is_there():
+def test_this_process_is_not_gone():
     assert not is_gone(identity())
 
 
-def test_one_that_has_ended_is_gone():
+def test_a_process_that_has_ended_is_gone():
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    said = identity(process.pid)
-    assert not is_gone(said)
+    known = identity(process.pid)
+    assert not is_gone(known)
     process.communicate(b"\n")
-    assert is_gone(said)
+    assert is_gone(known)
 
 
-def test_another_that_has_its_number_now_is_not_it():
+def test_another_process_with_the_same_id_is_a_different_one():
     assert is_gone(identity().rpartition("/")[0] + "/1")
 
 
-def test_before_the_host_was_started_anew():
+def test_a_process_of_an_earlier_boot_is_gone():
     assert is_gone(identity().replace(boot(), "another"))
 
 
-def test_of_another_container_nobody_can_tell():
-    """Its host's name and start may be ours, on the host's network."""
+def test_a_process_of_another_container_is_not_known_to_be_gone():
+    """A container on the host's network has the same host name and boot."""
     host, booted, namespace, _, began = identity().split("/")
     assert not is_gone(f"{host}/{booted}/{namespace}9/4194304/{began}")
 
 
-@pytest.mark.parametrize("said", ["", "elsewhere/x/1/2", "nonsense", f"{socket.gethostname()}/1/2/3"])
-def test_of_what_is_elsewhere_nobody_can_tell(said):
-    assert not is_gone(said)
+@pytest.mark.parametrize("known", ["", "elsewhere/x/1/2", "nonsense", f"{socket.gethostname()}/1/2/3"])
+def test_a_process_of_another_host_is_not_known_to_be_gone(known):
+    assert not is_gone(known)

@@ -34,7 +34,7 @@ def test_i915_counts_the_card(tmp_path):
 
 
 @pytest.mark.parametrize("order", [("card", "pkg"), ("pkg", "card")])
-def test_xe_s_package_is_in_its_card_and_not_added(tmp_path, order):
+def test_the_package_of_an_xe_card_is_not_added_to_the_card(tmp_path, order):
     joules = {"card": 9_000_000, "pkg": 4_000_000}
     files = {f"energy{n}_label": label for n, label in enumerate(order, 1)}
     files |= {f"energy{n}_input": joules[label] for n, label in enumerate(order, 1)}
@@ -64,7 +64,7 @@ def test_every_card_by_its_slot_and_nothing_of_other_drivers(tmp_path):
 @pytest.mark.parametrize(
     "files", [{}, {"energy1_input": b""}, {"energy1_input": "-5"}, {"energy1_input": b"\xff"}]
 )
-def test_what_cannot_be_read_is_lacking_and_said(tmp_path, files):
+def test_an_unreadable_card_is_missing_with_a_reason(tmp_path, files):
     card(tmp_path, "i915", **files)
     sensors, (finding,) = find(tmp_path)
     assert sensors == []

@@ -40,24 +40,24 @@ def test_the_whole_module_is_read_alone(tmp_path, driver):
     assert finding.method == "measured.power"
 
 
-def test_agx_orin_adds_its_parts_but_not_what_its_five_volts_feed(tmp_path):
+def test_agx_orin_adds_its_rails_but_not_those_fed_by_five_volts(tmp_path):
     rails(tmp_path, "VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0", slot="1-0040", number=3)
     rails(tmp_path, "NC", "VDDQ_VDD2_1V8AO", "NC", slot="1-0041", number=4, in7_label="sum of shunt voltages")
     said, _, _ = found(tmp_path)
     assert said == {"VDD_GPU_SOC": ("gpu", 5.0), "VDD_CPU_CV": ("cpu", 10.0), "VIN_SYS_5V0": ("memory", 15.0)}
 
 
-def test_a_rail_that_nothing_feeds_else_is_counted(tmp_path):
+def test_a_memory_rail_without_a_measured_feed_is_counted(tmp_path):
     rails(tmp_path, "GPU", "CPU", "VDDRQ")
     assert found(tmp_path)[0]["VDDRQ"] == ("memory", 15.0)
 
 
-def test_a_channel_that_is_switched_off_is_no_rail(tmp_path):
+def test_a_channel_that_is_switched_off_is_not_read(tmp_path):
     rails(tmp_path, "GPU", "CPU", in2_enable=0)
     assert list(found(tmp_path)[0]) == ["GPU"]
 
 
-def test_the_driver_of_jetpack_4_says_milliwatts(tmp_path):
+def test_the_driver_of_jetpack_4_gives_milliwatts(tmp_path):
     chip = tmp_path / "i2c" / "6-0040" / "iio:device0"
     chip.mkdir(parents=True)
     hwmon.fill(
@@ -67,7 +67,7 @@ def test_the_driver_of_jetpack_4_says_milliwatts(tmp_path):
     assert said == {"POM_5V_IN": ("host", pytest.approx(4.321))}
 
 
-def test_a_rail_that_cannot_be_read_is_lacking_and_the_fix_is_said(tmp_path):
+def test_an_unreadable_rail_is_missing_and_its_finding_has_the_fix(tmp_path):
     (rails(tmp_path, "GPU", "CPU") / "curr2_input").unlink()
     said, _, findings = found(tmp_path)
     assert list(said) == ["GPU"]
@@ -75,7 +75,7 @@ def test_a_rail_that_cannot_be_read_is_lacking_and_the_fix_is_said(tmp_path):
     assert lacking.found == "CPU" and "curr2_input" in lacking.fix
 
 
-def test_a_host_that_is_no_jetson(tmp_path):
+def test_other_hosts_have_no_rails(tmp_path):
     assert jetson.find(tmp_path / "none", tmp_path / "none") == ([], [])
 
 

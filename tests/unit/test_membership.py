@@ -1,4 +1,4 @@
-"""Where the measured processes of a host meet: what the folder's clock, its state and the dead may look like."""
+"""The measured processes of a host: joining, leaving, kills, and the state of their folder."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import time
 import pytest
 
 import carbon_otel.host.membership
+from carbon_otel.guard import forget
 from carbon_otel.host.membership import Membership
 from tests.fakes.clock import NS
 
@@ -50,7 +51,7 @@ def join(tmp_path):
         process.communicate()
 
 
-def test_who_was_killed_is_no_longer_a_member_and_leaves_nothing(peers, join, tmp_path):
+def test_a_killed_process_is_no_member_and_its_file_is_removed(peers, join, tmp_path):
     first, second = join(), join()
     assert peers.alive(first.pid) and peers.alive(second.pid) and peers.alive(os.getpid())
     first.kill()
@@ -59,7 +60,7 @@ def test_who_was_killed_is_no_longer_a_member_and_leaves_nothing(peers, join, tm
     assert not list(tmp_path.rglob(str(first.pid)))
 
 
-def test_what_the_killed_left_goes_when_somebody_comes(join, tmp_path):
+def test_a_joining_process_removes_the_files_of_killed_ones(join, tmp_path):
     victim = join()
     victim.kill()
     victim.wait()
@@ -68,7 +69,7 @@ def test_what_the_killed_left_goes_when_somebody_comes(join, tmp_path):
     peers.leave()
 
 
-def test_who_joins_within_one_tick_of_the_file_system_s_clock_is_seen(peers, join, tmp_path):
+def test_a_process_that_joins_within_one_tick_of_the_file_clock_is_seen(peers, join, tmp_path):
     (folder,) = {own.parent for own in tmp_path.rglob(str(os.getpid()))}
     same_tick = 2 * (time.time_ns() + NS,)
     os.utime(folder, ns=same_tick)
@@ -91,6 +92,52 @@ def test_a_stopped_holder_of_the_lock_does_not_stop_the_others(peers, tmp_path):
         assert again
 
 
+def test_releases_of_different_formats_do_not_meet(peers, monkeypatch, tmp_path):
+    monkeypatch.setattr(carbon_otel.host.membership, "_FORMAT", carbon_otel.host.membership._FORMAT + 1)
+    other = Membership("host", tmp_path)
+    assert other.folder is not None and other.folder != peers.folder
+    other.leave()
+
+
+def test_a_process_whose_file_another_one_locks_counts_as_alone_and_warns(
+    peers, join, monkeypatch, tmp_path, caplog
+):
+    """As in a folder shared by containers, each of which numbers its processes from one."""
+    other = join()
+    monkeypatch.setattr(carbon_otel.host.membership.os, "getpid", lambda: other.pid)
+    forget()
+    for _ in range(2):
+        alone = Membership("host", tmp_path)
+        assert alone.folder is None and alone.quiet()
+    (record,) = caplog.records
+    assert record.levelname == "WARNING" and "counted twice" in record.message
+
+
+def test_processes_of_another_container_are_no_members_but_cause_a_warning(
+    monkeypatch, tmp_path, caplog, peers
+):
+    monkeypatch.setattr(carbon_otel.host.membership, "pid_namespace", lambda: "another")
+    forget()
+    assert peers.holds_device_book()
+    elsewhere = Membership("host", tmp_path)
+    assert elsewhere.folder != peers.folder
+    (record,) = caplog.records
+    assert "another container" in record.message
+    # The devices are the host's, so they are reported once.
+    assert not elsewhere.holds_device_book()
+    elsewhere.leave()
+
+
+def test_dead_processes_of_another_container_cause_no_warning(monkeypatch, tmp_path, caplog, join):
+    victim = join()
+    victim.kill()
+    victim.wait()
+    monkeypatch.setattr(carbon_otel.host.membership, "pid_namespace", lambda: "another")
+    forget()
+    Membership("host", tmp_path).leave()
+    assert not caplog.records
+
+
 def test_without_a_folder_a_process_is_alone(tmp_path):
     (tmp_path / "a file").touch()
     alone = Membership("host", tmp_path / "a file")
@@ -100,7 +147,7 @@ def test_without_a_folder_a_process_is_alone(tmp_path):
 
 
 def test_two_threads_that_ask_for_the_device_book_at_once_get_one_answer(peers, tmp_path, monkeypatch):
-    """The sampler's thread and a flush both tick; the one lock is taken once, and given back in the end."""
+    """The sampler's thread and a flush both tick; the lock is taken once, and released in the end."""
     take = carbon_otel.host.membership._lock
     taken, go, answers = threading.Event(), threading.Event(), []
 
@@ -128,7 +175,7 @@ def test_two_threads_that_ask_for_the_device_book_at_once_get_one_answer(peers, 
     next_one.leave()
 
 
-def test_a_lock_is_given_back_though_a_child_was_forked_meanwhile(peers, join):
+def test_a_lock_is_released_while_a_forked_child_has_a_copy_of_it(peers, join, tmp_path):
     """The child has a copy of the descriptor, for as long as it lives."""
     reading, writing = os.pipe()
     with peers.locked() as held:
@@ -139,9 +186,8 @@ def test_a_lock_is_given_back_though_a_child_was_forked_meanwhile(peers, join):
             os._exit(0)
     with peers.locked() as held:
         assert held
-    folder = peers.folder
     peers.leave()
-    other = Membership("host", folder.parent.parent)
+    other = Membership("host", tmp_path)
     assert other.holds_device_book()
     other.leave()
     os.write(writing, b"x")
@@ -149,8 +195,8 @@ def test_a_lock_is_given_back_though_a_child_was_forked_meanwhile(peers, join):
     os.close(reading), os.close(writing)
 
 
-def test_who_comes_while_another_looks_at_its_file_is_a_member_all_the_same(tmp_path, monkeypatch):
-    """As workers do that start together: each sweeps the files of the dead."""
+def test_a_process_joins_while_another_one_tests_its_file(tmp_path, monkeypatch):
+    """Workers that start together each test the files of the others."""
     take, looks = carbon_otel.host.membership._lock, []
 
     def looked_at(path):
@@ -165,7 +211,7 @@ def test_who_comes_while_another_looks_at_its_file_is_a_member_all_the_same(tmp_
     joined.leave()
 
 
-def test_the_device_book_says_until_when_the_devices_are_reported(peers, tmp_path):
+def test_the_device_book_passes_on_until_when_devices_are_reported(peers, tmp_path):
     assert peers.holds_device_book()
     assert peers.exchange_reported_until(100) == 100 and peers.exchange_reported_until(250) == 100
     peers.leave()

@@ -1,4 +1,4 @@
-"""All devices on one clock: when they are read, what fails, and our share of them."""
+"""All devices on one clock: when they are read, faults of readings, and the process's share."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from carbon_otel.host.attribution import Shares
 from carbon_otel.meter.meter import Meter
-from tests.fakes.clock import Clock
+from tests.fakes.clock import NS, Clock
 from tests.fakes.sensors import FakeSensor, gpu, package
 
 
@@ -16,14 +16,14 @@ def clock():
 
 
 def follow(meter: Meter, *, tick: bool = False) -> list[float]:
-    """An edge or a tick as the engine makes it; our joules of each device since the last one."""
+    """An edge or a tick as the engine makes it; the joules of each device since the last one."""
     now_ns = meter.clock_ns()
     meter.apply(meter.read_for_tick(now_ns) if tick else meter.read_for_edge(now_ns), now_ns)
     return meter.advance(now_ns)
 
 
 class Rule:
-    """Says what a test has it say, at ticks: the shares of the interval that has just ended."""
+    """Shares that a test sets; measured at ticks only."""
 
     def __init__(self, *shares: float, process: float = 0.0) -> None:
         self.present = Shares(shares, shares[0], process)
@@ -33,7 +33,7 @@ class Rule:
 
 
 class TestReading:
-    def test_a_dear_sensor_is_read_at_most_twice_in_a_stage(self, clock):
+    def test_a_costly_sensor_is_read_at_most_twice_in_a_stage(self, clock):
         sensor = gpu(clock)
         meter = Meter([sensor], clock_ns=clock)
         follow(meter)
@@ -44,7 +44,7 @@ class TestReading:
         follow(meter)
         assert sensor.reads == before + 2
 
-    def test_a_dear_sensor_is_not_read_by_short_stages(self, clock):
+    def test_short_stages_do_not_read_a_costly_sensor(self, clock):
         sensor = gpu(clock)
         meter = Meter([sensor], clock_ns=clock)
         for _ in range(2000):
@@ -68,27 +68,83 @@ class TestReading:
         follow(meter)
         assert sensor.reads == 12
 
-    def test_between_readings_the_last_power_goes_on(self, clock):
+    def test_between_readings_the_last_power_is_extrapolated(self, clock):
         meter = Meter([gpu(clock, watts=300)], clock_ns=clock)
         follow(meter)
         clock.advance(1)
         assert follow(meter) == [300]
         clock.advance(0.01)
         assert follow(meter) == [pytest.approx(3)]
-        (late,) = meter.edge(clock()).late
-        assert (late.track, late.seconds) == (0, pytest.approx(0.01))
+        ((published_j, read_j, watts, read_ns, _),) = meter.edge(clock()).devices
+        assert (published_j, read_j, watts, clock() - read_ns) == (pytest.approx(303), 300, 300, NS // 100)
+
+
+class TestReadingsOfSeveralThreads:
+    def test_an_overtaken_reading_changes_nothing(self, clock):
+        sensor = package(clock, watts=100)
+        meter = Meter([sensor], clock_ns=clock)
+        follow(meter)
+        clock.advance(1)
+        early_ns = clock()
+        early = meter.read_for_edge(early_ns)
+        clock.advance(1)
+        assert follow(meter) == [200]
+        meter.apply(early, early_ns)
+        assert meter.advance(early_ns) == [0]
+        clock.advance(1)
+        assert follow(meter) == [100]
+        assert meter.edge(clock()).quality is None
+
+    def test_an_overtaken_fault_is_no_gap(self, clock):
+        sensor = package(clock)
+        meter = Meter([sensor], clock_ns=clock)
+        follow(meter)
+        sensor.fault = "EINTR"
+        early_ns = clock()
+        early = meter.read_for_edge(early_ns)
+        sensor.fault = None
+        clock.advance(1)
+        follow(meter)
+        meter.apply(early, early_ns)
+        assert meter.edge(clock()).quality is None
+
+    def test_shares_of_an_earlier_interval_do_not_replace_those_of_a_later_one(self, clock):
+        rule = Rule(0.5)
+        meter = Meter([package(clock)], rule=rule, clock_ns=clock)
+        follow(meter, tick=True)
+        clock.advance(1)
+        early_ns = clock()
+        early = meter.read_for_tick(early_ns)
+        clock.advance(1)
+        rule.present = Shares((0.25,), 0.25, 0.0)
+        follow(meter, tick=True)
+        meter.apply(early, early_ns)
+        assert meter.edge(clock()).shares == (0.25,)
+
+    def test_an_edge_knows_how_long_its_reading_took(self, clock):
+        class SlowSensor(FakeSensor):
+            def read(self) -> float:
+                raw = super().read()
+                clock.advance(0.2)
+                return raw
+
+        meter = Meter([SlowSensor(clock)], clock_ns=clock)
+        now_ns = clock()
+        meter.apply(meter.read_for_edge(now_ns), now_ns)
+        ((_, _, _, read_ns, took_ns),) = meter.edge(now_ns).devices
+        assert (read_ns, took_ns) == (now_ns, NS // 5)
 
 
 class TestFaults:
-    def test_each_fault_is_told_once(self, clock):
-        told = []
+    def test_each_fault_is_reported_once(self, clock):
+        messages = []
         sensor = package(clock)
-        meter = Meter([sensor], clock_ns=clock, on_fault=lambda s, message: told.append((s, message)))
+        meter = Meter([sensor], clock_ns=clock, on_fault=lambda s, message: messages.append((s, message)))
         for fault in (None, "EIO", "EIO", "EIO", None, "gone", "gone", None):
             sensor.fault = fault
             clock.advance(1)
             follow(meter, tick=True)
-        assert told == [(sensor, "EIO"), (sensor, "gone")]
+        assert messages == [(sensor, "EIO"), (sensor, "gone")]
 
     def test_a_fault_is_a_gap_and_never_a_zero(self, clock):
         sensor = package(clock, watts=100)
@@ -99,16 +155,16 @@ class TestFaults:
         sensor.fault = "EIO"
         clock.advance(1)
         assert follow(meter) == [100]
-        (gap,) = meter.edge(clock()).troubles
+        (gap,) = meter.edge(clock()).quality
         assert (gap.filled_j, gap.ambiguous_j, gap.gap_s) == (100, 0, 1)
         sensor.fault = None
         sensor.watts = 300
         clock.advance(1)
         assert follow(meter) == [300]
-        (gap,) = meter.edge(clock()).troubles
+        (gap,) = meter.edge(clock()).quality
         assert (gap.filled_j, gap.ambiguous_j, gap.gap_s) == (0, 0, 0)
 
-    def test_one_device_s_fault_is_not_the_others(self, clock):
+    def test_a_fault_of_one_device_leaves_the_others_alone(self, clock):
         broken, sound = package(clock), package(clock, device_id="package-1")
         meter = Meter([broken, sound], clock_ns=clock)
         follow(meter)
@@ -119,7 +175,7 @@ class TestFaults:
 
 
 class TestShare:
-    def test_of_every_device_our_part(self, clock):
+    def test_each_device_is_charged_by_its_share(self, clock):
         sensors = [package(clock), gpu(clock), FakeSensor(clock, "dram", "memory", watts=10)]
         meter = Meter(sensors, rule=Rule(0.25, 1.0, 0.25), clock_ns=clock)
         follow(meter)
@@ -135,7 +191,7 @@ class TestShare:
             rule.present = Shares((share,), share, 0.0)
             assert follow(meter, tick=True) == [pytest.approx(joules)]
 
-    def test_what_was_said_too_early_is_a_debt(self, clock):
+    def test_joules_charged_too_early_are_a_debt(self, clock):
         rule = Rule(0.5)
         meter = Meter([package(clock, watts=100)], rule=rule, clock_ns=clock)
         follow(meter, tick=True)
@@ -148,7 +204,7 @@ class TestShare:
         clock.advance(1)
         assert follow(meter, tick=True) == [pytest.approx(3 * 20 - 50)]
 
-    def test_both_rules_shares_are_kept_over_time(self, clock):
+    def test_the_shares_by_both_rules_are_integrated_over_time(self, clock):
         rule = Rule(0.5, process=0.1)
         meter = Meter([package(clock)], rule=rule, clock_ns=clock)
         begin = meter.edge(clock())
@@ -161,7 +217,7 @@ class TestShare:
         assert end.process_s - begin.process_s == pytest.approx(3 * 0.75)
 
 
-def test_a_learnt_period_changes_how_often_edges_read(clock):
+def test_a_learned_period_changes_how_often_edges_read(clock):
     sensor = gpu(clock)
     meter = Meter([sensor], clock_ns=clock)
     sensor.edge_interval_s, sensor.update_period_s = 0.1, 0.02
@@ -172,7 +228,7 @@ def test_a_learnt_period_changes_how_often_edges_read(clock):
     assert sensor.reads == 10
 
 
-def test_snapshot_and_close(clock):
+def test_snapshot(clock):
     sensors = [package(clock, watts=50), gpu(clock, watts=200)]
     meter = Meter(sensors, rule=Rule(0.25, 1.0), clock_ns=clock)
     follow(meter, tick=True)
@@ -180,5 +236,3 @@ def test_snapshot_and_close(clock):
     follow(meter, tick=True)
     # The devices whole: what of them is ours is the stages' business.
     assert meter.snapshot().devices == tuple((s.device, s.spent_j, s.watts) for s in sensors)
-    meter.close()
-    assert all(s.closed for s in sensors)

@@ -1,4 +1,4 @@
-"""What stands in where no counter can be read: the processor's power curve, and watts per gigabyte."""
+"""Models of components without a counter: the processor's power curve, and watts per gigabyte."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from importlib.resources import files
 
 import pytest
 
+from carbon_otel.carbon.grid import intensity
 from carbon_otel.sensors.base import SensorError
 from carbon_otel.sensors.cpu_info import processor
 from carbon_otel.sensors.cpu_model import CpuModel, load_curve, thread_power
@@ -45,7 +46,7 @@ def test_power_by_load(load, model, stat, clock):
     assert model.read() == pytest.approx(10 * (IDLE_W + (FULL_W - IDLE_W) * g))
 
 
-def test_stolen_time_is_not_ours(model, stat, clock):
+def test_stolen_time_is_not_counted(model, stat, clock):
     model.read()
     clock.advance(10)
     stat.run(busy=0, idle=40, stolen=40)
@@ -78,7 +79,7 @@ def test_a_failed_reading_is_an_error_and_the_next_one_covers_its_time(model, st
     assert model.read() == pytest.approx(2 * FULL_W)
 
 
-def test_its_bounds_are_idle_and_full_power_and_its_band_that_of_the_table(model):
+def test_the_bounds_are_idle_and_full_power_and_the_band_is_that_of_the_table(model):
     assert model.power_bounds_w == pytest.approx((IDLE_W, FULL_W))
     assert model.device.method == "modelled.utilisation"
     assert "Milan" in model.device.source and "2026" in model.device.source
@@ -120,3 +121,10 @@ def test_memory_by_size(clock):
 
 def test_memory_of_this_host():
     assert MemoryModel().power_bounds_w[0] > 0
+
+
+def test_bands_state_their_coverage(model, clock):
+    """A table's percentiles, a spread of constants and our own choice are not standard uncertainties."""
+    assert model.device.band.coverage == "p5-p95"
+    assert MemoryModel(10**9, clock).device.band.coverage == "spread"
+    assert intensity("FR").band.coverage == "estimate"

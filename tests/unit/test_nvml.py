@@ -1,4 +1,4 @@
-"""The NVML sensor over functions of its library that answer anything: a reading, or SensorError."""
+"""The NVML sensor with a library that gives any answer: a reading, or SensorError."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from carbon_otel.meter.timeline import Timeline
 from carbon_otel.sensors.base import SensorError
 from carbon_otel.sensors.nvidia.gpu import NvmlGpu
-from carbon_otel.sensors.nvidia.update_period import learn_periods
 from tests.fakes.clock import NS, Clock
 
 
@@ -23,13 +22,14 @@ class Error(Exception):
 
 
 class Library:
-    """What NvmlGpu asks of `Nvml`; each function of the driver takes its answer from `answers`."""
+    """A stand-in for `Nvml`: each function of the driver takes its answer from `answers`."""
 
     error = Error
 
     def __init__(self, clock, answers):
         self.clock_s = lambda: clock() / NS
         self.starts = 1
+        self.update_periods = {}
         self.answers = answers
         self.energy_reads = 0
         self.api = SimpleNamespace(
@@ -104,7 +104,7 @@ answers = st.fixed_dictionaries(
 
 
 @given(st.lists(answers, min_size=1, max_size=12))
-def test_whatever_the_driver_answers_is_a_reading_or_an_error(replies):
+def test_any_answer_of_the_driver_is_a_reading_or_an_error(replies):
     clock = Clock()
     library = Library(clock, dict(replies[0]))
     try:
@@ -136,7 +136,7 @@ def test_whatever_the_driver_answers_is_a_reading_or_an_error(replies):
 
 
 @pytest.mark.parametrize("raw", [-1, math.nan, math.inf])
-def test_a_number_that_is_no_energy_is_an_error(raw):
+def test_a_number_that_cannot_be_an_energy_is_an_error(raw):
     library = Library(Clock(), dict(HEALTHY))
     gpu = NvmlGpu(library, "GPU-0", object())
     library.answers["energy"] = raw
@@ -145,12 +145,12 @@ def test_a_number_that_is_no_energy_is_an_error(raw):
 
 
 @pytest.mark.parametrize("milliwatts", [0, -5, 2**32 - 1])
-def test_a_power_that_is_none_is_an_error_not_a_zero(milliwatts):
+def test_an_implausible_power_is_an_error_not_a_zero(milliwatts):
     library = Library(Clock(), {**HEALTHY, "energy": Error(3)})
     gpu = NvmlGpu(library, "GPU-0", object())
     assert (gpu.kind, gpu.read()) == ("power", 100)
     library.answers["power"] = milliwatts
-    with pytest.raises(SensorError, match="no power"):
+    with pytest.raises(SensorError, match="out of range"):
         gpu.read()
 
 
@@ -171,6 +171,8 @@ class Renewed:
             )
             for name in names
         ]
+        for library in self.libraries:
+            library.update_periods = self.libraries[0].update_periods  # as of the one library of a host
         self.gpus = [NvmlGpu(library, f"GPU-{i}", object()) for i, library in enumerate(self.libraries)]
 
     def sleep(self, seconds):
@@ -179,7 +181,8 @@ class Renewed:
 
     def learn(self):
         before = self.reads
-        learn_periods(self.gpus, self.clock, self.sleep)
+        for gpu in self.gpus:
+            gpu.prepare(self.clock, self.sleep)
         return self.reads - before
 
     @property
@@ -202,7 +205,7 @@ def test_a_period_too_short_to_see_is_given_as_the_spacing():
     assert host.gpus[0].update_period_s == pytest.approx(0.01)
 
 
-def test_a_period_too_long_to_see_is_given_as_no_shorter_than_it_looked():
+def test_a_period_too_long_to_see_is_given_as_the_longest_standstill():
     host = Renewed(10.0)
     host.learn()
     assert host.gpus[0].update_period_s >= 0.4
@@ -210,12 +213,12 @@ def test_a_period_too_long_to_see_is_given_as_no_shorter_than_it_looked():
 
 def test_gpus_of_one_name_learn_from_one():
     host = Renewed(0.05, ("H100",) * 8 + ("L4",))
-    assert host.learn() <= 50
+    assert host.learn() <= 2 * 50
     assert [gpu.update_period_s for gpu in host.gpus] == [pytest.approx(0.05, rel=0.1)] * 9
     assert [library.energy_reads > 1 for library in host.libraries] == [True] + [False] * 7 + [True]
 
 
-def test_a_gpu_that_fails_meanwhile_keeps_what_it_had():
+def test_a_gpu_that_fails_meanwhile_keeps_the_assumed_period():
     host = Renewed(0.05)
     host.libraries[0].answers["energy"] = Error(999)
     host.learn()
@@ -225,5 +228,5 @@ def test_a_gpu_that_fails_meanwhile_keeps_what_it_had():
 def test_without_a_counter_there_is_nothing_to_learn():
     library = Library(Clock(), {**HEALTHY, "energy": Error(3)})
     gpu = NvmlGpu(library, "GPU-0", object())
-    learn_periods([gpu], sleep=lambda seconds: pytest.fail("slept"))
+    gpu.prepare(sleep=lambda seconds: pytest.fail("slept"))
     assert gpu.update_period_s == 0.1

@@ -1,4 +1,4 @@
-"""Which powercap zones are read, and what a zone's files may say."""
+"""The selection of powercap zones, and the content of a zone's files."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_an_empty_folder_and_none_at_all(tmp_path):
     assert rapl.select([]) == ([], [])
 
 
-def test_psys_stands_in_only_where_no_package_is_readable(tmp_path):
+def test_psys_is_read_only_if_no_package_is_readable(tmp_path):
     tree = powercap.client(tmp_path)
     tree.zones["intel-rapl:0"].forbid()
     tree.zones["intel-rapl-mmio:0"].forbid()
@@ -108,7 +108,7 @@ def test_a_zone_reads_its_counter_and_wraps_at_its_range(tmp_path):
         b"%d\n" % (powercap.INTEL_RANGE_UJ + 1),
     ],
 )
-def test_what_is_not_a_count_within_the_range_is_an_error(content, tmp_path):
+def test_any_content_but_a_count_within_the_range_is_an_error(content, tmp_path):
     tree = powercap.server(tmp_path)
     sensor = chosen(tree.root)[0]
     tree.package[0].write(content)
@@ -128,7 +128,7 @@ def test_a_closed_zone_is_an_error_and_closes_twice(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"many", b"0"])
-def test_a_range_that_is_not_stated_is_taken_as_most_packages_have_it(content, tmp_path):
+def test_an_unreadable_range_is_assumed_to_be_that_of_most_packages(content, tmp_path):
     tree = powercap.server(tmp_path)
     tree.package[0].set_range(content)
     assert chosen(tree.root)[0].wrap == powercap.INTEL_RANGE_UJ

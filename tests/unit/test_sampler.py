@@ -1,4 +1,4 @@
-"""The thread that ticks, and the one that sends: what fails in them is logged once and stops nothing."""
+"""The sampler's thread and background workers: faults in them are logged once and stop nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def fresh_faults():
     guard.forget()
 
 
-def test_it_ticks_until_it_is_stopped_whatever_a_tick_does(caplog):
+def test_the_sampler_ticks_until_it_is_stopped_even_if_ticks_fail(caplog):
     ticks, enough = [], threading.Event()
 
     def tick():
@@ -38,7 +38,7 @@ def test_it_ticks_until_it_is_stopped_whatever_a_tick_does(caplog):
     ]
 
 
-def test_it_may_be_stopped_from_its_own_tick():
+def test_the_sampler_can_be_stopped_from_its_own_tick():
     stopped = threading.Event()
 
     def tick():
@@ -58,10 +58,3 @@ def test_a_worker_does_one_call_after_another_and_survives_those_that_fail(caplo
         assert all(event.wait(10) for event in events)
     assert done == [0, 1, 2, 4, 5]
     assert len(caplog.records) == 1 and "carbon_otel-test" in caplog.text
-
-
-def test_contained_faults_give_the_default_and_others_pass():
-    assert guard.contain("dividing", lambda a, b: a / b, None, 1, 0) is None
-    assert guard.contain("dividing", lambda a, b: a / b, None, 1, 2) == 0.5
-    with pytest.raises(KeyboardInterrupt):
-        guard.contain("interrupted", lambda: (_ for _ in ()).throw(KeyboardInterrupt()), None)

@@ -1,4 +1,4 @@
-"""Several processes split what they share: their parts add up to one, whoever comes, goes or dies."""
+"""Several processes split shared resources: their parts add up to one while processes join, leave and die."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs flock and
 
 
 class Host:
-    """Processes that this test makes up, with real membership files and locks, on a virtual clock."""
+    """Made-up processes with real membership files and locks, on a virtual clock."""
 
     def __init__(self, base) -> None:
         self.base = base
@@ -28,12 +28,14 @@ class Host:
         self.peers: dict[int, Membership] = {}
         self.paid_s: dict[str, float] = {}
         self.since_ns: dict[int, int] = {}
+        self.walks = 0
+        self.while_walking = None
 
     def join(self, pid: int, uses: dict[str, float]) -> None:
         self._becoming(pid)
         self.cpu_ns.setdefault(pid, 0)
         self.peers[pid] = Membership("host", self.base)
-        self.splits[pid] = SharedUse(self.peers[pid], uses, self.clock(), self._tree)
+        self.splits[pid] = SharedUse(self.peers[pid], uses, self.clock(), self, self.clock)
         self.since_ns[pid] = self.clock()
 
     def look(self, pid: int) -> dict[str, float]:
@@ -46,12 +48,12 @@ class Host:
 
     def leave(self, pid: int) -> None:
         self.look(pid)
-        self.splits.pop(pid).leave(self.clock())
+        self.splits.pop(pid).leave()
         self._becoming(pid)
         self.peers.pop(pid).leave()
 
     def kill(self, pid: int) -> None:
-        """Its descriptors close; its file stays. What it paid since its last look is lost with it."""
+        """Close its descriptors and leave its file. Its share since its last look is lost."""
         del self.splits[pid]
         os.close(self.peers.pop(pid)._own)
 
@@ -64,8 +66,12 @@ class Host:
         for pid in list(self.splits):
             self.leave(pid)
 
-    def _tree(self, pid, foreign=()):
-        return {pid: Spent(self.cpu_ns[pid], 0)}
+    def trees(self, roots, foreign=()):
+        self.walks += 1
+        if self.while_walking is not None:
+            meanwhile, self.while_walking = self.while_walking, None
+            meanwhile()
+        return {pid: {pid: Spent(self.cpu_ns[pid], 0)} for pid in roots}
 
     def _becoming(self, pid: int) -> None:
         self.patch.setattr("carbon_otel.host.membership.os.getpid", lambda: pid)
@@ -83,14 +89,14 @@ def host(tmp_path):
 CPU = {"host": 2.0}
 
 
-def test_alone_everything_is_ours(host):
+def test_a_process_alone_has_everything(host):
     host.join(1, {"host": 2.0, "GPU-a": 0.0})
     for _ in range(5):
         host.run(1, p1=0.3)
         assert host.look(1) == {"host": 1.0, "GPU-a": 1.0}
 
 
-def test_idle_equally_and_active_by_cpu_time(host):
+def test_idle_time_is_split_equally_and_active_time_by_cpu_time(host):
     host.join(1, CPU)
     host.join(2, CPU)
     host.look(1)
@@ -102,7 +108,7 @@ def test_idle_equally_and_active_by_cpu_time(host):
     assert host.look(2)["host"] == pytest.approx(0.5)
 
 
-def test_a_gpu_belongs_to_those_who_see_it(host):
+def test_a_gpu_is_split_among_the_processes_that_see_it(host):
     host.join(1, {"host": 2.0, "GPU-a": 0.0, "GPU-b": 0.0})
     host.join(2, {"host": 2.0, "GPU-a": 0.0})
     host.look(1)
@@ -119,7 +125,7 @@ def test_different_cgroups_share_nothing(host):
     assert host.look(2) == {"/b": 1.0}
 
 
-def test_who_comes_and_goes_within_a_tick_of_another_is_not_counted_twice(host):
+def test_a_process_that_joins_and_leaves_between_two_looks_of_another_counts_once(host):
     host.join(1, CPU)
     host.run(1)
     host.look(1)
@@ -133,7 +139,7 @@ def test_who_comes_and_goes_within_a_tick_of_another_is_not_counted_twice(host):
     assert host.paid_s["host"] == pytest.approx(2.0)
 
 
-def test_for_the_killed_the_living_have_paid(host):
+def test_the_others_pay_for_a_killed_process(host):
     host.join(1, CPU)
     host.join(2, CPU)
     host.run(1)
@@ -145,10 +151,55 @@ def test_for_the_killed_the_living_have_paid(host):
     assert host.look(1)["host"] == 1.0
 
 
+def test_process_trees_are_walked_while_others_may_take_the_lock(host):
+    host.join(1, CPU)
+    host.join(2, CPU)
+    host.look(1)
+    answers = []
+
+    def another_process():
+        with host.peers[2].locked() as held:
+            answers.append(held)
+
+    host.run(1)
+    host.while_walking = another_process
+    host.look(1)
+    assert answers == [True]
+
+
+def test_an_older_walk_does_not_replace_a_younger_one(host):
+    host.join(1, CPU)
+    host.join(2, CPU)
+    host.run(1, p1=1)
+
+    def another_process():
+        host.run(0.5, p1=0.5)
+        host.look(2)
+        host.cpu_ns[1] -= NS // 2  # the walk of the joining process is of the time before
+
+    host.while_walking = another_process
+    host.join(3, CPU)
+    host.cpu_ns[1] += NS // 2
+    host.look(1)
+    host.run(1)
+    # Nothing ran in the last second. With the older walk in the book, process 1 would have run half of it.
+    assert host.look(1)["host"] == pytest.approx(1 / 3)
+
+
+def test_members_that_tick_together_walk_the_trees_once(host):
+    for pid in (1, 2, 3):
+        host.join(pid, CPU)
+    host.run(1)
+    before = host.walks
+    for pid in (1, 2, 3):
+        host.look(pid)
+    assert host.walks == before + 1
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"[]", b"{", b"\xff\xfe", b"[1, {}, 2]", b'[1, {"7": [[], {}, {}]}]', b"null"]
 )
-def test_a_ledger_that_is_none_is_begun_anew(content, host):
+def test_an_unreadable_book_is_replaced(content, host):
     host.join(1, CPU)
     host.join(2, CPU)
     host.look(1)
@@ -169,7 +220,7 @@ STEP = st.tuples(
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(STEP, max_size=25))
-def test_whoever_comes_and_goes_the_host_is_paid_once(tmp_path_factory, steps):
+def test_the_host_is_paid_once_however_processes_join_and_leave(tmp_path_factory, steps):
     with pytest.MonkeyPatch.context() as patch:
         host = Host(tmp_path_factory.mktemp("host"))
         host.patch = patch
@@ -193,7 +244,7 @@ def test_whoever_comes_and_goes_the_host_is_paid_once(tmp_path_factory, steps):
     st.lists(st.tuples(st.floats(0, 1000), st.booleans()), min_size=1, max_size=8),
     st.floats(0.1, 128),
 )
-def test_shares_add_up_whatever_the_cpu_times_say(seconds, members, threads):
+def test_shares_add_up_for_any_cpu_times(seconds, members, threads):
     ledger = UsageBook(
         0,
         {

@@ -1,4 +1,4 @@
-"""scikit-learn's calls as stages: the outermost only, and nothing else about the estimators changes."""
+"""Calls on scikit-learn estimators are stages: the outermost ones only. Nothing else about estimators changes."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_a_transformer_prepares_data(stages):
     assert [kind for kind, _ in stages()] == ["data_processing"] * 4
 
 
-def test_one_that_does_both_is_trained(stages):
+def test_an_estimator_that_transforms_and_predicts_is_trained(stages):
     KMeans(2, n_init=1).fit(X)
     SGDClassifier().partial_fit(X, Y, classes=[0, 1])
     assert stages() == [("training", "KMeans.fit"), ("training", "SGDClassifier.partial_fit")]
@@ -100,7 +100,7 @@ def test_only_the_outermost_call_is_a_stage(stages, n_jobs):
     ]
 
 
-def test_what_the_user_says_it_is_it_is(stages):
+def test_a_call_inside_a_lifecycle_stage_of_the_user_opens_no_stage(stages):
     with carbon_otel.stage("evaluation", "mine"):
         model = LogisticRegression().fit(X, Y)
     assert stages() == [("evaluation", "mine")]
@@ -109,7 +109,7 @@ def test_what_the_user_says_it_is_it_is(stages):
     assert [kind for kind, _ in stages()] == ["inference", "experiment"]
 
 
-def test_methods_that_are_there_only_sometimes(stages):
+def test_methods_behind_available_if_exist_as_before_and_are_stages(stages):
     assert hasattr(SVC(probability=True), "predict_proba")
     assert not hasattr(SVC(), "predict_proba")
     assert not hasattr(make_pipeline(StandardScaler()), "predict")
@@ -121,7 +121,7 @@ def test_methods_that_are_there_only_sometimes(stages):
         model.transform(X)
 
 
-def test_estimators_stay_what_they_were(stages):
+def test_estimators_are_pickled_copied_and_cloned_as_before(stages):
     model = make_pipeline(StandardScaler(), RandomForestClassifier(5, random_state=0)).fit(X, Y)
     expected = model.predict(X)
     for copied in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model), clone(model).fit(X, Y)):
@@ -136,7 +136,7 @@ def test_estimators_stay_what_they_were(stages):
 CLASSES = (RandomForestClassifier, LogisticRegression, StandardScaler, KMeans, SVC, Pipeline, GridSearchCV)
 
 
-def faces():
+def signatures_and_docstrings():
     return {
         (cls, method): (inspect.signature(getattr(cls, method)), getattr(cls, method).__doc__)
         for cls in CLASSES
@@ -146,25 +146,25 @@ def faces():
 
 
 def own_methods():
-    pending, found = [BaseEstimator], {}
+    pending, methods = [BaseEstimator], {}
     while pending:
         cls = pending.pop()
         pending += cls.__subclasses__()
         for owner in cls.__mro__:
-            found |= {(owner, m): vars(owner)[m] for m in (*KINDS, "__init_subclass__") if m in vars(owner)}
-    return found
+            methods |= {(owner, m): vars(owner)[m] for m in (*KINDS, "__init_subclass__") if m in vars(owner)}
+    return methods
 
 
-def test_signatures_and_docstrings_stay_and_everything_is_undone(tmp_path):
-    signatures, methods = faces(), own_methods()
+def test_signatures_and_docstrings_do_not_change_and_uninstrument_restores_the_methods(tmp_path):
+    signatures, methods = signatures_and_docstrings(), own_methods()
     carbon_otel.instrument(zone="FR", powercap_root=server(tmp_path).root)
-    assert faces() == signatures
+    assert signatures_and_docstrings() == signatures
     assert own_methods() != methods
     carbon_otel.uninstrument()
     assert own_methods() == methods
 
 
-def test_classes_defined_later(stages):
+def test_an_estimator_class_that_is_defined_later(stages):
     class Majority(ClassifierMixin, BaseEstimator):
         def fit(self, X, y):  # noqa: N803
             self.classes_ = np.unique(y)
@@ -195,7 +195,7 @@ def test_an_error_passes_through(tmp_path):
 
 
 @pytest.mark.parametrize("first", ["import carbon_otel, sklearn.linear_model", "import carbon_otel"])
-def test_imported_before_or_after(first):
+def test_sklearn_may_be_imported_before_or_after_instrument(first):
     program = f"""
 {first}
 carbon_otel.instrument(zone="FR")

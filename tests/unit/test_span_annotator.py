@@ -1,6 +1,8 @@
-"""Energy on the application's own spans: windows, and parts that add up to what was used."""
+"""Energy on the application's own spans: windows, and parts that add up to the energy used."""
 
 from __future__ import annotations
+
+import gc
 
 import pytest
 from hypothesis import given
@@ -41,7 +43,7 @@ def bench():
     return Bench()
 
 
-def test_two_requests_at_once_share_what_they_overlap(bench):
+def test_two_concurrent_requests_share_the_energy_of_their_overlap(bench):
     one = bench.start("one")
     bench.joules = 10
     two = bench.start("two")
@@ -52,7 +54,7 @@ def test_two_requests_at_once_share_what_they_overlap(bench):
     assert bench.figures() == {"one": (30, 20), "two": (25, 15)}
 
 
-def test_a_span_within_another_has_its_part_and_takes_nothing_away(bench):
+def test_a_span_within_another_gets_its_part_and_the_outer_span_keeps_all(bench):
     request = bench.start("request")
     bench.joules = 10
     query = bench.start("query", request)
@@ -72,7 +74,7 @@ def test_joules_per_output_token(bench):
     assert done.attributes["carbon_otel.window.j_per_output_token"] == 2
 
 
-def test_a_reading_that_steps_back_takes_nothing_away(bench):
+def test_a_reading_that_goes_down_counts_as_no_energy(bench):
     bench.joules = 10
     span = bench.start("span")
     bench.joules = 4
@@ -80,7 +82,7 @@ def test_a_reading_that_steps_back_takes_nothing_away(bench):
     assert bench.figures() == {"span": (0, 0)}
 
 
-def test_ended_twice_and_after_the_end_of_measuring(bench):
+def test_a_span_that_ends_twice_and_one_that_ends_after_the_session(bench):
     twice, late = bench.start("twice"), bench.start("late")
     twice.end()
     twice.end()
@@ -92,7 +94,7 @@ def test_ended_twice_and_after_the_end_of_measuring(bench):
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 9)), max_size=40))
-def test_the_parts_of_the_outermost_spans_are_what_was_used_while_any_was_open(steps):
+def test_the_parts_of_the_outermost_spans_add_up_to_the_energy_used_while_any_was_open(steps):
     bench, running, used = Bench(), {}, 0
     for number, joules in steps:
         if number in running:
@@ -107,7 +109,7 @@ def test_the_parts_of_the_outermost_spans_are_what_was_used_while_any_was_open(s
     assert sum(parts) == pytest.approx(used)
 
 
-def test_spans_of_the_application_and_not_the_stages_own(tmp_path):
+def test_spans_of_the_application_are_annotated_and_those_of_stages_are_not(tmp_path):
     application = Application(server(tmp_path))
     application.instrument(annotate_spans=True)
     with (
@@ -121,6 +123,47 @@ def test_spans_of_the_application_and_not_the_stages_own(tmp_path):
     assert WINDOW not in spans["inference"].attributes
 
 
-def test_without_a_provider_it_says_what_to_do(tmp_path, caplog):
+def test_without_a_provider_the_warning_names_the_remedy(tmp_path, caplog):
     carbon_otel.instrument(zone="FR", powercap_root=server(tmp_path).root, annotate_spans=True)
     assert "before instrument()" in caplog.text
+
+
+def test_spans_that_never_end_are_forgotten_with_their_objects(bench):
+    for _ in range(100):
+        bench.start("dropped")
+    kept = bench.start("kept")
+    gc.collect()
+    bench.joules = 6
+    last = bench.start("last")
+    assert len(bench.annotator._open) == 2
+    bench.joules = 10
+    last.end()
+    kept.end()
+    window, part = bench.figures()["last"]
+    assert (window, part) == (4, 2)  # shared with the span that is kept, and with no dropped one
+
+
+def test_a_collection_while_the_annotator_holds_its_lock(bench):
+    """The callback of a span that is collected then must not wait for the lock."""
+    bench.start("dropped")
+    bench.annotator._joules = lambda: gc.collect() * 0.0
+    bench.start("span").end()
+    assert list(bench.figures()) == ["span"]
+
+
+def test_a_provider_has_one_annotator_for_all_sessions(tmp_path):
+    application = Application(server(tmp_path))
+    tracer = application.tracer_provider.get_tracer("app")
+    before = len(application.tracer_provider._active_span_processor._span_processors)
+    for round_ in range(3):
+        application.instrument(annotate_spans=True)
+        over = tracer.start_span(f"open at the end of session {round_}")
+        with tracer.start_as_current_span(f"in session {round_}"):
+            pass
+        carbon_otel.uninstrument()
+        application.instrument(annotate_spans=True, pue=1.5)
+        over.end()
+        carbon_otel.uninstrument()
+    assert len(application.tracer_provider._active_span_processor._span_processors) == before + 1
+    annotated = {name for name, span in application.spans().items() if WINDOW in span.attributes}
+    assert annotated == {f"in session {round_}" for round_ in range(3)}

@@ -68,7 +68,7 @@ class TestClosedForms:
         assert set(t.flags) == {"reset"}
 
 
-def test_between_readings_it_goes_on_with_the_last_power_and_never_back():
+def test_between_readings_the_last_power_is_extrapolated_and_never_taken_back():
     t = timeline((0, 0), (1, 100 * UJ))
     assert at(t, 1.5) == 150
     feed(t, (2, 120 * UJ))  # 80 W too many were assumed since the reading at 1 s
@@ -80,6 +80,34 @@ def test_between_readings_it_goes_on_with_the_last_power_and_never_back():
 def test_a_clock_that_steps_back_changes_nothing():
     t = timeline((0, 0), (2, 200 * UJ), (1, 500 * UJ))
     assert (at(t, 2), at(t, 1)) == (200, 200)
+
+
+def test_a_reading_that_another_one_overtook_is_dropped():
+    t = timeline((0, 0), (1, 100 * UJ))
+    t.observe(ns(2.1), 210 * UJ)
+    t.observe(ns(2), 200 * UJ, took_ns=NS // 2)  # read before, entered after
+    t.observe(ns(2.05), 900 * UJ)
+    t.miss(ns(2.05))
+    feed(t, (3, 300 * UJ))
+    assert (at(t, 3), t.flags) == (300, {})
+
+
+def test_a_reading_that_began_during_the_last_one_is_dropped():
+    t = timeline((0, 0), (1, 100 * UJ))
+    t.observe(ns(2), 200 * UJ, took_ns=NS // 2)
+    t.observe(ns(2.4), 190 * UJ)
+    feed(t, (3, 300 * UJ))
+    assert (at(t, 3), t.flags) == (300, {})
+
+
+def test_a_slow_reading_is_plausible_up_to_the_moment_at_which_it_ended():
+    most = {"power_bounds_w": (0.0, 100.0)}
+    t = timeline((0, 0), (1, 100 * UJ), **most)
+    t.observe(ns(2), 250 * UJ, took_ns=NS // 2)
+    assert (at(t, 2), t.flags) == (250, {})
+    t = timeline((0, 0), (1, 100 * UJ), **most)
+    t.observe(ns(2), 250 * UJ, took_ns=NS // 4)
+    assert t.flags.keys() == {"implausible", "gap"}
 
 
 def test_a_counter_closes_its_gap_exactly():
@@ -130,7 +158,7 @@ def test_nonsense_is_a_gap(kind, raw):
     assert "gap" in t.flags
 
 
-def test_nonsense_at_first_is_no_power_to_go_on_with():
+def test_an_implausible_first_power_is_not_extrapolated():
     t = timeline((0, 1e9), (1, 100), (2, 100), kind="power")
     assert at(t, 2) <= 3 * 100
     assert "gap" in t.flags
@@ -143,13 +171,13 @@ def test_a_first_reading_that_fails_opens_a_gap_which_is_filled_once_a_power_is_
     assert (at(t, 12), t.filled_j) == (1200, 1000)
 
 
-def test_a_counter_that_stands_still_says_nothing_before_it_is_due():
+def test_an_unchanged_counter_is_ignored_until_its_renewal_is_due():
     t = timeline((0, 0), (1, 100), (1.2, 100), joules_per_unit=1.0, update_period_s=0.1)
     assert at(t, 1.2) == 120
     assert not t.flags
 
 
-def test_a_counter_that_stands_still_for_seconds_is_stuck_and_the_time_a_gap():
+def test_a_counter_unchanged_for_seconds_is_stuck_and_the_time_is_a_gap():
     t = timeline((0, 0), (1, 100 * UJ), *((s, 100 * UJ) for s in range(2, 11)))
     assert "stuck" in t.flags
     assert (at(t, 10), t.gap_s, t.filled_j) == (1000, 9, 900)
@@ -158,7 +186,7 @@ def test_a_counter_that_stands_still_for_seconds_is_stuck_and_the_time_a_gap():
 
 
 @pytest.mark.parametrize(("stall_s", "lacking"), [(170, 0), (180, 1), (360, 2)])
-def test_after_a_stall_longer_than_a_wrap_takes_whole_wraps_may_be_lacking(stall_s, lacking):
+def test_after_a_stall_longer_than_a_wrap_takes_wraps_may_be_lost(stall_s, lacking):
     wrap_j = 262_144  # 175 s at 1500 W
     t = timeline((0, 0), (1, 100), joules_per_unit=1.0, wrap=wrap_j)
     feed(t, (1 + stall_s, 400))
@@ -195,7 +223,7 @@ def test_the_total_does_not_depend_on_when_it_is_read(curve, moments):
 
 
 @given(curves, instants, st.integers(0, 10**14))
-def test_wraps_may_fall_anywhere(curve, moments, offset):
+def test_wraps_at_any_moment_lose_nothing(curve, moments, offset):
     wrap = 65_536 * NS  # 43 s at 1500 W
     t = counter(wrap=wrap)
     for moment in moments:
@@ -206,7 +234,7 @@ def test_wraps_may_fall_anywhere(curve, moments, offset):
 
 
 @given(curves, instants, st.data())
-def test_gaps_may_fall_anywhere_between_two_readings_of_a_counter(curve, moments, data):
+def test_gaps_at_any_moment_lose_nothing_of_a_counter(curve, moments, data):
     t = counter()
     missed = data.draw(st.sets(st.sampled_from(moments[1:-1]))) if len(moments) > 2 else set()
     for moment in moments:
@@ -242,6 +270,7 @@ steps = st.lists(
     st.tuples(
         st.sampled_from(["observe", "miss", "at"]),
         st.integers(-NS, 60 * NS),
+        st.integers(0, NS),
         st.floats() | st.floats(-1e6, 1e12) | st.integers(0, 10**7),
     ),
     max_size=40,
@@ -249,13 +278,13 @@ steps = st.lists(
 
 
 @given(steps, st.sampled_from(["counter", "power"]), st.sampled_from([None, 65_536e6]))
-def test_it_never_goes_back_and_is_never_negative_whatever_the_readings(steps, kind, wrap):
+def test_any_readings_give_a_monotone_and_non_negative_timeline(steps, kind, wrap):
     t = timeline(kind=kind, wrap=wrap)
     now_ns, reached = ns(0), 0.0
-    for step, later_ns, raw in steps:
+    for step, later_ns, took_ns, raw in steps:
         now_ns += later_ns
         if step == "observe":
-            t.observe(now_ns, raw)
+            t.observe(now_ns, raw, took_ns)
         elif step == "miss":
             t.miss(now_ns)
         joules = t.at(now_ns)

@@ -1,4 +1,4 @@
-"""A server that shuts down writes what it has used: its process ends by a signal, without atexit."""
+"""A server flushes its session when it shuts down, since its process ends by a signal, without atexit."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import asyncio
 from types import SimpleNamespace
 
 from carbon_otel import runtime
-from carbon_otel.instrumentation import uvicorn
+from carbon_otel.instrumentation.uvicorn import UvicornIntegration
 
 
 class Server:
-    """As uvicorn's, at its `shutdown`."""
+    """The part of uvicorn's Server that is patched."""
 
     def __init__(self, events):
         self.events = events
@@ -21,7 +21,7 @@ class Server:
 
 def shut_down(monkeypatch, active):
     events: list[str] = []
-    undo = uvicorn.patch(SimpleNamespace(Server=Server))
+    undo = UvicornIntegration().connect(SimpleNamespace(Server=Server))
     monkeypatch.setattr(runtime, "active", lambda: active(events))
     try:
         asyncio.run(Server(events).shutdown(sockets=3))
@@ -30,7 +30,7 @@ def shut_down(monkeypatch, active):
     return events
 
 
-def test_after_its_shutdown_it_is_written(monkeypatch):
+def test_the_session_is_flushed_after_a_servers_shutdown(monkeypatch):
     def active(events):
         return SimpleNamespace(
             farewell=lambda timeout_s: events.append("written"),
@@ -39,7 +39,7 @@ def test_after_its_shutdown_it_is_written(monkeypatch):
     assert shut_down(monkeypatch, active) == ["shutdown 3", "written"]
 
 
-def test_nothing_is_written_where_nothing_is_measured(monkeypatch):
+def test_a_server_that_is_not_measured_shuts_down(monkeypatch):
     assert shut_down(monkeypatch, lambda events: None) == ["shutdown 3"]
 
 
@@ -51,7 +51,7 @@ def test_a_fault_of_ours_does_not_reach_the_server(monkeypatch, caplog):
     assert "ours" in caplog.text
 
 
-def test_undone_it_is_as_it_was():
+def test_the_undo_restores_the_class():
     before = Server.shutdown
-    uvicorn.patch(SimpleNamespace(Server=Server))()
+    UvicornIntegration().connect(SimpleNamespace(Server=Server))()
     assert Server.shutdown is before

@@ -19,7 +19,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from carbon_otel.guard import warn_once
+from carbon_otel.fork import renew_after_fork
+from carbon_otel.guard import log_once
 from carbon_otel.mlflow.schema import names
 
 # About 20 hours of one run's checkpoints each 15 s, and some 15 MB.
@@ -110,6 +111,7 @@ class Spool:
         """Open a file; None keeps everything in memory. Raises SpoolInUse and sqlite3.Error."""
         self.path = path
         self._lock = threading.Lock()
+        renew_after_fork(self._renew)
         # A file that has gone meanwhile is not to come back.
         where = f"{path.absolute().as_uri()}?mode=rw" if path else ":memory:"
         self._db = sqlite3.connect(where, timeout=0, isolation_level=None, check_same_thread=False, uri=True)
@@ -128,6 +130,10 @@ class Spool:
                 raise SpoolInUse(str(path)) from None
             raise
 
+    def _renew(self) -> None:
+        """In a forked child: the thread that held the lock does not exist there."""
+        self._lock = threading.Lock()
+
     @classmethod
     def create(cls, folder: Path) -> Spool:
         """A new one in that folder, which is made; in memory, with a warning, where that cannot be written."""
@@ -137,10 +143,11 @@ class Spool:
             os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
             return cls(path)
         except (OSError, sqlite3.Error) as error:
-            warn_once(
-                "outbox",
-                f"what MLflow does not take at once is kept in memory only, as {folder} cannot be written "
-                f"({error}); set state_dir to a folder that can",
+            log_once(
+                "what MLflow does not take at once is kept in memory only, as %s cannot be written (%s); set "
+                "state_dir to a folder that can",
+                folder,
+                error,
             )
             return cls(None)
 
@@ -156,7 +163,7 @@ class Spool:
                 continue
             except (OSError, sqlite3.Error) as error:
                 if path.exists():  # else its owner, or another who sends, has just been done with it
-                    warn_once(f"outbox:{path}", f"{path} cannot be read, and nothing in it is sent: {error}")
+                    log_once("%s cannot be read, and nothing in it is sent: %s", path, error, about=path)
                 continue
             yield left
 
@@ -173,10 +180,11 @@ class Spool:
                     self._make_room("batch")
                     return
                 except sqlite3.Error as error:
-                    warn_once(
-                        "outbox full disk",
-                        f"what MLflow does not take at once is kept in memory only, as {self.path} cannot be "
-                        f"written any more ({error})",
+                    log_once(
+                        "what MLflow does not take at once is kept in memory only, as %s cannot be written any "
+                        "more (%s)",
+                        self.path,
+                        error,
                     )
             self._db.execute("insert into overflow values (?, ?, ?, ?, ?)", ((newest or _OVERFLOW) + 1, *row))
             self._make_room("overflow")
@@ -238,7 +246,7 @@ class Spool:
             self._db.execute(
                 f"delete from {table} where id in (select id from {table} order by id limit ?)", (over,)
             )
-            warn_once("outbox full", f"MLflow has been away for {LIMIT} runs: the oldest figures are lost")
+            log_once("MLflow has been away for %d runs: the oldest figures are lost", LIMIT)
 
     def _count(self, table: str) -> int:
         (count,) = self._db.execute(f"select count(*) from {table}").fetchone()

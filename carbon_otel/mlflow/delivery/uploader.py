@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from carbon_otel.guard import warn_once
+from carbon_otel.guard import log_once
 from carbon_otel.mlflow.delivery.description import describe
 from carbon_otel.mlflow.delivery.spool import Batch, LedgerRun, Spool, Waiting
 from carbon_otel.mlflow.schema import contributions, names
@@ -80,9 +80,11 @@ class Uploader:
                         refused.add(last.of)
                         continue
                     if error.error_code in _FOR_GOOD:
-                        warn_once(
-                            f"mlflow:{last.of}",
-                            f"MLflow refused the energy of {_what(last)}, which is lost: {error.message}",
+                        log_once(
+                            "MLflow refused the energy of %s, which is lost: %s",
+                            _what(last),
+                            error.message,
+                            about=last.of,
                         )
                     elif isinstance(error, RestException):
                         refused.add(last.of)
@@ -239,10 +241,13 @@ class Uploader:
         except MlflowException as error:
             if error.error_code not in _FOR_GOOD:
                 raise
-            warn_once(
-                f"mlflow:{entry.model_id}",
-                f"the model of {entry.name!r} was not made in this store ({error.message}): its energy is in "
-                f"the experiment {names.LEDGER}, but not in the model's ledger; set lineage",
+            log_once(
+                "the model of %r was not made in this store (%s): its energy is in the experiment %s, but not in "
+                "the model's ledger; set lineage",
+                entry.name,
+                error.message,
+                names.LEDGER,
+                about=entry.model_id,
             )
         return tags
 

@@ -11,7 +11,8 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from carbon_otel.guard import contain, logger, warn_once
+from carbon_otel.fork import renew_after_fork
+from carbon_otel.guard import contain, log_once, logger
 from carbon_otel.mlflow.delivery import store_uri
 from carbon_otel.mlflow.delivery.spool import Batch, Spool
 from carbon_otel.mlflow.delivery.uploader import Uploader, store_at
@@ -36,6 +37,12 @@ class DeliveryWorker:
         self._ended = threading.Event()
         # Segments whose last batch the store has, while their run is being described.
         self._taken: set[int] = set()
+        renew_after_fork(self._renew)
+
+    def _renew(self) -> None:
+        """In a forked child there is no thread; the outbox and its batches are the parent's."""
+        self._changed, self._ended = threading.Condition(), threading.Event()
+        self._box, self._closed = None, True
 
     def begin(self) -> None:
         """Open the outbox and start the thread, if that has not been done: at exit no thread can be started."""
@@ -102,7 +109,7 @@ class DeliveryWorker:
             with self._changed:
                 self._changed.wait_for(lambda: self._new or self._closed)
                 self._new, closed = False, self._closed
-            self.healthy = contain("writing to MLflow", self._send, False, box)
+            self.healthy = contain("writing to MLflow", False, self._send, box)
             with self._changed:
                 self._taken &= box.segments()
                 self._changed.notify_all()
@@ -115,7 +122,7 @@ class DeliveryWorker:
         with self._changed:
             self._box = None
             self._changed.notify_all()
-        contain("closing the outbox", box.close, False)
+        contain("closing the outbox", False, box.close)
         self._ended.set()
 
     def _pause(self, seconds: float) -> None:
@@ -132,10 +139,12 @@ class DeliveryWorker:
                 self._sender(where).send(box, where)
             except Exception as error:  # noqa: BLE001 - whatever the store raises, the program goes on
                 done = False
-                warn_once(
-                    f"mlflow:{where}",
-                    f"MLflow at {where} does not take the energy of runs ({type(error).__name__}: {error}); "
-                    "trying again in the background",
+                log_once(
+                    "MLflow at %s does not take the energy of runs (%s: %s); trying again in the background",
+                    where,
+                    type(error).__name__,
+                    error,
+                    about=where,
                 )
         return done
 
@@ -157,7 +166,7 @@ class DeliveryWorker:
                 except (MlflowException, OSError):
                     raise
                 except Exception as error:  # noqa: BLE001 - nor is what nobody can make sense of
-                    warn_once(f"outbox:{left.path}", f"{left.path} cannot be sent: {error!r}")
+                    log_once("%s cannot be sent: %r", left.path, error, about=left.path)
                 finally:
                     left.close()
             sender = self._senders[where] = Uploader(store, self._note_taken)
@@ -172,8 +181,16 @@ class DeliveryWorker:
 def _warn_of_rest(rest: int, box: Spool) -> None:
     if not rest:
         return
-    what = f"{rest} checkpoints of energy have not reached MLflow"
     if box.path is None:
-        warn_once("outbox left", f"{what} and are lost; set state_dir to a folder that can be written")
+        log_once(
+            "%d checkpoints of energy have not reached MLflow and are lost; set state_dir to a folder that can be "
+            "written",
+            rest,
+        )
     else:
-        warn_once("outbox left", f"{what}: they are in {box.path}, and `carbon-otel mlflow sync` sends them")
+        log_once(
+            "%d checkpoints of energy have not reached MLflow: they are in %s, and `carbon-otel mlflow sync` "
+            "sends them",
+            rest,
+            box.path,
+        )

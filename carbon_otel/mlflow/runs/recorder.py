@@ -12,6 +12,7 @@ from typing import Any
 
 from carbon_otel.background import Worker
 from carbon_otel.footprint import Footprint
+from carbon_otel.fork import renew_after_fork
 from carbon_otel.mlflow.delivery.segment import Segment
 from carbon_otel.mlflow.delivery.worker import DeliveryWorker
 from carbon_otel.mlflow.schema import names
@@ -69,6 +70,11 @@ class RunRecorder(Sink):
         self._expected: dict[str, _Expected] = {}
         self._runs: dict[str, _Run] = {}
         self._ended: dict[str, tuple[_Run, threading.Event]] = {}
+        self._adding = threading.Lock()
+        renew_after_fork(self._renew)
+
+    def _renew(self) -> None:
+        """In a forked child: the thread that held the lock does not exist there."""
         self._adding = threading.Lock()
 
     def expect(self, run_id: str, store: Any, resumed: bool) -> None:

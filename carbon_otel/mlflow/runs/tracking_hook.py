@@ -15,8 +15,8 @@ from contextvars import ContextVar
 from types import ModuleType
 from typing import Any, Final, Protocol
 
-from carbon_otel.guard import contain, warn_once
-from carbon_otel.instrumentation.import_hook import Undo, replace
+from carbon_otel.guard import contain, log_once
+from carbon_otel.instrumentation.base import Undo, replace
 from carbon_otel.mlflow import otlp_redirect
 from carbon_otel.mlflow.schema import names
 
@@ -58,7 +58,7 @@ def patch(module: ModuleType, events: Callable[[], RunEvents | None]) -> Undo:
     @functools.wraps(original_init)
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
         original_init(self, *args, **kwargs)
-        contain("watching MLflow's store", watch, None, type(self.store))
+        contain("watching MLflow's store", None, watch, type(self.store))
 
     @functools.wraps(original_update)
     def update_run(self: Any, run_id: str, status: str | None = None, name: str | None = None) -> Any:
@@ -74,8 +74,8 @@ def patch(module: ModuleType, events: Callable[[], RunEvents | None]) -> Undo:
         watch(store_class)
     said = otlp_redirect.warning()
     if said is not None:
-        warn_once("mlflow traces", said)
-    contain("noticing the active MLflow run", _adopt, None, events)
+        log_once(said)
+    contain("noticing the active MLflow run", None, _adopt, events)
 
     def undo() -> None:
         while undos:
@@ -116,7 +116,7 @@ def _watch_store(owner: type, events: Callable[[], RunEvents | None]) -> list[Un
             run = create(self, *args, **kwargs)
             start_ms = kwargs.get("start_time") or (args[2] if len(args) > 2 else None)
             if not start_ms or start_ms > asked_ms - _PAST_MS:
-                contain("noticing a new MLflow run", _created, None, self, run, events)
+                contain("noticing a new MLflow run", None, _created, self, run, events)
             return run
 
         undos.append(replace(owner, "create_run", create_run))
@@ -127,10 +127,10 @@ def _watch_store(owner: type, events: Callable[[], RunEvents | None]) -> list[Un
             status = _status(args, kwargs)
             run_id = kwargs.get("run_id") or (args[0] if args else None)
             if run_id and status and status not in _UNFINISHED:
-                contain("ending an MLflow run", _ended, None, run_id, events)
+                contain("ending an MLflow run", None, _ended, run_id, events)
             info = update(self, *args, **kwargs)
             if run_id and status == _RUNNING and not _renaming.get():
-                contain("noticing a resumed MLflow run", _resumed, None, self, run_id, info, events)
+                contain("noticing a resumed MLflow run", None, _resumed, self, run_id, info, events)
             return info
 
         undos.append(replace(owner, "update_run_info", update_run_info))

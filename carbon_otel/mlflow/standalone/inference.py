@@ -20,7 +20,8 @@ from functools import partial
 from typing import Any, Final
 
 from carbon_otel.background import Worker
-from carbon_otel.guard import warn_once
+from carbon_otel.fork import renew_after_fork
+from carbon_otel.guard import log_once
 from carbon_otel.mlflow.delivery.segment import Segment
 from carbon_otel.mlflow.delivery.spool import LedgerRun
 from carbon_otel.mlflow.delivery.worker import DeliveryWorker
@@ -67,6 +68,11 @@ class Predictions:
         self._clock = clock
         self._wall_ns = wall_ns
         self._windows: dict[tuple[str | None, str | None], Window] = {}
+        self._lock = threading.Lock()
+        renew_after_fork(self._renew)
+
+    def _renew(self) -> None:
+        """In a forked child: the thread that held the lock does not exist there."""
         self._lock = threading.Lock()
 
     def predicting(
@@ -178,8 +184,7 @@ def has_a_store() -> bool:
     """False where a model is served from an image: MLflow's default is a folder that is gone with it."""
     mlflow: Any = sys.modules["mlflow"]
     if os.environ.get("_MLFLOW_IS_IN_SERVING_ENVIRONMENT") and not mlflow.is_tracking_uri_set():
-        warn_once(
-            "ledger",
+        log_once(
             "predictions are measured, but MLFLOW_TRACKING_URI is not set in the serving process: their energy "
             "is not on the ledger of the model",
         )

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
+from contextvars import Token
 from types import ModuleType
 from typing import Any, Final
 
 from carbon_otel.guard import contain
-from carbon_otel.instrumentation.import_hook import Undo, replace
-from carbon_otel.mlflow.standalone.inference import Predictions
+from carbon_otel.instrumentation.base import Undo, replace
+from carbon_otel.mlflow.standalone.inference import Predictions, Window
+from carbon_otel.stages.open_stage import OpenStage
 
 MODULE: Final = "mlflow.pyfunc"
 
@@ -25,13 +27,13 @@ def patch(module: ModuleType, predictions: Callable[[], Predictions | None]) -> 
     @functools.wraps(predict_once)
     def predict(self: Any, data: Any, *args: Any, **kwargs: Any) -> Any:
         listener = predictions()
-        begun = contain("measuring a prediction", _begin, None, listener, self) if listener else None
+        begun = contain("measuring a prediction", None, _begin, listener, self) if listener else None
         if listener is None or begun is None:
             return predict_once(self, data, *args, **kwargs)
         try:
             return predict_once(self, data, *args, **kwargs)
         finally:
-            contain("measuring a prediction", listener.predicted, None, *begun, _rows(data))
+            contain("measuring a prediction", None, listener.predicted, *begun, _rows(data))
 
     @functools.wraps(predict_many)
     def predict_stream(self: Any, data: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
@@ -39,7 +41,7 @@ def patch(module: ModuleType, predictions: Callable[[], Predictions | None]) -> 
         answers = predict_many(self, data, *args, **kwargs)
         first = True
         while True:
-            begun = contain("measuring a prediction", _begin, None, listener, self) if listener else None
+            begun = contain("measuring a prediction", None, _begin, listener, self) if listener else None
             try:
                 answer = next(answers)
             except StopIteration:
@@ -48,7 +50,7 @@ def patch(module: ModuleType, predictions: Callable[[], Predictions | None]) -> 
                 if listener is not None and begun is not None:
                     # One request, however many pieces it is answered in.
                     contain(
-                        "measuring a prediction", listener.predicted, None, *begun, int(first), int(first)
+                        "measuring a prediction", None, listener.predicted, *begun, int(first), int(first)
                     )
                 first = False
             yield answer
@@ -62,7 +64,7 @@ def patch(module: ModuleType, predictions: Callable[[], Predictions | None]) -> 
     return undo
 
 
-def _begin(predictions: Predictions, model: Any) -> Any:
+def _begin(predictions: Predictions, model: Any) -> tuple[Window, Token[OpenStage | None]] | None:
     meta = model.metadata
     return predictions.predicting(model.model_id, getattr(meta, "run_id", None))
 

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Final
 
 from carbon_otel.background import Worker
+from carbon_otel.fork import renew_after_fork
 from carbon_otel.mlflow.delivery.segment import Segment
 from carbon_otel.mlflow.delivery.spool import LedgerRun
 from carbon_otel.mlflow.delivery.worker import DeliveryWorker
@@ -69,6 +70,11 @@ class StandaloneStages(Sink):
         self._window: _Window | None = None
         self._open: dict[StageInfo, float] = {}
         self._last: Checkpoint | None = None
+        self._lock = threading.Lock()
+        renew_after_fork(self._renew)
+
+    def _renew(self) -> None:
+        """In a forked child: the thread that held the lock does not exist there."""
         self._lock = threading.Lock()
 
     def stage_opened(self, stage: StageInfo) -> None:

@@ -1,10 +1,10 @@
 """AMD GPUs through amdsmi (extra `amd`): the energy accumulator times its resolution, about 15.3 uJ.
 
-The accumulator is known to be wrong on some drivers (ROCm/amdsmi issue 38), so it is held against the power
-reading for 50 ms before it is trusted; where it is an order of magnitude off, the power is read instead.
+The accumulator is wrong on some drivers (ROCm/amdsmi issue 38), so it is compared with the power reading for
+50 ms first; if it is an order of magnitude off, the power is read instead.
 
-An MI250 has two dies that show as two GPUs: the first one's sensors measure both, the second one's say zero.
-A process that may use either is charged with the card.
+An MI250 has two dies that appear as two GPUs: the sensors of the first measure both, those of the second read
+zero. A process that may use either is charged with the card.
 """
 
 from __future__ import annotations
@@ -23,19 +23,20 @@ from typing import Any, Final, Literal
 from carbon_otel.provenance import Band
 from carbon_otel.sensors.amd.visible import visible
 from carbon_otel.sensors.base import Device, Finding, Sensor, SensorError
+from carbon_otel.units import MICRO
 
 DRIVER: Final = Path("/sys/module/amdgpu")
 
 _CHECK_S: Final = 0.05
 _BELIEVED: Final = (0.1, 10.0)
 _FALLBACK_LIMIT_W: Final = 1000.0
-_COUNTER = Band(0.95, 1.05, "amdsmi energy accumulator: +-5 %, our estimate after NVML's")
-_POWER = Band(0.90, 1.10, "amdsmi power polled at 1 Hz: +-10 %, our estimate after NVML's")
+_COUNTER = Band(0.95, 1.05, "amdsmi energy accumulator: +-5 %, our estimate after NVML's", "estimate")
+_POWER = Band(0.90, 1.10, "amdsmi power polled at 1 Hz: +-10 %, our estimate after NVML's", "estimate")
 
 
 @dataclass(frozen=True, slots=True)
 class _Gpu:
-    """One GPU as amdsmi lists it. `hip` is the index under which HIP numbers it when none is hidden."""
+    """One GPU as amdsmi lists it. `hip` is HIP's index of it when no GPU is hidden."""
 
     handle: Any
     hip: int
@@ -45,7 +46,7 @@ class _Gpu:
 
 
 class AmdGpu:
-    """One GPU. `kind` is `power` (watts) where its accumulator is missing or not to be believed."""
+    """One GPU. `kind` is `power` (watts) if its accumulator is missing or wrong."""
 
     wrap = None
     tick_interval_s = 0.0
@@ -57,9 +58,10 @@ class AmdGpu:
         self._handle = gpu.handle
         self.kind: Literal["counter", "power"] = kind
         self.power_bounds_w = (0.0, gpu.most_w)
-        # The accumulator's own unit may change with the driver, so `read` has already applied it.
+        # `read` returns joules: the accumulator's unit may change with the driver.
         self.joules_per_unit = 1.0
         counted = kind == "counter"
+        self.quantum_s = self.update_period_s if counted else 0.0
         self.device = Device(
             id=gpu.uuid,
             type="gpu",
@@ -73,7 +75,7 @@ class AmdGpu:
         return _energy_j(self._api, self._handle) if self.kind == "counter" else self._power_w()
 
     def close(self) -> None:
-        """Nothing of its own: amdsmi stays initialised, as others in the process may use it."""
+        """Release nothing: amdsmi stays initialised, as the application may use it."""
 
     def _power_w(self) -> float:
         watts = _power_w(self._api, self._handle)
@@ -85,7 +87,7 @@ class AmdGpu:
 def find(
     driver: Path = DRIVER, wait: Callable[[float], None] = time.sleep
 ) -> tuple[list[Sensor], list[Finding]]:
-    """The AMD GPUs that this process may use; nothing where the kernel drives none. Never raises."""
+    """The AMD GPUs that this process may use; none without the kernel's driver. Never raises."""
     if not driver.exists():
         return [], []
     try:
@@ -96,7 +98,9 @@ def find(
     chosen = visible([(gpu.hip, gpu.uuid) for gpu in gpus])
     cards = [gpus[i] for i in dict.fromkeys(_die_that_measures(gpus, position) for position in chosen)]
     if not cards:
-        return [], [Finding("gpu", "missing", "none", reason="the environment shows this process no GPU")]
+        return [], [
+            Finding("gpu", "missing", "none", reason="the environment hides all GPUs from this process")
+        ]
     sensors: list[Sensor] = []
     findings: list[Finding] = []
     for gpu, kind in zip(cards, _kinds(api, cards, wait), strict=True):
@@ -113,7 +117,7 @@ def find(
 
 
 def _library() -> Any:
-    """amdsmi, initialised. Its import prints where it finds no library: that is for our finding to say."""
+    """amdsmi, initialised. Its import prints an error if it finds no library; our finding reports that."""
     with contextlib.redirect_stdout(io.StringIO()):
         api = importlib.import_module("amdsmi")
     api.amdsmi_init(api.AmdSmiInitFlags.INIT_AMD_GPUS)
@@ -138,13 +142,13 @@ def _listed(api: Any) -> list[_Gpu]:
         uuid = ask("amdsmi_get_gpu_device_uuid") or f"amd-gpu-{position}"
         name = ask("amdsmi_get_gpu_asic_info", "market_name") or "AMD GPU"
         cap_uw = ask("amdsmi_get_power_cap_info", "max_power_cap") or 0
-        most_w = 2 * cap_uw * 1e-6 if 0 < cap_uw < 1e10 else 2 * _FALLBACK_LIMIT_W
+        most_w = 2 * cap_uw * MICRO if 0 < cap_uw < 1e10 else 2 * _FALLBACK_LIMIT_W
         gpus.append(_Gpu(handle, hip if isinstance(hip, int) else position, uuid, name, most_w))
     return sorted(gpus, key=lambda gpu: gpu.hip)
 
 
 def _ask(api: Any, handle: Any, question: str, key: str | None = None) -> Any:
-    """An answer of amdsmi, or None where it has none."""
+    """An answer of amdsmi, or None if it has none."""
     try:
         answer = getattr(api, question)(handle)
         return answer if key is None else answer[key]
@@ -163,7 +167,7 @@ def _die_that_measures(gpus: Sequence[_Gpu], position: int) -> int:
 def _kinds(
     api: Any, gpus: Sequence[_Gpu], wait: Callable[[float], None]
 ) -> list[Literal["counter", "power"] | None]:
-    """What to read of each: the accumulator where it moves as the power says, else the power."""
+    """The kind of reading of each GPU: the accumulator if it agrees with the power, else the power, else None."""
     powers = [_power_w(api, gpu.handle) for gpu in gpus]
     before = [_energy_or_none(api, gpu) for gpu in gpus]
     began = time.perf_counter()
@@ -192,22 +196,22 @@ def _energy_j(api: Any, handle: Any) -> float:
         count = api.amdsmi_get_energy_count(handle)
     except api.AmdSmiException as error:
         raise SensorError(f"amdsmi: {error}") from error
-    # `power` is what the accumulator was called before amdsmi 6.2.1.
+    # amdsmi before 6.2.1 called the accumulator `power`.
     units = count.get("energy_accumulator", count.get("power"))
-    joules = (units or 0) * count["counter_resolution"] * 1e-6
+    joules = (units or 0) * count["counter_resolution"] * MICRO
     if units is None or not 0 <= joules < math.inf:
         raise SensorError(f"amdsmi counts {units} units of {count['counter_resolution']} uJ")
     return float(joules)
 
 
 def _power_w(api: Any, handle: Any) -> float | None:
-    """Watts of the socket now, else its recent mean; None where amdsmi has neither."""
+    """Watts of the socket now, else its recent mean; None if amdsmi has neither."""
     try:
-        said = api.amdsmi_get_power_info(handle)
+        info = api.amdsmi_get_power_info(handle)
     except api.AmdSmiException:
         return None
     for key in ("current_socket_power", "average_socket_power", "socket_power"):
-        watts = said.get(key)
+        watts = info.get(key)
         if isinstance(watts, int) and 0 < watts < 2**31:
             return float(watts)
     return None

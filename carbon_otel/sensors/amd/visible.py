@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 def visible(gpus: Sequence[tuple[int, str]], environment: Mapping[str, str] = os.environ) -> list[int]:
     """Positions in `gpus`, pairs of (HIP index, UUID) in HIP's order, that a process may use.
 
-    ROCR hides first, by index or UUID; HIP then takes indices into what is left. Where HIP's variable is not
-    set, `CUDA_VISIBLE_DEVICES` counts for it. A list ends at the first entry that names nothing (ROCm
-    documentation, GPU isolation techniques).
+    ROCR selects first, by index or UUID; HIP's indices are positions in that selection. Without HIP's variable
+    `CUDA_VISIBLE_DEVICES` is used. A list ends at the first entry that names no device (ROCm documentation, GPU
+    isolation techniques).
     """
     left = list(range(len(gpus)))
     left = _listed(left, [gpus[i][1] for i in left], environment.get("ROCR_VISIBLE_DEVICES"))
@@ -37,6 +37,6 @@ def _listed(positions: list[int], uuids: list[str], setting: str | None) -> list
 
 
 def _same(uuid: str, entry: str) -> bool:
-    """ROCm writes `GPU-` and 16 hex digits, the end of the UUID that amdsmi gives."""
+    """Compare UUIDs: ROCm writes `GPU-` and 16 hex digits, which are the end of amdsmi's UUID."""
     wanted = entry[4:].replace("-", "").lower()
     return bool(wanted) and uuid.removeprefix("GPU-").replace("-", "").lower().endswith(wanted)

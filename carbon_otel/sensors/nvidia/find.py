@@ -1,7 +1,7 @@
-"""NVIDIA GPUs through NVML: which of them this process is charged with.
+"""NVIDIA GPUs through NVML: the GPUs that this process may use.
 
-By UUID, never by index: NVML's order is not always CUDA's. A partitioned GPU (MIG) stands for one of its
-instances, as CUDA shows a process one: the one it names, or the first.
+They are identified by UUID, never by index, since NVML's order is not always CUDA's. CUDA shows a process one
+instance of a partitioned GPU (MIG), the one that it names or the first; that instance is measured.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from carbon_otel.sensors.nvidia.library import Nvml, NvmlUnavailable
 
 
 def find() -> tuple[list[Sensor], list[Finding]]:
-    """The GPUs that this process may use, each with its sensor or the reason why it has none. Never raises."""
+    """Sensors of the GPUs that this process may use, and findings that say why others have none. Never raises."""
     try:
         library = Nvml()
         listed, faults = library.devices()

@@ -8,7 +8,8 @@ take milliseconds, so edges of short stages are extrapolated instead of read, an
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+import time
+from collections.abc import Callable
 from typing import Any, Final, Literal
 
 from carbon_otel.provenance import Band
@@ -16,21 +17,23 @@ from carbon_otel.sensors.base import Device, DeviceType, SensorError
 from carbon_otel.sensors.nvidia.library import Backoff, Nvml
 from carbon_otel.sensors.nvidia.power import power_source
 from carbon_otel.sensors.nvidia.processes import ProcessUtilisation
+from carbon_otel.sensors.nvidia.update_period import learn_period
+from carbon_otel.units import MILLI
 
 _UPDATE_PERIOD_S: Final = 0.1
 _FALLBACK_LIMIT_W: Final = 1000.0
 _PLAUSIBLE_LIMIT_W: Final = 10_000.0
 
 # NVIDIA states +-5 % for the board's power sensor; the counter comes from the same chain (Yang et al., SC 2024).
-_COUNTER = Band(0.95, 1.05, "NVML energy counter: +-5 % (NVIDIA; Yang et al. 2024)")
+_COUNTER = Band(0.95, 1.05, "NVML energy counter: +-5 % (NVIDIA; Yang et al. 2024)", "stated")
 _POWER = Band(0.90, 1.10, "NVML power polled at 1 Hz: +-10 % for runs over a minute (Yang et al. 2024)")
 
 
 class NvmlGpu:
     """One GPU. `kind` is `power` (watts) where the device has no energy counter (millijoules).
 
-    A GPU that was lost, or whose driver was reloaded, raises SensorError until it is there again, then goes on;
-    the counter's new start is the meter's business. Raises SensorError where there is nothing to read.
+    A GPU that was lost, or whose driver was reloaded, raises SensorError until it is back; the meter deals with
+    the counter's new start. The constructor raises SensorError if neither energy nor power can be read.
     """
 
     wrap = None
@@ -43,10 +46,10 @@ class NvmlGpu:
         self._starts = nvml.starts
         self._again = Backoff(nvml.clock_s)
         self._utilisation = ProcessUtilisation(nvml)
-        # Until it is learned (nvml_period.py).
+        # Until `prepare` has learned it.
         self.update_period_s = _UPDATE_PERIOD_S
         self.kind: Literal["counter", "power"] = "counter"
-        self.joules_per_unit = 1e-3
+        self.joules_per_unit = MILLI
         self.power_bounds_w = (0.0, 2 * self._limit_w())
         name = self._name(handle)
         source = "NVML total energy"
@@ -72,9 +75,33 @@ class NvmlGpu:
         )
 
     @property
+    def quantum_s(self) -> float:
+        return self.update_period_s if self.kind == "counter" else 0.0
+
+    @property
     def edge_interval_s(self) -> float:
         # Five renewals of the counter: below that an edge's reading would be mostly quantisation.
         return 5 * self.update_period_s
+
+    def prepare(
+        self,
+        clock_ns: Callable[[], int] = time.monotonic_ns,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Learn the counter's update period, within 0.5 s.
+
+        GPUs of one name have one firmware, so one of them is watched. After a failed reading the period stays
+        as assumed.
+        """
+        if self.kind != "counter":
+            return
+        periods, name = self._nvml.update_periods, self.device.name
+        if name not in periods:
+            period_s = learn_period(self.read, self.update_period_s, clock_ns, sleep)
+            if period_s is None:
+                return
+            periods[name] = period_s
+        self.update_period_s = periods[name]
 
     def read(self) -> float:
         try:
@@ -87,16 +114,16 @@ class NvmlGpu:
         except self._nvml.error as error:
             raise SensorError(f"{self.device.id}: {error}") from error
 
-    def utilisation(self, pids: Collection[int] | None = None) -> dict[int, float] | None:
-        """The part of the GPU's multiprocessors that each process kept busy since the last call, in [0, 1].
+    def utilisation(self) -> dict[int, float] | None:
+        """The fraction of the multiprocessors, in [0, 1], that each process kept busy since the last call.
 
-        All processes that NVML knows where no pids are given; None where it does not tell. NVML looks into
-        every process for it: for ticks, never for a stage's edge. Raises SensorError.
+        None where NVML does not report it. NVML inspects every process for it: for ticks, never for a stage's
+        edge. Raises SensorError.
         """
-        return self._utilisation.since_last(self._handle, pids)
+        return self._utilisation.since_last(self._handle)
 
     def close(self) -> None:
-        """Nothing of its own: NVML stays initialised, as others in the process may use it."""
+        """Release nothing: NVML stays initialised, as the application may use it."""
 
     def _reading(self) -> float:
         if self._starts != self._nvml.starts:
@@ -107,7 +134,7 @@ class NvmlGpu:
         return raw
 
     def _recover(self, error: Exception) -> None:
-        """A new handle, if that may help and is due. Raises NVML's error, or SensorError."""
+        """Get a new handle, if that may help and a try is due. Raises NVML's error, or SensorError."""
         if not self._nvml.is_lost(error) or not self._again.due():
             raise error
         self._nvml.restart_after(error, self._starts)
@@ -121,7 +148,7 @@ class NvmlGpu:
 
     def _limit_w(self) -> float:
         try:
-            watts = self._nvml.api.nvmlDeviceGetEnforcedPowerLimit(self._handle) / 1000
+            watts = self._nvml.api.nvmlDeviceGetEnforcedPowerLimit(self._handle) * MILLI
         except self._nvml.error:
             return _FALLBACK_LIMIT_W
         return float(watts) if 0 < watts <= _PLAUSIBLE_LIMIT_W else _FALLBACK_LIMIT_W

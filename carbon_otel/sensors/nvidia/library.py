@@ -1,4 +1,4 @@
-"""The NVML library, and what it takes to go on after the driver was reloaded beneath this process."""
+"""The NVML library, and its restart after the driver was reloaded beneath this process."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any, Final
 
+from carbon_otel.fork import renew_after_fork
 from carbon_otel.sensors.base import SensorError
 
 _LIBRARY: Final = "libnvidia-ml.so.1"
@@ -19,17 +20,18 @@ _LONGEST_WAIT_S: Final = 60.0
 
 
 class NvmlUnavailable(Exception):
-    """There is no NVIDIA GPU to read here; the message says why."""
+    """This host has no NVIDIA GPU that can be read; the message says why."""
 
 
 class Backoff:
-    """When to try again what may be dear: at once, then after 1 s, 2 s, 4 s, and at last every minute."""
+    """When to retry a costly call: at once, then after 1 s, 2 s, 4 s, …, at most a minute."""
 
     def __init__(self, clock_s: Callable[[], float]) -> None:
         self._clock_s = clock_s
         self.reset()
 
     def reset(self) -> None:
+        """Begin again: the next try is due at once."""
         self._wait_s = _FIRST_WAIT_S
         self._due_s = -math.inf
 
@@ -46,8 +48,8 @@ class Backoff:
 class Nvml:
     """The library, initialised, for as long as the process lives.
 
-    `starts` grows with every restart; a handle from before one must not be used after it. Raises
-    NvmlUnavailable when the library, a driver or a device is not there.
+    `starts` counts the starts; a handle from before a restart must not be used after it. The constructor raises
+    NvmlUnavailable if there is no library, driver or device.
     """
 
     def __init__(self, clock_s: Callable[[], float] = time.monotonic) -> None:
@@ -62,7 +64,10 @@ class Nvml:
         self.error: type[Exception] = pynvml.NVMLError
         self.clock_s = clock_s
         self.starts = 1
+        # Update periods of energy counters in seconds, by the GPUs' name, as learned.
+        self.update_periods: dict[str, float] = {}
         self._restarting = threading.Lock()
+        renew_after_fork(self._renew)
         reloaded = (pynvml.NVML_ERROR_UNINITIALIZED, pynvml.NVML_ERROR_DRIVER_NOT_LOADED)
         self._reloaded: Final = frozenset(reloaded)
         lost = (pynvml.NVML_ERROR_GPU_IS_LOST, pynvml.NVML_ERROR_INVALID_ARGUMENT)
@@ -72,8 +77,15 @@ class Nvml:
         except self.error as error:
             raise NvmlUnavailable(f"NVML did not start: {error}") from error
 
+    def _renew(self) -> None:
+        """In a forked child: the thread that held the lock does not exist there."""
+        self._restarting = threading.Lock()
+
     def devices(self) -> tuple[list[tuple[str, Any]], list[str]]:
-        """(UUID, handle) of every device of the host in NVML's order, and what is wrong with the others."""
+        """(UUID, handle) of every device of the host in NVML's order, and the errors of those not readable.
+
+        Raises NvmlUnavailable.
+        """
         found, faults = [], []
         try:
             count = self.api.nvmlDeviceGetCount()
@@ -88,7 +100,7 @@ class Nvml:
         return found, faults
 
     def handle(self, uuid: str) -> Any:
-        """Raises NVML's error."""
+        """The handle of a device. Raises NVML's error."""
         return self.api.nvmlDeviceGetHandleByUUID(uuid)
 
     def is_lost(self, error: Exception) -> bool:
@@ -96,7 +108,7 @@ class Nvml:
         return getattr(error, "value", None) in self._lost
 
     def restart_after(self, error: Exception, starts: int) -> None:
-        """Start anew if that is what the error asks for and nobody has done so since. Raises SensorError."""
+        """Restart NVML if the error calls for it and no other thread has done so since. Raises SensorError."""
         if getattr(error, "value", None) not in self._reloaded:
             return
         with self._restarting:

@@ -1,8 +1,8 @@
 """MIG: the instances of a partitioned GPU, each with its part of the GPU's energy.
 
-NVML counts the whole GPU only. Each instance is given the part of the energy that its compute slices are of the
-GPU's, so the instances of a fully partitioned GPU add up to it. That is a convention, not a measurement: no
-offline model of an instance's power holds across workloads (arXiv 2501.17752).
+NVML counts the whole GPU only. An instance is charged in proportion to its compute slices, so the instances of a
+fully partitioned GPU add up to it. That is a convention, not a measurement: no offline model of an instance's
+power holds across workloads (arXiv 2501.17752).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from carbon_otel.sensors.nvidia.gpu import NvmlGpu
 from carbon_otel.sensors.nvidia.library import Nvml
 
 _SPLIT = Band(
-    0.5, 1.5, "MIG: the GPU's energy by compute slices, +-50 %, our estimate (NVML has none per instance)"
+    0.5, 1.5, "MIG: the GPU's energy by compute slices, +-50 %: NVML has none per instance", "estimate"
 )
 
 
@@ -44,6 +44,7 @@ class Instance:
 
 
 def is_partitioned(nvml: Nvml, handle: Any) -> bool:
+    """Whether the GPU is in MIG mode."""
     try:
         current, _ = nvml.api.nvmlDeviceGetMigMode(handle)
     except nvml.error:
@@ -64,7 +65,7 @@ def instances(nvml: Nvml, gpu_uuid: str, handle: Any) -> list[Instance]:
         try:
             mig = api.nvmlDeviceGetMigDeviceHandleByIndex(handle, index)
             attributes = api.nvmlDeviceGetAttributes_v2(mig)
-            # The compute instance's own slices: several may share one GPU instance, and each is a device.
+            # A compute instance is a device, and several may share one GPU instance: prefer its own slices.
             slices = attributes.computeInstanceSliceCount or attributes.gpuInstanceSliceCount
             if not 0 < slices <= most:
                 continue
@@ -78,7 +79,7 @@ def instances(nvml: Nvml, gpu_uuid: str, handle: Any) -> list[Instance]:
                 of=most,
             )
         except (nvml.error, UnicodeDecodeError):
-            continue  # not there, or of another container
+            continue  # no such instance, or one of another container
         found.append(instance)
     return found
 

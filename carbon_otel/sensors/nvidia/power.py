@@ -1,4 +1,4 @@
-"""The power of a GPU that has no energy counter, from the best reading that it gives.
+"""The power of a GPU without an energy counter, from its best reading.
 
 In this order:
 
@@ -6,7 +6,7 @@ In this order:
 2. `nvmlDeviceGetPowerUsage`: instantaneous up to GA100, the mean of the last second on the other Ampere GPUs
    and newer ones (NVML API reference);
 3. the mean power of the last second (field 185);
-4. the same fields of the module, on superchips that refuse the GPU's own: they contain the module's processor.
+4. the same fields of the module, on superchips that lack the GPU's own: they include the module's processor.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Any, Final
 
 from carbon_otel.sensors.base import SensorError
 from carbon_otel.sensors.nvidia.library import Nvml
+from carbon_otel.units import MILLI
 
 _AVERAGE: Final = 185
 _INSTANT: Final = 186
 _GPU: Final = 0
 _MODULE: Final = 1
-_W_PER_MW: Final = 1e-3
 # The members of nvmlValue_t in the order of nvmlValueType_t.
 _MEMBERS: Final = ("dVal", "uiVal", "ulVal", "ullVal", "sllVal", "siVal", "usVal")
 
@@ -37,7 +37,7 @@ class PowerSource:
 
 
 def power_source(nvml: Nvml, handle: Any, most_w: float) -> PowerSource:
-    """The first source that answers with a power up to `most_w`. Raises SensorError where none does."""
+    """The first source that gives a power up to `most_w`. Raises SensorError if none does."""
     reasons: list[str] = []
     for source in _sources(nvml, most_w):
         try:
@@ -55,12 +55,12 @@ def _sources(nvml: Nvml, most_w: float) -> Iterator[PowerSource]:
             value = nvml.api.nvmlDeviceGetFieldValues(handle, [(number, scope)])[0]
             if value.nvmlReturn != nvml.api.NVML_SUCCESS:
                 raise nvml.error(value.nvmlReturn)
-            return _plausible(_number(value) * _W_PER_MW, most_w)
+            return _plausible(_number(value) * MILLI, most_w)
 
         return watts
 
     def usage(handle: Any) -> float:
-        return _plausible(nvml.api.nvmlDeviceGetPowerUsage(handle) * _W_PER_MW, most_w)
+        return _plausible(nvml.api.nvmlDeviceGetPowerUsage(handle) * MILLI, most_w)
 
     yield PowerSource("NVML instantaneous power", field(_INSTANT, _GPU))
     yield PowerSource("NVML power usage", usage)
@@ -76,7 +76,7 @@ def _number(value: Any) -> float:
 
 
 def _plausible(watts: float, most_w: float) -> float:
-    # A GPU that answers draws power: 0 is how some drivers say that they do not know.
+    # A GPU that answers draws power: some drivers report 0 for an unknown power.
     if not 0 < watts <= most_w:
-        raise SensorError(f"{watts:g} W is no power of a GPU limited to {most_w / 2:g} W")
+        raise SensorError(f"{watts:g} W is out of range for a GPU limited to {most_w / 2:g} W")
     return watts

@@ -1,9 +1,8 @@
-"""Which processes keep a GPU's multiprocessors busy, where NVML tells."""
+"""Which processes keep a GPU's multiprocessors busy, where NVML reports it."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,8 +17,8 @@ _OWN_PIDS: Final = Path("/proc/self/ns/pid")
 class ProcessUtilisation:
     """`nvmlDeviceGetProcessUtilization` of one GPU, each time from where the last call ended.
 
-    NVML names processes by the host's pids, so in a container nothing can be said; nor under MIG, which NVML
-    does not support there (NVML API reference).
+    NVML gives process ids of the host, which are unknown in a container; under MIG it does not support the call
+    (NVML API reference).
     """
 
     def __init__(self, nvml: Nvml, own_pids: Path = _OWN_PIDS) -> None:
@@ -27,8 +26,8 @@ class ProcessUtilisation:
         self._host_pids = _links_to(own_pids) == _HOST_PIDS
         self._seen_us = 0
 
-    def since_last(self, handle: Any, pids: Collection[int] | None) -> dict[int, float] | None:
-        """Fractions of the multiprocessors' time in [0, 1] by pid; None where NVML does not tell.
+    def since_last(self, handle: Any) -> dict[int, float] | None:
+        """Fractions of the multiprocessors' time in [0, 1] by process id; None where NVML does not report them.
 
         Raises SensorError.
         """
@@ -41,18 +40,17 @@ class ProcessUtilisation:
             code = getattr(error, "value", None)
             if code in (api.NVML_ERROR_NOT_SUPPORTED, api.NVML_ERROR_FUNCTION_NOT_FOUND):
                 return None
-            # Nothing ran; some drivers say so by success without samples, which nvidia-ml-py raises too.
+            # No process ran; some drivers report it as success without samples, which nvidia-ml-py raises too.
             if code not in (api.NVML_ERROR_NOT_FOUND, api.NVML_SUCCESS):
                 raise SensorError(f"processes on the GPU: {error}") from error
             samples = []
         percents: defaultdict[int, list[int]] = defaultdict(list)
-        # NVML's buffer also holds entries that it never filled: older than asked for, or beyond 100 %.
+        # NVML's buffer also holds entries that it never filled: too old, or beyond 100 %.
         fresh = [s for s in samples if s.timeStamp > self._seen_us and 0 <= s.smUtil <= 100]
         for sample in fresh:
             percents[sample.pid].append(sample.smUtil)
             self._seen_us = max(self._seen_us, sample.timeStamp)
-        fractions = {pid: sum(each) / len(each) / 100 for pid, each in percents.items()}
-        return fractions if pids is None else {pid: fractions.get(pid, 0.0) for pid in pids}
+        return {pid: sum(each) / len(each) / 100 for pid, each in percents.items()}
 
 
 def _links_to(path: Path) -> str:

@@ -9,6 +9,7 @@ from carbon_otel.sensors.nvidia.mig import Instance
 
 
 def setting() -> str | None:
+    """The variable's value, None if it is not set."""
     return os.environ.get("CUDA_VISIBLE_DEVICES")
 
 

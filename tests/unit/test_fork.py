@@ -1,0 +1,179 @@
+"""What a forked child renews: every lock of the session, in the order of registration."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import os
+import queue
+import signal
+import sys
+import threading
+import types
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable
+
+import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.trace import TracerProvider
+
+import carbon_otel
+from carbon_otel import fork, runtime
+from carbon_otel.background import Worker
+from tests.fakes.powercap import server
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
+
+LOCKS = (
+    type(threading.Lock()),
+    type(threading.RLock()),
+    threading.Condition,
+    threading.Event,
+    threading.Semaphore,
+    threading.Barrier,
+    threading.Thread,
+    queue.Queue,
+    queue.SimpleQueue,
+)
+# Locks that are the same in a forked child, and why no code waits for them there.
+KEPT = {
+    (
+        "Sampler",
+        "_stop",
+    ): "only the end of a session stops its sampler; the parent's session does not end in a child",
+    ("Sampler", "_thread"): "as its event",
+}
+
+
+def in_a_child(check: Callable[[], object]) -> str:
+    """What `check()` returns in a forked child; the child is killed if it hangs."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(20)
+            os.write(writer, str(check()).encode())
+        except BaseException as error:
+            os.write(writer, repr(error).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as answer:
+        result = answer.read()
+    assert os.waitpid(pid, 0)[1] == 0
+    return result
+
+
+def referents(thing: object) -> Iterable[object]:
+    """The objects below an object: its attributes, items, bound object, closure and arguments."""
+    if isinstance(thing, dict):
+        return [*thing.keys(), *thing.values()]
+    if isinstance(thing, (list, tuple, set, frozenset, deque)):
+        return thing
+    if isinstance(thing, types.MethodType):
+        return [thing.__self__, thing.__func__]
+    if isinstance(thing, types.FunctionType):
+        return [cell.cell_contents for cell in thing.__closure__ or ()]
+    if isinstance(thing, functools.partial):
+        return [thing.func, *thing.args, *thing.keywords.values()]
+    if type(thing).__module__.startswith("carbon_otel"):
+        slots = [name for cls in type(thing).__mro__ for name in getattr(cls, "__slots__", ())]
+        return [*getattr(thing, "__dict__", {}).values(), *(getattr(thing, name, None) for name in slots)]
+    return ()
+
+
+def locks_below(root: object) -> dict[tuple[str, str, int], object]:
+    """Each lock that an object of the package below `root` holds, by class, attribute and object."""
+    seen: dict[int, object] = {}
+    todo = [root]
+    while todo:
+        thing = todo.pop()
+        if id(thing) not in seen:
+            seen[id(thing)] = thing
+            todo += referents(thing)
+    return {
+        (type(thing).__name__, name, id(thing)): value
+        for thing in seen.values()
+        if type(thing).__module__.startswith("carbon_otel")
+        for name, value in getattr(thing, "__dict__", {}).items()
+        if isinstance(value, LOCKS)
+    }
+
+
+def locks_of_modules() -> dict[tuple[str, str, int], object]:
+    return {
+        (name, attribute, 0): value
+        for name, module in list(sys.modules.items())
+        if name.startswith("carbon_otel")
+        for attribute, value in vars(module).items()
+        if isinstance(value, LOCKS)
+    }
+
+
+def test_each_lock_of_a_session_is_renewed_or_listed_with_its_reason(tmp_path, monkeypatch):
+    monkeypatch.setenv("CARBON_OTEL_JOURNAL", str(tmp_path / "journal.json"))
+    carbon_otel.instrument(
+        zone="FR",
+        powercap_root=server(tmp_path).root,
+        interval=30,
+        tracer_provider=TracerProvider(shutdown_on_exit=False),
+        meter_provider=MeterProvider(shutdown_on_exit=False),
+        annotate_spans=True,
+        mlflow_traces=True,
+        lineage="churn",
+    )
+    session = runtime.active()
+    assert session is not None
+    session.providers.flush(1)  # it makes its workers
+    before = {**locks_below(session), **locks_of_modules()}
+    kinds = {cls for cls, _, _ in before}
+    assert {"Engine", "Attribution", "Membership", "OtelSink", "SpanAnnotator", "Worker"} <= kinds
+
+    def kept() -> list[tuple[str, str]]:
+        after = {**locks_below(session), **locks_of_modules()}
+        return sorted({key[:2] for key, lock in before.items() if after.get(key) is lock})
+
+    assert in_a_child(kept) == str(sorted(KEPT))
+
+
+def test_functions_are_called_in_the_order_of_registration_and_one_that_fails_stops_no_other():
+    calls: list[str] = []
+
+    class Owner:
+        def __init__(self, name):
+            self.name = name
+            fork.renew_after_fork(self.renew)
+
+        def renew(self):
+            calls.append(self.name)
+            if self.name == "second":
+                raise RuntimeError(self.name)
+
+    owners = [Owner("first"), Owner("second"), Owner("third")]
+    assert in_a_child(lambda: calls) == "['first', 'second', 'third']"
+    assert calls == []
+    alive = weakref.ref(owners[0])
+    del owners[0]
+    gc.collect()
+    assert alive() is None
+    assert in_a_child(lambda: calls) == "['second', 'third']"
+
+
+def test_a_worker_makes_the_calls_of_a_child_and_not_those_of_the_parent():
+    worker = Worker("worker")
+    block = threading.Event()
+    done: list[str] = []
+    worker.submit(block.wait)
+    late = worker.submit(lambda: done.append("the parent's"))
+
+    def calls() -> list[str]:
+        assert worker.submit(lambda: done.append("the child's")).wait(10)
+        return done
+
+    assert in_a_child(calls) == '["the child\'s"]'
+    block.set()
+    assert late.wait(10)
+    worker.close()
+    assert done == ["the parent's"]

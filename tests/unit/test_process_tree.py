@@ -1,0 +1,134 @@
+"""Process trees from /proc: descendants, orphans, and the number of files read."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from carbon_otel.host.process_tree import LinuxProcesses, Processes, Spent, spent_ns
+from tests.fakes.clock import NS
+
+HZ = os.sysconf("SC_CLK_TCK")
+
+
+class Proc:
+    """A /proc that a test writes. Its process ids lie above any that a real process can have."""
+
+    FIRST = 5_000_000
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "cpuinfo").touch()
+
+    def write(
+        self, pid: int, parent: int, own_s: float = 0.0, reaped_s: float = 0.0, threads: int = 1
+    ) -> None:
+        folder = self.folder / str(pid)
+        folder.mkdir(exist_ok=True)
+        times = f"{round(own_s * HZ)} 0 {round(reaped_s * HZ)} 0"
+        (folder / "stat").write_text(
+            f"{pid} (a) b) S {parent} 1 1 0 -1 0 0 0 0 0 {times} 20 0 {threads} 0 9\n"
+        )
+
+    def end(self, pid: int) -> None:
+        (self.folder / str(pid) / "stat").unlink()
+        (self.folder / str(pid)).rmdir()
+
+
+@pytest.fixture
+def proc(tmp_path):
+    return Proc(tmp_path)
+
+
+A, B, C, D = range(Proc.FIRST, Proc.FIRST + 4)
+
+
+def test_a_tree_is_a_process_and_its_descendants(proc):
+    proc.write(A, 1, own_s=1)
+    proc.write(B, A, own_s=2, reaped_s=0.5)
+    proc.write(C, B)
+    proc.write(D, 1)
+    trees = LinuxProcesses(proc.folder).trees([A, D])
+    assert trees == {
+        A: {A: Spent(NS, 0), B: Spent(2 * NS, NS // 2), C: Spent(0, 0)},
+        D: {D: Spent(0, 0)},
+    }
+
+
+def test_descendants_of_a_foreign_process_are_not_in_the_tree(proc):
+    proc.write(A, 1)
+    proc.write(B, A)
+    proc.write(C, B)
+    (tree,) = LinuxProcesses(proc.folder).trees([A], {A, B}).values()
+    assert tree == {A: Spent(0, 0), B: Spent(0, 0, foreign=True)}
+
+
+def test_processes_start_and_end(proc):
+    proc.write(A, 1)
+    processes = LinuxProcesses(proc.folder)
+    assert processes.trees([A])[A].keys() == {A}
+    proc.write(B, A)
+    proc.write(C, B)
+    assert processes.trees([A])[A].keys() == {A, B, C}
+    proc.end(C)
+    assert processes.trees([A])[A].keys() == {A, B}
+    proc.end(A)
+    assert processes.trees([A]) == {A: {}}
+
+
+def test_an_orphan_belongs_to_the_parent_that_the_kernel_gives_it(proc):
+    for pid, parent in ((A, 1), (B, A), (C, B), (D, A)):
+        proc.write(pid, parent)
+    processes = LinuxProcesses(proc.folder)
+    assert processes.trees([A])[A].keys() == {A, B, C, D}
+    proc.end(B)
+    proc.write(C, D)  # D is a subreaper
+    assert processes.trees([A, D]) == {
+        A: dict.fromkeys((A, C, D), Spent(0, 0)),
+        D: dict.fromkeys((C, D), Spent(0, 0)),
+    }
+    proc.end(D)
+    proc.write(C, 1)
+    assert processes.trees([A])[A].keys() == {A}
+
+
+def test_a_look_reads_one_file_for_each_process_of_the_tree_and_each_new_process(proc, monkeypatch):
+    """No file per thread, and none for other processes of the host."""
+    for pid, parent in ((A, 1), (B, A), (C, 1)):
+        proc.write(pid, parent, threads=100)
+    processes = LinuxProcesses(proc.folder)
+    opened = []
+    real_open = os.open
+
+    def counting_open(path, flags):
+        opened.append(int(Path(path).parent.name))
+        return real_open(path, flags)
+
+    monkeypatch.setattr(os, "open", counting_open)
+    processes.trees([A])
+    opened.clear()
+    processes.trees([A])
+    assert sorted(opened) == [A, B]
+    proc.write(D, 1)
+    opened.clear()
+    processes.trees([A])
+    assert sorted(opened) == [A, B, D]
+
+
+@pytest.mark.parametrize("make", [Processes, LinuxProcesses])
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_the_processes_of_this_host(make):
+    processes = make()
+    program = "import time, sys\nwhile time.process_time() < 0.1: pass\nprint(flush=True)\nsys.stdin.read()"
+    before = processes.trees([os.getpid()])[os.getpid()]
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        child.stdout.readline()
+        living = processes.trees([os.getpid()])[os.getpid()]
+        assert child.pid in living
+        assert spent_ns(before, living) >= 0.09 * NS
+    assert child.pid not in processes.trees([os.getpid()])[os.getpid()]

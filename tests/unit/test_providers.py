@@ -1,0 +1,62 @@
+"""Which providers receive the telemetry, and whether any does."""
+
+from __future__ import annotations
+
+import pytest
+from opentelemetry import metrics, trace
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.trace import TracerProvider
+
+from carbon_otel.otel.providers import Providers
+
+TRACER, METER = TracerProvider(shutdown_on_exit=False), MeterProvider(shutdown_on_exit=False)
+
+
+@pytest.fixture
+def application(monkeypatch):
+    """The application's global providers: the API's proxies until the test sets others."""
+    proxies = {"tracer": trace.ProxyTracerProvider(), "meter": metrics.get_meter_provider()}
+    assert type(proxies["meter"]).__name__ == "_ProxyMeterProvider"
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: proxies["tracer"])
+    monkeypatch.setattr(metrics, "get_meter_provider", lambda: proxies["meter"])
+    return proxies
+
+
+@pytest.mark.parametrize("given", [(TRACER, None), (None, METER), (TRACER, METER)])
+def test_a_provider_that_was_given_listens(given, application):
+    providers = Providers.choose(*given)
+    assert providers.listened and not providers.silent()
+
+
+@pytest.mark.parametrize(("kind", "provider"), [("tracer", TRACER), ("meter", METER)])
+def test_a_provider_that_the_application_sets_later_listens_from_then_on(kind, provider, application):
+    providers = Providers.choose(None, None)
+    assert providers.silent() and not providers.listened
+    application[kind] = provider
+    assert not providers.silent() and providers.listened
+
+
+def test_the_api_is_not_asked_again_once_somebody_listens(application, monkeypatch):
+    providers = Providers.choose(TRACER, METER)
+
+    def unexpected() -> None:
+        raise AssertionError("asked again")
+
+    monkeypatch.setattr(trace, "get_tracer_provider", unexpected)
+    monkeypatch.setattr(metrics, "get_meter_provider", unexpected)
+    assert not providers.silent()
+
+
+class Provider:
+    def __init__(self, flushed: bool) -> None:
+        self.flushed = flushed
+
+    def force_flush(self, timeout_ms: int) -> bool:
+        return self.flushed
+
+
+@pytest.mark.parametrize("results", [(True, True), (True, False), (False, True)])
+def test_a_flush_succeeds_when_both_do(results):
+    providers = Providers(*map(Provider, results))
+    assert providers.flush(10)(10) is all(results)
+    providers.close(10)
