@@ -1,4 +1,4 @@
-"""`carbon-otel collector check`: does the OTLP endpoint take what we send?"""
+"""`carbon-otel collector check`: whether the OTLP endpoint takes our telemetry."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from carbon_otel.cli.otlp_probe import check as ask
+from carbon_otel.cli import otlp_probe
 
 app = typer.Typer(help="The OpenTelemetry collector that telemetry goes to.", no_args_is_help=True)
 
@@ -20,8 +20,8 @@ def collector() -> None:
 
 @app.command()
 def check(as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False) -> None:
-    """Say whether OTEL_EXPORTER_OTLP_ENDPOINT takes traces and metrics, and what is wrong."""
-    answers = ask()
+    """Send an empty export of traces and metrics to OTEL_EXPORTER_OTLP_ENDPOINT and print the result."""
+    answers = otlp_probe.check()
     if as_json:
         typer.echo(json.dumps([asdict(answer) for answer in answers], indent=2))
     for answer in () if as_json else answers:

@@ -1,4 +1,4 @@
-"""`carbon-otel compare`: what MLflow runs cost, and whether their figures may be compared."""
+"""`carbon-otel compare`: the costs of MLflow runs, and whether they may be compared."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from carbon_otel.cli.json_output import without_nan
-from carbon_otel.cli.mlflow_store import client_of, refuse, refuse_store
+from carbon_otel.cli.mlflow_store import client_of, refuse_store
+from carbon_otel.cli.refusal import refuse
 from carbon_otel.lifecycle.comparison import NotMeasured, RunCost, differences, pareto, verdict
 from carbon_otel.mlflow.compat import found_by
+from carbon_otel.mlflow.schema.checked import Unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,25 +36,26 @@ def compare(
         str | None, typer.Option(help="MLflow store, instead of MLflow's default.")
     ] = None,
     metric: Annotated[
-        str | None, typer.Option(help="Metric of the runs to hold against their emissions, such as accuracy.")
+        str | None, typer.Option(help="Quality metric to compare with the emissions, such as accuracy.")
     ] = None,
     lower_is_better: Annotated[
-        bool, typer.Option("--lower-is-better", help="Of that metric, as of a loss.")
+        bool, typer.Option("--lower-is-better", help="Lower values of that metric are better, as of a loss.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
-    """Compare what runs cost, say beyond doubt or not, and whether they were measured in the same way."""
+    """Compare the costs of runs: whether they differ by more than their bands, and were measured alike."""
     if bool(run_ids) == bool(experiment):
         refuse("name the runs or an experiment: carbon-otel compare RUN_ID RUN_ID, or --experiment NAME")
     if run_ids and len(set(run_ids)) < len(run_ids):
         refuse("a run is named twice; name different runs: carbon-otel compare RUN_ID RUN_ID")
     client, uri = client_of(tracking_uri)
+    left_out: list[str] = []
     try:
         if experiment:
-            costs = _of_experiment(client, experiment)
+            costs = _of_experiment(client, experiment, left_out)
         else:
             costs = [_cost(client.get_run(run_id)) for run_id in run_ids or ()]
-    except NotMeasured as error:
+    except (NotMeasured, Unreadable) as error:
         refuse(str(error))
     except typer.Exit:
         raise
@@ -60,56 +63,69 @@ def compare(
         refuse_store(uri, error)
     if len(costs) < 2:
         refuse(f"{len(costs)} measured run to compare; it takes two")
-    costs = _told_apart(costs)
+    costs = _with_ids(costs)
     first, *others = costs
     report: dict[str, Any] = {
         "runs": [asdict(cost) for cost in costs],
         "verdicts": [verdict(first, other) for other in others],
         "not_alike": differences(costs),
+        "unreadable": left_out,
     }
-    quality: dict[str, float] = {}
     if metric:
         try:
-            found = {cost.run_id: client.get_run(cost.run_id).data.metrics for cost in costs}
+            metrics = {cost.run_id: client.get_run(cost.run_id).data.metrics for cost in costs}
         except Exception as error:  # noqa: BLE001 - every kind of store raises its own
             refuse_store(uri, error)
-        quality = {run_id: metrics[metric] for run_id, metrics in found.items() if metric in metrics}
+        quality = {run_id: values[metric] for run_id, values in metrics.items() if metric in values}
         if not quality:
             refuse(f"none of these runs has a metric {metric!r}")
-        front = pareto(costs, quality, lower_is_better=lower_is_better)
-        report["trade_off"] = {
-            "metric": metric,
-            "runs": {
-                cost.run_id: {"value": quality.get(cost.run_id), "pareto": cost.run_id in front}
-                for cost in costs
-            },
-        }
+        report["trade_off"] = _trade_off(costs, metric, quality, lower_is_better)
     if as_json:
         typer.echo(json.dumps(without_nan(report), indent=2))
     else:
         _show(costs, report)
 
 
-def _of_experiment(client: Any, name: str) -> list[RunCost]:
-    found = client.get_experiment_by_name(name)
-    if found is None:
+def _of_experiment(client: Any, name: str, unreadable: list[str]) -> list[RunCost]:
+    """The costs of its finished, measured runs; the others are named."""
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
         refuse(f"there is no experiment {name!r} in this store")
     costs = []
     ended = "attributes.status = 'FINISHED'"
-    for run in found_by(client.search_runs, [found.experiment_id], ended, order_by=["start_time"]):
+    for run in found_by(client.search_runs, [experiment.experiment_id], ended, order_by=["start_time"]):
         try:
             costs.append(_cost(run))
         except NotMeasured as error:
             typer.echo(str(error), err=True)
+        except Unreadable as error:
+            unreadable.append(str(error))
+            typer.echo(f"unreadable: {error}", err=True)
     return costs
 
 
+def _trade_off(
+    costs: Sequence[RunCost], metric: str, quality: dict[str, float], lower_is_better: bool
+) -> dict[str, Any]:
+    """The quality of each run, and whether it is on the Pareto front."""
+    front = pareto(costs, quality, lower_is_better=lower_is_better)
+    runs = {
+        cost.run_id: {"value": quality.get(cost.run_id), "pareto": cost.run_id in front} for cost in costs
+    }
+    return {"metric": metric, "runs": runs}
+
+
 def _cost(run: Run) -> RunCost:
-    return RunCost.of(run.info.run_id, run.info.run_name or run.info.run_id, run.data.metrics, run.data.tags)
+    """Raises NotMeasured and Unreadable, which name the run."""
+    name = run.info.run_name or run.info.run_id
+    try:
+        return RunCost.of(run.info.run_id, name, run.data.metrics, run.data.tags)
+    except Unreadable as error:
+        raise Unreadable(f"run {name} ({run.info.run_id}): {error}") from None
 
 
-def _told_apart(costs: list[RunCost]) -> list[RunCost]:
-    """Names may repeat; where they do, the id stands with them."""
+def _with_ids(costs: list[RunCost]) -> list[RunCost]:
+    """The costs, with the run id added to names that occur twice."""
     names = Counter(cost.name for cost in costs)
     return [
         replace(cost, name=f"{cost.name} {cost.run_id[:8]}") if names[cost.name] > 1 else cost
@@ -141,7 +157,7 @@ def _table(costs: Sequence[RunCost], trade_off: dict[str, Any] | None = None) ->
         of_runs = [trade_off["runs"][cost.run_id] for cost in costs]
         values = ("unknown" if run["value"] is None else f"{run['value']:.4g}" for run in of_runs)
         table.add_row(escape(trade_off["metric"]), *values)
-        table.add_row("no run is better for less", *("yes" if run["pareto"] else "" for run in of_runs))
+        table.add_row("on the Pareto front", *("yes" if run["pareto"] else "" for run in of_runs))
     return table
 
 

@@ -1,65 +1,101 @@
-"""`carbon-otel demo`: the example of the repository, run here."""
+"""`carbon-otel demo`: run the example of the repository and compare its runs."""
 
 from __future__ import annotations
 
 import importlib.util
+import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
+from rich.progress import Progress
 
+import carbon_otel
 from carbon_otel import config
+from carbon_otel.cli import demo_table
+from carbon_otel.cli.refusal import refuse
 
-NAME = "random_forest.py"
+EXAMPLE: Final = "random_forest.py"
+EXPERIMENT: Final = "carbon_otel demo"
+# The published sizes are those of the example times this.
+_PUBLISHED: Final = {"intermediate": 4, "complex": 4}
 
 
 def demo(
-    full: Annotated[bool, typer.Option("--full", help="The published sizes, some ten minutes.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="The published sizes, about ten minutes.")] = False,
     zone: Annotated[str | None, typer.Option(help="Country of the grid, such as FR.")] = None,
     tracking_uri: Annotated[
         str | None, typer.Option(help="MLflow store for the runs, instead of MLflow's default.")
     ] = None,
 ) -> None:
-    """Train three random forests of growing size and compare what they cost."""
+    """Train three random forests of growing size and compare their costs."""
     try:
         if config.disabled():
-            _refuse("CARBON_OTEL_DISABLED is set; unset it to see the demo measure")
+            refuse("CARBON_OTEL_DISABLED is set; unset it to see the demo measure")
         config.resolve({"zone": zone})
     except ValueError as error:
-        _refuse(str(error))
+        refuse(str(error))
     try:
         # The imports take seconds.
         with Console(stderr=True).status("Loading MLflow and scikit-learn"):
-            example = _load(_source())
+            example = load()
     except ModuleNotFoundError as error:
-        _refuse(f'{error.name} is not installed: pip install "carbon-otel[all]"')
+        refuse(f'{error.name} is not installed: pip install "carbon-otel[all]"')
     from mlflow.exceptions import MlflowException
 
     try:
-        example.main(full=full, zone=zone, tracking_uri=tracking_uri)
+        run(example, example.SCENARIOS, full=full, zone=zone, tracking_uri=tracking_uri)
     except MlflowException as error:
-        _refuse(f"MLflow: {error}", code=1)
+        refuse(f"MLflow: {error}", code=1)
 
 
-def _source() -> Path:
-    """In a wheel the example lies beside this module, in a checkout at the top."""
-    packaged = Path(__file__).parent / "_examples" / NAME
-    return packaged if packaged.exists() else Path(__file__).parents[2] / "examples" / NAME
-
-
-def _load(path: Path) -> ModuleType:
+def load() -> ModuleType:
+    """The example: beside this module in a wheel, at the top of a checkout. Raises ModuleNotFoundError."""
+    packaged = Path(__file__).parent / "_examples" / EXAMPLE
+    path = packaged if packaged.exists() else Path(__file__).parents[2] / "examples" / EXAMPLE
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    # Dataclasses look their module up by name.
-    sys.modules[path.stem] = module
+    sys.modules[path.stem] = module  # dataclasses look up their module by name
     spec.loader.exec_module(module)
     return module
 
 
-def _refuse(message: str, code: int = 2) -> NoReturn:
-    typer.echo(message, err=True)
-    raise typer.Exit(code)
+def run(
+    example: ModuleType,
+    scenarios: tuple[Any, ...],
+    *,
+    full: bool = False,
+    zone: str | None = None,
+    tracking_uri: str | None = None,
+) -> list[str]:
+    """Run the scenarios and print their table; returns the ids of the runs."""
+    import mlflow
+
+    for noisy in ("alembic", "mlflow.store.db.utils", "mlflow.tracking.fluent"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    console = Console(highlight=False)
+    carbon_otel.instrument(zone=zone)
+    if tracking_uri:
+        mlflow.set_tracking_uri(tracking_uri)
+    mlflow.set_experiment(EXPERIMENT)
+    if full:
+        scenarios = tuple(_published(scenario) for scenario in scenarios)
+    else:
+        for name, times in _PUBLISHED.items():
+            console.print(f"{name}: samples and trees divided by {times}")
+        console.print("--full runs the published sizes\n")
+    with Progress(console=console) as progress:
+        run_ids = [example.run_scenario(s) for s in progress.track(scenarios, description="scenarios")]
+    carbon_otel.flush()
+    demo_table.show([mlflow.get_run(run_id) for run_id in run_ids], mlflow.get_tracking_uri(), console)
+    return run_ids
+
+
+def _published(scenario: Any) -> Any:
+    times = _PUBLISHED.get(scenario.name, 1)
+    return replace(scenario, samples=scenario.samples * times, trees=scenario.trees * times)

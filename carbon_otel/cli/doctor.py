@@ -1,4 +1,4 @@
-"""`carbon-otel doctor`: what each component is measured with here, why not better, and the fix."""
+"""`carbon-otel doctor`: the measurement of each component on this host, why it is not better, and the fix."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from rich.table import Table
 
 from carbon_otel import __version__, config
 from carbon_otel.carbon.grid import WORLD, intensity
+from carbon_otel.cli.refusal import refuse
 from carbon_otel.host.cgroup import reservation
 from carbon_otel.sensors.discovery import discover
 
@@ -21,20 +22,19 @@ _ENDPOINTS = tuple(f"OTEL_EXPORTER_OTLP_{signal}ENDPOINT" for signal in ("", "TR
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False) -> None:
-    """Show which tier each component gets on this host, why, and what would improve it."""
+    """Show the method of each component on this host, the reason, and how to improve it."""
     try:
         disabled = config.disabled()
         settings = config.resolve({})
     except ValueError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(2) from None
-    found = discover(settings.powercap_root, settings.cpu_family)
-    found.close()
+        refuse(str(error))
+    discovery = discover(settings.powercap_root, settings.cpu_family)
+    discovery.close()
     place = intensity(settings.zone)
     report: dict[str, Any] = {
         "version": __version__,
-        "hardware": found.hardware,
-        "components": [asdict(finding) for finding in found.findings],
+        "hardware": discovery.hardware,
+        "components": [asdict(finding) for finding in discovery.findings],
         "attribution": settings.attribution,
         "reserved_share": reservation(os.cpu_count() or 1).share,
         "grid": {
@@ -59,8 +59,8 @@ def _show(report: dict[str, Any]) -> None:
     console = Console(highlight=False)
     console.print(f"carbon_otel {report['version']} on {report['hardware']}\n", markup=False)
     table = Table()
-    for column, whole in (("component", True), ("tier", True), ("found", False), ("why not better", False)):
-        table.add_column(column, no_wrap=whole, overflow="fold")
+    for column, no_wrap in (("component", True), ("tier", True), ("found", False), ("why not better", False)):
+        table.add_column(column, no_wrap=no_wrap, overflow="fold")
     for part in report["components"]:
         table.add_row(part["component"], _tier(part), escape(part["found"]), escape(part["reason"]))
     console.print(table)
@@ -72,7 +72,7 @@ def _show(report: dict[str, Any]) -> None:
     if fixes:
         console.print("\nTo improve it:")
     for fix in fixes:
-        # SoleProcess lines, to be copied.
+        # Whole lines, to be copied.
         console.print(f"  {fix}", markup=False, soft_wrap=True)
 
 
@@ -95,5 +95,5 @@ def _facts(report: dict[str, Any]) -> dict[str, str]:
 def _tier(part: dict[str, Any]) -> str:
     if part["unmetered"]:
         return f"[red]{part['method']}[/]"
-    # Nothing there is nothing missing.
+    # Hardware that is not there is not missing.
     return "-" if part["method"] == "missing" else f"[green]{part['method']}[/]"

@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
-from carbon_otel.cli.mlflow_store import client_of, refuse, refuse_store
+from carbon_otel.cli.mlflow_store import client_of, refuse_store
+from carbon_otel.cli.refusal import refuse
 from carbon_otel.config import resolve
 from carbon_otel.mlflow import compat
 from carbon_otel.mlflow.delivery import store_uri
 from carbon_otel.mlflow.delivery.spool import Spool
 from carbon_otel.mlflow.delivery.uploader import Uploader
-from carbon_otel.mlflow.runs.orphans import reconcile as end_orphans
+from carbon_otel.mlflow.runs import orphans
 
 app = typer.Typer(help="The runs in MLflow.", no_args_is_help=True)
 
@@ -27,15 +28,18 @@ def mlflow() -> None:
 
 @app.command()
 def reconcile(tracking_uri: _Uri = None) -> None:
-    """Mark runs as KILLED whose process on this host is gone; their last checkpoint is a lower bound."""
+    """Mark runs of dead processes of this host as KILLED; their last checkpoint is a lower bound."""
     client, uri = client_of(tracking_uri)
     try:
-        ended = end_orphans(client)
+        found = orphans.find(client)
+        for orphan in found.runs:
+            orphans.end(client, orphan)
+            typer.echo(f"{orphan.run_id} marked as KILLED")
     except Exception as error:  # noqa: BLE001 - every kind of store raises its own
         refuse_store(uri, error)
-    for run_id in ended:
-        typer.echo(f"{run_id} marked as KILLED")
-    typer.echo(f"{len(ended)} runs had been left open by processes of this host")
+    for line in found.unreadable:
+        typer.echo(f"unreadable, not changed: {line}", err=True)
+    typer.echo(f"{len(found.runs)} runs had been left open by processes of this host")
 
 
 @app.command()

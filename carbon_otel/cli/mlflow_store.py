@@ -1,4 +1,4 @@
-"""The MLflow store that a command reads, or a clear word why there is none."""
+"""The MLflow store that a command reads, or the reason why there is none."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
-import typer
-
+from carbon_otel.cli.refusal import refuse
 from carbon_otel.mlflow.delivery.store_uri import printable
 
 if TYPE_CHECKING:
@@ -21,13 +20,13 @@ def client_of(tracking_uri: str | None) -> tuple[MlflowClient, str]:
     """A client of the store, and its address. Exits with 2 where there is none."""
     if importlib.util.find_spec("mlflow") is None:
         refuse('mlflow is not installed: pip install "carbon-otel[mlflow]"')
-    # Somebody waits: MLflow's own patience with a server that is gone is minutes.
+    # A user waits: by default MLflow tries for minutes to reach a server that is gone.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     import mlflow
 
     uri = tracking_uri or mlflow.get_tracking_uri()
     if uri.startswith(_SQLITE) and not Path(uri.removeprefix(_SQLITE).partition("?")[0]).is_file():
-        # MLflow would make an empty store of that name, and try a folder for a minute.
+        # MLflow would create an empty store there, or try for a minute to open a folder.
         refuse(f"there is no MLflow store at {uri}; name it with --tracking-uri or MLFLOW_TRACKING_URI")
     try:
         return mlflow.MlflowClient(uri), uri
@@ -36,12 +35,8 @@ def client_of(tracking_uri: str | None) -> tuple[MlflowClient, str]:
 
 
 def refuse_store(uri: str, error: Exception) -> NoReturn:
+    """Print the error of the store, and how to name another store, and exit with 2."""
     reason = str(error).partition("\n")[0]
     refuse(
         printable(f"{uri}: {reason}") + "\nanother store is named with --tracking-uri or MLFLOW_TRACKING_URI"
     )
-
-
-def refuse(message: str) -> NoReturn:
-    typer.echo(message, err=True)
-    raise typer.Exit(2)

@@ -1,4 +1,4 @@
-"""`carbon-otel run`: measure any Python program without touching it."""
+"""`carbon-otel run`: measure any Python program without changing it."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import subprocess
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
 import carbon_otel
 from carbon_otel import config
-from carbon_otel.cli import autoload
-from carbon_otel.cli import run_summary as summary
+from carbon_otel.cli import autoload, run_summary
+from carbon_otel.cli.refusal import refuse
 
 _NOT_FOUND = 127
 _NOT_EXECUTABLE = 126
@@ -33,58 +33,61 @@ def run(
     pue: Annotated[float | None, typer.Option(help="Power usage effectiveness of the site.")] = None,
     children: Annotated[
         bool,
-        typer.Option(
-            "--children", help="Measure the Python processes that it starts, too, as servers start workers."
-        ),
+        typer.Option("--children", help="Measure the Python processes that it starts, too, such as workers."),
     ] = False,
 ) -> None:
-    """Run any Python program measured, and say at its end what it cost. Its output and exit code are its own."""
+    """Run and measure any Python program and print its cost at the end. Its output and exit code stay its own."""
     if not program:
-        _refuse("nothing to run; write: carbon-otel run -- python train.py")
+        refuse("nothing to run; write: carbon-otel run -- python train.py")
     try:
         disabled = config.disabled()
         settings = config.resolve({"zone": zone, "pue": pue})
         if stage is not None:
             carbon_otel.stage(stage)
     except ValueError as error:
-        _refuse(str(error))
+        refuse(str(error))
     with tempfile.TemporaryDirectory(prefix="carbon_otel-") as folder:
         environment = {**os.environ, **autoload.variables(stage, Path(folder), children)}
         given = {"ZONE": zone, "PUE": pue, "JOURNAL": settings.journal and settings.journal.absolute()}
         environment |= {
             config.PREFIX + name: str(value) for name, value in given.items() if value is not None
         }
-        before = summary.version(settings.journal)
+        before = run_summary.version(settings.journal)
         code = _wait_for(program, environment)
         journals = sorted(Path(folder).glob("*.json"), key=lambda file: file.stat().st_mtime_ns)
-        if settings.journal and summary.version(settings.journal) not in (before, None):
+        if settings.journal and run_summary.version(settings.journal) not in (before, None):
             journals.insert(0, settings.journal)
         console = Console(stderr=True, highlight=False)
         if disabled:
             console.print("carbon_otel: nothing was measured; CARBON_OTEL_DISABLED is set")
         else:
-            summary.show(journals, console)
+            run_summary.show(journals, console)
     raise typer.Exit(code)
 
 
 def _wait_for(command: list[str], environment: Mapping[str, str]) -> int:
-    """Run the program to its end; its exit code, as a shell gives it."""
-    started: list[subprocess.Popen[bytes]] = []
+    """Run the program to its end; returns its exit code, as a shell gives it."""
+    process: subprocess.Popen[bytes] | None = None
+    early: list[int] = []
 
     def forward(number: int, frame: object) -> None:
-        for process in started:
+        if process is None:
+            early.append(number)
+        else:
             process.send_signal(number)
 
-    # The terminal sends Ctrl-C to the program too; what becomes of it is the program's choice. Functions, and
-    # set before the start: unlike SIG_IGN, the program does not inherit them.
+    # The terminal sends Ctrl-C to the program too, and the program decides what it does. The handlers are
+    # functions and set before the start: unlike SIG_IGN, the program does not inherit them.
     previous = {
         number: signal.signal(number, handler)
         for number, handler in ((signal.SIGINT, lambda number, frame: None), (signal.SIGTERM, forward))
         if signal.getsignal(number) is not signal.SIG_IGN
     }
     try:
-        started.append(subprocess.Popen(command, env=environment))
-        code = started[0].wait()
+        process = subprocess.Popen(command, env=environment)
+        for number in early:
+            process.send_signal(number)
+        code = process.wait()
     except FileNotFoundError:
         typer.echo(f"{command[0]}: command not found", err=True)
         raise typer.Exit(_NOT_FOUND) from None
@@ -95,8 +98,3 @@ def _wait_for(command: list[str], environment: Mapping[str, str]) -> int:
         for number, handler in previous.items():
             signal.signal(number, handler)
     return 128 - code if code < 0 else code
-
-
-def _refuse(message: str) -> NoReturn:
-    typer.echo(message, err=True)
-    raise typer.Exit(2)

@@ -1,4 +1,4 @@
-"""What a program under `carbon-otel run` cost, from the journals that its processes have left."""
+"""The cost of a program under `carbon-otel run`, from the journals of its processes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 from rich import box
 from rich.console import Console
 from rich.table import Table
+
+from carbon_otel.units import J_PER_WH
 
 
 def version(journal: Path | None) -> tuple[int, int] | None:
@@ -31,11 +33,12 @@ def show(journals: list[Path], console: Console) -> None:
         if len(journals) > 1:
             _say(console, f"process {journal.stem}, one of {len(journals)} that were measured")
         try:
-            found = json.loads(journal.read_text("utf-8"))
-        except (OSError, ValueError) as error:
-            _say(console, f"{journal} cannot be read: {error}")
+            content = json.loads(journal.read_text("utf-8"))
+            footprint, final = content["footprint"], content["status"] == "final"
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            _say(console, f"{journal} cannot be read: {error!r}")
         else:
-            _show_process(found["footprint"], found["status"] == "final", console)
+            _show_process(footprint, final, console)
 
 
 def _show_process(footprint: dict[str, Any], final: bool, console: Console) -> None:
@@ -49,13 +52,15 @@ def _show_process(footprint: dict[str, Any], final: bool, console: Console) -> N
         table.add_column(column, justify="right")
     for kind, part in footprint["stages"].items():
         share = part["energy_j"] / footprint["energy_j"] if footprint["energy_j"] else 0.0
-        table.add_row(kind, f"{part['energy_j'] / 3600:.4g}", f"{part['emissions_g']:.4g}", f"{share:.1%}")
+        table.add_row(
+            kind, f"{part['energy_j'] / J_PER_WH:.4g}", f"{part['emissions_g']:.4g}", f"{share:.1%}"
+        )
     table.add_section()
-    table.add_row("total", f"{footprint['energy_j'] / 3600:.4g}", f"{footprint['emissions_g']:.4g}", "")
+    table.add_row("total", f"{footprint['energy_j'] / J_PER_WH:.4g}", f"{footprint['emissions_g']:.4g}", "")
     console.print(table)
     place = footprint["intensity"]
     console.print(
-        f"between {footprint['low_j'] / 3600:.4g} and {footprint['high_j'] / 3600:.4g} Wh in "
+        f"between {footprint['low_j'] / J_PER_WH:.4g} and {footprint['high_j'] / J_PER_WH:.4g} Wh in "
         f"{footprint['duration_s']:.1f} s; {footprint['measured_fraction']:.0%} measured ({footprint['method']}); "
         f"grid {place['zone']} {place['g_per_kwh']:.1f} g/kWh, {place['year']}",
         soft_wrap=True,

@@ -1,4 +1,4 @@
-"""Whether one run cost less than another, as far as their figures can tell."""
+"""Comparison of the costs of runs, as far as their bands allow."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from carbon_otel.mlflow.schema import names
+from carbon_otel.mlflow.schema.checked import amount
 
-# What must be alike for two figures to be of the same kind, and why.
+# Tags that must be equal for two figures to be comparable, and why.
 _ALIKE: Final = {
     "carbon.method": "the tiers differ, and so do their errors",
     "carbon.attribution": "different parts of the host are charged",
@@ -29,9 +30,10 @@ class NotMeasured(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class RunCost:
-    """What a run's metrics and tags say, with bands: energy in Wh, emissions in g; NaN where it was not logged.
+    """The cost of a run with its nested runs, from its metrics and tags: energy in Wh, emissions in g, bands
+    (k=2).
 
-    `parent_run_id` is that of the run it is nested in, whose figures include it.
+    A figure that was not logged is NaN. `parent_run_id` is the run around it, whose figures include it.
     """
 
     run_id: str
@@ -49,19 +51,18 @@ class RunCost:
 
     @classmethod
     def of(cls, run_id: str, name: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> RunCost:
-        """Raises NotMeasured."""
-        if not math.isfinite(metrics.get(names.ENERGY_WH, math.nan)):
-            raise NotMeasured(f"run {name} ({run_id}) has no metric {names.ENERGY_WH}; {_advice(tags)}")
+        """Raises NotMeasured, and Unreadable."""
         figures, ours = names.unpacked(metrics, tags)
+        if names.ENERGY_WH not in figures:
+            raise NotMeasured(f"run {name} ({run_id}) has no metric {names.ENERGY_WH}; {_advice(tags)}")
 
         def known(metric: str) -> float:
-            value = figures.get(metric, math.nan)
-            return value if math.isfinite(value) else math.nan
+            return amount(figures, metric) if metric in figures else math.nan
 
         return cls(
             run_id=run_id,
             name=name,
-            energy_wh=figures[names.ENERGY_WH],
+            energy_wh=known(names.ENERGY_WH),
             low_wh=known("carbon/energy_low_wh"),
             high_wh=known("carbon/energy_high_wh"),
             emissions_g=known("carbon/emissions_g"),
@@ -75,59 +76,56 @@ class RunCost:
 
     @property
     def lower_bound(self) -> str | None:
-        """Why it may have used more than its band says: it did not end, or a component could not be read."""
-        if self.tags.get("carbon.status") != "final":
-            return "has not ended in order"
-        missing = self.tags.get("carbon.missing")
-        return f"lacks {missing}" if missing else None
+        """Why the run may have used more than its band says; None where nothing is missing."""
+        return names.lower_bound(self.tags)
 
 
 def differences(runs: Sequence[RunCost]) -> list[str]:
-    """In which ways the runs were not measured alike, one line each."""
-    found = []
+    """The ways in which the runs were not measured alike, one line each."""
+    lines = []
     for tag, why in _ALIKE.items():
-        values = {run.tags.get(tag, "none") for run in runs}
-        if len(values) > 1:
-            said = "; ".join(f"{run.name}: {run.tags.get(tag, 'none')}" for run in runs)
-            found.append(f"{tag.removeprefix('carbon.')} ({why}): {said}")
-    names = {run.run_id: run.name for run in runs}
+        values = {run.run_id: run.tags.get(tag, "none") for run in runs}
+        if len(set(values.values())) > 1:
+            each = "; ".join(f"{run.name}: {values[run.run_id]}" for run in runs)
+            lines.append(f"{tag.removeprefix('carbon.')} ({why}): {each}")
+    names_of = {run.run_id: run.name for run in runs}
     for run in runs:
         if run.lower_bound:
-            found.append(f"{run.name} {run.lower_bound}; its figures are lower bounds")
-        if run.parent_run_id in names:
-            found.append(f"{run.name} is nested in {names[run.parent_run_id]}, whose figures include it")
-        if int(run.tags.get("carbon.segments", "1")) > 1:
-            found.append(f"{run.name} was resumed; its tags are those of its last segment")
-    return found
+            lines.append(f"{run.name} {run.lower_bound}; its figures are lower bounds")
+        if run.parent_run_id in names_of:
+            lines.append(f"{run.name} is nested in {names_of[run.parent_run_id]}, whose figures include it")
+        if run.tags.get("carbon.segments", "1") != "1":
+            lines.append(f"{run.name} was resumed; its tags are those of its last segment")
+    return lines
 
 
 def verdict(first: RunCost, other: RunCost) -> str:
-    """Whether `other` used less energy than `first`, only where their bands say so.
+    """Whether `other` used less energy than `first`: said only where their bands do not overlap.
 
-    The bands are taken as independent, the cautious rule: errors that two runs on the same device share, such as
-    a sensor's own, would cancel in part, but nobody has measured how far. A lower bound has no upper end. The
-    energy is compared, not the emissions: on the same grid its intensity multiplies both and cancels, and on two
-    grids the emissions compare those.
+    The bands are taken as independent, which is cautious: errors that two runs on one device share, such as
+    those of its sensor, cancel in part, but it has not been measured how far. A lower bound has no upper end.
+    Energy is compared, not emissions: on one grid the intensity multiplies both and cancels; on two grids the
+    emissions would compare the grids.
     """
     by = f"{_change(first.energy_wh, other.energy_wh)} energy than {first.name}"
     if any(map(math.isnan, (first.low_wh, first.high_wh, other.low_wh, other.high_wh))):
-        return f"{other.name}: {by}; without bands nobody can tell whether that is a difference"
+        return f"{other.name}: {by}; without bands it is unknown whether that is a difference"
     for less, more in ((first, other), (other, first)):
         if less.high_wh < more.low_wh:
             if less.lower_bound:
-                return f"{other.name}: {by}, but {less.name} {less.lower_bound}: they cannot be told apart"
+                return f"{other.name}: {by}, but {less.name} {less.lower_bound}: they are not distinguishable"
             return f"{other.name} used {by}, beyond both bands"
-    return f"{other.name}: {by}, but the bands overlap: they cannot be told apart"
+    return f"{other.name}: {by}, but the bands overlap: they are not distinguishable"
 
 
 def pareto(
     runs: Sequence[RunCost], quality: Mapping[str, float], *, lower_is_better: bool = False
 ) -> frozenset[str]:
-    """Ids of the runs that no other beats: none has as good a quality for less emissions, or a better one for as
-    little.
+    """Ids of the runs on the Pareto front: no other run has at least their quality for lower emissions, or a
+    better quality for the same emissions.
 
-    `quality` is the metric by run id; a run without one, or whose emissions are unknown or a lower bound, is not
-    among those that are compared.
+    `quality` is the metric by run id. A run without it is left out, and so is a run whose emissions are unknown
+    or a lower bound.
     """
     sign = -1.0 if lower_is_better else 1.0
     known = {
@@ -148,7 +146,7 @@ def pareto(
 
 
 def _change(first_wh: float, other_wh: float) -> str:
-    """A share of nothing is no number."""
+    """The change as a share of the first, or in watt-hours where the first is 0."""
     word = "less" if other_wh < first_wh else "more"
     if first_wh <= 0:
         return f"{abs(other_wh - first_wh):.4g} Wh {word}"
@@ -159,5 +157,5 @@ def _advice(tags: Mapping[str, str]) -> str:
     if "missing" in tags.get("carbon.method", ""):
         return "nothing could be read or modelled where it ran: see carbon-otel doctor there"
     if tags.get("carbon.status") == "running":
-        return "it has not reached its first checkpoint, after 15 s by default"
+        return "it has not reached its first checkpoint, which is after 15 s by default"
     return "call carbon_otel.instrument() before it"

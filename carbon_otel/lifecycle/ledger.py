@@ -1,28 +1,27 @@
 """The ledger of a model's life: every measured MLflow run of its lineage, each joule in one entry.
 
-An entry is a run with our metrics. It holds what the run itself and its stages used, without the runs nested in
-it, which are entries of their own; so entries may be added up. Failed and killed attempts count as far as they
-were written.
+An entry is a run with our metrics. It holds the energy of the run itself and of its stages, without the runs
+nested in it, which are entries of their own; so entries may be added up. Failed and killed attempts count up to
+their last checkpoint.
 
-The lineage is what `carbon.lineage` names, where runs have that tag; else it is the experiment: preparation,
-attempts and evaluation of one model are usually runs of one. Preparation in another experiment is found by the
-dataset that both have logged.
+The lineage is the value of the tag `carbon.lineage`, if the runs have it; else it is the experiment, since
+preparation, attempts and evaluation of one model are usually runs of one experiment. Preparation in another
+experiment is found by the dataset that both have logged.
 """
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import math
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from carbon_otel.mlflow.compat import found_by
 from carbon_otel.mlflow.schema import contributions, hourly, names
+from carbon_otel.mlflow.schema.checked import Unreadable, amount
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -30,27 +29,50 @@ if TYPE_CHECKING:
 
 _PAGE: Final = 1000
 _AT_ONCE: Final = 4
-_STAGE = re.compile(r"carbon/([^/]+)/energy_wh")
-_COMPONENT = re.compile(r"carbon/components/([^/]+)_wh")
-_RUN_ID = re.compile(r"[0-9a-f]{32}")
-_MODEL_ID = re.compile(r"m-[0-9a-f]{32}")
+_STAGE: Final = re.compile(r"carbon/([^/]+)/energy_wh")
+_COMPONENT: Final = re.compile(r"carbon/components/([^/]+)_wh")
+_RUN_ID: Final = re.compile(r"[0-9a-f]{32}")
+_MODEL_ID: Final = re.compile(r"m-[0-9a-f]{32}")
 _UNKNOWN: Final = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"})
+_LAST_MS: Final = (
+    253_402_300_799_000  # 9999-12-31T23:59:59Z, the last second that `time.gmtime` and ISO dates share
+)
 PREPARATION: Final = "data_processing"
 # A run that has also trained or served belongs to that model.
 _OTHER_WORK: Final = frozenset({"training", "evaluation", "inference"})
 
 
 class NotFound(LookupError):
-    """Nothing of that name, or nothing measured; the message says what to name instead."""
+    """The store has nothing of that name, or nothing measured; the message says which names are possible."""
+
+
+class LedgerCost(NamedTuple):
+    """Watt-hours, and grams of CO2 equivalent."""
+
+    energy_wh: float
+    emissions_g: float
+
+    def plus(self, other: LedgerCost, share: float = 1.0) -> LedgerCost:
+        """The sum with that share of another cost."""
+        return LedgerCost(
+            self.energy_wh + share * other.energy_wh, self.emissions_g + share * other.emissions_g
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What one run itself cost: watt-hours and grams by kind of stage, `run` being its time between stages.
+    """The cost of one run itself.
 
-    `low_wh` to `high_g` are the band of the sums. `components` are watt-hours of `cpu`, `gpu`, `memory`, `host`.
-    `status` is MLflow's. `lower_bound` says why it may have been more: the run did not end in order, or a
-    component could not be read. `dataset` is the digest by which a run of another experiment belongs here.
+    Attributes:
+        status: MLflow's.
+        start_ms: milliseconds since the epoch.
+        stages: cost by kind of stage, exclusive; `run` is the time of the run between its stages.
+        low_wh, high_wh, low_g, high_g: the band (k=2) of the sums.
+        measured_wh: energy that a sensor measured.
+        units: functional units by `<kind>/<unit>`.
+        components: watt-hours of `cpu`, `gpu`, `memory`, `host`.
+        tags: our tags of the run.
+        dataset: the digest by which a run of another experiment belongs to the ledger; empty for all others.
     """
 
     run_id: str
@@ -58,7 +80,7 @@ class Entry:
     experiment_id: str
     status: str
     start_ms: int
-    stages: Mapping[str, tuple[float, float]]
+    stages: Mapping[str, LedgerCost]
     low_wh: float
     high_wh: float
     low_g: float
@@ -72,110 +94,125 @@ class Entry:
 
     @property
     def energy_wh(self) -> float:
-        return sum(wh for wh, _ in self.stages.values())
+        """Sum over the stages, in watt-hours."""
+        return sum(cost.energy_wh for cost in self.stages.values())
 
     @property
     def emissions_g(self) -> float:
-        return sum(grams for _, grams in self.stages.values())
+        """Sum over the stages, in grams of CO2 equivalent."""
+        return sum(cost.emissions_g for cost in self.stages.values())
 
     @property
     def lower_bound(self) -> str | None:
-        if self.tags.get("carbon.status") != "final":
-            return "has not ended in order"
-        missing = self.tags.get("carbon.missing")
-        return f"lacks {missing}" if missing else None
+        """Why the run may have used more than its band says; None where nothing is missing."""
+        return names.lower_bound(self.tags)
 
     @property
     def is_window(self) -> bool:
-        """Whether it is an hour of a replica that serves, rather than a run of the user's."""
+        """Whether it is an hour of work outside of runs, rather than a run of the user."""
         return names.ENTRY in self.tags
 
     def when(self, length: int) -> Mapping[str, float]:
-        """The share of its energy by month or day (`hourly.MONTH`, `hourly.DAY`); they add up to 1."""
-        found = hourly.shares(self.tags.get(names.HOURLY, ""), length)
-        return found or {time.strftime("%Y-%m-%d", time.gmtime(self.start_ms / 1000))[:length]: 1.0}
+        """The share of its energy by month or day (`hourly.MONTH`, `hourly.DAY`); the shares add up to 1."""
+        shares = hourly.shares(self.tags.get(names.HOURLY, ""), length)
+        return shares or {time.strftime("%Y-%m-%d", time.gmtime(self.start_ms / 1000))[:length]: 1.0}
 
     @classmethod
     def of(cls, run: Run) -> Entry | None:
-        """The entry that a run is; None where it was not measured."""
-        metrics, tags = names.unpacked(run.data.metrics, run.data.tags)
-        written = contributions.read(tags)
-        if written:
-            whole = contributions.total(written.values())
-            if all(part.values for part in written.values()):  # else the run's own figures are all there is
-                metrics |= whole.values
-            tags = {name: tag for name, tag in tags.items() if not name.startswith(contributions.PREFIX)}
-            tags[names.HOURLY] = whole.hourly
-            if not whole.final and tags.get("carbon.status") == "final":
-                tags["carbon.status"] = "running"  # one process has ended in order, another has not
-        total_wh = metrics.get(names.ENERGY_WH, math.nan)
-        if not math.isfinite(total_wh):
+        """The entry of a run; None where it was not measured. Raises Unreadable."""
+        figures, tags = _figures_and_tags(run)
+        if names.ENERGY_WH not in figures:
             return None
-        stages = {}
-        for name in metrics:
-            match = _STAGE.fullmatch(name)
-            if match:
-                kind = match[1]
-                nested_wh = metrics.get(names.nested(kind, "energy_wh"), 0.0)
-                nested_g = metrics.get(names.nested(kind, "emissions_g"), 0.0)
-                grams = metrics.get(f"carbon/{kind}/emissions_g", math.nan)
-                stages[kind] = max(0.0, metrics[name] - nested_wh), max(0.0, grams - nested_g)
-        own_wh = sum(wh for wh, _ in stages.values())
-        # The band is the run's with its nested runs; of a part it is the same share.
-        part = own_wh / total_wh if total_wh > 0 else 0.0
-
-        def share(metric: str) -> float:
-            return float(metrics.get(metric, math.nan)) * part
-
+        names.pue(tags)
+        stages = _stages(figures)
+        # The band is that of the run with its nested runs; the entry has the same share of it as of the energy.
+        total_wh = amount(figures, names.ENERGY_WH)
+        share = min(1.0, sum(cost.energy_wh for cost in stages.values()) / total_wh) if total_wh > 0 else 0.0
         return cls(
             run_id=run.info.run_id,
-            name=run.info.run_name or run.info.run_id,
+            name=_name(run),
             experiment_id=run.info.experiment_id,
             status=run.info.status,
-            start_ms=run.info.start_time,
+            start_ms=_start_ms(run),
             stages=stages,
-            low_wh=share("carbon/energy_low_wh"),
-            high_wh=share("carbon/energy_high_wh"),
-            low_g=share("carbon/emissions_low_g"),
-            high_g=share("carbon/emissions_high_g"),
-            measured_wh=share(names.MEASURED_WH),
-            duration_s=metrics.get("carbon/duration_s", math.nan),
+            low_wh=amount(figures, "carbon/energy_low_wh") * share,
+            high_wh=amount(figures, "carbon/energy_high_wh") * share,
+            low_g=amount(figures, "carbon/emissions_low_g") * share,
+            high_g=amount(figures, "carbon/emissions_high_g") * share,
+            measured_wh=amount(figures, names.MEASURED_WH) * share,
+            duration_s=figures.get("carbon/duration_s", math.nan),
             units={
-                name.removeprefix(names.UNITS): value
-                for name, value in metrics.items()
+                name.removeprefix(names.UNITS): count
+                for name, count in figures.items()
                 if name.startswith(names.UNITS)
             },
-            components={
-                match[1]: max(0.0, wh - metrics.get(f"carbon/nested/components/{match[1]}_wh", 0.0))
-                for name, wh in metrics.items()
-                if (match := _COMPONENT.fullmatch(name))
-            },
+            components=_components(figures),
             tags=tags,
         )
 
 
+def _figures_and_tags(run: Run) -> tuple[dict[str, float], dict[str, str]]:
+    """Our figures and tags of a run, its processes added up. Raises Unreadable."""
+    figures, tags = names.unpacked(run.data.metrics, run.data.tags)
+    written = contributions.read(tags)
+    if not written:
+        return figures, tags
+    total = contributions.total(written.values())
+    if all(contribution.values for contribution in written.values()):
+        figures |= total.values  # else the metrics of the run are the best that is known
+    tags = {name: tag for name, tag in tags.items() if not name.startswith(contributions.PREFIX)}
+    tags[names.HOURLY] = total.hourly
+    if not total.final and tags.get("carbon.status") == "final":
+        tags["carbon.status"] = "running"  # one process has ended in order, another has not
+    return figures, tags
+
+
+def _stages(figures: Mapping[str, float]) -> dict[str, LedgerCost]:
+    """LedgerCost by kind of stage, without the nested runs."""
+    stages = {}
+    for name in figures:
+        match = _STAGE.fullmatch(name)
+        if match:
+            kind = match[1]
+            energy_wh = amount(figures, name) - figures.get(names.nested(kind, "energy_wh"), 0.0)
+            emissions_g = amount(figures, f"carbon/{kind}/emissions_g")
+            emissions_g -= figures.get(names.nested(kind, "emissions_g"), 0.0)
+            stages[kind] = LedgerCost(max(0.0, energy_wh), max(0.0, emissions_g))
+    return stages
+
+
+def _components(figures: Mapping[str, float]) -> dict[str, float]:
+    """Watt-hours by component, without the nested runs."""
+    return {
+        match[1]: max(0.0, wh - figures.get(f"carbon/nested/components/{match[1]}_wh", 0.0))
+        for name, wh in figures.items()
+        if (match := _COMPONENT.fullmatch(name))
+    }
+
+
+def _name(run: Run) -> str:
+    return str(run.info.run_name or run.info.run_id)
+
+
+def _start_ms(run: Run) -> int:
+    start_ms = run.info.start_time
+    if not isinstance(start_ms, int) or not 0 <= start_ms <= _LAST_MS:
+        raise Unreadable(f"its start time is {start_ms}")
+    return start_ms
+
+
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """The entries of a lineage in the order of their time; `unmeasured` are its runs without figures."""
+    """The entries of a lineage in the order of their time.
+
+    `unmeasured` are the names of its runs without figures, `unreadable` those of runs whose figures cannot be
+    read, each with the reason.
+    """
 
     title: str
     entries: tuple[Entry, ...]
-    unmeasured: tuple[str, ...]
-
-
-@contextlib.contextmanager
-def _without_collections() -> Iterator[None]:
-    """A page is a hundred thousand objects, all of them in use: looking for garbage among them again and again
-    takes as long as reading them (MLflow 3.17 on sqlite: 9.9 s instead of 4.3 s for 10,000 runs).
-    """
-    if not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
+    unmeasured: tuple[str, ...] = ()
+    unreadable: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -184,33 +221,43 @@ class _Found:
 
     entries: dict[str, Entry] = field(default_factory=dict)
     unmeasured: list[str] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
     digests: set[str] = field(default_factory=set)
 
-    def take(self, runs: Iterable[Run]) -> None:
+    def add(self, runs: Iterable[Run]) -> None:
         for run in runs:
-            entry = Entry.of(run)
-            if entry is None:
-                self.unmeasured.append(run.info.run_name or run.info.run_id)
-            else:
-                # Written twice by a replay, an entry still counts once.
+            entry = self.entry(run)
+            if entry is not None:
+                # An entry that a replay has written twice still counts once.
                 self.entries[entry.tags.get(names.ENTRY, entry.run_id)] = entry
-            self.digests.update(used.dataset.digest for used in run.inputs.dataset_inputs)
+            if run.inputs is not None:
+                self.digests.update(used.dataset.digest for used in run.inputs.dataset_inputs)
 
-    def take_all(self, client: MlflowClient, experiments: list[str], condition: str = "") -> None:
-        """Those that meet the condition. A server answers several questions at once, and while it makes one
-        answer we read another.
+    def entry(self, run: Run) -> Entry | None:
+        """The entry of a run; a run that has none is named."""
+        try:
+            entry = Entry.of(run)
+        except Unreadable as reason:
+            self.unreadable.append(f"{_name(run)}: {reason}")
+            return None
+        if entry is None:
+            self.unmeasured.append(_name(run))
+        return entry
+
+    def add_all(self, client: MlflowClient, experiments: list[str], condition: str = "") -> None:
+        """Add the runs that meet the condition. A server answers several requests at once, and we read one answer
+        while it makes another.
         """
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             parts = _by_time(client, experiments, condition)
-            list(pool.map(lambda part: self.take(_runs(client, experiments, part)), parts))
+            list(pool.map(lambda part: self.add(_runs(client, experiments, part)), parts))
 
 
-@_without_collections()
 def read(client: MlflowClient, name: str) -> Ledger:
     """The ledger of a registered model (`churn`, `churn/3`, `churn@champion`), a model id, a run id, an experiment
     or a lineage.
 
-    Raises NotFound, and what the store raises.
+    Raises NotFound, and the errors of the store.
     """
     run = _source_run(client, name)
     if run is not None:
@@ -223,37 +270,50 @@ def read(client: MlflowClient, name: str) -> Ledger:
     found = _Found()
     if experiment is not None:
         title = name if experiment.name == name else f"{name}, experiment {experiment.name}"
-        found.take_all(client, [experiment.experiment_id])
+        found.add_all(client, [experiment.experiment_id])
         ledger = client.get_experiment_by_name(names.LEDGER)
         if ledger is not None and ledger.experiment_id != experiment.experiment_id:
             of_it = f"tags.`{names.SOURCE_EXPERIMENT}` = '{experiment.experiment_id}'"
-            found.take_all(client, [ledger.experiment_id], of_it)
+            found.add_all(client, [ledger.experiment_id], of_it)
     else:
         title = name if lineage == name else f"{name}, lineage {lineage}"
-        found.take_all(client, everywhere, f"tags.`{names.LINEAGE}` = {_quoted(lineage or name)}")
-    if not found.entries and not found.unmeasured:
-        raise NotFound(
-            f"there is no registered model, model id, run id, experiment or lineage {name!r} in this store"
-        )
-    if not found.entries:
-        raise NotFound(
-            f"{title}: none of its {len(found.unmeasured)} runs was measured; call carbon_otel.instrument() first"
-        )
+        found.add_all(client, everywhere, f"tags.`{names.LINEAGE}` = {_quoted(lineage or name)}")
+    _require_entries(found, title, name)
     entries = [*found.entries.values(), *_preparation(client, everywhere, found)]
-    return Ledger(title, tuple(sorted(entries, key=lambda e: e.start_ms)), tuple(found.unmeasured))
+    return Ledger(
+        title,
+        tuple(sorted(entries, key=lambda entry: entry.start_ms)),
+        tuple(sorted(found.unmeasured)),
+        tuple(sorted(found.unreadable)),
+    )
 
 
-def _preparation(client: MlflowClient, experiments: list[str], of: _Found) -> Iterator[Entry]:
-    """What has made, in other experiments, the datasets of these runs: by the digest of `mlflow.log_input`."""
-    known = set(of.entries)
-    for digest in sorted(of.digests):
+def _require_entries(found: _Found, title: str, name: str) -> None:
+    if found.entries:
+        return
+    if found.unreadable:
+        raise NotFound(f"{title}: none of its runs can be read; {'; '.join(sorted(found.unreadable))}")
+    if found.unmeasured:
+        count = len(found.unmeasured)
+        raise NotFound(f"{title}: none of its {count} runs was measured; call carbon_otel.instrument() first")
+    raise NotFound(
+        f"there is no registered model, model id, run id, experiment or lineage {name!r} in this store"
+    )
+
+
+def _preparation(client: MlflowClient, experiments: list[str], found: _Found) -> Iterator[Entry]:
+    """Runs of other experiments that made a dataset of these runs, by the digest of `mlflow.log_input`."""
+    known = {entry.run_id for entry in found.entries.values()}
+    elsewhere = _Found()
+    for digest in sorted(found.digests):
         for run in _runs(client, experiments, f"dataset.digest = {_quoted(digest)}"):
-            entry = Entry.of(run)
-            if entry is None or entry.run_id in known:
+            if run.info.run_id in known:
                 continue
-            if PREPARATION in entry.stages and not _OTHER_WORK & entry.stages.keys():
-                known.add(entry.run_id)
+            known.add(run.info.run_id)
+            entry = elsewhere.entry(run)
+            if entry and PREPARATION in entry.stages and not _OTHER_WORK & entry.stages.keys():
                 yield replace(entry, dataset=digest)
+    found.unreadable += [line for line in elsewhere.unreadable if line not in found.unreadable]
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,14 +327,14 @@ class Model:
 
 
 def model_of(client: MlflowClient, name: str) -> Model | None:
-    """The model that `churn`, `churn/3`, `churn@champion` or a model id names; None where it names none."""
+    """The model that `churn`, `churn/3`, `churn@champion` or a model id names; None where there is none."""
     name = name.removeprefix("models:/")
     if _MODEL_ID.fullmatch(name):
         return Model(None, None, name, client.get_logged_model(name).source_run_id)
     version = _version(client, name)
     if version is None:
         return None
-    # MLflow gives `model_id` for some versions only; their source says it, too.
+    # MLflow gives `model_id` for some versions only; the source contains it, too.
     source = _MODEL_ID.search(version.source or "")
     model_id = getattr(version, "model_id", None) or (source[0] if source else None)
     run_id = version.run_id
@@ -284,7 +344,7 @@ def model_of(client: MlflowClient, name: str) -> Model | None:
 
 
 def _source_run(client: MlflowClient, name: str) -> Run | None:
-    """The run that made the model of that name; None where it names no model and no run."""
+    """The run of that id, or the run that made the model of that name; None where there is neither."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -298,12 +358,12 @@ def _source_run(client: MlflowClient, name: str) -> Run | None:
     if model is None:
         return None
     if not model.run_id:
-        raise NotFound(f"{name}: MLflow does not know the run that made it; name its experiment")
+        raise NotFound(f"{name}: MLflow does not know the run that made this model; name its experiment")
     return client.get_run(model.run_id)
 
 
 def _version(client: MlflowClient, name: str) -> Any:
-    """The version that `name`, `name/3` or `name@alias` means; of a name alone the newest.
+    """The version that `name/3` or `name@alias` names, or the newest of `name`.
 
     None where there is none: experiments and lineages may have such names, too.
     """
@@ -329,7 +389,7 @@ def _runs(client: MlflowClient, experiments: list[str], condition: str) -> Itera
 
 
 def _by_time(client: MlflowClient, experiments: list[str], condition: str) -> list[str]:
-    """That condition for equal parts of the time in which its runs began; each run meets one of them."""
+    """The condition, split into equal parts of the time in which its runs began; each run meets one of them."""
     began = [
         run.info.start_time
         for order in ("ASC", "DESC")
@@ -339,6 +399,8 @@ def _by_time(client: MlflowClient, experiments: list[str], condition: str) -> li
     ]
     if not began:
         return []
+    if None in began:  # MLflow allows it
+        return [condition]
     edges = [began[0] + (began[1] - began[0]) * part // _AT_ONCE for part in range(1, _AT_ONCE)]
     after = [f"attributes.start_time >= {edge}" for edge in edges]
     before = [f"attributes.start_time < {edge}" for edge in edges]

@@ -1,4 +1,4 @@
-"""Totals of a ledger on the model that it is of: a cache with a date, never added to."""
+"""Totals of a report as tags of its model: a cache with a date, which is replaced and never added to."""
 
 from __future__ import annotations
 
@@ -15,15 +15,13 @@ PREFIX: Final = "carbon.lifecycle."
 
 
 def save(client: MlflowClient, name: str, report: Report) -> str:
-    """Tag the model version or model id of that name with a report's totals; what has been tagged.
+    """Tag the model version or model id of that name with the totals of a report; returns what was tagged.
 
-    Raises NotFound where the name is that of no model, and what the store raises.
+    Raises NotFound where there is no model of that name, and the errors of the store.
     """
     model = model_of(client, name)
     if model is None:
-        raise NotFound(
-            f"{name!r} is no model: totals are saved on a registered model's version or a model id"
-        )
+        raise NotFound(f"{name!r} is no model; name a registered model or a model id to save totals")
     total = report.total
     tags = {
         "energy_wh": f"{total.energy_wh:.6g}",
@@ -33,10 +31,10 @@ def save(client: MlflowClient, name: str, report: Report) -> str:
         "measured_fraction": f"{report.measured_fraction:.4f}",
         "entries": str(len(report.entries)),
         "lower_bounds": str(len(report.lower_bounds)),
-        "repriced": report.repriced,
+        "recomputed_for": report.recomputed_for,
         "as_of": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-    tags |= {f"{kind}_wh": f"{wh:.6g}" for kind, (wh, _) in report.by_stage.items()}
+    tags |= {f"{kind}_wh": f"{cost.energy_wh:.6g}" for kind, cost in report.by_stage.items()}
     if model.version is not None:
         for key, value in tags.items():
             client.set_model_version_tag(model.name, model.version, PREFIX + key, value)

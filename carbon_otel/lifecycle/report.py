@@ -1,4 +1,4 @@
-"""The sums of a ledger: a model's whole life by stage, attempt and month, and what inference means for it."""
+"""The sums of a ledger: the whole life of a model by stage, attempt and month, and inference against training."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import itertools
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from carbon_otel.carbon.grid import Intensity, intensity
-from carbon_otel.lifecycle.ledger import Entry, Ledger
+from carbon_otel.lifecycle.ledger import Entry, Ledger, LedgerCost
 from carbon_otel.mlflow.schema import hourly, names
 from carbon_otel.provenance import quadrature
 
@@ -20,11 +20,27 @@ if TYPE_CHECKING:
 
 TRAINING: Final = "training"
 INFERENCE: Final = "inference"
+# The columns of `Report.rows()`.
+ROW: Final = (
+    "start",
+    "run_id",
+    "run_name",
+    "status",
+    "stage",
+    "energy_wh",
+    "emissions_g",
+    "method",
+    "zone",
+    "hardware",
+    "dataset",
+    "lower_bound",
+)
+_NONE: Final = LedgerCost(0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Total:
-    """Watt-hours and grams of CO2e with their bands (k=2)."""
+    """Watt-hours and grams of CO2 equivalent with their bands (k=2)."""
 
     energy_wh: float
     low_wh: float
@@ -36,7 +52,10 @@ class Total:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One run, or all windows of inference that have the same name and status."""
+    """One run, or all windows that have the same name and status; `entries` is their number.
+
+    Energy in Wh, emissions in g of CO2 equivalent. `method` lists the method tiers.
+    """
 
     name: str
     status: str
@@ -46,42 +65,56 @@ class Attempt:
     method: str
 
 
+class DayTotal(NamedTuple):
+    """Energy of all inference until the end of a day (ISO date, UTC), in Wh."""
+
+    day: str
+    inference_wh: float
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a model has cost so far.
+    """The cost of a model so far.
 
     Attributes:
-        title: what was asked for.
-        entries: one per measured run, in the order of time; each may be added to the others.
+        title: the name that was asked for, and the experiment or lineage that it led to.
+        entries: one per measured run, in the order of time; entries may be added to each other.
         total: of all entries. Entries on the same hardware share its errors, those of the same zone the error of
             its grid intensity (their deviations add up); different ones are independent (quadrature).
-        measured_fraction: share of the energy that hardware has measured.
-        by_stage, by_month: (Wh, g), exclusive, so that they add up to the total.
-        per_unit: (Wh, g) per one functional unit of inference, such as requests or tokens.
-        attempts: what is shown of the entries: each run by itself, the windows of one replica's model together.
-        amortisation: (day, Wh of inference until then): it passes training where it gets above that of training.
-        passed_training: the day (ISO) when inference had used more than all training; None where it has not.
-        lower_bounds: which entries may have used more than they say, and why.
-        prepared_elsewhere: runs of other experiments that made a dataset of this lineage. Counted whole, even
-            where other models have used it, too.
+        measured_fraction: share of the energy that sensors measured.
+        by_stage, by_month: cost by kind of stage and by month (`2026-11`), exclusive: it adds up to the total.
+        per_unit: cost of one functional unit of inference, such as a request or a token.
+        attempts: the entries for display: each run by itself, the windows of one replica and model together.
+        amortisation: energy of inference until each day.
+        passed_training: the first day (ISO) by whose end inference had used more than training; None before.
+        lower_bounds: entries that may have used more than their figures say, each with the reason.
+        prepared_elsewhere: runs of other experiments that made a dataset of this lineage. Counted in full, even
+            if other models have used the dataset, too.
         unmeasured: runs of the lineage that have no figures.
-        repriced: the zone and year that emissions were computed for anew; empty where they are as they were.
+        unreadable: runs whose figures cannot be read, each with the reason; the sums are without them.
+        recomputed_for: zone and year of the grid of recomputed emissions; empty where they are as logged.
     """
 
     title: str
     entries: tuple[Entry, ...]
     total: Total
     measured_fraction: float
-    by_stage: Mapping[str, tuple[float, float]]
-    by_month: Mapping[str, tuple[float, float]]
-    per_unit: Mapping[str, tuple[float, float]]
+    by_stage: Mapping[str, LedgerCost]
+    by_month: Mapping[str, LedgerCost]
+    per_unit: Mapping[str, LedgerCost]
     attempts: tuple[Attempt, ...]
-    amortisation: tuple[tuple[str, float], ...]
+    amortisation: tuple[DayTotal, ...]
     passed_training: str | None
     lower_bounds: tuple[str, ...]
     prepared_elsewhere: tuple[str, ...]
     unmeasured: tuple[str, ...]
-    repriced: str = ""
+    unreadable: tuple[str, ...] = ()
+    recomputed_for: str = ""
+
+    @property
+    def repriced(self) -> str:
+        """The earlier name of `recomputed_for`."""
+        return self.recomputed_for
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types, ready for JSON."""
@@ -95,32 +128,31 @@ class Report:
             "emissions_low_g": total.low_g,
             "emissions_high_g": total.high_g,
             "measured_fraction": self.measured_fraction,
-            "by_stage": {k: {"energy_wh": wh, "emissions_g": g} for k, (wh, g) in self.by_stage.items()},
-            "by_month": {k: {"energy_wh": wh, "emissions_g": g} for k, (wh, g) in self.by_month.items()},
-            "per_1000": {
-                k: {"energy_wh": wh * 1000, "emissions_g": g * 1000} for k, (wh, g) in self.per_unit.items()
-            },
+            "by_stage": {kind: cost._asdict() for kind, cost in self.by_stage.items()},
+            "by_month": {month: cost._asdict() for month, cost in self.by_month.items()},
+            "per_1000": {unit: _NONE.plus(cost, 1000)._asdict() for unit, cost in self.per_unit.items()},
             "attempts": [asdict(attempt) for attempt in self.attempts],
-            "amortisation": [{"day": day, "inference_wh": wh} for day, wh in self.amortisation],
+            "amortisation": [total._asdict() for total in self.amortisation],
             "passed_training": self.passed_training,
             "lower_bounds": list(self.lower_bounds),
             "prepared_elsewhere": list(self.prepared_elsewhere),
             "unmeasured": list(self.unmeasured),
-            "repriced": self.repriced,
+            "unreadable": list(self.unreadable),
+            "recomputed_for": self.recomputed_for,
             "entries": self.rows(),
         }
 
     def rows(self) -> list[dict[str, Any]]:
-        """One flat row per entry and kind of stage."""
+        """One flat row per entry and kind of stage, energy in Wh and emissions in g."""
         return [
             {
-                "start": _iso(entry.start_ms),
+                "start": iso(entry.start_ms),
                 "run_id": entry.run_id,
                 "run_name": entry.name,
                 "status": entry.status,
                 "stage": kind,
-                "energy_wh": wh,
-                "emissions_g": grams,
+                "energy_wh": cost.energy_wh,
+                "emissions_g": cost.emissions_g,
                 "method": entry.tags.get("carbon.method", ""),
                 "zone": entry.tags.get("carbon.zone", ""),
                 "hardware": entry.tags.get("carbon.hardware", ""),
@@ -128,60 +160,51 @@ class Report:
                 "lower_bound": entry.lower_bound or "",
             }
             for entry in self.entries
-            for kind, (wh, grams) in entry.stages.items()
+            for kind, cost in entry.stages.items()
         ]
 
     def frame(self) -> pandas.DataFrame:
-        """`rows()` as a pandas frame, which mlflow brings."""
+        """`rows()` as a pandas frame. Raises ImportError without pandas, which MLflow depends on."""
         import pandas
 
         return pandas.DataFrame(self.rows())
 
 
 def report_of(ledger: Ledger, zone: str | None = None, year: int | None = None) -> Report:
-    """Add a ledger up; with `zone` or `year`, its emissions anew by that grid and each entry's own PUE.
+    """The sums of a ledger; with `zone` or `year`, with emissions recomputed for that grid and each entry's own
+    PUE.
 
     Raises ValueError for a zone or year that the grid table does not have.
     """
-    anew = zone is not None or year is not None
-    prices = [_price(e, zone, year) if anew else None for e in ledger.entries]
-    entries = tuple(
-        _repriced(entry, price) if price else entry
-        for entry, price in zip(ledger.entries, prices, strict=True)
-    )
-    amortisation = _amortisation(entries)
+    entries, grids = ledger.entries, []
+    if zone is not None or year is not None:
+        grids = [_grid(entry, zone, year) for entry in entries]
+        entries = tuple(_recomputed(entry, grid) for entry, grid in zip(entries, grids, strict=True))
     total = _total(entries)
+    amortisation = _amortisation(entries)
     measured_wh = sum(entry.measured_wh for entry in entries)
     return Report(
         title=ledger.title,
         entries=entries,
         total=total,
-        measured_fraction=measured_wh / total.energy_wh if total.energy_wh > 0 else 0.0,
-        by_stage=_sums((kind, wh, g) for e in entries for kind, (wh, g) in e.stages.items()),
-        by_month=dict(
-            sorted(
-                _sums(
-                    (month, e.energy_wh * part, e.emissions_g * part)
-                    for e in entries
-                    for month, part in e.when(hourly.MONTH).items()
-                ).items()
-            )
-        ),
+        measured_fraction=_ratio(measured_wh, total.energy_wh),
+        by_stage=_sums(pair for entry in entries for pair in entry.stages.items()),
+        by_month=_by_month(entries),
         per_unit=_per_unit(entries),
         attempts=_attempts(entries),
         amortisation=amortisation,
         passed_training=_passed_training(entries, amortisation),
-        lower_bounds=tuple(f"{e.name} {e.lower_bound}" for e in entries if e.lower_bound),
+        lower_bounds=tuple(f"{entry.name} {entry.lower_bound}" for entry in entries if entry.lower_bound),
         prepared_elsewhere=tuple(f"{e.name} made dataset {e.dataset}" for e in entries if e.dataset),
         unmeasured=ledger.unmeasured,
-        repriced="; ".join(
-            dict.fromkeys(f"{p.name} {p.year} ({p.g_per_kwh:g} g/kWh, {p.source})" for p in prices if p)
+        unreadable=ledger.unreadable,
+        recomputed_for="; ".join(
+            dict.fromkeys(f"{g.name} {g.year} ({g.g_per_kwh:g} g/kWh, {g.source})" for g in grids)
         ),
     )
 
 
-def _total(entries: Iterable[Entry]) -> Total:
-    entries = list(entries)
+def _total(entries: Sequence[Entry]) -> Total:
     energy_wh = sum(entry.energy_wh for entry in entries)
     grams = sum(entry.emissions_g for entry in entries)
 
@@ -198,9 +221,10 @@ def _total(entries: Iterable[Entry]) -> Total:
 
 
 def _deviations(entries: Iterable[Entry], of: Callable[[Entry], tuple[float, float]]) -> tuple[float, float]:
-    """Of the sums of watt-hours and grams, from those `of` the entries.
+    """Deviations of the sums of watt-hours and grams, from the deviations `of` each entry.
 
-    An entry's emissions deviate with its energy, and by its grid's intensity: both are in its band, in quadrature.
+    The emissions of an entry deviate with its energy, and with the intensity of its grid: its band has both, in
+    quadrature.
     """
     energy: dict[str, float] = defaultdict(float)
     with_energy: dict[str, float] = defaultdict(float)
@@ -215,7 +239,7 @@ def _deviations(entries: Iterable[Entry], of: Callable[[Entry], tuple[float, flo
     return quadrature(energy.values()), quadrature([*with_energy.values(), *by_grid.values()])
 
 
-def _price(entry: Entry, zone: str | None, year: int | None) -> Intensity:
+def _grid(entry: Entry, zone: str | None, year: int | None) -> Intensity:
     if zone is not None:
         return intensity(zone, year)
     try:
@@ -224,44 +248,50 @@ def _price(entry: Entry, zone: str | None, year: int | None) -> Intensity:
         raise ValueError(f"{entry.name}: {error}; name one zone for all entries, too") from None
 
 
-def _repriced(entry: Entry, price: Intensity) -> Entry:
-    factor = price.g_per_kwh * float(entry.tags.get("carbon.pue", "1")) / 1000
+def _recomputed(entry: Entry, grid: Intensity) -> Entry:
+    """The entry with the emissions that its energy has on that grid."""
+    factor = grid.g_per_kwh * names.pue(entry.tags) / 1000
     grams = entry.energy_wh * factor
-    below = quadrature([_ratio(entry.energy_wh - entry.low_wh, entry.energy_wh), 1 - price.band.low])
-    above = quadrature([_ratio(entry.high_wh - entry.energy_wh, entry.energy_wh), price.band.high - 1])
+    below = quadrature([_ratio(entry.energy_wh - entry.low_wh, entry.energy_wh), 1 - grid.band.low])
+    above = quadrature([_ratio(entry.high_wh - entry.energy_wh, entry.energy_wh), grid.band.high - 1])
     return replace(
         entry,
-        stages={kind: (wh, wh * factor) for kind, (wh, _) in entry.stages.items()},
+        stages={
+            kind: LedgerCost(cost.energy_wh, cost.energy_wh * factor) for kind, cost in entry.stages.items()
+        },
         low_g=max(0.0, grams * (1 - below)),
         high_g=grams * (1 + above),
-        tags={**entry.tags, **names.intensity_tags(price)},
+        tags={**entry.tags, **names.intensity_tags(grid)},
     )
 
 
-def _sums(parts: Iterable[tuple[str, float, float]]) -> dict[str, tuple[float, float]]:
-    sums: dict[str, tuple[float, float]] = {}
-    for key, wh, grams in parts:
-        before_wh, before_g = sums.get(key, (0.0, 0.0))
-        sums[key] = before_wh + wh, before_g + grams
+def _sums(costs: Iterable[tuple[str, LedgerCost]]) -> dict[str, LedgerCost]:
+    sums: dict[str, LedgerCost] = {}
+    for key, cost in costs:
+        sums[key] = sums.get(key, _NONE).plus(cost)
     return sums
 
 
-def _per_unit(entries: Iterable[Entry]) -> dict[str, tuple[float, float]]:
-    """Of inference, as its units tell; other stages count other things in the same units."""
-    found: dict[str, tuple[float, float]] = {}
-    done: dict[str, float] = defaultdict(float)
-    cost: dict[str, tuple[float, float]] = {}
+def _by_month(entries: Iterable[Entry]) -> dict[str, LedgerCost]:
+    sums = _sums(
+        (month, _NONE.plus(LedgerCost(entry.energy_wh, entry.emissions_g), share))
+        for entry in entries
+        for month, share in entry.when(hourly.MONTH).items()
+    )
+    return dict(sorted(sums.items()))
+
+
+def _per_unit(entries: Iterable[Entry]) -> dict[str, LedgerCost]:
+    """LedgerCost of one unit of inference; other stages count other things in the same units."""
+    counts: dict[str, float] = defaultdict(float)
+    costs: dict[str, LedgerCost] = {}
     for entry in entries:
-        wh, grams = entry.stages.get(INFERENCE, (0.0, 0.0))
-        for unit, amount in entry.units.items():
+        for unit, count in entry.units.items():
             kind, _, name = unit.partition("/")
-            if kind == INFERENCE and amount > 0:
-                done[name] += amount
-                before = cost.get(name, (0.0, 0.0))
-                cost[name] = before[0] + wh, before[1] + grams
-    for name, amount in done.items():
-        found[name] = cost[name][0] / amount, cost[name][1] / amount
-    return found
+            if kind == INFERENCE and count > 0:
+                counts[name] += count
+                costs[name] = costs.get(name, _NONE).plus(entry.stages.get(INFERENCE, _NONE))
+    return {name: LedgerCost(*(figure / counts[name] for figure in cost)) for name, cost in costs.items()}
 
 
 def _attempts(entries: Iterable[Entry]) -> tuple[Attempt, ...]:
@@ -281,25 +311,26 @@ def _attempts(entries: Iterable[Entry]) -> tuple[Attempt, ...]:
     )
 
 
-def _amortisation(entries: Iterable[Entry]) -> tuple[tuple[str, float], ...]:
+def _amortisation(entries: Iterable[Entry]) -> tuple[DayTotal, ...]:
     by_day: dict[str, float] = defaultdict(float)
     for entry in entries:
-        wh, _ = entry.stages.get(INFERENCE, (0.0, 0.0))
+        wh = entry.stages.get(INFERENCE, _NONE).energy_wh
         if wh > 0:
-            for day, part in entry.when(hourly.DAY).items():
-                by_day[day] += wh * part
-    until = itertools.accumulate(wh for _, wh in sorted(by_day.items()))
-    return tuple(zip(sorted(by_day), until, strict=True))
+            for day, share in entry.when(hourly.DAY).items():
+                by_day[day] += wh * share
+    days = sorted(by_day)
+    return tuple(map(DayTotal, days, itertools.accumulate(by_day[day] for day in days)))
 
 
-def _passed_training(entries: Iterable[Entry], amortisation: Iterable[tuple[str, float]]) -> str | None:
-    training_wh = sum(entry.stages.get(TRAINING, (0.0, 0.0))[0] for entry in entries)
-    return next((day for day, wh in amortisation if 0 < training_wh < wh), None)
+def _passed_training(entries: Iterable[Entry], amortisation: Iterable[DayTotal]) -> str | None:
+    training_wh = sum(entry.stages.get(TRAINING, _NONE).energy_wh for entry in entries)
+    return next((total.day for total in amortisation if 0 < training_wh < total.inference_wh), None)
 
 
 def _ratio(part: float, whole: float) -> float:
     return part / whole if whole > 0 else 0.0
 
 
-def _iso(ms: int) -> str:
+def iso(ms: int) -> str:
+    """A time in milliseconds since the epoch as ISO 8601, UTC."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(ms / 1000))

@@ -12,7 +12,10 @@ import time
 import venv
 
 import pytest
+from typer.testing import CliRunner
 
+from carbon_otel.cli import app
+from carbon_otel.cli.run import _wait_for
 from tests.fakes.powercap import server
 
 
@@ -25,6 +28,11 @@ def carbon_otel_cli(*arguments, cwd, **variables):
         text=True,
         timeout=60,
     )
+
+
+def invoke(*arguments, **variables):
+    """The command in this process, which has loaded everything."""
+    return CliRunner().invoke(app, arguments, env={"COLUMNS": "100", **variables})
 
 
 def measured(program, *options, cwd, python=sys.executable, **variables):
@@ -109,6 +117,8 @@ def test_a_signal_ends_the_program_and_the_summary_follows(tmp_path, whole_group
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # A shell that starts pytest in the background has it ignore SIGINT, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     deadline = time.monotonic() + 20
     while not journal.exists() and time.monotonic() < deadline:
@@ -118,6 +128,18 @@ def test_a_signal_ends_the_program_and_the_summary_follows(tmp_path, whole_group
     _, stderr = running.communicate(timeout=30)
     assert running.returncode == code
     assert said in stderr and "unattributed" in stderr
+
+
+def test_a_signal_before_the_program_runs_reaches_it(monkeypatch):
+    class Late(subprocess.Popen):
+        def __init__(self, *arguments, **settings):
+            os.kill(os.getpid(), signal.SIGTERM)
+            super().__init__(*arguments, **settings)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(subprocess, "Popen", Late)
+    assert _wait_for(["sleep", "60"], os.environ) == 128 + signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_the_users_own_journal(tmp_path):
@@ -166,9 +188,10 @@ def test_an_exception_in_the_program_is_the_programs(tmp_path):
         (("demo", "--zone", "Atlantis"), 2, "unknown zone 'Atlantis'"),
     ],
 )
-def test_misuse_is_answered_in_a_line(tmp_path, arguments, code, said):
-    done = carbon_otel_cli(*arguments, cwd=tmp_path)
-    assert done.returncode == code
+def test_misuse_is_answered_in_a_line(tmp_path, monkeypatch, arguments, code, said):
+    monkeypatch.chdir(tmp_path)
+    done = invoke(*arguments)
+    assert done.exit_code == code
     assert said in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -199,24 +222,23 @@ def test_doctor_prints_a_fix_that_can_be_copied(tmp_path):
     for zone in (*tree.package, *tree.dram):
         zone.file.unlink()
         zone.file.mkdir()  # root may read any file, but not a folder
-    done = carbon_otel_cli("doctor", cwd=tmp_path, CARBON_OTEL_POWERCAP_ROOT=str(tree.root), COLUMNS="80")
+    done = invoke("doctor", CARBON_OTEL_POWERCAP_ROOT=str(tree.root), COLUMNS="80")
     assert "modelled.utilisation" in done.stdout
     rule = next(line for line in done.stdout.splitlines() if "SUBSYSTEM" in line)
     assert rule.strip().startswith('echo \'SUBSYSTEM=="powercap"')
     assert rule.endswith("sudo udevadm trigger")
 
 
-def test_doctor_for_machines(tmp_path):
+def test_doctor_for_machines():
     variables = {"CARBON_OTEL_ZONE": "DEU", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://127.0.0.1:4318"}
-    done = carbon_otel_cli("doctor", "--json", cwd=tmp_path, **variables)
-    report = json.loads(done.stdout)
+    report = json.loads(invoke("doctor", "--json", **variables).stdout)
     assert report["otlp_endpoint"] == "http://127.0.0.1:4318"
     assert report["grid"]["zone"] == "DE" and report["grid"]["licence"] == "CC BY 4.0"
     assert {part["component"] for part in report["components"]} >= {"cpu", "memory", "gpu"}
     assert 0 < report["reserved_share"] <= 1
 
 
-def test_doctor_with_a_wrong_setting(tmp_path):
-    done = carbon_otel_cli("doctor", cwd=tmp_path, CARBON_OTEL_ZONE="XX")
-    assert (done.returncode, done.stdout) == (2, "")
+def test_doctor_with_a_wrong_setting():
+    done = invoke("doctor", CARBON_OTEL_ZONE="XX")
+    assert (done.exit_code, done.stdout) == (2, "")
     assert done.stderr.startswith("CARBON_OTEL_ZONE='XX': unknown zone")

@@ -7,8 +7,10 @@ import os
 import time
 
 import pytest
+from typer.testing import CliRunner
 
 import carbon_otel
+from carbon_otel.cli import app
 from tests.fakes.powercap import server
 from tests.integration.test_cli import carbon_otel_cli
 
@@ -42,12 +44,23 @@ def store(tmp_path_factory):
     mlflow.set_tracking_uri(before)
 
 
-def compare(store, *arguments, cwd):
-    return carbon_otel_cli("compare", *arguments, cwd=cwd, MLFLOW_TRACKING_URI=store["uri"])
+@pytest.fixture
+def compare(store, monkeypatch, tmp_path):
+    """The command in this process, which has loaded MLflow, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    mlflow.set_tracking_uri(store["uri"])
+
+    def compare(*arguments):
+        names = (argument.format(**store) for argument in arguments)
+        return CliRunner().invoke(app, ["compare", *names], env={"COLUMNS": "100"})
+
+    return compare
 
 
 def test_two_runs_side_by_side_and_how_they_differ(store, tmp_path):
-    done = compare(store, store["counted"], store["modelled"], cwd=tmp_path)
+    ids = store["counted"], store["modelled"]
+    done = carbon_otel_cli("compare", *ids, cwd=tmp_path, MLFLOW_TRACKING_URI=store["uri"])
     assert done.returncode == 0, done.stderr
     assert "counted" in done.stdout and "energy than counted" in done.stdout
     assert "emissions, g CO2e" in done.stdout and "hardware" in done.stdout and "reserved" in done.stdout
@@ -56,25 +69,40 @@ def test_two_runs_side_by_side_and_how_they_differ(store, tmp_path):
     assert "counted: measured.counter" in done.stdout and "modelled: modelled.utilisation" in done.stdout
 
 
-def test_an_experiment_for_machines(store, tmp_path):
-    done = compare(store, "--experiment", "tests", "--json", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+def test_an_experiment_for_machines(compare):
+    done = compare("--experiment", "tests", "--json")
+    assert done.exit_code == 0, done.stderr
     report = json.loads(done.stdout)
     assert [run["name"] for run in report["runs"]] == ["counted", "modelled"]
     assert report["runs"][0]["energy_wh"] == pytest.approx(10 / 3600, rel=0.5)
     assert len(report["verdicts"]) == 1
     assert any(line.startswith("method") for line in report["not_alike"])
     assert "plain" in done.stderr and "carbon/energy_wh" in done.stderr
+    assert report["unreadable"] == []
 
 
-def test_what_a_run_brings_for_what_it_costs(store, tmp_path):
-    done = compare(store, store["counted"], store["modelled"], "--metric", "accuracy", "--json", cwd=tmp_path)
-    told = json.loads(done.stdout)
-    grams = {run["run_id"]: run["emissions_g"] for run in told["runs"]}
+def test_a_run_that_cannot_be_read_is_named_and_the_others_are_compared(compare, store):
+    client = mlflow.MlflowClient()
+    client.set_tag(store["plain"], "carbon.window", '{"metrics"')
+    try:
+        done = compare("--experiment", "tests", "--json")
+        assert [run["name"] for run in json.loads(done.stdout)["runs"]] == ["counted", "modelled"]
+        (line,) = json.loads(done.stdout)["unreadable"]
+        assert line.startswith(f"run plain ({store['plain']}): carbon.window is cut") and line in done.stderr
+        done = compare("{counted}", "{plain}")
+        assert done.exit_code == 2 and "carbon.window is cut" in done.stderr
+    finally:
+        client.delete_tag(store["plain"], "carbon.window")
+
+
+def test_quality_and_emissions(compare, store):
+    done = compare("{counted}", "{modelled}", "--metric", "accuracy", "--json")
+    report = json.loads(done.stdout)
+    grams = {run["run_id"]: run["emissions_g"] for run in report["runs"]}
     cheapest = min(grams, key=grams.get)
-    assert told["trade_off"]["runs"] == {run: {"value": 0.9, "pareto": run == cheapest} for run in grams}
-    done = compare(store, store["counted"], store["modelled"], "--metric", "accuracy", cwd=tmp_path)
-    assert "accuracy" in done.stdout and "no run is better for less" in done.stdout
+    assert report["trade_off"]["runs"] == {run: {"value": 0.9, "pareto": run == cheapest} for run in grams}
+    done = compare("{counted}", "{modelled}", "--metric", "accuracy")
+    assert "accuracy" in done.stdout and "on the Pareto front" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -96,9 +124,9 @@ def test_what_a_run_brings_for_what_it_costs(store, tmp_path):
         (("{counted}", "{plain}", "--tracking-uri", "nothing://x"), "MLFLOW_TRACKING_URI"),
     ],
 )
-def test_what_cannot_be_compared_says_what_to_do(arguments, said, store, tmp_path):
-    done = compare(store, *(argument.format(**store) for argument in arguments), cwd=tmp_path)
-    assert done.returncode == 2
+def test_what_cannot_be_compared_says_what_to_do(arguments, said, compare, tmp_path):
+    done = compare(*arguments)
+    assert done.exit_code == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())

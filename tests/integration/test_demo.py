@@ -23,9 +23,9 @@ trace.set_tracer_provider(provider)
 
 import importlib
 demo = importlib.import_module("carbon_otel.cli.demo")
-example = demo._load(demo._source())
-small = (example.Scenario("basic", 2000, 40, 5, divisor=2), example.Scenario("complex", 3000, 20, None))
-run_ids = example.main(zone="FR", tracking_uri="sqlite:///the runs.db", scenarios=small)
+example = demo.load()
+small = (example.Scenario("basic", 1000, 20, 5), example.Scenario("complex", 3000, 20, None))
+run_ids = demo.run(example, small, zone="FR", tracking_uri="sqlite:///the runs.db")
 
 import mlflow
 runs = [mlflow.get_run(run_id) for run_id in run_ids]
@@ -79,7 +79,7 @@ def test_the_table_is_what_mlflow_has(demo):
 
 def test_it_says_what_was_scaled_where_the_figures_come_from_and_where_to_look(demo):
     stdout, found = demo
-    assert "basic: samples and trees divided by 2" in stdout and "complex: samples" not in stdout
+    assert "complex: samples and trees divided by 4" in stdout and "basic: samples" not in stdout
     assert "unlimited" in stdout
     assert "Method: modelled.utilisation" in stdout and "Grid: FR" in stdout
     assert f"mlflow ui --backend-store-uri '{found['uri']}'" in stdout

@@ -24,3 +24,24 @@ def test_logfire_without_a_token(tmp_path):
     for shown in ("pipeline", "data_processing", "rf", "accuracy 0."):
         assert shown in done.stdout
     assert float(done.stdout.split("training: ")[-1].removesuffix(" Wh\n")) > 0
+
+
+def test_random_forest(tmp_path):
+    """The example with smaller scenarios, as a reader would change them."""
+    source = (EXAMPLES / "random_forest.py").read_text()
+    for number in ("10_000, 100", "12_500, 125", "25_000, 250"):
+        assert number in source
+        source = source.replace(number, "500, 10")
+    (tmp_path / "forest.py").write_text(source)
+    done = subprocess.run(
+        [sys.executable, "forest.py"],
+        env={**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.endswith("g CO2e")]
+    assert [line.partition(":")[0] for line in lines] == ["basic", "intermediate", "complex"]
+    assert all("accuracy 0." in line and " Wh" in line for line in lines)

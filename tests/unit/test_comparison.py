@@ -1,4 +1,4 @@
-"""What may be said of two runs' figures."""
+"""The comparison of two runs."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ def cost(name, wh, low=None, high=None, **tags):
     [
         ((10, 9, 11), (5, 4, 6), "used 50.0% less energy than a, beyond both bands"),
         ((10, 9, 11), (15, 14, 16), "used 50.0% more energy than a, beyond both bands"),
-        ((10, 9, 11), (9.5, 8, 10), "cannot be told apart"),
-        ((10, 9, 11), (11, 11, 12), "cannot be told apart"),
+        ((10, 9, 11), (9.5, 8, 10), "not distinguishable"),
+        ((10, 9, 11), (11, 11, 12), "not distinguishable"),
         ((10, None, None), (5, 4, 6), "without bands"),
-        ((0, 0, 0), (0, 0, 0), "cannot be told apart"),
+        ((0, 0, 0), (0, 0, 0), "not distinguishable"),
     ],
 )
-def test_a_run_used_less_only_where_the_bands_say_so(first, other, said):
+def test_a_run_used_less_only_where_the_bands_do_not_overlap(first, other, said):
     assert said in verdict(cost("a", *first), cost("b", *other))
 
 
-def test_what_was_not_logged_is_not_a_zero():
+def test_a_figure_that_was_not_logged_is_not_zero():
     run = cost("a", 1.0)
     assert (
         math.isnan(run.low_wh)
@@ -49,7 +49,7 @@ def test_what_was_not_logged_is_not_a_zero():
         RunCost.of("1", "a", {"carbon/energy_wh": math.nan}, {"carbon.method": "missing"})
 
 
-def test_runs_that_were_measured_otherwise_are_not_compared_in_silence():
+def test_differences_in_measuring_are_named():
     a = cost("a", 1, method="measured.counter", zone="FR", pue="1")
     b = cost("b", 1, method="modelled.utilisation", zone="FR", pue="1.2")
     method, pue = differences([a, b])
@@ -70,18 +70,18 @@ def test_a_run_that_was_killed_is_a_lower_bound():
 def test_a_lower_bound_never_used_less(tag, why):
     whole, bound = cost("a", 10, 9, 11), cost("b", 5, 4, 6, **tag)
     for said in (verdict(whole, bound), verdict(bound, whole)):
-        assert f"b {'has ' if 'ended' in why else ''}{why}" in said and "cannot be told apart" in said
+        assert f"b {'has ' if 'ended' in why else ''}{why}" in said and "not distinguishable" in said
     # What it used at least is more than the other used at most.
     assert "more energy than a, beyond both bands" in verdict(cost("a", 1, 0.9, 1.1), bound)
 
 
-def test_more_than_nothing_is_told_in_watt_hours():
+def test_a_change_from_zero_is_given_in_watt_hours():
     assert (
         verdict(cost("a", 0, 0, 0), cost("b", 5, 4, 6)) == "b used 5 Wh more energy than a, beyond both bands"
     )
 
 
-def test_what_the_figures_of_a_run_include_and_what_its_tags_do_not():
+def test_nested_and_resumed_runs_are_named():
     outer = cost("outer", 2)
     inner = RunCost.of(
         "inner", "inner", {"carbon/energy_wh": 1.0}, {"carbon.status": "final", "mlflow.parentRunId": "outer"}
@@ -95,21 +95,21 @@ def emitting(name, grams, **tags):
     return replace(cost(name, 1.0, **tags), emissions_g=grams)
 
 
-def test_the_front_is_what_no_run_beats():
+def test_the_pareto_front():
     runs = [emitting("small", 1), emitting("big", 9), emitting("worse", 9), emitting("dear", 10)]
     quality = {"small": 0.8, "big": 0.9, "worse": 0.85, "dear": 0.9}
     assert pareto(runs, quality) == {"small", "big"}
     assert pareto(runs, quality, lower_is_better=True) == {"small"}
 
 
-def test_what_is_unknown_or_a_lower_bound_is_not_on_the_front():
+def test_unknown_emissions_and_lower_bounds_are_not_on_the_front():
     runs = [emitting("whole", 5), emitting("killed", 1, status="running"), emitting("unknown", math.nan)]
     assert pareto(runs, {"whole": 0.5, "killed": 0.9, "unknown": 0.9}) == {"whole"}
     assert pareto([emitting("no metric", 1)], {}) == frozenset()
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=12))
-def test_every_run_is_on_the_front_or_beaten_by_one_that_is(points):
+def test_every_run_is_on_the_front_or_beaten_by_a_run_on_it(points):
     runs = [emitting(str(i), grams) for i, (_, grams) in enumerate(points)]
     front = pareto(runs, {str(i): float(good) for i, (good, _) in enumerate(points)})
     assert front

@@ -1,4 +1,4 @@
-"""The parts of a run that several processes have written: whole, in any order, and within what a tag holds."""
+"""Contributions of several processes to one run: complete, in any order, and within the length of a tag."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ made = st.builds(Contribution, values=sums, step=st.integers(0, 1000), final=st.
 
 
 @given(st.dictionaries(st.uuids().map(lambda u: u.hex[:12]), made, max_size=8))
-def test_tags_say_the_parts(written):
+def test_contributions_are_read_back_from_their_tags(written):
     tags = {tag: text for name, part in written.items() for tag, text in part.tags(name).items()}
     assert contributions.read({**tags, "carbon.zone": "FR"}) == written
 
 
 @given(st.lists(made, max_size=8))
-def test_the_sum_is_that_of_all_and_final_with_the_last(written):
+def test_the_total_is_the_sum_and_is_final_when_all_are(written):
     whole = contributions.total(written)
     for name in ("carbon/energy_wh", "carbon/training/energy_wh"):
         assert whole.values.get(name, 0.0) == pytest.approx(sum(p.values.get(name, 0.0) for p in written))
@@ -29,7 +29,7 @@ def test_the_sum_is_that_of_all_and_final_with_the_last(written):
     assert contributions.total([whole]) == whole
 
 
-def test_one_that_is_too_long_for_a_tag_has_several():
+def test_a_contribution_longer_than_a_tag_has_several_tags():
     values = {
         f"carbon/epoch_{number}/{figure}": 1.0 / (number + 3) for number in range(200) for figure in FIGURES
     }
@@ -42,14 +42,14 @@ def test_one_that_is_too_long_for_a_tag_has_several():
     )
 
 
-def test_one_that_was_cut_off_has_not_ended_and_leaves_the_others():
+def test_a_truncated_contribution_is_empty_and_unfinished():
     ours = Contribution({"carbon/energy_wh": 2.0}, final=True)
     tags = ours.tags("x") | {f"{contributions.PREFIX}y": ours.tags("y")[f"{contributions.PREFIX}y"][:20]}
     assert contributions.read(tags) == {"x": ours, "y": Contribution()}
 
 
 @pytest.mark.parametrize("days", [1, 10, 100, 1000])
-def test_a_run_of_weeks_or_years_is_in_its_tag_to_the_last_watt_hour(days):
+def test_a_run_of_years_is_stored_to_the_last_watt_hour(days):
     spent = hourly.Hours()
     for hour in range(24 * days):
         spent.spend(1.5, 3600.0 * hour, 3600.0 * (hour + 1))

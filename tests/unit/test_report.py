@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carbon_otel.lifecycle.ledger import Entry, Ledger
+from carbon_otel.lifecycle.ledger import Entry, Ledger, LedgerCost
 from carbon_otel.lifecycle.report import report_of
 
 
@@ -20,7 +20,7 @@ def entry(number=0, wh=10.0, grams=5.0, hardware="a", zone="FR", energy_band=0.1
         experiment_id="1",
         status="FINISHED",
         start_ms=0,
-        stages={"training": (wh, grams)},
+        stages={"training": LedgerCost(wh, grams)},
         low_wh=wh * (1 - energy_band),
         high_wh=wh * (1 + energy_band),
         low_g=grams * (1 - band),
@@ -34,7 +34,7 @@ def entry(number=0, wh=10.0, grams=5.0, hardware="a", zone="FR", energy_band=0.1
 
 
 def report(*entries, **anew):
-    return report_of(Ledger("churn", entries, ()), **anew)
+    return report_of(Ledger("churn", entries), **anew)
 
 
 def band(total):
@@ -42,14 +42,14 @@ def band(total):
 
 
 @given(st.integers(1, 20), st.floats(0.01, 0.5), st.floats(0.01, 0.9))
-def test_alike_entries_have_the_band_of_one(count, energy_band, grid_band):
+def test_entries_on_the_same_hardware_and_grid_have_the_band_of_one(count, energy_band, grid_band):
     found = report(*(entry(i, energy_band=energy_band, grid_band=grid_band) for i in range(count))).total
     assert band(found) == pytest.approx(math.hypot(energy_band, grid_band), rel=1e-9)
     assert found.high_wh / found.energy_wh - 1 == pytest.approx(energy_band, rel=1e-9)
 
 
-def test_more_hardware_does_not_make_the_grid_surer():
-    """What is wrong with a zone's intensity is wrong for all that was used there."""
+def test_more_hardware_does_not_narrow_the_band_of_the_grid():
+    """An error of the intensity of a zone applies to all energy used there."""
     found = report(*(entry(i, hardware=f"host {i}") for i in range(4))).total
     assert band(found) == pytest.approx(math.hypot(0.1 / 2, 0.4), rel=1e-9)
     assert found.high_wh / found.energy_wh - 1 == pytest.approx(0.1 / 2, rel=1e-9)
@@ -60,7 +60,7 @@ def test_errors_of_several_grids_are_independent():
     assert band(found) == pytest.approx(math.hypot(0.1, 0.4 / 2), rel=1e-9)
 
 
-def test_priced_anew_it_says_by_which_grid():
+def test_recomputed_emissions_name_their_grid():
     (priced,) = report(entry(), zone="PL", year=2022).entries
     assert priced.tags["carbon.zone"] == "PL" and priced.tags["carbon.intensity_year"] == "2022"
     assert float(priced.tags["carbon.intensity_g_per_kwh"]) == pytest.approx(

@@ -1,7 +1,7 @@
 """Runs that a kill has left RUNNING: marked as KILLED, with the last checkpoint as their lower bound.
 
-Only runs whose process was on this host and is gone, and that have not been written for a minute: a host's name
-may be that of several containers, whose processes cannot be told apart from here.
+Only runs whose process was on this host and is gone, and that have not been written for a minute: containers may
+share one host name, and their processes cannot be told apart from outside.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from __future__ import annotations
 import calendar
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from carbon_otel.host.identity import is_gone
 from carbon_otel.mlflow.compat import found_by
 from carbon_otel.mlflow.schema import names
+from carbon_otel.mlflow.schema.checked import Unreadable
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -23,27 +24,63 @@ SILENT_S: Final = 60.0
 _TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
 
 
+class Orphan(NamedTuple):
+    """A run whose process is gone; `wrote_s` is its last checkpoint, in seconds since the epoch."""
+
+    run_id: str
+    wrote_s: float
+
+
+class Orphans(NamedTuple):
+    """`unreadable` are runs whose tags cannot be read, each with the reason: they stay as they are."""
+
+    runs: list[Orphan]
+    unreadable: list[str]
+
+
+def find(
+    client: MlflowClient, experiment_ids: list[str] | None = None, silent_s: float = SILENT_S
+) -> Orphans:
+    """The runs of these experiments, by default of all, whose process of this host is gone.
+
+    Raises the errors of the store.
+    """
+    if experiment_ids is None:
+        experiment_ids = [each.experiment_id for each in found_by(client.search_experiments)]
+    left_open = "attributes.status = 'RUNNING' and tags.`carbon.status` = 'running'"
+    orphans = Orphans([], [])
+    for run in found_by(client.search_runs, experiment_ids, left_open):
+        try:
+            _, tags = names.unpacked({}, run.data.tags)
+        except Unreadable as reason:
+            orphans.unreadable.append(f"{run.info.run_id}: {reason}")
+            continue
+        wrote_s = _wrote_s(run, tags)
+        if is_gone(tags.get(names.PROCESS, "")) and time.time() - wrote_s >= silent_s:
+            orphans.runs.append(Orphan(run.info.run_id, wrote_s))
+    return orphans
+
+
+def end(client: MlflowClient, orphan: Orphan) -> None:
+    """Mark the run as KILLED at its last checkpoint. Raises the errors of the store."""
+    client.set_tag(orphan.run_id, "carbon.status", KILLED)
+    client.set_terminated(orphan.run_id, "KILLED", int(orphan.wrote_s * 1000))
+
+
 def reconcile(
     client: MlflowClient, experiment_ids: list[str] | None = None, silent_s: float = SILENT_S
 ) -> list[str]:
-    """End the runs that processes of this host have left open; their ids. Raises what the store does."""
-    if experiment_ids is None:
-        experiment_ids = [found.experiment_id for found in found_by(client.search_experiments)]
-    left_open = "attributes.status = 'RUNNING' and tags.`carbon.status` = 'running'"
-    ended: list[str] = []
+    """Find and end orphans; the ids of their runs. Raises the errors of the store."""
     # All are found before one is ended: it would be missing on the next page.
-    for run in list(found_by(client.search_runs, experiment_ids, left_open)):
-        _, tags = names.unpacked({}, run.data.tags)
-        wrote_s = _wrote_s(run, tags)
-        if is_gone(tags.get(names.PROCESS, "")) and time.time() - wrote_s >= silent_s:
-            client.set_tag(run.info.run_id, "carbon.status", KILLED)
-            client.set_terminated(run.info.run_id, "KILLED", int(wrote_s * 1000))
-            ended.append(run.info.run_id)
-    return ended
+    orphans = find(client, experiment_ids, silent_s).runs
+    for orphan in orphans:
+        end(client, orphan)
+    return [orphan.run_id for orphan in orphans]
 
 
 def _wrote_s(run: Any, tags: Mapping[str, str]) -> float:
     try:
-        return calendar.timegm(time.strptime(tags["carbon.updated_at"], _TIME))
+        wrote_s = calendar.timegm(time.strptime(tags["carbon.updated_at"], _TIME))
     except (KeyError, ValueError):
-        return float(run.info.start_time) / 1000
+        wrote_s = 0
+    return wrote_s if wrote_s > 0 else (run.info.start_time or 0) / 1000

@@ -1,30 +1,32 @@
-"""When a run used its energy: watt-hours by the hour (UTC), short enough for a tag.
+"""Energy by the hour (UTC): watt-hours in a text that is short enough for a tag.
 
-The text is `2026-11-24T13=1.25 2026-11-24T14=0.5`. Where that gets longer than a tag may be, its hours become
-days, then months: `2026-11-24=30`, `2026-11=900`.
+The text is `2026-11-24T13=1.25 2026-11-24T14=0.5`. If that is longer than a tag may be, hours become days, then
+months: `2026-11-24=30`, `2026-11=900`.
 """
 
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-# MLflow cuts tags off at 8000 characters.
-_LONGEST: Final = 8000
+from carbon_otel.mlflow.schema.checked import LONGEST_TAG, number
+
 DAY: Final = len("2026-11-24")
 MONTH: Final = len("2026-11")
+_TIME: Final = re.compile(r"[0-9]{4}-[0-9]{2}(-[0-9]{2}(T[0-9]{2})?)?")
 
 
 class Hours:
-    """Watt-hours by hour, as they are spent."""
+    """Sums of watt-hours by hour."""
 
     def __init__(self) -> None:
         self._wh: dict[str, float] = {}
 
     def spend(self, wh: float, from_s: float, to_s: float) -> None:
-        """Spent evenly between two times (seconds since the epoch)."""
+        """Add energy that was used evenly between two times (seconds since the epoch)."""
         for hour, part in _parts(from_s, to_s):
             self._wh[hour] = self._wh.get(hour, 0.0) + wh * part
 
@@ -33,9 +35,14 @@ class Hours:
 
 
 def parsed(text: str) -> dict[str, float]:
-    """Watt-hours by hour, day or month. Raises ValueError."""
-    pairs = (item.split("=") for item in text.split())
-    return {when: float(wh) for when, wh in pairs}
+    """Watt-hours by hour, day or month. Invalid items are left out, such as the end of a cut text."""
+    watt_hours = {}
+    for item in text.split():
+        when, _, amount = item.partition("=")
+        wh = _wh(amount)
+        if wh is not None and _TIME.fullmatch(when):
+            watt_hours[when] = wh
+    return watt_hours
 
 
 def added(one: str, other: str) -> str:
@@ -47,13 +54,21 @@ def added(one: str, other: str) -> str:
 
 
 def shares(text: str, length: int) -> dict[str, float]:
-    """The part of the energy that was used in each month (`length` MONTH) or on each day (DAY); they add up to 1.
+    """The share of the energy in each month (`length` MONTH) or on each day (DAY); the shares add up to 1.
 
-    Empty where the text says nothing.
+    Empty where the text has no energy.
     """
-    wh = _coarser(parsed(text), length)
+    wh = _coarser({when: max(0.0, wh) for when, wh in parsed(text).items()}, length)
     total = sum(wh.values())
     return {when: value / total for when, value in wh.items()} if total > 0 else {}
+
+
+def _wh(text: str) -> float | None:
+    try:
+        wh = number(float(text))
+    except ValueError:
+        return None
+    return None if wh is None or math.isnan(wh) else wh
 
 
 def _text(wh: Mapping[str, float]) -> str:
@@ -61,7 +76,7 @@ def _text(wh: Mapping[str, float]) -> str:
     for length in (None, DAY, MONTH):
         wh = _coarser(wh, length) if length else wh
         text = " ".join(f"{when}={value:.6g}" for when, value in sorted(wh.items()))
-        if len(text) <= _LONGEST:
+        if len(text) <= LONGEST_TAG:
             break
     return text
 
@@ -74,7 +89,7 @@ def _coarser(wh: Mapping[str, float], length: int) -> dict[str, float]:
 
 
 def _parts(from_s: float, to_s: float) -> Iterator[tuple[str, float]]:
-    """Hours between two times, and the part of the time that falls into each."""
+    """The hours between two times, each with its share of the time."""
     whole_s = to_s - from_s
     if whole_s <= 0:  # the clock was set back meanwhile
         yield _hour(to_s), 1.0

@@ -1,13 +1,12 @@
 """A footprint as MLflow metrics and tags.
 
-Units are in the names, since MLflow has no others; figures are in watt-hours and grams, because its pages round
-to two or three decimals, the totals in kWh and kg, too. Stages are sums of exclusive figures by kind: with `run`,
-which is the run's own time between stages, they add up to the total.
+Units are in the names, because MLflow has no other place for them. Figures are in watt-hours and grams, because
+its pages round to two or three decimals; totals are in kWh and kg, too. Stages are sums of exclusive figures by
+kind: with `run`, the time of the run between its stages, they add up to the total.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import socket
@@ -18,9 +17,10 @@ from types import MappingProxyType
 from carbon_otel._version import __version__
 from carbon_otel.carbon.grid import Intensity
 from carbon_otel.footprint import Footprint
+from carbon_otel.mlflow.schema import checked
 from carbon_otel.units import J_PER_KWH, J_PER_WH
 
-LEDGER = "carbon-ledger"  # the experiment for what has no run of the user's
+LEDGER = "carbon-ledger"  # the experiment for work outside of runs
 PREFIX = "carbon/"
 ENERGY_WH = "carbon/energy_wh"
 MEASURED_WH = "carbon/energy_measured_wh"
@@ -32,8 +32,8 @@ MODEL = "carbon.model_id"
 SOURCE_RUN = "carbon.source_run_id"
 SOURCE_EXPERIMENT = "carbon.source_experiment_id"
 HOURLY = "carbon.hourly_wh"
-# Of a window of inference, all that is neither searched for nor charted is in this one tag, as JSON: a ledger has
-# thousands of them, and each metric and tag is a row that a report has to read.
+# A window has all figures that are neither searched for nor charted in this tag, as JSON: a ledger has thousands
+# of windows, and each metric and tag is a row that a report has to read.
 WINDOW = "carbon.window"
 _CHARTED = frozenset({ENERGY_WH, "carbon/emissions_g"})
 _SEARCHED = frozenset({"carbon.status", LINEAGE})
@@ -42,9 +42,9 @@ _NO_NAME = re.compile(r"[^\w.-]")
 
 
 def step(name: str, at: int) -> int:
-    """The step of a metric's point: MLflow draws a curve where steps differ, and a bar where they are all 0.
+    """The step of a metric's point: MLflow draws a curve where steps differ, and a bar where all are 0.
 
-    Energy, emissions and power are curves. Of points of one step the latest is the one that counts.
+    Energy, emissions and power are curves. Of the points of one step the latest counts.
     """
     return at if name in (ENERGY_WH, "carbon/emissions_g") or name.startswith("carbon/power/") else 0
 
@@ -55,21 +55,21 @@ def device(identifier: str) -> str:
 
 
 def nested(kind: str, figure: str) -> str:
-    """The part of `carbon/<kind>/<figure>` that runs nested in this one have, too: the ledger leaves it out."""
+    """Metric with the contribution of nested runs to `carbon/<kind>/<figure>`; the ledger subtracts it."""
     return f"carbon/nested/{kind}/{figure}"
 
 
 def parts(footprint: Footprint) -> dict[str, float]:
-    """What a run or a nested run adds up from, by what follows `carbon/` in the metric's name."""
-    found = {}
+    """The sums by stage, device and component, by their metric's name after `carbon/`; in Wh and g."""
+    sums = {}
     for kind, (joules, grams) in footprint.stages.items():
-        found[f"{kind}/energy_wh"] = joules / J_PER_WH
-        found[f"{kind}/emissions_g"] = grams
+        sums[f"{kind}/energy_wh"] = joules / J_PER_WH
+        sums[f"{kind}/emissions_g"] = grams
     for identifier, joules in footprint.devices_inclusive.items():
-        found[f"devices/{device(identifier)}_wh"] = joules / J_PER_WH
+        sums[f"devices/{device(identifier)}_wh"] = joules / J_PER_WH
     for component, joules in footprint.components.items():
-        found[f"components/{component}_wh"] = joules / J_PER_WH
-    return found
+        sums[f"components/{component}_wh"] = joules / J_PER_WH
+    return sums
 
 
 def metrics(
@@ -77,10 +77,10 @@ def metrics(
     of_nested: Mapping[str, float] = MappingProxyType({}),
     units: Mapping[str, float] = MappingProxyType({}),
 ) -> dict[str, float]:
-    """Cumulative figures of a run so far. Every one may be added to those of an earlier segment of the run.
+    """Cumulative figures of a run. Each may be added to that of an earlier segment of the run.
 
-    `of_nested` are the `parts()` of its nested runs, added up; `units` the functional units that its stages have
-    done, by `<kind>/<unit>`.
+    `of_nested` is the sum of `parts()` over its nested runs; `units` are the functional units of its stages, by
+    `<kind>/<unit>`.
     """
     values = {
         ENERGY_WH: footprint.energy_j / J_PER_WH,
@@ -111,9 +111,9 @@ def tags(
     lineage: str | None,
     process: str,
 ) -> dict[str, str]:
-    """Where the figures come from. `carbon.measured_fraction` is added when the totals are known.
+    """The provenance of the figures. `carbon.measured_fraction` is added when the totals are known.
 
-    `trace_url` is an address with `{trace_id}` in it, `process` what tells a process from all others.
+    `trace_url` is an address with the placeholder `{trace_id}`; `process` identifies the process.
     """
     place = footprint.intensity
     values = {
@@ -139,7 +139,7 @@ def tags(
 
 
 def intensity_tags(place: Intensity) -> dict[str, str]:
-    """By which grid emissions were computed."""
+    """The grid by which emissions were computed."""
     return {
         "carbon.zone": place.zone,
         "carbon.intensity_g_per_kwh": f"{place.g_per_kwh:g}",
@@ -149,36 +149,70 @@ def intensity_tags(place: Intensity) -> dict[str, str]:
     }
 
 
-def packed(values: Mapping[str, float], said: Mapping[str, str]) -> tuple[dict[str, float], dict[str, str]]:
-    """The metrics and tags of a window of inference, which has few of its own and the others in one tag."""
-    rest = {
+def packed(values: Mapping[str, float], tags: Mapping[str, str]) -> tuple[dict[str, float], dict[str, str]]:
+    """The metrics and tags of a window: few of its own, all others as JSON in the tags `carbon.window`, ..."""
+    content = {
         "metrics": {name: value for name, value in values.items() if name not in _CHARTED},
-        "tags": {name: value for name, value in said.items() if name not in _SEARCHED},
+        "tags": {name: value for name, value in tags.items() if name not in _SEARCHED},
     }
-    own = {name: value for name, value in said.items() if name in _SEARCHED}
-    own[WINDOW] = json.dumps(rest, separators=(",", ":"))
+    own = {name: value for name, value in tags.items() if name in _SEARCHED}
+    own |= checked.tags_of(WINDOW, content)
     return {name: value for name, value in values.items() if name in _CHARTED}, own
 
 
-def unpacked(values: Mapping[str, float], said: Mapping[str, str]) -> tuple[dict[str, float], dict[str, str]]:
-    """Our metrics and tags of a run; of a window with those that are in one tag."""
-    figures = {name: value for name, value in values.items() if name.startswith(PREFIX)}
-    tags = {name: value for name, value in said.items() if name.startswith("carbon.")}
-    window = tags.pop(WINDOW, None)
-    if window is not None:
-        rest = json.loads(window)
-        figures |= rest["metrics"]
-        tags |= rest["tags"]
-    return figures, tags
+def unpacked(values: Mapping[str, float], tags: Mapping[str, str]) -> tuple[dict[str, float], dict[str, str]]:
+    """Our metrics and tags of a run or a window, without metrics that are NaN. Raises Unreadable."""
+    figures = checked.numbers({name: value for name, value in values.items() if name.startswith(PREFIX)})
+    if figures is None:
+        raise checked.Unreadable("a metric of its energy is no figure")
+    window = checked.pieces_of(tags, WINDOW).get("")
+    ours = {
+        name: tag
+        for name, tag in tags.items()
+        if name.startswith("carbon.") and not f"{name}.".startswith(f"{WINDOW}.")
+    }
+    if window is None:
+        return figures, ours
+    content = checked.object_in(window) or {}
+    packed_figures, packed_tags = checked.numbers(content.get("metrics")), content.get("tags")
+    if packed_figures is None or not isinstance(packed_tags, dict):
+        raise checked.Unreadable(f"{WINDOW} is cut or has been changed")
+    if not all(isinstance(tag, str) for tag in packed_tags.values()):
+        raise checked.Unreadable(f"{WINDOW} has a tag that is no text")
+    return figures | packed_figures, ours | packed_tags
+
+
+def lower_bound(tags: Mapping[str, str]) -> str | None:
+    """Why figures with these tags may be too low: the run did not end in order, or a component is missing.
+
+    None where they are complete.
+    """
+    if tags.get("carbon.status") != "final":
+        return "has not ended in order"
+    missing = tags.get("carbon.missing")
+    return f"lacks {missing}" if missing else None
+
+
+def pue(tags: Mapping[str, str]) -> float:
+    """Power usage effectiveness of the site; 1 where no tag gives it. Raises Unreadable."""
+    text = tags.get("carbon.pue", "1")
+    try:
+        value = checked.number(float(text))
+    except ValueError:
+        value = None
+    if value is None or not value >= 1:
+        raise checked.Unreadable(f"carbon.pue is {text[:20]!r}")
+    return value
 
 
 def measured_fraction(values: Mapping[str, float]) -> float:
+    """Share of the energy that sensors measured, from the sums of a run; 0 for no energy."""
     total = values.get(ENERGY_WH, 0.0)
     return values.get(MEASURED_WH, 0.0) / total if total > 0 else 0.0
 
 
 def rates(values: Mapping[str, float]) -> dict[str, float]:
-    """Watt-hours and grams per thousand functional units of each kind of stage, from a run's sums."""
+    """Watt-hours and grams per thousand functional units of each kind of stage, from the sums of a run."""
     found = {}
     for name, amount in values.items():
         kind, slash, unit = name.removeprefix(UNITS).rpartition("/")

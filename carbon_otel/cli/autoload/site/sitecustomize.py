@@ -1,8 +1,8 @@
-"""Loaded as the interpreter of a program under `carbon-otel run` starts: measures it, then steps aside.
+"""Loaded when the interpreter of a program under `carbon-otel run` starts; begins to measure the program.
 
-Only the program itself is measured, with all that its children use: what loads us is gone from its environment
-before it begins. With `--children` it stays, and the processes split what they use, as any measured processes of
-a host do.
+Only the program itself is measured, and it pays for its children: the variables that load this file are removed
+from its environment before it begins. With `--children` they stay, and the processes share the energy of the
+devices, as any measured processes of a host do.
 """
 
 import os
@@ -10,7 +10,7 @@ import sys
 from importlib.machinery import PathFinder
 from importlib.util import find_spec, module_from_spec
 
-_HERE = os.path.dirname(__file__)  # noqa: PTH120 - as it stands in PYTHONPATH; and pathlib costs a start
+_HERE = os.path.dirname(__file__)  # noqa: PTH120 - as in PYTHONPATH; pathlib would slow the start
 
 
 def _measure() -> None:
@@ -41,7 +41,7 @@ def _measure() -> None:
 
 
 def _is_first(folder: str) -> bool:
-    """One file holds one process: the user's own journal is that of the first to begin."""
+    """A journal holds one process: the user's own journal is for the first that begins."""
     try:
         os.close(os.open(f"{folder}{os.sep}first", os.O_CREAT | os.O_EXCL))
     except FileExistsError:
@@ -50,7 +50,7 @@ def _is_first(folder: str) -> bool:
 
 
 def _chain() -> None:
-    """Run the `sitecustomize` that ours stands before, if there is one."""
+    """Run the `sitecustomize` that this file hides, if there is one."""
     spec = PathFinder.find_spec("sitecustomize", sys.path)
     if spec is not None and spec.loader is not None:
         module = module_from_spec(spec)
@@ -59,11 +59,11 @@ def _chain() -> None:
 
 
 sys.path[:] = [path for path in sys.path if path != _HERE]
-# An interpreter that does not have us, such as a launcher's own, leaves it to those that it starts.
+# An interpreter without carbon_otel, such as that of a launcher, leaves it to the interpreters that it starts.
 if find_spec("carbon_otel") is not None:
     try:
         _measure()
-    except Exception:  # whatever it is, the program runs
+    except Exception:  # the program runs in any case
         import logging
 
         logging.getLogger("carbon_otel").warning("the program is not measured", exc_info=True)

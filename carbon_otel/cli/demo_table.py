@@ -1,0 +1,66 @@
+"""The runs of the demo side by side: their figures as MLflow has them, and where these come from."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+_PARTS: Final = {
+    "data_processing": "data_processing",
+    "training": "training",
+    "inference": "inference",
+    "run": "the run between them",
+}
+
+
+def show(runs: Sequence[Run], tracking_uri: str, console: Console) -> None:
+    """Print the runs as a table, the provenance of the figures, and the address of the runs in MLflow."""
+    console.print(_table(runs))
+    tags = {name.removeprefix("carbon."): tag for name, tag in runs[0].data.tags.items()}
+    console.print(f"Method: {tags['method']}, on {tags['hardware']}.")
+    console.print(
+        f"Grid: {tags['zone']}, {tags['intensity_g_per_kwh']} g/kWh, PUE {tags['pue']} "
+        f"({tags['intensity_source']}, {tags['intensity_year']})."
+    )
+    ids = quote(json.dumps([run.info.run_id for run in runs], separators=(",", ":")))
+    page = f"#/compare-runs?runs={ids}&experiments={quote(json.dumps([runs[0].info.experiment_id]))}"
+    if not tracking_uri.startswith("http"):
+        command = f"mlflow ui --backend-store-uri {shlex.quote(tracking_uri)}"
+        console.print(f"\nSee the runs:  {command}", soft_wrap=True)
+        tracking_uri = "http://127.0.0.1:5000"
+    console.print(f"Compare them:  {tracking_uri.rstrip('/')}/{page}", soft_wrap=True)
+
+
+def _table(runs: Sequence[Run]) -> Table:
+    table = Table("", title="Energy and emissions", box=box.SIMPLE_HEAD)
+    for run in runs:
+        table.add_column(run.info.run_name, justify="right")
+    params, metrics, tags = zip(
+        *((run.data.params, run.data.metrics, run.data.tags) for run in runs), strict=True
+    )
+    table.add_row("samples", *(f"{int(p['samples']):,}" for p in params))
+    table.add_row("trees", *(f"{int(p['trees']):,}" for p in params))
+    table.add_row("depth", *(p["max_depth"].replace("None", "unlimited") for p in params))
+    table.add_row("duration, s", *(f"{m['carbon/duration_s']:.1f}" for m in metrics))
+    table.add_row("energy, Wh", *(f"{m['carbon/energy_wh']:.4g}" for m in metrics))
+    table.add_row("  at least", *(f"{m['carbon/energy_low_wh']:.4g}" for m in metrics))
+    table.add_row("  at most", *(f"{m['carbon/energy_high_wh']:.4g}" for m in metrics))
+    table.add_row("  measured by a sensor", *(f"{float(t['carbon.measured_fraction']):.0%}" for t in tags))
+    table.add_row("emissions, g CO2e", *(f"{m['carbon/emissions_g']:.4g}" for m in metrics))
+    per_sample = (m["carbon/emissions_g"] / int(p["samples"]) for m, p in zip(metrics, params, strict=True))
+    table.add_row("  per 1,000 samples", *(f"{1000 * grams:.4g}" for grams in per_sample))
+    table.add_row("accuracy", *(f"{m['accuracy']:.3f}" for m in metrics))
+    for part, label in _PARTS.items():
+        shares = (m[f"carbon/{part}/energy_wh"] / m["carbon/energy_wh"] for m in metrics)
+        table.add_row(f"share of {label}", *(f"{share:.1%}" for share in shares))
+    return table

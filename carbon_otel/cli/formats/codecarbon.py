@@ -1,0 +1,82 @@
+"""A report in the columns of CodeCarbon's emissions.csv, which dashboards read. Unknown columns stay empty."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from carbon_otel.carbon.grid import country
+from carbon_otel.lifecycle.ledger import Entry
+from carbon_otel.lifecycle.report import Report, iso
+
+COLUMNS: Final = (
+    "timestamp",
+    "project_name",
+    "run_id",
+    "experiment_id",
+    "duration",
+    "emissions",
+    "emissions_rate",
+    "cpu_power",
+    "gpu_power",
+    "ram_power",
+    "cpu_energy",
+    "gpu_energy",
+    "ram_energy",
+    "energy_consumed",
+    "water_consumed",
+    "country_name",
+    "country_iso_code",
+    "region",
+    "cloud_provider",
+    "cloud_region",
+    "os",
+    "python_version",
+    "codecarbon_version",
+    "cpu_count",
+    "cpu_model",
+    "gpu_count",
+    "gpu_model",
+    "longitude",
+    "latitude",
+    "ram_total_size",
+    "tracking_mode",
+    "cpu_utilization_percent",
+    "gpu_utilization_percent",
+    "ram_utilization_percent",
+    "ram_used_gb",
+    "on_cloud",
+    "pue",
+    "wue",
+)
+_COMPONENTS: Final = {"cpu": "cpu", "gpu": "gpu", "ram": "memory"}
+
+
+def rows(report: Report) -> list[dict[str, Any]]:
+    """One row per run, in kWh, kg, s and W."""
+    return [_row(report.title, entry) for entry in report.entries]
+
+
+def _row(title: str, entry: Entry) -> dict[str, Any]:
+    kilograms, hours = entry.emissions_g / 1000, entry.duration_s / 3600
+    row = {
+        "timestamp": iso(entry.start_ms).removesuffix("Z"),
+        "project_name": title,
+        "run_id": entry.run_id,
+        "experiment_id": entry.experiment_id,
+        "duration": entry.duration_s,
+        "emissions": kilograms,
+        "emissions_rate": kilograms / entry.duration_s if hours > 0 else 0.0,
+        "energy_consumed": entry.energy_wh / 1000,
+        "cpu_model": entry.tags.get("carbon.hardware", ""),
+        "tracking_mode": "process" if entry.tags.get("carbon.attribution") == "process" else "machine",
+        "on_cloud": "N",  # with Y, CodeCarbon's dashboard looks for a provider
+        "pue": entry.tags.get("carbon.pue", ""),
+    }
+    for column, component in _COMPONENTS.items():
+        wh = entry.components.get(component, 0.0)
+        row[f"{column}_energy"] = wh / 1000
+        row[f"{column}_power"] = wh / hours if hours > 0 else 0.0
+    zone = entry.tags.get("carbon.zone")
+    if zone:
+        row["country_name"], row["country_iso_code"] = country(zone)
+    return row

@@ -1,0 +1,107 @@
+"""A report as text and tables on a console of rich."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Column, Table
+
+from carbon_otel.lifecycle.ledger import LedgerCost
+from carbon_otel.lifecycle.report import TRAINING, DayTotal, Report
+from carbon_otel.units import emissions, energy
+
+_BAR: Final = 20
+_DAYS: Final = 8
+_SOURCES: Final = ("method", "zone", "intensity_source", "intensity_year", "pue", "hardware", "version")
+
+
+def show(report: Report, console: Console) -> None:
+    """Print all of the report. Names of runs, stages and units are printed as they are, not as markup."""
+    total = report.total
+    high_wh, high_g = energy(total.high_wh), emissions(total.high_g)
+    if report.lower_bounds:
+        high_wh = high_g = "more"
+    for line in (
+        f"{report.title}: {len(report.entries)} entries",
+        f"energy     {energy(total.energy_wh)} ({energy(total.low_wh)} to {high_wh})",
+        f"emissions  {emissions(total.emissions_g)} CO2e ({emissions(total.low_g)} to {high_g})",
+        f"measured   {report.measured_fraction:.0%} by a sensor",
+    ):
+        console.print(line, markup=False)
+    if report.recomputed_for:
+        console.print(f"grid       emissions recomputed for {report.recomputed_for}", markup=False)
+    console.print(_sums("stage", report.by_stage, total.energy_wh))
+    console.print(_sums("month", report.by_month, total.energy_wh))
+    console.print(_attempts(report))
+    if report.by_stage.get(TRAINING) and len(report.amortisation) > 1:
+        console.print(_amortisation(report))
+    console.print(_sources(report))
+    for line in _notes(report):
+        console.print(line, markup=False)
+
+
+def _sums(title: str, sums: Mapping[str, LedgerCost], total_wh: float) -> Table:
+    table = Table(title, "energy", "emissions", "share", Column(style="green"), box=box.SIMPLE_HEAD)
+    for name, cost in sums.items():
+        share = cost.energy_wh / total_wh if total_wh > 0 else 0.0
+        figures = energy(cost.energy_wh), emissions(cost.emissions_g), f"{share:.1%}"
+        table.add_row(escape(name), *figures, _bar(share))
+    return table
+
+
+def _attempts(report: Report) -> Table:
+    table = Table("run", "status", "energy", "emissions", "method", box=box.SIMPLE_HEAD)
+    for attempt in report.attempts:
+        name = attempt.name if attempt.entries == 1 else f"{attempt.name}, {attempt.entries} windows"
+        figures = energy(attempt.energy_wh), emissions(attempt.emissions_g)
+        table.add_row(escape(name), escape(attempt.status), *figures, escape(attempt.method))
+    return table
+
+
+def _amortisation(report: Report) -> Table:
+    """Energy of inference until some of the days, against that of all training."""
+    training_wh = report.by_stage[TRAINING].energy_wh
+    table = Table("day", "inference until then", "of training", Column(style="green"), box=box.SIMPLE_HEAD)
+    most = max(report.amortisation[-1].inference_wh, training_wh) or 1.0
+    for day, inference_wh in _some(report.amortisation):
+        share = f"{inference_wh / training_wh:.0%}" if training_wh > 0 else ""
+        table.add_row(day, energy(inference_wh), share, _bar(inference_wh / most))
+    return table
+
+
+def _some(days: tuple[DayTotal, ...]) -> list[DayTotal]:
+    """At most eight days, evenly spaced, with the first and the last."""
+    places = {round(i * (len(days) - 1) / (_DAYS - 1)) for i in range(_DAYS)}
+    return [days[place] for place in sorted(places)]
+
+
+def _sources(report: Report) -> Table:
+    """The provenance of the figures: the different ones among the entries."""
+    table = Table(*(name.replace("_", " ") for name in _SOURCES), box=box.SIMPLE_HEAD)
+    rows = (tuple(entry.tags.get(f"carbon.{name}", "") for name in _SOURCES) for entry in report.entries)
+    for row in dict.fromkeys(rows):
+        table.add_row(*map(escape, row))
+    return table
+
+
+def _notes(report: Report) -> Iterator[str]:
+    for unit, cost in report.per_unit.items():
+        yield (
+            f"per 1,000 {unit} of inference: {energy(cost.energy_wh * 1000)}, "
+            f"{emissions(cost.emissions_g * 1000)} CO2e"
+        )
+    if report.passed_training:
+        yield f"inference has used more than all training since {report.passed_training}"
+    yield from (f"lower bound: {line}" for line in report.lower_bounds)
+    yield from (f"from another experiment: {line}" for line in report.prepared_elsewhere)
+    if report.unmeasured:
+        yield f"not measured: {', '.join(report.unmeasured)}"
+    yield from (f"unreadable, not in the sums: {line}" for line in report.unreadable)
+
+
+def _bar(share: float) -> str:
+    return "█" * round(_BAR * min(1.0, share))

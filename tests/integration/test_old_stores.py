@@ -1,0 +1,77 @@
+"""A store and an outbox that an earlier version wrote give the same sums as they gave then."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from typer.testing import CliRunner
+
+import carbon_otel
+from carbon_otel.cli import app
+from tests.fixtures.load import ADDRESS_0, outbox_0, store_0, sums_0
+
+mlflow = pytest.importorskip("mlflow") if not os.environ.get("CI") else __import__("mlflow")
+
+SUMS = sums_0()
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    return store_0(tmp_path_factory.mktemp("stored"))
+
+
+@pytest.fixture(scope="module")
+def sent(tmp_path_factory):
+    """The store after what its outbox held has been sent."""
+    folder = tmp_path_factory.mktemp("sent")
+    uri = store_0(folder)
+    outbox = outbox_0(folder / "state")
+    done = CliRunner().invoke(
+        app,
+        ["mlflow", "sync", "--tracking-uri", uri, "--waiting-for", ADDRESS_0],
+        env={"CARBON_OTEL_STATE_DIR": str(folder / "state")},
+    )
+    assert done.exit_code == 0, done.output
+    assert not outbox.exists()
+    return uri
+
+
+def near(value):
+    return pytest.approx(value, rel=1e-9, abs=1e-15)
+
+
+def assert_same_sums(report, then):
+    now = report.as_dict()
+    for figure in ("energy_wh", "energy_low_wh", "energy_high_wh", "measured_fraction"):
+        assert now[figure] == near(then[figure]), figure
+    for figure in ("emissions_g", "emissions_low_g", "emissions_high_g"):
+        assert now[figure] == near(then[figure]), figure
+    for table in ("by_stage", "by_month", "per_1000"):
+        assert now[table] == {name: near(figures) for name, figures in then[table].items()}, table
+    attempts = {(a["name"], a["status"], a["entries"]): near(a["energy_wh"]) for a in then["attempts"]}
+    assert {(a["name"], a["status"], a["entries"]): a["energy_wh"] for a in now["attempts"]} == attempts
+    by_day = {each["day"]: near(each["inference_wh"]) for each in then["amortisation"]}
+    assert {each["day"]: each["inference_wh"] for each in now["amortisation"]} == by_day
+    # The ids of ledger runs that the outbox made differ; their energies do not.
+    energies = sorted(row["energy_wh"] for row in then["entries"])
+    assert sorted(row["energy_wh"] for row in now["entries"]) == near(energies)
+    assert sorted(now["unmeasured"]) == sorted(then["unmeasured"])
+    for names in ("lower_bounds", "prepared_elsewhere"):
+        assert len(now[names]) == len(then[names]), names
+    assert now["passed_training"] == then["passed_training"]
+
+
+@pytest.mark.parametrize("name", SUMS["stored"])
+def test_a_stored_ledger(stored, name):
+    assert_same_sums(carbon_otel.report(name, tracking_uri=stored), SUMS["stored"][name])
+
+
+def test_a_stored_ledger_with_the_grid_of_another_year(stored):
+    report = carbon_otel.report("churn", tracking_uri=stored, zone="PL", year=2022)
+    assert_same_sums(report, SUMS["stored, PL 2022"]["churn"])
+
+
+@pytest.mark.parametrize("name", SUMS["outbox sent"])
+def test_an_outbox_of_a_killed_process(sent, name):
+    assert_same_sums(carbon_otel.report(name, tracking_uri=sent), SUMS["outbox sent"][name])
