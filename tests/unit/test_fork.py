@@ -7,6 +7,7 @@ import gc
 import os
 import queue
 import signal
+import subprocess
 import sys
 import threading
 import types
@@ -177,3 +178,18 @@ def test_a_worker_makes_the_calls_of_a_child_and_not_those_of_the_parent():
     assert late.wait(10)
     worker.close()
     assert done == ["the parent's"]
+
+
+def test_an_interpreter_that_exits_with_registered_objects_prints_nothing():
+    """Objects in a cycle are collected when the globals of most modules are gone."""
+    program = """
+from carbon_otel.fork import renew_after_fork
+class Owner:
+    def __init__(self):
+        self.itself = self
+        renew_after_fork(self.renew)
+    def renew(self): ...
+owners = [Owner() for _ in range(10)]
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
