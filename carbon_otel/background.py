@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import queue
 import threading
 from collections.abc import Callable
@@ -32,14 +33,28 @@ class Worker:
         self._calls.put((call, done))
         return done
 
+    def submit_latest(self, key: object, call: Callable[[], object]) -> None:
+        """Queue a call; dropped if another one with its key is queued before it has been made."""
+        with self._replacing:
+            self._latest[key] = call
+        self.submit(functools.partial(self._call_if_latest, key, call))
+
     def close(self) -> None:
         """End the thread once it has made the calls submitted so far."""
         self._calls.put(None)
 
+    def _call_if_latest(self, key: object, call: Callable[[], object]) -> None:
+        with self._replacing:
+            if self._latest.get(key) is not call:
+                return
+            del self._latest[key]
+        call()
+
     def _renew(self) -> None:
         self._calls: queue.SimpleQueue[tuple[Callable[[], object], threading.Event] | None]
         self._calls = queue.SimpleQueue()
-        self._starting = threading.Lock()
+        self._latest: dict[object, Callable[[], object]] = {}
+        self._starting, self._replacing = threading.Lock(), threading.Lock()
         self._started = False
 
     def _start(self) -> None:

@@ -18,6 +18,8 @@ from carbon_otel.stages.api import inject
 
 
 class SubprocessIntegration:
+    """Popen passes the trace on in the environment that it gives the program by default."""
+
     module = "subprocess"
 
     def connect(self, module: ModuleType) -> Undo:

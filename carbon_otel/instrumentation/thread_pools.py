@@ -8,10 +8,12 @@ from types import ModuleType
 from typing import Any
 
 from carbon_otel.instrumentation.base import Undo, replace
-from carbon_otel.stages.engine import OpenStage, current
+from carbon_otel.stages.open_stage import OpenStage, current
 
 
 class ThreadPoolIntegration:
+    """Submitted work inherits the stage of the code that submits it."""
+
     module = "concurrent.futures.thread"
 
     def connect(self, module: ModuleType) -> Undo:

@@ -19,6 +19,8 @@ _FLUSH_TIMEOUT_S: Final = 2.0
 
 
 class UvicornIntegration:
+    """A server's shutdown ends with a flush."""
+
     module = "uvicorn.server"
 
     def connect(self, module: ModuleType) -> Undo:
@@ -37,5 +39,4 @@ class UvicornIntegration:
 def _flush() -> None:
     session = runtime.active()
     if session is not None:
-        session.serving.close(0)
-        session.flush(_FLUSH_TIMEOUT_S)
+        session.farewell(_FLUSH_TIMEOUT_S)

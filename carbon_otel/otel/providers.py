@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
@@ -19,6 +20,7 @@ from opentelemetry.trace import TracerProvider
 
 from carbon_otel.background import Worker
 from carbon_otel.guard import contain, log_once
+from carbon_otel.sinks import Pending
 
 # The SDK retries for this many seconds; with its default of 10, a dead collector would delay the exit too much.
 _EXPORT_TIMEOUT_S: Final = 3.0
@@ -86,8 +88,8 @@ class Providers:
                 "instrument() after setting the providers",
             )
 
-    def flush(self, timeout_s: float) -> bool:
-        """Flush both at the same time; True if both succeeded within the timeout."""
+    def flush(self, timeout_s: float) -> Pending:
+        """Begin to flush both at the same time."""
         results: dict[int, bool] = {}
 
         def flush(provider: Any) -> None:
@@ -99,26 +101,30 @@ class Providers:
         )
         meter = metrics.get_meter_provider() if _is_proxy(self.meter) else self.meter
         providers = [p for p in (tracer, meter) if hasattr(p, "force_flush")]
-        self._on_workers(providers, flush, timeout_s)
-        return all(results.get(id(provider), False) for provider in providers)
+        begun = self._on_workers(providers, flush)
+        return lambda left_s: _all_done(begun, left_s) and all(results.get(id(p), False) for p in providers)
 
-    def close(self, timeout_s: float) -> None:
-        """Shut down the providers that we built, at the same time; wait no longer than the timeout."""
-        self._on_workers(self._owned, lambda provider: provider.shutdown(), timeout_s)
+    def close(self, timeout_s: float) -> Pending:
+        """Begin to shut down the providers that we built, at the same time."""
+        begun = self._on_workers(self._owned, lambda provider: provider.shutdown())
         while self._workers:
             self._workers.popitem()[1].close()
+        return lambda left_s: _all_done(begun, left_s)
 
-    def _on_workers(self, providers: Iterable[Any], call: Callable[[Any], object], timeout_s: float) -> None:
-        deadline = time.monotonic() + timeout_s
-        pending = [self._worker(p).submit(functools.partial(call, p)) for p in providers]
-        for done in pending:
-            done.wait(max(0.0, deadline - time.monotonic()))
+    def _on_workers(self, providers: Iterable[Any], call: Callable[[Any], object]) -> list[threading.Event]:
+        return [self._worker(p).submit(functools.partial(call, p)) for p in providers]
 
     def _worker(self, provider: Any) -> Worker:
         worker = self._workers.get(id(provider))
         if worker is None:
             worker = self._workers[id(provider)] = Worker("carbon_otel export")
         return worker
+
+
+def _all_done(begun: Iterable[threading.Event], timeout_s: float) -> bool:
+    deadline = time.monotonic() + timeout_s
+    results = [done.wait(max(0.0, deadline - time.monotonic())) for done in begun]
+    return all(results)
 
 
 def _is_proxy(provider: MeterProvider) -> bool:
@@ -167,7 +173,10 @@ def _build_tracer_provider(resource: Callable[[], Any]) -> Any:
 
     exporter: Any
     if _protocol("TRACES") == "grpc":
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
+        try:
+            from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
+        except ImportError:
+            return _warn_of_missing_grpc()
 
         exporter = GrpcExporter(timeout=_timeout_s("TRACES"))
     else:
@@ -185,7 +194,12 @@ def _build_meter_provider(resource: Callable[[], Any]) -> Any:
 
     exporter: Any
     if _protocol("METRICS") == "grpc":
-        from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter as GrpcExporter
+        try:
+            from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import (
+                OTLPMetricExporter as GrpcExporter,
+            )
+        except ImportError:
+            return _warn_of_missing_grpc()
 
         exporter = GrpcExporter(timeout=_timeout_s("METRICS"))
     else:
@@ -205,3 +219,10 @@ def _export_only_here(exporter: Any, done: object) -> None:
         return export(*args, **kwargs) if os.getpid() == pid else done
 
     exporter.export = export_here
+
+
+def _warn_of_missing_grpc() -> None:
+    log_once(
+        "OTLP over gRPC is asked for, but its exporter is not installed: run "
+        '`pip install "carbon-otel[grpc]"` or set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf'
+    )

@@ -20,7 +20,7 @@ PACKAGE_W = 40.0
 MEMBER = """
 import json, os, subprocess, sys, time
 import carbon_otel
-carbon_otel.instrument(zone="FR", powercap_root=sys.argv[1], interval=0.25)
+carbon_otel.instrument(zone="FR", powercap_root=sys.argv[1], interval_s=0.25)
 kind = sys.argv[2]
 child = [sys.executable, "-S", "-c", "import time\\nwhile time.process_time() < 0.1: pass"]
 print("ready", flush=True)

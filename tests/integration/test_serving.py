@@ -59,7 +59,7 @@ def made(tmp_path_factory):
 @pytest.fixture
 def measured(made):
     known = {run.info.run_id for run in made.entries()}
-    carbon_otel.instrument(zone="FR", powercap_root=made.tree.root, interval=0.1, checkpoint_interval=0.3)
+    carbon_otel.instrument(zone="FR", powercap_root=made.tree.root, interval_s=0.1, checkpoint_interval_s=0.3)
 
     def fresh():
         carbon_otel.uninstrument()
@@ -203,7 +203,7 @@ def test_served_by_two_workers(made, tmp_path):
             **os.environ,
             "MLFLOW_TRACKING_URI": made.uri,
             "CARBON_OTEL_POWERCAP_ROOT": str(made.tree.root),
-            "CARBON_OTEL_CHECKPOINT_INTERVAL": "0.5",
+            "CARBON_OTEL_CHECKPOINT_INTERVAL_S": "0.5",
         },
         stdout=(tmp_path / "log").open("w"),
         stderr=subprocess.STDOUT,

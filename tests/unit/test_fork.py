@@ -22,6 +22,7 @@ from opentelemetry.sdk.trace import TracerProvider
 import carbon_otel
 from carbon_otel import fork, runtime
 from carbon_otel.background import Worker
+from carbon_otel.mlflow import integration
 from tests.fakes.powercap import server
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
@@ -118,7 +119,7 @@ def test_each_lock_of_a_session_is_renewed_or_listed_with_its_reason(tmp_path, m
     carbon_otel.instrument(
         zone="FR",
         powercap_root=server(tmp_path).root,
-        interval=30,
+        interval_s=30,
         tracer_provider=TracerProvider(shutdown_on_exit=False),
         meter_provider=MeterProvider(shutdown_on_exit=False),
         annotate_spans=True,
@@ -127,10 +128,14 @@ def test_each_lock_of_a_session_is_renewed_or_listed_with_its_reason(tmp_path, m
     )
     session = runtime.active()
     assert session is not None
-    session.providers.flush(1)  # it makes its workers
+    integration.TRACKING.attach(session)
+    session.providers.flush(1)(1)  # makes the workers of the providers
     before = {**locks_below(session), **locks_of_modules()}
     kinds = {cls for cls, _, _ in before}
-    assert {"Engine", "Attribution", "Membership", "OtelSink", "SpanAnnotator", "Worker"} <= kinds
+    assert kinds >= {
+        *("Engine", "Attribution", "Membership", "OtelSink", "SpanAnnotator", "Worker"),
+        *("RunRecorder", "Predictions", "StandaloneStages", "MlflowTraces", "DeliveryWorker"),
+    }
 
     def kept() -> list[tuple[str, str]]:
         after = {**locks_below(session), **locks_of_modules()}

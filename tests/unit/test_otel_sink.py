@@ -23,7 +23,7 @@ from opentelemetry.trace import StatusCode
 import carbon_otel
 from carbon_otel import runtime
 from carbon_otel.host.membership import Membership
-from carbon_otel.sinks import Sink
+from carbon_otel.sinks import Sink, nothing_pending
 from carbon_otel.units import NS_PER_S
 from tests.fakes.powercap import server
 
@@ -47,7 +47,7 @@ class Application:
             powercap_root=self.tree.root,
             tracer_provider=self.tracer_provider,
             meter_provider=self.meter_provider,
-            **{"interval": 30, **settings},
+            **{"interval_s": 30, **settings},
         )
 
     def draw(self, joules: float) -> None:
@@ -181,7 +181,7 @@ def test_the_stages_add_up_to_the_devices(application):
 
 
 def test_counters_move_while_a_stage_runs_and_link_to_its_span(application):
-    application.instrument(interval=0.02)
+    application.instrument(interval_s=0.02)
     with carbon_otel.stage("training"):
         span_id = trace.get_current_span().get_span_context().span_id
         application.draw(4)
@@ -254,12 +254,18 @@ def test_another_process_reports_the_devices_while_this_one_is_still_sending(app
             reported.append(joules())
             application.draw(5)
             ours.engine.tick()  # by a sampler that is slow to end
+            return nothing_pending
 
     application.draw(5)
-    ours.engine.sinks.append(Sending())
+    ours.engine.sinks.add(Sending())
     carbon_otel.uninstrument()
     assert others == ["True\n"]
     assert reported == [joules()] and reported[0] >= 5
+
+
+class Ticks(Sink):
+    def tick(self, tick):
+        self.last = tick
 
 
 def test_who_takes_the_devices_over_reports_them_from_where_the_last_one_stopped(application, monkeypatch):
@@ -267,15 +273,15 @@ def test_who_takes_the_devices_over_reports_them_from_where_the_last_one_stopped
     monkeypatch.setattr(Membership, "holds_device_book", lambda peers: ours[0])
     monkeypatch.setattr(Membership, "exchange_reported_until", lambda peers, now_ns: now_ns - NS_PER_S // 20)
     application.instrument()
+    ticks = Ticks()
+    runtime.active().engine.sinks.add(ticks)
     for _ in range(20):
         application.draw(1)
         runtime.active().engine.tick()
     assert application.points("hw.energy") == []
     ours[0] = True
     runtime.active().engine.tick()
-    drawing = {
-        device.id: (joules, watts) for device, joules, watts in runtime.active().engine.snapshot.devices
-    }
+    drawing = {device.id: (joules, watts) for device, joules, watts in ticks.last.devices.devices}
     told = {point.attributes["hw.id"]: point.value for point in application.points("hw.energy")}
     assert told == {device: pytest.approx(min(j, w / 20)) for device, (j, w) in drawing.items()}
     assert 0 < sum(told.values()) < 20
@@ -439,7 +445,7 @@ logfire.configure(
     send_to_logfire=False, console=False, additional_span_processors=[SimpleSpanProcessor(spans)],
     metrics=logfire.MetricsOptions(additional_readers=[reader], collect_in_spans=True),
 )
-carbon_otel.instrument(zone="FR", interval=0.1)
+carbon_otel.instrument(zone="FR", interval_s=0.1)
 with logfire.span("outer"):
     with carbon_otel.stage("training") as outer:
         sum(i * i for i in range(3_000_000))
@@ -495,7 +501,7 @@ def test_logfire_configured_too_late_is_explained():
         + """
 import logging
 logging.basicConfig(format="%(message)s", stream=__import__("sys").stdout)
-carbon_otel.instrument(zone="FR", interval=0.05)
+carbon_otel.instrument(zone="FR", interval_s=0.05)
 configure()
 carbon_otel.flush()
 carbon_otel.flush()
@@ -527,7 +533,7 @@ def test_a_token_is_in_no_span_log_or_error(wrong, unauthorized):
         """
 import logging, sys, carbon_otel
 logging.basicConfig(level=logging.DEBUG, stream=sys.stdout)
-carbon_otel.instrument(zone="FR", interval=0.05)
+carbon_otel.instrument(zone="FR", interval_s=0.05)
 from carbon_otel import runtime
 with carbon_otel.stage("training") as s:
     pass

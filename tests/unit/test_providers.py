@@ -58,5 +58,5 @@ class Provider:
 @pytest.mark.parametrize("results", [(True, True), (True, False), (False, True)])
 def test_a_flush_succeeds_when_both_do(results):
     providers = Providers(*map(Provider, results))
-    assert providers.flush(10) is all(results)
-    providers.close(10)
+    assert providers.flush(10)(10) is all(results)
+    assert providers.close(10)(10)

@@ -33,11 +33,10 @@ def shut_down(monkeypatch, active):
 def test_the_session_is_flushed_after_a_servers_shutdown(monkeypatch):
     def active(events):
         return SimpleNamespace(
-            serving=SimpleNamespace(close=lambda timeout_s: events.append("windows closed")),
-            flush=lambda timeout_s: events.append("flushed"),
+            farewell=lambda timeout_s: events.append("written"),
         )
 
-    assert shut_down(monkeypatch, active) == ["shutdown 3", "windows closed", "flushed"]
+    assert shut_down(monkeypatch, active) == ["shutdown 3", "written"]
 
 
 def test_a_server_that_is_not_measured_shuts_down(monkeypatch):

@@ -12,25 +12,21 @@ from types import ModuleType
 from typing import Any, Final
 
 from carbon_otel.guard import contain
-from carbon_otel.instrumentation.base import Undo, replace
-from carbon_otel.instrumentation.import_hook import ImportHook
-from carbon_otel.mlflow.standalone.inference import Serving, Window
-from carbon_otel.stages.engine import OpenStage
+from carbon_otel.instrumentation.base import Undo, replace, undo_all
+from carbon_otel.mlflow.standalone.inference import Predictions, Window
+from carbon_otel.stages.open_stage import OpenStage
 
 MODULE: Final = "mlflow.pyfunc"
 
 
-def install(hook: ImportHook, serving: Callable[[], Serving | None]) -> None:
-    hook.when_imported(MODULE, lambda module: _patch(module, serving))
-
-
-def _patch(module: ModuleType, serving: Callable[[], Serving | None]) -> Undo:
+def patch(module: ModuleType, predictions: Callable[[], Predictions | None]) -> Undo:
+    """Watch predictions; `predictions` is asked at each one, and may be None."""
     model: Any = module.PyFuncModel
     predict_once, predict_many = model.predict, model.predict_stream
 
     @functools.wraps(predict_once)
     def predict(self: Any, data: Any, *args: Any, **kwargs: Any) -> Any:
-        listener = serving()
+        listener = predictions()
         begun = contain("measuring a prediction", None, _begin, listener, self) if listener else None
         if listener is None or begun is None:
             return predict_once(self, data, *args, **kwargs)
@@ -41,7 +37,7 @@ def _patch(module: ModuleType, serving: Callable[[], Serving | None]) -> Undo:
 
     @functools.wraps(predict_many)
     def predict_stream(self: Any, data: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
-        listener = serving()
+        listener = predictions()
         answers = predict_many(self, data, *args, **kwargs)
         first = True
         while True:
@@ -59,18 +55,12 @@ def _patch(module: ModuleType, serving: Callable[[], Serving | None]) -> Undo:
                 first = False
             yield answer
 
-    undos = [replace(model, "predict", predict), replace(model, "predict_stream", predict_stream)]
-
-    def undo() -> None:
-        for each in undos:
-            each()
-
-    return undo
+    return undo_all([replace(model, "predict", predict), replace(model, "predict_stream", predict_stream)])
 
 
-def _begin(serving: Serving, model: Any) -> tuple[Window, Token[OpenStage | None]] | None:
+def _begin(predictions: Predictions, model: Any) -> tuple[Window, Token[OpenStage | None]] | None:
     meta = model.metadata
-    return serving.predicting(model.model_id, getattr(meta, "run_id", None))
+    return predictions.predicting(model.model_id, getattr(meta, "run_id", None))
 
 
 def _rows(data: Any) -> int:

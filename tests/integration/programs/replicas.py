@@ -9,17 +9,17 @@ import mlflow
 import mlflow.pyfunc
 
 import carbon_otel
-from carbon_otel.mlflow.standalone import inference as serving
+from carbon_otel.mlflow.standalone import inference
 
 uri, root, state, model_uri, count, seconds = sys.argv[1:]
 
 
 def replica(answers) -> None:
-    serving._WINDOW_S = 2.0
+    inference._WINDOW_S = 2.0
     mlflow.set_tracking_uri(uri)
     model = mlflow.pyfunc.load_model(model_uri)
     carbon_otel.instrument(
-        zone="FR", powercap_root=root, interval=0.1, checkpoint_interval=0.5, state_dir=state
+        zone="FR", powercap_root=root, interval_s=0.1, checkpoint_interval_s=0.5, state_dir=state
     )
     deadline = time.monotonic() + float(seconds)
     calls = 0
@@ -28,10 +28,8 @@ def replica(answers) -> None:
         calls += 1
         time.sleep(0.02)
     # Nothing is predicted any more; what the windows say from now on does not change.
-    session = carbon_otel._runtime.active()
-    session.serving.close(0)
+    written = carbon_otel._runtime.active().farewell(120)
     joules = carbon_otel.footprint().stages["inference"][0]
-    written = session.writer.wait(120)
     carbon_otel.uninstrument()
     answers.put((joules, calls, written))
 
