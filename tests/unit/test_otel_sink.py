@@ -509,7 +509,7 @@ carbon_otel.flush()
         OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9",
         OTEL_EXPORTER_OTLP_TIMEOUT="0.2",
     )
-    assert out.count("call instrument() after that") == 1
+    assert out.count("call instrument() after setting the providers") == 1
 
 
 def test_logfire_configured_later_gets_everything_where_there_is_no_endpoint():
