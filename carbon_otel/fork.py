@@ -11,23 +11,22 @@ One handler of the package calls the registered functions in each child, in the 
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import weakref
 from collections.abc import Callable
 from types import MethodType
-from typing import Final
+from typing import Any, Final
 
 from carbon_otel.guard import contain
 
-Renew = Callable[[], None]
-
 _numbers = itertools.count()
-# Each entry returns the function to call, or None where its object is gone. No lock: it would need renewal itself.
-_registered: Final[dict[int, Callable[[], Renew | None]]] = {}
+# No lock guards it, since that would need renewal itself: each access is one atomic step.
+_registered: Final[dict[int, Callable[[], None]]] = {}
 
 
-def renew_after_fork(renew: Renew) -> None:
+def renew_after_fork(renew: Callable[[], None]) -> None:
     """Call `renew()` in every forked child, on its only thread, before the program goes on there.
 
     A bound method is held weakly: it is forgotten with its object. A function is kept. An exception is logged,
@@ -35,16 +34,26 @@ def renew_after_fork(renew: Renew) -> None:
     """
     number = next(_numbers)
     if isinstance(renew, MethodType):
-        _registered[number] = weakref.WeakMethod(renew, lambda _: _registered.pop(number, None))
+        owner = weakref.ref(renew.__self__, functools.partial(_forget, _registered, number))
+        _registered[number] = functools.partial(_call, owner, renew.__func__)
     else:
-        _registered[number] = lambda: renew
+        _registered[number] = renew
+
+
+def _call(owner: Callable[[], object], method: Callable[[Any], None]) -> None:
+    alive = owner()
+    if alive is not None:
+        method(alive)
+
+
+def _forget(registered: dict[int, Callable[[], None]], number: int, _: object) -> None:
+    # All by arguments: at the interpreter's exit, the globals of a module may be gone.
+    registered.pop(number, None)
 
 
 def _renew_all() -> None:
-    for registered in list(_registered.values()):
-        renew = registered()
-        if renew is not None:
-            contain("renewing a forked process", None, renew)
+    for renew in list(_registered.values()):
+        contain("renewing a forked process", None, renew)
 
 
 if hasattr(os, "register_at_fork"):

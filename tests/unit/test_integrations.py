@@ -59,7 +59,7 @@ def until(condition):
         assert time.monotonic() < end
         time.sleep(0.001)
 
-carbon_otel.instrument(zone="FR", interval=30)
+carbon_otel.instrument(zone="FR", interval_s=30)
 until(lambda: "library" in runtime.active().hook._patches)
 print("loaded early:", "third_party" in sys.modules)
 import library
@@ -77,7 +77,7 @@ if pid == 0:
     print("in a child:", library.connected, len(sessions), sessions[-1] is runtime.active(), flush=True)
     os._exit(0)
 os.waitpid(pid, 0)
-carbon_otel.instrument(zone="DE", interval=30)
+carbon_otel.instrument(zone="DE", interval_s=30)
 until(lambda: library.connected)
 print("in a second session:", library.connected, third_party.integration.sessions[-1] is runtime.active())
 carbon_otel.uninstrument()

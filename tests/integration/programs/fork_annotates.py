@@ -14,7 +14,7 @@ import carbon_otel
 FORKS = 30
 
 provider = TracerProvider(shutdown_on_exit=False)
-carbon_otel.instrument(zone="FR", interval=30, tracer_provider=provider, annotate_spans=True)
+carbon_otel.instrument(zone="FR", interval_s=30, tracer_provider=provider, annotate_spans=True)
 tracer = provider.get_tracer("application")
 over = threading.Event()
 
