@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from tests.fakes.powercap import server
-from tests.integration.test_otlp import free_port
+from tests.integration.processes import free_port
 
 COLLECTOR = Path(__file__).parents[2] / "collector"
 RULES = sorted((COLLECTOR / "prometheus" / "rules").glob("*.yml"))

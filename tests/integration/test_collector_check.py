@@ -14,8 +14,7 @@ from typer.testing import CliRunner
 
 from carbon_otel.cli import app
 from carbon_otel.cli.otlp_probe import check
-from tests.integration.test_faults import mlflow_server  # noqa: F401 - a fixture
-from tests.integration.test_otlp import rotel
+from tests.integration.receivers import rotel
 
 
 def ask(endpoint, protocol="http/protobuf", timeout_s=5.0, **variables):
@@ -171,8 +170,8 @@ def test_tls(answering, certificate, sink):
     assert "TLS" in problem and "https://" in advice
 
 
-def test_mlflows_server_takes_traces_of_an_experiment_and_no_metrics(mlflow_server):  # noqa: F811
-    uri, _ = mlflow_server
+def test_mlflows_server_takes_traces_of_an_experiment_and_no_metrics(tracking_server):
+    uri = tracking_server.url
     problem, advice = wrong(ask(uri))
     assert "experiment" in problem and "x-mlflow-experiment-id" in advice
     traces, metrics = ask(uri, OTEL_EXPORTER_OTLP_TRACES_HEADERS="x-mlflow-experiment-id=0")

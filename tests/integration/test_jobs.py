@@ -11,27 +11,22 @@ import time
 import pytest
 
 import carbon_otel
-from tests.fakes.powercap import server
+from tests.integration.processes import wait_for
+from tests.integration.stores import tracking
 
-mlflow = pytest.importorskip("mlflow") if not os.environ.get("CI") else __import__("mlflow")
+mlflow = pytest.importorskip("mlflow")
 
 
 @pytest.fixture(scope="module")
-def uri(tmp_path_factory):
-    before = mlflow.get_tracking_uri()
+def uri(tmp_path_factory, empty_store):
     folder = tmp_path_factory.mktemp("jobs")
-    found = f"sqlite:///{folder}/mlflow.db"
-    mlflow.set_tracking_uri(found)
-    mlflow.create_experiment("runs", artifact_location=folder.as_uri())
-    yield found
-    mlflow.set_tracking_uri(before)
+    with tracking(empty_store.copy(folder)) as found:
+        mlflow.create_experiment("runs", artifact_location=folder.as_uri())
+        yield found
 
 
 @pytest.fixture
-def draw(uri, tmp_path):
-    mlflow.set_tracking_uri(uri)
-    tree = server(tmp_path)
-
+def draw(uri, tree):
     def begin(lineage):
         carbon_otel.instrument(
             zone="FR", powercap_root=tree.root, interval=0.05, checkpoint_interval=0.2, lineage=lineage
@@ -136,8 +131,7 @@ with carbon_otel.stage("data_processing"):
 
 
 @pytest.mark.chaos
-def test_a_job_that_is_killed_keeps_its_last_checkpoint(uri, tmp_path):
-    tree = server(tmp_path)
+def test_a_job_that_is_killed_keeps_its_last_checkpoint(uri, tree):
     job = subprocess.Popen(
         [sys.executable, "-c", KILLED, uri, str(tree.root)],
         stdin=subprocess.PIPE,
@@ -155,9 +149,7 @@ def test_a_job_that_is_killed_keeps_its_last_checkpoint(uri, tmp_path):
         except LookupError:
             return 0.0
 
-    deadline = time.monotonic() + 60
-    while seen() < 19 and time.monotonic() < deadline:
-        time.sleep(0.1)
+    wait_for(lambda: seen() >= 19)
     os.kill(job.pid, signal.SIGKILL)
     job.communicate()
     (entry,) = carbon_otel.report("killed", tracking_uri=uri).entries

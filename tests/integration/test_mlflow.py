@@ -14,9 +14,10 @@ import pytest
 
 import carbon_otel
 from carbon_otel.mlflow.runs.orphans import reconcile
-from tests.fakes.powercap import server
+from tests.integration.processes import wait_for
+from tests.integration.stores import tracking
 
-mlflow = pytest.importorskip("mlflow") if not os.environ.get("CI") else __import__("mlflow")
+mlflow = pytest.importorskip("mlflow")
 
 
 def about(joules):
@@ -30,21 +31,12 @@ PARTS = re.compile(r"carbon/[^/]+/energy_wh")
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    """One sqlite store for the module: its schema takes seconds to make."""
+def store(tmp_path_factory, empty_store):
     folder = tmp_path_factory.mktemp("store")
-    uri = f"sqlite:///{folder}/mlflow.db"
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(uri)
-    mlflow.create_experiment("tests", artifact_location=folder.as_uri())
-    mlflow.set_experiment("tests")
-    yield uri
-    mlflow.set_tracking_uri(before)
-
-
-@pytest.fixture
-def tree(tmp_path):
-    return server(tmp_path)
+    with tracking(empty_store.copy(folder)) as uri:
+        mlflow.create_experiment("tests", artifact_location=folder.as_uri())
+        mlflow.set_experiment("tests")
+        yield uri
 
 
 @pytest.fixture
@@ -401,11 +393,8 @@ def launch(store, text):
 @pytest.mark.chaos
 def test_a_killed_run_keeps_its_last_checkpoint(store):
     process, run_id = launch(store, "with carbon_otel.stage('training'):\n    while True: sum(range(1000))")
-    deadline = time.monotonic() + 60
     # MLflow writes the tags of a batch after its metrics.
-    while not ("carbon/training/energy_wh" in metrics(run_id) and "carbon.status" in tags(run_id)):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_for(lambda: "carbon/training/energy_wh" in metrics(run_id) and "carbon.status" in tags(run_id))
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     assert wh(run_id) > 0 and wh(run_id, "training/energy_wh") > 0
@@ -424,16 +413,13 @@ def test_a_killed_run_keeps_its_last_checkpoint(store):
 
 def test_the_next_start_on_the_host_reconciles(store, monkeypatch):
     monkeypatch.setattr("carbon_otel.mlflow.runs.orphans.reconcile.__defaults__", (None, 0))
-    process, run_id = launch(store, "time.sleep(60)")
-    deadline = time.monotonic() + 60
-    while "carbon.status" not in tags(run_id) and time.monotonic() < deadline:
-        time.sleep(0.1)
+    process, run_id = launch(store, "time.sleep(600)")
+    wait_for(lambda: "carbon.status" in tags(run_id))
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     carbon_otel.instrument(zone="FR")
     with mlflow.start_run():
-        while mlflow.get_run(run_id).info.status == "RUNNING" and time.monotonic() < deadline:
-            time.sleep(0.1)
+        wait_for(lambda: mlflow.get_run(run_id).info.status != "RUNNING")
     carbon_otel.uninstrument()
     assert mlflow.get_run(run_id).info.status == "KILLED"
 

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import os
 import time
 
 import pytest
 
 import carbon_otel
 from carbon_otel.semconv import names as semconv
-from tests.fakes.powercap import server
+from tests.integration.stores import tracking
 
-mlflow = pytest.importorskip("mlflow") if not os.environ.get("CI") else __import__("mlflow")
+mlflow = pytest.importorskip("mlflow")
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
+def store(tmp_path_factory, empty_store):
     folder = tmp_path_factory.mktemp("store")
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
-    mlflow.create_experiment("tests", artifact_location=folder.as_uri())
-    mlflow.set_experiment("tests")
-    yield
-    mlflow.flush_trace_async_logging()
-    mlflow.set_tracking_uri(before)
+    with tracking(empty_store.copy(folder)):
+        mlflow.create_experiment("tests", artifact_location=folder.as_uri())
+        mlflow.set_experiment("tests")
+        yield
+        mlflow.flush_trace_async_logging()
 
 
 @pytest.fixture
-def draw(store, tmp_path):
-    tree = server(tmp_path)
+def draw(store, tree):
     carbon_otel.instrument(zone="FR", powercap_root=tree.root, interval=0.05)
 
     def some(joules):
@@ -116,8 +112,8 @@ def test_after_mlflow_has_made_its_provider_anew(draw):
         mlflow.set_experiment("tests")
 
 
-def test_it_can_be_turned_off(store, tmp_path):
-    carbon_otel.instrument(zone="FR", powercap_root=server(tmp_path).root, mlflow_traces=False)
+def test_it_can_be_turned_off(store, tree):
+    carbon_otel.instrument(zone="FR", powercap_root=tree.root, mlflow_traces=False)
     with mlflow.start_span("answer") as outer, carbon_otel.stage("inference"):
         pass
     trace = trace_of(outer)
