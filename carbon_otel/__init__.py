@@ -22,7 +22,7 @@ from carbon_otel._version import __version__
 from carbon_otel.footprint import NOT_MEASURED as _NOT_MEASURED
 from carbon_otel.footprint import Footprint
 from carbon_otel.guard import contain as _contain
-from carbon_otel.stages.api import inject, stage
+from carbon_otel.stages.api import Stage, inject, stage
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Footprint",
+    "Stage",
     "__version__",
     "flush",
     "footprint",
@@ -117,8 +118,10 @@ def instrument(
             "state_dir": state_dir,
         }
     )
+    from carbon_otel.session import Session
+
     options = _runtime.Options(settings, tracer_provider, meter_provider)
-    _contain("instrumenting", _runtime.start, None, options)
+    _contain("instrumenting", _runtime.start, None, options, Session)
     _runtime.end_at_exit()
 
 
@@ -156,7 +159,9 @@ def footprint() -> Footprint:
     """This process so far: `exclusive_j` is what no stage paid, `stages` has the sums by kind of stage."""
     active = _runtime.active()
     return (
-        _NOT_MEASURED if active is None else _contain("computing a footprint", active.totals, _NOT_MEASURED)
+        _NOT_MEASURED
+        if active is None
+        else _contain("computing a footprint", active.footprint, _NOT_MEASURED)
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import queue
 import threading
 from collections.abc import Callable
@@ -16,6 +17,8 @@ class Worker:
         self._name = name
         self._calls: queue.SimpleQueue[tuple[Callable[[], object], threading.Event] | None]
         self._calls = queue.SimpleQueue()
+        self._latest: dict[object, Callable[[], object]] = {}
+        self._replacing = threading.Lock()
         threading.Thread(target=self._run, name=name, daemon=True).start()
 
     def submit(self, call: Callable[[], object]) -> threading.Event:
@@ -24,9 +27,22 @@ class Worker:
         self._calls.put((call, done))
         return done
 
+    def submit_latest(self, key: object, call: Callable[[], object]) -> None:
+        """Queue a call; dropped if another one with its key is queued before it has been made."""
+        with self._replacing:
+            self._latest[key] = call
+        self.submit(functools.partial(self._call_if_latest, key, call))
+
     def close(self) -> None:
         """End the thread once it has done what was submitted."""
         self._calls.put(None)
+
+    def _call_if_latest(self, key: object, call: Callable[[], object]) -> None:
+        with self._replacing:
+            if self._latest.get(key) is not call:
+                return
+            del self._latest[key]
+        call()
 
     def _run(self) -> None:
         while (item := self._calls.get()) is not None:

@@ -4,43 +4,36 @@ from __future__ import annotations
 
 import json
 import os
-import threading
-import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from carbon_otel.footprint import Footprint
-from carbon_otel.meter.meter import Snapshot
-from carbon_otel.sinks import Sink
+from carbon_otel.background import Worker
+from carbon_otel.sinks import Checkpoint, Pending, Sink, Tick
 
 
 class Journal(Sink):
     """Writes `{"status": "running" | "final", "footprint": …}`, replacing the file atomically."""
 
-    def __init__(self, path: Path, interval_s: float, totals: Callable[[], Footprint]) -> None:
+    def __init__(self, path: Path, delivery: Worker) -> None:
         self._path = path.absolute()  # the program may change directory
-        self._interval_s = interval_s
-        self._totals = totals
-        self._due = 0.0
-        self._pid = os.getpid()
-        self._writing = threading.Lock()
-        self._ended = False
+        self._delivery = delivery
+        self._last: Checkpoint | None = None
 
-    def tick(self, snapshot: Snapshot) -> None:
-        if time.monotonic() >= self._due:
-            self._due = time.monotonic() + self._interval_s
-            self._write("running")
+    def tick(self, tick: Tick) -> None:
+        if tick.checkpoint is not None:
+            self._last = tick.checkpoint
+            self._delivery.submit_latest(self, partial(self._write, tick.checkpoint, "running"))
 
-    def close(self, timeout_s: float) -> None:
-        self._write("final")
+    def flush(self, timeout_s: float) -> Pending:
+        return self._delivery.submit(lambda: None).wait
 
-    def _write(self, status: str) -> None:
-        if os.getpid() != self._pid:
-            return
-        scratch = self._path.with_name(f".{self._path.name}.{self._pid}")
-        with self._writing:
-            if self._ended:
-                return  # a tick that was slow
-            self._ended = status == "final"
-            scratch.write_text(json.dumps({"status": status, "footprint": self._totals().as_dict()}))
-            scratch.replace(self._path)
+    def close(self, timeout_s: float) -> Pending:
+        if self._last is None:
+            return self.flush(timeout_s)
+        return self._delivery.submit(partial(self._write, self._last, "final")).wait
+
+    def _write(self, checkpoint: Checkpoint, status: str) -> None:
+        scratch = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+        state = {"status": status, "footprint": checkpoint.process.footprint.as_dict()}
+        scratch.write_text(json.dumps(state))
+        scratch.replace(self._path)

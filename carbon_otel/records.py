@@ -1,9 +1,10 @@
-"""What the core hands to footprints and sinks: immutable records."""
+"""The words that cross rooms: immutable records of stages and devices."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from carbon_otel.sensors.base import Device
 
@@ -11,10 +12,36 @@ AttributeValue = (
     str | bool | int | float | tuple[str, ...] | tuple[bool, ...] | tuple[int, ...] | tuple[float, ...]
 )
 
+# Kinds of stage that carbon_otel opens itself.
+RUN: Final = "run"
+UNATTRIBUTED: Final = "unattributed"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StageInfo:
+    """A stage as it is known when it opens. Each execution is a record of its own, equal to no other.
+
+    Attributes:
+        id: increases with every stage of this process.
+        parent: the stage around it in this process.
+        run_id: the experiment run that it belongs to; for the stage of a run, that run.
+        in_record: whether it, or a stage around it, is recorded on its own: a run, or a window of inference.
+        start_unix_ns: wall-clock nanoseconds, a label only.
+    """
+
+    id: int
+    kind: str
+    name: str
+    attributes: Mapping[str, AttributeValue]
+    parent: StageInfo | None
+    run_id: str | None
+    in_record: bool
+    start_unix_ns: int
+
 
 @dataclass(frozen=True, slots=True)
 class DeviceEnergy:
-    """What one stage paid of one device, in joules, and how sure that is.
+    """The joules of one device that one stage paid, and how sure they are.
 
     `below_j` and `above_j` are how far the inclusive joules may lie from the truth beyond the device's band:
     extrapolated edges, filled gaps, lost wraps. `gap_s` are seconds without a reading.
@@ -29,12 +56,27 @@ class DeviceEnergy:
     gap_s: float = 0.0
     flags: frozenset[str] = frozenset()
 
+    def portion(self, joules: float) -> DeviceEnergy:
+        """A part of these joules, as sure as the whole."""
+        ratio = joules / self.inclusive_j if self.inclusive_j > 0 else 0.0
+        return DeviceEnergy(
+            self.device,
+            joules,
+            joules,
+            self.filled_j * ratio,
+            self.below_j * ratio,
+            self.above_j * ratio,
+            self.gap_s * ratio,
+            self.flags,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class StageRecord:
     """A stage that has ended, or the process so far. Wall-clock times only label.
 
-    `shares` are this process's share of the host meanwhile, by rule of attribution.
+    `by_kind` are exclusive joules and grams by kind of stage, for runs and for the process. `shares` are this
+    process's mean shares of the host meanwhile, by rule of attribution.
     """
 
     kind: str
@@ -55,3 +97,10 @@ class StageRecord:
     @property
     def inclusive_j(self) -> float:
         return sum(d.inclusive_j for d in self.devices)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All devices at a tick: (device, its joules since the start, its present watts)."""
+
+    devices: tuple[tuple[Device, float, float], ...]

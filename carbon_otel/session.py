@@ -1,48 +1,52 @@
-"""The measurement itself: sensors, meter, stages, carbon and sinks wired together."""
+"""The composition root: sensors, meter, stages, carbon, sinks and integrations put together."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import time
 from collections.abc import Callable, MutableMapping
+from contextlib import ExitStack
+from functools import partial
+from types import ModuleType
 from typing import Any, Final
 
 from carbon_otel import instrumentation
+from carbon_otel.background import Worker
 from carbon_otel.carbon.grid import EmissionFactor, intensity
-from carbon_otel.footprint import Footprint, footprint_of
+from carbon_otel.footprint import Footprint
 from carbon_otel.guard import contain, logger, warn_once
 from carbon_otel.host.attribution import Attribution
 from carbon_otel.host.cgroup import reservation
-from carbon_otel.host.identity import identity
 from carbon_otel.host.membership import Membership
 from carbon_otel.instrumentation import cuda_sync
-from carbon_otel.instrumentation.import_hook import ImportHook
+from carbon_otel.instrumentation.import_hook import ImportHook, Undo
 from carbon_otel.journal import Journal
 from carbon_otel.meter.meter import Meter
 from carbon_otel.meter.sampler import Sampler
-from carbon_otel.mlflow.delivery.worker import DeliveryWorker
-from carbon_otel.mlflow.runs import tracking_hook
-from carbon_otel.mlflow.runs.recorder import RunRecorder
-from carbon_otel.mlflow.schema import names
-from carbon_otel.mlflow.standalone import pyfunc_hook
-from carbon_otel.mlflow.standalone.inference import Serving
-from carbon_otel.mlflow.standalone.stages import StandaloneStages
-from carbon_otel.mlflow.traces import MlflowTraces
 from carbon_otel.otel import instruments
 from carbon_otel.otel.providers import Providers
 from carbon_otel.otel.resource import described
 from carbon_otel.otel.sink import OtelSink
+from carbon_otel.records import StageInfo
 from carbon_otel.runtime import Options
 from carbon_otel.sensors.base import Sensor
-from carbon_otel.sensors.discovery import Discovery, discover
+from carbon_otel.sensors.discovery import discover
 from carbon_otel.sensors.nvidia.gpu import NvmlGpu
 from carbon_otel.sensors.nvidia.update_period import learn_periods
 from carbon_otel.sensors.proc_stat import BusyTime, Steal
 from carbon_otel.sinks import Sink
-from carbon_otel.stages.engine import Engine, OpenStage, current
+from carbon_otel.stages.engine import Engine
+from carbon_otel.stages.open_stage import current
 
-# Everything that leaves at exit, together: DESIGN's bound on added exit time, with some of it kept in hand.
+# All sinks together: DESIGN's bound on added exit time, with some of it kept in hand.
 EXIT_BUDGET_S: Final = 4.5
+
+# Our MLflow room is imported when the program imports MLflow.
+_MLFLOW: Final = {
+    "mlflow.tracking._tracking_service.client": "TRACKING",
+    "mlflow.pyfunc": "PYFUNC",
+}
 
 
 class Session:
@@ -53,101 +57,143 @@ class Session:
         self.options = options
         self.settings = settings
         self.factor = EmissionFactor(intensity(settings.zone), settings.pue)
-        self.discovery: Discovery = discover(settings.powercap_root, settings.cpu_family)
-        self.peers = Membership(str(settings.powercap_root or ""))
-        self._busy_time = BusyTime()
-        self._shares = self._attribution()
-        self.meter = Meter(self.discovery.sensors, rule=self._shares, on_fault=_warn_of_fault)
-        self.engine = Engine(self.meter, self.factor.emissions_g)
-        self.providers = Providers.choose(
-            options.tracer_provider, options.meter_provider, described(self.discovery, self.factor)
-        )
-        self._annotator = self._annotate_spans() if settings.annotate_spans and hook is None else None
-        self.otel = OtelSink(
-            self.providers,
-            self.engine.devices,
-            self.factor.intensity,
-            self.footprint,
-            self.peers.holds_device_book,
-            self.peers.exchange_reported_until,
-            Steal().share,
-        )
-        self._process = identity()
-        self.writer = DeliveryWorker(settings.state_dir / "mlflow")
-        self.mlflow = RunRecorder(
-            self.engine,
-            self.footprint,
-            self._run_tags,
-            self.writer,
-            checkpoint_s=settings.checkpoint_interval,
-            process=self._process,
-            efficiency_metric=settings.efficiency_metric,
-        )
-        self.serving = Serving(
-            self.engine,
-            self.footprint,
-            self._run_tags,
-            self.writer,
-            checkpoint_s=settings.checkpoint_interval,
-            process=self._process,
-        )
-        # They are flushed and closed from the last to the first: what the bridge puts is the writer's to send.
-        sinks: list[Sink] = [self.otel, self.writer, self.mlflow, self.serving]
-        if settings.lineage:
-            sinks.append(
-                StandaloneStages(
-                    self.footprint,
-                    self._run_tags,
-                    self.writer,
-                    checkpoint_s=settings.checkpoint_interval,
-                    process=self._process,
-                    served=self.serving,
-                )
+        with ExitStack() as undo:
+            self.discovery = discover(settings.powercap_root, settings.cpu_family)
+            undo.callback(self.discovery.close)
+            self.membership = Membership(str(settings.powercap_root or ""))
+            undo.callback(self.membership.leave)
+            self._busy_time = BusyTime()
+            undo.callback(self._busy_time.close)
+            self._attribution = self._attribute()
+            self.engine = Engine(
+                Meter(self.discovery.sensors, rule=self._attribution, on_fault=_warn_of_fault),
+                self.factor,
+                missing=self.discovery.missing,
+                checkpoint_s=settings.checkpoint_interval,
             )
-        if settings.mlflow_traces:
-            sinks.append(MlflowTraces(self.footprint))
-        if settings.journal and hook is None:  # the file is the process's that was told to write it
-            sinks.append(Journal(settings.journal, settings.checkpoint_interval, self.totals))
-        self.engine.sinks = sinks
-        self.sampler = Sampler(self.engine.tick, settings.interval, self._learn_periods)
+            self.providers = Providers.choose(
+                options.tracer_provider, options.meter_provider, described(self.discovery, self.factor)
+            )
+            self._annotator = self._annotate_spans() if settings.annotate_spans and hook is None else None
+            self.otel = OtelSink(
+                self.providers,
+                self.engine.devices,
+                self.factor.intensity,
+                self.membership.holds_device_book,
+                self.membership.exchange_reported_until,
+                Steal().share,
+            )
+            self.engine.sinks.add(self.otel)
+            # Started now: at interpreter exit no thread can be started any more.
+            self.delivery = Worker("carbon_otel delivery")
+            if settings.journal and hook is None:  # the file belongs to the process that was told to write it
+                self.engine.sinks.add(Journal(settings.journal, self.delivery))
+            self.sampler = Sampler(self.engine.tick, settings.interval, self._learn_periods)
+            self._release = undo.pop_all()
+        self._abandoned = False
         self._inherited = hook is not None
         self.hook = hook or ImportHook()
 
-    def _attribution(self) -> Attribution:
+    def begin(self) -> None:
+        """Start to tick, instrument the libraries, say what the figures will lack."""
+        self.sampler.start()
+        if self._inherited:
+            for attach in self.hook.attachers:
+                contain("attaching an integration", attach, None, self)
+        else:
+            instrumentation.install(self.hook)
+            for name, integration in _MLFLOW.items():
+                self.hook.when_imported(name, partial(_connect_mlflow, self.hook, integration))
+            _warn_of_gaps(self)
+
+    def end(self) -> None:
+        """Close what is open and send what is pending, within the exit budget."""
+        deadline = time.monotonic() + EXIT_BUDGET_S
+        self.hook.remove()
+        if self._abandoned:
+            return
+        if self._annotator is not None:
+            self._annotator.shutdown()
+        self.sampler.stop(timeout_s=1.0)
+        contain("closing the open stages", self.engine.close_all, None)
+        contain("leaving the shared use", self._attribution.leave, None, time.monotonic_ns())
+        # Before the sinks are closed, which may take seconds: other processes report the devices from now on.
+        contain("leaving the other processes", self.membership.leave, None)
+        self.engine.alive = False
+        self._wait(deadline, closing=True)
+        self.delivery.close()
+        contain("releasing the sensors", self._release.close, None)
+
+    def abandon(self) -> None:
+        """In a forked child: the stages, the locks and the devices are the parent's."""
+        self._abandoned = True
+        self.engine.abandon()
+        self._attribution.abandon()
+        self.membership.leave()
+        instruments.forget_all()
+
+    def heir(self) -> Session:
+        return Session(self.options, self.hook)
+
+    def add_sink(self, sink: Sink) -> None:
+        self.engine.sinks.add(sink)
+
+    @property
+    def hardware(self) -> str:
+        return self.discovery.hardware
+
+    def trace_id(self, stage: StageInfo) -> str | None:
+        """The trace that an open stage is in."""
+        return self.otel.trace_id(stage)
+
+    def inject(self, environment: MutableMapping[str, str]) -> None:
+        """Put the stage or run that is open here into a child's environment."""
+        stage = self.engine.parent_of(current.get())
+        self.otel.inject(environment, stage.info if stage is not None else None)
+
+    def footprint(self) -> Footprint:
+        """The process so far."""
+        return self.engine.so_far().footprint
+
+    def flush(self, timeout_s: float) -> bool:
+        """Read the sensors, and have all sinks send what is pending; False if that took longer."""
+        deadline = time.monotonic() + timeout_s
+        contain("reading the sensors", self.engine.tick, None, True)
+        return self._wait(deadline, closing=False)
+
+    def farewell(self, timeout_s: float) -> bool:
+        """The process may end now without `atexit`: end what no block ends, and flush."""
+        contain("closing windows of inference", self.engine.close_windows, None)
+        return self.flush(timeout_s)
+
+    def synchronize(self) -> None:
+        if self.settings.synchronize:
+            contain("synchronising the accelerator", cuda_sync.synchronize, None)
+
+    def _wait(self, deadline: float, *, closing: bool) -> bool:
+        """All sinks send at the same time, so that a dead backend costs a healthy one nothing."""
+        pending = []
+        for sink in self.engine.sinks:
+            what = f"{'closing' if closing else 'flushing'} {type(sink).__name__}"
+            left_s = max(0.0, deadline - time.monotonic())
+            begun = contain(what, sink.close if closing else sink.flush, None, left_s)
+            pending.append((what, begun))
+        results = [
+            begun is not None and contain(what, begun, False, max(0.0, deadline - time.monotonic()))
+            for what, begun in pending
+        ]
+        return all(results)
+
+    def _attribute(self) -> Attribution:
         return Attribution(
             self.settings.attribution,
             [sensor.device for sensor in self.discovery.sensors],
             reservation(os.cpu_count() or 1),
-            self.peers,
+            self.membership,
             self._busy_time,
             time.monotonic_ns(),
             {s.device.id: s.utilisation for s in self.discovery.sensors if isinstance(s, NvmlGpu)},
         )
-
-    def _run_tags(self, footprint: Footprint, status: str, stage: OpenStage) -> dict[str, str]:
-        return names.tags(
-            footprint,
-            status=status,
-            hardware=self.discovery.hardware,
-            attribution=self.settings.attribution,
-            trace_id=self.otel.trace_id(stage),
-            trace_url=self.settings.trace_url,
-            lineage=self.settings.lineage,
-            process=self._process,
-        )
-
-    def begin(
-        self,
-        run_events: Callable[[], tracking_hook.RunEvents | None],
-        serving: Callable[[], Serving | None],
-    ) -> None:
-        """Start to tick, watch for runs, instrument the frameworks; say what the figures will lack."""
-        self.sampler.start()
-        if not self._inherited:
-            tracking_hook.install(self.hook, run_events)
-            pyfunc_hook.install(self.hook, serving)
-            instrumentation.install(self.hook)
-            _warn_of_gaps(self)
 
     def _annotate_spans(self) -> Any:
         from carbon_otel.otel.span_annotator import SpanAnnotator
@@ -160,62 +206,18 @@ class Session:
             )
         return annotator
 
-    def inject(self, environment: MutableMapping[str, str]) -> None:
-        """The stage or run open here, into a child's environment."""
-        self.otel.inject(environment, self.engine.parent_of(current.get()))
-
     def _learn_periods(self) -> None:
         """How often the GPUs renew their counters: half a second of reading, so not on the user's thread."""
         learn_periods(self.discovery.sensors)
         self.engine.renew_periods()
 
-    def end(self) -> None:
-        """Close what is open and send what is pending, within the exit budget."""
-        deadline = time.monotonic() + EXIT_BUDGET_S
-        self.hook.remove()
-        if self._annotator is not None:
-            self._annotator.shutdown()
-        self.sampler.stop(timeout_s=1.0)
-        contain("closing the open stages", self.engine.close_all, None)
-        contain("leaving the split", self._shares.leave, None, time.monotonic_ns())
-        # Before the sinks are closed, which may take seconds: the devices are another's to report from now on.
-        contain("leaving the other processes", self.peers.leave, None)
-        self.engine.alive = False
-        for sink in reversed(self.engine.sinks):
-            left_s = max(0.0, deadline - time.monotonic())
-            contain(f"closing {type(sink).__name__}", sink.close, None, left_s)
-        for release in (self.discovery.close, self._busy_time.close):
-            contain("releasing the sensors", release, None)
 
-    def abandon(self) -> None:
-        """In a forked child: the stages, the locks and the devices are the parent's."""
-        self.engine.abandon()
-        self._shares.abandon()
-        self.peers.leave()
-        instruments.forget_all()
-
-    def footprint(self, stage: OpenStage) -> Footprint:
-        record = self.engine.so_far(stage) if stage.open else stage.record
-        return footprint_of(record, self.factor, self.discovery.missing)
-
-    def totals(self) -> Footprint:
-        """The process so far."""
-        return footprint_of(self.engine.so_far(), self.factor, self.discovery.missing)
-
-    def flush(self, timeout_s: float) -> bool:
-        deadline = time.monotonic() + timeout_s
-        contain("reading the sensors", self.engine.tick, None)
-        sent = [
-            contain(
-                f"flushing {type(sink).__name__}", sink.flush, False, max(0.0, deadline - time.monotonic())
-            )
-            for sink in reversed(self.engine.sinks)
-        ]
-        return all(sent)
-
-    def synchronize(self) -> None:
-        if self.settings.synchronize:
-            contain("synchronising the accelerator", cuda_sync.synchronize, None)
+def _connect_mlflow(hook: ImportHook, name: str, module: ModuleType) -> Undo:
+    integration = importlib.import_module("carbon_otel.mlflow.integration")
+    if integration.attach not in hook.attachers:
+        hook.attachers.append(integration.attach)
+    connect: Callable[[ModuleType], Undo] = getattr(integration, name).connect
+    return connect(module)
 
 
 def _warn_of_fault(sensor: Sensor, message: str) -> None:

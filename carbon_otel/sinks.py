@@ -1,39 +1,195 @@
-"""What a sink is: a view of the records that the core produces. A new backend is one new sink."""
+"""What a sink is, and the words that the core tells it. A new backend is one new sink.
+
+Every word is immutable and complete: a sink never asks the core for more.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from carbon_otel.meter.meter import Snapshot
+from carbon_otel.footprint import Footprint
+from carbon_otel.guard import report
+from carbon_otel.records import Snapshot, StageInfo, StageRecord
 
-if TYPE_CHECKING:
-    from carbon_otel.stages.engine import OpenStage
+Price = Callable[[StageRecord], Footprint]
+
+
+class Figures:
+    """The figures of a stage at one moment. Computed when they are first looked at, once for all sinks."""
+
+    __slots__ = ("_footprint", "_make", "_price", "_record")
+
+    def __init__(self, make: Callable[[], StageRecord], price: Price) -> None:
+        self._make = make
+        self._price = price
+        self._record: StageRecord | None = None
+        self._footprint: Footprint | None = None
+
+    @property
+    def record(self) -> StageRecord:
+        if self._record is None:
+            self._record = self._make()
+        return self._record
+
+    @property
+    def footprint(self) -> Footprint:
+        if self._footprint is None:
+            self._footprint = self._price(self.record)
+        return self._footprint
+
+
+@dataclass(frozen=True, slots=True)
+class StageEnd:
+    """How a stage ended.
+
+    Attributes:
+        end_ns: monotonic nanoseconds.
+        duration_s: seconds from its opening.
+        units: functional units that the stage has done, such as samples.
+        error: the exception that its block raised.
+    """
+
+    figures: Figures
+    end_ns: int
+    duration_s: float
+    units: Mapping[str, float]
+    error: BaseException | None = None
+
+    @property
+    def footprint(self) -> Footprint:
+        return self.figures.footprint
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The figures at one tick of the process and of the stages that are recorded while they are open.
+
+    `wall_ns` is wall-clock nanoseconds.
+    """
+
+    wall_ns: int
+    process: Figures
+    open: Mapping[StageInfo, Figures] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """One reading of all devices. `checkpoint` is there when it is time to write down what is still open."""
+
+    now_ns: int
+    devices: Snapshot
+    checkpoint: Checkpoint | None = None
+
+
+# Waits at most so many seconds for what was begun; whether it succeeded in that time.
+Pending = Callable[[float], bool]
+
+
+def nothing_pending(timeout_s: float) -> bool:
+    return True
 
 
 class Sink:
-    """Every method does nothing by default. None may block; what needs the network goes to a thread.
+    """Every method does nothing by default. None may block: disk and network belong to a worker thread.
 
-    `opened` and `closed` frame a stage; `entered` and `left` frame the times when it is the current one of
-    its line of execution (a suspended generator is open, but not entered; an MLflow run is never entered).
+    `stage_opened` and `stage_closed` frame a stage; `stage_entered` and `stage_left` frame the times when it is
+    the current one of its line of execution: a suspended generator is open, but not entered, and an MLflow run
+    is never entered. Stages call on the application's threads, ticks on the sampler's.
     """
 
-    def opened(self, stage: OpenStage) -> None: ...
+    def stage_opened(self, stage: StageInfo) -> None: ...
 
-    def entered(self, stage: OpenStage) -> None: ...
+    def stage_entered(self, stage: StageInfo) -> None: ...
 
-    def left(self, stage: OpenStage) -> None: ...
+    def stage_left(self, stage: StageInfo) -> None: ...
 
-    def paid(self, stage: OpenStage, joules: Sequence[float], grams: float) -> None:
-        """Exclusive joules per device, and grams, since the last call for this stage: at ticks and its end."""
+    def energy_attributed(self, stage: StageInfo, joules: Sequence[float], grams: float) -> None:
+        """Exclusive joules per device, and grams, since the last call for this stage: at ticks and its end.
 
-    def closed(self, stage: OpenStage, error: BaseException | None) -> None:
-        """The stage has ended; `stage.record` is final. `error` is what its block raised."""
+        A tick may report a stage that has just closed in another thread.
+        """
 
-    def tick(self, snapshot: Snapshot) -> None: ...
+    def stage_closed(self, stage: StageInfo, end: StageEnd) -> None: ...
 
-    def flush(self, timeout_s: float) -> bool:
-        """Send what is pending; False when that did not succeed in time."""
-        return True
+    def tick(self, tick: Tick) -> None: ...
 
-    def close(self, timeout_s: float) -> None: ...
+    def flush(self, timeout_s: float) -> Pending:
+        """Begin to send what has not been sent, and return at once."""
+        return nothing_pending
+
+    def close(self, timeout_s: float) -> Pending:
+        """Begin to send what has not been sent and to release what is held, and return at once."""
+        return nothing_pending
+
+
+class Fanout:
+    """Tells every sink that listens to an event. A fault of a sink stays in it, and is logged once."""
+
+    def __init__(self, sinks: Sequence[Sink] = ()) -> None:
+        self._sinks: tuple[Sink, ...] = ()
+        self._listen(tuple(sinks))
+
+    def __iter__(self) -> Iterator[Sink]:
+        return iter(self._sinks)
+
+    def add(self, sink: Sink) -> None:
+        self._listen((*self._sinks, sink))
+
+    def _listen(self, sinks: tuple[Sink, ...]) -> None:
+        self._sinks = sinks
+        self._opened = [s.stage_opened for s in sinks if _overrides(s, "stage_opened")]
+        self._entered = [s.stage_entered for s in sinks if _overrides(s, "stage_entered")]
+        self._left = [s.stage_left for s in sinks if _overrides(s, "stage_left")]
+        self._attributed = [s.energy_attributed for s in sinks if _overrides(s, "energy_attributed")]
+        self._closed = [s.stage_closed for s in sinks if _overrides(s, "stage_closed")]
+
+    def stage_opened(self, stage: StageInfo) -> None:
+        for tell in self._opened:
+            try:
+                tell(stage)
+            except Exception as fault:  # noqa: BLE001
+                _report(tell, fault)
+
+    def stage_entered(self, stage: StageInfo) -> None:
+        for tell in self._entered:
+            try:
+                tell(stage)
+            except Exception as fault:  # noqa: BLE001
+                _report(tell, fault)
+
+    def stage_left(self, stage: StageInfo) -> None:
+        for tell in self._left:
+            try:
+                tell(stage)
+            except Exception as fault:  # noqa: BLE001
+                _report(tell, fault)
+
+    def energy_attributed(self, stage: StageInfo, joules: Sequence[float], grams: float) -> None:
+        for tell in self._attributed:
+            try:
+                tell(stage, joules, grams)
+            except Exception as fault:  # noqa: BLE001
+                _report(tell, fault)
+
+    def stage_closed(self, stage: StageInfo, end: StageEnd) -> None:
+        for tell in self._closed:
+            try:
+                tell(stage, end)
+            except Exception as fault:  # noqa: BLE001
+                _report(tell, fault)
+
+    def tick(self, tick: Tick) -> None:
+        for sink in self._sinks:
+            try:
+                sink.tick(tick)
+            except Exception as fault:  # noqa: BLE001
+                _report(sink.tick, fault)
+
+
+def _overrides(sink: Sink, event: str) -> bool:
+    return getattr(type(sink), event) is not getattr(Sink, event)
+
+
+def _report(listener: Callable[..., None], fault: Exception) -> None:
+    report(f"{getattr(listener, '__qualname__', listener)}", fault)

@@ -26,6 +26,8 @@ class ImportHook:
         self._patches: dict[str, list[Patch]] = {}
         self._undos: list[Undo] = []
         self._searching = threading.local()
+        # Called with each measurement that takes this hook over, in a forked child.
+        self.attachers: list[Callable[[Any], object]] = []
 
     def when_imported(self, name: str, patch: Patch) -> None:
         """Call `patch(module)` once the module has been executed; now, if it is there already."""

@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any, Final
 
 from carbon_otel.instrumentation.import_hook import Undo, replace
-from carbon_otel.stages.engine import OpenStage, current
+from carbon_otel.stages.open_stage import OpenStage, current
 
 MODULE: Final = "concurrent.futures.thread"
 

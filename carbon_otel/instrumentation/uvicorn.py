@@ -33,5 +33,4 @@ def patch(module: ModuleType) -> Undo:
 def _write() -> None:
     active = runtime.active()
     if active is not None:
-        active.serving.close(0)
-        active.flush(_FAREWELL_S)
+        active.farewell(_FAREWELL_S)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
 from carbon_otel.host.attribution import Shares
 from carbon_otel.meter.timeline import Timeline
-from carbon_otel.sensors.base import Device, Sensor, SensorError
+from carbon_otel.records import Snapshot
+from carbon_otel.sensors.base import Sensor, SensorError
 from carbon_otel.units import NS_PER_S, S_PER_NS
 
 _BOOT_CLOCK: Final[int | None] = getattr(time, "CLOCK_BOOTTIME", None)
@@ -60,13 +60,6 @@ class EdgeState(NamedTuple):
     drawn: tuple[tuple[float, float], ...] = ()
     reserved_s: float = 0.0
     process_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """All devices at a tick: (device, its joules since the start, its present watts)."""
-
-    devices: tuple[tuple[Device, float, float], ...]
 
 
 class ShareRule(Protocol):

@@ -16,12 +16,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from carbon_otel.background import Worker
-from carbon_otel.footprint import Footprint
 from carbon_otel.guard import logger, warn_once
-from carbon_otel.meter.meter import Snapshot
+from carbon_otel.records import StageInfo
 from carbon_otel.semconv.attributes import footprint_attributes, stage_attributes
-from carbon_otel.sinks import Sink
-from carbon_otel.stages.engine import OpenStage
+from carbon_otel.sinks import Pending, Sink, StageEnd, Tick, nothing_pending
 
 ENERGY: Final = "carbon.energy_j"
 EMISSIONS: Final = "carbon.emissions_g"
@@ -56,20 +54,18 @@ class _Mark:
 class MlflowTraces(Sink):
     """Mirrors stages that are entered inside a span of MLflow."""
 
-    def __init__(
-        self, footprint: Callable[[OpenStage], Footprint], clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._footprint = footprint
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        self._marks: dict[StageInfo, _Mark] = {}
         self._traces: dict[str, _Trace] = {}
         self._adding = threading.Lock()  # stages of one trace may end in several threads at once
         self._worker: Worker | None = None
 
-    def entered(self, stage: OpenStage) -> None:
+    def stage_entered(self, stage: StageInfo) -> None:
         mlflow: Any = sys.modules.get("mlflow")
         if mlflow is None or "mlflow.tracing.fluent" not in sys.modules:
             return
-        mark = stage.marks.get(self)
+        mark = self._marks.get(stage)
         if mark is None:
             above = mlflow.get_current_active_span()
             if above is None:
@@ -77,26 +73,28 @@ class MlflowTraces(Sink):
             span = mlflow.start_span_no_context(
                 stage.name, span_type=_SPAN_TYPE, parent_span=above, attributes=stage_attributes(stage)
             )
-            mark = stage.marks[self] = _Mark(span, span.trace_id)
+            mark = self._marks[stage] = _Mark(span, span.trace_id)
             mark.outermost = not any(
-                outer.marks[self].trace_id == mark.trace_id for outer in _above(stage) if self in outer.marks
+                self._marks[outer].trace_id == mark.trace_id
+                for outer in _above(stage)
+                if outer in self._marks
             )
             self._worker = self._worker or Worker("carbon_otel mlflow traces")
         mark.token = sys.modules["mlflow.tracing.provider"].set_span_in_context(mark.span)
 
-    def left(self, stage: OpenStage) -> None:
-        mark = stage.marks.get(self)
+    def stage_left(self, stage: StageInfo) -> None:
+        mark = self._marks.get(stage)
         if mark is not None and mark.token is not None:
             sys.modules["mlflow.tracing.provider"].detach_span_from_context(mark.token)
             mark.token = None
 
-    def closed(self, stage: OpenStage, error: BaseException | None) -> None:
-        mark = stage.marks.pop(self, None)
+    def stage_closed(self, stage: StageInfo, end: StageEnd) -> None:
+        mark = self._marks.pop(stage, None)
         if mark is None:
             return
-        footprint = self._footprint(stage)
+        footprint = end.footprint
         mark.span.set_attributes(footprint_attributes(footprint))
-        mark.span.end(status="ERROR" if isinstance(error, Exception) else "OK")
+        mark.span.end(status="ERROR" if isinstance(end.error, Exception) else "OK")
         if not mark.outermost:
             return
         now = self._clock()
@@ -117,7 +115,7 @@ class MlflowTraces(Sink):
         if above is not None and above.trace_id == mark.trace_id:
             mlflow.update_current_trace(tags=_tags(trace, None))
 
-    def tick(self, snapshot: Snapshot) -> None:
+    def tick(self, tick: Tick) -> None:
         now = self._clock()
         for trace_id, trace in list(self._traces.items()):
             if now >= trace.due:
@@ -125,14 +123,15 @@ class MlflowTraces(Sink):
                 trace.due = now + trace.pause_s
                 self._complete_soon(trace_id)
 
-    def flush(self, timeout_s: float) -> bool:
+    def flush(self, timeout_s: float) -> Pending:
         asked = [self._complete_soon(trace_id) for trace_id in list(self._traces)]
-        return not asked or asked[-1].wait(timeout_s)
+        return asked[-1].wait if asked else nothing_pending
 
-    def close(self, timeout_s: float) -> None:
-        self.flush(min(timeout_s, _FAREWELL_S))
+    def close(self, timeout_s: float) -> Pending:
+        sent = self.flush(timeout_s)
         if self._worker is not None:
             self._worker.close()
+        return lambda left_s: sent(min(left_s, _FAREWELL_S))
 
     def _complete_soon(self, trace_id: str) -> threading.Event:
         assert self._worker is not None
@@ -168,7 +167,7 @@ def _tags(trace: _Trace, tokens: int | None) -> dict[str, str]:
     return tags
 
 
-def _above(stage: OpenStage) -> Iterator[OpenStage]:
+def _above(stage: StageInfo) -> Iterator[StageInfo]:
     outer = stage.parent
     while outer is not None:
         yield outer

@@ -9,7 +9,7 @@ from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
 
 from carbon_otel._version import __version__
 from carbon_otel.carbon.grid import Intensity
-from carbon_otel.meter.meter import Snapshot
+from carbon_otel.records import Snapshot
 from carbon_otel.semconv import names as semconv
 from carbon_otel.sensors.base import Device
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
@@ -19,6 +20,7 @@ from opentelemetry.trace import TracerProvider
 
 from carbon_otel.background import Worker
 from carbon_otel.guard import contain, warn_once
+from carbon_otel.sinks import Pending
 
 # The SDK retries until this many seconds have passed; its default of 10 would hold up a dead collector's exit.
 _EXPORT_TIMEOUT_S: Final = 3.0
@@ -89,8 +91,8 @@ class Providers:
         add(processor)
         return True
 
-    def flush(self, timeout_s: float) -> bool:
-        """Flush both at once; False if not both succeeded in time."""
+    def flush(self, timeout_s: float) -> Pending:
+        """Begin to flush both at once."""
         results: dict[int, bool] = {}
 
         def flush(provider: Any) -> None:
@@ -102,26 +104,30 @@ class Providers:
         )
         meter = metrics.get_meter_provider() if _is_proxy(self.meter) else self.meter
         asked = [p for p in (tracer, meter) if hasattr(p, "force_flush")]
-        self._on_workers(asked, flush, timeout_s)
-        return all(results.get(id(provider), False) for provider in asked)
+        begun = self._on_workers(asked, flush)
+        return lambda left_s: _all_done(begun, left_s) and all(results.get(id(p), False) for p in asked)
 
-    def close(self, timeout_s: float) -> None:
-        """Shut down what is ours, both at once, waiting no longer than the timeout."""
-        self._on_workers(self._owned, lambda provider: provider.shutdown(), timeout_s)
+    def close(self, timeout_s: float) -> Pending:
+        """Begin to shut down both of ours at once."""
+        begun = self._on_workers(self._owned, lambda provider: provider.shutdown())
         while self._workers:
             self._workers.popitem()[1].close()
+        return lambda left_s: _all_done(begun, left_s)
 
-    def _on_workers(self, providers: Iterable[Any], call: Callable[[Any], object], timeout_s: float) -> None:
-        deadline = time.monotonic() + timeout_s
-        pending = [self._worker(p).submit(functools.partial(call, p)) for p in providers]
-        for done in pending:
-            done.wait(max(0.0, deadline - time.monotonic()))
+    def _on_workers(self, providers: Iterable[Any], call: Callable[[Any], object]) -> list[threading.Event]:
+        return [self._worker(p).submit(functools.partial(call, p)) for p in providers]
 
     def _worker(self, provider: Any) -> Worker:
         worker = self._workers.get(id(provider))
         if worker is None:
             worker = self._workers[id(provider)] = Worker("carbon_otel export")
         return worker
+
+
+def _all_done(begun: Iterable[threading.Event], timeout_s: float) -> bool:
+    deadline = time.monotonic() + timeout_s
+    results = [done.wait(max(0.0, deadline - time.monotonic())) for done in begun]
+    return all(results)
 
 
 def _is_proxy(provider: MeterProvider) -> bool:

@@ -1,10 +1,11 @@
-"""Stages to spans, payments to counters, ticks to device metrics."""
+"""Stages to spans, attributed energy to counters, ticks to device metrics."""
 
 from __future__ import annotations
 
+import contextvars
 import threading
 import time
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from contextvars import Token
 from typing import Any, Final
 
@@ -15,20 +16,22 @@ from opentelemetry.trace import Span, Status, StatusCode
 from carbon_otel._version import __version__
 from carbon_otel.carbon.grid import Intensity
 from carbon_otel.footprint import Footprint
-from carbon_otel.meter.meter import Snapshot
 from carbon_otel.otel import propagation
 from carbon_otel.otel.instruments import instruments_of
 from carbon_otel.otel.providers import Providers
+from carbon_otel.records import RUN, StageInfo
 from carbon_otel.semconv import names as semconv
 from carbon_otel.semconv.attributes import footprint_attributes, stage_attributes
 from carbon_otel.sensors.base import Device
-from carbon_otel.sinks import Sink
-from carbon_otel.stages.engine import RUN, OpenStage
+from carbon_otel.sinks import Pending, Sink, StageEnd, Tick
 from carbon_otel.units import NS_PER_S, S_PER_NS
 
 _RUN_SPAN = "mlflow.run"
 # A span is exported when it ends: a long stage shows in between by children of this length.
 _PROGRESS_NS: Final = 60 * NS_PER_S
+# A stage's name is a metric label. Names beyond this number, such as f"batch {i}", share the label "other".
+_MOST_NAMES: Final = 200
+_OTHER: Final = "other"
 
 
 class OtelSink(Sink):
@@ -37,8 +40,8 @@ class OtelSink(Sink):
     A stage opened where the application has no span of its own takes its parent stage's span, or its run's, as
     parent. A run's span is never made current: a run may end in another thread.
 
-    Of the processes of a host one reports the devices: the one for which `reports_devices` is true. `reported`
-    notes until when they are, and says until when they had been.
+    Exactly one process per host exports device metrics: the one for which `reports_devices` is true.
+    `exchange_reported_until` records until when they are exported, and returns the previous exporter's mark.
     """
 
     def __init__(
@@ -46,38 +49,36 @@ class OtelSink(Sink):
         providers: Providers,
         devices: Sequence[Device],
         intensity: Intensity,
-        footprint: Callable[[OpenStage], Footprint],
         reports_devices: Callable[[], bool],
-        reported: Callable[[int], int],
+        exchange_reported_until: Callable[[int], int],
         steal: Callable[[], float | None] = lambda: None,
     ) -> None:
         self._providers = providers
         self._reports_devices = reports_devices
-        self._reported = reported
-        # From the start: else one that is forked at once may come first, and it knows nothing of the time before.
+        self._exchange_reported_until = exchange_reported_until
+        # From the start: a child that is forked at once may come first, and knows nothing of the time before.
         self._waiting = not reports_devices()
         if not self._waiting:
-            reported(time.monotonic_ns())
+            exchange_reported_until(time.monotonic_ns())
         self._reporting = threading.Lock()  # a flush may tick while the sampler does
-        self._footprint = footprint
         self._tracer = trace.get_tracer(semconv.SCOPE, __version__, providers.tracer, semconv.SCHEMA_URL)
         self._instruments = instruments_of(providers.meter)
         self._instruments.attach(intensity, steal)
         self._started_from, self._started_in_run = propagation.read()
+        self._spans: dict[StageInfo, _StageSpan] = {}
         # Devices of one kind and method are one data point of a stage.
         self._groups: dict[tuple[str, str], list[int]] = {}
         for i, device in enumerate(devices):
             self._groups.setdefault((device.type, device.method), []).append(i)
-        self._labels: dict[tuple[str, str], tuple[dict[str, str], list[dict[str, str]]]] = {}
+        self._labels: dict[tuple[str, str], _Labels] = {}
 
-    def opened(self, stage: OpenStage) -> None:
+    def stage_opened(self, stage: StageInfo) -> None:
         if self._providers.silent():
             return
         attributes: dict[str, Any] = stage_attributes(stage)
-        if stage.run is not None and stage.run.run_id:
-            attributes[semconv.RUN_ID] = stage.run.run_id
-        elif self._started_in_run:
-            attributes[semconv.RUN_ID] = self._started_in_run
+        run_id = stage.run_id or self._started_in_run
+        if run_id:
+            attributes[semconv.RUN_ID] = run_id
         span = self._tracer.start_span(
             _RUN_SPAN if stage.kind == RUN else stage.name,
             context=self._context_below(stage.parent),
@@ -85,145 +86,198 @@ class OtelSink(Sink):
             start_time=stage.start_unix_ns,
         )
         if span.get_span_context().is_valid:
-            stage.marks[self] = _Mark(span)
+            self._spans[stage] = _StageSpan(span)
 
-    def entered(self, stage: OpenStage) -> None:
-        mark = stage.marks.get(self)
-        if mark is not None:
-            mark.token = context.attach(trace.set_span_in_context(mark.span))
+    def stage_entered(self, stage: StageInfo) -> None:
+        own = self._spans.get(stage)
+        if own is not None:
+            own.token = context.attach(trace.set_span_in_context(own.span))
 
-    def left(self, stage: OpenStage) -> None:
-        mark = stage.marks.get(self)
-        if mark is not None and mark.token is not None:
-            context.detach(mark.token)
-            mark.token = None
+    def stage_left(self, stage: StageInfo) -> None:
+        own = self._spans.get(stage)
+        if own is not None and own.token is not None:
+            _detach(own.token)
+            own.token = None
 
-    def paid(self, stage: OpenStage, joules: Sequence[float], grams: float) -> None:
-        mark = stage.marks.get(self)
-        if mark is None and self._providers.silent():
+    def energy_attributed(self, stage: StageInfo, joules: Sequence[float], grams: float) -> None:
+        own = self._spans.get(stage)
+        if own is None and self._providers.silent():
             return
-        # With the stage's span current, exemplars link to it and Logfire rolls the sums up.
-        token = context.attach(trace.set_span_in_context(mark.span)) if mark is not None else None
-        try:
-            labels, by_group = self._labels_of(stage)
-            for indexes, group_labels in zip(self._groups.values(), by_group, strict=True):
-                amount = sum(joules[i] for i in indexes)
-                if amount > 0:
-                    self._instruments.energy.add(amount, group_labels)
-            if grams > 0:
-                self._instruments.emissions.add(grams, labels)
-            if mark is not None and stage.open:
-                self._show_progress(stage, mark)
-        finally:
-            if token is not None:
-                context.detach(token)
+        labels = self._labels_of(stage)
+        # With the stage's span in its context, exemplars link to it and Logfire rolls the sums up.
+        here = trace.set_span_in_context(own.span) if own is not None else None
+        for indexes, group_labels in zip(self._groups.values(), labels.groups, strict=True):
+            amount = sum([joules[i] for i in indexes])
+            if amount > 0:
+                self._instruments.energy.add(amount, group_labels, here)
+        if grams > 0:
+            self._instruments.emissions.add(grams, labels.stage, here)
+        if own is not None:
+            own.joules += sum(joules)
+            own.grams += grams
 
-    def closed(self, stage: OpenStage, error: BaseException | None) -> None:
-        mark = stage.marks.get(self)
-        if mark is None and self._providers.silent():
+    def stage_closed(self, stage: StageInfo, end: StageEnd) -> None:
+        own = self._spans.pop(stage, None)
+        if own is None and self._providers.silent():
             return
-        labels, _ = self._labels_of(stage)
-        for unit, amount in stage.units.items():
-            self._instruments.units.add(amount, {**labels, semconv.UNIT: unit})
-        if mark is None:
-            self._instruments.duration.record(stage.duration_s, labels)
+        labels = self._labels_of(stage)
+        for unit, amount in end.units.items():
+            self._instruments.units.add(amount, {**labels.stage, semconv.UNIT: unit})
+        if own is None:
+            self._instruments.duration.record(end.duration_s, labels.stage)
             return
-        span: Span = mark.span
-        self._instruments.duration.record(stage.duration_s, labels, context=trace.set_span_in_context(span))
+        span: Span = own.span
+        self._instruments.duration.record(
+            end.duration_s, labels.stage, context=trace.set_span_in_context(span)
+        )
+        above = self._spans.get(stage.parent) if stage.parent is not None else None
+        if above is not None:
+            above.joules_below += own.joules + own.joules_below
+            above.grams_below += own.grams + own.grams_below
         if span.is_recording():
-            footprint = self._footprint(stage)
+            footprint = end.footprint
             span.set_attributes(footprint_attributes(footprint))
             if type(span).__module__.startswith("logfire"):
                 span.set_attribute("logfire.msg", _message(stage, footprint))
-            if isinstance(error, Exception):
-                span.record_exception(error)
-                span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"))
-        span.end(stage.start_unix_ns + int(stage.duration_s * 1e9))
+            if isinstance(end.error, Exception):
+                span.record_exception(end.error)
+                span.set_status(Status(StatusCode.ERROR, f"{type(end.error).__name__}: {end.error}"))
+        span.end(stage.start_unix_ns + int(end.duration_s * NS_PER_S))
 
-    def tick(self, snapshot: Snapshot) -> None:
+    def tick(self, tick: Tick) -> None:
         self._providers.warn_if_too_late()
+        self._show_progress()
         with self._reporting:
             if not self._reports_devices():
                 self._waiting = True
                 return
             now_ns = time.monotonic_ns()
-            until_ns = self._reported(now_ns)
+            until_ns = self._exchange_reported_until(now_ns)
             if self._waiting:
                 self._waiting = False
-                self._instruments.take_over(snapshot, max(0, now_ns - until_ns) * S_PER_NS)
-            self._instruments.source.snapshot = snapshot
+                self._instruments.take_over(tick.devices, max(0, now_ns - until_ns) * S_PER_NS)
+            self._instruments.source.snapshot = tick.devices
 
-    def flush(self, timeout_s: float) -> bool:
+    def flush(self, timeout_s: float) -> Pending:
         return self._providers.flush(timeout_s)
 
-    def close(self, timeout_s: float) -> None:
-        self._providers.close(timeout_s)
+    def close(self, timeout_s: float) -> Pending:
+        return self._providers.close(timeout_s)
 
-    def trace_id(self, stage: OpenStage) -> str | None:
-        mark = stage.marks.get(self)
-        return trace.format_trace_id(mark.span.get_span_context().trace_id) if mark else None
+    def trace_id(self, stage: StageInfo) -> str | None:
+        """The trace of an open stage."""
+        own = self._spans.get(stage)
+        return trace.format_trace_id(own.span.get_span_context().trace_id) if own else None
 
-    def inject(self, environment: MutableMapping[str, str], stage: OpenStage | None) -> None:
-        """The span that a stage opened here would hang below, into a child's environment."""
+    def inject(self, environment: MutableMapping[str, str], stage: StageInfo | None) -> None:
+        """Put the span that a stage opened here would hang below into a child's environment."""
         context_here = self._context_below(stage)
-        run = stage.run.run_id if stage is not None and stage.run is not None else self._started_in_run
+        run = stage.run_id if stage is not None and stage.run_id else self._started_in_run
         propagation.write(
             environment, context_here or context.get_current(), run, stage.name if stage else None
         )
 
-    def _context_below(self, above: OpenStage | None) -> Context | None:
+    def _context_below(self, above: StageInfo | None) -> Context | None:
         """None where the application's own span, or the stage's, is current."""
         if trace.get_current_span().get_span_context().is_valid:
             return None
         while above is not None:
-            mark = above.marks.get(self)
-            if mark is not None:
-                return trace.set_span_in_context(mark.span)
+            own = self._spans.get(above)
+            if own is not None:
+                return trace.set_span_in_context(own.span)
             above = above.parent
         return self._started_from
 
-    def _show_progress(self, stage: OpenStage, mark: _Mark) -> None:
+    def _show_progress(self) -> None:
         """A child span for every minute of an open stage, so that its trace shows it while it runs.
 
         Events would be seen only with the span, when it ends.
         """
         now_ns = time.time_ns()
-        since_ns = mark.shown_ns or stage.start_unix_ns
-        if now_ns - since_ns < _PROGRESS_NS:
+        spans = dict(self._spans)
+        due = [stage for stage, own in spans.items() if now_ns - own.since(stage) >= _PROGRESS_NS]
+        if not due:
             return
-        mark.shown_ns = now_ns
-        joules, grams = stage.engine.spent(stage)
-        so_far = {semconv.ENERGY_TOTAL_J: joules, semconv.EMISSIONS_G: grams}
-        self._tracer.start_span(
-            f"{stage.name} (progress)",
-            context=trace.set_span_in_context(mark.span),
-            attributes={semconv.STAGE_KIND: stage.kind, semconv.STAGE_NAME: stage.name, **so_far},
-            start_time=since_ns,
-        ).end(now_ns)
+        inclusive = {
+            stage: [own.joules + own.joules_below, own.grams + own.grams_below]
+            for stage, own in spans.items()
+        }
+        # A child has a greater id than its parent: it is added before its parent is.
+        for stage in sorted(spans, key=lambda each: -each.id):
+            if stage.parent in inclusive:
+                total = inclusive[stage.parent]
+                total[0] += inclusive[stage][0]
+                total[1] += inclusive[stage][1]
+        for stage in due:
+            own = spans[stage]
+            since_ns, own.shown_ns = own.since(stage), now_ns
+            joules, grams = inclusive[stage]
+            self._tracer.start_span(
+                f"{stage.name} (progress)",
+                context=trace.set_span_in_context(own.span),
+                attributes={
+                    semconv.STAGE_KIND: stage.kind,
+                    semconv.STAGE_NAME: stage.name,
+                    semconv.ENERGY_TOTAL_J: joules,
+                    semconv.EMISSIONS_G: grams,
+                },
+                start_time=since_ns,
+            ).end(now_ns)
 
-    def _labels_of(self, stage: OpenStage) -> tuple[dict[str, str], list[dict[str, str]]]:
-        # The name of a run is made up anew each time: as a label it would grow without bound.
+    def _labels_of(self, stage: StageInfo) -> _Labels:
+        # The name of a run is made up anew each time.
         name = RUN if stage.kind == RUN else stage.name
-        found = self._labels.get((stage.kind, name))
-        if found is None:
-            labels = {semconv.STAGE_KIND: stage.kind, semconv.STAGE_NAME: name}
-            groups = [
-                {**labels, semconv.COMPONENT: kind, semconv.METHOD: method} for kind, method in self._groups
-            ]
-            found = self._labels[stage.kind, name] = labels, groups
-        return found
+        labels = self._labels.get((stage.kind, name))
+        if labels is None:
+            if len(self._labels) >= _MOST_NAMES:
+                name = _OTHER
+            labels = self._labels[stage.kind, name] = _Labels(stage.kind, name, self._groups)
+        return labels
 
 
-class _Mark:
-    __slots__ = ("shown_ns", "span", "token")
+class _Labels:
+    """The labels of one name of stage: `stage` alone, and with each group of devices."""
+
+    __slots__ = ("groups", "stage")
+
+    def __init__(self, kind: str, name: str, groups: Iterable[tuple[str, str]]) -> None:
+        self.stage = {semconv.STAGE_KIND: kind, semconv.STAGE_NAME: name}
+        self.groups = [
+            {**self.stage, semconv.COMPONENT: component, semconv.METHOD: method}
+            for component, method in groups
+        ]
+
+
+class _StageSpan:
+    """The span of an open stage, its exclusive joules and grams so far, and those of stages that ended in it."""
+
+    __slots__ = ("grams", "grams_below", "joules", "joules_below", "shown_ns", "span", "token")
 
     def __init__(self, span: Span) -> None:
         self.span = span
         self.token: Token[Context] | None = None
         self.shown_ns = 0
+        self.joules = self.joules_below = self.grams = self.grams_below = 0.0
+
+    def since(self, stage: StageInfo) -> int:
+        """When progress was last shown."""
+        return self.shown_ns or stage.start_unix_ns
 
 
-def _message(stage: OpenStage, footprint: Footprint) -> str:
-    """What Logfire shows for a span: `training rf: 12.4 Wh, 4.75 g`."""
+def _detach(token: Token[Context]) -> None:
+    """Leave a span's context. OpenTelemetry logs an error where that is another context than it was entered in
+    (asyncio callbacks, pytest fixtures, streams closed by their server), which is no fault of the application.
+    """
+    if not isinstance(token, contextvars.Token):
+        context.detach(token)
+        return
+    try:
+        token.var.reset(token)
+    except (ValueError, RuntimeError):
+        return
+
+
+def _message(stage: StageInfo, footprint: Footprint) -> str:
+    """The line that Logfire shows for a span: `training rf: 12.4 Wh, 4.75 g`."""
     title = stage.kind if stage.name == stage.kind else f"{stage.kind} {stage.name}"
     return f"{title}: {footprint.energy_wh:.3g} Wh, {footprint.emissions_g:.3g} g"

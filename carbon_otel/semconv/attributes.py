@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from carbon_otel.footprint import Footprint
+from carbon_otel.records import StageInfo
 from carbon_otel.semconv import names as semconv
-from carbon_otel.stages.engine import OpenStage
 
 
-def stage_attributes(stage: OpenStage) -> dict[str, Any]:
+def stage_attributes(stage: StageInfo) -> dict[str, Any]:
     """What is known of it when it begins."""
     return {**stage.attributes, semconv.STAGE_KIND: stage.kind, semconv.STAGE_NAME: stage.name}
 

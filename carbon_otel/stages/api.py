@@ -8,28 +8,45 @@ import inspect
 import math
 import numbers
 import re
-from collections.abc import AsyncGenerator, Callable, Generator, MutableMapping
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, MutableMapping
 from contextvars import Token
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from dataclasses import replace
+from types import MappingProxyType, TracebackType
+from typing import Any, Final, Literal, Protocol, TypeVar, cast, get_args
 
 from carbon_otel import runtime
 from carbon_otel.footprint import NOT_MEASURED, Footprint
 from carbon_otel.guard import contain
-from carbon_otel.records import AttributeValue
-from carbon_otel.stages.engine import RUN, UNATTRIBUTED, OpenStage, current
-
-if TYPE_CHECKING:
-    from carbon_otel.session import Session
+from carbon_otel.records import RUN, UNATTRIBUTED, AttributeValue
+from carbon_otel.stages.engine import Engine
+from carbon_otel.stages.open_stage import OpenStage, current
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-LIFECYCLE: Final = ("data_processing", "training", "evaluation", "inference")
+Lifecycle = Literal["data_processing", "training", "evaluation", "inference"]
+LIFECYCLE: Final[tuple[str, ...]] = get_args(Lifecycle)
 _KIND = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]{0,63}")
 _UNIT = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
 
-class stage:  # noqa: N801 - used like a function, as contextlib's managers are
+class Recorder(Protocol):
+    """The measurement that stages are opened in."""
+
+    @property
+    def engine(self) -> Engine: ...
+
+    def synchronize(self) -> None:
+        """Wait until the accelerator has done the work that it was given."""
+
+    def inject(self, environment: MutableMapping[str, str]) -> None: ...
+
+
+def recorder() -> Recorder | None:
+    """The measurement of this process, if there is one."""
+    return cast("Recorder | None", runtime.active())
+
+
+class Stage:
     """Measure a block, a function, a generator or a coroutine as one stage.
 
         with carbon_otel.stage("training") as s:
@@ -43,8 +60,9 @@ class stage:  # noqa: N801 - used like a function, as contextlib's managers are
     Args:
         kind: `data_processing`, `training`, `evaluation`, `inference`, or a name of yours: letters, digits,
             `_`, `.` and `-`, starting with a letter or `_`, at most 64 characters.
-        name: what the span is called; the kind by default.
-        attributes: put on the span as they are: str, bool, int, float, or lists of one of these.
+        name: name of the span; the kind by default.
+        attributes: put on the span as they are: str, bool, int, float, or lists of one of these. Attributes with
+            plain names may be given as keywords, too.
 
     Raises:
         ValueError: for a kind, name or attribute that OpenTelemetry or MLflow would not take.
@@ -54,18 +72,25 @@ class stage:  # noqa: N801 - used like a function, as contextlib's managers are
     says that nothing was measured.
     """
 
-    __slots__ = ("_attributes", "_entered", "_kind", "_last", "_name", "_session", "_units")
+    __slots__ = ("_attributes", "_entered", "_kind", "_last", "_name", "_recorder", "_units")
 
-    def __init__(self, kind: str, name: str | None = None, **attributes: Any) -> None:
+    def __init__(
+        self,
+        kind: Lifecycle | str,
+        name: str | None = None,
+        *,
+        attributes: Mapping[str, Any] = MappingProxyType({}),
+        **more: Any,
+    ) -> None:
         self._kind = _check_kind(kind)
         self._name = kind if name is None else _check_name(name)
-        self._attributes = {key: _check_attribute(key, value) for key, value in attributes.items()}
+        self._attributes = {k: _check_attribute(k, v) for k, v in {**attributes, **more}.items()}
         self._units: dict[str, float] = {}
         self._entered: list[tuple[OpenStage, Token[OpenStage | None]] | None] = []
         self._last: OpenStage | None = None
-        self._session: Session | None = None
+        self._recorder: Recorder | None = None
 
-    def units(self, **units: float) -> stage:
+    def units(self, **units: float) -> Stage:
         """Set functional units, such as `samples=10_000`, `tokens=…`, `epochs=…`.
 
         The footprint then has joules and grams per unit. Raises ValueError for a negative or infinite number.
@@ -86,12 +111,13 @@ class stage:  # noqa: N801 - used like a function, as contextlib's managers are
     @property
     def footprint(self) -> Footprint:
         """What the stage cost: final after it has ended, so far while it is open."""
-        if self._last is None or self._session is None:
+        if self._last is None:
             return NOT_MEASURED
-        measured, stage_ = self._session, self._last
-        return contain("computing a footprint", measured.footprint, NOT_MEASURED, stage_)
+        footprint = contain("computing a footprint", _footprint, NOT_MEASURED, self._last)
+        # Units may be set after the stage has ended.
+        return replace(footprint, units=dict(self._units)) if footprint.units != self._units else footprint
 
-    def __enter__(self) -> stage:
+    def __enter__(self) -> Stage:
         self._entered.append(contain("opening a stage", self._begin, None))
         return self
 
@@ -102,7 +128,7 @@ class stage:  # noqa: N801 - used like a function, as contextlib's managers are
         if entered is not None:
             contain("closing a stage", self._end, None, *entered, error)
 
-    async def __aenter__(self) -> stage:
+    async def __aenter__(self) -> Stage:
         return self.__enter__()
 
     async def __aexit__(
@@ -129,31 +155,34 @@ class stage:  # noqa: N801 - used like a function, as contextlib's managers are
 
         return cast(F, functools.wraps(function)(wrapped))
 
-    def _again(self) -> stage:
-        fresh = stage.__new__(stage)
+    def _again(self) -> Stage:
+        fresh = Stage.__new__(Stage)
         fresh._kind, fresh._name, fresh._attributes = self._kind, self._name, self._attributes
-        fresh._units, fresh._entered, fresh._last, fresh._session = {}, [], None, None
+        fresh._units, fresh._entered, fresh._last, fresh._recorder = {}, [], None, None
         return fresh
 
     def _begin(self) -> tuple[OpenStage, Token[OpenStage | None]] | None:
-        active = runtime.active()
+        active = recorder()
         if active is None:
             return None
         active.synchronize()
         opened = active.engine.open(self._kind, self._name, self._attributes, current.get())
-        opened.units.update(self._units)
-        self._session, self._last = active, opened
+        if self._units:
+            opened.units.update(self._units)
+        self._recorder, self._last = active, opened
         token = current.set(opened)
         active.engine.enter(opened)
         return opened, token
 
     def _end(self, opened: OpenStage, token: Token[OpenStage | None], error: BaseException | None) -> None:
+        engine = opened.engine
+        self._last = opened
         # In a child forked inside the block the stage is the parent's: the child leaves it, but does not end it.
-        if opened.engine.alive and self._session is not None:
-            self._session.synchronize()
-        opened.engine.leave(opened)
-        if opened.engine.alive:
-            opened.engine.close(opened, error)
+        if engine.alive and self._recorder is not None:
+            self._recorder.synchronize()
+        engine.leave(opened)
+        if engine.alive:
+            engine.close(opened, error)
         _reset(token)
 
     def _around_generator(self, function: Callable[..., Generator[Any, Any, Any]]) -> Callable[..., Any]:
@@ -211,10 +240,13 @@ class stage:  # noqa: N801 - used like a function, as contextlib's managers are
         return wrapped
 
 
+stage = Stage
+
+
 class _SuspendableStage(contextlib.AbstractContextManager["_SuspendableStage"]):
     """A generator's stage: open from its first step to its end, paying and current only while it runs."""
 
-    def __init__(self, manager: stage) -> None:
+    def __init__(self, manager: Stage) -> None:
         self._manager = manager
         self._opened: OpenStage | None = None
         self._token: Token[OpenStage | None] | None = None
@@ -267,7 +299,7 @@ def inject(environment: MutableMapping[str, str] | None = None) -> MutableMappin
     themselves.
     """
     environment = {} if environment is None else environment
-    active = runtime.active()
+    active = recorder()
     if active is not None:
         contain("handing the trace on", active.inject, None, environment)
     return environment
@@ -275,13 +307,17 @@ def inject(environment: MutableMapping[str, str] | None = None) -> MutableMappin
 
 def covered(kinds: tuple[str, ...]) -> bool:
     """Whether a stage opened here would be inside one of these kinds that belongs to the same run."""
-    active = runtime.active()
+    active = recorder()
     above = active.engine.parent_of(current.get()) if active is not None else None
-    while above is not None and above.run_id is None:
-        if above.kind in kinds:
+    while above is not None and above.run is not above:
+        if above.info.kind in kinds:
             return True
         above = above.parent
     return False
+
+
+def _footprint(stage: OpenStage) -> Footprint:
+    return stage.engine.so_far(stage).footprint
 
 
 def _reset(token: Token[OpenStage | None]) -> None:

@@ -22,9 +22,9 @@ ENTRIES, REPEATS = 10_000, 5
 
 def one_window(folder, model_run):
     replica = Replica(folder, timegm((2026, 10, 1, 0, 0, 0)))
-    window, token = replica.serving.predicting(None, model_run)
+    window, token = replica.predictions.predicting(None, model_run)
     replica.clock.advance(600)
-    replica.serving.predicted(window, token, rows=10)
+    replica.predictions.predicted(window, token, rows=10)
     replica.end()
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from carbon_otel.background import Worker
 from carbon_otel.carbon.grid import EmissionFactor, intensity
-from carbon_otel.footprint import footprint_of
+from carbon_otel.footprint import Footprint
 from carbon_otel.meter.meter import Meter
 from carbon_otel.mlflow.delivery.worker import DeliveryWorker
 from carbon_otel.mlflow.schema import names
-from carbon_otel.mlflow.standalone.inference import Serving
+from carbon_otel.mlflow.standalone.inference import InferenceLedger, Predictions
 from carbon_otel.stages.engine import Engine
 from tests.fakes.clock import Clock
 from tests.fakes.sensors import package
@@ -21,43 +22,53 @@ class Replica:
     def __init__(self, folder: Path, start_s: int, pue: float = 1.0) -> None:
         self.clock = Clock()
         self._start_ns = start_s * 10**9 - self.clock()
-        self._factor = EmissionFactor(intensity("FR"), pue)
         self.device = package(self.clock)
-        self.engine = Engine(Meter([self.device], clock_ns=self.clock), self._factor.emissions_g)
-        self._writer = DeliveryWorker(folder)
-        self.serving = Serving(
-            self.engine,
-            self._footprint,
-            self._tags,
-            self._writer,
+        self._engine = Engine(
+            Meter([self.device], clock_ns=self.clock),
+            EmissionFactor(intensity("FR"), pue),
             checkpoint_s=1800,
+        )
+        self._delivery = Worker("simulated delivery")
+        self._worker = DeliveryWorker(folder)
+        ledger = InferenceLedger(self._worker, self._delivery, _tags, self._wall_ns)
+        self.predictions = Predictions(
+            self._engine,
+            ledger,
             process="simulated",
             clock=lambda: self.clock() / 1e9,
-            wall_ns=lambda: self._start_ns + self.clock(),
+            wall_ns=self._wall_ns,
         )
-        self.engine.sinks = [self.serving]
+        self._engine.before_tick.append(self.predictions.before_tick)
+        self._engine.sinks.add(ledger)
 
     @property
     def now_s(self) -> float:
         """Seconds since the epoch."""
-        return (self._start_ns + self.clock()) / 1e9
+        return self._wall_ns() / 1e9
+
+    def tick(self) -> None:
+        """Every checkpoint is delivered: on a virtual clock a later one would overtake it."""
+        self._engine.tick()
+        assert self._delivery.submit(lambda: None).wait(60)
 
     def end(self) -> None:
-        self.serving.close(0)
-        self._writer.close(300)
+        self._engine.close_windows()
+        assert self._delivery.submit(lambda: None).wait(60)
+        self._delivery.close()
+        self._worker.close(300)
 
-    def _footprint(self, stage):
-        record = self.engine.so_far(stage) if stage.open else stage.record
-        return footprint_of(record, self._factor)
+    def _wall_ns(self) -> int:
+        return self._start_ns + self.clock()
 
-    def _tags(self, footprint, status, stage):
-        return names.tags(
-            footprint,
-            status=status,
-            hardware="simulated",
-            attribution="reserved",
-            trace_id=None,
-            trace_url=None,
-            lineage=None,
-            process="simulated",
-        )
+
+def _tags(footprint: Footprint, status: str, trace_id: str | None) -> dict[str, str]:
+    return names.tags(
+        footprint,
+        status=status,
+        hardware="simulated",
+        attribution="reserved",
+        trace_id=trace_id,
+        trace_url=None,
+        lineage=None,
+        process="simulated",
+    )

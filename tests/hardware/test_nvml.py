@@ -44,7 +44,7 @@ found = discover(Path("/nowhere"))
 clock, factor, told = Clock(), EmissionFactor(intensity("FR")), []
 sensors = [s for s in found.sensors if s.device.type == "gpu"]
 meter = Meter(sensors, clock_ns=clock, on_fault=lambda sensor, message: told.append(message))
-engine = Engine(meter, factor.emissions_g)
+engine = Engine(meter, factor)
 stage = engine.open("training", "training", {})
 for second in range(10):
     clock.advance(1)
@@ -53,7 +53,7 @@ for second in range(10):
     EVENTS
     engine.tick()
 engine.close(stage)
-f = footprint_of(stage.record, factor, found.missing)
+f = footprint_of(stage.end.figures.record, factor, found.missing)
 print(json.dumps({**f.as_dict(), "told": told, "reads": gpu.energy_reads}))
 """
 

@@ -154,16 +154,16 @@ class Life:
         for _ in range(days * 24):
             device.watts = load.randrange(20, 200)
             before_j, month = device.spent_j, time.strftime("%Y-%m", time.gmtime(replica.now_s))
-            window, token = replica.serving.predicting(model_id, run_id)
+            window, token = replica.predictions.predicting(model_id, run_id)
             for _ in range(load.randrange(1, 7)):
                 replica.clock.advance(300)
-                replica.engine.tick()  # the counter wraps after 20 minutes at 200 W
-            replica.serving.predicted(window, token, rows=10)
+                replica.tick()  # the counter wraps after 20 minutes at 200 W
+            replica.predictions.predicted(window, token, rows=10)
             spent_j = device.spent_j - before_j
-            replica.engine.tick()
-            replica.engine.tick()
+            replica.tick()
+            replica.tick()
             replica.clock.advance(3600 - replica.now_s % 3600)
-            replica.engine.tick()
+            replica.tick()
             self.used["inference"] += spent_j
             self.drawn["inference"] += spent_j
             self.by_month[month] += spent_j

@@ -85,7 +85,7 @@ def ours(
 
 def _replay(trace, windows, until, clock, start_ns, edge_interval_s, stall):
     sensor = ReplaySensor(trace, clock, edge_interval_s=edge_interval_s)
-    engine = Engine(Meter([sensor], clock_ns=clock), PRICING.emissions_g)
+    engine = Engine(Meter([sensor], clock_ns=clock), PRICING)
     events: list[tuple[int, int, int]] = []
     ticks = [
         t for t in range(1, int(until / TICK_S) + 1) if not (stall and stall[0] <= t * TICK_S < stall[1])
@@ -103,8 +103,8 @@ def _replay(trace, windows, until, clock, start_ns, edge_interval_s, stall):
             stages[i] = engine.open("training", f"{i}", {}, None if within is None else stages[within])
         else:
             engine.close(stages[-i])
-    made = [footprint_of(stages[i].record, PRICING) for i in range(len(windows))]
-    return made, footprint_of(engine.so_far(), PRICING)
+    made = [footprint_of(stages[i].end.figures.record, PRICING) for i in range(len(windows))]
+    return made, footprint_of(engine.so_far().record, PRICING)
 
 
 class Zone:

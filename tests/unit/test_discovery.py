@@ -129,7 +129,7 @@ def measure(tree, broken=(), sabotage=lambda: None):
     discovery = discover(tree.root)
     try:
         clock, factor = Clock(), EmissionFactor(intensity("FR"))
-        engine = Engine(Meter(discovery.sensors, clock_ns=clock), factor.emissions_g)
+        engine = Engine(Meter(discovery.sensors, clock_ns=clock), factor)
         stage = engine.open("training", "training", {})
         for second in range(12):
             if second == 3:
@@ -140,7 +140,7 @@ def measure(tree, broken=(), sabotage=lambda: None):
             clock.advance(1)
             engine.tick()
         engine.close(stage)
-        return footprint_of(stage.record, factor, discovery.missing)
+        return footprint_of(stage.end.figures.record, factor, discovery.missing)
     finally:
         discovery.close()
 

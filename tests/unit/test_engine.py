@@ -17,9 +17,10 @@ from carbon_otel.carbon.grid import EmissionFactor, Intensity
 from carbon_otel.footprint import footprint_of
 from carbon_otel.host.attribution import Shares
 from carbon_otel.meter.meter import Meter
-from carbon_otel.sinks import Sink
+from carbon_otel.sinks import Fanout, Sink
 from carbon_otel.stages.cpu_weights import ThreadWeights
-from carbon_otel.stages.engine import Engine, current
+from carbon_otel.stages.engine import Engine
+from carbon_otel.stages.open_stage import current, record_at
 from tests.fakes.clock import NS, Clock
 from tests.fakes.sensors import EXACT, FakeSensor, gpu, package
 
@@ -33,17 +34,17 @@ class Recorder(Sink):
         self.payments: list[tuple[object, float, float]] = []
         self.closed_kinds: list[str] = []
 
-    def paid(self, stage, joules, grams):
+    def energy_attributed(self, stage, joules, grams):
         self.payments.append((stage, sum(joules), grams))
 
-    def closed(self, stage, error):
+    def stage_closed(self, stage, end):
         self.closed_kinds.append(stage.kind)
 
     def joules(self, stage) -> float:
-        return sum(joules for payee, joules, _ in self.payments if payee is stage)
+        return sum(joules for payee, joules, _ in self.payments if payee is stage.info)
 
     def emissions_g(self, stage) -> float:
-        return sum(grams for payee, _, grams in self.payments if payee is stage)
+        return sum(grams for payee, _, grams in self.payments if payee is stage.info)
 
 
 class Bench:
@@ -54,7 +55,7 @@ class Bench:
         self.devices = devices or (package(self.clock),)
         self.sink = Recorder()
         meter = Meter(self.devices, rule=rule, clock_ns=self.clock)
-        self.engine = Engine(meter, PRICING.emissions_g, [self.sink], **engine)
+        self.engine = Engine(meter, PRICING, [self.sink], **engine)
 
     def open(self, kind="training", above=None):
         return self.engine.open(kind, kind, {}, above)
@@ -64,7 +65,7 @@ class Bench:
             self.engine.close(stage)
 
     def footprint(self, stage=None):
-        return footprint_of(self.engine.so_far(stage), PRICING)
+        return self.engine.so_far(stage).footprint
 
 
 @pytest.fixture
@@ -73,7 +74,7 @@ def bench():
 
 
 def joules(stage) -> tuple[float, float]:
-    record = stage.record
+    record = stage.end.figures.record
     return record.inclusive_j, record.exclusive_j
 
 
@@ -112,7 +113,7 @@ class TestSplits:
             b.close(first)
             clock.advance(4)
             b.close(second)
-        return first.record.exclusive_j, second.record.exclusive_j
+        return first.end.figures.record.exclusive_j, second.end.figures.record.exclusive_j
 
     def test_overlap_by_equal_weights(self):
         assert self.overlap() == exactly(300, 300)
@@ -131,7 +132,7 @@ class TestSplits:
         b.engine.tick()
         clock.advance(2)
         b.close(first, second)
-        assert first.record.exclusive_j == second.record.exclusive_j == 60
+        assert first.end.figures.record.exclusive_j == second.end.figures.record.exclusive_j == 60
 
     def test_what_no_stage_pays_is_unattributed(self, bench):
         bench.clock.advance(3)
@@ -139,7 +140,7 @@ class TestSplits:
         bench.clock.advance(5)
         bench.close(stage)
         bench.clock.advance(2)
-        total = bench.engine.so_far()
+        total = bench.engine.so_far().record
         assert (total.exclusive_j, total.inclusive_j) == exactly(500, 1000)
         assert {kind: j for kind, (j, _) in total.by_kind.items()} == {
             "unattributed": pytest.approx(500),
@@ -156,7 +157,7 @@ class TestSplits:
         bench.close(child)
         assert joules(parent) == exactly(100, 0)
         assert joules(child) == exactly(300, 300)
-        assert bench.engine.so_far().exclusive_j == 0
+        assert bench.engine.so_far().record.exclusive_j == 0
 
     def test_a_stage_ends_once(self, bench):
         stage = bench.open()
@@ -186,7 +187,7 @@ class TestRuns:
         bench.close(run)
         assert stage.parent is run and stage.run is run
         assert joules(run) == exactly(300, 100)
-        assert run.record.by_kind == {
+        assert run.end.figures.record.by_kind == {
             "training": (pytest.approx(200), pytest.approx(0.02)),
             "run": (pytest.approx(100), pytest.approx(0.01)),
         }
@@ -217,7 +218,7 @@ class TestRuns:
         assert inner.parent is outer
         bench.clock.advance(1)
         bench.engine.close_all()
-        assert outer.record.inclusive_j == pytest.approx(100)
+        assert outer.end.figures.record.inclusive_j == pytest.approx(100)
 
     def test_a_run_begun_inside_a_stage_is_the_stage_s_child_and_its_stages_are_the_run_s(self, bench):
         stage = bench.open("evaluation")
@@ -239,7 +240,7 @@ class TestRecords:
         assert bench.footprint(stage).energy_j == pytest.approx(200)
         bench.close(stage)
         assert bench.footprint(stage).energy_j == pytest.approx(200)
-        assert stage.record.duration_s == 2
+        assert stage.end.figures.record.duration_s == 2
 
     def test_measured_and_modelled_devices(self):
         clock = Clock()
@@ -280,11 +281,11 @@ class TestRecords:
             b.clock.advance(1)
             b.close(stage)
             if ask_at_once:
-                at_once = stage.record.devices
+                at_once = stage.end.figures.record.devices
             b.devices[0].fault = "EIO"
             b.clock.advance(1)
             b.engine.tick()
-            later = stage.record.devices
+            later = stage.end.figures.record.devices
         assert at_once == later
 
     def test_a_stage_shorter_than_five_renewals_of_the_counter_is_flagged(self):
@@ -298,7 +299,7 @@ class TestRecords:
 
 
 def band(stage) -> tuple[float, float]:
-    f = footprint_of(stage.record, PRICING)
+    f = footprint_of(stage.end.figures.record, PRICING)
     return f.low_j, f.high_j
 
 
@@ -400,13 +401,13 @@ class TestSinks:
 
     def test_one_that_fails_harms_neither_the_stage_nor_the_others_and_is_logged_once(self, bench, caplog):
         class Broken(Sink):
-            def opened(self, stage):
+            def stage_opened(self, stage):
                 raise RuntimeError("disk full")
 
-            closed = paid = entered = left = tick = lambda self, *args: 1 / 0
+            stage_closed = energy_attributed = stage_entered = stage_left = tick = lambda self, *args: 1 / 0
 
         guard.forget()
-        bench.engine.sinks.insert(0, Broken())
+        bench.engine.sinks = Fanout([Broken(), bench.sink])
         with caplog.at_level(logging.WARNING, "carbon_otel"):
             for _ in range(3):
                 stage = bench.open()
@@ -446,11 +447,12 @@ def test_threads_that_open_and_close_at_once_pay_every_joule_once():
     with ThreadPoolExecutor(4) as pool:
         stages = [stage for done in pool.map(work, range(4)) for stage in done]
     b.engine.tick()
-    records = [b.engine.so_far(), *(stage.record for stage in stages)]
+    records = [b.engine.so_far().record, *(stage.end.figures.record for stage in stages)]
     for i, track in enumerate(b.engine.meter.tracks):
         assert sum(r.devices[i].exclusive_j for r in records) == pytest.approx(track.own_j, rel=1e-9)
         assert track.own_j == pytest.approx(track.timeline.published_j, rel=1e-9)
-    assert [b.sink.joules(stage) for stage in stages] == pytest.approx([s.record.exclusive_j for s in stages])
+    exclusive = [stage.end.figures.record.exclusive_j for stage in stages]
+    assert [b.sink.joules(stage) for stage in stages] == pytest.approx(exclusive)
 
 
 class Equal:
@@ -538,7 +540,7 @@ class AnyTime(RuleBasedStateMachine):
 
     @rule(stage=stages)
     def look(self, stage):
-        assert_honest(footprint_of(stage.engine.so_far(stage), PRICING))
+        assert_honest(footprint_of(stage.engine.so_far(stage).record, PRICING))
 
     @precondition(lambda self: len(self.processes) < 3)
     @rule()
@@ -592,9 +594,8 @@ class AnyTime(RuleBasedStateMachine):
     def every_figure_has_its_band_and_method(self):
         for bench in self.processes:
             engine, now_ns = bench.engine, self.clock()
-            record = engine.describe(
-                engine.root, now_ns, engine.meter.edge(now_ns), *engine.books.inclusive(engine.root.account)
-            )
+            inclusive = engine.books.inclusive(engine.root.account)
+            record = record_at(engine.root, engine.sensors, engine.meter.edge(now_ns), *inclusive)()
             assert_honest(footprint_of(record, PRICING))
 
     def teardown(self):
@@ -619,12 +620,12 @@ class AnyTime(RuleBasedStateMachine):
 
     def _books_are_closed(self, bench):
         engine, sink, opened = bench.engine, bench.sink, self.opened[bench.engine]
-        records = [engine.so_far(), *(stage.record for stage in opened)]
+        records = [engine.so_far().record, *(stage.end.figures.record for stage in opened)]
         for i, track in enumerate(engine.meter.tracks):
             paid = sum(r.devices[i].exclusive_j for r in records)
             assert paid == pytest.approx(track.own_j, rel=1e-9)
         for stage in (engine.root, *opened):
-            record = engine.so_far(stage)
+            record = engine.so_far(stage).record
             assert sink.joules(stage) == pytest.approx(record.exclusive_j, rel=1e-9, abs=1e-6)
             assert sink.emissions_g(stage) == pytest.approx(record.exclusive_g, rel=1e-9, abs=1e-9)
         assert sum(j for j, _ in records[0].by_kind.values()) == pytest.approx(

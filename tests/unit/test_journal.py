@@ -6,43 +6,62 @@ import json
 import threading
 from pathlib import Path
 
+import pytest
+
+from carbon_otel.background import Worker
 from carbon_otel.footprint import NOT_MEASURED
 from carbon_otel.journal import Journal
-from carbon_otel.meter.meter import Snapshot
+from carbon_otel.records import Snapshot
+from carbon_otel.sinks import Checkpoint, Figures, Tick
 
-EMPTY = Snapshot(())
+
+def tick(price=lambda record: NOT_MEASURED, *, checkpoint: bool = True) -> Tick:
+    process = Figures(lambda: None, price)
+    return Tick(1, Snapshot(()), Checkpoint(1, process) if checkpoint else None)
 
 
-def test_a_program_that_changes_directory_keeps_its_journal(tmp_path, monkeypatch):
+@pytest.fixture
+def delivery():
+    worker = Worker("test delivery")
+    yield worker
+    worker.close()
+
+
+def test_a_program_that_changes_directory_keeps_its_journal(tmp_path, monkeypatch, delivery):
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path)
-    journal = Journal(Path("journal.json"), 1.0, lambda: NOT_MEASURED)
-    journal.tick(EMPTY)
+    journal = Journal(Path("journal.json"), delivery)
+    journal.tick(tick())
     monkeypatch.chdir(tmp_path / "elsewhere")
-    (tmp_path / "journal.json").write_text("{}")
-    journal.close(0)
+    assert journal.close(20)(20)
     assert json.loads((tmp_path / "journal.json").read_text())["status"] == "final"
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
-def test_a_tick_that_is_slow_does_not_undo_the_end(tmp_path):
-    reached, go, states = threading.Event(), threading.Event(), []
+def test_it_is_written_at_checkpoints_only(tmp_path, delivery):
+    journal = Journal(tmp_path / "journal.json", delivery)
+    journal.tick(tick(checkpoint=False))
+    assert journal.flush(20)(20)
+    assert not (tmp_path / "journal.json").exists()
+    journal.tick(tick())
+    assert journal.flush(20)(20)
+    assert json.loads((tmp_path / "journal.json").read_text())["status"] == "running"
 
-    def totals():
-        if not states:
-            states.append("slow")
-            reached.set()
-            assert go.wait(20)
+
+def test_a_slow_disk_holds_up_neither_ticks_nor_the_order_of_states(tmp_path, delivery):
+    reached, go = threading.Event(), threading.Event()
+
+    def slow(record):
+        reached.set()
+        assert go.wait(20)
         return NOT_MEASURED
 
-    journal = Journal(tmp_path / "journal.json", 0.0, totals)
-    tick = threading.Thread(target=journal.tick, args=(EMPTY,))
-    tick.start()
+    journal = Journal(tmp_path / "journal.json", delivery)
+    journal.tick(tick(slow))
     assert reached.wait(20)
-    end = threading.Thread(target=journal.close, args=(0,))
-    end.start()
-    end.join(0.2)  # without an order, it would have been written by now
+    journal.tick(tick())  # returns while the first is being written
+    closed = journal.close(20)
+    assert not closed(0)
     go.set()
-    tick.join(20), end.join(20)
-    journal.tick(EMPTY)
+    assert closed(20)
     assert json.loads((tmp_path / "journal.json").read_text())["status"] == "final"

@@ -1,100 +1,119 @@
-"""The order of a run's states, whichever threads write them."""
+"""The order of a run's states, whichever threads report them."""
 
 from __future__ import annotations
 
 import threading
-from types import SimpleNamespace
+import time
 
 import pytest
 
+from carbon_otel.background import Worker
 from carbon_otel.footprint import NOT_MEASURED
 from carbon_otel.mlflow.runs.recorder import RunRecorder
-from carbon_otel.stages.engine import OpenStage
+from carbon_otel.records import RUN, Snapshot, StageInfo
+from carbon_otel.sinks import Checkpoint, Figures, StageEnd, Tick
 
 
-class Engine:
-    """One that opens a stage for a run and closes it; what it would measure is of no matter here."""
+class Uploads:
+    """The batches that the recorder has handed over; `hold` stops it within a call, as a full disk does."""
 
-    def open_run(self, run_id, name, parent_run_id):
-        stage = SimpleNamespace(
-            run_id=run_id, sequence=1, start_unix_ns=0, parent=None, units={"samples": 10.0}
-        )
-        stage.run, stage.kind = stage, "training"
-        return stage
-
-    def close(self, stage):
-        pass
-
-
-class DeliveryWorker:
     healthy = False
 
     def __init__(self):
-        self.put_batches = []
+        self.batches = []
+        self.reached, self.go = threading.Event(), threading.Event()
+        self.go.set()
 
     def put(self, batch, store):
-        self.put_batches.append(batch)
+        self.reached.set()
+        assert self.go.wait(20)
+        self.batches.append(batch)
 
 
-class Reading:
-    """Footprints, of which the next takes as long as a test wants once it is `slow`."""
+def figures() -> Figures:
+    return Figures(lambda: None, lambda record: NOT_MEASURED)
 
-    def __init__(self):
-        self.slow = False
-        self.reached, self.go = threading.Event(), threading.Event()
 
-    def __call__(self, stage: OpenStage):
-        if self.slow:
-            self.slow = False
-            self.reached.set()
-            assert self.go.wait(20)
-        return NOT_MEASURED
+def run(run_id: str = "r", parent: StageInfo | None = None) -> StageInfo:
+    return StageInfo(1, RUN, run_id, {}, parent, run_id, True, time.time_ns())
+
+
+def checkpoint(*stages: StageInfo) -> Tick:
+    return Tick(1, Snapshot(()), Checkpoint(time.time_ns(), figures(), {s: figures() for s in stages}))
+
+
+def end(**units: float) -> StageEnd:
+    return StageEnd(figures(), 1, 1.0, units)
 
 
 @pytest.fixture
-def reading():
-    return Reading()
+def uploads():
+    return Uploads()
 
 
 @pytest.fixture
-def bridge(reading, monkeypatch):
-    made = RunRecorder(
-        Engine(),
-        reading,
-        lambda footprint, status, stage: {"carbon.status": status},
-        DeliveryWorker(),
-        checkpoint_s=0.0,
+def delivery():
+    worker = Worker("test delivery")
+    yield worker
+    worker.close()
+
+
+@pytest.fixture
+def recorder(uploads, delivery):
+    return RunRecorder(
+        uploads,
+        delivery,
+        (),
+        lambda record: NOT_MEASURED,
+        lambda footprint, status, trace_id: {"carbon.status": status},
+        lambda stage: None,
         process="p",
         efficiency_metric=None,
     )
-    monkeypatch.setattr(made, "_reconcile", lambda run_id: None)
-    made.run_started("r", "r", None, None, False, 1)
-    return made
 
 
-@pytest.mark.parametrize("write", ["tick", "flush"])
-def test_after_a_runs_last_state_comes_no_other(bridge, reading, write):
-    """A checkpoint that is being read while the run ends comes before its end, or not at all."""
-    reading.slow = True
-    other = threading.Thread(target=getattr(bridge, write), args=(None,))
-    other.start()
-    assert reading.reached.wait(20)
-    end = threading.Thread(target=bridge.run_ended, args=("r",))
-    end.start()
-    end.join(0.2)  # without an order, it would have been written by now
-    reading.go.set()
-    end.join(20), other.join(20)
-    assert [batch.final for batch in bridge._writer.put_batches] == [False, False, True]
-    assert [batch.step for batch in bridge._writer.put_batches] == [0, 0, 1]
+def test_a_slow_disk_holds_up_neither_the_run_nor_a_tick_and_the_last_state_is_the_last(
+    recorder, uploads, delivery
+):
+    uploads.go.clear()
+    stage = run()
+    recorder.expect("r", None, False)
+    recorder.stage_opened(stage)
+    assert uploads.reached.wait(20)
+    recorder.tick(checkpoint(stage))
+    recorder.stage_closed(stage, end())
+    recorder.tick(checkpoint(stage))  # one that was made before the end, and comes late
+    assert uploads.batches == []
+    uploads.go.set()
+    assert delivery.submit(lambda: None).wait(20)
+    assert [batch.final for batch in uploads.batches] == [False, False, True]
+    assert [batch.tags["carbon.status"] for batch in uploads.batches] == ["running", "running", "final"]
 
 
-def test_units_of_stages_that_end_at_once_all_count(bridge):
-    stage = bridge._runs["r"].stage
-    threads = [
-        threading.Thread(target=lambda: [bridge.closed(stage, None) for _ in range(2000)]) for _ in range(4)
-    ]
+def test_units_of_stages_that_end_at_once_all_count(recorder, delivery, uploads):
+    stage = run()
+    recorder.expect("r", None, False)
+    recorder.stage_opened(stage)
+    inner = StageInfo(2, "training", "fit", {}, stage, "r", True, 1)
+
+    def work():
+        for _ in range(2000):
+            recorder.stage_closed(inner, end(samples=10.0))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert bridge._runs["r"].units == {"training/samples": 80_000.0}
+    recorder.stage_closed(stage, end())
+    assert delivery.submit(lambda: None).wait(20)
+    assert uploads.batches[-1].values["carbon/units/training/samples"] == 80_000.0
+
+
+def test_a_run_that_is_not_ours_is_left_alone(recorder, delivery, uploads):
+    stage = run("unknown")
+    recorder.stage_opened(stage)
+    recorder.tick(checkpoint(stage))
+    recorder.stage_closed(stage, end())
+    assert delivery.submit(lambda: None).wait(20)
+    assert uploads.batches == []

@@ -33,11 +33,10 @@ def shut_down(monkeypatch, active):
 def test_after_its_shutdown_it_is_written(monkeypatch):
     def active(events):
         return SimpleNamespace(
-            serving=SimpleNamespace(close=lambda timeout_s: events.append("windows closed")),
-            flush=lambda timeout_s: events.append("flushed"),
+            farewell=lambda timeout_s: events.append("written"),
         )
 
-    assert shut_down(monkeypatch, active) == ["shutdown 3", "windows closed", "flushed"]
+    assert shut_down(monkeypatch, active) == ["shutdown 3", "written"]
 
 
 def test_nothing_is_written_where_nothing_is_measured(monkeypatch):

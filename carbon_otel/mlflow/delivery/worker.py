@@ -15,14 +15,13 @@ from carbon_otel.guard import contain, logger, warn_once
 from carbon_otel.mlflow.delivery import store_uri
 from carbon_otel.mlflow.delivery.spool import Batch, Spool
 from carbon_otel.mlflow.delivery.uploader import Uploader, store_at
-from carbon_otel.sinks import Sink
 
 _LONGEST_PAUSE_S: Final = 30.0
 # How long the end waits for a server that has failed, and takes nothing now: the outbox has everything.
 _FAREWELL_S: Final = 1.5
 
 
-class DeliveryWorker(Sink):
+class DeliveryWorker:
     """Writes batches in the background; `healthy` is False from a failed write to the next good one."""
 
     def __init__(self, folder: Path) -> None:

@@ -1,203 +1,174 @@
-"""An MLflow run as a stage: checkpoints while it runs, totals when it ends."""
+"""The figures of MLflow runs: checkpoints while a run is open, totals when it ends."""
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from functools import partial
+from typing import Any
 
 from carbon_otel.background import Worker
 from carbon_otel.footprint import Footprint
-from carbon_otel.guard import contain, logger
-from carbon_otel.meter.meter import Snapshot
-from carbon_otel.mlflow.delivery.spool import Batch
+from carbon_otel.mlflow.delivery.segment import Segment
 from carbon_otel.mlflow.delivery.worker import DeliveryWorker
-from carbon_otel.mlflow.runs.checkpoint import Point, Series
-from carbon_otel.mlflow.runs.orphans import reconcile
 from carbon_otel.mlflow.schema import names
-from carbon_otel.sinks import Sink
-from carbon_otel.stages.engine import Engine, OpenStage
+from carbon_otel.records import RUN, DeviceEnergy, StageInfo, StageRecord
+from carbon_otel.sensors.base import Device
+from carbon_otel.sinks import Checkpoint, Price, Sink, StageEnd, Tick
 
-# How long a run's end may wait for its totals to be written before the run is marked as ended. MLflow takes
-# late writes too; a listener on the end of the run would miss them.
-_END_WAIT_S: Final = 2.0
+# The tags of a footprint, given its status and the id of its trace.
+Tags = Callable[[Footprint, str, "str | None"], dict[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Expected:
+    store: Any
+    resumed: bool
 
 
 @dataclass(slots=True)
 class _Run:
-    stage: OpenStage
+    """`nested` are the parts of the runs that have ended in it, `units` the functional units of its stages."""
+
+    stage: StageInfo
     store: Any
-    resumed: bool
-    due: float
-    series: Series
-    part: str
-    step: int = 0
-    final: bool = False
-    inner: dict[str, OpenStage] = field(default_factory=dict)
+    segment: Segment
+    trace_id: str | None
     nested: dict[str, float] = field(default_factory=dict)
     units: dict[str, float] = field(default_factory=dict)
+    worked: bool = False
 
 
 class RunRecorder(Sink):
-    """Writes each open run's footprint at every checkpoint and at its end."""
+    """Turns the figures of each open run into batches, on the delivery thread."""
 
     def __init__(
         self,
-        engine: Engine,
-        footprint: Callable[[OpenStage], Footprint],
-        tags: Callable[[Footprint, str, OpenStage], dict[str, str]],
-        writer: DeliveryWorker,
+        worker: DeliveryWorker,
+        delivery: Worker,
+        devices: Sequence[Device],
+        price: Price,
+        tags: Tags,
+        trace_id: Callable[[StageInfo], str | None],
         *,
-        checkpoint_s: float,
         process: str,
         efficiency_metric: str | None,
     ) -> None:
-        """`tags` says where a footprint comes from; it gets the status and the stage, too. `process` tells this
-        process from all others."""
-        self._engine = engine
-        self._footprint = footprint
+        """`process` identifies this process among all that write to the run."""
+        self._worker = worker
+        self._delivery = delivery
+        self._devices = devices
+        self._price = price
         self._tags = tags
-        self._writer = writer
-        self._checkpoint_s = checkpoint_s
+        self._trace_id = trace_id
         self._process = process
         self._efficiency_metric = efficiency_metric
+        self._expected: dict[str, _Expected] = {}
         self._runs: dict[str, _Run] = {}
-        # What a run adds up, and the order of its states: after its last, the ticking thread writes no other.
-        self._adding, self._writing = threading.Lock(), threading.Lock()
-        self._reconciled = False
+        self._ended: dict[str, tuple[_Run, threading.Event]] = {}
+        self._adding = threading.Lock()
 
-    def run_started(
-        self, run_id: str, name: str, parent_run_id: str | None, store: Any, resumed: bool, start_ms: int
-    ) -> None:
-        if run_id in self._runs:
+    def expect(self, run_id: str, store: Any, resumed: bool) -> None:
+        """The stage of this run opens next; its figures go to that store."""
+        self._expected[run_id] = _Expected(store, resumed)
+
+    def wait(self, run_id: str, timeout_s: float) -> None:
+        """Until the store has the totals of a run that has ended. Not for a run without work, or a store that is
+        away.
+        """
+        run, written = self._ended.pop(run_id, (None, None))
+        if run is None or written is None or not run.worked or not self._worker.healthy:
             return
-        outer = self._runs.get(parent_run_id or "")
-        if outer is not None and start_ms <= outer.stage.start_unix_ns // 1_000_000:
-            return  # an autologged search records, when it is over, runs that began with it
-        stage = self._engine.open_run(run_id, name, parent_run_id)
-        if stage is not None:
-            due = time.monotonic() + self._checkpoint_s
-            part = uuid.uuid5(uuid.NAMESPACE_OID, f"{self._process}/{stage.sequence}").hex[:12]
-            run = self._runs[run_id] = _Run(stage, store, resumed, due, Series(time.time()), part)
-            outer = self._around(stage)
-            if outer is not None:
-                with self._adding:
-                    outer.inner[run_id] = stage
-            self._reconcile(run_id)
-            self._write(run, "running")
+        deadline = time.monotonic() + timeout_s
+        if written.wait(timeout_s):
+            self._worker.wait(max(0.0, deadline - time.monotonic()), run.segment.number)
 
-    def _reconcile(self, run_id: str) -> None:
-        """Once a process: end what killed processes of this host have left open, in the background."""
-        client: Any = getattr(sys.modules.get("mlflow"), "MlflowClient", None)
-        if self._reconciled or client is None:
+    def stage_opened(self, stage: StageInfo) -> None:
+        if stage.kind != RUN:
+            run = self._runs.get(stage.run_id or "")
+            if run is not None:
+                run.worked = True
             return
-        self._reconciled = True
-        worker = Worker("carbon_otel reconcile")
-        worker.submit(lambda: _end_orphans(client, run_id))
-        worker.close()
-
-    def run_ended(self, run_id: str) -> None:
-        run = self._runs.pop(run_id, None)
-        if run is None:
+        run_id = stage.run_id or ""
+        expected = self._expected.pop(run_id, None)
+        if expected is None:
             return
-        self._end(run)
-        if self._writer.healthy:
-            self._writer.wait(_END_WAIT_S, run.stage.sequence)
-
-    def tick(self, snapshot: Snapshot) -> None:
-        now = time.monotonic()
-        for run in list(self._runs.values()):
-            if now >= run.due:
-                run.due = now + self._checkpoint_s
-                contain("writing a checkpoint to MLflow", self._write, None, run, "running")
-
-    def flush(self, timeout_s: float) -> bool:
-        for run in list(self._runs.values()):
-            self._write(run, "running")
-        return True
-
-    def close(self, timeout_s: float) -> None:
-        """The process ends with runs still open: what they cost until now is their total."""
-        # The innermost first: an outer run's nested part is known when they have ended.
-        for run_id, run in sorted(self._runs.items(), key=lambda item: -item[1].stage.sequence):
-            self._runs.pop(run_id, None)
-            contain("ending an MLflow run", self._end, None, run)
-
-    def closed(self, stage: OpenStage, error: BaseException | None) -> None:
-        run = self._runs.get(stage.run.run_id or "") if stage.run is not None else None
-        if run is not None:
-            units = {f"{stage.kind}/{unit}": amount for unit, amount in stage.units.items()}
-            with self._adding:
-                run.units = _sum(run.units, units)
-
-    def _around(self, stage: OpenStage) -> _Run | None:
-        outer = stage.parent.run if stage.parent is not None else None
-        return self._runs.get(outer.run_id or "") if outer is not None else None
-
-    def _end(self, run: _Run) -> None:
-        self._engine.close(run.stage)
-        outer = self._around(run.stage)
-        if outer is not None:
-            used = names.parts(self._footprint(run.stage))
-            with self._adding:
-                if outer.inner.pop(run.stage.run_id or "", None) is not None:
-                    outer.nested = _sum(outer.nested, used)
-        self._write(run, "final")
-
-    def _write(self, run: _Run, status: str) -> None:
-        with self._writing:
-            if not run.final:
-                self._put(run, status)
-                run.final = status == "final"
-
-    def _put(self, run: _Run, status: str) -> None:
-        assert run.stage.run_id is not None
-        footprint = self._footprint(run.stage)
-        wall_s = time.time()
-        # The first point of a run says that it is measured; a metric of nothing yet would be a zero.
-        point = Point({}, {}, "", int(wall_s * 1000))
-        if run.step or status == "final":
-            with self._adding:
-                nested, units, open_inside = run.nested, run.units, list(run.inner.values())
-            for inner in open_inside:
-                nested = _sum(nested, names.parts(self._footprint(inner)))
-            point = run.series.point(footprint, nested, units, wall_s)
-        self._writer.put(
-            Batch(
-                run_id=run.stage.run_id,
-                segment=run.stage.sequence,
-                values=point.values,
-                tags=self._tags(footprint, status, run.stage),
-                step=max(0, run.step - 1),
-                timestamp_ms=point.timestamp_ms,
-                part=run.part,
-                gauges=point.gauges,
-                hourly=point.hourly,
-                resumed=run.resumed,
-                final=status == "final",
-                per_gram=self._efficiency_metric,
-            ),
-            run.store,
+        contribution_id = uuid.uuid5(uuid.NAMESPACE_OID, f"{self._process}/{stage.id}").hex[:12]
+        segment = Segment(
+            stage.id,
+            time.time(),
+            run_id=run_id,
+            contribution_id=contribution_id,
+            resumed=expected.resumed,
+            efficiency_metric=self._efficiency_metric,
         )
-        run.step += 1
+        run = self._runs[run_id] = _Run(stage, expected.store, segment, self._trace_id(stage))
+        self._delivery.submit(partial(self._open, run))
+
+    def stage_closed(self, stage: StageInfo, end: StageEnd) -> None:
+        run_id = stage.run_id
+        if run_id is None:
+            return
+        if stage.kind == RUN:
+            run = self._runs.pop(run_id, None)
+            if run is not None:
+                outer = self._runs.get(stage.parent.run_id or "") if stage.parent is not None else None
+                finish = partial(self._finish, run, outer, end, time.time())
+                self._ended[run_id] = run, self._delivery.submit(finish)
+        elif end.units:
+            run = self._runs.get(run_id)
+            if run is not None:
+                with self._adding:
+                    _add(run.units, {f"{stage.kind}/{unit}": amount for unit, amount in end.units.items()})
+
+    def tick(self, tick: Tick) -> None:
+        if tick.checkpoint is not None and self._runs:
+            write = partial(self._write_open, list(self._runs.values()), tick.checkpoint)
+            self._delivery.submit_latest(self, write)
+
+    def _open(self, run: _Run) -> None:
+        nothing = StageRecord(
+            kind=RUN,
+            name=run.stage.name,
+            start_unix_ns=run.stage.start_unix_ns,
+            duration_s=0.0,
+            devices=tuple(DeviceEnergy(device, 0.0, 0.0) for device in self._devices),
+            exclusive_g=0.0,
+            inclusive_g=0.0,
+        )
+        tags = self._tags(self._price(nothing), "running", run.trace_id)
+        self._worker.put(run.segment.opening(tags), run.store)
+
+    def _write_open(self, runs: Sequence[_Run], checkpoint: Checkpoint) -> None:
+        nested: dict[str, dict[str, float]] = {}
+        for stage, figures in checkpoint.open.items():
+            if stage.kind == RUN and stage.parent is not None and stage.parent.run_id:
+                _add(nested.setdefault(stage.parent.run_id, {}), names.parts(figures.footprint))
+        for run in runs:
+            if run.stage in checkpoint.open and not run.segment.ended:
+                inside = dict(run.nested)
+                _add(inside, nested.get(run.stage.run_id or "", {}))
+                footprint = checkpoint.open[run.stage].footprint
+                self._write(run, footprint, inside, checkpoint.wall_ns / 1e9, final=False)
+
+    def _finish(self, run: _Run, outer: _Run | None, end: StageEnd, wall_s: float) -> None:
+        if outer is not None:
+            _add(outer.nested, names.parts(end.footprint))
+        self._write(run, end.footprint, run.nested, wall_s, final=True)
+
+    def _write(
+        self, run: _Run, footprint: Footprint, nested: Mapping[str, float], wall_s: float, *, final: bool
+    ) -> None:
+        tags = self._tags(footprint, "final" if final else "running", run.trace_id)
+        with self._adding:
+            units = dict(run.units)
+        batch = run.segment.state(footprint, tags, wall_s, nested=nested, units=units, final=final)
+        self._worker.put(batch, run.store)
 
 
-def _end_orphans(client: Any, run_id: str) -> None:
-    """In the experiment of a run that begins, and on the ledger of inference."""
-    try:
-        experiments = [client().get_run(run_id).info.experiment_id]
-        ledger = client().get_experiment_by_name(names.LEDGER)
-        ended = reconcile(client(), experiments + ([ledger.experiment_id] if ledger else []))
-    except Exception:  # noqa: BLE001 - a courtesy: the command does it, and says what is wrong
-        logger.debug("runs of killed processes could not be looked for", exc_info=True)
-        return
-    if ended:
-        logger.info("%d runs that had been left open by killed processes are marked as KILLED", len(ended))
-
-
-def _sum(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:
-    return {part: one.get(part, 0.0) + other.get(part, 0.0) for part in {**one, **other}}
+def _add(sums: dict[str, float], more: Mapping[str, float]) -> None:
+    for part, value in more.items():
+        sums[part] = sums.get(part, 0.0) + value

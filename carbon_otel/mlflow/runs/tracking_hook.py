@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any, Final, Protocol
 
 from carbon_otel.guard import contain, warn_once
-from carbon_otel.instrumentation.import_hook import ImportHook, Undo, replace
+from carbon_otel.instrumentation.import_hook import Undo, replace
 from carbon_otel.mlflow import otlp_redirect
 from carbon_otel.mlflow.schema import names
 
@@ -41,12 +41,8 @@ class RunEvents(Protocol):
         """The run is about to be marked as ended; what is written now is in it before a listener looks."""
 
 
-def install(hook: ImportHook, events: Callable[[], RunEvents | None]) -> None:
-    """Watch MLflow from its import on; `events` is asked at each event, and may say that nobody listens."""
-    hook.when_imported(MODULE, lambda module: _patch(module, events))
-
-
-def _patch(module: ModuleType, events: Callable[[], RunEvents | None]) -> Undo:
+def patch(module: ModuleType, events: Callable[[], RunEvents | None]) -> Undo:
+    """Watch MLflow; `events` is asked at each event, and may be None."""
     client: Any = module.TrackingServiceClient
     undos: list[Undo] = []
     watched: set[type] = set()

@@ -1,9 +1,9 @@
-"""Inference outside of runs, on the ledger of its model.
+"""Inference outside of runs, on the ledger of the model that answers.
 
 One prediction takes a fraction of a millisecond: too short to be read by itself. So each model has a stage,
-`inference`, that is open from a prediction until a tick finds none since the one before. Its energy goes to an
-entry run of MLflow, in the experiment `carbon-ledger`: one per process, model and hour, written at every
-checkpoint, so that a replica that is killed costs its last checkpoint and no run grows for ever.
+`inference`, that is open from a prediction until a tick finds none since the one before. Its energy goes to a
+run of our own in MLflow, in the experiment `carbon-ledger`: one per process, model and hour, written at every
+checkpoint, so that a replica that is killed loses at most its last checkpoint and no run grows for ever.
 """
 
 from __future__ import annotations
@@ -16,17 +16,19 @@ import uuid
 from collections.abc import Callable
 from contextvars import Token
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
-from carbon_otel.footprint import Footprint
+from carbon_otel.background import Worker
 from carbon_otel.guard import warn_once
-from carbon_otel.meter.meter import Snapshot
-from carbon_otel.mlflow.delivery.spool import Batch, LedgerRun
+from carbon_otel.mlflow.delivery.segment import Segment
+from carbon_otel.mlflow.delivery.spool import LedgerRun
 from carbon_otel.mlflow.delivery.worker import DeliveryWorker
-from carbon_otel.mlflow.runs.checkpoint import Series
-from carbon_otel.mlflow.schema import names
-from carbon_otel.sinks import Sink
-from carbon_otel.stages.engine import Engine, OpenStage, current
+from carbon_otel.mlflow.runs.recorder import Tags
+from carbon_otel.records import StageInfo
+from carbon_otel.sinks import Figures, Sink, StageEnd, Tick
+from carbon_otel.stages.engine import Engine
+from carbon_otel.stages.open_stage import OpenStage, current
 
 _KIND: Final = "inference"
 _WINDOW_S: Final = 3600.0
@@ -34,50 +36,38 @@ _WINDOW_S: Final = 3600.0
 
 @dataclass(slots=True)
 class Window:
-    """An hour of one model in this process. `in_flight` predictions are running, `idle` since the last tick."""
+    """An hour of one model in this process. `in_flight` predictions are running."""
 
-    entry: LedgerRun
     stage: OpenStage
-    due: float
+    segment: Segment
     ends: float
-    series: Series
     in_flight: int = 0
     calls: int = 0
     rows: int = 0
     touched: bool = True
     paused: bool = False
-    final: bool = False
-    step: int = 0
 
 
-class Serving(Sink):
-    """Counts predictions; `predicting` and `predicted` frame one, on the thread that makes it."""
+class Predictions:
+    """Opens, pauses and ends the stages; `predicting` and `predicted` frame a prediction, on its thread."""
 
     def __init__(
         self,
         engine: Engine,
-        footprint: Callable[[OpenStage], Footprint],
-        tags: Callable[[Footprint, str, OpenStage], dict[str, str]],
-        writer: DeliveryWorker,
+        ledger: InferenceLedger,
         *,
-        checkpoint_s: float,
         process: str,
         clock: Callable[[], float] = time.monotonic,
         wall_ns: Callable[[], int] = time.time_ns,
     ) -> None:
-        """`tags` says where a footprint comes from; `process` tells this process from all others."""
+        """`process` identifies this process among all that write to the ledger."""
         self._engine = engine
-        self._footprint = footprint
-        self._tags = tags
-        self._writer = writer
-        self._checkpoint_s = checkpoint_s
+        self._ledger = ledger
         self._process = process
         self._clock = clock
         self._wall_ns = wall_ns
         self._windows: dict[tuple[str | None, str | None], Window] = {}
         self._lock = threading.Lock()
-        # The order of a window's states: after its last there is no other, whichever thread writes it.
-        self._writing = threading.Lock()
 
     def predicting(
         self, model_id: str | None, source_run_id: str | None
@@ -87,7 +77,7 @@ class Serving(Sink):
             return None
         with self._lock:
             window = self._windows.get((model_id, source_run_id))
-            if window is None:
+            if window is None or not window.stage.open:
                 window = self._windows[model_id, source_run_id] = self._open(model_id, source_run_id)
             window.in_flight += 1
             window.touched = True
@@ -102,98 +92,96 @@ class Serving(Sink):
             window.in_flight -= 1
             window.calls += calls
             window.rows += rows
+            window.stage.units.update(requests=float(window.calls), rows=float(window.rows))
 
-    def tick(self, snapshot: Snapshot) -> None:
+    def before_tick(self) -> None:
+        """Pause the stages of models that were not asked, and end the windows whose hour is over."""
         now = self._clock()
-        for key, window in list(self._windows.items()):
-            with self._lock:
+        with self._lock:
+            over = [(k, w) for k, w in self._windows.items() if now >= w.ends and not w.in_flight]
+            for key, _ in over:
+                del self._windows[key]
+            for window in self._windows.values():
                 idle = not window.in_flight and not window.touched
                 window.touched = False
                 if idle and not window.paused:
                     window.paused = True
                     self._engine.pause(window.stage)
-                over = now >= window.ends and not window.in_flight
-                if over:
-                    del self._windows[key]
-            if over:
-                self._write(window, "final")
-            elif now >= window.due:
-                window.due = now + self._checkpoint_s
-                self._write(window, "running")
-
-    def flush(self, timeout_s: float) -> bool:
-        for window in list(self._windows.values()):
-            self._write(window, "running")
-        return True
-
-    def close(self, timeout_s: float) -> None:
-        windows, self._windows = list(self._windows.values()), {}
-        for window in windows:
-            self._write(window, "final")
+        for _, window in over:
+            self._engine.close(window.stage)
 
     def _open(self, model_id: str | None, source_run_id: str | None) -> Window:
-        self._writer.begin()
-        stage = self._engine.open(_KIND, model_id or source_run_id or "model", {})
-        stage.marks[self] = True  # it has an entry of its own
         now, start_ns = self._clock(), self._wall_ns()
-        # Made of what is this window's alone, so that writing it again finds it.
+        name = model_id or source_run_id or "model"
+        # The id follows from what only this window has, so that a retry finds the run that it made.
         own = f"{self._process}/{start_ns}/{model_id}/{source_run_id}"
-        entry = LedgerRun(
+        ledger_run = LedgerRun(
             entry_id=str(uuid.uuid5(uuid.NAMESPACE_OID, own)),
-            name=f"inference {stage.name}",
+            name=f"{_KIND} {name}",
             start_ms=start_ns // 1_000_000,
             model_id=model_id,
             source_run_id=source_run_id,
         )
-        return Window(entry, stage, now + self._checkpoint_s, now + _WINDOW_S, Series(start_ns / 1e9))
+        stage = self._engine.open(_KIND, name, {}, recorded=True)
+        segment = Segment(stage.info.id, start_ns / 1e9, ledger_run=ledger_run)
+        self._ledger.begin(stage.info, segment)
+        return Window(stage, segment, now + _WINDOW_S)
 
-    def _write(self, window: Window, status: str) -> None:
-        with self._writing:
-            if not window.final:
-                self._put(window, status)
-                window.final = status == "final"
 
-    def _put(self, window: Window, status: str) -> None:
-        stage = window.stage
-        units = {"requests": float(window.calls), "rows": float(window.rows)}
-        if status == "final":
-            stage.units.update(units)
-            self._engine.close(stage)
-        if not has_a_store():
+class InferenceLedger(Sink):
+    """Writes each window at every checkpoint and at its end."""
+
+    def __init__(
+        self,
+        worker: DeliveryWorker,
+        delivery: Worker,
+        tags: Tags,
+        wall_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._worker = worker
+        self._delivery = delivery
+        self._tags = tags
+        self._wall_ns = wall_ns
+        self._segments: dict[StageInfo, Segment] = {}
+
+    def begin(self, stage: StageInfo, segment: Segment) -> None:
+        """The figures of that stage are those of the segment."""
+        # Not later: at interpreter exit no thread can be started any more.
+        self._delivery.submit(self._worker.begin)
+        self._segments[stage] = segment
+
+    def stage_closed(self, stage: StageInfo, end: StageEnd) -> None:
+        segment = self._segments.pop(stage, None)
+        if segment is not None:
+            self._delivery.submit(partial(self._write, segment, end.figures, self._wall_ns(), final=True))
+
+    def tick(self, tick: Tick) -> None:
+        if tick.checkpoint is None:
             return
-        f = self._footprint(stage)
+        for stage, segment in list(self._segments.items()):
+            figures = tick.checkpoint.open.get(stage)
+            if figures is not None:
+                write = partial(self._write, segment, figures, self._wall_ns(), final=False)
+                self._delivery.submit_latest(segment, write)
+
+    def _write(self, segment: Segment, figures: Figures, wall_ns: int, *, final: bool) -> None:
+        if segment.ended or not has_a_store():
+            return
+        f = figures.footprint
         f = replace(f, stages={_KIND: (f.energy_j, f.emissions_g)})
-        wall_ns = self._wall_ns()
-        point = window.series.point(
-            f, {}, {f"{_KIND}/{unit}": amount for unit, amount in units.items()}, wall_ns / 1e9
-        )
-        # At an hour of one replica nobody looks by itself: its kWh are left out.
-        values = {n: v for n, v in point.values.items() if not n.endswith(("_kwh", "_kg"))}
-        said = self._tags(f, status, stage) | window.entry.model() | {names.HOURLY: point.hourly}
-        values, tags = names.packed(values, said)
-        window.step += 1
-        self._writer.put(
-            Batch(
-                run_id="",
-                segment=stage.sequence,
-                values=values,
-                tags=tags,
-                step=window.step,
-                timestamp_ms=point.timestamp_ms,
-                final=status == "final",
-                entry=window.entry,
-            )
-        )
+        units = {f"{_KIND}/{unit}": amount for unit, amount in f.units.items()}
+        tags = self._tags(f, "final" if final else "running", None)
+        self._worker.put(segment.state(f, tags, wall_ns / 1e9, units=units, final=final))
 
 
 def has_a_store() -> bool:
-    """Where a model is served from an image, MLflow's default is a folder that is gone with it."""
+    """False where a model is served from an image: MLflow's default is a folder that is gone with it."""
     mlflow: Any = sys.modules["mlflow"]
     if os.environ.get("_MLFLOW_IS_IN_SERVING_ENVIRONMENT") and not mlflow.is_tracking_uri_set():
         warn_once(
             "ledger",
-            "predictions are measured, but MLFLOW_TRACKING_URI is not set where they are served: their "
-            "energy is not on the ledger of the model",
+            "predictions are measured, but MLFLOW_TRACKING_URI is not set in the serving process: their energy "
+            "is not on the ledger of the model",
         )
         return False
     return True

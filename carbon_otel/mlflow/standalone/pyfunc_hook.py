@@ -11,23 +11,20 @@ from types import ModuleType
 from typing import Any, Final
 
 from carbon_otel.guard import contain
-from carbon_otel.instrumentation.import_hook import ImportHook, Undo, replace
-from carbon_otel.mlflow.standalone.inference import Serving
+from carbon_otel.instrumentation.import_hook import Undo, replace
+from carbon_otel.mlflow.standalone.inference import Predictions
 
 MODULE: Final = "mlflow.pyfunc"
 
 
-def install(hook: ImportHook, serving: Callable[[], Serving | None]) -> None:
-    hook.when_imported(MODULE, lambda module: _patch(module, serving))
-
-
-def _patch(module: ModuleType, serving: Callable[[], Serving | None]) -> Undo:
+def patch(module: ModuleType, predictions: Callable[[], Predictions | None]) -> Undo:
+    """Watch predictions; `predictions` is asked at each one, and may be None."""
     model: Any = module.PyFuncModel
     predict_once, predict_many = model.predict, model.predict_stream
 
     @functools.wraps(predict_once)
     def predict(self: Any, data: Any, *args: Any, **kwargs: Any) -> Any:
-        listener = serving()
+        listener = predictions()
         begun = contain("measuring a prediction", _begin, None, listener, self) if listener else None
         if listener is None or begun is None:
             return predict_once(self, data, *args, **kwargs)
@@ -38,7 +35,7 @@ def _patch(module: ModuleType, serving: Callable[[], Serving | None]) -> Undo:
 
     @functools.wraps(predict_many)
     def predict_stream(self: Any, data: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
-        listener = serving()
+        listener = predictions()
         answers = predict_many(self, data, *args, **kwargs)
         first = True
         while True:
@@ -65,9 +62,9 @@ def _patch(module: ModuleType, serving: Callable[[], Serving | None]) -> Undo:
     return undo
 
 
-def _begin(serving: Serving, model: Any) -> Any:
+def _begin(predictions: Predictions, model: Any) -> Any:
     meta = model.metadata
-    return serving.predicting(model.model_id, getattr(meta, "run_id", None))
+    return predictions.predicting(model.model_id, getattr(meta, "run_id", None))
 
 
 def _rows(data: Any) -> int:

@@ -1,185 +1,185 @@
-"""Stages outside of runs, on the ledger of their lineage: a cron job's, or a service's that has stages of its own.
+"""Stages outside of runs, on the ledger of their lineage: those of a cron job, or of a service.
 
-Only where `lineage` says whose they are, and where the program has imported mlflow. As for inference, there is an
-entry run of MLflow, in the experiment `carbon-ledger`, for each process and hour: a service may open a thousand
-stages a second. Each stage counts with what it used itself, so a run that begins within one is not counted twice.
+Only where `lineage` names the model's life that they belong to. As for inference, there is a run of our own in
+MLflow, in the experiment `carbon-ledger`, for each process and hour: a service may open a thousand stages a
+second. Each stage counts with its exclusive energy, so a run that begins within one is not counted twice.
 """
 
 from __future__ import annotations
 
-import math
-import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
-from carbon_otel.footprint import Footprint
-from carbon_otel.meter.meter import Snapshot
-from carbon_otel.mlflow.delivery.spool import Batch, LedgerRun
+from carbon_otel.background import Worker
+from carbon_otel.mlflow.delivery.segment import Segment
+from carbon_otel.mlflow.delivery.spool import LedgerRun
 from carbon_otel.mlflow.delivery.worker import DeliveryWorker
-from carbon_otel.mlflow.schema import contributions, names
-from carbon_otel.mlflow.schema.contributions import Contribution
-from carbon_otel.mlflow.schema.hourly import Hours
+from carbon_otel.mlflow.runs.recorder import Tags
 from carbon_otel.mlflow.standalone.inference import has_a_store
-from carbon_otel.sinks import Sink
-from carbon_otel.stages.engine import OpenStage
+from carbon_otel.records import UNATTRIBUTED, StageInfo, StageRecord
+from carbon_otel.sinks import Checkpoint, Pending, Price, Sink, StageEnd, Tick, nothing_pending
 
 _WINDOW_S: Final = 3600.0
 
 
 @dataclass(slots=True)
 class _Window:
-    """An hour of this process; `ended` is what its stages have used that have ended, `last` one of them all."""
+    """An hour of this process. `joules` are those of each device, `costs` joules and grams by kind of stage,
+    `duration_s` is of the outermost stages that have ended.
+    """
 
-    entry: LedgerRun
-    segment: int
-    last: OpenStage
-    due: float
+    segment: Segment
+    start_ns: int
     ends: float
-    wrote_s: float
-    open: set[OpenStage] = field(default_factory=set)
-    ended: Contribution = field(default_factory=Contribution)
-    hours: Hours = field(default_factory=Hours)
-    wrote_wh: float = 0.0
-    step: int = 0
+    joules: list[float]
+    costs: dict[str, tuple[float, float]] = field(default_factory=dict)
+    units: dict[str, float] = field(default_factory=dict)
+    duration_s: float = 0.0
 
 
 class StandaloneStages(Sink):
-    """Adds up stages that belong to no run."""
+    """Adds up the stages that belong to no run and to no window of inference."""
 
     def __init__(
         self,
-        footprint: Callable[[OpenStage], Footprint],
-        tags: Callable[[Footprint, str, OpenStage], dict[str, str]],
-        writer: DeliveryWorker,
+        worker: DeliveryWorker,
+        delivery: Worker,
+        devices: int,
+        price: Price,
+        tags: Tags,
         *,
-        checkpoint_s: float,
         process: str,
-        served: Sink,
         clock: Callable[[], float] = time.monotonic,
         wall_ns: Callable[[], int] = time.time_ns,
     ) -> None:
-        """`tags` says where a footprint comes from, `process` tells this process from all others; what `served`
-        has marked is its own.
-        """
-        self._footprint = footprint
+        """`process` identifies this process among all that write to the ledger."""
+        self._worker = worker
+        self._delivery = delivery
+        self._devices = devices
+        self._price = price
         self._tags = tags
-        self._writer = writer
-        self._checkpoint_s = checkpoint_s
         self._process = process
-        self._served = served
         self._clock = clock
         self._wall_ns = wall_ns
         self._window: _Window | None = None
+        self._open: dict[StageInfo, float] = {}
+        self._last: Checkpoint | None = None
         self._lock = threading.Lock()
 
-    def opened(self, stage: OpenStage) -> None:
-        if stage.run is not None or "mlflow" not in sys.modules or self._is_served(stage.parent):
+    def stage_opened(self, stage: StageInfo) -> None:
+        if not stage.in_record and stage.parent is None:
+            with self._lock:
+                self._open[stage] = self._clock()
+
+    def energy_attributed(self, stage: StageInfo, joules: Sequence[float], grams: float) -> None:
+        if stage.in_record or stage.kind == UNATTRIBUTED:
             return
         with self._lock:
-            if self._window is None:
-                self._window = self._begin(stage)
-            self._window.open.add(stage)
+            window = self._window or self._begin(stage)
+            spent_j, spent_g = window.costs.get(stage.kind, (0.0, 0.0))
+            window.costs[stage.kind] = spent_j + sum(joules), spent_g + grams
+            for device, amount in enumerate(joules):
+                window.joules[device] += amount
 
-    def closed(self, stage: OpenStage, error: BaseException | None) -> None:
-        window = self._window
-        if window is None or stage not in window.open:
+    def stage_closed(self, stage: StageInfo, end: StageEnd) -> None:
+        if stage.in_record:
             return
-        own = self._own(stage)
         with self._lock:
-            window.open.discard(stage)
-            window.last = stage
-            window.ended = contributions.total([window.ended, own])
+            window = self._window or self._begin(stage)
+            if stage.parent is None:
+                self._open.pop(stage, None)
+                window.duration_s += end.duration_s
+            for unit, amount in end.units.items():
+                name = f"{stage.kind}/{unit}"
+                window.units[name] = window.units.get(name, 0.0) + amount
 
-    def tick(self, snapshot: Snapshot) -> None:
-        now = self._clock()
+    def tick(self, tick: Tick) -> None:
+        if tick.checkpoint is None:
+            return
+        self._last = tick.checkpoint
         with self._lock:
-            window = self._window
-            over = window is not None and now >= window.ends and not window.open
-            if window is not None and (over or now >= window.due):
-                window.due = now + self._checkpoint_s
-                self._write("final" if over else "running")
+            over = self._window is not None and self._clock() >= self._window.ends and not self._open
+        self._write(tick.checkpoint, final=over)
 
-    def flush(self, timeout_s: float) -> bool:
-        with self._lock:
-            self._write("running")
-        return True
+    def close(self, timeout_s: float) -> Pending:
+        if self._last is not None:
+            self._write(self._last, final=True)
+        return nothing_pending
 
-    def close(self, timeout_s: float) -> None:
-        with self._lock:
-            self._write("final")
-
-    def _is_served(self, stage: OpenStage | None) -> bool:
-        while stage is not None:
-            if self._served in stage.marks:
-                return True
-            stage = stage.parent
-        return False
-
-    def _begin(self, stage: OpenStage) -> _Window:
-        self._writer.begin()
-        now, start_ns = self._clock(), self._wall_ns()
-        own = f"{self._process}/{start_ns}/{stage.sequence}"
-        entry = LedgerRun(
-            entry_id=str(uuid.uuid5(uuid.NAMESPACE_OID, own)),
+    def _begin(self, stage: StageInfo) -> _Window:
+        # Not later: at interpreter exit no thread can be started any more.
+        self._delivery.submit(self._worker.begin)
+        start_ns = self._wall_ns()
+        ledger_run = LedgerRun(
+            entry_id=str(uuid.uuid5(uuid.NAMESPACE_OID, f"{self._process}/{start_ns}/{stage.id}")),
             name=f"{stage.kind} outside of runs",
             start_ms=start_ns // 1_000_000,
         )
-        due, ends = now + self._checkpoint_s, now + _WINDOW_S
-        return _Window(entry, stage.sequence, stage, due, ends, start_ns / 1e9)
+        segment = Segment(stage.id, start_ns / 1e9, ledger_run=ledger_run)
+        window = _Window(segment, start_ns, self._clock() + _WINDOW_S, [0.0] * self._devices)
+        self._window = window
+        return window
 
-    def _own(self, stage: OpenStage) -> Contribution:
-        """What a stage used itself, as the figures of a run that has it alone."""
-        f = self._footprint(stage)
-        if self._is_served(stage) or math.isnan(f.energy_j):
-            return Contribution()
-        share = f.exclusive_j / f.energy_j if f.energy_j > 0 else 0.0
-        own = replace(
-            f,
-            energy_j=f.exclusive_j,
-            emissions_g=f.exclusive_g,
-            low_j=f.low_j * share,
-            high_j=f.high_j * share,
-            low_g=f.low_g * share,
-            high_g=f.high_g * share,
-            duration_s=f.duration_s if stage.parent is None else 0.0,
-            devices_inclusive=f.devices,
-            components={component: joules * share for component, joules in f.components.items()},
-            stages={stage.kind: (f.exclusive_j, f.exclusive_g)},
-        )
-        return Contribution(
-            names.metrics(own, units={f"{stage.kind}/{unit}": n for unit, n in stage.units.items()})
-        )
-
-    def _write(self, status: str) -> None:
-        window = self._window
-        if window is None:
-            return
-        if status == "final":
-            self._window = None
-        sums = contributions.total([window.ended, *map(self._own, window.open)]).values
-        if sums and has_a_store():
-            self._put(window, sums, status)
-
-    def _put(self, window: _Window, sums: Mapping[str, float], status: str) -> None:
-        wall_s = self._wall_ns() / 1e9
-        window.hours.spend(sums[names.ENERGY_WH] - window.wrote_wh, window.wrote_s, wall_s)
-        window.wrote_s, window.wrote_wh = wall_s, sums[names.ENERGY_WH]
-        window.step += 1
-        said = self._tags(self._footprint(window.last), status, window.last)
-        values, tags = names.packed(sums, said | {names.HOURLY: window.hours.text()})
-        self._writer.put(
-            Batch(
-                run_id="",
-                segment=window.segment,
-                values=values,
-                tags=tags,
-                step=window.step,
-                timestamp_ms=int(wall_s * 1000),
-                final=status == "final",
-                entry=window.entry,
+    def _write(self, checkpoint: Checkpoint, *, final: bool) -> None:
+        """Hand a copy of the sums to the delivery thread."""
+        with self._lock:
+            window = self._window
+            if window is None:
+                return
+            now = self._clock()
+            seconds = window.duration_s + sum(now - since for since in self._open.values())
+            make = partial(
+                self._record,
+                checkpoint,
+                window.start_ns,
+                seconds,
+                tuple(window.joules),
+                dict(window.costs),
+                dict(window.units),
             )
+            if final:
+                self._window = None
+        put = partial(self._put, window.segment, make, self._wall_ns(), final=final)
+        if final:
+            self._delivery.submit(put)
+        else:
+            self._delivery.submit_latest(self, put)
+
+    def _record(
+        self,
+        checkpoint: Checkpoint,
+        start_ns: int,
+        seconds: float,
+        joules: Sequence[float],
+        costs: dict[str, tuple[float, float]],
+        units: dict[str, float],
+    ) -> StageRecord:
+        """The sums as one record, as sure as the process's figures are."""
+        process = checkpoint.process.record
+        grams = sum(grams for _, grams in costs.values())
+        return StageRecord(
+            kind="standalone",
+            name="stages outside of runs",
+            start_unix_ns=start_ns,
+            duration_s=seconds,
+            devices=tuple(d.portion(j) for d, j in zip(process.devices, joules, strict=True)),
+            exclusive_g=grams,
+            inclusive_g=grams,
+            units=units,
+            by_kind=costs,
+            shares=process.shares,
         )
+
+    def _put(self, segment: Segment, make: Callable[[], StageRecord], wall_ns: int, *, final: bool) -> None:
+        if segment.ended or not has_a_store():
+            return
+        footprint = self._price(make())
+        if footprint.energy_j > 0:
+            tags = self._tags(footprint, "final" if final else "running", None)
+            batch = segment.state(footprint, tags, wall_ns / 1e9, units=footprint.units, final=final)
+            self._worker.put(batch)

@@ -1,0 +1,187 @@
+"""MLflow: the map of this room, and where a measurement and MLflow meet.
+
+================  ==========================================================================================
+`schema/`         how a footprint is spelled in metrics and tags, and read back
+`runs/`           a run of the user's is a stage
+`standalone/`     work outside of runs: predictions, and stages where a lineage names their model
+`delivery/`       how figures reach a tracking store, past a dead server and a kill
+`traces`          stages in MLflow's own traces
+`compat`          the private names of MLflow that we use
+================  ==========================================================================================
+
+Nothing here is imported before the program imports MLflow.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from types import ModuleType
+from typing import Final, Protocol, cast
+
+from carbon_otel import runtime
+from carbon_otel.background import Worker
+from carbon_otel.config import Settings
+from carbon_otel.footprint import Footprint
+from carbon_otel.host.identity import identity
+from carbon_otel.instrumentation.import_hook import Undo
+from carbon_otel.mlflow.delivery.worker import DeliveryWorker
+from carbon_otel.mlflow.runs import tracking_hook
+from carbon_otel.mlflow.runs.recorder import RunRecorder
+from carbon_otel.mlflow.runs.run_stages import RunStages
+from carbon_otel.mlflow.schema import names
+from carbon_otel.mlflow.standalone import pyfunc_hook
+from carbon_otel.mlflow.standalone.inference import InferenceLedger, Predictions
+from carbon_otel.mlflow.standalone.stages import StandaloneStages
+from carbon_otel.mlflow.traces import MlflowTraces
+from carbon_otel.records import StageInfo
+from carbon_otel.sinks import Pending, Sink
+from carbon_otel.stages.engine import Engine
+
+
+class Measurement(Protocol):
+    """The part of a measurement that this room uses."""
+
+    @property
+    def settings(self) -> Settings: ...
+
+    @property
+    def engine(self) -> Engine: ...
+
+    @property
+    def delivery(self) -> Worker: ...
+
+    @property
+    def hardware(self) -> str: ...
+
+    def trace_id(self, stage: StageInfo) -> str | None: ...
+
+    def add_sink(self, sink: Sink) -> None: ...
+
+
+class Room:
+    """MLflow's part of one measurement."""
+
+    def __init__(self, measurement: Measurement) -> None:
+        self.measurement: object = measurement
+        settings, engine, delivery = measurement.settings, measurement.engine, measurement.delivery
+        process = identity()
+        tags = partial(_tags, settings, measurement.hardware, process)
+        self.worker = DeliveryWorker(settings.state_dir / "mlflow")
+        recorder = RunRecorder(
+            self.worker,
+            delivery,
+            engine.devices,
+            engine.price,
+            tags,
+            measurement.trace_id,
+            process=process,
+            efficiency_metric=settings.efficiency_metric,
+        )
+        ledger = InferenceLedger(self.worker, delivery, tags)
+        self.runs = RunStages(engine, recorder)
+        self.predictions = Predictions(engine, ledger, process=process)
+        engine.before_tick.append(self.predictions.before_tick)
+        sinks: list[Sink] = [recorder, ledger]
+        if settings.lineage:
+            devices = len(engine.devices)
+            sinks.append(
+                StandaloneStages(self.worker, delivery, devices, engine.price, tags, process=process)
+            )
+        if settings.mlflow_traces:
+            sinks.append(MlflowTraces())
+        for sink in (*sinks, _Delivered(delivery, self.worker)):
+            measurement.add_sink(sink)
+
+
+class _Delivered(Sink):
+    """Waits until the other sinks' batches have been made on the delivery thread, then until they are uploaded."""
+
+    def __init__(self, delivery: Worker, worker: DeliveryWorker) -> None:
+        self._delivery = delivery
+        self._worker = worker
+
+    def flush(self, timeout_s: float) -> Pending:
+        return partial(self._wait, self._delivery.submit(_nothing), self._worker.flush)
+
+    def close(self, timeout_s: float) -> Pending:
+        return partial(self._wait, self._delivery.submit(_nothing), self._close)
+
+    def _wait(self, made: threading.Event, upload: Callable[[float], bool], timeout_s: float) -> bool:
+        deadline = time.monotonic() + timeout_s
+        return made.wait(timeout_s) and upload(max(0.0, deadline - time.monotonic()))
+
+    def _close(self, timeout_s: float) -> bool:
+        self._worker.close(timeout_s)
+        return True
+
+
+class _Tracking:
+    """Runs become stages from the import of MLflow's client on."""
+
+    module = tracking_hook.MODULE
+
+    def connect(self, module: ModuleType) -> Undo:
+        attach(runtime.active())
+        return tracking_hook.patch(module, _runs)
+
+
+class _PyFunc:
+    """Predictions are measured from the import of MLflow's models on."""
+
+    module = pyfunc_hook.MODULE
+
+    def connect(self, module: ModuleType) -> Undo:
+        attach(runtime.active())
+        return pyfunc_hook.patch(module, _predictions)
+
+
+TRACKING: Final = _Tracking()
+PYFUNC: Final = _PyFunc()
+
+_room: Room | None = None
+_lock = threading.Lock()
+
+
+def attach(measurement: object) -> None:
+    """Build this room for a measurement, unless it has it."""
+    global _room
+    with _lock:
+        if measurement is not None and (_room is None or _room.measurement is not measurement):
+            _room = Room(cast(Measurement, measurement))
+
+
+def _present() -> Room | None:
+    """The room of the measurement that is active, in a forked child of its own."""
+    active = runtime.active()
+    return _room if active is not None and _room is not None and _room.measurement is active else None
+
+
+def _runs() -> RunStages | None:
+    room = _present()
+    return room.runs if room is not None else None
+
+
+def _predictions() -> Predictions | None:
+    room = _present()
+    return room.predictions if room is not None else None
+
+
+def _tags(
+    settings: Settings, hardware: str, process: str, footprint: Footprint, status: str, trace_id: str | None
+) -> dict[str, str]:
+    return names.tags(
+        footprint,
+        status=status,
+        hardware=hardware,
+        attribution=settings.attribution,
+        trace_id=trace_id,
+        trace_url=settings.trace_url,
+        lineage=settings.lineage,
+        process=process,
+    )
+
+
+def _nothing() -> None: ...

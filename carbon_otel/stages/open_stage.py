@@ -1,0 +1,117 @@
+"""A stage while it is open, and the record that can be made of it at any moment."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Sequence
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+from carbon_otel.meter.meter import EdgeState
+from carbon_otel.records import RUN, StageInfo, StageRecord
+from carbon_otel.sensors.base import Sensor
+from carbon_otel.sinks import StageEnd
+from carbon_otel.stages.accounts import Account
+from carbon_otel.stages.uncertainty import device_energy, shares_between
+from carbon_otel.units import S_PER_NS
+
+if TYPE_CHECKING:
+    from carbon_otel.stages.engine import Engine
+
+current: ContextVar[OpenStage | None] = ContextVar("carbon_otel_stage", default=None)
+
+
+class OpenStage:
+    """One execution of a stage. Only this room holds it; sinks know its `info`."""
+
+    __slots__ = (
+        "account",
+        "begin",
+        "end",
+        "engine",
+        "info",
+        "native_thread",
+        "opened_ns",
+        "parent",
+        "run",
+        "thread",
+        "units",
+    )
+
+    def __init__(self, engine: Engine, info: StageInfo, parent: OpenStage | None, account: Account) -> None:
+        self.engine = engine
+        self.info = info
+        self.parent = parent
+        self.run: OpenStage | None = (
+            self if info.kind == RUN and info.run_id else parent.run if parent else None
+        )
+        self.account = account
+        self.units: dict[str, float] = {}
+        self.thread = threading.get_ident()
+        self.native_thread = threading.get_native_id()
+        self.opened_ns = 0
+        self.begin = _NO_EDGE
+        self.end: StageEnd | None = None
+
+    @property
+    def open(self) -> bool:
+        return self.end is None
+
+
+_NO_EDGE = EdgeState(0, (), None, ())
+
+
+def record_at(
+    stage: OpenStage,
+    sensors: Sequence[Sensor],
+    edge: EdgeState,
+    inclusive_j: Sequence[float],
+    inclusive_g: float,
+) -> functools.partial[StageRecord]:
+    """What makes the record of a stage as of an edge. Its arguments are copies: the stage may go on meanwhile."""
+    account = stage.account
+    return functools.partial(
+        _record,
+        stage.info,
+        tuple(sensors),
+        stage.begin,
+        edge,
+        stage.opened_ns,
+        tuple(account.paid),
+        account.grams,
+        tuple(inclusive_j),
+        inclusive_g,
+        dict(stage.units),
+        {kind: (s.joules, s.grams) for kind, s in account.by_kind.items()} if account.by_kind else {},
+    )
+
+
+def _record(
+    info: StageInfo,
+    sensors: Sequence[Sensor],
+    begin: EdgeState,
+    end: EdgeState,
+    opened_ns: int,
+    exclusive_j: Sequence[float],
+    exclusive_g: float,
+    inclusive_j: Sequence[float],
+    inclusive_g: float,
+    units: dict[str, float],
+    by_kind: dict[str, tuple[float, float]],
+) -> StageRecord:
+    return StageRecord(
+        kind=info.kind,
+        name=info.name,
+        start_unix_ns=info.start_unix_ns,
+        duration_s=(end.now_ns - opened_ns) * S_PER_NS,
+        devices=tuple(
+            device_energy(sensor, i, begin, end, exclusive_j[i], inclusive_j[i])
+            for i, sensor in enumerate(sensors)
+        ),
+        exclusive_g=exclusive_g,
+        inclusive_g=inclusive_g,
+        units=units,
+        by_kind=by_kind,
+        shares=shares_between(begin, end),
+    )
