@@ -14,13 +14,14 @@ figure carries its band, the method behind it and the source of its factors.
 
 from __future__ import annotations
 
+import warnings as _warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from carbon_otel import runtime as _runtime
 from carbon_otel._version import __version__
 from carbon_otel.footprint import NOT_MEASURED as _NOT_MEASURED
-from carbon_otel.footprint import Footprint
+from carbon_otel.footprint import Cost, Energy, Footprint
 from carbon_otel.guard import contain as _contain
 from carbon_otel.stages.api import Stage, inject, stage
 
@@ -29,9 +30,22 @@ if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
 
     from carbon_otel.lifecycle.report import Report
+else:
+
+    def __getattr__(name: str) -> type:
+        # Lazy: most programs never ask for a report.
+        if name == "Report":
+            from carbon_otel.lifecycle.report import Report
+
+            return Report
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = [
+    "Cost",
+    "Energy",
     "Footprint",
+    "Report",
     "Stage",
     "__version__",
     "flush",
@@ -48,11 +62,11 @@ def instrument(
     *,
     zone: str | None = None,
     pue: float | None = None,
-    interval: float | None = None,
+    interval_s: float | None = None,
     attribution: Literal["reserved", "process"] | None = None,
     cpu_family: str | None = None,
     powercap_root: str | Path | None = None,
-    checkpoint_interval: float | None = None,
+    checkpoint_interval_s: float | None = None,
     synchronize: bool | None = None,
     annotate_spans: bool | None = None,
     lineage: str | None = None,
@@ -62,64 +76,58 @@ def instrument(
     state_dir: str | Path | None = None,
     tracer_provider: TracerProvider | None = None,
     meter_provider: MeterProvider | None = None,
+    interval: float | None = None,
+    checkpoint_interval: float | None = None,
 ) -> None:
     """Begin measuring this process.
 
-    Calling it again with the same arguments changes nothing; with others, it begins a new session. What is not
-    given comes from the `CARBON_OTEL_*` variables, then `[tool.carbon_otel]` in pyproject.toml, then the
-    default. With `CARBON_OTEL_DISABLED=true` it does nothing.
+    A second call with the same arguments changes nothing; with other arguments it begins a new session. A
+    setting that is not given comes from its `CARBON_OTEL_*` variable, then from `[tool.carbon_otel]` in
+    pyproject.toml, then from its default. With `CARBON_OTEL_DISABLED=true` the call does nothing.
 
     Args:
-        zone: country whose grid the emissions are computed with: `FR`, `FRA` or `France`. Without one, the
-            world average is used, with one warning.
-        pue: power usage effectiveness of the site, from 1.0; multiplies emissions, not energy.
-        interval: seconds between two readings of the sampler, 0.01 to 30; 1 by default.
-        attribution: `reserved`: the whole machine, or the share that a cgroup reserves. `process`: this process
-            tree's share by CPU time. GPUs are those that `CUDA_VISIBLE_DEVICES` shows, split among the measured
-            processes that see them.
-        cpu_family: family of the processor, such as `epyc-genoa`, where it is modelled and the host does not
-            say it.
-        powercap_root: folder with the `intel-rapl:*` zones, where it is not `/sys/class/powercap`.
-        checkpoint_interval: seconds between two writes to MLflow while a run is open; 15 by default.
-        synchronize: wait for the accelerator at a stage's edges, where torch has one in use; True by default.
-        annotate_spans: put the energy of its time on every span that the application makes; False by default.
-            Windows overlap and nest: they are never to be added up.
-        lineage: name of the model's life that this process's MLflow runs belong to; by default their experiment.
-        efficiency_metric: metric that your MLflow runs log, such as `accuracy`; each run gets it per gram of CO2e.
-        trace_url: address of a trace where you look at traces, with `{trace_id}` in it; MLflow runs link to it.
-        mlflow_traces: show stages in MLflow's own traces, too, below your spans; by default they are.
-        state_dir: folder for what an MLflow server has not taken yet; by default `carbon_otel` below
-            XDG_STATE_HOME, `~/.local/state`.
-        tracer_provider, meter_provider: OpenTelemetry providers. By default the application's; if it has none
-            and `OTEL_EXPORTER_OTLP_ENDPOINT` is set, ones of our own that export there.
+        zone: Country whose grid the emissions are computed with: `FR`, `FRA` or `France`. Default: world
+            average, with a warning.
+        pue: Power usage effectiveness of the site; it multiplies emissions, never energy. Default: 1.0.
+        interval_s: Seconds between two readings of the sampler, from 0.01 to 30. Default: 1.
+        attribution: `reserved` charges the machine, or the share of it that a cgroup reserves; `process`
+            charges the share of this process tree by CPU time. Default: `reserved`.
+        cpu_family: Row of the processor table, such as `epyc-genoa`, for guests that hide their processor.
+            Default: from /proc/cpuinfo.
+        powercap_root: Folder with the `intel-rapl:*` zones. Default: `/sys/class/powercap`.
+        checkpoint_interval_s: Seconds between two writes to MLflow and to the journal. Default: 15.
+        synchronize: Wait for the GPU at the edges of a stage if torch uses one. Default: true.
+        annotate_spans: Put the energy of their time window on the application's own spans; windows overlap,
+            so never add them up. Default: false.
+        lineage: Name of the model life that this process's MLflow runs belong to, for `carbon-otel report`.
+            Default: the run's experiment.
+        efficiency_metric: Metric that your MLflow runs log, such as `accuracy`; each run gets it per gram of
+            CO2e too. Default: none.
+        trace_url: Address of a trace in your trace viewer, with `{trace_id}` in it; MLflow runs link to it.
+            Default: none.
+        mlflow_traces: Show stages in MLflow's own traces too, below your spans. Default: true.
+        state_dir: Folder for checkpoints that an MLflow server has not taken yet. Default:
+            `$XDG_STATE_HOME/carbon_otel`.
+        tracer_provider: OpenTelemetry tracer provider. Default: the application's; if it has none and
+            `OTEL_EXPORTER_OTLP_ENDPOINT` is set, a private one that exports there.
+        meter_provider: OpenTelemetry meter provider. Default: the same.
+        interval: former name of `interval_s`.
+        checkpoint_interval: former name of `checkpoint_interval_s`.
 
     Raises:
         ValueError: for a wrong setting; the message says what to write instead.
     """
+    arguments = dict(locals())
     from carbon_otel import config
 
+    for former in ("interval", "checkpoint_interval"):
+        if arguments[former] is not None:
+            _warnings.warn(f"{former} is now called {former}_s", DeprecationWarning, stacklevel=2)
     if config.disabled():
         return
-    settings = config.resolve(
-        {
-            "zone": zone,
-            "pue": pue,
-            "interval": interval,
-            "attribution": attribution,
-            "cpu_family": cpu_family,
-            "powercap_root": powercap_root,
-            "checkpoint_interval": checkpoint_interval,
-            "synchronize": synchronize,
-            "annotate_spans": annotate_spans,
-            "lineage": lineage,
-            "efficiency_metric": efficiency_metric,
-            "trace_url": trace_url,
-            "mlflow_traces": mlflow_traces,
-            "state_dir": state_dir,
-        }
-    )
     from carbon_otel.session import Session
 
+    settings = config.resolve(arguments)
     options = _runtime.Options(settings, tracer_provider, meter_provider)
     _contain("instrumenting", _runtime.start, None, options, Session)
     _runtime.end_at_exit()
@@ -133,17 +141,17 @@ def uninstrument() -> None:
 def report(
     model: str, *, tracking_uri: str | None = None, zone: str | None = None, year: int | None = None
 ) -> Report:
-    """What a model has cost so far, over all measured MLflow runs of its lineage.
+    """Add up the cost of a model over all measured MLflow runs of its lineage.
 
     Args:
         model: a registered model (`churn`, `churn/3`, `churn@champion`), a model id, a run id, an experiment or a
             lineage.
         tracking_uri: the MLflow store, instead of MLflow's default.
-        zone: compute the emissions anew for this country's grid.
-        year: compute them anew with the grids of this year; by default the newest.
+        zone: recompute the emissions with this country's grid.
+        year: recompute them with the grid of this year; by default the newest one.
 
     Raises:
-        LookupError: for a name that the store does not know; the message says what may be named.
+        LookupError: for a name that the store does not know; the message lists what can be named.
         ValueError: for a zone or a year that the grid table does not have.
         ImportError: without mlflow.
     """
@@ -156,7 +164,10 @@ def report(
 
 
 def footprint() -> Footprint:
-    """This process so far: `exclusive_j` is what no stage paid, `stages` has the sums by kind of stage."""
+    """The footprint of this process so far.
+
+    Its `exclusive_j` is the energy outside of stages; its `stages` has the sums by kind of stage.
+    """
     active = _runtime.active()
     return (
         _NOT_MEASURED
@@ -166,6 +177,6 @@ def footprint() -> Footprint:
 
 
 def flush(timeout: float = 5.0) -> bool:
-    """Read the sensors now and send what is pending; False if not everything was sent within `timeout` seconds."""
+    """Read the sensors now and send all pending telemetry; False if `timeout` seconds were not enough."""
     active = _runtime.active()
     return True if active is None else _contain("flushing", active.flush, False, timeout)

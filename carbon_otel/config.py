@@ -1,4 +1,9 @@
-"""All settings, once: argument > `CARBON_OTEL_*` variable > `[tool.carbon_otel]` in pyproject.toml > default."""
+"""Every setting, declared once: name, type, default, variable, parser and sentence.
+
+A value comes from the argument of `instrument()`, else the `CARBON_OTEL_*` variable, else `[tool.carbon_otel]` in
+pyproject.toml, else the default. Tests compare the docstring of `instrument()` and the table of settings for
+users with these declarations.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +14,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from carbon_otel.carbon import grid
 
@@ -20,146 +25,95 @@ LONGEST_INTERVAL_S: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """The settings of one session.
+class Setting:
+    """The declaration of one setting.
 
     Attributes:
-        zone: country whose grid the emissions are computed with; None takes the world average, and says so.
-        pue: power usage effectiveness of the site, at least 1; multiplies emissions, not energy.
-        interval: seconds between two readings of the sampler, at most 30: counters wrap.
-        attribution: `reserved` (the machine, or what a cgroup reserves of it) or `process` (CPU-time share).
-        cpu_family: family of the processor in the model's table, where the host does not say it.
-        powercap_root: folder with the `intel-rapl:*` zones, where it is not /sys/class/powercap.
-        checkpoint_interval: seconds between two writes to MLflow and the journal while a run is open.
-        synchronize: wait for the accelerator at a stage's edges, where a framework has one in use.
-        annotate_spans: put the energy of their time on the application's own spans.
-        lineage: the model's life that MLflow runs belong to, where it is more than one experiment.
-        efficiency_metric: metric of MLflow runs that is set against their emissions, such as `accuracy`.
-        trace_url: address of a trace where you look at traces, with `{trace_id}` in it; MLflow runs link to it.
-        mlflow_traces: show stages in MLflow's traces, too, below the user's own spans.
-        state_dir: folder for what MLflow has not taken yet; by default below XDG_STATE_HOME.
-        journal: file that receives the process's footprint as JSON at every checkpoint and at the end.
+        name: name of the argument and of the key in pyproject.toml.
+        sentence: what the setting does.
+        default: the default in words.
+        parse: converts a value of any source; gives None, or raises ValueError, for a wrong one.
+        write: what the error for a wrong value asks the user to write.
+        former: an earlier name, still read where the present one is not given.
+        argument: whether `instrument()` takes it; the other sources always have it.
     """
 
-    zone: str | None = None
-    pue: float = 1.0
-    interval: float = 1.0
-    attribution: Attribution = "reserved"
-    cpu_family: str | None = None
-    powercap_root: Path | None = None
-    checkpoint_interval: float = 15.0
-    synchronize: bool = True
-    annotate_spans: bool = False
-    lineage: str | None = None
-    efficiency_metric: str | None = None
-    trace_url: str | None = None
-    mlflow_traces: bool = True
-    state_dir: Path = field(default_factory=lambda: _state_dir())
-    journal: Path | None = None
+    name: str
+    sentence: str
+    default: str
+    parse: Callable[[Any], Any]
+    write: str
+    former: str | None = None
+    argument: bool = True
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The spellings, the present one first."""
+        return (self.name,) if self.former is None else (self.name, self.former)
 
-def disabled(environ: Mapping[str, str] = os.environ) -> bool:
-    variable = PREFIX + "DISABLED"
-    try:
-        return _boolean(environ.get(variable, ""))
-    except ValueError as error:
-        raise ValueError(f"{variable}={environ[variable]!r}: {error}") from None
+    @property
+    def variable(self) -> str:
+        """The environment variable."""
+        return variable(self.name)
 
-
-def resolve(
-    arguments: Mapping[str, Any], environ: Mapping[str, str] = os.environ, folder: Path | None = None
-) -> Settings:
-    """Merge the sources. Raises ValueError that names the source and says what to write instead."""
-    from_file = _pyproject(folder)
-    unknown = from_file.keys() - {f.name for f in fields(Settings)}
-    if unknown:
-        raise ValueError(
-            f"[tool.carbon_otel] in pyproject.toml: unknown setting {', '.join(sorted(unknown))}; "
-            f"known are {', '.join(f.name for f in fields(Settings))}"
-        )
-    chosen: dict[str, Any] = {}
-    for setting in fields(Settings):
-        name = setting.name
-        variable = PREFIX + name.upper()
-        if arguments.get(name) is not None:
-            value, source = arguments[name], name
-        elif environ.get(variable, "").strip():
-            value, source = environ[variable].strip(), variable
-        elif name in from_file:
-            value, source = from_file[name], f"{name} in [tool.carbon_otel]"
-        else:
-            continue
+    def value(self, given: Any, source: str) -> Any:
+        """The parsed value. Raises ValueError that names the source and says what to write."""
         try:
-            chosen[name] = _CHECKS[name](value)
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{source}={value!r}: {error}") from None
-    return Settings(**chosen)
+            value = self.parse(given)
+        except ValueError as error:
+            raise ValueError(f"{source}={given!r}: {error}") from None
+        if value is None:
+            raise ValueError(f"{source}={given!r}: write {self.write}")
+        return value
 
 
-def _zone(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError(grid.SUGGEST)
-    return grid.intensity(value).zone
+def variable(name: str) -> str:
+    """The environment variable of a setting's name."""
+    return PREFIX + name.upper()
 
 
-def _pue(value: Any) -> float:
-    number = _number(value)
-    if not 1 <= number <= 10:
-        raise ValueError("PUE is the site's energy over the IT energy; write a number from 1.0, such as 1.14")
-    return number
+def _number(lowest: float, highest: float = math.inf) -> Callable[[Any], float | None]:
+    def parse(value: Any) -> float | None:
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            return None
+        valid = lowest <= number <= highest and math.isfinite(number) and not isinstance(value, bool)
+        return number if valid else None
+
+    return parse
 
 
-def _interval(value: Any) -> float:
-    number = _number(value)
-    if not 0.01 <= number <= LONGEST_INTERVAL_S:
-        raise ValueError(
-            f"write seconds from 0.01 to {LONGEST_INTERVAL_S:.0f}, such as 1.0; counters wrap beyond"
-        )
-    return number
+def _text(longest: float = math.inf) -> Callable[[Any], str | None]:
+    def parse(value: Any) -> str | None:
+        text = value.strip() if isinstance(value, str) else ""
+        return text if 0 < len(text) <= longest else None
+
+    return parse
 
 
-def _checkpoint(value: Any) -> float:
-    number = _number(value)
-    if number <= 0:
-        raise ValueError("write seconds above 0, such as 15")
-    return number
+def _boolean(value: Any) -> bool | None:
+    text = str(value).strip().lower()
+    if text in ("1", "true", "yes", "on"):
+        return True
+    return False if text in ("", "0", "false", "no", "off") else None
 
 
-def _attribution(value: Any) -> str:
-    if value not in ("reserved", "process"):
-        raise ValueError("write 'reserved' (the machine or its cgroup's share) or 'process' (CPU-time share)")
-    return str(value)
+def _path(value: Any) -> Path | None:
+    return Path(value) if isinstance(value, (str, os.PathLike)) else None
 
 
-def _lineage(value: Any) -> str:
-    if not isinstance(value, str) or not value.strip() or len(value) > 250 or "'" in value:
-        raise ValueError("write a name of 1 to 250 characters without a quote, such as 'churn'")
-    return value.strip()
+def _folder(value: Any) -> Path | None:
+    path = _path(value)
+    return path if path is not None and path.is_dir() else None
 
 
-def _metric(value: Any) -> str:
-    if not isinstance(value, str) or not value.strip() or len(value) > 230:
-        raise ValueError("write the name of a metric that your runs log, such as 'accuracy'")
-    return value.strip()
+def _zone(value: Any) -> str | None:
+    return grid.intensity(value).zone if isinstance(value, str) else None
 
 
-def _trace_url(value: Any) -> str:
-    if not isinstance(value, str) or "{trace_id}" not in value or "://" not in value:
-        raise ValueError(
-            "write an address with {trace_id} in it, such as 'http://localhost:16686/trace/{trace_id}'"
-        )
-    return value.strip()
-
-
-def _state_dir() -> Path:
-    """Where the XDG base directories have what should outlive a process, but is no user's document."""
-    named = os.environ.get("XDG_STATE_HOME", "")
-    if named:
-        return Path(named) / "carbon_otel"
-    try:
-        return Path.home() / ".local" / "state" / "carbon_otel"
-    except RuntimeError:  # no home: a container's user
-        return Path(tempfile.gettempdir()) / f"carbon_otel-{os.getuid()}"
+def _attribution(value: Any) -> str | None:
+    return value if value in get_args(Attribution) else None
 
 
 def _family(value: Any) -> str:
@@ -167,59 +121,216 @@ def _family(value: Any) -> str:
 
     known = families()
     if value not in known:
-        raise ValueError(f"no such family in the table; write one of {', '.join(known)}")
+        raise ValueError(f"the table has no such family; write one of {', '.join(known)}")
     return str(value)
 
 
-def _folder(value: Any) -> Path:
-    path = Path(value)
-    if not path.is_dir():
-        raise ValueError("no such folder; write the one that holds the intel-rapl:* zones, or leave it out")
-    return path
+def _lineage(value: Any) -> str | None:
+    name = _text(250)(value)
+    return name if name is not None and "'" not in name else None
 
 
-def _number(value: Any) -> float:
+def _trace_url(value: Any) -> str | None:
+    address = _text()(value)
+    return address if address is not None and "{trace_id}" in address and "://" in address else None
+
+
+def _state_dir() -> Path:
+    """The folder that the XDG base directory specification has for state: it outlives a process."""
+    named = os.environ.get("XDG_STATE_HOME", "")
+    if named:
+        return Path(named) / "carbon_otel"
     try:
-        number = float(value)
-    except (ValueError, TypeError):
-        raise ValueError("write a number") from None
-    if isinstance(value, bool) or not math.isfinite(number):
-        raise ValueError("write a finite number")
-    return number
+        return Path.home() / ".local" / "state" / "carbon_otel"
+    except RuntimeError:  # a container's user without a home
+        return Path(tempfile.gettempdir()) / f"carbon_otel-{os.getuid()}"
 
 
-def _boolean(value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    text = str(value).strip().lower()
-    if text in ("1", "true", "yes", "on"):
-        return True
-    if text in ("", "0", "false", "no", "off"):
-        return False
-    raise ValueError("write true or false")
+def _declare(value: Any, **declaration: Any) -> Any:
+    """A field of `Settings` with its default value (or factory) and the rest of its `Setting`."""
+    if callable(value):
+        return field(default_factory=value, metadata=declaration)
+    return field(default=value, metadata=declaration)
 
 
-_CHECKS: Final[Mapping[str, Callable[[Any], Any]]] = {
-    "zone": _zone,
-    "pue": _pue,
-    "interval": _interval,
-    "attribution": _attribution,
-    "cpu_family": _family,
-    "powercap_root": _folder,
-    "checkpoint_interval": _checkpoint,
-    "synchronize": _boolean,
-    "annotate_spans": _boolean,
-    "lineage": _lineage,
-    "efficiency_metric": _metric,
-    "trace_url": _trace_url,
-    "mlflow_traces": _boolean,
-    "state_dir": Path,
-    "journal": Path,
-}
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The settings of one session. `SETTINGS` has their declarations, `resolve` merges the sources."""
+
+    zone: str | None = _declare(
+        None,
+        default="world average, with a warning",
+        sentence="Country whose grid the emissions are computed with: `FR`, `FRA` or `France`.",
+        parse=_zone,
+        write=grid.ZONES,
+    )
+    pue: float = _declare(
+        1.0,
+        default="1.0",
+        sentence="Power usage effectiveness of the site; it multiplies emissions, never energy.",
+        parse=_number(1, 10),
+        write="a number from 1.0 to 10, the site's energy over its IT energy, such as 1.14",
+    )
+    interval_s: float = _declare(
+        1.0,
+        default="1",
+        sentence="Seconds between two readings of the sampler, from 0.01 to 30.",
+        parse=_number(0.01, LONGEST_INTERVAL_S),
+        write="seconds from 0.01 to 30, such as 1.0; counters wrap in longer intervals",
+        former="interval",
+    )
+    attribution: Attribution = _declare(
+        "reserved",
+        default="`reserved`",
+        sentence="`reserved` charges the machine, or the share of it that a cgroup reserves; `process` charges "
+        "the share of this process tree by CPU time.",
+        parse=_attribution,
+        write="'reserved' (the machine or its cgroup's share) or 'process' (the share by CPU time)",
+    )
+    cpu_family: str | None = _declare(
+        None,
+        default="from /proc/cpuinfo",
+        sentence="Row of the processor table, such as `epyc-genoa`, for guests that hide their processor.",
+        parse=_family,
+        write="a family of the processor table",
+    )
+    powercap_root: Path | None = _declare(
+        None,
+        default="`/sys/class/powercap`",
+        sentence="Folder with the `intel-rapl:*` zones.",
+        parse=_folder,
+        write="the path of the folder that holds the intel-rapl:* zones, or leave it out",
+    )
+    checkpoint_interval_s: float = _declare(
+        15.0,
+        default="15",
+        sentence="Seconds between two writes to MLflow and to the journal.",
+        parse=_number(sys.float_info.min),
+        write="seconds above 0, such as 15",
+        former="checkpoint_interval",
+    )
+    synchronize: bool = _declare(
+        True,
+        default="true",
+        sentence="Wait for the GPU at the edges of a stage if torch uses one.",
+        parse=_boolean,
+        write="true or false",
+    )
+    annotate_spans: bool = _declare(
+        False,
+        default="false",
+        sentence="Put the energy of their time window on the application's own spans; windows overlap, so never "
+        "add them up.",
+        parse=_boolean,
+        write="true or false",
+    )
+    lineage: str | None = _declare(
+        None,
+        default="the run's experiment",
+        sentence="Name of the model life that this process's MLflow runs belong to, for `carbon-otel report`.",
+        parse=_lineage,
+        write="a name of 1 to 250 characters without a quote, such as 'churn'",
+    )
+    efficiency_metric: str | None = _declare(
+        None,
+        default="none",
+        sentence="Metric that your MLflow runs log, such as `accuracy`; each run gets it per gram of CO2e too.",
+        parse=_text(230),
+        write="the name of a metric that your runs log, such as 'accuracy'",
+    )
+    trace_url: str | None = _declare(
+        None,
+        default="none",
+        sentence="Address of a trace in your trace viewer, with `{trace_id}` in it; MLflow runs link to it.",
+        parse=_trace_url,
+        write="an address with {trace_id} in it, such as 'http://localhost:16686/trace/{trace_id}'",
+    )
+    mlflow_traces: bool = _declare(
+        True,
+        default="true",
+        sentence="Show stages in MLflow's own traces too, below your spans.",
+        parse=_boolean,
+        write="true or false",
+    )
+    state_dir: Path = _declare(
+        _state_dir,
+        default="`$XDG_STATE_HOME/carbon_otel`",
+        sentence="Folder for checkpoints that an MLflow server has not taken yet.",
+        parse=_path,
+        write="the path of a folder",
+    )
+    journal: Path | None = _declare(
+        None,
+        default="none",
+        sentence="File that gets the process's footprint as JSON at every checkpoint; under `carbon-otel run` "
+        "with several processes, the first one's.",
+        parse=_path,
+        write="the path of a file",
+        argument=False,
+    )
+
+
+SETTINGS: Final = tuple(Setting(name=f.name, **f.metadata) for f in fields(Settings))
+
+DISABLED: Final = Setting(
+    name="disabled",
+    default="false",
+    sentence="`instrument()` does nothing.",
+    parse=_boolean,
+    write="true or false",
+    argument=False,
+)
+
+
+def disabled(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether `CARBON_OTEL_DISABLED` says that nothing is measured. Raises ValueError for a wrong value."""
+    return bool(DISABLED.value(environ.get(DISABLED.variable, ""), DISABLED.variable))
+
+
+def resolve(
+    arguments: Mapping[str, Any], environ: Mapping[str, str] = os.environ, folder: Path | None = None
+) -> Settings:
+    """Merge the sources. Raises ValueError that names the source and says what to write instead.
+
+    Args:
+        arguments: values by name; None stands for an argument that is not given.
+        environ: the environment variables.
+        folder: where the search for pyproject.toml begins; the working folder by default.
+    """
+    table = _pyproject(folder)
+    unknown = table.keys() - {name for setting in SETTINGS for name in setting.names}
+    if unknown:
+        raise ValueError(
+            f"[tool.carbon_otel] in pyproject.toml: unknown setting {', '.join(sorted(unknown))}; "
+            f"known are {', '.join(setting.name for setting in SETTINGS)}"
+        )
+    chosen: dict[str, Any] = {}
+    for setting in SETTINGS:
+        given = _given(setting, arguments, environ, table)
+        if given is not None:
+            value, source = given
+            chosen[setting.name] = setting.value(value, source)
+    return Settings(**chosen)
+
+
+def _given(
+    setting: Setting, arguments: Mapping[str, Any], environ: Mapping[str, str], table: Mapping[str, Any]
+) -> tuple[Any, str] | None:
+    """The value of the source that counts, and what an error message calls that source."""
+    for name in setting.names:
+        if arguments.get(name) is not None:
+            return arguments[name], name
+    for name in map(variable, setting.names):
+        if environ.get(name, "").strip():
+            return environ[name].strip(), name
+    for name in setting.names:
+        if name in table:
+            return table[name], f"{name} in [tool.carbon_otel]"
+    return None
 
 
 def _pyproject(folder: Path | None) -> Mapping[str, Any]:
-    """The `[tool.carbon_otel]` table of the nearest pyproject.toml at or above `folder`, or where we work."""
+    """The `[tool.carbon_otel]` table of the nearest pyproject.toml in or above `folder`."""
     try:
         folder = folder or Path.cwd()
     except OSError:  # the working folder has been removed

@@ -1,16 +1,35 @@
-"""What a user sees of a stage: energy, emissions, their band and their provenance."""
+"""The footprint of a stage, a run or the process: energy, emissions, their bands and their provenance."""
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from carbon_otel.carbon.grid import EmissionFactor, Intensity
-from carbon_otel.provenance import combined, is_measured, quadrature
-from carbon_otel.records import DeviceEnergy, StageRecord
+from carbon_otel.provenance import Method, combined, is_measured
+from carbon_otel.records import Cost as Cost
 from carbon_otel.units import J_PER_KWH, J_PER_WH
+
+if TYPE_CHECKING:
+    from carbon_otel.carbon.grid import EmissionFactor, Intensity
+    from carbon_otel.records import StageRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Energy:
+    """One side of a footprint, exclusive or inclusive.
+
+    Attributes:
+        energy_j: joules, of all devices.
+        emissions_g: grams of CO2 equivalent.
+        devices: device id to joules.
+    """
+
+    energy_j: float
+    emissions_g: float
+    devices: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,25 +39,33 @@ class Footprint:
     Energy is that of the IT equipment, in joules; PUE enters the emissions only. A footprint that was not
     measured has `method == "missing"` and NaN figures, which `as_dict()` gives as None.
 
+    Exclusive figures are the stage's own; inclusive ones add its children in this process. Only exclusive
+    figures can be summed over stages.
+
     Attributes:
-        energy_j: inclusive joules: the stage and its children in this process.
-        exclusive_j: the stage's own joules. Only exclusive figures may be summed over stages.
-        emissions_g: inclusive grams of CO2 equivalent; `exclusive_g` likewise its own.
-        low_j, high_j: band of `energy_j`; `low_g`, `high_g`: band of `emissions_g`, which adds the grid's.
+        energy_j: inclusive joules.
+        exclusive_j: exclusive joules.
+        emissions_g: inclusive grams of CO2 equivalent.
+        exclusive_g: exclusive grams.
+        low_j: lower end of the band of `energy_j`.
+        high_j: its upper end.
+        low_g: lower end of the band of `emissions_g`, which adds the band of the grid.
+        high_g: its upper end.
         duration_s: wall time of the stage.
         measured_fraction: share of the joules that a hardware sensor measured, 0 to 1.
-        method: the tiers behind the joules, best first, joined by `+`.
-        devices: device id to exclusive joules.
-        devices_inclusive: device id to inclusive joules.
+        method: the method tiers of the joules, best first, joined by `+`.
+        devices: device id to exclusive joules, as in `exclusive.devices`.
+        devices_inclusive: device id to inclusive joules, as in `inclusive.devices`.
         components: `cpu`, `gpu`, `memory`, `host` to inclusive joules.
+        intensity: the grid intensity behind the emissions.
+        pue: the power usage effectiveness behind the emissions.
         units: functional units set with `stage.units(...)`, such as samples.
         gap_s: device seconds without a reading, filled with neighbouring power.
         flags: quality signals, `flag:device`, such as `short:GPU-…` or `reset:intel-rapl:0`.
         missing: components that draw power but could not be read; their energy is not in the figure.
-        intensity, pue: what the emissions were computed with.
-        shares: this process's mean share of the host by rule of attribution, `reserved` and `process`; the one
-            in force is charged.
-        stages: for a run or the process, joules and grams by kind of stage, exclusive, so that they add up.
+        stages: for a run or the process, the cost of each kind of stage; exclusive, so that they add up.
+        shares: this process's mean share of the host by rule of attribution, `reserved` and `process`; the
+            setting `attribution` chooses the one that is charged.
     """
 
     energy_j: float
@@ -61,28 +88,41 @@ class Footprint:
     gap_s: float = 0.0
     flags: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
-    stages: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    stages: Mapping[str, Cost] = field(default_factory=dict)
     shares: Mapping[str, float] = field(default_factory=dict)
 
     @property
+    def exclusive(self) -> Energy:
+        """The stage's own energy and emissions; the only ones that can be summed over stages."""
+        return Energy(self.exclusive_j, self.exclusive_g, self.devices)
+
+    @property
+    def inclusive(self) -> Energy:
+        """Energy and emissions with those of the stage's children in this process."""
+        return Energy(self.energy_j, self.emissions_g, self.devices_inclusive)
+
+    @property
     def energy_kwh(self) -> float:
+        """Inclusive energy in kilowatt-hours."""
         return self.energy_j / J_PER_KWH
 
     @property
     def energy_wh(self) -> float:
+        """Inclusive energy in watt-hours."""
         return self.energy_j / J_PER_WH
 
     @property
     def emissions_kg(self) -> float:
+        """Inclusive emissions in kilograms of CO2 equivalent."""
         return self.emissions_g / 1000
 
     @property
-    def per_unit(self) -> Mapping[str, tuple[float, float]]:
-        """Functional unit to (joules, grams) per one of it (SCI's R)."""
-        return {u: (self.energy_j / n, self.emissions_g / n) for u, n in self.units.items() if n}
+    def per_unit(self) -> Mapping[str, Cost]:
+        """Inclusive cost per functional unit (the R of SCI, ISO/IEC 21031); units of amount 0 are left out."""
+        return {u: Cost(self.energy_j / n, self.emissions_g / n) for u, n in self.units.items() if n}
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain types, ready for JSON; figures that are not known are None."""
+        """The footprint in plain types, ready for JSON; an unknown figure is None."""
         place = self.intensity
         return {
             "energy_j": _known(self.energy_j),
@@ -101,12 +141,12 @@ class Footprint:
             "devices_inclusive": dict(self.devices_inclusive),
             "components": dict(self.components),
             "units": dict(self.units),
-            "per_unit": {u: {"energy_j": j, "emissions_g": g} for u, (j, g) in self.per_unit.items()},
+            "per_unit": {unit: cost._asdict() for unit, cost in self.per_unit.items()},
             "gap_s": self.gap_s,
             "flags": list(self.flags),
             "missing": list(self.missing),
             "shares": dict(self.shares),
-            "stages": {k: {"energy_j": j, "emissions_g": g} for k, (j, g) in self.stages.items()},
+            "stages": {kind: cost._asdict() for kind, cost in self.stages.items()},
             "pue": self.pue,
             "intensity": place
             and {
@@ -141,53 +181,75 @@ NOT_MEASURED = Footprint(
 
 
 def footprint_of(record: StageRecord, factor: EmissionFactor, missing: tuple[str, ...] = ()) -> Footprint:
-    """Price a record and put its bands together.
+    """Turn a record into a footprint: combine the bands, name the methods and the sources.
 
-    Within a device the band is systematic, so it scales with the joules; devices are independent, so their
-    deviations combine in quadrature; so do energy and intensity in the band of the emissions.
+    Within a device the band is systematic, so it scales with the joules. Devices are independent, so their
+    deviations combine in quadrature, as do energy and intensity in the band of the emissions (GUM, JCGM
+    100:2008, 5.1.2).
     """
     if not record.devices:
         return NOT_MEASURED
-    energy_j, grams = record.inclusive_j, record.inclusive_g
-    paid = [d for d in record.devices if d.inclusive_j > 0] or record.devices
-    below = quadrature(d.inclusive_j * (1 - d.device.band.low) + d.below_j for d in record.devices)
-    above = quadrature(d.inclusive_j * (d.device.band.high - 1) + d.above_j for d in record.devices)
-    band = factor.intensity.band
-    method = combined([*(d.device.method for d in paid), *(["missing"] if missing else [])])  # type: ignore[list-item]
+    # One pass with plain sums: this runs once per stage, and generators cost twice as much.
+    energy_j = exclusive_j = measured_j = gap_s = below_squares = above_squares = 0.0
+    exclusive: dict[str, float] = {}
+    inclusive: dict[str, float] = {}
     components: dict[str, float] = {}
+    methods: set[Method] = set()
+    flags: list[str] = []
     for part in record.devices:
-        components[part.device.type] = components.get(part.device.type, 0.0) + part.inclusive_j
+        device, joules = part.device, part.inclusive_j
+        band = device.band
+        energy_j += joules
+        exclusive_j += part.exclusive_j
+        gap_s += part.gap_s
+        below_j = joules * (1 - band.low) + part.below_j
+        above_j = joules * (band.high - 1) + part.above_j
+        below_squares += below_j * below_j
+        above_squares += above_j * above_j
+        exclusive[device.id] = part.exclusive_j
+        inclusive[device.id] = joules
+        components[device.type] = components.get(device.type, 0.0) + joules
+        if joules > 0:
+            methods.add(device.method)
+            if is_measured(device.method):
+                measured_j += joules
+                if part.filled_j:
+                    measured_j -= min(joules, part.filled_j)
+        if part.flags:
+            flags += [f"{flag}:{device.id}" for flag in part.flags]
+    if not methods:
+        methods = {part.device.method for part in record.devices}
+    below_j, above_j = math.sqrt(below_squares), math.sqrt(above_squares)  # of all devices
+    grid, grams = factor.intensity.band, record.inclusive_g
     return Footprint(
         energy_j=energy_j,
-        exclusive_j=record.exclusive_j,
+        exclusive_j=exclusive_j,
         emissions_g=grams,
         exclusive_g=record.exclusive_g,
-        low_j=max(0.0, energy_j - below),
-        high_j=energy_j + above,
-        low_g=max(0.0, grams * (1 - quadrature([_ratio(below, energy_j), 1 - band.low]))),
-        high_g=grams * (1 + quadrature([_ratio(above, energy_j), band.high - 1])),
+        low_j=max(0.0, energy_j - below_j),
+        high_j=energy_j + above_j,
+        low_g=max(0.0, grams * (1 - math.hypot(_ratio(below_j, energy_j), 1 - grid.low))),
+        high_g=grams * (1 + math.hypot(_ratio(above_j, energy_j), grid.high - 1)),
         duration_s=record.duration_s,
-        measured_fraction=_measured_fraction(record.devices),
-        method=method,
-        devices={d.device.id: d.exclusive_j for d in record.devices},
-        devices_inclusive={d.device.id: d.inclusive_j for d in record.devices},
+        measured_fraction=measured_j / energy_j if energy_j > 0 else float(all(map(is_measured, methods))),
+        method=_tiers(frozenset(methods), bool(missing)),
+        devices=exclusive,
+        devices_inclusive=inclusive,
         components=components,
         intensity=factor.intensity,
         pue=factor.pue,
         units=record.units,
-        gap_s=sum(d.gap_s for d in record.devices),
-        flags=tuple(sorted(f"{flag}:{d.device.id}" for d in record.devices for flag in d.flags)),
+        gap_s=gap_s,
+        flags=tuple(sorted(flags)),
         missing=missing,
         stages=record.by_kind,
         shares=record.shares,
     )
 
 
-def _measured_fraction(devices: tuple[DeviceEnergy, ...]) -> float:
-    total = sum(d.inclusive_j for d in devices)
-    if total <= 0:
-        return float(all(is_measured(d.device.method) for d in devices))
-    return sum(max(0.0, d.inclusive_j - d.filled_j) for d in devices if is_measured(d.device.method)) / total
+@functools.cache
+def _tiers(methods: frozenset[Method], lacks_components: bool) -> str:
+    return combined([*methods, "missing"] if lacks_components else methods)
 
 
 def _ratio(part: float, whole: float) -> float:

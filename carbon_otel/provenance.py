@@ -20,10 +20,12 @@ from typing import Final, Literal, get_args
 
 Method = Literal["measured.counter", "measured.power", "modelled.utilisation", "modelled.constant", "missing"]
 METHODS: Final[tuple[Method, ...]] = get_args(Method)
+_MEASURED: Final = frozenset(method for method in METHODS if method.startswith("measured."))
 
 
 def is_measured(method: Method) -> bool:
-    return method.startswith("measured.")
+    """Whether a hardware sensor gave the energy."""
+    return method in _MEASURED
 
 
 def combined(methods: Iterable[Method]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from carbon_otel.sensors.base import Device
 
@@ -15,6 +15,13 @@ AttributeValue = (
 # Kinds of stage that carbon_otel opens itself.
 RUN: Final = "run"
 UNATTRIBUTED: Final = "unattributed"
+
+
+class Cost(NamedTuple):
+    """Joules and grams of CO2 equivalent."""
+
+    energy_j: float
+    emissions_g: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,7 +94,7 @@ class StageRecord:
     exclusive_g: float
     inclusive_g: float
     units: Mapping[str, float] = field(default_factory=dict)
-    by_kind: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    by_kind: Mapping[str, Cost] = field(default_factory=dict)
     shares: Mapping[str, float] = field(default_factory=dict)
 
     @property

@@ -118,7 +118,7 @@ _finalized_in = 0
 
 
 def _end_with_multiprocessing() -> None:
-    """multiprocessing workers exit by `os._exit`, without `atexit`, but they run its finalizers."""
+    """Multiprocessing workers exit by `os._exit`, without `atexit`, but they run its finalizers."""
     global _finalized_in
     util: Any = sys.modules.get("multiprocessing.util")
     if util is not None and _finalized_in != os.getpid():

@@ -69,7 +69,7 @@ class Session:
                 Meter(self.discovery.sensors, rule=self._attribution, on_fault=_warn_of_fault),
                 self.factor,
                 missing=self.discovery.missing,
-                checkpoint_s=settings.checkpoint_interval,
+                checkpoint_s=settings.checkpoint_interval_s,
             )
             self.providers = Providers.choose(
                 options.tracer_provider, options.meter_provider, described(self.discovery, self.factor)
@@ -88,7 +88,7 @@ class Session:
             self.delivery = Worker("carbon_otel delivery")
             if settings.journal and hook is None:  # the file belongs to the process that was told to write it
                 self.engine.sinks.add(Journal(settings.journal, self.delivery))
-            self.sampler = Sampler(self.engine.tick, settings.interval, self._learn_periods)
+            self.sampler = Sampler(self.engine.tick, settings.interval_s, self._learn_periods)
             self._release = undo.pop_all()
         self._abandoned = False
         self._inherited = hook is not None

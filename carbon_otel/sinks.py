@@ -87,6 +87,7 @@ Pending = Callable[[float], bool]
 
 
 def nothing_pending(timeout_s: float) -> bool:
+    """A `Pending` of a sink that has sent everything."""
     return True
 
 

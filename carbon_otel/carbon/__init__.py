@@ -1,1 +1,1 @@
-"""From joules to grams of CO2 equivalent: grid intensity tables and PUE."""
+"""Emission factors: from joules to grams of CO2 equivalent, by the grid's intensity and the PUE."""

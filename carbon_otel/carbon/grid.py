@@ -1,9 +1,12 @@
-"""Carbon intensity of electricity, offline: average, location-based, one figure a country and year."""
+"""Carbon intensity of electricity from tables in the package: average, location-based, one per country and year.
+
+No network is used. `data/country_intensity.csv` has the newest year of every zone,
+`data/country_intensity_earlier.csv` the earlier years; each row has its source and licence.
+"""
 
 from __future__ import annotations
 
 import csv
-import difflib
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -14,15 +17,23 @@ from carbon_otel.provenance import Band
 from carbon_otel.units import J_PER_KWH
 
 WORLD: Final = "WORLD"
-SUGGEST: Final = "use an ISO 3166 code or country name, such as zone='FR', 'FRA' or 'France'"
+ZONES: Final = "an ISO 3166 code or country name, such as zone='FR', 'FRA' or 'France'"
 
 
 @dataclass(frozen=True, slots=True)
 class Intensity:
-    """Grams of CO2 equivalent per kWh of a zone, with the provenance of the row.
+    """The carbon intensity of a zone in one year, with the provenance of its row.
 
-    `band` is our choice for annual country means used for a particular hour: +-40 % for a country, +-100 % for
-    the world average that stands in for an unknown zone.
+    Attributes:
+        zone: ISO 3166 code of two letters, or `WORLD`.
+        name: English name.
+        g_per_kwh: grams of CO2 equivalent per kilowatt-hour, life cycle.
+        year: the year of the average.
+        band: an assumption of this package, without a known coverage, for an annual average that stands for one
+            hour: +-40 % for a country, +-100 % for the world average that stands for an unknown zone.
+        source: publication that the figure is from.
+        licence: licence of the figure.
+        kind: `average`; a marginal intensity is another quantity, and never added to it.
     """
 
     zone: str
@@ -37,34 +48,49 @@ class Intensity:
 
 @dataclass(frozen=True, slots=True)
 class EmissionFactor:
-    """Joules of IT energy to grams: `E * PUE * I` (SCI, ISO/IEC 21031, operational emissions)."""
+    """Factor from joules of IT energy to grams of CO2 equivalent: operational emissions (SCI, ISO/IEC 21031).
+
+    Attributes:
+        intensity: carbon intensity of the grid.
+        pue: power usage effectiveness of the site, at least 1.
+    """
 
     intensity: Intensity
     pue: float = 1.0
 
     def emissions_g(self, joules: float) -> float:
+        """Grams of CO2 equivalent: energy times PUE times intensity."""
         return joules / J_PER_KWH * self.pue * self.intensity.g_per_kwh
 
 
 def intensity(zone: str | None, year: int | None = None) -> Intensity:
-    """The row of a zone, by default of its newest year; the world average for None.
+    """Look up the intensity of a zone, by default of its newest year; the world average for None.
 
-    Earlier years are older editions of the same series, and left out where it has been revised by more than the
-    band since. Raises ValueError for a zone or a year that the tables do not have.
+    Earlier years are from older editions of the same series. The tables leave out a year that a later edition
+    revised by more than the band.
+
+    Args:
+        zone: ISO 3166 code of two or three letters, or English name, in any case.
+        year: the year of the average.
+
+    Raises:
+        ValueError: for a zone or a year that the tables do not have.
     """
     if zone is None:
         return _of_year(_table()[WORLD], year)
     key = zone.strip().casefold()
     row = _names().get(key)
     if row is None:
+        import difflib
+
         near = difflib.get_close_matches(key, _names(), n=3)
-        meant = f"; did you mean {', '.join(_names()[n].name for n in near)}?" if near else ""
-        raise ValueError(f"unknown zone {zone!r}: {SUGGEST}{meant}")
+        suggestion = f"; did you mean {', '.join(_names()[n].name for n in near)}?" if near else ""
+        raise ValueError(f"unknown zone {zone!r}: write {ZONES}{suggestion}")
     return _of_year(row, year)
 
 
 def country(zone: str) -> tuple[str, str]:
-    """Its name and its code of three letters, as far as the table has them."""
+    """The name of a zone and its code of three letters; empty strings where the table has none."""
     rows = (row for row in _rows("country_intensity.csv") if row["zone"] == zone)
     return next(((row["name"], row["alpha3"]) for row in rows), ("", ""))
 
@@ -81,17 +107,17 @@ def _of_year(newest: Intensity, year: int | None) -> Intensity:
 
 @functools.cache
 def _earlier() -> Mapping[str, Mapping[int, Intensity]]:
-    found: dict[str, dict[int, Intensity]] = {}
+    by_zone: dict[str, dict[int, Intensity]] = {}
     for row in _rows("country_intensity_earlier.csv"):
         year = int(row["year"])
-        found.setdefault(row["zone"], {})[year] = replace(
+        by_zone.setdefault(row["zone"], {})[year] = replace(
             _table()[row["zone"]],
             year=year,
             g_per_kwh=float(row["g_co2e_per_kwh"]),
             source=row["source"],
             licence=row["licence"],
         )
-    return found
+    return by_zone
 
 
 @functools.cache
@@ -102,7 +128,11 @@ def _table() -> Mapping[str, Intensity]:
             name=row["name"],
             g_per_kwh=float(row["g_co2e_per_kwh"]),
             year=int(row["year"]),
-            band=Band(float(row["low"]), float(row["high"]), "annual mean of a country used for one hour"),
+            band=Band(
+                float(row["low"]),
+                float(row["high"]),
+                "assumption for an annual average that stands for one hour",
+            ),
             source=row["source"],
             licence=row["licence"],
         )

@@ -93,7 +93,7 @@ def _facts(report: dict[str, Any]) -> dict[str, str]:
 
 
 def _tier(part: dict[str, Any]) -> str:
-    if part["lacking"]:
+    if part["unmetered"]:
         return f"[red]{part['method']}[/]"
     # Nothing there is nothing missing.
     return "-" if part["method"] == "missing" else f"[green]{part['method']}[/]"

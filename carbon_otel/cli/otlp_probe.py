@@ -128,8 +128,10 @@ def _status(signal: Signal, endpoint: str, status: int, text: str, headers: set[
 
 
 def _by_grpc(signal: Signal, endpoint: str, environ: Mapping[str, str], timeout_s: float) -> tuple[str, str]:
-    import grpc
-
+    try:
+        import grpc
+    except ImportError:
+        return "the exporter for OTLP over gRPC is not installed", 'pip install "carbon-otel[grpc]"'
     parts = urlsplit(endpoint if "://" in endpoint else f"//{endpoint}")
     insecure = parts.scheme == "http" or (
         not parts.scheme and (_variable(environ, signal, "INSECURE") or "").lower() == "true"

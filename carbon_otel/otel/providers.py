@@ -176,8 +176,10 @@ def _build_tracer_provider(resource: Callable[[], Any]) -> Any:
 
     exporter: Any
     if _protocol("TRACES") == "grpc":
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
-
+        try:
+            from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
+        except ImportError:
+            return _warn_of_missing_grpc()
         exporter = GrpcExporter(timeout=_timeout_s("TRACES"))
     else:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
@@ -194,8 +196,12 @@ def _build_meter_provider(resource: Callable[[], Any]) -> Any:
 
     exporter: Any
     if _protocol("METRICS") == "grpc":
-        from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter as GrpcExporter
-
+        try:
+            from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import (
+                OTLPMetricExporter as GrpcExporter,
+            )
+        except ImportError:
+            return _warn_of_missing_grpc()
         exporter = GrpcExporter(timeout=_timeout_s("METRICS"))
     else:
         from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter as HttpExporter
@@ -204,6 +210,14 @@ def _build_meter_provider(resource: Callable[[], Any]) -> Any:
     _export_only_here(exporter, MetricExportResult.SUCCESS)
     reader = PeriodicExportingMetricReader(exporter)
     return SdkMeterProvider(metric_readers=[reader], resource=resource(), shutdown_on_exit=False)
+
+
+def _warn_of_missing_grpc() -> None:
+    warn_once(
+        "grpc exporter",
+        "OTLP over gRPC is asked for, but its exporter is not installed: run "
+        '`pip install "carbon-otel[grpc]"` or set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf',
+    )
 
 
 def _export_only_here(exporter: Any, done: object) -> None:

@@ -264,7 +264,7 @@ class _StageSpan:
         return self.shown_ns or stage.start_unix_ns
 
 
-def _detach(token: Token[Context]) -> None:
+def _detach(token: Any) -> None:
     """Leave a span's context. OpenTelemetry logs an error where that is another context than it was entered in
     (asyncio callbacks, pytest fixtures, streams closed by their server), which is no fault of the application.
     """

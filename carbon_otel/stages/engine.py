@@ -184,8 +184,9 @@ class Engine:
     def so_far(self, stage: OpenStage | None = None) -> Figures:
         """The figures of a stage as if it ended now, or its final ones; by default those of the process."""
         stage = stage or self.root
-        if stage.end is not None:
-            return stage.end.figures
+        end = stage.end
+        if end is not None:
+            return end.figures
         now_ns = self.meter.clock_ns()
         readings = self.meter.read_for_edge(now_ns)
         with self._lock:

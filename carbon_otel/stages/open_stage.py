@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from carbon_otel.meter.meter import EdgeState
-from carbon_otel.records import RUN, StageInfo, StageRecord
+from carbon_otel.records import RUN, Cost, StageInfo, StageRecord
 from carbon_otel.sensors.base import Sensor
 from carbon_otel.sinks import StageEnd
 from carbon_otel.stages.accounts import Account
@@ -83,7 +83,7 @@ def record_at(
         tuple(inclusive_j),
         inclusive_g,
         dict(stage.units),
-        {kind: (s.joules, s.grams) for kind, s in account.by_kind.items()} if account.by_kind else {},
+        {kind: Cost(s.joules, s.grams) for kind, s in account.by_kind.items()} if account.by_kind else {},
     )
 
 
@@ -98,7 +98,7 @@ def _record(
     inclusive_j: Sequence[float],
     inclusive_g: float,
     units: dict[str, float],
-    by_kind: dict[str, tuple[float, float]],
+    by_kind: dict[str, Cost],
 ) -> StageRecord:
     return StageRecord(
         kind=info.kind,

@@ -36,7 +36,7 @@ def idle(start: str, seconds: float) -> str:
 
 
 SAMPLERS = {
-    "carbon_otel": "import carbon_otel; carbon_otel.instrument(zone='FR', interval={interval})",
+    "carbon_otel": "import carbon_otel; carbon_otel.instrument(zone='FR', interval_s={interval})",
     "codecarbon": "from codecarbon import OfflineEmissionsTracker as T\n"
     "tracker = T(country_iso_code='FRA', save_to_file=False, log_level='error', measure_power_secs={interval})\n"
     "tracker.start()",

@@ -1,4 +1,4 @@
-"""What measuring costs, beside codecarbon and zeus where they are installed (`pip install -e ".[bench]"`).
+"""What measuring costs, beside codecarbon and zeus where they are installed (`pip install -e . --group bench`).
 
     pytest tests/benchmarks --benchmark-disable-gc
 
@@ -16,7 +16,7 @@ from carbon_otel.runtime import active
 from tests.benchmarks import programs
 from tests.fakes.powercap import server
 
-pytest.importorskip("pytest_benchmark", reason="pip install -e '.[bench]'")
+pytest.importorskip("pytest_benchmark", reason="pip install -e . --group bench")
 
 REPEATS = 7
 

@@ -12,7 +12,7 @@ from carbon_otel.otel.instruments import instruments_of
 
 start_http_server(int(sys.argv[1]), "127.0.0.1")
 provider = MeterProvider([PrometheusMetricReader()])
-carbon_otel.instrument(zone="FR", interval=0.2, meter_provider=provider)
+carbon_otel.instrument(zone="FR", interval_s=0.2, meter_provider=provider)
 end = time.monotonic() + 8
 while time.monotonic() < end:
     with carbon_otel.stage("training"):

@@ -33,19 +33,20 @@ def running() -> Iterator[str]:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
     data = folder / "data"
-    quiet = {"stdout": subprocess.DEVNULL, "cwd": "/"}
+
+    def command(program: str, *arguments: str | Path) -> list[str]:
+        return [*prefix, str(binaries / program), "-D", str(data), *map(str, arguments)]
+
     subprocess.run(
-        [*prefix, binaries / "initdb", "-D", data, "-U", "test", "-A", "trust"], check=True, **quiet
+        command("initdb", "-U", "test", "-A", "trust"), check=True, stdout=subprocess.DEVNULL, cwd="/"
     )
     options = [f"-p{port}", "-h127.0.0.1", f"-k{folder}", "-cfsync=off"]
     server = subprocess.Popen(
-        [*prefix, binaries / "postgres", "-D", data, *options],
-        stderr=subprocess.DEVNULL,
-        **quiet,
+        command("postgres", *options), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/"
     )
     try:
         ready = [
-            binaries / "pg_isready",
+            str(binaries / "pg_isready"),
             "-q",
             "-h",
             "127.0.0.1",
@@ -62,7 +63,12 @@ def running() -> Iterator[str]:
             time.sleep(0.1)
         yield f"postgresql+psycopg2://test@127.0.0.1:{port}/postgres"
     finally:
-        stop = [*prefix, binaries / "pg_ctl", "stop", "-D", data, "-m", "immediate"]
-        subprocess.run(stop, check=False, stderr=subprocess.DEVNULL, **quiet)
+        subprocess.run(
+            command("pg_ctl", "stop", "-m", "immediate"),
+            check=False,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+        )
         server.wait(timeout=30)
         shutil.rmtree(folder, ignore_errors=True)

@@ -34,7 +34,7 @@ def measured(program, *options, cwd, python=sys.executable, **variables):
 
 
 BURN = "sum(i * i for i in range(2_000_000))\n"
-OFTEN = {"CARBON_OTEL_CHECKPOINT_INTERVAL": "0.1", "CARBON_OTEL_INTERVAL": "0.05"}
+OFTEN = {"CARBON_OTEL_CHECKPOINT_INTERVAL_S": "0.1", "CARBON_OTEL_INTERVAL_S": "0.05"}
 
 
 def test_run_leaves_the_program_as_it_is_and_says_what_it_cost(tmp_path):

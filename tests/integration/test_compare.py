@@ -30,7 +30,7 @@ def store(tmp_path_factory):
     (folder / "none").mkdir()
     ids = {"plain": plain.info.run_id, "uri": uri}
     for name, root in (("counted", tree.root), ("modelled", folder / "none")):
-        carbon_otel.instrument(zone="FR", powercap_root=root, interval=0.05)
+        carbon_otel.instrument(zone="FR", powercap_root=root, interval_s=0.05)
         with mlflow.start_run(run_name=name, experiment_id=tests) as run:
             for _ in range(10):
                 time.sleep(0.02)

@@ -57,7 +57,7 @@ def _in_a_worker(_: int) -> tuple[str, bool]:
 
 
 def test_workers_of_multiprocessing(tree):
-    carbon_otel.instrument(zone="FR", powercap_root=tree.root, interval=0.05)
+    carbon_otel.instrument(zone="FR", powercap_root=tree.root, interval_s=0.05)
     with carbon_otel.stage("training"), multiprocessing.get_context("fork").Pool(2) as pool:
         results = pool.map(_in_a_worker, range(4))
     assert results == [("measured.counter", True)] * 4
@@ -77,7 +77,7 @@ def test_who_is_instrumented_in_a_worker_ends_in_order(launch, tmp_path):
 
 def test_programs_started_from_a_stage_are_not_held_up(tree):
     """`subprocess` may use vfork, which runs none of the fork handlers; nothing of ours leaks into the program."""
-    carbon_otel.instrument(zone="FR", powercap_root=tree.root, interval=0.01)
+    carbon_otel.instrument(zone="FR", powercap_root=tree.root, interval_s=0.01)
     listing = (
         "import os; print([os.readlink(f'/proc/self/fd/{n}') for n in os.listdir('/proc/self/fd')[:-1]])"
     )

@@ -29,7 +29,7 @@ def uri(tmp_path_factory, empty_store):
 def draw(uri, tree):
     def begin(lineage):
         carbon_otel.instrument(
-            zone="FR", powercap_root=tree.root, interval=0.05, checkpoint_interval=0.2, lineage=lineage
+            zone="FR", powercap_root=tree.root, interval_s=0.05, checkpoint_interval_s=0.2, lineage=lineage
         )
 
         def joules(amount):
@@ -123,7 +123,7 @@ import sys, time
 import mlflow, carbon_otel
 uri, root = sys.argv[1:]
 mlflow.set_tracking_uri(uri)
-carbon_otel.instrument(zone="FR", powercap_root=root, interval=0.05, checkpoint_interval=0.1, lineage="killed")
+carbon_otel.instrument(zone="FR", powercap_root=root, interval_s=0.05, checkpoint_interval_s=0.1, lineage="killed")
 with carbon_otel.stage("data_processing"):
     print("open", flush=True)
     sys.stdin.readline()

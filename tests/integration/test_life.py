@@ -125,7 +125,7 @@ class Life:
             "OTEL_EXPORTER_OTLP_ENDPOINT": self.sink.url,
             "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
             "CARBON_OTEL_POWERCAP_ROOT": str(self.tree.root),
-            "CARBON_OTEL_CHECKPOINT_INTERVAL": "0.5",
+            "CARBON_OTEL_CHECKPOINT_INTERVAL_S": "0.5",
             "CARBON_OTEL_PUE": str(PUE),
         }
         with model_server(self.folder, "models:/clicks-model@champion", **variables) as served:

@@ -41,7 +41,7 @@ def store(tmp_path_factory, empty_store):
 
 @pytest.fixture
 def measured(store, tree):
-    carbon_otel.instrument(zone="FR", powercap_root=tree.root, interval=0.05, checkpoint_interval=0.2)
+    carbon_otel.instrument(zone="FR", powercap_root=tree.root, interval_s=0.05, checkpoint_interval_s=0.2)
 
     lock, end = threading.Lock(), threading.Event()
 
@@ -165,7 +165,7 @@ def test_a_new_name_for_a_run_of_somebody_else_begins_nothing(measured):
     carbon_otel.uninstrument()
     client = mlflow.MlflowClient()
     run_id = client.create_run(mlflow.get_experiment_by_name("tests").experiment_id).info.run_id
-    carbon_otel.instrument(zone="FR", interval=0.05)
+    carbon_otel.instrument(zone="FR", interval_s=0.05)
     client.update_run(run_id, name="renamed")
     client.set_terminated(run_id)
     assert metrics(run_id) == {}
@@ -244,7 +244,7 @@ def test_a_failed_run(measured):
 def test_a_run_that_was_active_before_is_measured_from_then_on(store, tree):
     with mlflow.start_run() as run:
         tree.package[0].add(100)
-        carbon_otel.instrument(zone="FR", powercap_root=tree.root, interval=0.05)
+        carbon_otel.instrument(zone="FR", powercap_root=tree.root, interval_s=0.05)
         for _ in range(
             5
         ):  # all at once, it could be more than a processor draws in the time between two readings
@@ -287,7 +287,7 @@ RANK = """
 import sys, mlflow, carbon_otel
 uri, root, state = sys.argv[1:]
 mlflow.set_tracking_uri(uri)
-carbon_otel.instrument(zone="FR", powercap_root=root, interval=0.05, checkpoint_interval=0.2)
+carbon_otel.instrument(zone="FR", powercap_root=root, interval_s=0.05, checkpoint_interval_s=0.2)
 run = mlflow.start_run()
 with carbon_otel.stage("training") as training:
     print(run.info.run_id, flush=True)
@@ -367,7 +367,7 @@ def test_searches_of_autologging(measured):
 PROGRAM = """
 import sys, time, threading
 import carbon_otel
-carbon_otel.instrument(zone="FR", interval=0.05, checkpoint_interval=0.2)
+carbon_otel.instrument(zone="FR", interval_s=0.05, checkpoint_interval_s=0.2)
 assert "mlflow" not in sys.modules
 with carbon_otel.stage("training"):
     pass

@@ -35,8 +35,8 @@ class Pages:
         carbon_otel.instrument(
             zone="FR",
             powercap_root=self.tree.root,
-            interval=0.1,
-            checkpoint_interval=0.3,
+            interval_s=0.1,
+            checkpoint_interval_s=0.3,
             efficiency_metric="accuracy",
         )
         try:

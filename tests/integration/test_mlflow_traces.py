@@ -25,7 +25,7 @@ def store(tmp_path_factory, empty_store):
 
 @pytest.fixture
 def draw(store, tree):
-    carbon_otel.instrument(zone="FR", powercap_root=tree.root, interval=0.05)
+    carbon_otel.instrument(zone="FR", powercap_root=tree.root, interval_s=0.05)
 
     def some(joules):
         time.sleep(0.01)

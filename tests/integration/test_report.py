@@ -68,7 +68,7 @@ import os, sys, time
 import mlflow, carbon_otel
 uri, root, experiment = sys.argv[1:]
 mlflow.set_tracking_uri(uri)
-carbon_otel.instrument(zone="FR", powercap_root=root, interval=0.05, checkpoint_interval=0.1, pue=1.5)
+carbon_otel.instrument(zone="FR", powercap_root=root, interval_s=0.05, checkpoint_interval_s=0.1, pue=1.5)
 run = mlflow.start_run(run_name="attempt 3", experiment_id=experiment)
 print(run.info.run_id, flush=True)
 with carbon_otel.stage("training"):
@@ -119,7 +119,7 @@ def life(request, tmp_path_factory):
 
 
 def lived(life, folder):
-    settings = {"zone": "FR", "powercap_root": life.tree.root, "interval": 30, "pue": 1.5}
+    settings = {"zone": "FR", "powercap_root": life.tree.root, "interval_s": 30, "pue": 1.5}
     begin = {"experiment_id": life.experiment}
     with mlflow.start_run(run_name="not measured", **begin):
         pass
@@ -284,7 +284,7 @@ def test_a_page_of_another_grid_says_which(life):
 def test_experiments_and_lineages_have_any_name(life, name):
     mlflow.set_tracking_uri(life.uri)
     lineage = f"lineage {name.replace(chr(39), '')}"
-    carbon_otel.instrument(zone="FR", powercap_root=life.tree.root, interval=0.05, lineage=lineage)
+    carbon_otel.instrument(zone="FR", powercap_root=life.tree.root, interval_s=0.05, lineage=lineage)
     try:
         experiment = mlflow.create_experiment(name, artifact_location=life.artifacts)
         with mlflow.start_run(experiment_id=experiment) as run, carbon_otel.stage("training"):

@@ -53,7 +53,7 @@ def made(tmp_path_factory, empty_store):
 @pytest.fixture
 def measured(made):
     known = {run.info.run_id for run in made.entries()}
-    carbon_otel.instrument(zone="FR", powercap_root=made.tree.root, interval=0.1, checkpoint_interval=0.3)
+    carbon_otel.instrument(zone="FR", powercap_root=made.tree.root, interval_s=0.1, checkpoint_interval_s=0.3)
 
     def fresh():
         carbon_otel.uninstrument()
@@ -181,7 +181,7 @@ def test_served_by_two_workers(made, tmp_path):
     variables = {
         "MLFLOW_TRACKING_URI": made.uri,
         "CARBON_OTEL_POWERCAP_ROOT": str(made.tree.root),
-        "CARBON_OTEL_CHECKPOINT_INTERVAL": "0.5",
+        "CARBON_OTEL_CHECKPOINT_INTERVAL_S": "0.5",
     }
 
     def fresh():

@@ -1,4 +1,4 @@
-"""Carbon intensity by zone, and joules to grams."""
+"""Carbon intensity by zone and year, and emissions from energy."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ ROWS = list(csv.DictReader(TEXT.splitlines()))
 
 @pytest.mark.parametrize("zone", ["FR", "fr", " FR ", "FRA", "fra", "France", "FRANCE"])
 def test_a_country_by_any_of_its_names(zone):
-    found = grid.intensity(zone)
-    assert (found.zone, found.name, found.kind) == ("FR", "France", "average")
-    assert 20 < found.g_per_kwh < 100
+    france = grid.intensity(zone)
+    assert (france.zone, france.name, france.kind) == ("FR", "France", "average")
+    assert 20 < france.g_per_kwh < 100
 
 
 @pytest.mark.parametrize(
     ("zone", "near"),
     [("Frankreich", "zone='FR'"), ("Frence", "France"), ("germany ", None), ("XX", "zone='FR'")],
 )
-def test_an_unknown_zone_is_told_what_to_write(zone, near):
+def test_the_error_for_an_unknown_zone_suggests_zones(zone, near):
     if near is None:
         assert grid.intensity(zone).zone == "DE"
         return
@@ -34,7 +34,7 @@ def test_an_unknown_zone_is_told_what_to_write(zone, near):
 
 
 @pytest.mark.parametrize("zone", ["", "  ", "\x00", "🇫🇷", "x" * 1000])
-def test_whatever_is_no_zone_is_a_value_error(zone):
+def test_any_text_that_names_no_zone_is_a_value_error(zone):
     with pytest.raises(ValueError, match="ISO 3166"):
         grid.intensity(zone)
 
@@ -51,7 +51,7 @@ def test_every_row_has_its_provenance(row):
         assert not other or grid.intensity(other) is found
 
 
-def test_no_two_rows_have_a_name_in_common():
+def test_every_name_belongs_to_one_row():
     names = [name.casefold() for row in ROWS for name in (row["zone"], row["alpha3"], row["name"]) if name]
     assert len(names) == len(set(names))
     assert len(ROWS) > 200
@@ -70,21 +70,20 @@ def test_every_earlier_year_has_its_provenance(row):
     assert 0 < found.g_per_kwh < 2000 and found.band == newest.band
 
 
-def test_a_year():
-    assert (
-        grid.intensity("FR", 2022).g_per_kwh > 1.5 * grid.intensity("FR", 2024).g_per_kwh
-    )  # reactors stood still
+def test_the_intensity_of_a_year():
+    # In 2022 many French reactors were under repair.
+    assert grid.intensity("FR", 2022).g_per_kwh > 1.5 * grid.intensity("FR", 2024).g_per_kwh
     assert grid.intensity("FR", 2024) is grid.intensity("FR")
     with pytest.raises(ValueError, match=r"France for 1990; the table has 2021, 2022, 2023, 2024"):
         grid.intensity("FR", 1990)
 
 
-def test_without_a_zone_the_world_average_with_a_wide_band():
+def test_no_zone_gives_the_world_average_with_a_wide_band():
     world = grid.intensity(None)
     assert (world.zone, world.band.low, world.band.high) == ("WORLD", 0, 2)
 
 
-def test_pricing():
+def test_emissions_are_energy_times_pue_times_intensity():
     us = grid.intensity("US")
     row = grid.Intensity("X", "X", 383.5, 2024, us.band, "", "")
     assert grid.EmissionFactor(row, pue=1.14).emissions_g(0.001 * 3.6e6) == pytest.approx(0.43719, rel=1e-12)

@@ -47,7 +47,7 @@ class Application:
             powercap_root=self.tree.root,
             tracer_provider=self.tracer_provider,
             meter_provider=self.meter_provider,
-            **{"interval": 30, **settings},
+            **{"interval_s": 30, **settings},
         )
 
     def draw(self, joules: float) -> None:
@@ -181,7 +181,7 @@ def test_the_stages_add_up_to_the_devices(application):
 
 
 def test_counters_move_while_a_stage_runs_and_link_to_its_span(application):
-    application.instrument(interval=0.02)
+    application.instrument(interval_s=0.02)
     with carbon_otel.stage("training"):
         span_id = trace.get_current_span().get_span_context().span_id
         application.draw(4)
@@ -445,7 +445,7 @@ logfire.configure(
     send_to_logfire=False, console=False, additional_span_processors=[SimpleSpanProcessor(spans)],
     metrics=logfire.MetricsOptions(additional_readers=[reader], collect_in_spans=True),
 )
-carbon_otel.instrument(zone="FR", interval=0.1)
+carbon_otel.instrument(zone="FR", interval_s=0.1)
 with logfire.span("outer"):
     with carbon_otel.stage("training") as outer:
         sum(i * i for i in range(3_000_000))
@@ -501,7 +501,7 @@ def test_logfire_configured_too_late_is_explained():
         + """
 import logging
 logging.basicConfig(format="%(message)s", stream=__import__("sys").stdout)
-carbon_otel.instrument(zone="FR", interval=0.05)
+carbon_otel.instrument(zone="FR", interval_s=0.05)
 configure()
 carbon_otel.flush()
 carbon_otel.flush()
@@ -533,7 +533,7 @@ def test_a_token_is_in_no_span_log_or_error(wrong, unauthorized):
         """
 import logging, sys, carbon_otel
 logging.basicConfig(level=logging.DEBUG, stream=sys.stdout)
-carbon_otel.instrument(zone="FR", interval=0.05)
+carbon_otel.instrument(zone="FR", interval_s=0.05)
 from carbon_otel import runtime
 with carbon_otel.stage("training") as s:
     pass

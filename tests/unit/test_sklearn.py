@@ -51,7 +51,7 @@ def stages(tmp_path):
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     carbon_otel.instrument(
-        zone="FR", powercap_root=server(tmp_path).root, interval=30, tracer_provider=provider
+        zone="FR", powercap_root=server(tmp_path).root, interval_s=30, tracer_provider=provider
     )
     yield Spans(exporter)
     carbon_otel.uninstrument()

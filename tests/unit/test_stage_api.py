@@ -19,7 +19,7 @@ from tests.fakes.powercap import server
 @pytest.fixture
 def measured(tmp_path):
     tree = server(tmp_path)
-    carbon_otel.instrument(zone="FR", powercap_root=tree.root, interval=30)
+    carbon_otel.instrument(zone="FR", powercap_root=tree.root, interval_s=30)
     yield tree
     carbon_otel.uninstrument()
 
@@ -88,11 +88,11 @@ def test_wrong_units_raise_with_the_remedy(amount):
     [
         ({"zone": "XX"}, "zone='FR'"),
         ({"pue": 0.5}, "from 1.0"),
-        ({"interval": -1}, "0.01 to 30"),
-        ({"interval": 60}, "0.01 to 30"),
+        ({"interval_s": -1}, "0.01 to 30"),
+        ({"interval_s": 60}, "0.01 to 30"),
         ({"attribution": "fair"}, "'reserved'"),
         ({"powercap_root": "/nowhere"}, "intel-rapl"),
-        ({"checkpoint_interval": 0}, "seconds above 0"),
+        ({"checkpoint_interval_s": 0}, "seconds above 0"),
     ],
 )
 def test_wrong_settings_raise_at_once(wrong, remedy):
@@ -254,9 +254,9 @@ def test_threads_have_lines_of_their_own(measured):
 
 def test_instrument_twice_is_one_session_and_other_settings_are_another(measured):
     first = runtime.active()
-    carbon_otel.instrument(zone="FR", powercap_root=measured.root, interval=30)
+    carbon_otel.instrument(zone="FR", powercap_root=measured.root, interval_s=30)
     assert runtime.active() is first
-    carbon_otel.instrument(zone="DE", powercap_root=measured.root, interval=30)
+    carbon_otel.instrument(zone="DE", powercap_root=measured.root, interval_s=30)
     assert runtime.active() is not first
     assert carbon_otel.footprint().intensity.zone == "DE"
 

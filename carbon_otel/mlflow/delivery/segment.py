@@ -110,7 +110,7 @@ class Segment:
             step=step,
             timestamp_ms=self._stamp_ms,
             part=self._contribution_id,
-            gauges=gauges,
+            gauges=dict(gauges),
             hourly=hourly,
             resumed=self._resumed,
             final=self.ended,

@@ -25,7 +25,7 @@ from carbon_otel.mlflow.delivery.segment import Segment
 from carbon_otel.mlflow.delivery.spool import LedgerRun
 from carbon_otel.mlflow.delivery.worker import DeliveryWorker
 from carbon_otel.mlflow.runs.recorder import Tags
-from carbon_otel.records import StageInfo
+from carbon_otel.records import Cost, StageInfo
 from carbon_otel.sinks import Figures, Sink, StageEnd, Tick
 from carbon_otel.stages.engine import Engine
 from carbon_otel.stages.open_stage import OpenStage, current
@@ -168,7 +168,7 @@ class InferenceLedger(Sink):
         if segment.ended or not has_a_store():
             return
         f = figures.footprint
-        f = replace(f, stages={_KIND: (f.energy_j, f.emissions_g)})
+        f = replace(f, stages={_KIND: Cost(f.energy_j, f.emissions_g)})
         units = {f"{_KIND}/{unit}": amount for unit, amount in f.units.items()}
         tags = self._tags(f, "final" if final else "running", None)
         self._worker.put(segment.state(f, tags, wall_ns / 1e9, units=units, final=final))

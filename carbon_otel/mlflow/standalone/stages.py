@@ -21,7 +21,7 @@ from carbon_otel.mlflow.delivery.spool import LedgerRun
 from carbon_otel.mlflow.delivery.worker import DeliveryWorker
 from carbon_otel.mlflow.runs.recorder import Tags
 from carbon_otel.mlflow.standalone.inference import has_a_store
-from carbon_otel.records import UNATTRIBUTED, StageInfo, StageRecord
+from carbon_otel.records import UNATTRIBUTED, Cost, StageInfo, StageRecord
 from carbon_otel.sinks import Checkpoint, Pending, Price, Sink, StageEnd, Tick, nothing_pending
 
 _WINDOW_S: Final = 3600.0
@@ -37,7 +37,7 @@ class _Window:
     start_ns: int
     ends: float
     joules: list[float]
-    costs: dict[str, tuple[float, float]] = field(default_factory=dict)
+    costs: dict[str, Cost] = field(default_factory=dict)
     units: dict[str, float] = field(default_factory=dict)
     duration_s: float = 0.0
 
@@ -82,7 +82,7 @@ class StandaloneStages(Sink):
         with self._lock:
             window = self._window or self._begin(stage)
             spent_j, spent_g = window.costs.get(stage.kind, (0.0, 0.0))
-            window.costs[stage.kind] = spent_j + sum(joules), spent_g + grams
+            window.costs[stage.kind] = Cost(spent_j + sum(joules), spent_g + grams)
             for device, amount in enumerate(joules):
                 window.joules[device] += amount
 
@@ -156,7 +156,7 @@ class StandaloneStages(Sink):
         start_ns: int,
         seconds: float,
         joules: Sequence[float],
-        costs: dict[str, tuple[float, float]],
+        costs: dict[str, Cost],
         units: dict[str, float],
     ) -> StageRecord:
         """The sums as one record, as sure as the process's figures are."""

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 NOT_SUPPORTED, GPU_IS_LOST, DRIVER_NOT_LOADED, NO_PERMISSION = 3, 15, 9, 4
 UNINITIALIZED, INVALID_ARGUMENT, NOT_FOUND, UNKNOWN = 1, 2, 6, 999
@@ -36,6 +36,10 @@ class Partition(ctypes.Structure):
 
 class Gpu(ctypes.Structure):
     """One GPU, as it lies in the mapped file. `run` starts its counter; without it the counter stands still."""
+
+    energy_mj: int
+    power_mw: int
+    since_ns: int
 
     _fields_ = (
         ("_uuid", ctypes.c_char * 96),
@@ -63,7 +67,7 @@ class Gpu(ctypes.Structure):
 
     @property
     def uuid(self) -> str:
-        return self._uuid.decode()
+        return str(self._uuid.decode())
 
     def partition(self, *slices: int, of: int = 7) -> list[str]:
         """Turn MIG on, with an instance of each number of compute slices; their UUIDs."""
@@ -116,7 +120,7 @@ class Gpus:
             gpu.field_type = 1
 
     def __getitem__(self, number: int) -> Gpu:
-        return self._state.gpus[number]
+        return cast("Gpu", self._state.gpus[number])
 
     def fail_to_start(self, code: int) -> None:
         self._state.init_error = code
@@ -146,7 +150,7 @@ class Gpus:
 
 def mine() -> ctypes.Array[Gpu]:
     """The GPUs that this process was started with."""
-    return driver().gpus
+    return cast("ctypes.Array[Gpu]", driver().gpus)
 
 
 def driver() -> _State:

@@ -41,7 +41,7 @@ logfire.configure(
     ),
 )
 start_http_server(port, "127.0.0.1")
-carbon_otel.instrument(zone="FR", interval=0.1)
+carbon_otel.instrument(zone="FR", interval_s=0.1)
 with carbon_otel.stage("training", "fit") as outer:
     sum(i * i for i in range(3_000_000))
     with carbon_otel.stage("evaluation", "score") as inner:

@@ -16,7 +16,7 @@ def work(seconds):
         sum(range(1000))
 
 
-carbon_otel.instrument(zone="FR", interval=0.05)
+carbon_otel.instrument(zone="FR", interval_s=0.05)
 with carbon_otel.stage("training"):
     work(0.3)
 carbon_otel.flush()

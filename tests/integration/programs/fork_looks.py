@@ -11,7 +11,7 @@ import threading
 
 import carbon_otel
 
-carbon_otel.instrument(zone="FR", interval=0.01, attribution=sys.argv[1])
+carbon_otel.instrument(zone="FR", interval_s=0.01, attribution=sys.argv[1])
 
 
 def look_all_the_time():

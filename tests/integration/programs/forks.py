@@ -20,7 +20,7 @@ ROUNDS = 40
 spans = InMemorySpanExporter()
 provider = TracerProvider(shutdown_on_exit=False)
 provider.add_span_processor(SimpleSpanProcessor(spans))
-carbon_otel.instrument(zone="FR", interval=0.01, tracer_provider=provider)
+carbon_otel.instrument(zone="FR", interval_s=0.01, tracer_provider=provider)
 
 
 def nothing():
@@ -51,7 +51,7 @@ def ends_the_session():
 
 
 def begins_one_of_its_own():
-    carbon_otel.instrument(zone="DE", interval=0.02, tracer_provider=provider)
+    carbon_otel.instrument(zone="DE", interval_s=0.02, tracer_provider=provider)
     measures()
 
 

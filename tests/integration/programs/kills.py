@@ -23,8 +23,8 @@ def measure() -> None:
     carbon_otel.instrument(
         zone="FR",
         powercap_root=root,
-        interval=0.05,
-        checkpoint_interval=float(checkpoint_s),
+        interval_s=0.05,
+        checkpoint_interval_s=float(checkpoint_s),
         state_dir=state,
     )
     with mlflow.start_run() as run, carbon_otel.stage("training") as training:

@@ -9,7 +9,7 @@ import carbon_otel
 
 uri, root, experiment, name, kind, model = sys.argv[1:]
 mlflow.set_tracking_uri(uri)
-carbon_otel.instrument(zone="FR", powercap_root=root, interval=0.05, checkpoint_interval=0.2, pue=1.2)
+carbon_otel.instrument(zone="FR", powercap_root=root, interval_s=0.05, checkpoint_interval_s=0.2, pue=1.2)
 dataset = mlflow.data.from_pandas(pandas.DataFrame({"x": range(10)}), name="clicks")
 with mlflow.start_run(run_name=name, experiment_id=experiment) as run:
     mlflow.log_input(dataset)

@@ -34,7 +34,7 @@ def work() -> None:
 
 sys.stdin.readline()
 around = [counters()]
-carbon_otel.instrument(zone="FR", powercap_root=root, interval=0.25)
+carbon_otel.instrument(zone="FR", powercap_root=root, interval_s=0.25)
 around.append(counters())
 with carbon_otel.stage("training") as stage:
     worker = threading.Thread(target=work)

@@ -8,7 +8,7 @@ import time
 
 import carbon_otel
 
-carbon_otel.instrument(zone="FR", interval=0.05, checkpoint_interval=0.2)
+carbon_otel.instrument(zone="FR", interval_s=0.05, checkpoint_interval_s=0.2)
 import mlflow  # noqa: E402 - after `instrument()`, as in many programs
 
 mlflow.set_tracking_uri(sys.argv[1])

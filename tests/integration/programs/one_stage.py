@@ -4,7 +4,7 @@ import time
 
 import carbon_otel
 
-carbon_otel.instrument(zone="FR", interval=0.1)
+carbon_otel.instrument(zone="FR", interval_s=0.1)
 with carbon_otel.stage("training", "fit"):
     end = time.monotonic() + 0.3
     while time.monotonic() < end:

@@ -11,8 +11,8 @@ mlflow.set_tracking_uri(uri)
 carbon_otel.instrument(
     zone="FR",
     powercap_root=root,
-    interval=0.1,
-    checkpoint_interval=0.5,
+    interval_s=0.1,
+    checkpoint_interval_s=0.5,
     state_dir=state,
     efficiency_metric="accuracy",
 )

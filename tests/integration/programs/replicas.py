@@ -26,7 +26,7 @@ def replica(number: int, answers) -> None:
     mlflow.set_tracking_uri(uri)
     model = mlflow.pyfunc.load_model(model_uri)
     carbon_otel.instrument(
-        zone="FR", powercap_root=root, interval=0.1, checkpoint_interval=0.5, state_dir=state
+        zone="FR", powercap_root=root, interval_s=0.1, checkpoint_interval_s=0.5, state_dir=state
     )
     deadline = time.monotonic() + float(seconds)
     calls = 0

@@ -4,7 +4,7 @@ import os
 
 import carbon_otel
 
-carbon_otel.instrument(zone="FR", interval=0.25)
+carbon_otel.instrument(zone="FR", interval_s=0.25)
 
 
 def app(environ, start_response):

@@ -13,7 +13,7 @@ import psutil
 import carbon_otel
 
 rate, stages = int(sys.argv[1]), int(sys.argv[2])
-carbon_otel.instrument(zone="FR", interval=0.2)
+carbon_otel.instrument(zone="FR", interval_s=0.2)
 process = psutil.Process(os.getpid())
 begun = time.monotonic()
 joules, memory = 0.0, []
