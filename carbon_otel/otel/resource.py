@@ -3,30 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from carbon_otel.semconv import names as semconv
 
 if TYPE_CHECKING:
     from carbon_otel.carbon.grid import EmissionFactor
-    from carbon_otel.sensors.discovery import Discovery
 
 Attributes = Mapping[str, str | float | Sequence[str]]
 
 
-def described(discovery: Discovery, factor: EmissionFactor) -> Attributes:
+class Hardware(Protocol):
+    """The names of the hardware of this host, the method tiers of its figures, and the components they lack."""
+
+    @property
+    def processor(self) -> str: ...
+
+    @property
+    def gpus(self) -> Sequence[str]: ...
+
+    @property
+    def method(self) -> str: ...
+
+    @property
+    def missing(self) -> Sequence[str]: ...
+
+
+def described(hardware: Hardware, factor: EmissionFactor) -> Attributes:
     """Attributes of the host and of how its figures come about."""
     place = factor.intensity
     attributes: dict[str, str | float | Sequence[str]] = {
-        semconv.HOST_CPU_MODEL: discovery.processor,
-        semconv.METHOD: discovery.method,
+        semconv.HOST_CPU_MODEL: hardware.processor,
+        semconv.METHOD: hardware.method,
         semconv.ZONE: place.zone,
         semconv.INTENSITY_G_PER_KWH: place.g_per_kwh,
         semconv.INTENSITY_SOURCE: place.source,
         semconv.PUE: factor.pue,
     }
-    if discovery.gpus:
-        attributes[semconv.GPU_MODELS] = discovery.gpus
-    if discovery.missing:
-        attributes[semconv.MISSING] = discovery.missing
+    if hardware.gpus:
+        attributes[semconv.GPU_MODELS] = hardware.gpus
+    if hardware.missing:
+        attributes[semconv.MISSING] = hardware.missing
     return attributes

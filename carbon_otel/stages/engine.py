@@ -52,6 +52,9 @@ class Engine:
         self.runs: dict[str, OpenStage] = {}
         # Called on the sampler's thread before each tick; integrations pause and end stages of theirs there.
         self.before_tick: list[Callable[[], None]] = []
+        # The run begun last in each thread, and the only run that is open.
+        self._last_run: dict[int, OpenStage] = {}
+        self._only_run: OpenStage | None = None
         self._run_ids: set[str] = set()
         self._weights = weights or ThreadWeights()
         self._open: dict[Account, OpenStage] = {}
@@ -123,6 +126,7 @@ class Engine:
             if stage.run is stage:
                 self.runs.pop(stage.info.run_id or "", None)
                 self._run_ids.discard(stage.info.run_id or "")
+                self._review_runs()
         self.sinks.energy_attributed(stage.info, joules, grams)
         self.sinks.stage_closed(stage.info, end)
 
@@ -224,17 +228,10 @@ class Engine:
             inherited = None
         if not self.runs:
             return inherited
-        with self._lock:
-            runs = list(self.runs.values())
-        thread = threading.get_ident()
-        here = max((r for r in runs if r.thread == thread), key=lambda r: r.info.id, default=None)
+        here = self._last_run.get(threading.get_ident())
         if inherited is not None:
             return here if here is not None and here.info.id > inherited.info.id else inherited
-        if here is not None:
-            return here
-        outer = {r.parent.run for r in runs if r.parent is not None}
-        innermost = [r for r in runs if r not in outer]
-        return innermost[0] if len(innermost) == 1 else None
+        return here if here is not None else self._only_run
 
     def _begin(self, stage: OpenStage, *, recorded: bool) -> OpenStage:
         self.sinks.stage_opened(stage.info)
@@ -252,7 +249,16 @@ class Engine:
             if stage.run is stage:
                 # Not before it has an account: another thread's stage may open below it from now on.
                 self.runs[stage.info.run_id or ""] = stage
+                self._review_runs()
         return stage
+
+    def _review_runs(self) -> None:
+        """Find the parents of stages in advance: runs come and go far less often than stages."""
+        runs = sorted(self.runs.values(), key=lambda run: run.info.id)
+        self._last_run = {run.thread: run for run in runs}
+        outer = {run.parent.run for run in runs if run.parent is not None}
+        innermost = [run for run in runs if run not in outer]
+        self._only_run = innermost[0] if len(innermost) == 1 else None
 
     def _checkpoint(self, now_ns: int) -> Checkpoint:
         edge = self.meter.edge(now_ns)

@@ -1,0 +1,147 @@
+"""The rooms of the house and the arrows between them: data flows down this table, and imports run up it only.
+
+A room may import the rooms named beside it, and each of these stands above it in the table. So there is no circle.
+`CONTRIBUTING.md` explains the rooms.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import carbon_otel
+
+PACKAGE = Path(carbon_otel.__file__).parent
+
+# Each room is a module or a folder; the longest name that fits a module is its room.
+BASE = "units provenance guard fork background _version"
+CORE = f"{BASE} sensors.base records carbon footprint sinks"
+ROOMS = {
+    "_version": "",
+    "units": "",
+    "guard": "",
+    "fork": "guard",
+    "provenance": "units",
+    "background": "guard fork",
+    # What the hardware says.
+    "sensors.base": "provenance units",
+    "sensors": "sensors.base provenance units guard",
+    # The words that cross rooms, and the figures made of them.
+    "records": "sensors.base provenance units",
+    "carbon": "provenance units",
+    "footprint": "records carbon provenance units",
+    "sinks": "footprint records guard",
+    "config": "sensors carbon units",
+    # One timeline per device, and this process's part of it.
+    "host": f"{BASE} sensors sensors.base",
+    "meter": f"{BASE} sensors.base host records",
+    # Which stage was open, and what it pays.
+    "runtime": "guard fork config footprint",
+    "stages": f"{CORE} meter runtime",
+    # Where the figures go.
+    "semconv": "footprint records",
+    "journal": f"{CORE}",
+    "otel": f"{CORE} semconv",
+    "instrumentation": "guard fork background stages runtime",
+    "mlflow": "",
+    "mlflow.compat": "guard",
+    "mlflow.schema": f"{CORE} mlflow.compat",
+    "mlflow.otlp_redirect": "guard",
+    "mlflow.delivery": f"{CORE} mlflow.schema mlflow.compat",
+    "mlflow.traces": f"{CORE} semconv mlflow.compat",
+    "mlflow.runs": f"{CORE} host stages instrumentation mlflow.schema mlflow.delivery mlflow.compat mlflow.otlp_redirect",
+    "mlflow.standalone": f"{CORE} stages instrumentation mlflow.schema mlflow.delivery mlflow.runs mlflow.compat",
+    "mlflow.integration": f"{CORE} config host stages runtime instrumentation mlflow.schema mlflow.delivery "
+    "mlflow.runs mlflow.standalone mlflow.traces mlflow.compat",
+    # What a model has cost: a reader of stores, which knows no sink.
+    "lifecycle": "carbon provenance units records footprint mlflow.schema mlflow.compat",
+    # Puts everything together.
+    "session": f"{CORE} config host sensors meter stages otel journal instrumentation runtime",
+    "__init__": f"{CORE} config runtime stages session lifecycle",
+    # On the roof.
+    "entry_points": f"{CORE} __init__ config sensors otel",
+    "cli": f"{CORE} __init__ config sensors host runtime lifecycle otel mlflow.compat mlflow.schema mlflow.runs "
+    "mlflow.delivery",
+}
+# The rooms that read hardware; all others know only the words of `sensors.base`.
+HEAVY = ("mlflow", "grpc", "typer", "rich", "sqlite3", "logfire", "pandas", "numpy", "sklearn")
+
+
+def modules() -> dict[str, Path]:
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        if "_examples" in path.parts or "site" in path.parts:
+            continue  # programs that are run, not imported
+        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        found[name if name == "__init__" else name.removesuffix(".__init__")] = path
+    return found
+
+
+MODULES = modules()
+
+
+def room_of(module: str) -> str:
+    parts = module.split(".")
+    for length in range(len(parts), 0, -1):
+        name = ".".join(parts[:length])
+        if name in ROOMS:
+            return name
+    raise AssertionError(f"{module} is in no room: add it to ROOMS, or move it")
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Modules of this package that a file imports, anywhere in it: lazily and for types, too."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        names: list[str] = []
+        if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        for name in names:
+            package, _, rest = name.partition(".")
+            if package == "carbon_otel":
+                while rest and rest not in MODULES:
+                    rest = rest.rpartition(".")[0]
+                yield rest or "__init__"
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_every_import_is_an_arrow_of_the_table(module):
+    room = room_of(module)
+    allowed = set(ROOMS[room].split())
+    wrong = {other for other in map(room_of, imports(MODULES[module])) if other != room} - allowed
+    assert not wrong, f"{module} (room {room}) must not know {', '.join(sorted(wrong))}"
+
+
+def test_every_arrow_of_the_table_runs_up():
+    order = list(ROOMS)
+    for room, known in ROOMS.items():
+        for other in known.split():
+            assert order.index(other) < order.index(room), f"{room} -> {other} runs down"
+
+
+def test_the_table_has_no_room_and_no_arrow_too_many():
+    used: dict[str, set[str]] = {room: set() for room in ROOMS}
+    for module, path in MODULES.items():
+        used[room_of(module)] |= set(map(room_of, imports(path)))
+    inhabited = {room_of(module) for module in MODULES}
+    assert set(ROOMS) == inhabited
+
+
+def test_measuring_imports_no_backend_and_no_command_line():
+    program = (
+        "import sys, carbon_otel\n"
+        "carbon_otel.instrument(zone='FR')\n"
+        "with carbon_otel.stage('training'): pass\n"
+        "carbon_otel.uninstrument()\n"
+        "print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert not loaded & set(HEAVY)
+    assert not [name for name in loaded if name.startswith(("carbon_otel.mlflow", "carbon_otel.cli"))]
