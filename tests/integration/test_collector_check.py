@@ -1,4 +1,4 @@
-"""`carbon-otel collector check` against real receivers, and against everything that may be there instead."""
+"""`carbon-otel collector check` against real receivers, and against other servers at their address."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Answering(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def answering():
-    """`answering(status)` is the address of a server that always answers that; `tls` wraps it."""
+    """`answering(status, tls)` is the address of a server that always answers with that status."""
     servers = []
 
     def start(status, tls=None):
@@ -60,7 +60,7 @@ def answering():
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
-    """A certificate of 127.0.0.1 that signs itself: (file, a server's TLS context)."""
+    """A self-signed certificate of 127.0.0.1: (file, TLS context of a server)."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -103,19 +103,19 @@ def test_a_receiver_over_http(sink):
     assert sink.spans() == [] and sink.exports() == []
 
 
-def test_an_agent_over_grpc_and_http_spoken_to_it(sink):
+def test_an_agent_over_grpc_and_http_to_its_grpc_port(sink):
     with rotel(sink.url) as grpc:
         assert all(answer.ok for answer in ask(grpc, "grpc"))
         problem, advice = wrong(ask(grpc))
         assert "gRPC port" in problem and "OTEL_EXPORTER_OTLP_PROTOCOL=grpc" in advice
 
 
-def test_grpc_spoken_to_an_http_port(sink):
+def test_grpc_to_an_http_port(sink):
     problem, advice = wrong(ask(sink.url, "grpc"))
     assert problem == "it speaks HTTP/1, not gRPC" and "http/protobuf" in advice
 
 
-def test_what_is_turned_off_is_not_asked(sink):
+def test_a_signal_that_is_turned_off_is_not_checked(sink):
     assert [a.signal for a in ask(sink.url, OTEL_METRICS_EXPORTER="none")] == ["traces"]
 
 
@@ -126,7 +126,7 @@ def test_nothing_listens(protocol, refusing):
 
 
 @pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
-def test_somebody_listens_and_never_answers(protocol, hanging):
+def test_a_server_that_never_answers(protocol, hanging):
     problem, _ = wrong(ask(hanging, protocol, timeout_s=0.5))
     assert problem == "no answer in 0.5 s"
 
@@ -148,12 +148,12 @@ def test_an_unknown_host(protocol):
         (500, "it answered 500", "OTLP receiver"),
     ],
 )
-def test_answers_that_are_none(status, problem, advice, answering):
+def test_answers_of_other_servers(status, problem, advice, answering):
     said = wrong(ask(answering(status)))
     assert problem in said[0] and advice in said[1]
 
 
-def test_metrics_that_nothing_takes(answering):
+def test_a_server_without_metrics(answering):
     metrics = ask(answering(404))[1]
     assert "traces only" in metrics.problem and "OTEL_METRICS_EXPORTER=none" in metrics.advice
 

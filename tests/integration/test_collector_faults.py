@@ -13,7 +13,7 @@ pytestmark = pytest.mark.chaos
 
 
 def inference(sink):
-    """What the counter said of the stages, export by export."""
+    """The counter of inference in each export."""
     said = []
     for _, metric in sink.exports():
         if metric.name == "carbon_otel.stage.energy":
@@ -58,7 +58,7 @@ def test_a_thousand_stages_a_second_arrive_once_each(stages, launch, sink):
 
 
 class _Trouble(Receiver):
-    """Answers every second request as it should, and the others with trouble."""
+    """Answers every second request properly and fails the others."""
 
     trouble = "503"
     seen = 0
@@ -81,14 +81,14 @@ class _Trouble(Receiver):
 
 
 @pytest.mark.parametrize("trouble", ["503", "429", "drops"])
-def test_a_collector_in_trouble_loses_nothing_that_it_takes_later(trouble, launch):
+def test_a_failing_collector_loses_nothing_that_it_accepts_later(trouble, launch):
     handler = type("Handler", (_Trouble,), {"trouble": trouble})
     with serving(handler) as sink:
         program = launch("stages_at_a_rate.py", "20", "60", **variables(sink))
         told = json.loads(program.finish())
         said = inference(sink)
         assert said == sorted(said)
-        # The last export may have met trouble, too, and its retries the end of the process.
+        # The last export may have failed, too, and the process ended before a retry.
         assert said[-1] <= told["joules"] * (1 + 1e-9)
         ids = [span.span_id for span in sink.spans() if span.name == "predict"]
         assert 0 < len(ids) <= 60 and len(set(ids)) == len(ids)

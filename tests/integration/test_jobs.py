@@ -1,4 +1,4 @@
-"""Stages outside of runs, of which `lineage` says whose they are: entries on its ledger, each joule in one."""
+"""Stages outside of runs: with a `lineage` they are entries of its ledger, each joule in one."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def draw(uri, tree):
 
 
 def near(joules):
-    """What falls into the 5 ms in which an unchanged counter says nothing is assumed with the last power."""
+    """For 5 ms an unchanged counter tells nothing: energy of that time is extrapolated with the last power."""
     return pytest.approx(joules, rel=0.05, abs=2.5)
 
 
@@ -69,7 +69,7 @@ def test_a_job_that_prepares_data(uri, draw):
     assert by_stage(found) == {"data_processing": near(40), "evaluation": near(10)}
     assert found.total.energy_wh * 3600 == pytest.approx(outer.footprint.energy_j, rel=1e-9)
     assert found.total.emissions_g == pytest.approx(outer.footprint.emissions_g, rel=1e-9)
-    # A stage's own part has its share of the band, whose edges differ from stage to stage.
+    # The bands of the single stages differ.
     assert found.total.high_wh * 3600 == pytest.approx(outer.footprint.high_j, rel=0.1)
     assert entry.units == {"evaluation/samples": 5, "data_processing/rows": 7}
     assert entry.duration_s == pytest.approx(outer.footprint.duration_s)
@@ -104,7 +104,7 @@ def test_many_short_stages_are_one_entry(uri, draw):
     assert entry.units == {"inference/requests": 301}
 
 
-def test_without_a_lineage_nobody_knows_whose_they_are(uri, draw):
+def test_without_a_lineage_they_are_no_entry(uri, draw):
     client = mlflow.MlflowClient(uri)
     joules = draw(None)
     before = {run.info.run_id for run in client.search_runs(ids(client))}

@@ -1,4 +1,4 @@
-"""The whole life of one model, in many processes: the report is what they have used, summed without MLflow.
+"""The whole life of one model, in many processes: the report is the sum of what they have used.
 
 Runs and the batch say what they used in their journals, served workers by OTLP, the simulated month by its
 devices; the killed attempt is in the store as far as it was written.
@@ -47,7 +47,7 @@ def uri(request, tmp_path, empty_store):
         elif postgres.programs() is None:
             pytest.skip("needs Debian's package postgresql")
         else:
-            # This one through a server, as a team has it; the other as a notebook does.
+            # Through a server, as teams use it; sqlite directly, as notebooks do.
             web = MlflowServer(tmp_path, stack.enter_context(postgres.running()))
             stack.callback(web.kill)
             web.start()
@@ -56,7 +56,7 @@ def uri(request, tmp_path, empty_store):
 
 
 class Life:
-    """What is asked of a model, on one fake package; `used` is what its processes have used, by stage."""
+    """The work for a model, on one fake package; `used` is what its processes have used, by stage."""
 
     def __init__(self, folder, uri, tree, launch, sink) -> None:
         self.folder, self.uri, self.tree, self.launch, self.sink = folder, uri, tree, launch, sink
@@ -103,7 +103,7 @@ class Life:
         program.kill()
 
     def killed(self):
-        """What is in the store; what it had put but not sent, the next process sends for it."""
+        """What the store has of it. The next process sends what the killed one had written to its spool only."""
         found = mlflow.MlflowClient(self.uri).get_run(self.killed_id).data.metrics
         return {kind: found.get(f"carbon/{kind}/energy_wh", 0.0) * 3600 for kind in ("training", "run")}
 
@@ -119,7 +119,7 @@ class Life:
         self.keep_books(journal)
 
     def serve(self):
-        """Two workers, told to end once they have answered; what they used comes by OTLP."""
+        """Two workers that end after they have answered; what they used comes by OTLP."""
         variables = {
             "MLFLOW_TRACKING_URI": self.uri,
             "OTEL_EXPORTER_OTLP_ENDPOINT": self.sink.url,

@@ -1,4 +1,4 @@
-"""Real runs in a real store: however a run is started and ended, its figures are in it, once."""
+"""Real runs in a real store: each has its figures once, in whichever way it starts and ends."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ mlflow = pytest.importorskip("mlflow")
 
 
 def about(joules):
-    """Energy that comes in steps of a joule, and is extrapolated for up to 5 ms at an edge: at 200 W on a quiet
-    machine, and at twice that where the steps come in heaps.
+    """Energy comes in steps of a joule, and is extrapolated for up to 5 ms at an edge: at 200 W on a quiet
+    machine, at twice that where several steps come at once.
     """
     return pytest.approx(joules, abs=2.5, rel=0.03)
 
@@ -46,7 +46,7 @@ def measured(store, tree):
     lock, end = threading.Lock(), threading.Event()
 
     def idle() -> None:
-        """A microjoule now and then: a counter that stands still while a slow machine works is taken for stuck."""
+        """A microjoule now and then: a counter that stands still while a slow machine works counts as stuck."""
         while not end.wait(0.05):
             with lock:
                 tree.package[0].add(1e-6)
@@ -68,7 +68,7 @@ def measured(store, tree):
 
 
 def metrics(run_id):
-    carbon_otel.flush(20)  # on a busy machine the end of a run does not wait for its last write
+    carbon_otel.flush(20)  # the end of a run does not wait long for its last write
     found = mlflow.MlflowClient().get_run(run_id).data.metrics
     return {name: value for name, value in found.items() if name.startswith("carbon/")}
 
@@ -161,7 +161,7 @@ def test_a_run_ended_by_update_run(measured):
     assert tags(run_id)["carbon.status"] == "final"
 
 
-def test_a_new_name_for_a_run_of_somebody_else_begins_nothing(measured):
+def test_renaming_a_run_that_is_not_measured_starts_no_measurement(measured):
     carbon_otel.uninstrument()
     client = mlflow.MlflowClient()
     run_id = client.create_run(mlflow.get_experiment_by_name("tests").experiment_id).info.run_id
@@ -300,7 +300,7 @@ print(own.energy_j - own.exclusive_j, training.footprint.energy_j, flush=True)
 
 @pytest.mark.chaos
 def test_ranks_that_share_a_run_by_its_id(store, measured, tree, tmp_path):
-    """Each writes its part; whoever ends last, the run has the sum, and a killed rank what it wrote."""
+    """Each rank writes its part, a killed one until its last checkpoint; the run has the sum."""
     with mlflow.start_run() as run:
         run_id = run.info.run_id
         ranks = [
@@ -334,7 +334,7 @@ def test_ranks_that_share_a_run_by_its_id(store, measured, tree, tmp_path):
     by_rank = [part.values["carbon/energy_wh"] * 3600 for part in written.values()]
     assert any(joules == pytest.approx(float(said[0]), rel=1e-9) for joules in by_rank)
     assert wh(run_id, "training/energy_wh") > own.footprint.energy_j
-    # The four share one package: together they have no more than it drew.
+    # The four share one package: together they have at most what it drew.
     assert 15 < total * 3600 < 40
     (entry,) = [e for e in carbon_otel.report("tests").entries if e.run_id == run_id]
     assert entry.energy_wh == pytest.approx(total, rel=1e-9)

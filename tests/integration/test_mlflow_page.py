@@ -1,4 +1,4 @@
-"""What people see in MLflow: its pages in a real browser have our groups, figures, tags and description."""
+"""MLflow's pages in a real browser show our groups, figures, tags and description."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stages in MLflow's own traces: below the user's spans, with what the trace used as its tags."""
+"""Stages in MLflow's own traces: below the user's spans; the trace has its energy as tags."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def draw(store, tree):
 
 
 def trace_of(span):
-    """As the store has it, once it has it."""
+    """The trace in the store, after everything was sent there."""
     mlflow.flush_trace_async_logging()
     carbon_otel.flush(20)
     return mlflow.MlflowClient().get_trace(span.trace_id)
@@ -83,7 +83,7 @@ def test_a_stage_in_a_stage_counts_once(draw):
     )
 
 
-def test_what_fails_is_an_error_there(draw):
+def test_a_stage_that_fails_is_a_span_with_an_error(draw):
     with (
         pytest.raises(ZeroDivisionError),
         mlflow.start_span("answer") as outer,
@@ -102,7 +102,7 @@ def test_without_a_span_of_the_user_there_is_no_trace(draw):
     assert len(mlflow.search_traces(return_type="list")) == before
 
 
-def test_after_mlflow_has_made_its_provider_anew(draw):
+def test_stages_are_traced_after_mlflow_has_replaced_its_provider(draw):
     mlflow.set_experiment("others")
     try:
         with mlflow.start_span("answer") as outer, carbon_otel.stage("inference"):

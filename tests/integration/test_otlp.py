@@ -1,4 +1,4 @@
-"""What leaves by OTLP, as real receivers get it; and how long dead ones can hold up an exit."""
+"""What real receivers of OTLP get, and how long a dead one can delay the exit of a process."""
 
 from __future__ import annotations
 
@@ -75,5 +75,5 @@ def test_an_agent_over_grpc(export, sink):
 @pytest.mark.chaos
 @pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
 @pytest.mark.parametrize("collector", ["refusing", "hanging", "unavailable"])
-def test_a_dead_collector_holds_up_the_exit_for_a_bounded_time(collector, protocol, export, request):
+def test_a_dead_collector_delays_the_exit_for_a_bounded_time(collector, protocol, export, request):
     assert export(request.getfixturevalue(collector), protocol) < EXIT_BOUND_S + SLACK_S

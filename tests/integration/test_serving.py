@@ -1,4 +1,4 @@
-"""Predictions of MLflow's models outside of runs: on the ledger of the model, without a line in the client."""
+"""Predictions of MLflow's models outside of runs are entries of the model's ledger."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Made:
         self.run_id, self.model_id, self.model_uri = run.info.run_id, info.model_id, info.model_uri
 
     def entries(self):
-        """Entry runs on the ledger, by the model they are of."""
+        """The runs on the ledger."""
         client = mlflow.MlflowClient(self.uri)
         ledger = client.get_experiment_by_name("carbon-ledger")
         return client.search_runs([ledger.experiment_id]) if ledger else []
@@ -73,7 +73,7 @@ def figures(run):
 
 
 def requests(run):
-    """None so far where the run is there, and its first batch is not."""
+    """Requests of an entry; 0 where its first batch of metrics has not been written."""
     return figures(run)[0].get("carbon/units/inference/requests", 0)
 
 
@@ -102,7 +102,7 @@ def test_predictions_are_an_entry_of_their_model(made, measured):
     assert report.by_stage["inference"][0] * 3600 >= joules(entry) * (1 - 1e-9)
 
 
-def test_while_nobody_asks_nothing_is_charged_to_the_model(made, measured):
+def test_between_predictions_nothing_is_charged_to_the_model(made, measured):
     model = mlflow.pyfunc.load_model(made.model_uri)
     model.predict([1])
     time.sleep(0.5)
@@ -112,7 +112,7 @@ def test_while_nobody_asks_nothing_is_charged_to_the_model(made, measured):
     assert joules(entry) < 5
 
 
-def test_within_a_stage_or_a_run_of_the_application_they_are_its_own(made, measured):
+def test_predictions_within_a_stage_or_a_run_are_no_entry(made, measured):
     model = mlflow.pyfunc.load_model(made.model_uri)
     with carbon_otel.stage("evaluation"):
         model.predict([1])
@@ -128,7 +128,7 @@ def test_a_stream_is_one_request(made, measured):
     assert requests(entry) == 1
 
 
-def test_what_a_model_raises_passes_through_and_is_counted(made, measured):
+def test_an_exception_of_the_model_passes_through_and_the_request_counts(made, measured):
     model = mlflow.pyfunc.load_model(made.model_uri)
     with pytest.raises(TypeError):
         model.predict()
@@ -138,7 +138,7 @@ def test_what_a_model_raises_passes_through_and_is_counted(made, measured):
     assert requests(entry) == 1
 
 
-def test_another_hour_is_another_entry(made, measured, monkeypatch):
+def test_each_window_is_an_entry(made, measured, monkeypatch):
     monkeypatch.setattr("carbon_otel.mlflow.standalone.inference._WINDOW_S", 0.3)
     model = mlflow.pyfunc.load_model(made.model_uri)
     for _ in range(10):
