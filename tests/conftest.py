@@ -1,3 +1,5 @@
+"""What all tests share: an environment of their own, how they run in parallel, and what fails in the gate."""
+
 from __future__ import annotations
 
 import os
@@ -10,49 +12,122 @@ from hypothesis import HealthCheck, settings
 import carbon_otel
 from tests.fakes import nvml
 
+REPOSITORY = Path(__file__).parents[1]
+
 # Deterministic by default; `--hypothesis-profile=search` looks for what the fixed examples do not show.
 _always = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 settings.register_profile("fixed", _always, max_examples=60, derandomize=True, database=None)
 settings.register_profile("search", _always, max_examples=1000)
 settings.load_profile("fixed")
 
-# MLflow's own habits, not under test: usage reports, a line to stdout at each run's end, and seven processes of
-# each server that wait for jobs.
+# Habits of MLflow that are not under test: usage reports, a line to stdout at the end of each run, and seven
+# processes of each server that wait for jobs.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "1")
-# It starts uvicorn by its name: the one of this environment, activated or not.
+# MLflow starts uvicorn by its name: this puts the one of this environment first.
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
 
-
-# `mlflow.set_experiment` says it to children in the environment: to those of the next test, too.
+_OUR_PREFIXES = ("CARBON_OTEL_", "OTEL_")
+# `mlflow.set_experiment` and `set_tracking_uri` set these for child processes.
 _MLFLOW = ("MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--may-skip",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="where CI is set, a skip fails unless its reason has this text (may be repeated)",
+    )
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """No worker for a single file and for `-s`: the output is then seen at once."""
+    files = {argument.partition("::")[0] for argument in config.args}
+    single_file = len(files) == 1 and files.pop().endswith(".py")
+    return 0 if single_file or config.option.capture == "no" else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselects the long variant of soak tests, and begins with the files that wait longest."""
+    if "soak" not in config.option.markexpr:
+        long = [item for item in items if "soak" in item.keywords]
+        if long:
+            config.hook.pytest_deselected(items=long)
+            items[:] = [item for item in items if "soak" not in item.keywords]
+    slow_files = {item.path for item in items if "chaos" in item.keywords}
+    items.sort(key=lambda item: item.path not in slow_files)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item):
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail") and "gpu" not in item.keywords:
+        _refuse_skip(item.config, report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector):
+    report = yield
+    if report.skipped:
+        _refuse_skip(collector.config, report)
+    return report
+
+
+def _refuse_skip(config: pytest.Config, report: pytest.TestReport | pytest.CollectReport) -> None:
+    """On the gate's machine every component is installed, except a GPU: a skip hides one that is not."""
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    expected = any(text in reason for text in config.getoption("--may-skip"))
+    if os.environ.get("CI") and sys.platform == "linux" and not expected:
+        report.outcome = "failed"
+        report.longrepr = f"skipped although CI is set: {reason}"
+
+
 @pytest.fixture(scope="session", autouse=True)
-def state_folder(tmp_path_factory):
-    """What MLflow has not taken yet is the tests' own."""
+def own_environment(tmp_path_factory: pytest.TempPathFactory):
+    """Fixtures of a session or a module see no settings of the caller and share no folder with other workers."""
     with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("state")
-        patch.setenv("XDG_STATE_HOME", str(folder))
-        yield folder
-
-
-@pytest.fixture(scope="session")
-def nvml_library(tmp_path_factory):
-    """The compiled stub of libnvidia-ml; on CI a compiler that is not there is a failure, so that it shows."""
-    try:
-        return nvml.build(tmp_path_factory.mktemp("nvml"))
-    except FileNotFoundError:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("gcc is not installed")
+        _clean(patch)
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
+        yield
 
 
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory):
-    """No test sees the caller's settings, GPUs or other measured processes, and none leaves a session behind."""
-    for name in [n for n in os.environ if n.startswith(("CARBON_OTEL_", "OTEL_")) or n in _MLFLOW]:
-        monkeypatch.delenv(name)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory):
+    """A test sees no settings of the caller, no GPU, no other measured process, and leaves no session behind."""
+    _clean(monkeypatch)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     yield
     carbon_otel.uninstrument()
+
+
+def _clean(patch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith(_OUR_PREFIXES) or name in _MLFLOW]:
+        patch.delenv(name)
+    patch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+
+@pytest.fixture(autouse=True)
+def clean_checkout():
+    """A test leaves no file at the top of the repository, which is the working folder."""
+    before = _visible_files()
+    yield
+    left = _visible_files() - before
+    assert not left, f"the test, or one that ran beside it, left {sorted(left)} in {REPOSITORY}"
+
+
+def _visible_files() -> set[str]:
+    return {name for name in os.listdir(REPOSITORY) if not name.startswith(".")}  # noqa: PTH208 - 1 us a test
+
+
+@pytest.fixture(scope="session")
+def nvml_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The compiled stub of libnvidia-ml."""
+    try:
+        return nvml.build(tmp_path_factory.mktemp("nvml"))
+    except FileNotFoundError:
+        pytest.skip("gcc is not installed")

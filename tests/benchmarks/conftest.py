@@ -7,6 +7,12 @@ from collections.abc import Callable
 
 import pytest
 
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One process: a table of costs needs the machine for itself."""
+    return 0
+
+
 _rows: list[tuple[str, str, float, str]] = []
 
 

@@ -42,6 +42,34 @@ SAMPLERS = {
     "tracker.start()",
 }
 
+# What a DataLoader or an OpenMP program looks like: children with threads that wait.
+CHILDREN = """
+import subprocess, sys
+child = "import sys, threading\\nwait = threading.Event().wait\\n" \
+    "for _ in range(99): threading.Thread(target=wait, daemon=True).start()\\n" \
+    "print(flush=True)\\nsys.stdin.read()"
+children = [
+    subprocess.Popen([sys.executable, "-S", "-c", child], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    for _ in range(8)
+]
+for each in children: each.stdout.readline()
+"""
+
+# Milliseconds of an empty run in a sqlite store that has its tables, in the median of fifty.
+EMPTY_RUN = """
+import statistics, time
+{start}
+import mlflow
+mlflow.set_tracking_uri("sqlite:///{file}")
+with mlflow.start_run(): pass
+taken = []
+for _ in range(50):
+    begun = time.perf_counter()
+    with mlflow.start_run(): pass
+    taken.append(time.perf_counter() - begun)
+print(statistics.median(taken) * 1e3)
+"""
+
 # Resident megabytes of a started tool over the SDK alone.
 MEMORY = """
 import opentelemetry.sdk.trace, opentelemetry.sdk.metrics, psutil

@@ -49,6 +49,27 @@ def test_sampler(tool, interval, table):
     table(f"sampling every {interval} s", tool, programs.number(programs.idle(start, 20)), "CPU-s/min")
 
 
+def test_sampler_with_children(table):
+    for what, before in (("alone", ""), ("8 children of 100 threads", programs.CHILDREN)):
+        start = before + programs.SAMPLERS["carbon_otel"].format(interval=1)
+        table(
+            f"sampling every 1 s, {what}",
+            "carbon_otel",
+            programs.number(programs.idle(start, 20)),
+            "CPU-s/min",
+        )
+
+
+@pytest.mark.skipif(not installed("mlflow"), reason="mlflow is not installed")
+def test_an_empty_mlflow_run(tmp_path, table):
+    for tool, start in (
+        ("MLflow alone", ""),
+        ("carbon_otel", "import carbon_otel; carbon_otel.instrument(zone='FR')"),
+    ):
+        program = programs.EMPTY_RUN.format(start=start, file=tmp_path / f"{len(tool)}.db")
+        table("an empty MLflow run on sqlite", tool, programs.number(program), "ms")
+
+
 @pytest.mark.parametrize("tool", installed("carbon_otel", "codecarbon"))
 def test_memory(tool, table):
     start = programs.SAMPLERS[tool].format(interval=1)
@@ -110,6 +131,20 @@ def test_stage(session, fresh, request, benchmark, table):
     table(f"stage, {name}, {reading}", "carbon_otel", benchmark.stats.stats.median * 1e6, "us")
 
 
+@pytest.mark.skipif(not installed("mlflow"), reason="mlflow is not installed")
+def test_a_stage_with_a_lineage(tmp_path, benchmark, table):
+    """Each stage outside of runs is then booked for the model, and delivered to MLflow's store."""
+    import mlflow
+
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    carbon_otel.instrument(zone="FR", powercap_root=server(tmp_path).root, lineage="benchmark")
+    benchmark.pedantic(edge, rounds=1000, warmup_rounds=50)
+    median_us = benchmark.stats.stats.median * 1e6
+    carbon_otel.uninstrument()
+    mlflow.set_tracking_uri(None)
+    table("stage, no exporter, readings reused", "carbon_otel with a lineage", median_us, "us")
+
+
 @pytest.mark.skipif(not installed("codecarbon"), reason="codecarbon is not installed")
 def test_codecarbon_task(benchmark, table):
     from codecarbon import OfflineEmissionsTracker
@@ -169,9 +204,10 @@ def test_the_sdk_alone(benchmark, table):
             histogram.record(1.0, labels)
 
     benchmark.pedantic(span, rounds=1000, warmup_rounds=50)
-    table(
-        "stage, SDK span and metrics, readings reused",
-        "OpenTelemetry SDK alone",
-        benchmark.stats.stats.median * 1e6,
-        "us",
-    )
+    for reading in ("both edges read afresh", "readings reused"):
+        table(
+            f"stage, SDK span and metrics, {reading}",
+            "OpenTelemetry SDK alone",
+            benchmark.stats.stats.median * 1e6,
+            "us",
+        )

@@ -60,7 +60,7 @@ def test_report_of_many_entries(tmp_path, table):
     carbon_otel.uninstrument()
     one_window(tmp_path / "outbox", run.info.run_id)
     copy(tmp_path / "mlflow.db")
-    server = MlflowServer(tmp_path, workers=2)
+    server = MlflowServer(tmp_path, uri, workers=2)
     server.start()
     try:
         for where, address in (("on sqlite", uri), ("through an MLflow server", server.url)):

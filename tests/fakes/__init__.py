@@ -1,1 +1,1 @@
-"""Hardware as real as it gets without any: sysfs trees, a C stub of libnvidia-ml, devices on a virtual clock."""
+"""Stand-ins for hardware: sysfs trees, C stubs of the vendors' libraries, devices on a virtual clock."""

@@ -6,7 +6,7 @@ NS = 1_000_000_000
 
 
 class Clock:
-    """Called, it gives nanoseconds, as `time.monotonic_ns` does."""
+    """A call returns nanoseconds, as `time.monotonic_ns` does."""
 
     def __init__(self, now_s: float = 1000.0) -> None:
         self.now_ns = round(now_s * NS)

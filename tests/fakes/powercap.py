@@ -21,7 +21,7 @@ class Zone:
         self.file = folder / "energy_uj"
         folder.mkdir(parents=True)
         (folder / "power").mkdir()
-        # A link that leads back to all zones: whoever follows it comes round again.
+        # A link that leads back to all zones: a walk that follows it never ends.
         (folder / "subsystem").symlink_to("../..")
         (folder / "enabled").write_text("1\n")
         self.name = name
@@ -58,7 +58,7 @@ class Zone:
         (self.folder / "max_energy_range_uj").write_bytes(content)
 
     def mend(self) -> None:
-        """All files as they were in the beginning."""
+        """Restore all files."""
         self.rename(self.name)
         self.set_range(f"{self.range_uj}\n".encode())
         self.set(1000.0)

@@ -1,4 +1,4 @@
-"""A replica that serves on a virtual clock: a device of known power, and the real way from there to a store."""
+"""A replica that serves on a virtual clock: a device of known power, and all code from there to a store."""
 
 from __future__ import annotations
 

@@ -86,12 +86,12 @@ class FakeSensor:
 
 
 def package(clock: Clock, watts: int = 100, device_id: str = "package-0") -> FakeSensor:
-    """Cheap to read, wraps: like a RAPL zone, but read afresh at every edge."""
+    """Like a RAPL zone: cheap to read, wraps. It is read at every edge."""
     return FakeSensor(clock, device_id, watts=watts, wrap=262_143_328_850)
 
 
 def gpu(clock: Clock, watts: int = 300, device_id: str = "GPU-0") -> FakeSensor:
-    """Dear to read, renewed every 100 ms, never wraps: like NVML's counter."""
+    """Like NVML's counter: slow to read, updated every 100 ms, never wraps."""
     return FakeSensor(
         clock,
         device_id,

@@ -1,53 +1,110 @@
-"""A real MLflow server on loopback, to be killed and started again."""
+"""MLflow's two servers on loopback: the tracking server, and the one that serves a model."""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 import urllib.request
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
+
+from tests.integration.processes import free_port, wait_for
 
 
-class MlflowServer:
-    """`mlflow server`, always at the same address; its database is a sqlite file in `folder`, or at `backend`."""
+class _Server:
+    """A command that listens on `url`, in a process group of its own; its output goes to a file."""
 
-    def __init__(self, folder: Path, workers: int = 1, backend: str | None = None) -> None:
+    def __init__(self, folder: Path, name: str) -> None:
         self._folder = folder
-        self._backend = backend or f"sqlite:///{folder}/mlflow.db"
-        self._workers = workers
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            self._port = s.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self._port}"
+        self._log = folder / f"{name}.log"
         self._process: subprocess.Popen[bytes] | None = None
+        self._port = free_port()
+        self.url = f"http://127.0.0.1:{self._port}"
 
-    def start(self, timeout_s: float = 180) -> None:
-        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self._port)]
-        command += ["--workers", str(self._workers)]
-        command += ["--backend-store-uri", self._backend]
-        command += ["--default-artifact-root", (self._folder / "artifacts").as_uri()]
-        log = self._folder / "server.log"
-        environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
-        with log.open("ab") as out:
-            self._process = subprocess.Popen(
+    def _start(self, command: Sequence[str], environment: dict[str, str], path: str) -> None:
+        with self._log.open("ab") as out:
+            self._process = process = subprocess.Popen(
                 command, stdout=out, stderr=out, cwd=self._folder, env=environment, start_new_session=True
             )
-        deadline = time.monotonic() + timeout_s
-        while True:
-            try:
-                with urllib.request.urlopen(f"{self.url}/health", timeout=2):
-                    return
-            except OSError:
-                assert self._process.poll() is None and time.monotonic() < deadline, log.read_text()[-3000:]
-                time.sleep(0.2)
+
+        def answers() -> bool:
+            assert process.poll() is None, self.output()
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"{self.url}{path}", timeout=5):
+                return True
+            return False
+
+        wait_for(answers, 180)
+
+    def output(self) -> str:
+        """The end of what it has written."""
+        return self._log.read_text()[-3000:]
+
+    def terminate(self) -> None:
+        """Ask it and its workers to end."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGTERM)
 
     def kill(self) -> None:
-        """It and its workers, at once."""
+        """End it and its workers at once."""
         if self._process is not None:
-            os.killpg(self._process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self._process = None
+
+
+class MlflowServer(_Server):
+    """`mlflow server`, always at the same address, so that it can be killed and started again.
+
+    `backend` is its store; artifacts are in `folder`.
+    """
+
+    def __init__(self, folder: Path, backend: str, workers: int = 1) -> None:
+        super().__init__(folder, "server")
+        self._command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
+        self._command += ["--port", str(self._port), "--workers", str(workers)]
+        self._command += ["--backend-store-uri", backend]
+        self._command += ["--default-artifact-root", (folder / "artifacts").as_uri()]
+
+    def start(self) -> None:
+        environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
+        self._start(self._command, environment, "/health")
+
+
+class ModelServer(_Server):
+    """`mlflow models serve` with two workers, run by `carbon-otel run --children`."""
+
+    def start(self, model_uri: str, variables: dict[str, str]) -> None:
+        command = [sys.executable, "-m", "carbon_otel.cli", "run", "--children", "--zone", "FR", "--"]
+        command += [sys.executable, "-m", "mlflow", "models", "serve", "-m", model_uri]
+        command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(self._port)]
+        self._start([*command, "--workers", "2"], {**os.environ, **variables}, "/ping")
+
+    def predict(self, inputs: Sequence[int]) -> list[Any]:
+        request = urllib.request.Request(
+            f"{self.url}/invocations",
+            json.dumps({"inputs": list(inputs)}).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            predictions: list[Any] = json.load(answer)["predictions"]
+            return predictions
+
+    def wait_for_workers(self) -> None:
+        """Wait until both workers have ended after `terminate`."""
+        wait_for(lambda: self._log.read_text().count("Finished server process") >= 2)
+
+
+@contextlib.contextmanager
+def model_server(folder: Path, model_uri: str, **variables: str) -> Iterator[ModelServer]:
+    server = ModelServer(folder, "serve")
+    try:
+        server.start(model_uri, variables)
+        yield server
+    finally:
+        server.kill()

@@ -1,4 +1,4 @@
-"""`carbon-otel collector check` against real receivers, and against everything that may be there instead."""
+"""`carbon-otel collector check` against real receivers, and against other servers at their address."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from typer.testing import CliRunner
 
 from carbon_otel.cli import app
 from carbon_otel.cli.otlp_probe import check
-from tests.integration.test_faults import mlflow_server  # noqa: F401 - a fixture
-from tests.integration.test_otlp import rotel
+from tests.integration.receivers import rotel
 
 
 @pytest.fixture
@@ -52,7 +51,7 @@ class Answering(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def answering():
-    """`answering(status)` is the address of a server that always answers that; `tls` wraps it."""
+    """`answering(status, tls)` is the address of a server that always answers with that status."""
     servers = []
 
     def start(status, tls=None):
@@ -72,7 +71,7 @@ def answering():
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
-    """A certificate of 127.0.0.1 that signs itself: (file, a server's TLS context)."""
+    """A self-signed certificate of 127.0.0.1: (file, TLS context of a server)."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -196,8 +195,8 @@ def test_tls(answering, certificate, sink, ask):
     assert problem and "https:// with it" in advice
 
 
-def test_mlflows_server_takes_traces_of_an_experiment_and_no_metrics(mlflow_server, ask):  # noqa: F811
-    uri, _ = mlflow_server
+def test_mlflows_server_takes_traces_of_an_experiment_and_no_metrics(mlflow_server, ask):
+    uri = tracking_server.url
     problem, advice = wrong(ask(uri))
     assert "422" in problem and "x-mlflow-experiment-id" in advice
     metrics = ask(uri, OTEL_EXPORTER_OTLP_TRACES_HEADERS="x-mlflow-experiment-id=0")[1]

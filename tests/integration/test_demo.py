@@ -1,4 +1,4 @@
-"""The demo's table, the MLflow runs behind it and the spans that leave by OTLP say the same."""
+"""The demo's table, its MLflow runs and its spans have the same figures."""
 
 from __future__ import annotations
 

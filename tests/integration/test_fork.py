@@ -1,4 +1,4 @@
-"""Forks: a child never ends, and never counts again, what is its parent's; it can measure stages of its own."""
+"""Forks: a child neither ends nor counts again the stages of its parent; it can measure its own."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def test_forks_in_a_stage_while_the_sampler_ticks(launch):
 
 
 @pytest.mark.parametrize("attribution", ["reserved", "process"])
-def test_a_child_can_look_at_a_stage_it_inherited(attribution, launch):
-    """Whatever the parent's other threads held at the moment of the fork."""
+def test_a_child_can_read_the_footprint_of_an_inherited_stage(attribution, launch):
+    """Whichever locks the other threads of the parent held at the moment of the fork."""
     assert launch("fork_looks.py", attribution).finish(60) == "[]\n"
 
 
@@ -69,11 +69,11 @@ def test_workers_of_multiprocessing(tree):
 
 
 def test_a_worker_may_start_others(launch):
-    """From a stage that is traced, so that the child's environment is ours to set."""
+    """From a traced stage, in which carbon_otel sets the environment of children."""
     assert launch("fork_nested.py").finish(60) == "the inner one\n0\n"
 
 
-def test_who_is_instrumented_in_a_worker_ends_in_order(launch, tmp_path):
+def test_a_session_that_begins_in_a_worker_ends_in_order(launch, tmp_path):
     launch("fork_instruments.py", str(tmp_path / "journal.json")).finish(60)
     told = json.loads((tmp_path / "journal.json").read_text())
     assert told["status"] == "final" and "training" in told["footprint"]["stages"]

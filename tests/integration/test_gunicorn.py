@@ -1,4 +1,4 @@
-"""Pre-fork servers: the workers' stages and what nobody's stage paid are the device's joules, once."""
+"""Pre-fork servers: the workers' stages and what no stage paid are the device's joules, once."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.integration.conftest import PROGRAMS
-from tests.integration.test_peers import fed  # noqa: F401 - a fixture
+from tests.integration.processes import PROGRAMS, wait_for
 
 pytestmark = [pytest.mark.chaos, pytest.mark.skipif(sys.platform != "linux", reason="needs fork and /proc")]
 
+ASKED_S = 3
+
 
 def last_sums(sink, name):
-    """The newest sum of a metric, by the process that said it."""
+    """The newest sum of a metric, by the process that sent it."""
     sums = {}
     for instance, metric in sink.exports():
         if metric.name == name:
@@ -28,7 +29,7 @@ def last_sums(sink, name):
     return sums
 
 
-def test_workers_of_gunicorn_count_each_joule_once(fed, sink, free_port):  # noqa: F811
+def test_workers_of_gunicorn_count_each_joule_once(host, sink, free_port):
     port = free_port()
     command = [
         sys.executable,
@@ -46,33 +47,33 @@ def test_workers_of_gunicorn_count_each_joule_once(fed, sink, free_port):  # noq
         cwd=PROGRAMS,
         env={
             **os.environ,
-            "CARBON_OTEL_POWERCAP_ROOT": str(fed.root),
+            "CARBON_OTEL_POWERCAP_ROOT": str(host.root),
             "OTEL_EXPORTER_OTLP_ENDPOINT": sink.url,
             "OTEL_METRIC_EXPORT_INTERVAL": "200",
         },
         stderr=subprocess.PIPE,
         text=True,
     )
+    address = f"http://127.0.0.1:{port}"
+
+    def answers():
+        with contextlib.suppress(OSError), urllib.request.urlopen(address, timeout=20) as answer:
+            return answer.read().decode()
+
+    workers = set()
+
+    def ask():
+        """For some seconds, and until both workers have answered."""
+        until = time.monotonic() + ASKED_S
+        while time.monotonic() < until or len(workers) < 2:
+            workers.add(wait_for(answers))
+
     try:
-        address = f"http://127.0.0.1:{port}"
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline:
-            with contextlib.suppress(OSError), urllib.request.urlopen(address, timeout=5):
-                break
-            time.sleep(0.1)
-
-        def ask(until):
-            pids = set()
-            while time.monotonic() < until:
-                with urllib.request.urlopen(address, timeout=5) as answer:
-                    pids.add(answer.read().decode())
-            return pids
-
-        until = time.monotonic() + 5
         with ThreadPoolExecutor(4) as pool:
-            workers = set().union(*pool.map(ask, [until] * 4))
+            for asked in [pool.submit(ask) for _ in range(4)]:
+                asked.result()
         server.send_signal(signal.SIGTERM)
-        _, errors = server.communicate(timeout=30)
+        _, errors = server.communicate(timeout=60)
     finally:
         if server.poll() is None:
             server.kill()
@@ -81,5 +82,5 @@ def test_workers_of_gunicorn_count_each_joule_once(fed, sink, free_port):  # noq
     assert len(workers) == 2
     stages, devices = last_sums(sink, "carbon_otel.stage.energy"), last_sums(sink, "hw.energy")
     assert len(stages) == 3  # the master, too, has a book: what it spent before and beside its workers
-    # Ticks that are late, at 80 W. A worker counted twice would be some 150 J.
-    assert sum(stages.values()) == pytest.approx(sum(devices.values()), abs=24), (stages, devices)
+    # Shares change between two ticks when a worker comes or goes. One that is counted twice adds a third.
+    assert sum(stages.values()) == pytest.approx(sum(devices.values()), rel=0.15), (stages, devices)

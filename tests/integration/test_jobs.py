@@ -1,4 +1,4 @@
-"""Stages outside of runs, of which `lineage` says whose they are: entries on its ledger, each joule in one."""
+"""Stages outside of runs: with a `lineage` they are entries of its ledger, each joule in one."""
 
 from __future__ import annotations
 
@@ -11,27 +11,22 @@ import time
 import pytest
 
 import carbon_otel
-from tests.fakes.powercap import server
+from tests.integration.processes import wait_for
+from tests.integration.stores import tracking
 
-mlflow = pytest.importorskip("mlflow") if not os.environ.get("CI") else __import__("mlflow")
+mlflow = pytest.importorskip("mlflow")
 
 
 @pytest.fixture(scope="module")
-def uri(tmp_path_factory):
-    before = mlflow.get_tracking_uri()
+def uri(tmp_path_factory, empty_store):
     folder = tmp_path_factory.mktemp("jobs")
-    found = f"sqlite:///{folder}/mlflow.db"
-    mlflow.set_tracking_uri(found)
-    mlflow.create_experiment("runs", artifact_location=folder.as_uri())
-    yield found
-    mlflow.set_tracking_uri(before)
+    with tracking(empty_store.copy(folder)) as found:
+        mlflow.create_experiment("runs", artifact_location=folder.as_uri())
+        yield found
 
 
 @pytest.fixture
-def draw(uri, tmp_path):
-    mlflow.set_tracking_uri(uri)
-    tree = server(tmp_path)
-
+def draw(uri, tree):
     def begin(lineage):
         carbon_otel.instrument(
             zone="FR", powercap_root=tree.root, interval_s=0.05, checkpoint_interval_s=0.2, lineage=lineage
@@ -49,7 +44,7 @@ def draw(uri, tmp_path):
 
 
 def near(joules):
-    """What falls into the 5 ms in which an unchanged counter says nothing is assumed with the last power."""
+    """For 5 ms an unchanged counter tells nothing: energy of that time is extrapolated with the last power."""
     return pytest.approx(joules, rel=0.05, abs=2.5)
 
 
@@ -74,7 +69,7 @@ def test_a_job_that_prepares_data(uri, draw):
     assert by_stage(found) == {"data_processing": near(40), "evaluation": near(10)}
     assert found.total.energy_wh * 3600 == pytest.approx(outer.footprint.energy_j, rel=1e-9)
     assert found.total.emissions_g == pytest.approx(outer.footprint.emissions_g, rel=1e-9)
-    # A stage's own part has its share of the band, whose edges differ from stage to stage.
+    # The bands of the single stages differ.
     assert found.total.high_wh * 3600 == pytest.approx(outer.footprint.high_j, rel=0.1)
     assert entry.units == {"evaluation/samples": 5, "data_processing/rows": 7}
     assert entry.duration_s == pytest.approx(outer.footprint.duration_s)
@@ -109,7 +104,7 @@ def test_many_short_stages_are_one_entry(uri, draw):
     assert entry.units == {"inference/requests": 301}
 
 
-def test_without_a_lineage_nobody_knows_whose_they_are(uri, draw):
+def test_without_a_lineage_they_are_no_entry(uri, draw):
     client = mlflow.MlflowClient(uri)
     joules = draw(None)
     before = {run.info.run_id for run in client.search_runs(ids(client))}
@@ -136,8 +131,7 @@ with carbon_otel.stage("data_processing"):
 
 
 @pytest.mark.chaos
-def test_a_job_that_is_killed_keeps_its_last_checkpoint(uri, tmp_path):
-    tree = server(tmp_path)
+def test_a_job_that_is_killed_keeps_its_last_checkpoint(uri, tree):
     job = subprocess.Popen(
         [sys.executable, "-c", KILLED, uri, str(tree.root)],
         stdin=subprocess.PIPE,
@@ -155,9 +149,7 @@ def test_a_job_that_is_killed_keeps_its_last_checkpoint(uri, tmp_path):
         except LookupError:
             return 0.0
 
-    deadline = time.monotonic() + 60
-    while seen() < 19 and time.monotonic() < deadline:
-        time.sleep(0.1)
+    wait_for(lambda: seen() >= 19)
     os.kill(job.pid, signal.SIGKILL)
     job.communicate()
     (entry,) = carbon_otel.report("killed", tracking_uri=uri).entries

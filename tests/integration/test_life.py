@@ -1,4 +1,4 @@
-"""The whole life of one model, in many processes: the report is what they have used, summed without MLflow.
+"""The whole life of one model, in many processes: the report is the sum of what they have used.
 
 Runs and the batch say what they used in their journals, served workers by OTLP, the simulated month by its
 devices; the killed attempt is in the store as far as it was written.
@@ -8,13 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import random
-import signal
-import subprocess
-import sys
 import time
-import urllib.request
 from calendar import timegm
 from collections import defaultdict
 
@@ -25,9 +20,12 @@ from carbon_otel.carbon.grid import intensity
 from tests.fakes import postgres
 from tests.fakes.powercap import server
 from tests.fakes.replica import Replica
-from tests.integration.servers import MlflowServer
+from tests.integration.processes import wait_for
+from tests.integration.servers import MlflowServer, model_server
+from tests.integration.soak import brief_and_long
+from tests.integration.stores import tracking
 
-mlflow = pytest.importorskip("mlflow") if not os.environ.get("CI") else __import__("mlflow")
+mlflow = pytest.importorskip("mlflow")
 
 pytestmark = pytest.mark.chaos
 
@@ -38,37 +36,34 @@ class Model(mlflow.pyfunc.PythonModel):
         return [sum(i * i for i in range(2000)) for _ in range(len(model_input))]
 mlflow.models.set_model(Model())
 """
-DAYS, PUE = 30, 1.2
+PUE = 1.2
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def uri(request, tmp_path):
-    before = mlflow.get_tracking_uri()
+def uri(request, tmp_path, empty_store):
     with contextlib.ExitStack() as stack:
         if request.param == "sqlite":
-            found = f"sqlite:///{tmp_path}/mlflow.db"
-        elif postgres.programs() is None and not os.environ.get("CI"):
+            store = empty_store.copy(tmp_path)
+        elif postgres.programs() is None:
             pytest.skip("needs Debian's package postgresql")
         else:
-            # This one through a server, as a team has it; the other as a notebook does.
-            web = MlflowServer(tmp_path, backend=stack.enter_context(postgres.running()))
+            # Through a server, as teams use it; sqlite directly, as notebooks do.
+            web = MlflowServer(tmp_path, stack.enter_context(postgres.running()))
             stack.callback(web.kill)
             web.start()
-            found = web.url
-        mlflow.set_tracking_uri(found)
-        yield found
-        mlflow.set_tracking_uri(before)
+            store = web.url
+        yield stack.enter_context(tracking(store))
 
 
 class Life:
-    """What is asked of a model, on one fake package; `used` is what its processes have used, by stage."""
+    """The work for a model, on one fake package; `used` is what its processes have used, by stage."""
 
     def __init__(self, folder, uri, tree, launch, sink) -> None:
         self.folder, self.uri, self.tree, self.launch, self.sink = folder, uri, tree, launch, sink
         self.used: dict[str, float] = defaultdict(float)
         self.drawn: dict[str, float] = defaultdict(float)
         self.requests = 0
-        self.told: dict[str, object] = {}  # what each process said, for who has to find out what was wrong
+        self.told: dict[str, object] = {}  # what each process said, for a failure's message
         (folder / "model.py").write_text(MODEL)
         artifacts = (folder / "artifacts").as_uri()
         self.features, self.experiment = (
@@ -104,14 +99,11 @@ class Life:
 
     def kill(self, program, run_id, joules):
         self.killed_id = run_id
-        deadline = time.monotonic() + 60
-        while self.killed()["training"] < joules - 0.5 and time.monotonic() < deadline:
-            time.sleep(0.1)
-        os.kill(program.pid, signal.SIGKILL)
-        program.process.communicate()
+        wait_for(lambda: self.killed()["training"] >= joules - 0.5)
+        program.kill()
 
     def killed(self):
-        """What is in the store; what it had put but not sent, the next process sends for it."""
+        """What the store has of it. The next process sends what the killed one had written to its spool only."""
         found = mlflow.MlflowClient(self.uri).get_run(self.killed_id).data.metrics
         return {kind: found.get(f"carbon/{kind}/energy_wh", 0.0) * 3600 for kind in ("training", "run")}
 
@@ -126,54 +118,23 @@ class Life:
         program.finish()
         self.keep_books(journal)
 
-    def serve(self, port):
-        """Two workers, told to end once they have answered; what they used comes by OTLP."""
-        command = [sys.executable, "-m", "carbon_otel.cli", "run", "--children", "--zone", "FR", "--"]
-        command += [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/clicks-model@champion"]
-        command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port), "--workers", "2"]
-        log = self.folder / "serve.log"
-        served = subprocess.Popen(
-            command,
-            cwd=self.folder,
-            env={
-                **os.environ,
-                "MLFLOW_TRACKING_URI": self.uri,
-                "OTEL_EXPORTER_OTLP_ENDPOINT": self.sink.url,
-                "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
-                "CARBON_OTEL_POWERCAP_ROOT": str(self.tree.root),
-                "CARBON_OTEL_CHECKPOINT_INTERVAL_S": "0.5",
-                "CARBON_OTEL_PUE": str(PUE),
-            },
-            stdout=log.open("w"),
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            deadline = time.monotonic() + 90
-            while True:
-                try:
-                    with urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=2):
-                        break
-                except OSError:
-                    assert served.poll() is None and time.monotonic() < deadline, log.read_text()
-                    time.sleep(0.3)
+    def serve(self):
+        """Two workers that end after they have answered; what they used comes by OTLP."""
+        variables = {
+            "MLFLOW_TRACKING_URI": self.uri,
+            "OTEL_EXPORTER_OTLP_ENDPOINT": self.sink.url,
+            "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+            "CARBON_OTEL_POWERCAP_ROOT": str(self.tree.root),
+            "CARBON_OTEL_CHECKPOINT_INTERVAL_S": "0.5",
+            "CARBON_OTEL_PUE": str(PUE),
+        }
+        with model_server(self.folder, "models:/clicks-model@champion", **variables) as served:
             for _ in range(40):
-                body = json.dumps({"inputs": [1, 2]}).encode()
-                request = urllib.request.Request(
-                    f"http://127.0.0.1:{port}/invocations", body, {"Content-Type": "application/json"}
-                )
-                with urllib.request.urlopen(request, timeout=20) as answer:
-                    assert len(json.load(answer)["predictions"]) == 2
+                assert len(served.predict([1, 2])) == 2
                 self.draw("inference", 1)
                 self.requests += 1
-            os.killpg(served.pid, signal.SIGTERM)
-            deadline = time.monotonic() + 60
-            while log.read_text().count("Finished server process") < 2 and time.monotonic() < deadline:
-                time.sleep(0.1)
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(served.pid, signal.SIGKILL)
-            served.wait()
+            served.terminate()
+            served.wait_for_workers()
         by_worker = {}
         for instance, metric in self.sink.exports():
             if metric.name == "carbon_otel.stage.energy":
@@ -181,16 +142,16 @@ class Life:
                     said = {a.key: a.value.string_value for a in point.attributes}
                     if "inference" in said.values():
                         by_worker[instance, str(sorted(said.items()))] = point.as_double
-        assert len({instance for instance, _ in by_worker}) in (1, 2), log.read_text()[-3000:]
+        assert len({instance for instance, _ in by_worker}) in (1, 2), served.output()
         self.used["inference"] += sum(by_worker.values())
 
-    def simulate(self, model_id, run_id):
-        """A month of one replica, on a virtual clock: a load each hour, at another power."""
+    def simulate(self, model_id, run_id, days):
+        """Days of one replica, on a virtual clock: a load each hour, at another power."""
         load = random.Random(30)
-        replica = Replica(self.folder / "simulated", timegm((2026, 10, 20, 0, 0, 0)), PUE)
+        replica = Replica(self.folder / "simulated", timegm((2025, 12, 31, 0, 0, 0)), PUE)
         device = replica.device
         self.by_month = defaultdict(float)
-        for _ in range(DAYS * 24):
+        for _ in range(days * 24):
             device.watts = load.randrange(20, 200)
             before_j, month = device.spent_j, time.strftime("%Y-%m", time.gmtime(replica.now_s))
             window, token = replica.predictions.predicting(model_id, run_id)
@@ -210,7 +171,8 @@ class Life:
         replica.end()
 
 
-def test_a_whole_life(tmp_path, uri, launch, sink, free_port, monkeypatch):
+@brief_and_long("days", 2, 30)
+def test_a_whole_life(days, tmp_path, uri, launch, sink, monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     life = Life(tmp_path, uri, server(tmp_path / "sys"), launch, sink)
     life.run("prepare", "data_processing", 8, experiment=life.features)
@@ -223,11 +185,11 @@ def test_a_whole_life(tmp_path, uri, launch, sink, free_port, monkeypatch):
     client = mlflow.MlflowClient(uri)
     client.set_registered_model_alias("clicks-model", "champion", "1")
     life.score()
-    life.serve(free_port())
+    life.serve()
     version = client.get_model_version("clicks-model", "1")
     model = mlflow.pyfunc.load_model("models:/clicks-model/1")
     began = time.monotonic()
-    life.simulate(model.model_id, version.run_id)
+    life.simulate(model.model_id, version.run_id, days)
     wrote_s = time.monotonic() - began
     for kind, joules in life.killed().items():
         life.used[kind] += joules
@@ -257,6 +219,6 @@ def test_a_whole_life(tmp_path, uri, launch, sink, free_port, monkeypatch):
         if month != own_month:
             assert report.by_month[month][0] * 3600 == pytest.approx(joules, rel=1e-9)
     windows = [e for e in report.entries if e.is_window and e.tags["carbon.hardware"] == "simulated"]
-    assert len(windows) == DAYS * 24 and {e.status for e in windows} == {"FINISHED"}
-    assert report.passed_training == "2026-10-20"
+    assert len(windows) == days * 24 and {e.status for e in windows} == {"FINISHED"}
+    assert report.passed_training == "2025-12-31"
     print(f"{len(report.entries)} entries; {len(windows)} written in {wrote_s:.0f} s")

@@ -1,4 +1,4 @@
-"""Real runs in a real store: however a run is started and ended, its figures are in it, once."""
+"""Real runs in a real store: each has its figures once, in whichever way it starts and ends."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ import pytest
 
 import carbon_otel
 from carbon_otel.mlflow.runs.orphans import reconcile
-from tests.fakes.powercap import server
+from tests.integration.processes import wait_for
+from tests.integration.stores import tracking
 
-mlflow = pytest.importorskip("mlflow") if not os.environ.get("CI") else __import__("mlflow")
+mlflow = pytest.importorskip("mlflow")
 
 
 def about(joules):
-    """Energy that comes in steps of a joule, and is extrapolated for up to 5 ms at an edge: at 200 W on a quiet
-    machine, and at twice that where the steps come in heaps.
+    """Energy comes in steps of a joule, and is extrapolated for up to 5 ms at an edge: at 200 W on a quiet
+    machine, at twice that where several steps come at once.
     """
     return pytest.approx(joules, abs=2.5, rel=0.03)
 
@@ -30,21 +31,12 @@ PARTS = re.compile(r"carbon/[^/]+/energy_wh")
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    """One sqlite store for the module: its schema takes seconds to make."""
+def store(tmp_path_factory, empty_store):
     folder = tmp_path_factory.mktemp("store")
-    uri = f"sqlite:///{folder}/mlflow.db"
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(uri)
-    mlflow.create_experiment("tests", artifact_location=folder.as_uri())
-    mlflow.set_experiment("tests")
-    yield uri
-    mlflow.set_tracking_uri(before)
-
-
-@pytest.fixture
-def tree(tmp_path):
-    return server(tmp_path)
+    with tracking(empty_store.copy(folder)) as uri:
+        mlflow.create_experiment("tests", artifact_location=folder.as_uri())
+        mlflow.set_experiment("tests")
+        yield uri
 
 
 @pytest.fixture
@@ -54,7 +46,7 @@ def measured(store, tree):
     lock, end = threading.Lock(), threading.Event()
 
     def idle() -> None:
-        """A microjoule now and then: a counter that stands still while a slow machine works is taken for stuck."""
+        """A microjoule now and then: a counter that stands still while a slow machine works counts as stuck."""
         while not end.wait(0.05):
             with lock:
                 tree.package[0].add(1e-6)
@@ -76,7 +68,7 @@ def measured(store, tree):
 
 
 def metrics(run_id):
-    carbon_otel.flush(20)  # on a busy machine the end of a run does not wait for its last write
+    carbon_otel.flush(20)  # the end of a run does not wait long for its last write
     found = mlflow.MlflowClient().get_run(run_id).data.metrics
     return {name: value for name, value in found.items() if name.startswith("carbon/")}
 
@@ -169,7 +161,7 @@ def test_a_run_ended_by_update_run(measured):
     assert tags(run_id)["carbon.status"] == "final"
 
 
-def test_a_new_name_for_a_run_of_somebody_else_begins_nothing(measured):
+def test_renaming_a_run_that_is_not_measured_starts_no_measurement(measured):
     carbon_otel.uninstrument()
     client = mlflow.MlflowClient()
     run_id = client.create_run(mlflow.get_experiment_by_name("tests").experiment_id).info.run_id
@@ -308,7 +300,7 @@ print(own.energy_j - own.exclusive_j, training.footprint.energy_j, flush=True)
 
 @pytest.mark.chaos
 def test_ranks_that_share_a_run_by_its_id(store, measured, tree, tmp_path):
-    """Each writes its part; whoever ends last, the run has the sum, and a killed rank what it wrote."""
+    """Each rank writes its part, a killed one until its last checkpoint; the run has the sum."""
     with mlflow.start_run() as run:
         run_id = run.info.run_id
         ranks = [
@@ -342,7 +334,7 @@ def test_ranks_that_share_a_run_by_its_id(store, measured, tree, tmp_path):
     by_rank = [part.values["carbon/energy_wh"] * 3600 for part in written.values()]
     assert any(joules == pytest.approx(float(said[0]), rel=1e-9) for joules in by_rank)
     assert wh(run_id, "training/energy_wh") > own.footprint.energy_j
-    # The four share one package: together they have no more than it drew.
+    # The four share one package: together they have at most what it drew.
     assert 15 < total * 3600 < 40
     (entry,) = [e for e in carbon_otel.report("tests").entries if e.run_id == run_id]
     assert entry.energy_wh == pytest.approx(total, rel=1e-9)
@@ -401,11 +393,8 @@ def launch(store, text):
 @pytest.mark.chaos
 def test_a_killed_run_keeps_its_last_checkpoint(store):
     process, run_id = launch(store, "with carbon_otel.stage('training'):\n    while True: sum(range(1000))")
-    deadline = time.monotonic() + 60
     # MLflow writes the tags of a batch after its metrics.
-    while not ("carbon/training/energy_wh" in metrics(run_id) and "carbon.status" in tags(run_id)):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_for(lambda: "carbon/training/energy_wh" in metrics(run_id) and "carbon.status" in tags(run_id))
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     assert wh(run_id) > 0 and wh(run_id, "training/energy_wh") > 0
@@ -424,16 +413,13 @@ def test_a_killed_run_keeps_its_last_checkpoint(store):
 
 def test_the_next_start_on_the_host_reconciles(store, monkeypatch):
     monkeypatch.setattr("carbon_otel.mlflow.runs.orphans.reconcile.__defaults__", (None, 0))
-    process, run_id = launch(store, "time.sleep(60)")
-    deadline = time.monotonic() + 60
-    while "carbon.status" not in tags(run_id) and time.monotonic() < deadline:
-        time.sleep(0.1)
+    process, run_id = launch(store, "time.sleep(600)")
+    wait_for(lambda: "carbon.status" in tags(run_id))
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     carbon_otel.instrument(zone="FR")
     with mlflow.start_run():
-        while mlflow.get_run(run_id).info.status == "RUNNING" and time.monotonic() < deadline:
-            time.sleep(0.1)
+        wait_for(lambda: mlflow.get_run(run_id).info.status != "RUNNING")
     carbon_otel.uninstrument()
     assert mlflow.get_run(run_id).info.status == "KILLED"
 

@@ -1,34 +1,30 @@
-"""Stages in MLflow's own traces: below the user's spans, with what the trace used as its tags."""
+"""Stages in MLflow's own traces: below the user's spans; the trace has its energy as tags."""
 
 from __future__ import annotations
 
-import os
 import time
 
 import pytest
 
 import carbon_otel
 from carbon_otel.semconv import names as semconv
-from tests.fakes.powercap import server
+from tests.integration.stores import tracking
 
-mlflow = pytest.importorskip("mlflow") if not os.environ.get("CI") else __import__("mlflow")
+mlflow = pytest.importorskip("mlflow")
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
+def store(tmp_path_factory, empty_store):
     folder = tmp_path_factory.mktemp("store")
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
-    mlflow.create_experiment("tests", artifact_location=folder.as_uri())
-    mlflow.set_experiment("tests")
-    yield
-    mlflow.flush_trace_async_logging()
-    mlflow.set_tracking_uri(before)
+    with tracking(empty_store.copy(folder)):
+        mlflow.create_experiment("tests", artifact_location=folder.as_uri())
+        mlflow.set_experiment("tests")
+        yield
+        mlflow.flush_trace_async_logging()
 
 
 @pytest.fixture
-def draw(store, tmp_path):
-    tree = server(tmp_path)
+def draw(store, tree):
     carbon_otel.instrument(zone="FR", powercap_root=tree.root, interval_s=0.05)
 
     def some(joules):
@@ -40,7 +36,7 @@ def draw(store, tmp_path):
 
 
 def trace_of(span):
-    """As the store has it, once it has it."""
+    """The trace in the store, after everything was sent there."""
     mlflow.flush_trace_async_logging()
     carbon_otel.flush(20)
     return mlflow.MlflowClient().get_trace(span.trace_id)
@@ -87,7 +83,7 @@ def test_a_stage_in_a_stage_counts_once(draw):
     )
 
 
-def test_what_fails_is_an_error_there(draw):
+def test_a_stage_that_fails_is_a_span_with_an_error(draw):
     with (
         pytest.raises(ZeroDivisionError),
         mlflow.start_span("answer") as outer,
@@ -106,7 +102,7 @@ def test_without_a_span_of_the_user_there_is_no_trace(draw):
     assert len(mlflow.search_traces(return_type="list")) == before
 
 
-def test_after_mlflow_has_made_its_provider_anew(draw):
+def test_stages_are_traced_after_mlflow_has_replaced_its_provider(draw):
     mlflow.set_experiment("others")
     try:
         with mlflow.start_span("answer") as outer, carbon_otel.stage("inference"):
@@ -116,8 +112,8 @@ def test_after_mlflow_has_made_its_provider_anew(draw):
         mlflow.set_experiment("tests")
 
 
-def test_it_can_be_turned_off(store, tmp_path):
-    carbon_otel.instrument(zone="FR", powercap_root=server(tmp_path).root, mlflow_traces=False)
+def test_it_can_be_turned_off(store, tree):
+    carbon_otel.instrument(zone="FR", powercap_root=tree.root, mlflow_traces=False)
     with mlflow.start_span("answer") as outer, carbon_otel.stage("inference"):
         pass
     trace = trace_of(outer)

@@ -1,127 +1,83 @@
-"""Several measured processes of one host: each joule of a device is counted once."""
+"""Several measured processes of one host: each joule of a device is counted once.
+
+How a joule is split is tested on a virtual clock, in `tests/unit/test_shared_use.py`. Here real processes join,
+tick and leave whenever the machine lets them; what they have paid is compared with the counters.
+"""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
-import threading
 import time
 
 import pytest
 
 from carbon_otel.host.membership import Membership
-from tests.fakes.powercap import server
 
-PACKAGE_W = 40.0
+pytestmark = pytest.mark.chaos
 
-MEMBER = """
-import json, os, subprocess, sys, time
-import carbon_otel
-carbon_otel.instrument(zone="FR", powercap_root=sys.argv[1], interval_s=0.25)
-kind = sys.argv[2]
-child = [sys.executable, "-S", "-c", "import time\\nwhile time.process_time() < 0.1: pass"]
-print("ready", flush=True)
-sys.stdin.readline()
-with carbon_otel.stage("training") as s:
-    print("open", flush=True)
-    end = time.monotonic() + float(sys.argv[3])
-    while time.monotonic() < end:
-        if kind == "busy":
-            sum(range(2000))
-        elif kind == "children":
-            subprocess.run(child)
-        else:
-            time.sleep(0.05)
-print(json.dumps(s.footprint.as_dict()), flush=True)
-sys.stdin.readline()
-"""
+# What is extrapolated at the edges, and what changes between two readings of one tick.
+TOLERANCE = 0.04
 
 
-class Feeder:
-    """Two packages that draw a constant power, from a thread of the test."""
-
-    def __init__(self, tree):
-        self._tree = tree
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self):
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error):
-        self._stop.set()
-        self._thread.join()
-
-    def _run(self):
-        start = time.monotonic()
-        while not self._stop.wait(0.01):
-            for zone in self._tree.package:
-                zone.set(1000 + PACKAGE_W * (time.monotonic() - start))
+def total_of(member):
+    """A member's (joules by its books, counters around its session: before and after the start, and the end)."""
+    told = json.loads(member.finish())
+    return told["energy_j"], told["counters"]
 
 
-@pytest.fixture
-def fed(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    tree = server(tmp_path / "sys")
-    with Feeder(tree):
-        yield tree
-
-
-def members(tree, *kinds, seconds):
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", MEMBER, str(tree.root), kind, str(seconds)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for kind in kinds
-    ]
-    for process in processes:
-        assert process.stdout.readline() == "ready\n"
-    time.sleep(0.8)  # a few ticks, in which all have seen each other
-    for process in processes:
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    for process in processes:
-        assert process.stdout.readline() == "open\n"
-    return processes
-
-
-def results_of(processes):
-    """Their footprints; none leaves before all have ended their stages."""
-    results = [json.loads(process.stdout.readline()) for process in processes]
-    for process in processes:
-        process.communicate(timeout=60)
-    return results
-
-
-@pytest.mark.parametrize("kinds", [("busy",) * 4, ("busy", "idle"), ("children", "busy", "idle")])
-def test_the_stages_of_all_processes_add_up_to_the_device(fed, kinds):
-    results = results_of(members(fed, *kinds, seconds=4))
-    watts = sum(result["energy_j"] / result["duration_s"] for result in results)
-    assert watts == pytest.approx(2 * PACKAGE_W, rel=0.02)
+@pytest.mark.parametrize("kinds", [("busy",) * 4, ("idle", "busy"), ("idle", "busy", "children")])
+def test_the_books_of_all_processes_add_up_to_the_device(kinds, host, launch):
+    members = [launch("member.py", str(host.root), kind) for kind in kinds]
+    for member in members:
+        member.go()
+        assert member.line() == "open"
+    stages_j = [[], []]
+    for joules in stages_j:
+        for member in members:
+            member.go()
+            joules.append(float(member.line()))
+        time.sleep(3)
+    # While all have their stages open, the busy ones pay more than the idle one.
+    paid = [later - earlier for earlier, later in zip(*stages_j, strict=True)]
     if "idle" in kinds:
-        *working, idle = results
-        assert all(result["energy_j"] > 1.2 * idle["energy_j"] for result in working)
-    assert all(result["shares"].keys() == {"reserved", "process"} for result in results)
+        assert min(paid[1:]) > paid[0]
+    for member in members:
+        member.say("end")
+    totals = [total_of(member) for member in members]
+    joules = sum(energy_j for energy_j, _ in totals)
+    befores, afters = zip(*(counters[:2] for _, counters in totals), strict=True)
+    end_befores, end_afters = zip(*(counters[2:] for _, counters in totals), strict=True)
+    at_least = max(end_befores) - min(afters)
+    at_most = max(end_afters) - min(befores)
+    assert at_least * (1 - TOLERANCE) < joules < at_most * (1 + TOLERANCE)
 
 
-def test_a_killed_process_leaves_no_lock_and_no_hole(fed):
-    survivor, victim = members(fed, "idle", "idle", seconds=2.5)
-    time.sleep(0.5)
-    os.kill(victim.pid, signal.SIGKILL)
-    victim.communicate()
-    (result,) = results_of([survivor])
-    # Half of the devices for half a second, then all of them.
-    assert result["energy_j"] == pytest.approx(2 * PACKAGE_W * (0.25 + 2.0), rel=0.12)
+def test_a_killed_process_leaves_no_lock_and_no_hole(host, launch):
+    survivor, victim = (launch("member.py", str(host.root), "idle") for _ in range(2))
+    for member in (survivor, victim):
+        member.go()
+        assert member.line() == "open"
+    survivor.go()
+    survivor.line()
+    both_j = host.joules
+    time.sleep(1)
+    victim.kill()
+    alone_j = host.joules
+    time.sleep(2)
+    survivor.go()
+    survivor.line()
+    end_j = host.joules
+    survivor.say("end")
+    energy_j, counters = total_of(survivor)
+    # Half of the devices while there are two, then all of them. What the victim has not booked is the survivor's.
+    before_j, after_j = both_j - counters[1], counters[3] - end_j
+    assert energy_j > ((alone_j - both_j) / 2 + end_j - alone_j) * (1 - TOLERANCE)
+    assert energy_j < (before_j + end_j - both_j + after_j) * (1 + TOLERANCE)
 
 
-def test_the_device_book_passes_on_and_nobody_else_can_read(tmp_path):
+def test_the_device_book_passes_on_and_no_other_user_can_read_it(tmp_path):
     ours = Membership("view", tmp_path)
     assert ours.holds_device_book()
     program = (

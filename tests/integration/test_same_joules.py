@@ -1,31 +1,23 @@
-"""One run, read back wherever it went: the same joules everywhere."""
+"""One run exported in five ways: the joules are the same in each."""
 
 from __future__ import annotations
 
 import json
 import re
 import sys
-import time
 
 import pytest
 
-from tests.integration.test_otlp import rotel
+from tests.integration.processes import wait_for
+from tests.integration.receivers import Receiver, rotel, serving
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the agent is a Linux binary")
 
 
 @pytest.fixture
 def other_sink():
-    from tests.integration.conftest import _Receiver, _serving
-
-    with _serving(_Receiver) as receiver:
+    with serving(Receiver) as receiver:
         yield receiver
-
-
-def until(condition, seconds=20):
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.1)
 
 
 def spans_of(sink):
@@ -37,7 +29,7 @@ def spans_of(sink):
 
 
 def counted(sink):
-    """Exclusive joules by the stage's name, as they came last."""
+    """Exclusive joules by the name of the stage, from the last export."""
     metric = sink.metrics().get("carbon_otel.stage.energy")
     sums = {}
     for point in metric.sum.data_points if metric else ():
@@ -50,14 +42,14 @@ def test_http_grpc_prometheus_and_logfire(launch, sink, other_sink, free_port):
     with rotel(other_sink.url) as grpc:
         told = json.loads(launch("everywhere.py", sink.url, grpc, str(free_port())).finish(60))
         exclusive = {name: pytest.approx(j, rel=1e-9) for name, j in told["exclusive"].items()}
-        until(lambda: len(spans_of(other_sink)) == 2 and counted(other_sink) == exclusive)
+        wait_for(lambda: len(spans_of(other_sink)) == 2 and counted(other_sink) == exclusive)
     truth = {name: pytest.approx(joules, rel=1e-9) for name, joules in told["truth"].items()}
     assert told["logfire"] == truth
     assert told["rolled_up"] == truth["fit"]
     assert spans_of(sink) == spans_of(other_sink) == truth
     assert counted(sink) == counted(other_sink) == exclusive
     scraped = {}
-    # A flush of the provider makes its Prometheus reader show every series again: the same one counts once.
+    # After a flush of the provider its Prometheus reader shows every series twice.
     series = dict(
         re.findall(r"^carbon_otel_stage_energy_joules_total({.*}) (\S+)", told["scraped"], re.MULTILINE)
     )

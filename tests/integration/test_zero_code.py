@@ -1,4 +1,4 @@
-"""Programs that know nothing of us: `opentelemetry-instrument`, its variables, and what starts from a stage."""
+"""Programs without a line of carbon_otel: `opentelemetry-instrument`, its variables, children of a stage."""
 
 from __future__ import annotations
 

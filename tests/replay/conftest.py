@@ -5,6 +5,12 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
+
+def pytest_xdist_auto_num_workers(config):
+    """One process, so that `pytest tests/replay` can print what it found."""
+    return 0
+
+
 ERRORS: list[tuple[str, list[str]]] = []
 COVERAGE: list[tuple[str, int, float, float]] = []
 

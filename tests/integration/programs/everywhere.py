@@ -1,4 +1,4 @@
-"""One run that goes everywhere at once: OTLP over http and grpc, Prometheus, Logfire's test exporter.
+"""One run with every exporter at once: OTLP over http and grpc, Prometheus, Logfire's test exporter.
 
 Arguments: the http endpoint, the grpc endpoint, the port to be scraped at. Prints the figures as JSON.
 """
@@ -37,7 +37,7 @@ logfire.configure(
             PrometheusMetricReader(),
         ],
         collect_in_spans=True,
-        views=(),  # Logfire's make exponential histograms, which Prometheus's exporter cannot translate
+        views=(),  # Logfire's own make exponential histograms, which the exporter for Prometheus cannot translate
     ),
 )
 start_http_server(port, "127.0.0.1")

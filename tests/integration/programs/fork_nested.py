@@ -1,4 +1,4 @@
-"""A process that is forked in a stage starts another; prints what that says, and how the first has ended."""
+"""A process that is forked in a stage starts another; prints the second's output and the first's status."""
 
 import multiprocessing
 

@@ -1,4 +1,4 @@
-"""Forks in a stage, again and again while the sampler ticks; each child does with it what children do.
+"""Forks in a stage, again and again while the sampler ticks; each child does something else with it.
 
 Prints what went wrong in a child, if anything did; then the number of stages left open, and of spans, by name.
 """
@@ -71,7 +71,7 @@ for number in range(ROUNDS):
         print(child.__name__, repr(error), flush=True)
         os._exit(1)
     if pid == 0:
-        # It has left the parent's block, which is not the child's to end.
+        # The child has left the block of the parent's stage, and must not end that stage.
         if "training" in [span.name for span in spans.get_finished_spans()]:
             print(child.__name__, "ended the parent's stage", flush=True)
         if trace.get_current_span().get_span_context().is_valid:

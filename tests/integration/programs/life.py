@@ -1,4 +1,4 @@
-"""One step of a model's life: a run that is drawn for while it reads its input; with `model`, it logs that."""
+"""One step of a model's life: a run that waits for a line, and logs the model if there is one."""
 
 import sys
 

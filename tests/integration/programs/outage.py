@@ -1,4 +1,4 @@
-"""A run with a stage that goes on until told; prints its run id, and at each line it gets its joules so far."""
+"""A run with a stage that lasts until the line `end`; prints its run id, then at each line its joules so far."""
 
 import sys
 

@@ -1,9 +1,14 @@
-"""Replicas that serve one model at once: processes that predict for some seconds, and say what they have used."""
+"""Replicas that serve one model at once. Prints the joules and the predictions of each, as JSON.
+
+Arguments: the tracking URI, the powercap root, the state folder, the model, the number of replicas, the seconds.
+"""
 
 import json
 import multiprocessing
+import os
 import sys
 import time
+from pathlib import Path
 
 import mlflow
 import mlflow.pyfunc
@@ -14,8 +19,10 @@ from carbon_otel.mlflow.standalone import inference
 uri, root, state, model_uri, count, seconds = sys.argv[1:]
 
 
-def replica(answers) -> None:
+def replica(number: int, answers) -> None:
     inference._WINDOW_S = 2.0
+    journal = Path(f"{state}-journal-{number}.json")
+    os.environ["CARBON_OTEL_JOURNAL"] = str(journal)
     mlflow.set_tracking_uri(uri)
     model = mlflow.pyfunc.load_model(model_uri)
     carbon_otel.instrument(
@@ -27,17 +34,15 @@ def replica(answers) -> None:
         model.predict([1, 2])
         calls += 1
         time.sleep(0.02)
-    # Nothing is predicted any more; what the windows say from now on does not change.
-    written = carbon_otel._runtime.active().farewell(120)
-    joules = carbon_otel.footprint().stages["inference"][0]
     carbon_otel.uninstrument()
-    answers.put((joules, calls, written))
+    stages = json.loads(journal.read_text())["footprint"]["stages"]
+    answers.put((stages["inference"]["energy_j"], calls))
 
 
 if __name__ == "__main__":
     fork = multiprocessing.get_context("fork")
     answers = fork.Queue()
-    replicas = [fork.Process(target=replica, args=(answers,)) for _ in range(int(count))]
+    replicas = [fork.Process(target=replica, args=(number, answers)) for number in range(int(count))]
     for each in replicas:
         each.start()
     print(json.dumps([answers.get() for _ in replicas]), flush=True)

@@ -1,4 +1,4 @@
-"""A batch scored with a registered model, in no run and without a word about energy."""
+"""A batch scored with a registered model, outside of runs and of stages."""
 
 import sys
 

@@ -1,6 +1,6 @@
-"""Stages at a rate for some seconds. Arguments: stages a second, seconds.
+"""Stages at a rate, or slower on a machine that cannot. Arguments: stages a second, number of stages.
 
-Prints as JSON how many there were, their exclusive joules and the memory before and after.
+Prints as JSON their exclusive joules, and the memory each time another second's stages are done.
 """
 
 import json
@@ -12,20 +12,18 @@ import psutil
 
 import carbon_otel
 
-rate, seconds = float(sys.argv[1]), float(sys.argv[2])
+rate, stages = int(sys.argv[1]), int(sys.argv[2])
 carbon_otel.instrument(zone="FR", interval_s=0.2)
 process = psutil.Process(os.getpid())
 begun = time.monotonic()
-done, joules, memory = 0, 0.0, []
-while (now := time.monotonic() - begun) < seconds:
-    if done < now * rate:
-        with carbon_otel.stage("inference", "predict") as s:
-            pass
-        joules += s.footprint.exclusive_j
-        done += 1
-        if done % rate == 0:
-            memory.append(process.memory_info().rss)
-    else:
+joules, memory = 0.0, []
+for number in range(1, stages + 1):
+    while (time.monotonic() - begun) * rate < number:
         time.sleep(0.0005)
+    with carbon_otel.stage("inference", "predict") as s:
+        pass
+    joules += s.footprint.exclusive_j
+    if number % rate == 0:
+        memory.append(process.memory_info().rss)
 carbon_otel.uninstrument()
-print(json.dumps({"done": done, "joules": joules, "memory": memory}))
+print(json.dumps({"joules": joules, "memory": memory}))

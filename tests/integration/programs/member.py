@@ -1,0 +1,53 @@
+"""A measured process beside others. At its first line it starts, with a stage; at each further one it prints the
+joules of its stage, and at `end` it ends. Arguments: the powercap root; `busy`, `children` or `idle`.
+
+Prints at last, as JSON, the joules of the process and the counters before and after its start and its end.
+"""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import carbon_otel
+
+root, kind = sys.argv[1:]
+CHILD = [sys.executable, "-S", "-c", "import time\nwhile time.process_time() < 0.1: pass"]
+ended = threading.Event()
+
+
+def counters() -> float:
+    return sum(int((Path(root) / f"intel-rapl:{n}" / "energy_uj").read_text()) for n in range(2)) / 1e6
+
+
+def work() -> None:
+    while not ended.is_set():
+        if kind == "busy":
+            sum(range(2000))
+        elif kind == "children":
+            subprocess.run(CHILD, check=True)
+        else:
+            time.sleep(0.05)
+
+
+sys.stdin.readline()
+around = [counters()]
+carbon_otel.instrument(zone="FR", powercap_root=root, interval_s=0.25)
+around.append(counters())
+with carbon_otel.stage("training") as stage:
+    worker = threading.Thread(target=work)
+    worker.start()
+    print("open", flush=True)
+    for line in sys.stdin:
+        if line == "end\n":
+            break
+        print(stage.footprint.energy_j, flush=True)
+    ended.set()
+    worker.join()
+around.append(counters())
+energy_j = carbon_otel.footprint().energy_j
+around.append(counters())
+carbon_otel.uninstrument()
+print(json.dumps({"energy_j": energy_j, "counters": around}), flush=True)
