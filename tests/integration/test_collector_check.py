@@ -195,7 +195,7 @@ def test_tls(answering, certificate, sink, ask):
     assert problem and "https:// with it" in advice
 
 
-def test_mlflows_server_takes_traces_of_an_experiment_and_no_metrics(mlflow_server, ask):
+def test_mlflows_server_takes_traces_of_an_experiment_and_no_metrics(tracking_server, ask):
     uri = tracking_server.url
     problem, advice = wrong(ask(uri))
     assert "422" in problem and "x-mlflow-experiment-id" in advice

@@ -106,3 +106,4 @@ def test_spans_of_mlflow_are_attached_and_detached(store, monkeypatch):
     compat.detach_span(token)
     assert mlflow.get_current_active_span() is None
     span.end()
+    mlflow.flush_trace_async_logging()  # while it goes to that store
