@@ -42,6 +42,22 @@ SAMPLERS = {
     "tracker.start()",
 }
 
+# Eight idle child processes of 100 threads each, ended with this program.
+CHILDREN = """
+import atexit, subprocess, sys
+program = '''
+import threading, time
+for _ in range(100):
+    threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
+print(flush=True)
+time.sleep(600)
+'''
+children = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) for _ in range(8)]
+atexit.register(lambda: [child.kill() for child in children])
+for child in children:
+    child.stdout.readline()
+"""
+
 # Resident megabytes of a started tool over the SDK alone.
 MEMORY = """
 import opentelemetry.sdk.trace, opentelemetry.sdk.metrics, psutil
