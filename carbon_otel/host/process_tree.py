@@ -99,7 +99,7 @@ class Processes:
 class LinuxProcesses(Processes):
     """The processes of /proc. A look lists the folder, and reads the new processes and those of the trees.
 
-    Its cost depends neither on the number of threads nor, but for the listing, on other users' processes.
+    Apart from the listing, its cost depends neither on threads nor on processes outside of the trees.
     """
 
     def __init__(self, folder: Path = Path("/proc")) -> None:
@@ -109,7 +109,10 @@ class LinuxProcesses(Processes):
         self._below: dict[int, set[int]] = {}
 
     def _refresh(self) -> None:
-        listing = os.listdir(self._folder)  # noqa: PTH208 - thousands of names at each tick, not paths
+        try:
+            listing = os.listdir(self._folder)  # noqa: PTH208 - thousands of names at each tick, not paths
+        except OSError:
+            return  # not mounted here: every tree is empty
         if listing == self._listing:
             return
         before, now = set(self._listing), set(listing)
