@@ -71,6 +71,17 @@ def test_an_empty_mlflow_run(tmp_path, table):
 
 
 @pytest.mark.parametrize("tool", installed("carbon_otel", "codecarbon"))
+def test_sampler_with_children(tool, table):
+    start = programs.CHILDREN + programs.SAMPLERS[tool].format(interval=1)
+    table(
+        "sampling every 1 s, 8 children of 100 threads",
+        tool,
+        programs.number(programs.idle(start, 20)),
+        "CPU-s/min",
+    )
+
+
+@pytest.mark.parametrize("tool", installed("carbon_otel", "codecarbon"))
 def test_memory(tool, table):
     start = programs.SAMPLERS[tool].format(interval=1)
     for _ in range(3):
