@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from typer.testing import CliRunner
@@ -28,6 +29,7 @@ def uri(tmp_path_factory, empty_store):
         carbon_otel.instrument(zone="FR", powercap_root=tree.root, interval_s=30, lineage="churn")
         for number in range(KINDS):
             with carbon_otel.stage(f"stage_number_{number}") as stage:
+                time.sleep(0.005)  # all at once would be more than a processor can draw
                 tree.package[0].add(1)
                 stage.units(requests=number + 1)
         carbon_otel.uninstrument()
