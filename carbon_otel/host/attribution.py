@@ -73,10 +73,13 @@ class Attribution:
         renew_after_fork(self._renew)
 
     def measure(self, now_ns: int, *, tick: bool) -> Shares | None:
-        """The shares of the time since the last measurement; None where it is too early for a new one."""
+        """The shares of the time since the last measurement; None if it is too early for a new one."""
         if now_ns < self._due_ns or not (tick or self._rule == "process"):
             return None
-        with self._lock:
+        # An edge does not wait for another thread's measurement, whose result is for it as well.
+        if not self._lock.acquire(blocking=tick):
+            return None
+        try:
             if now_ns < self._due_ns:
                 return None
             self._due_ns = now_ns + _INTERVAL_NS
@@ -86,6 +89,8 @@ class Attribution:
             if tick:
                 self._parts = {**parts, **self._by_use(parts)}
             return self.present
+        finally:
+            self._lock.release()
 
     def _by_use(self, parts: Mapping[str, float]) -> dict[str, float]:
         """The share of each GPU whose driver reports processes: the tree's part of the active time, and of the

@@ -99,24 +99,30 @@ class Processes:
 class LinuxProcesses(Processes):
     """The processes of /proc. A look lists the folder, and reads the new processes and those of the trees.
 
-    Its cost depends neither on the number of threads nor, but for the listing, on other users' processes.
+    Apart from the listing, its cost depends neither on threads nor on processes outside of the trees.
     """
 
     def __init__(self, folder: Path = Path("/proc")) -> None:
         self._folder = folder
-        self._listed: set[str] = set()
+        self._listing: list[str] = []
         self._parent: dict[int, int] = {}
         self._below: dict[int, set[int]] = {}
 
     def _refresh(self) -> None:
-        listed = set(os.listdir(self._folder))  # noqa: PTH208 - thousands of names at each tick, not paths
-        for name in self._listed - listed:
+        try:
+            listing = os.listdir(self._folder)  # noqa: PTH208 - thousands of names at each tick, not paths
+        except OSError:
+            return  # not mounted here: every tree is empty
+        if listing == self._listing:
+            return
+        before, now = set(self._listing), set(listing)
+        for name in before - now:
             if name.isdigit():
                 self._forget(int(name))
-        for name in listed - self._listed:
+        for name in now - before:
             if name.isdigit():
                 self._read(int(name))
-        self._listed = listed
+        self._listing = listing
 
     def _children(self, pid: int) -> Iterable[int]:
         return self._below.get(pid, ())

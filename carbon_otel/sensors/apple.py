@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import platform
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Any, Final, Literal
@@ -40,17 +41,20 @@ class IoReport:
         self._clock_ns = clock_ns
         self._latest: Any = None
         self._read_at_ns = 0
+        # Without it a thread that was held up could replace a younger sample by its older one.
+        self._lock = threading.Lock()
 
     def counters(self) -> Any:
         """The monitor's metrics, at most a millisecond old. Raises SensorError."""
-        now = self._clock_ns()
-        if self._latest is None or now - self._read_at_ns > _SHARED_NS:
-            try:
-                self._latest = self._monitor.get_cumulative_energy()
-            except Exception as error:
-                raise SensorError(f"IOReport: {error}") from error
-            self._read_at_ns = now
-        return self._latest
+        with self._lock:
+            now_ns = self._clock_ns()
+            if self._latest is None or now_ns - self._read_at_ns > _SHARED_NS:
+                try:
+                    self._latest = self._monitor.get_cumulative_energy()
+                except Exception as error:
+                    raise SensorError(f"IOReport: {error}") from error
+                self._read_at_ns = now_ns
+            return self._latest
 
 
 class AppleChannel:

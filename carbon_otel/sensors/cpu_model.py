@@ -12,6 +12,7 @@ up to about 40 % load, then flatten. On eight machines its error is 12 % of full
 from __future__ import annotations
 
 import csv
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -105,8 +106,14 @@ class CpuModel:
         self._then_ns: int | None = None
         self._busy = self._idle = 0.0
         self._joules = 0.0
+        # Each reading continues the last one's sum; readings of two threads must not overlap.
+        self._lock = threading.Lock()
 
     def read(self) -> float:
+        with self._lock:
+            return self._advance()
+
+    def _advance(self) -> float:
         now_ns = self._clock_ns()
         busy, idle = self._busy_time.read()
         if self._then_ns is not None:

@@ -49,17 +49,6 @@ def test_sampler(tool, interval, table):
     table(f"sampling every {interval} s", tool, programs.number(programs.idle(start, 20)), "CPU-s/min")
 
 
-def test_sampler_with_children(table):
-    for what, before in (("alone", ""), ("8 children of 100 threads", programs.CHILDREN)):
-        start = before + programs.SAMPLERS["carbon_otel"].format(interval=1)
-        table(
-            f"sampling every 1 s, {what}",
-            "carbon_otel",
-            programs.number(programs.idle(start, 20)),
-            "CPU-s/min",
-        )
-
-
 @pytest.mark.skipif(not installed("mlflow"), reason="mlflow is not installed")
 def test_an_empty_mlflow_run(tmp_path, table):
     for tool, start in (
@@ -68,6 +57,17 @@ def test_an_empty_mlflow_run(tmp_path, table):
     ):
         program = programs.EMPTY_RUN.format(start=start, file=tmp_path / f"{len(tool)}.db")
         table("an empty MLflow run on sqlite", tool, programs.number(program), "ms")
+
+
+@pytest.mark.parametrize("tool", installed("carbon_otel", "codecarbon"))
+def test_sampler_with_children(tool, table):
+    start = programs.CHILDREN + programs.SAMPLERS[tool].format(interval=1)
+    table(
+        "sampling every 1 s, 8 children of 100 threads",
+        tool,
+        programs.number(programs.idle(start, 20)),
+        "CPU-s/min",
+    )
 
 
 @pytest.mark.parametrize("tool", installed("carbon_otel", "codecarbon"))

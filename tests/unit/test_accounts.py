@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -132,6 +134,20 @@ def test_closing_a_paused_account_leaves_its_open_child_to_pay_alone():
     b.post([10])
     b.inclusive(b.root)
     assert (inner.paid, outer.paid) == ([10], [0])
+
+
+def test_accounts_nest_deeper_than_python_recurses():
+    b = books()
+    account, accounts = None, []
+    for _ in range(sys.getrecursionlimit() + 100):
+        account = b.open("training", account)
+        accounts.append(account)
+    b.post([7])
+    assert b.inclusive(b.root)[0] == [7]
+    b.close(accounts[0])  # all others are its descendants
+    for account in reversed(accounts):
+        b.close(account)
+    assert (b.inclusive(b.root)[0], accounts[0].inclusive_j, accounts[1].inclusive_j) == ([7], [7], [7])
 
 
 class Ledger:

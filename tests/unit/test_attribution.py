@@ -168,6 +168,21 @@ def tree(pid: int, foreign: set[int] = frozenset()) -> Tree:
     return host_processes().trees([pid], foreign)[pid]
 
 
+def test_an_edge_does_not_wait_for_the_measurement_of_a_tick(stat, tmp_path):
+    clock = Clock()
+    edge_shares = []
+
+    def gpu_use():  # called in the middle of a tick's measurement
+        clock.advance(1)
+        edge_shares.append(shares.measure(clock(), tick=False))
+
+    shares = attribution("process", stat, tmp_path, clock, use={"GPU-0": gpu_use})
+    clock.advance(1)
+    assert shares.measure(clock(), tick=True) is not None
+    assert edge_shares == [None]
+    shares.leave()
+
+
 def test_the_process_share_follows_from_the_cpu_time_of_the_tree(stat):
     rule = TreeShare(os.getpid(), BusyTime(stat.path), host_processes())
     before = tree(os.getpid())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 from types import SimpleNamespace
 
@@ -98,12 +100,18 @@ def test_a_scoring_server_is_known_by_its_environment():
     assert compat.is_serving({"_MLFLOW_IS_IN_SERVING_ENVIRONMENT": "true"})
 
 
-def test_spans_of_mlflow_are_attached_and_detached(store, monkeypatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.db_uri)
-    span = mlflow.start_span_no_context("s")
-    token = compat.attach_span(span)
-    assert mlflow.get_current_active_span().span_id == span.span_id
-    compat.detach_span(token)
-    assert mlflow.get_current_active_span() is None
-    span.end()
-    mlflow.flush_trace_async_logging()  # while it goes to that store
+SPANS = """
+import mlflow
+from carbon_otel.mlflow import compat
+span = mlflow.start_span_no_context("s")
+token = compat.attach_span(span)
+assert mlflow.get_current_active_span().span_id == span.span_id
+compat.detach_span(token)
+assert mlflow.get_current_active_span() is None
+"""
+
+
+def test_spans_of_mlflow_are_attached_and_detached(tmp_path):
+    # In a process of its own: MLflow exports the span from a thread, to the store of that moment.
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
+    subprocess.run([sys.executable, "-c", SPANS], env=environment, cwd=tmp_path, check=True)

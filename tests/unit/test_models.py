@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import threading
 from importlib.resources import files
 
 import pytest
@@ -77,6 +78,35 @@ def test_a_failed_reading_is_an_error_and_the_next_one_covers_its_time(model, st
     clock.advance(1)
     stat.run(busy=16, idle=0)
     assert model.read() == pytest.approx(2 * FULL_W)
+
+
+def test_readings_of_two_threads_count_an_interval_once(model, stat, clock, monkeypatch):
+    model.read()
+    held_up, go_on = threading.Event(), threading.Event()
+    read = BusyTime.read
+
+    def slow_read(busy_time):
+        times = read(busy_time)
+        if not held_up.is_set():
+            held_up.set()
+            assert go_on.wait(20)
+        return times
+
+    monkeypatch.setattr(BusyTime, "read", slow_read)
+    threads = []
+    for _ in range(2):
+        stat.run(busy=8, idle=0)
+        clock.advance(1)
+        threads.append(threading.Thread(target=model.read))
+        threads[-1].start()
+        assert held_up.wait(20)
+    threads[1].join(0.1)  # it ends here only if it does not wait for the other one
+    go_on.set()
+    for thread in threads:
+        thread.join(20)
+    stat.run(busy=8, idle=0)
+    clock.advance(1)
+    assert model.read() == pytest.approx(3 * FULL_W)
 
 
 def test_the_bounds_are_idle_and_full_power_and_the_band_is_that_of_the_table(model):

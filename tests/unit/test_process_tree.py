@@ -119,6 +119,10 @@ def test_a_look_reads_one_file_for_each_process_of_the_tree_and_each_new_process
     assert sorted(opened) == [A, B, D]
 
 
+def test_without_a_proc_folder_trees_are_empty(tmp_path):
+    assert LinuxProcesses(tmp_path / "none").trees([A]) == {A: {}}
+
+
 @pytest.mark.parametrize("make", [Processes, LinuxProcesses])
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 def test_the_processes_of_this_host(make):
