@@ -187,7 +187,7 @@ class Session:
         )
 
     def _annotate_spans(self) -> Any:
-        from carbon_otel.otel.span_annotator import annotate
+        from carbon_otel.otel.span_annotator import annotate  # noqa: PLC0415 - imports the SDK
 
         annotator = annotate(self.providers.tracer, self.engine.cached_joules)
         if annotator is None:

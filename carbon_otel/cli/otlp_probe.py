@@ -88,7 +88,7 @@ def _ask(signal: Signal, timeout_s: float) -> Answer:
 
 
 def _by_http(signal: Signal, timeout_s: float) -> tuple[str, str]:
-    import requests
+    import requests  # noqa: PLC0415 - comes with the HTTP exporter, which is loaded only here
 
     results: list[requests.Response | requests.RequestException] = []
 

@@ -26,6 +26,8 @@ from carbon_otel.lifecycle.report import ROW, Report, report_of
 
 
 class Format(str, Enum):
+    """The formats of the report."""
+
     table = "table"
     json = "json"
     csv = "csv"

@@ -1,0 +1,1 @@
+"""The objects that OpenTelemetry loads by entry point: the instrumentor and the resource detector."""

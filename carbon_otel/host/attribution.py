@@ -83,10 +83,9 @@ class Attribution:
             if now_ns < self._due_ns:
                 return None
             self._due_ns = now_ns + _INTERVAL_NS
-            if tick:
-                parts = self._shared_use.look(now_ns)
+            parts = self._shared_use.look(now_ns) if tick else None
             self._process = self._tree.look(self._shared_use.others)
-            if tick:
+            if parts is not None:
                 self._parts = {**parts, **self._by_use(parts)}
             return self.present
         finally:

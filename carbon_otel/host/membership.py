@@ -51,7 +51,7 @@ class Membership:
 
     def __init__(self, view: str, base: Path | None = None) -> None:
         self.pid = os.getpid()
-        self.folder = _folder(view, base) if fcntl is not None else None
+        self.folder = _folder(view, base)
         self._own: int | None = None
         self._book: int | None = None
         # Of two threads that tick at once the second would find the book locked by the first, and overwrite the
@@ -179,6 +179,8 @@ def runtime_folder() -> Path:
 def _folder(view: str, base: Path | None) -> Path | None:
     """The folder of this boot, view and namespace, writable by this user only; None if it cannot be made."""
     try:
+        if fcntl is None:
+            raise OSError("this system has no locks on files")
         root = base or runtime_folder()
         name = hashlib.sha256(view.encode()).hexdigest()[:16]
         root.parent.mkdir(parents=True, exist_ok=True)

@@ -134,6 +134,7 @@ _made: dict[int, tuple[MeterProvider, Instruments]] = {}
 
 
 def instruments_of(provider: MeterProvider) -> Instruments:
+    """The instruments of a provider; they are made once."""
     if id(provider) not in _made:
         _made[id(provider)] = provider, Instruments(provider)
     return _made[id(provider)][1]

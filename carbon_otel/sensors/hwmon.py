@@ -51,7 +51,7 @@ class HwmonPower:
             self.read()
         except OSError as error:
             self.close()
-            raise SensorError(f"{path}: {error.strerror or error}") from error
+            raise SensorError(f"{error.filename}: {error.strerror or error}") from error
         except SensorError:
             self.close()
             raise

@@ -98,12 +98,7 @@ class Stage:
         for unit, amount in units.items():
             if not _UNIT.fullmatch(unit):
                 raise ValueError(f"unit {unit!r}: write a plain name, such as samples")
-            if isinstance(amount, bool) or not isinstance(amount, numbers.Real):
-                raise ValueError(f"{unit}={amount!r}: write a number of {unit}")
-            number = float(amount)
-            if not math.isfinite(number) or number < 0:
-                raise ValueError(f"{unit}={amount!r}: write a number of {unit} from 0 up")
-            self._units[unit] = number
+            self._units[unit] = _check_amount(unit, amount)
         if self._last is not None:
             self._last.units.update(self._units)
         return self
@@ -352,6 +347,15 @@ def _check_name(name: Any) -> str:
     if not isinstance(name, str) or not name.strip() or len(name) > 250:
         raise ValueError(f"stage name {name!r}: write 1 to 250 characters, or leave it out to use the kind")
     return name
+
+
+def _check_amount(unit: str, amount: Any) -> float:
+    if isinstance(amount, bool) or not isinstance(amount, numbers.Real):
+        raise ValueError(f"{unit}={amount!r}: write a number of {unit}")
+    number = float(amount)
+    if not math.isfinite(number) or number < 0:
+        raise ValueError(f"{unit}={amount!r}: write a number of {unit} from 0 up")
+    return number
 
 
 def _check_attribute(key: str, value: Any) -> AttributeValue:

@@ -24,7 +24,9 @@ def device_energies(
     exclusive_j: Sequence[float],
     inclusive_j: Sequence[float],
 ) -> tuple[DeviceEnergy, ...]:
-    """The figures of each device in a record. Beyond the device's band these joules are uncertain:
+    """The energy of each device between two edges, with its uncertainty.
+
+    These joules are uncertain beyond the device's own band:
 
     * at an edge without a fresh reading: since the last one the device drew between its least and its most
       power, and the timeline may already have been ahead of it; a slow reading may be of any moment of it;

@@ -124,7 +124,7 @@ PAIR = [(0, "06ff74a0-0000-1000-806b-c1d71caf5a20"), (1, "16ff74a0-0000-1000-806
 
 
 @pytest.mark.parametrize(
-    "environment, expected",
+    ("environment", "expected"),
     [
         ({}, [0, 1]),
         ({"HIP_VISIBLE_DEVICES": "1"}, [1]),

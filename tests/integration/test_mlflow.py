@@ -224,9 +224,15 @@ def test_a_stage_in_another_thread_belongs_to_the_only_run(measured):
 
 
 def test_a_failed_run(measured):
-    with pytest.raises(ZeroDivisionError), mlflow.start_run() as run, carbon_otel.stage("training"):
-        measured(5)
-        1 / 0  # noqa: B018
+    run = mlflow.start_run()
+
+    def diverge():
+        with run, carbon_otel.stage("training"):
+            measured(5)
+            raise RuntimeError("diverged")
+
+    with pytest.raises(RuntimeError):
+        diverge()
     assert mlflow.get_run(run.info.run_id).info.status == "FAILED"
     assert wh(run.info.run_id) == about(5)
 
@@ -235,9 +241,8 @@ def test_a_run_that_was_active_before_is_measured_from_then_on(store, tree):
     with mlflow.start_run() as run:
         tree.package[0].add(100)
         carbon_otel.instrument(zone="FR", powercap_root=tree.root, interval_s=0.05)
-        for _ in range(
-            5
-        ):  # all at once, it could be more than a processor draws in the time between two readings
+        # Joule by joule: all at once may be more than a processor can draw between two readings.
+        for _ in range(5):
             time.sleep(0.01)
             tree.package[0].add(1)
         time.sleep(0.003)

@@ -76,10 +76,11 @@ def ours(
     clock = Clock(1000.0)
     start_ns = clock()
     woke_ns = start_ns + round(suspend_s * NS) if suspend_s else None
-    with mock.patch(
-        "carbon_otel.meter.meter._boot_minus_monotonic",
-        lambda: 3600 * NS if woke_ns and clock() >= woke_ns else 0,
-    ):
+
+    def asleep_ns() -> int:
+        return 3600 * NS if woke_ns and clock() >= woke_ns else 0
+
+    with mock.patch("carbon_otel.meter.meter._boot_minus_monotonic", asleep_ns):
         return _replay(trace, windows, until, clock, start_ns, edge_interval_s, stall)
 
 

@@ -93,7 +93,7 @@ def test_a_monitor_that_does_not_start_is_missing(monitor, monkeypatch):
     assert sensors == [] and finding.unmetered and "no sample" in finding.reason
 
 
-@pytest.mark.parametrize("system, machine", [("linux", "arm64"), ("darwin", "x86_64")])
+@pytest.mark.parametrize(("system", "machine"), [("linux", "arm64"), ("darwin", "x86_64")])
 def test_other_machines(monitor, system, machine):
     assert apple.find(system, machine) == ([], [])
     assert monitor.calls == 0

@@ -1,0 +1,1 @@
+"""The report in the file formats of other tools."""

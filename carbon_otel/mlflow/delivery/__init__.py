@@ -1,0 +1,1 @@
+"""Delivery to MLflow stores: a spool on disk, and an upload thread for each store."""

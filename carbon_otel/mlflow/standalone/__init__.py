@@ -1,0 +1,1 @@
+"""Energy outside of MLflow runs: stages with a lineage, and predictions of served models."""

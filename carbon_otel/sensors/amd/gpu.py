@@ -130,7 +130,9 @@ def _unavailable(error: Exception) -> Finding:
         fix = "pip install 'carbon-otel[amd]', in the version of your ROCm"
         return Finding("gpu", "missing", found, "the package amdsmi is not installed", fix, unmetered=True)
     fix = "install ROCm's amd-smi-lib, and the amdsmi of the same version"
-    return Finding("gpu", "missing", found, f"amdsmi: {error or type(error).__name__}", fix, unmetered=True)
+    return Finding(
+        "gpu", "missing", found, f"amdsmi: {str(error) or type(error).__name__}", fix, unmetered=True
+    )
 
 
 def _listed(api: Any) -> list[_Gpu]:
