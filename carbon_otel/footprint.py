@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from carbon_otel.provenance import Method, combined, is_measured
 from carbon_otel.records import Cost as Cost
-from carbon_otel.units import J_PER_KWH, J_PER_WH
+from carbon_otel.units import J_PER_KWH, J_PER_WH, KILO
 
 if TYPE_CHECKING:
     from carbon_otel.carbon.grid import EmissionFactor, Intensity
@@ -114,7 +114,7 @@ class Footprint:
     @property
     def emissions_kg(self) -> float:
         """Inclusive emissions in kilograms of CO2 equivalent."""
-        return self.emissions_g / 1000
+        return self.emissions_g / KILO
 
     @property
     def per_unit(self) -> Mapping[str, Cost]:

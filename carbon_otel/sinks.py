@@ -149,42 +149,42 @@ class Fanout:
         for tell in self._opened:
             try:
                 tell(stage)
-            except Exception as fault:  # noqa: BLE001
+            except Exception as fault:  # noqa: BLE001 - a sink may raise anything
                 _report(tell, fault)
 
     def stage_entered(self, stage: StageInfo) -> None:
         for tell in self._entered:
             try:
                 tell(stage)
-            except Exception as fault:  # noqa: BLE001
+            except Exception as fault:  # noqa: BLE001 - a sink may raise anything
                 _report(tell, fault)
 
     def stage_left(self, stage: StageInfo) -> None:
         for tell in self._left:
             try:
                 tell(stage)
-            except Exception as fault:  # noqa: BLE001
+            except Exception as fault:  # noqa: BLE001 - a sink may raise anything
                 _report(tell, fault)
 
     def energy_attributed(self, stage: StageInfo, joules: Sequence[float], grams: float) -> None:
         for tell in self._attributed:
             try:
                 tell(stage, joules, grams)
-            except Exception as fault:  # noqa: BLE001
+            except Exception as fault:  # noqa: BLE001 - a sink may raise anything
                 _report(tell, fault)
 
     def stage_closed(self, stage: StageInfo, end: StageEnd) -> None:
         for tell in self._closed:
             try:
                 tell(stage, end)
-            except Exception as fault:  # noqa: BLE001
+            except Exception as fault:  # noqa: BLE001 - a sink may raise anything
                 _report(tell, fault)
 
     def tick(self, tick: Tick) -> None:
         for sink in self._sinks:
             try:
                 sink.tick(tick)
-            except Exception as fault:  # noqa: BLE001
+            except Exception as fault:  # noqa: BLE001 - a sink may raise anything
                 _report(sink.tick, fault)
 
 

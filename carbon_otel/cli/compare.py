@@ -20,6 +20,7 @@ from carbon_otel.cli.refusal import refuse
 from carbon_otel.lifecycle.comparison import NotMeasured, RunCost, differences, pareto, verdict
 from carbon_otel.mlflow.compat import found_by
 from carbon_otel.mlflow.schema.checked import Unreadable
+from carbon_otel.units import KILO
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -174,9 +175,9 @@ def _tag(name: str) -> Callable[[RunCost], str]:
 
 
 _ROWS: Final[dict[str, Callable[[RunCost], str]]] = {
-    "energy, kWh": lambda cost: _number(cost.energy_wh / 1000),
-    "  at least": lambda cost: _number(cost.low_wh / 1000),
-    "  at most": lambda cost: "unknown" if cost.lower_bound else _number(cost.high_wh / 1000),
+    "energy, kWh": lambda cost: _number(cost.energy_wh / KILO),
+    "  at least": lambda cost: _number(cost.low_wh / KILO),
+    "  at most": lambda cost: "unknown" if cost.lower_bound else _number(cost.high_wh / KILO),
     "emissions, g CO2e": lambda cost: _number(cost.emissions_g),
     "  at least, g": lambda cost: _number(cost.low_g),
     "  at most, g": lambda cost: "unknown" if cost.lower_bound else _number(cost.high_g),

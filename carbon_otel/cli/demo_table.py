@@ -12,6 +12,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from carbon_otel.units import KILO
+
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
@@ -58,7 +60,7 @@ def _table(runs: Sequence[Run]) -> Table:
     table.add_row("  measured by a sensor", *(f"{float(t['carbon.measured_fraction']):.0%}" for t in tags))
     table.add_row("emissions, g CO2e", *(f"{m['carbon/emissions_g']:.4g}" for m in metrics))
     per_sample = (m["carbon/emissions_g"] / int(p["samples"]) for m, p in zip(metrics, params, strict=True))
-    table.add_row("  per 1,000 samples", *(f"{1000 * grams:.4g}" for grams in per_sample))
+    table.add_row("  per 1,000 samples", *(f"{KILO * grams:.4g}" for grams in per_sample))
     table.add_row("accuracy", *(f"{m['accuracy']:.3f}" for m in metrics))
     for part, label in _PARTS.items():
         shares = (m[f"carbon/{part}/energy_wh"] / m["carbon/energy_wh"] for m in metrics)

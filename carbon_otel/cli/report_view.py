@@ -12,7 +12,7 @@ from rich.table import Column, Table
 
 from carbon_otel.lifecycle.ledger import LedgerCost
 from carbon_otel.lifecycle.report import TRAINING, DayTotal, Report
-from carbon_otel.units import emissions, energy
+from carbon_otel.units import KILO, emissions, energy
 
 _BAR: Final = 20
 _DAYS: Final = 8
@@ -91,8 +91,8 @@ def _sources(report: Report) -> Table:
 def _notes(report: Report) -> Iterator[str]:
     for unit, cost in report.per_unit.items():
         yield (
-            f"per 1,000 {unit} of inference: {energy(cost.energy_wh * 1000)}, "
-            f"{emissions(cost.emissions_g * 1000)} CO2e"
+            f"per 1,000 {unit} of inference: {energy(cost.energy_wh * KILO)}, "
+            f"{emissions(cost.emissions_g * KILO)} CO2e"
         )
     if report.passed_training:
         yield f"inference has used more than all training since {report.passed_training}"

@@ -32,7 +32,7 @@ from carbon_otel.units import NS_PER_S
 try:
     import fcntl
 except ImportError:  # Windows: every process counts for itself
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None  # type: ignore[assignment] # a module has no value None
 
 # The format of the files here and of the usage book beside them. Releases of different formats do not meet.
 _FORMAT: Final = 2

@@ -68,7 +68,7 @@ class SklearnIntegration:
         original: Callable[..., None] = base.__init_subclass__.__func__
 
         @functools.wraps(original)
-        def __init_subclass__(cls: type[Any], /, **kwargs: Any) -> None:  # noqa: N807
+        def __init_subclass__(cls: type[Any], /, **kwargs: Any) -> None:  # noqa: N807 - the name of the replaced method
             original(cls, **kwargs)
             contain("instrumenting an estimator class", None, instrument, cls)
 
@@ -84,7 +84,7 @@ def _mark_workers() -> Undo:
     original = parallel._FuncWrapper.__call__
 
     @functools.wraps(original)
-    def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
+    def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N807 - the name of the replaced method
         token = _in_worker.set(True)
         try:
             return original(self, *args, **kwargs)
@@ -123,7 +123,7 @@ class _MeasuredIfAvailable:
     def __init__(self, method: str, descriptor: Any) -> None:
         self._method = method
         self._descriptor = descriptor
-        functools.update_wrapper(self, descriptor)  # type: ignore[arg-type]
+        functools.update_wrapper(self, descriptor)  # type: ignore[arg-type] # a descriptor is no function
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         bound = self._descriptor.__get__(instance, owner)

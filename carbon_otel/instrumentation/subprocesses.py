@@ -27,7 +27,7 @@ class SubprocessIntegration:
         signature = inspect.signature(original)
 
         @functools.wraps(original)
-        def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+        def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807 - the name of the replaced method
             call = contain("passing the trace to a program", None, _with_trace, signature, self, args, kwargs)
             if call is None:
                 original(self, *args, **kwargs)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from carbon_otel.mlflow.compat import found_by
 from carbon_otel.mlflow.schema import contributions, hourly, names
 from carbon_otel.mlflow.schema.checked import Unreadable, amount
+from carbon_otel.units import MS_PER_S
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -115,7 +116,7 @@ class Entry:
     def when(self, length: int) -> Mapping[str, float]:
         """The share of its energy by month or day (`hourly.MONTH`, `hourly.DAY`); the shares add up to 1."""
         shares = hourly.shares(self.tags.get(names.HOURLY, ""), length)
-        return shares or {time.strftime("%Y-%m-%d", time.gmtime(self.start_ms / 1000))[:length]: 1.0}
+        return shares or {time.strftime("%Y-%m-%d", time.gmtime(self.start_ms / MS_PER_S))[:length]: 1.0}
 
     @classmethod
     def of(cls, run: Run) -> Entry | None:

@@ -14,6 +14,7 @@ from carbon_otel.carbon.grid import Intensity, intensity
 from carbon_otel.lifecycle.ledger import Entry, Ledger, LedgerCost
 from carbon_otel.mlflow.schema import hourly, names
 from carbon_otel.provenance import quadrature
+from carbon_otel.units import KILO, MS_PER_S
 
 if TYPE_CHECKING:
     import pandas
@@ -250,7 +251,7 @@ def _grid(entry: Entry, zone: str | None, year: int | None) -> Intensity:
 
 def _recomputed(entry: Entry, grid: Intensity) -> Entry:
     """The entry with the emissions that its energy has on that grid."""
-    factor = grid.g_per_kwh * names.pue(entry.tags) / 1000
+    factor = grid.g_per_kwh * names.pue(entry.tags) / KILO
     grams = entry.energy_wh * factor
     below = quadrature([_ratio(entry.energy_wh - entry.low_wh, entry.energy_wh), 1 - grid.band.low])
     above = quadrature([_ratio(entry.high_wh - entry.energy_wh, entry.energy_wh), grid.band.high - 1])
@@ -333,4 +334,4 @@ def _ratio(part: float, whole: float) -> float:
 
 def iso(ms: int) -> str:
     """A time in milliseconds since the epoch as ISO 8601, UTC."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(ms / 1000))
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(ms / MS_PER_S))

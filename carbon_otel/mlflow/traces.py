@@ -22,6 +22,7 @@ from carbon_otel.mlflow import compat
 from carbon_otel.records import StageInfo
 from carbon_otel.semconv.attributes import footprint_attributes, stage_attributes
 from carbon_otel.sinks import Pending, Sink, StageEnd, Tick, nothing_pending
+from carbon_otel.units import KILO
 
 ENERGY: Final = "carbon.energy_j"
 EMISSIONS: Final = "carbon.emissions_g"
@@ -167,8 +168,8 @@ class MlflowTraces(Sink):
 def _tags(trace: _Trace, tokens: int | None) -> dict[str, str]:
     tags = {ENERGY: f"{trace.joules:.6g}", EMISSIONS: f"{trace.grams:.6g}"}
     if tokens:
-        tags[ENERGY_PER_1K_TOKENS] = f"{trace.joules / tokens * 1000:.6g}"
-        tags[EMISSIONS_PER_1K_TOKENS] = f"{trace.grams / tokens * 1000:.6g}"
+        tags[ENERGY_PER_1K_TOKENS] = f"{trace.joules / tokens * KILO:.6g}"
+        tags[EMISSIONS_PER_1K_TOKENS] = f"{trace.grams / tokens * KILO:.6g}"
     return tags
 
 

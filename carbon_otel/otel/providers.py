@@ -21,6 +21,7 @@ from opentelemetry.trace import TracerProvider
 from carbon_otel.background import Worker
 from carbon_otel.guard import contain, log_once
 from carbon_otel.sinks import Pending
+from carbon_otel.units import MS_PER_S
 
 # The SDK retries for this many seconds; with its default of 10, a dead collector would delay the exit too much.
 _EXPORT_TIMEOUT_S: Final = 3.0
@@ -93,7 +94,7 @@ class Providers:
         results: dict[int, bool] = {}
 
         def flush(provider: Any) -> None:
-            results[id(provider)] = bool(provider.force_flush(int(timeout_s * 1000)))
+            results[id(provider)] = bool(provider.force_flush(int(timeout_s * MS_PER_S)))
 
         # The application may have replaced a proxy by its own provider since.
         tracer = (

@@ -80,7 +80,7 @@ class SpanAnnotator(SpanProcessor):
                 self._ended(span, own)
             end(end_time)
 
-        span.end = annotated_end  # type: ignore[method-assign]
+        span.end = annotated_end  # type: ignore[method-assign] # `on_end` comes too late for an attribute
 
     def on_end(self, span: ReadableSpan) -> None:
         """Does nothing: an ended span cannot be changed."""

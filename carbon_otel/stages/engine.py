@@ -151,7 +151,7 @@ class Engine:
         for call in self.before_tick:
             try:
                 call()
-            except Exception as fault:  # noqa: BLE001
+            except Exception as fault:  # noqa: BLE001 - a fault here must not end the sampler
                 log_fault("preparing a tick", fault)
         now_ns = self.meter.clock_ns()
         readings = self.meter.read_for_tick(now_ns)

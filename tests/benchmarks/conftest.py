@@ -28,8 +28,9 @@ def pytest_terminal_summary(terminalreporter) -> None:
         terminalreporter.section("cost, and ratio to carbon_otel in this run")
     for what in dict.fromkeys(row[0] for row in _rows):
         figures: dict[str, list[float]] = {}
-        unit = ""
-        for _, tool, figure, unit in (row for row in _rows if row[0] == what):  # noqa: B007
+        rows = [row for row in _rows if row[0] == what]
+        unit = rows[-1][3]
+        for _, tool, figure, _ in rows:
             figures.setdefault(tool, []).append(figure)
         ours = statistics.median(figures.get("carbon_otel", [float("nan")]))
         for tool, values in figures.items():

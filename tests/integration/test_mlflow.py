@@ -341,7 +341,7 @@ def test_searches_of_autologging(measured):
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV
 
-    X, y = make_classification(200, 10, random_state=0)  # noqa: N806
+    X, y = make_classification(200, 10, random_state=0)  # noqa: N806 - scikit-learn's name
     mlflow.sklearn.autolog(log_models=False, silent=True)
     try:
         GridSearchCV(LogisticRegression(), {"C": [0.1, 1]}, cv=2).fit(X, y)

@@ -89,7 +89,7 @@ def test_a_stage_that_fails_is_a_span_with_an_error(draw):
         mlflow.start_span("answer") as outer,
         carbon_otel.stage("inference"),
     ):
-        1 / 0  # noqa: B018
+        1 / 0  # noqa: B018 - raises
     spans = {span.name: span for span in trace_of(outer).data.spans}
     assert spans["inference"].status.status_code.value == "ERROR"
 

@@ -180,7 +180,7 @@ def test_a_spec_that_is_only_looked_at_offers_all_of_its_loader(hook, nested):
     data = str(Path(sys.modules[nested].__file__).with_name("data.txt"))
     assert loader.get_data(data) == plain.get_data(data) == b"some data"
     with pytest.raises(AttributeError):
-        copy.copy(loader).no_such_method  # noqa: B018
+        copy.copy(loader).no_such_method  # noqa: B018 - raises
 
 
 def test_a_module_that_fails_is_patched_when_it_is_imported_again(hook, nested):

@@ -166,11 +166,11 @@ def test_signatures_and_docstrings_do_not_change_and_uninstrument_restores_the_m
 
 def test_an_estimator_class_that_is_defined_later(stages):
     class Majority(ClassifierMixin, BaseEstimator):
-        def fit(self, X, y):  # noqa: N803
+        def fit(self, X, y):  # noqa: N803 - scikit-learn's name
             self.classes_ = np.unique(y)
             return self
 
-        def predict(self, X):  # noqa: N803
+        def predict(self, X):  # noqa: N803 - scikit-learn's name
             return np.full(len(X), self.classes_[0])
 
     Majority().fit(X, Y).score(X, Y)

@@ -7,6 +7,7 @@ from typing import Any, Final
 from carbon_otel.carbon.grid import country
 from carbon_otel.lifecycle.ledger import Entry
 from carbon_otel.lifecycle.report import Report, iso
+from carbon_otel.units import KILO, S_PER_H
 
 COLUMNS: Final = (
     "timestamp",
@@ -57,7 +58,7 @@ def rows(report: Report) -> list[dict[str, Any]]:
 
 
 def _row(title: str, entry: Entry) -> dict[str, Any]:
-    kilograms, hours = entry.emissions_g / 1000, entry.duration_s / 3600
+    kilograms, hours = entry.emissions_g / KILO, entry.duration_s / S_PER_H
     row = {
         "timestamp": iso(entry.start_ms).removesuffix("Z"),
         "project_name": title,
@@ -66,7 +67,7 @@ def _row(title: str, entry: Entry) -> dict[str, Any]:
         "duration": entry.duration_s,
         "emissions": kilograms,
         "emissions_rate": kilograms / entry.duration_s if hours > 0 else 0.0,
-        "energy_consumed": entry.energy_wh / 1000,
+        "energy_consumed": entry.energy_wh / KILO,
         "cpu_model": entry.tags.get("carbon.hardware", ""),
         "tracking_mode": "process" if entry.tags.get("carbon.attribution") == "process" else "machine",
         "on_cloud": "N",  # with Y, CodeCarbon's dashboard looks for a provider
@@ -74,7 +75,7 @@ def _row(title: str, entry: Entry) -> dict[str, Any]:
     }
     for column, component in _COMPONENTS.items():
         wh = entry.components.get(component, 0.0)
-        row[f"{column}_energy"] = wh / 1000
+        row[f"{column}_energy"] = wh / KILO
         row[f"{column}_power"] = wh / hours if hours > 0 else 0.0
     zone = entry.tags.get("carbon.zone")
     if zone:

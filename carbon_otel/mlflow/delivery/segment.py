@@ -10,6 +10,7 @@ from carbon_otel.footprint import Footprint
 from carbon_otel.mlflow.delivery.batch import Batch, LedgerRun
 from carbon_otel.mlflow.schema import names
 from carbon_otel.mlflow.schema.hourly import Hours
+from carbon_otel.units import MS_PER_S
 
 _NOTHING: Final[Mapping[str, float]] = MappingProxyType({})
 
@@ -42,7 +43,7 @@ class Segment:
         self._hours = Hours()
         self._step = 0
         self._at_s = wall_s
-        self._stamp_ms = int(wall_s * 1000)
+        self._stamp_ms = int(wall_s * MS_PER_S)
         self._own_wh = 0.0
         self._duration_s = 0.0
         self._devices_j: Mapping[str, float] = {}
@@ -68,7 +69,7 @@ class Segment:
         """
         self.ended = final
         # A clock that is set back must not put this point before the last one.
-        self._stamp_ms = max(int(wall_s * 1000), self._stamp_ms + 1)
+        self._stamp_ms = max(int(wall_s * MS_PER_S), self._stamp_ms + 1)
         values = names.metrics(footprint, nested, units)
         nested_wh = sum(value for name, value in nested.items() if name.endswith("/energy_wh"))
         own_wh = footprint.energy_wh - nested_wh

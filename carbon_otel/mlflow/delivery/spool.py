@@ -28,7 +28,7 @@ from carbon_otel.mlflow.delivery.batch import Batch, LedgerRun, decoded, to_line
 try:
     import fcntl
 except ImportError:  # Windows: without locks, batches stay in memory
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None  # type: ignore[assignment] # a module has no value None
 
 __all__ = ["LIMIT", "Batch", "LedgerRun", "Spool", "SpoolInUse", "Waiting"]
 

@@ -20,6 +20,7 @@ from carbon_otel.mlflow.delivery.description import described
 from carbon_otel.mlflow.delivery.spool import Batch, LedgerRun, Spool, Waiting
 from carbon_otel.mlflow.schema import contributions, names
 from carbon_otel.mlflow.schema.contributions import Contribution
+from carbon_otel.units import MS_PER_S
 
 # A server takes 1000 metrics and tags, and 100 tags, in one call.
 _METRICS_AT_ONCE: Final = 900
@@ -361,7 +362,7 @@ def _report(batch: Batch, error: Exception) -> None:
 
 
 def _is_old(batch: Batch) -> bool:
-    return time.time() - batch.timestamp_ms / 1000 > _KEPT_S
+    return time.time() - batch.timestamp_ms / MS_PER_S > _KEPT_S
 
 
 def _groups(rows: Iterable[Waiting]) -> Iterator[list[Waiting]]:

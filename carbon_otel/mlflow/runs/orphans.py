@@ -15,6 +15,7 @@ from carbon_otel.host.identity import is_gone
 from carbon_otel.mlflow.compat import found_by
 from carbon_otel.mlflow.schema import names
 from carbon_otel.mlflow.schema.checked import Unreadable
+from carbon_otel.units import MS_PER_S
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -64,7 +65,7 @@ def find(
 def end(client: MlflowClient, orphan: Orphan) -> None:
     """Mark the run as KILLED at its last checkpoint. Raises the errors of the store."""
     client.set_tag(orphan.run_id, "carbon.status", KILLED)
-    client.set_terminated(orphan.run_id, "KILLED", int(orphan.wrote_s * 1000))
+    client.set_terminated(orphan.run_id, "KILLED", int(orphan.wrote_s * MS_PER_S))
 
 
 def reconcile(
@@ -83,4 +84,4 @@ def _wrote_s(run: Any, tags: Mapping[str, str]) -> float:
         wrote_s = calendar.timegm(time.strptime(tags["carbon.updated_at"], _TIME))
     except (KeyError, ValueError):
         wrote_s = 0
-    return wrote_s if wrote_s > 0 else (run.info.start_time or 0) / 1000
+    return wrote_s if wrote_s > 0 else (run.info.start_time or 0) / MS_PER_S

@@ -19,6 +19,7 @@ from carbon_otel.mlflow.schema import names
 from carbon_otel.records import RUN, DeviceEnergy, StageInfo, StageRecord
 from carbon_otel.sensors.base import Device
 from carbon_otel.sinks import Checkpoint, Price, Sink, StageEnd, Tick
+from carbon_otel.units import NS_PER_S
 
 # A run without stages that is over so soon has nothing to read yet: its end does not wait.
 _EMPTY_S: Final = 1.0
@@ -165,7 +166,7 @@ class RunRecorder(Sink):
                 inside = dict(run.nested)
                 _add(inside, nested.get(run.stage.run_id or "", {}))
                 footprint = checkpoint.open[run.stage].footprint
-                self._write(run, footprint, inside, checkpoint.wall_ns / 1e9, final=False)
+                self._write(run, footprint, inside, checkpoint.wall_ns / NS_PER_S, final=False)
 
     def _finish(self, run: _Run, outer: _Run | None, end: StageEnd, wall_s: float) -> None:
         if outer is not None:

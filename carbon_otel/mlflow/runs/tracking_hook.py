@@ -19,6 +19,7 @@ from carbon_otel.guard import contain, log_once
 from carbon_otel.instrumentation.base import Undo, replace
 from carbon_otel.mlflow import compat, otlp_redirect
 from carbon_otel.mlflow.schema import names
+from carbon_otel.units import MS_PER_S
 
 _PARENT_TAG: Final = "mlflow.parentRunId"
 _RUNNING: Final = "RUNNING"
@@ -55,7 +56,7 @@ def patch(module: ModuleType, events: Callable[[], RunEvents | None]) -> Undo:
     original_init, original_update = client.__init__, client.update_run
 
     @functools.wraps(original_init)
-    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807 - the name of the replaced method
         original_init(self, *args, **kwargs)
         contain("watching MLflow's store", None, watch, type(self.store))
 
@@ -111,7 +112,7 @@ def _watch_store(owner: type, events: Callable[[], RunEvents | None]) -> list[Un
 
         @functools.wraps(create)
         def create_run(self: Any, *args: Any, **kwargs: Any) -> Any:
-            asked_ms = time.time() * 1000
+            asked_ms = time.time() * MS_PER_S
             run = create(self, *args, **kwargs)
             start_ms = kwargs.get("start_time") or (args[2] if len(args) > 2 else None)
             if not start_ms or start_ms > asked_ms - _PAST_MS:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from carbon_otel.mlflow.schema.checked import LONGEST_TAG, number
+from carbon_otel.units import S_PER_H
 
 DAY: Final = len("2026-11-24")
 MONTH: Final = len("2026-11")
@@ -95,7 +96,7 @@ def _parts(from_s: float, to_s: float) -> Iterator[tuple[str, float]]:
         yield _hour(to_s), 1.0
         return
     while from_s < to_s:
-        until_s = min(to_s, (math.floor(from_s / 3600) + 1) * 3600.0)
+        until_s = min(to_s, (math.floor(from_s / S_PER_H) + 1) * S_PER_H)
         yield _hour(from_s), (until_s - from_s) / whole_s
         from_s = until_s
 

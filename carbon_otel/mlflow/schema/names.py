@@ -18,7 +18,7 @@ from carbon_otel._version import __version__
 from carbon_otel.carbon.grid import Intensity
 from carbon_otel.footprint import Footprint
 from carbon_otel.mlflow.schema import checked
-from carbon_otel.units import J_PER_KWH, J_PER_WH
+from carbon_otel.units import J_PER_KWH, J_PER_WH, KILO
 
 LEDGER = "carbon-ledger"  # the experiment for work outside of runs
 PREFIX = "carbon/"
@@ -86,7 +86,7 @@ def metrics(
         ENERGY_WH: footprint.energy_j / J_PER_WH,
         "carbon/energy_kwh": footprint.energy_j / J_PER_KWH,
         "carbon/emissions_g": footprint.emissions_g,
-        "carbon/emissions_kg": footprint.emissions_g / 1000,
+        "carbon/emissions_kg": footprint.emissions_g / KILO,
         "carbon/energy_low_wh": footprint.low_j / J_PER_WH,
         "carbon/energy_high_wh": footprint.high_j / J_PER_WH,
         "carbon/emissions_low_g": footprint.low_g,
@@ -219,5 +219,5 @@ def rates(values: Mapping[str, float]) -> dict[str, float]:
         if name.startswith(UNITS) and slash and amount > 0:
             for figure, short in (("energy_wh", "wh"), ("emissions_g", "g")):
                 own = values.get(f"carbon/{kind}/{figure}", 0.0) - values.get(nested(kind, figure), 0.0)
-                found[f"carbon/{kind}/{short}_per_1k_{unit}"] = max(0.0, own) / amount * 1000
+                found[f"carbon/{kind}/{short}_per_1k_{unit}"] = max(0.0, own) / amount * KILO
     return found

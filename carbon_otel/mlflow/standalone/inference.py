@@ -30,9 +30,10 @@ from carbon_otel.records import Cost, StageInfo
 from carbon_otel.sinks import Figures, Sink, StageEnd, Tick
 from carbon_otel.stages.engine import Engine
 from carbon_otel.stages.open_stage import OpenStage, current
+from carbon_otel.units import NS_PER_S, S_PER_H
 
 _KIND: Final = "inference"
-_WINDOW_S: Final = 3600.0
+_WINDOW_S: Final = S_PER_H
 
 
 @dataclass(slots=True)
@@ -129,7 +130,7 @@ class Predictions:
             source_run_id=source_run_id,
         )
         stage = self._engine.open(_KIND, name, {}, recorded=True)
-        segment = Segment(stage.info.id, start_ns / 1e9, ledger_run=ledger_run)
+        segment = Segment(stage.info.id, start_ns / NS_PER_S, ledger_run=ledger_run)
         self._ledger.begin(stage.info, segment)
         return Window(stage, segment, now + _WINDOW_S)
 
@@ -177,7 +178,7 @@ class InferenceLedger(Sink):
         f = replace(f, stages={_KIND: Cost(f.energy_j, f.emissions_g)})
         units = {f"{_KIND}/{unit}": amount for unit, amount in f.units.items()}
         tags = self._tags(f, "final" if final else "running", None)
-        self._worker.put(segment.state(f, tags, wall_ns / 1e9, units=units, final=final))
+        self._worker.put(segment.state(f, tags, wall_ns / NS_PER_S, units=units, final=final))
 
 
 def has_a_store() -> bool:

@@ -25,8 +25,9 @@ from carbon_otel.mlflow.runs.recorder import Tags
 from carbon_otel.mlflow.standalone.inference import has_a_store
 from carbon_otel.records import UNATTRIBUTED, Cost, StageInfo, StageRecord
 from carbon_otel.sinks import Checkpoint, Pending, Price, Sink, StageEnd, Tick, nothing_pending
+from carbon_otel.units import NS_PER_S, S_PER_H
 
-_WINDOW_S: Final = 3600.0
+_WINDOW_S: Final = S_PER_H
 
 
 @dataclass(slots=True)
@@ -127,7 +128,7 @@ class StandaloneStages(Sink):
             name=f"{stage.kind} outside of runs",
             start_ms=start_ns // 1_000_000,
         )
-        segment = Segment(stage.id, start_ns / 1e9, ledger_run=ledger_run)
+        segment = Segment(stage.id, start_ns / NS_PER_S, ledger_run=ledger_run)
         window = _Window(segment, start_ns, self._clock() + _WINDOW_S, [0.0] * self._devices)
         self._window = window
         return window
@@ -188,5 +189,5 @@ class StandaloneStages(Sink):
         footprint = self._price(make())
         if math.isfinite(footprint.energy_j):
             tags = self._tags(footprint, "final" if final else "running", None)
-            batch = segment.state(footprint, tags, wall_ns / 1e9, units=footprint.units, final=final)
+            batch = segment.state(footprint, tags, wall_ns / NS_PER_S, units=footprint.units, final=final)
             self._worker.put(batch)
