@@ -115,7 +115,7 @@ def instrument(
         checkpoint_interval: former name of `checkpoint_interval_s`.
 
     Raises:
-        ValueError: for a wrong setting; the message says what to write instead.
+        ValueError: for a wrong setting; the message has the correct values.
     """
     arguments = dict(locals())
     from carbon_otel import config
@@ -151,9 +151,9 @@ def report(
         year: recompute them with the grid of this year; by default the newest one.
 
     Raises:
-        LookupError: for a name that the store does not know; the message lists what can be named.
+        LookupError: for a name that the store does not know; the message lists the kinds of name.
         ValueError: for a zone or a year that the grid table does not have.
-        ImportError: without mlflow.
+        ImportError: if mlflow is not installed.
     """
     import mlflow
 

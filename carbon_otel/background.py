@@ -34,7 +34,7 @@ class Worker:
         return done
 
     def submit_latest(self, key: object, call: Callable[[], object]) -> None:
-        """Queue a call; dropped if another one with its key is queued before it has been made."""
+        """Queue a call. It replaces an earlier call with the same key that has not run yet."""
         with self._replacing:
             self._latest[key] = call
         self.submit(functools.partial(self._call_if_latest, key, call))

@@ -1,8 +1,8 @@
 """Every setting, declared once: name, type, default, variable, parser and sentence.
 
-A value comes from the argument of `instrument()`, else the `CARBON_OTEL_*` variable, else `[tool.carbon_otel]` in
-pyproject.toml, else the default. Tests compare the docstring of `instrument()` and the table of settings for
-users with these declarations.
+A value comes from the argument of `instrument()`, else the `CARBON_OTEL_*` variable, else
+`[tool.carbon_otel]` in pyproject.toml, else the default. Tests compare these declarations with the docstring
+of `instrument()` and with the table of settings for users.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ class Setting:
 
     Attributes:
         name: name of the argument and of the key in pyproject.toml.
-        sentence: what the setting does.
+        sentence: the effect of the setting.
         default: the default in words.
-        parse: converts a value of any source; gives None, or raises ValueError, for a wrong one.
-        write: what the error for a wrong value asks the user to write.
-        former: an earlier name, still read where the present one is not given.
-        argument: whether `instrument()` takes it; the other sources always have it.
+        parse: converts a value from any source; returns None or raises ValueError for a wrong one.
+        write: the correct values in words, for the error about a wrong one.
+        former: an earlier name, read if the present name is not given.
+        argument: whether `instrument()` has an argument for it; every other source accepts it.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Setting:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The spellings, the present one first."""
+        """The names of the setting, the present one first."""
         return (self.name,) if self.former is None else (self.name, self.former)
 
     @property
@@ -57,7 +57,7 @@ class Setting:
         return variable(self.name)
 
     def value(self, given: Any, source: str) -> Any:
-        """The parsed value. Raises ValueError that names the source and says what to write."""
+        """Parse a value. Raises ValueError with the source and the correct values."""
         try:
             value = self.parse(given)
         except ValueError as error:
@@ -136,7 +136,7 @@ def _trace_url(value: Any) -> str | None:
 
 
 def _state_dir() -> Path:
-    """The folder that the XDG base directory specification has for state: it outlives a process."""
+    """The user's folder for state, by the XDG base directory specification; its files outlive the process."""
     named = os.environ.get("XDG_STATE_HOME", "")
     if named:
         return Path(named) / "carbon_otel"
@@ -147,7 +147,7 @@ def _state_dir() -> Path:
 
 
 def _declare(value: Any, **declaration: Any) -> Any:
-    """A field of `Settings` with its default value (or factory) and the rest of its `Setting`."""
+    """A field of `Settings`: its default value or factory, and its `Setting`."""
     if callable(value):
         return field(default_factory=value, metadata=declaration)
     return field(default=value, metadata=declaration)
@@ -283,17 +283,17 @@ DISABLED: Final = Setting(
 
 
 def disabled(environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether `CARBON_OTEL_DISABLED` says that nothing is measured. Raises ValueError for a wrong value."""
+    """Whether `CARBON_OTEL_DISABLED` is true. Raises ValueError for a wrong value."""
     return bool(DISABLED.value(environ.get(DISABLED.variable, ""), DISABLED.variable))
 
 
 def resolve(
     arguments: Mapping[str, Any], environ: Mapping[str, str] = os.environ, folder: Path | None = None
 ) -> Settings:
-    """Merge the sources. Raises ValueError that names the source and says what to write instead.
+    """Merge the sources. Raises ValueError with the source of a wrong value and the correct values.
 
     Args:
-        arguments: values by name; None stands for an argument that is not given.
+        arguments: values by name; None means not given.
         environ: the environment variables.
         folder: where the search for pyproject.toml begins; the working folder by default.
     """
@@ -316,7 +316,7 @@ def resolve(
 def _given(
     setting: Setting, arguments: Mapping[str, Any], environ: Mapping[str, str], table: Mapping[str, Any]
 ) -> tuple[Any, str] | None:
-    """The value of the source that counts, and what an error message calls that source."""
+    """The value from the first source that has one, and the name of that source for an error message."""
     for name in setting.names:
         if arguments.get(name) is not None:
             return arguments[name], name

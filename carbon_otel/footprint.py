@@ -48,9 +48,9 @@ class Footprint:
         emissions_g: inclusive grams of CO2 equivalent.
         exclusive_g: exclusive grams.
         low_j: lower end of the band of `energy_j`.
-        high_j: its upper end.
+        high_j: upper end of the band of `energy_j`.
         low_g: lower end of the band of `emissions_g`, which adds the band of the grid.
-        high_g: its upper end.
+        high_g: upper end of the band of `emissions_g`.
         duration_s: wall time of the stage.
         measured_fraction: share of the joules that a hardware sensor measured, 0 to 1.
         method: the method tiers of the joules, best first, joined by `+`.
@@ -123,7 +123,7 @@ class Footprint:
 
     def as_dict(self) -> dict[str, Any]:
         """The footprint in plain types, ready for JSON; an unknown figure is None."""
-        place = self.intensity
+        grid = self.intensity
         return {
             "energy_j": _known(self.energy_j),
             "exclusive_j": _known(self.exclusive_j),
@@ -148,13 +148,13 @@ class Footprint:
             "shares": dict(self.shares),
             "stages": {kind: cost._asdict() for kind, cost in self.stages.items()},
             "pue": self.pue,
-            "intensity": place
+            "intensity": grid
             and {
-                "zone": place.zone,
-                "g_per_kwh": place.g_per_kwh,
-                "year": place.year,
-                "kind": place.kind,
-                "source": place.source,
+                "zone": grid.zone,
+                "g_per_kwh": grid.g_per_kwh,
+                "year": grid.year,
+                "kind": grid.kind,
+                "source": grid.source,
             },
         }
 
@@ -252,8 +252,8 @@ def _tiers(methods: frozenset[Method], lacks_components: bool) -> str:
     return combined([*methods, "missing"] if lacks_components else methods)
 
 
-def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole > 0 else 0.0
+def _ratio(part: float, total: float) -> float:
+    return part / total if total > 0 else 0.0
 
 
 def _known(value: float) -> float | None:

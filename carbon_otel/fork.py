@@ -22,14 +22,14 @@ from typing import Any, Final
 from carbon_otel.guard import contain
 
 _numbers = itertools.count()
-# No lock guards it, since that would need renewal itself: each access is one atomic step.
+# No lock guards this dict, since that lock would need renewal too. Each access is one atomic step.
 _registered: Final[dict[int, Callable[[], None]]] = {}
 
 
 def renew_after_fork(renew: Callable[[], None]) -> None:
     """Call `renew()` in every forked child, on its only thread, before the program goes on there.
 
-    A bound method is held weakly: it is forgotten with its object. A function is kept. An exception is logged,
+    A bound method is held weakly and is dropped with its object. A function is kept. An exception is logged,
     and the other functions are called.
     """
     number = next(_numbers)
@@ -47,7 +47,7 @@ def _call(owner: Callable[[], object], method: Callable[[Any], None]) -> None:
 
 
 def _forget(registered: dict[int, Callable[[], None]], number: int, _: object) -> None:
-    # All by arguments: at the interpreter's exit, the globals of a module may be gone.
+    # Uses arguments only: at interpreter exit the module's globals may be gone.
     registered.pop(number, None)
 
 

@@ -31,8 +31,8 @@ def log_once(
 ) -> None:
     """Log a warning, once per `message` and `about` since `forget()`.
 
-    `message` is a constant template for `arguments`, as logging takes them. `about` is hashable: what tells two
-    warnings of one template apart, such as the id of a device.
+    `message` is a constant template for `arguments`, as logging takes them. `about` is hashable and
+    distinguishes two warnings of one template: the id of a device, for example.
     """
     first = object()
     # One atomic step instead of a lock, which a fork could leave locked in the child.
@@ -41,39 +41,39 @@ def log_once(
     if len(_logged) <= _MOST_LOGGED:
         logger.warning(message, *arguments, exc_info=exc_info)
     elif len(_logged) == _MOST_LOGGED + 1:
-        logger.warning("further kinds of warnings are not logged, after %d", _MOST_LOGGED)
+        logger.warning("%d kinds of warnings were logged; further kinds are not", _MOST_LOGGED)
     else:
         del _logged[message, about]
 
 
 def forget() -> None:
-    """Let a new session log its warnings again."""
+    """Let every warning be logged again, in a new session."""
     _logged.clear()
 
 
-def log_fault(what: str, fault: Exception) -> None:
-    """Log a contained exception, once per `what`."""
-    log_once("%s failed: %r; the program goes on", what, fault, about=what, exc_info=fault)
+def log_fault(task: str, fault: Exception) -> None:
+    """Log a contained exception, once per `task`."""
+    log_once("%s failed: %r; the program goes on", task, fault, about=task, exc_info=fault)
 
 
 def contain(
-    what: str, default: _D, function: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs
+    task: str, default: _D, function: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs
 ) -> _T | _D:
-    """Return `function(*args, **kwargs)`; if that raises, log the fault under `what` and return the default."""
+    """Return `function(*args, **kwargs)`; if that raises, log the fault under `task` and return the default."""
     try:
         return function(*args, **kwargs)
     except Exception as fault:  # noqa: BLE001 - no fault of ours may reach the user's program
-        log_fault(what, fault)
+        log_fault(task, fault)
         return default
 
 
 class guarded:  # noqa: N801 - used like a function, as contextlib's managers are
-    """A block whose exception is logged under `what` and ends there. `contain` is the cheaper one for a call."""
+    """Logs an exception of the block under `task` and suppresses it. For a single call `contain` is cheaper."""
 
-    __slots__ = ("_what",)
+    __slots__ = ("_task",)
 
-    def __init__(self, what: str) -> None:
-        self._what = what
+    def __init__(self, task: str) -> None:
+        self._task = task
 
     def __enter__(self) -> None:
         pass
@@ -83,5 +83,5 @@ class guarded:  # noqa: N801 - used like a function, as contextlib's managers ar
     ) -> bool:
         if not isinstance(fault, Exception):
             return False
-        log_fault(self._what, fault)
+        log_fault(self._task, fault)
         return True

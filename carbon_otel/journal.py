@@ -1,4 +1,4 @@
-"""The process's footprint in a file, renewed at every checkpoint, so that a kill loses at most one of them."""
+"""Writes the process's footprint to a file at every checkpoint; a kill loses at most one checkpoint interval."""
 
 from __future__ import annotations
 

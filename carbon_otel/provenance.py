@@ -26,7 +26,7 @@ Coverage = Literal["k=2", "p5-p95", "stated", "spread", "estimate"]
 
 
 def is_measured(method: Method) -> bool:
-    """Whether a hardware sensor gave the energy."""
+    """Whether a hardware sensor measured the energy."""
     return method in _MEASURED
 
 
@@ -40,15 +40,15 @@ def combined(methods: Iterable[Method]) -> str:
 class Band:
     """A relative band about a value: the truth is expected within `[low * x, high * x]`.
 
-    `source` says where the two factors come from, `coverage` how probable the truth is to lie between them:
+    `source` is the origin of the two factors, `coverage` the probability that the truth lies between them:
 
     * `k=2`: twice the standard uncertainty, about 95 % (GUM, JCGM 100:2008, 6.2);
     * `p5-p95`: percentiles of a population, 90 %; k = 1.64 if it is normal;
-    * `stated`: the manufacturer's limits, without a coverage;
+    * `stated`: limits that the manufacturer states, without a coverage;
     * `spread`: the extremes of published figures that disagree;
     * `estimate`: our choice where no figure is published.
 
-    Bands are combined as they are, without scaling one coverage to another.
+    Bands are combined without scaling one coverage to another.
     """
 
     low: float

@@ -1,4 +1,4 @@
-"""The words that cross rooms: immutable records of stages and devices."""
+"""Immutable records of stages and devices, which all rooms share."""
 
 from __future__ import annotations
 
@@ -42,15 +42,16 @@ class _StageFields(NamedTuple):
 
 
 class StageInfo(_StageFields):
-    """A stage as it is known when it opens. Each execution is a record of its own, equal to no other.
+    """A stage when it opens. The records of two executions are never equal.
 
     Records of a stage's edges are named tuples: a frozen dataclass takes three times as long to make.
 
     Attributes:
         id: increases with every stage of this process.
-        parent: the stage around it in this process.
-        run_id: the experiment run that it belongs to; for the stage of a run, that run.
-        in_record: whether it, or a stage around it, is recorded on its own: a run, or a window of inference.
+        parent: the enclosing stage in this process.
+        run_id: the experiment run of the stage; for the stage of a run, that run.
+        in_record: whether the stage, or one that encloses it, is recorded separately: a run or a window of
+            inference.
         start_unix_ns: wall-clock nanoseconds, a label only.
     """
 
@@ -60,10 +61,10 @@ class StageInfo(_StageFields):
 
 
 class DeviceEnergy(NamedTuple):
-    """The joules of one device that one stage paid, and how sure they are.
+    """The energy of one device in one stage, with its uncertainty.
 
-    `below_j` and `above_j` are how far the inclusive joules may lie from the truth beyond the device's band:
-    extrapolated edges, filled gaps, lost wraps. `gap_s` are seconds without a reading.
+    `below_j` and `above_j` bound the error of the inclusive joules beyond the device's band, from
+    extrapolated edges, filled gaps and lost wraps. `gap_s` are seconds without a reading.
     """
 
     device: Device
@@ -76,7 +77,7 @@ class DeviceEnergy(NamedTuple):
     flags: frozenset[str] = frozenset()
 
     def portion(self, joules: float) -> DeviceEnergy:
-        """A part of these joules, as sure as the whole."""
+        """A part of these joules, with the same relative uncertainty."""
         ratio = joules / self.inclusive_j if self.inclusive_j > 0 else 0.0
         return DeviceEnergy(
             self.device,
@@ -91,10 +92,10 @@ class DeviceEnergy(NamedTuple):
 
 
 class StageRecord(NamedTuple):
-    """A stage that has ended, or the process so far. Wall-clock times only label.
+    """A stage that has ended, or the process so far. Wall-clock times are labels only.
 
     `by_kind` are exclusive joules and grams by kind of stage, for runs and for the process. `shares` are this
-    process's mean shares of the host meanwhile, by rule of attribution.
+    process's mean shares of the host in that time, by rule of attribution.
     """
 
     kind: str

@@ -1,4 +1,4 @@
-"""The one measurement of this process: its start, its end, and what a fork makes of it."""
+"""The measurement of this process: its start, its end and its copy in a forked child."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Options:
 
 
 class Measurement(Protocol):
-    """What this module starts and ends."""
+    """The measurement that this module starts and ends."""
 
     @property
     def options(self) -> Options: ...
@@ -36,20 +36,20 @@ class Measurement(Protocol):
     def begin(self) -> None: ...
 
     def end(self) -> None:
-        """Close what is open, and send what is pending, within the exit budget."""
+        """Close all open stages and send all pending telemetry, within the exit budget."""
 
     def footprint(self) -> Footprint: ...
 
     def flush(self, timeout_s: float) -> bool: ...
 
-    def farewell(self, timeout_s: float) -> bool:
-        """The process may end now without `atexit`: end what no block ends, and flush."""
+    def prepare_exit(self, timeout_s: float) -> bool:
+        """Close the stages that no block closes, and flush: the process may now end without `atexit`."""
 
     def disconnect(self) -> None:
         """Undo every patch."""
 
-    def heir(self) -> Measurement:
-        """In a forked child: a measurement of the child's own, with the same options and patches."""
+    def in_child(self) -> Measurement:
+        """In a forked child: a new measurement with the parent's options and patches."""
 
 
 _active: Measurement | None = None
@@ -58,12 +58,12 @@ _lock = threading.RLock()
 
 
 def active() -> Measurement | None:
-    """The measurement of this process, if any; in a forked child its own, begun at its first stage."""
+    """The measurement of this process, if any. A forked child has its own, begun at its first stage."""
     return _active if _forked_from is None else _begin_in_child()
 
 
 def start(options: Options, make: Callable[[Options], Measurement]) -> None:
-    """Begin measuring. A measurement that is running goes on if the options are the same, else it is replaced."""
+    """Begin measuring. A running measurement continues if its options are the same; otherwise it is replaced."""
     global _active
     running = active()
     if running is not None and running.options == options:
@@ -71,7 +71,7 @@ def start(options: Options, make: Callable[[Options], Measurement]) -> None:
     stop()
     with _lock:
         if _active is not None:
-            return  # another thread has begun one
+            return  # another thread has begun a measurement
         forget()
         _active = make(options)
         _active.begin()
@@ -83,7 +83,7 @@ def stop() -> None:
     with _lock:
         ended, parent = _active, _forked_from
         _active = _forked_from = None
-    # Not under the lock: it takes seconds where no backend answers.
+    # Outside the lock: this takes seconds if no backend answers.
     if ended is not None:
         ended.end()
     elif parent is not None:
@@ -96,10 +96,10 @@ def _begin_in_child() -> Measurement | None:
         parent, _forked_from = _forked_from, None
         if parent is None:
             return _active
-        heir = contain("measuring in a forked process", None, parent.heir)
-        if heir is not None:
-            _active = heir
-            heir.begin()
+        child = contain("measuring in a forked process", None, parent.in_child)
+        if child is not None:
+            _active = child
+            child.begin()
             _end_with_multiprocessing()
     return _active
 
@@ -108,7 +108,7 @@ def _after_fork_in_child() -> None:
     global _active, _forked_from, _lock
     _lock = threading.RLock()
     if _active is not None:
-        # The parent goes on measuring; this copy of its measurement does nothing more.
+        # The parent continues to measure; this copy of its measurement does nothing more.
         _forked_from, _active = _active, None
 
 

@@ -1,4 +1,4 @@
-"""The composition root: sensors, meter, stages, carbon, sinks and integrations put together."""
+"""The composition root: creates and connects sensors, meter, stages, carbon, sinks and integrations."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ from carbon_otel.sinks import Sink
 from carbon_otel.stages.engine import Engine
 from carbon_otel.stages.open_stage import current
 
-# All sinks together: DESIGN's bound on added exit time, with some of it kept in hand.
+# For all sinks together. The bound on added exit time is 5 s; the difference is a reserve.
 EXIT_BUDGET_S: Final = 4.5
 
-# Our MLflow room is imported when the program imports MLflow.
+# The package `carbon_otel.mlflow` is imported when the program imports one of these modules.
 _MLFLOW: Final = {
     "mlflow.tracking._tracking_service.client": "TRACKING",
     "mlflow.pyfunc": "PYFUNC",
@@ -49,7 +49,7 @@ _MLFLOW: Final = {
 
 
 class Session:
-    """A running measurement. In a forked child it takes over the parent's `hook`, whose patches are there."""
+    """A running measurement. A forked child passes the `hook` of its parent, whose patches it inherits."""
 
     def __init__(self, options: Options, hook: ImportHook | None = None) -> None:
         settings = options.settings
@@ -83,9 +83,9 @@ class Session:
                 cpu_steal.Steal().share,
             )
             self.engine.sinks.add(self.otel)
-            # Started now: at interpreter exit no thread can be started any more.
+            # Start the thread now: none can be started at interpreter exit.
             self.delivery = Worker("carbon_otel delivery")
-            if settings.journal and hook is None:  # the file belongs to the process that was told to write it
+            if settings.journal and hook is None:  # a forked child must not write the file of its parent
                 self.engine.sinks.add(Journal(settings.journal, self.delivery))
             self.sampler = Sampler(self.engine.tick, settings.interval_s, self._prepare)
             self._release = undo.pop_all()
@@ -93,7 +93,7 @@ class Session:
         self.hook = hook or ImportHook()
 
     def begin(self) -> None:
-        """Start to tick, instrument the libraries, say what the figures will lack."""
+        """Start the sampler, instrument the libraries, and warn of components without figures."""
         self.sampler.start()
         self.hook.attach(self)
         if self._inherited:
@@ -104,7 +104,7 @@ class Session:
         _warn_of_gaps(self)
 
     def end(self) -> None:
-        """Close what is open and send what is pending, within the exit budget."""
+        """Close all open stages and send all pending telemetry, within the exit budget."""
         deadline = time.monotonic() + EXIT_BUDGET_S
         self.disconnect()
         if self._annotator is not None:
@@ -112,7 +112,8 @@ class Session:
         self.sampler.stop(timeout_s=1.0)
         contain("closing the open stages", None, self.engine.close_all)
         contain("leaving the shared use", None, self._attribution.leave)
-        # Before the sinks are closed, which may take seconds: other processes report the devices from now on.
+        # Leave before closing the sinks, which may take seconds, so that another process reports the devices
+        # now.
         contain("leaving the other processes", None, self.membership.leave)
         self.engine.alive = False
         self._wait(deadline, closing=True)
@@ -123,7 +124,7 @@ class Session:
         """Undo every patch."""
         self.hook.remove()
 
-    def heir(self) -> Session:
+    def in_child(self) -> Session:
         return Session(self.options, self.hook)
 
     def add_sink(self, sink: Sink) -> None:
@@ -134,26 +135,26 @@ class Session:
         return self.discovery.hardware
 
     def trace_id(self, stage: StageInfo) -> str | None:
-        """The trace that an open stage is in."""
+        """The trace id of an open stage."""
         return self.otel.trace_id(stage)
 
     def inject(self, environment: MutableMapping[str, str]) -> None:
-        """Put the stage or run that is open here into a child's environment."""
+        """Put the current stage or run into a child's environment."""
         stage = self.engine.parent_of(current.get())
         self.otel.inject(environment, stage.info if stage is not None else None)
 
     def footprint(self) -> Footprint:
-        """The process so far."""
+        """The footprint of the process so far."""
         return self.engine.so_far().footprint
 
     def flush(self, timeout_s: float) -> bool:
-        """Read the sensors, and have all sinks send what is pending; False if that took longer."""
+        """Read the sensors and flush all sinks; False if that takes longer than `timeout_s` seconds."""
         deadline = time.monotonic() + timeout_s
         contain("reading the sensors", None, self.engine.tick, True)
         return self._wait(deadline, closing=False)
 
-    def farewell(self, timeout_s: float) -> bool:
-        """The process may end now without `atexit`: end what no block ends, and flush."""
+    def prepare_exit(self, timeout_s: float) -> bool:
+        """Close the stages that no block closes, and flush: the process may now end without `atexit`."""
         contain("closing windows of inference", None, self.engine.close_windows)
         return self.flush(timeout_s)
 
@@ -162,16 +163,16 @@ class Session:
             contain("synchronising the accelerator", None, cuda_sync.synchronize)
 
     def _wait(self, deadline: float, *, closing: bool) -> bool:
-        """All sinks send at the same time, so that a dead backend costs a healthy one nothing."""
+        """Flush or close all sinks at the same time, so that a dead backend does not delay a healthy one."""
         pending = []
         for sink in self.engine.sinks:
-            what = f"{'closing' if closing else 'flushing'} {type(sink).__name__}"
+            task = f"{'closing' if closing else 'flushing'} {type(sink).__name__}"
             left_s = max(0.0, deadline - time.monotonic())
-            begun = contain(what, None, sink.close if closing else sink.flush, left_s)
-            pending.append((what, begun))
+            begun = contain(task, None, sink.close if closing else sink.flush, left_s)
+            pending.append((task, begun))
         results = [
-            begun is not None and contain(what, False, begun, max(0.0, deadline - time.monotonic()))
-            for what, begun in pending
+            begun is not None and contain(task, False, begun, max(0.0, deadline - time.monotonic()))
+            for task, begun in pending
         ]
         return all(results)
 
@@ -198,7 +199,9 @@ class Session:
         return annotator
 
     def _prepare(self) -> None:
-        """Let the sensors learn their update periods: half a second of reading, so not on the user's thread."""
+        """Let the sensors learn their update periods. This reads for half a second, so the sampler's thread does
+        it.
+        """
         self.discovery.prepare()
         self.engine.renew_periods()
 
@@ -219,12 +222,12 @@ def _warn_of_fault(sensor: Sensor, message: str) -> None:
 
 def _warn_of_gaps(session: Session) -> None:
     if session.settings.zone is None:
-        place = session.factor.intensity
+        grid = session.factor.intensity
         log_once(
             "no zone set: emissions use the world average of %.0f g/kWh (%s), which may be off by 100 %%; "
             "set instrument(zone='FR') or CARBON_OTEL_ZONE to your country",
-            place.g_per_kwh,
-            place.source,
+            grid.g_per_kwh,
+            grid.source,
         )
     for finding in session.discovery.findings:
         if finding.unmetered:

@@ -1,6 +1,6 @@
-"""What a sink is, and the words that the core tells it. A new backend is one new sink.
+"""The interface of a sink, and the records that it receives. A new backend is one new sink.
 
-Every word is immutable and complete: a sink never asks the core for more.
+Every record is immutable and complete: a sink never asks the core for more.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from carbon_otel.footprint import Footprint
 from carbon_otel.guard import log_fault
 from carbon_otel.records import Snapshot, StageInfo, StageRecord
 
-Price = Callable[[StageRecord], Footprint]
+ToFootprint = Callable[[StageRecord], Footprint]
 
 
 class Figures:
-    """The figures of a stage at one moment. Computed when they are first looked at, once for all sinks."""
+    """The figures of a stage at one moment, computed at the first access, once for all sinks."""
 
-    __slots__ = ("_footprint", "_make", "_price", "_record")
+    __slots__ = ("_footprint", "_make", "_record", "_to_footprint")
 
-    def __init__(self, make: Callable[[], StageRecord], price: Price) -> None:
+    def __init__(self, make: Callable[[], StageRecord], to_footprint: ToFootprint) -> None:
         self._make = make
-        self._price = price
+        self._to_footprint = to_footprint
         self._record: StageRecord | None = None
         self._footprint: Footprint | None = None
 
@@ -36,17 +36,17 @@ class Figures:
     @property
     def footprint(self) -> Footprint:
         if self._footprint is None:
-            self._footprint = self._price(self.record)
+            self._footprint = self._to_footprint(self.record)
         return self._footprint
 
 
 class StageEnd(NamedTuple):
-    """How a stage ended.
+    """The end of a stage.
 
     Attributes:
         end_ns: monotonic nanoseconds.
         duration_s: seconds from its opening.
-        units: functional units that the stage has done, such as samples.
+        units: functional units of the stage, such as samples.
         error: the exception that its block raised.
     """
 
@@ -63,7 +63,7 @@ class StageEnd(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """The figures at one tick of the process and of the stages that are recorded while they are open.
+    """The figures, at one tick, of the process and of the stages that are recorded while they are open.
 
     `wall_ns` is wall-clock nanoseconds.
     """
@@ -75,28 +75,29 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """One reading of all devices. `checkpoint` is there when it is time to write down what is still open."""
+    """One reading of all devices. `checkpoint` is set when the figures of open stages must be saved."""
 
     now_ns: int
     devices: Snapshot
     checkpoint: Checkpoint | None = None
 
 
-# Waits at most so many seconds for what was begun; whether it succeeded in that time.
+# Waits at most the given seconds for the operation to end; returns whether it succeeded in that time.
 Pending = Callable[[float], bool]
 
 
 def nothing_pending(timeout_s: float) -> bool:
-    """A `Pending` of a sink that has sent everything."""
+    """The `Pending` of a sink that has sent everything."""
     return True
 
 
 class Sink:
     """Every method does nothing by default. None may block: disk and network belong to a worker thread.
 
-    `stage_opened` and `stage_closed` frame a stage; `stage_entered` and `stage_left` frame the times when it is
-    the current one of its line of execution: a suspended generator is open, but not entered, and an MLflow run
-    is never entered. Stages call on the application's threads, ticks on the sampler's.
+    `stage_opened` and `stage_closed` frame a stage; `stage_entered` and `stage_left` frame the times in which
+    it is the current stage of its thread or task: a suspended generator is open, but not entered, and an
+    MLflow run is never entered. The stage methods are called on the application's threads, `tick` on the
+    sampler's.
     """
 
     def stage_opened(self, stage: StageInfo) -> None: ...
@@ -116,16 +117,18 @@ class Sink:
     def tick(self, tick: Tick) -> None: ...
 
     def flush(self, timeout_s: float) -> Pending:
-        """Begin to send what has not been sent, and return at once."""
+        """Start sending everything unsent, and return at once."""
         return nothing_pending
 
     def close(self, timeout_s: float) -> Pending:
-        """Begin to send what has not been sent and to release what is held, and return at once."""
+        """Start sending everything unsent and releasing all resources, and return at once."""
         return nothing_pending
 
 
 class Fanout:
-    """Tells every sink that listens to an event. A fault of a sink stays in it, and is logged once."""
+    """Passes each event to the sinks that handle it. An exception in a sink is logged once, and stays in that
+    sink.
+    """
 
     def __init__(self, sinks: Sequence[Sink] = ()) -> None:
         self._sinks: tuple[Sink, ...] = ()
@@ -146,39 +149,39 @@ class Fanout:
         self._closed = [s.stage_closed for s in sinks if _overrides(s, "stage_closed")]
 
     def stage_opened(self, stage: StageInfo) -> None:
-        for tell in self._opened:
+        for listener in self._opened:
             try:
-                tell(stage)
+                listener(stage)
             except Exception as fault:  # noqa: BLE001 - a sink may raise anything
-                _report(tell, fault)
+                _report(listener, fault)
 
     def stage_entered(self, stage: StageInfo) -> None:
-        for tell in self._entered:
+        for listener in self._entered:
             try:
-                tell(stage)
+                listener(stage)
             except Exception as fault:  # noqa: BLE001 - a sink may raise anything
-                _report(tell, fault)
+                _report(listener, fault)
 
     def stage_left(self, stage: StageInfo) -> None:
-        for tell in self._left:
+        for listener in self._left:
             try:
-                tell(stage)
+                listener(stage)
             except Exception as fault:  # noqa: BLE001 - a sink may raise anything
-                _report(tell, fault)
+                _report(listener, fault)
 
     def energy_attributed(self, stage: StageInfo, joules: Sequence[float], grams: float) -> None:
-        for tell in self._attributed:
+        for listener in self._attributed:
             try:
-                tell(stage, joules, grams)
+                listener(stage, joules, grams)
             except Exception as fault:  # noqa: BLE001 - a sink may raise anything
-                _report(tell, fault)
+                _report(listener, fault)
 
     def stage_closed(self, stage: StageInfo, end: StageEnd) -> None:
-        for tell in self._closed:
+        for listener in self._closed:
             try:
-                tell(stage, end)
+                listener(stage, end)
             except Exception as fault:  # noqa: BLE001 - a sink may raise anything
-                _report(tell, fault)
+                _report(listener, fault)
 
     def tick(self, tick: Tick) -> None:
         for sink in self._sinks:

@@ -30,7 +30,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="For machines.")
         refuse(str(error))
     discovery = discover(settings.powercap_root, settings.cpu_family)
     discovery.close()
-    place = intensity(settings.zone)
+    grid = intensity(settings.zone)
     report: dict[str, Any] = {
         "version": __version__,
         "hardware": discovery.hardware,
@@ -38,12 +38,12 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="For machines.")
         "attribution": settings.attribution,
         "reserved_share": reservation(os.cpu_count() or 1).share,
         "grid": {
-            "zone": place.zone,
-            "name": place.name,
-            "g_per_kwh": place.g_per_kwh,
-            "year": place.year,
-            "source": place.source,
-            "licence": place.licence,
+            "zone": grid.zone,
+            "name": grid.name,
+            "g_per_kwh": grid.g_per_kwh,
+            "year": grid.year,
+            "source": grid.source,
+            "licence": grid.licence,
         },
         "pue": settings.pue,
         "otlp_endpoint": next((os.environ[name] for name in _ENDPOINTS if os.environ.get(name)), None),

@@ -58,11 +58,11 @@ def _show_process(footprint: dict[str, Any], final: bool, console: Console) -> N
     table.add_section()
     table.add_row("total", f"{footprint['energy_j'] / J_PER_WH:.4g}", f"{footprint['emissions_g']:.4g}", "")
     console.print(table)
-    place = footprint["intensity"]
+    grid = footprint["intensity"]
     console.print(
         f"between {footprint['low_j'] / J_PER_WH:.4g} and {footprint['high_j'] / J_PER_WH:.4g} Wh in "
         f"{footprint['duration_s']:.1f} s; {footprint['measured_fraction']:.0%} measured ({footprint['method']}); "
-        f"grid {place['zone']} {place['g_per_kwh']:.1f} g/kWh, {place['year']}",
+        f"grid {grid['zone']} {grid['g_per_kwh']:.1f} g/kWh, {grid['year']}",
         soft_wrap=True,
     )
     for name in ("missing", "flags"):

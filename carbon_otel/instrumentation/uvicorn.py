@@ -39,4 +39,4 @@ class UvicornIntegration:
 def _flush() -> None:
     session = runtime.active()
     if session is not None:
-        session.farewell(_FLUSH_TIMEOUT_S)
+        session.prepare_exit(_FLUSH_TIMEOUT_S)

@@ -76,7 +76,7 @@ class Room:
             self.worker,
             delivery,
             engine.devices,
-            engine.price,
+            engine.to_footprint,
             tags,
             measurement.trace_id,
             process=process,
@@ -90,7 +90,7 @@ class Room:
         if settings.lineage:
             devices = len(engine.devices)
             sinks.append(
-                StandaloneStages(self.worker, delivery, devices, engine.price, tags, process=process)
+                StandaloneStages(self.worker, delivery, devices, engine.to_footprint, tags, process=process)
             )
         if settings.mlflow_traces:
             sinks.append(MlflowTraces())

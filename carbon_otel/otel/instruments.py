@@ -114,10 +114,10 @@ class Instruments:
             yield Observation(share)
 
     def _intensity(self, options: CallbackOptions) -> Iterable[Observation]:
-        place = self.source.intensity
-        if place is not None:
+        grid = self.source.intensity
+        if grid is not None:
             yield Observation(
-                place.g_per_kwh, {semconv.ZONE: place.zone, semconv.INTENSITY_SOURCE: place.source}
+                grid.g_per_kwh, {semconv.ZONE: grid.zone, semconv.INTENSITY_SOURCE: grid.source}
             )
 
 

@@ -31,13 +31,13 @@ class Hardware(Protocol):
 
 def described(hardware: Hardware, factor: EmissionFactor) -> Attributes:
     """Resource attributes of the host and of the method behind its figures."""
-    place = factor.intensity
+    grid = factor.intensity
     attributes: dict[str, str | float | Sequence[str]] = {
         semconv.HOST_CPU_MODEL: hardware.processor,
         semconv.METHOD: hardware.method,
-        semconv.ZONE: place.zone,
-        semconv.INTENSITY_G_PER_KWH: place.g_per_kwh,
-        semconv.INTENSITY_SOURCE: place.source,
+        semconv.ZONE: grid.zone,
+        semconv.INTENSITY_G_PER_KWH: grid.g_per_kwh,
+        semconv.INTENSITY_SOURCE: grid.source,
         semconv.PUE: factor.pue,
     }
     if hardware.gpus:

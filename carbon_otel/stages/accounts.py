@@ -90,12 +90,12 @@ class Subtotal:
 class Books:
     """The accounts of one process. Not thread-safe: call under one lock.
 
-    `price` turns joules into grams at the moment they are entered, so a changing grid needs no special case.
+    `to_grams` turns joules into grams at the moment they are entered, so a changing grid needs no special case.
     """
 
-    def __init__(self, devices: int, price: Callable[[float], float]) -> None:
+    def __init__(self, devices: int, to_grams: Callable[[float], float]) -> None:
         self._devices = devices
-        self._price = price
+        self._to_grams = to_grams
         self._clock: Joules = [0.0] * devices
         self._payers: set[Account] = set()
         # The payers' weights: how many weigh one, and per device the sum of the others.
@@ -207,7 +207,7 @@ class Books:
         total_j = sum(account.paid)
         joules = total_j - account._entered_j
         account._entered_j = total_j
-        grams = self._price(joules)
+        grams = self._to_grams(joules)
         account.grams += grams
         above: Account | None = account
         while above is not None:

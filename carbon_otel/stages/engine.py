@@ -47,7 +47,7 @@ class Engine:
         self.sinks = Fanout(sinks)
         self.sensors = tuple(track.timeline.sensor for track in meter.tracks)
         self.devices = tuple(sensor.device for sensor in self.sensors)
-        self.price = partial(footprint_of, factor=factor, missing=missing)
+        self.to_footprint = partial(footprint_of, factor=factor, missing=missing)
         self.books = Books(len(meter.tracks), factor.emissions_g)
         self.runs: dict[str, OpenStage] = {}
         # Called on the sampler's thread before each tick; integrations pause and end stages of theirs there.
@@ -271,7 +271,7 @@ class Engine:
         return Checkpoint(time.time_ns(), process, {stage.info: each for stage, each in figures.items()})
 
     def _figures(self, stage: OpenStage, edge: EdgeState, joules: Sequence[float], grams: float) -> Figures:
-        return Figures(record_at(stage, self.sensors, edge, joules, grams), self.price)
+        return Figures(record_at(stage, self.sensors, edge, joules, grams), self.to_footprint)
 
     def _change(self, change: Callable[[Account], None], account: Account) -> None:
         now_ns = self.meter.clock_ns()

@@ -21,7 +21,7 @@ from tests.fakes.clock import Clock
 from tests.replay.trace import NS, Trace
 
 EXACT = Band(1.0, 1.0, "a replayed counter")
-PRICING = EmissionFactor(Intensity("X", "X", 360.0, 2024, EXACT, "replay", "replay"))
+FACTOR = EmissionFactor(Intensity("X", "X", 360.0, 2024, EXACT, "replay", "replay"))
 TICK_S = 1.0
 HAS_CODECARBON = importlib.util.find_spec("codecarbon") is not None
 HAS_ZEUS = importlib.util.find_spec("zeus") is not None
@@ -86,7 +86,7 @@ def ours(
 
 def _replay(trace, windows, until, clock, start_ns, edge_interval_s, stall):
     sensor = ReplaySensor(trace, clock, edge_interval_s=edge_interval_s)
-    engine = Engine(Meter([sensor], clock_ns=clock), PRICING)
+    engine = Engine(Meter([sensor], clock_ns=clock), FACTOR)
     events: list[tuple[int, int, int]] = []
     ticks = [
         t for t in range(1, int(until / TICK_S) + 1) if not (stall and stall[0] <= t * TICK_S < stall[1])
@@ -104,8 +104,8 @@ def _replay(trace, windows, until, clock, start_ns, edge_interval_s, stall):
             stages[i] = engine.open("training", f"{i}", {}, None if within is None else stages[within])
         else:
             engine.close(stages[-i])
-    made = [footprint_of(stages[i].end.figures.record, PRICING) for i in range(len(windows))]
-    return made, footprint_of(engine.so_far().record, PRICING)
+    made = [footprint_of(stages[i].end.figures.record, FACTOR) for i in range(len(windows))]
+    return made, footprint_of(engine.so_far().record, FACTOR)
 
 
 class Zone:

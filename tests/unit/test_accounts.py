@@ -17,7 +17,7 @@ KINDS = ("data_processing", "training", "inference")
 
 
 def books(devices: int = 1) -> Books:
-    return Books(devices, price=lambda joules: joules * G_PER_J)
+    return Books(devices, to_grams=lambda joules: joules * G_PER_J)
 
 
 def total(account: Account) -> float:

@@ -24,7 +24,7 @@ from carbon_otel.stages.open_stage import current, record_at
 from tests.fakes.clock import NS, Clock
 from tests.fakes.sensors import EXACT, FakeSensor, gpu, package
 
-PRICING = EmissionFactor(Intensity("X", "X", 360.0, 2024, EXACT, "test", "test"))  # 0.1 mg a joule
+FACTOR = EmissionFactor(Intensity("X", "X", 360.0, 2024, EXACT, "test", "test"))  # 0.1 mg a joule
 
 
 class Recorder(Sink):
@@ -55,7 +55,7 @@ class Bench:
         self.devices = devices or (package(self.clock),)
         self.sink = Recorder()
         meter = Meter(self.devices, rule=rule, clock_ns=self.clock)
-        self.engine = Engine(meter, PRICING, [self.sink], **engine)
+        self.engine = Engine(meter, FACTOR, [self.sink], **engine)
 
     def open(self, kind="training", above=None):
         return self.engine.open(kind, kind, {}, above)
@@ -299,7 +299,7 @@ class TestRecords:
 
 
 def band(stage) -> tuple[float, float]:
-    f = footprint_of(stage.end.figures.record, PRICING)
+    f = footprint_of(stage.end.figures.record, FACTOR)
     return f.low_j, f.high_j
 
 
@@ -540,7 +540,7 @@ class AnyTime(RuleBasedStateMachine):
 
     @rule(stage=stages)
     def look(self, stage):
-        assert_honest(footprint_of(stage.engine.so_far(stage).record, PRICING))
+        assert_honest(footprint_of(stage.engine.so_far(stage).record, FACTOR))
 
     @precondition(lambda self: len(self.processes) < 3)
     @rule()
@@ -596,7 +596,7 @@ class AnyTime(RuleBasedStateMachine):
             engine, now_ns = bench.engine, self.clock()
             inclusive = engine.books.inclusive(engine.root.account)
             record = record_at(engine.root, engine.sensors, engine.meter.edge(now_ns), *inclusive)()
-            assert_honest(footprint_of(record, PRICING))
+            assert_honest(footprint_of(record, FACTOR))
 
     def teardown(self):
         self.pool.shutdown()

@@ -15,8 +15,8 @@ from carbon_otel.records import Snapshot
 from carbon_otel.sinks import Checkpoint, Figures, Tick
 
 
-def tick(price=lambda record: NOT_MEASURED, *, checkpoint: bool = True) -> Tick:
-    process = Figures(lambda: None, price)
+def tick(to_footprint=lambda record: NOT_MEASURED, *, checkpoint: bool = True) -> Tick:
+    process = Figures(lambda: None, to_footprint)
     return Tick(1, Snapshot(()), Checkpoint(1, process) if checkpoint else None)
 
 

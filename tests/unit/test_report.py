@@ -61,10 +61,10 @@ def test_errors_of_several_grids_are_independent():
 
 
 def test_recomputed_emissions_name_their_grid():
-    (priced,) = report(entry(), zone="PL", year=2022).entries
-    assert priced.tags["carbon.zone"] == "PL" and priced.tags["carbon.intensity_year"] == "2022"
-    assert float(priced.tags["carbon.intensity_g_per_kwh"]) == pytest.approx(
-        priced.emissions_g / priced.energy_wh * 1000, rel=1e-5
+    (recomputed,) = report(entry(), zone="PL", year=2022).entries
+    assert recomputed.tags["carbon.zone"] == "PL" and recomputed.tags["carbon.intensity_year"] == "2022"
+    assert float(recomputed.tags["carbon.intensity_g_per_kwh"]) == pytest.approx(
+        recomputed.emissions_g / recomputed.energy_wh * 1000, rel=1e-5
     )
 
 

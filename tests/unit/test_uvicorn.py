@@ -33,7 +33,7 @@ def shut_down(monkeypatch, active):
 def test_the_session_is_flushed_after_a_servers_shutdown(monkeypatch):
     def active(events):
         return SimpleNamespace(
-            farewell=lambda timeout_s: events.append("written"),
+            prepare_exit=lambda timeout_s: events.append("written"),
         )
 
     assert shut_down(monkeypatch, active) == ["shutdown 3", "written"]

@@ -62,11 +62,11 @@ def markdown(values: Mapping[str, float], tags: Mapping[str, str]) -> str:
     if others := stages[_STAGES_SHOWN:]:
         wh, grams = sum(wh for wh, _ in others), sum(figure(f"{kind}/emissions_g") for _, kind in others)
         lines.append(f"| {len(others)} other kinds of stage | {energy(wh)} | {emissions(grams)} |")
-    place = f"{tags.get('carbon.zone', 'world average')}, {tags.get('carbon.intensity_g_per_kwh', '?')} g/kWh"
+    grid = f"{tags.get('carbon.zone', 'world average')}, {tags.get('carbon.intensity_g_per_kwh', '?')} g/kWh"
     source = " ".join(tags.get(f"carbon.intensity_{part}", "") for part in ("kind", "source", "year"))
     lines += [
         "",
-        f"Method: {tags.get('carbon.method', 'unknown')}. Grid: {place} ({source}), "
+        f"Method: {tags.get('carbon.method', 'unknown')}. Grid: {grid} ({source}), "
         f"PUE {tags.get('carbon.pue', '1')}. carbon_otel {tags.get('carbon.version', '')}.",
     ]
     if tags.get("carbon.missing"):

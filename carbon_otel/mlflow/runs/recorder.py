@@ -18,7 +18,7 @@ from carbon_otel.mlflow.delivery.worker import DeliveryWorker
 from carbon_otel.mlflow.schema import names
 from carbon_otel.records import RUN, DeviceEnergy, StageInfo, StageRecord
 from carbon_otel.sensors.base import Device
-from carbon_otel.sinks import Checkpoint, Price, Sink, StageEnd, Tick
+from carbon_otel.sinks import Checkpoint, Sink, StageEnd, Tick, ToFootprint
 from carbon_otel.units import NS_PER_S
 
 # A run without stages that is over so soon has nothing to read yet: its end does not wait.
@@ -58,7 +58,7 @@ class RunRecorder(Sink):
         worker: DeliveryWorker,
         delivery: Worker,
         devices: Sequence[Device],
-        price: Price,
+        to_footprint: ToFootprint,
         tags: Tags,
         trace_id: Callable[[StageInfo], str | None],
         *,
@@ -69,7 +69,7 @@ class RunRecorder(Sink):
         self._worker = worker
         self._delivery = delivery
         self._devices = devices
-        self._price = price
+        self._to_footprint = to_footprint
         self._tags = tags
         self._trace_id = trace_id
         self._process = process
@@ -153,7 +153,7 @@ class RunRecorder(Sink):
             exclusive_g=0.0,
             inclusive_g=0.0,
         )
-        tags = self._tags(self._price(nothing), "running", run.trace_id)
+        tags = self._tags(self._to_footprint(nothing), "running", run.trace_id)
         self._worker.put(run.segment.opening(tags), run.store)
 
     def _write_open(self, runs: Sequence[_Run], checkpoint: Checkpoint) -> None:

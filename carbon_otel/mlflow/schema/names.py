@@ -115,7 +115,7 @@ def tags(
 
     `trace_url` is an address with the placeholder `{trace_id}`; `process` identifies the process.
     """
-    place = footprint.intensity
+    grid = footprint.intensity
     values = {
         "carbon.status": status,
         "carbon.updated_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -132,20 +132,20 @@ def tags(
         PROCESS: process,
         LINEAGE: lineage or "",
     }
-    if place is not None:
-        values |= intensity_tags(place)
+    if grid is not None:
+        values |= intensity_tags(grid)
     values |= {f"carbon.share.{rule}": f"{share:.4g}" for rule, share in footprint.shares.items()}
     return {name: value for name, value in values.items() if value}
 
 
-def intensity_tags(place: Intensity) -> dict[str, str]:
+def intensity_tags(grid: Intensity) -> dict[str, str]:
     """The grid by which emissions were computed."""
     return {
-        "carbon.zone": place.zone,
-        "carbon.intensity_g_per_kwh": f"{place.g_per_kwh:g}",
-        "carbon.intensity_kind": place.kind,
-        "carbon.intensity_source": place.source,
-        "carbon.intensity_year": str(place.year),
+        "carbon.zone": grid.zone,
+        "carbon.intensity_g_per_kwh": f"{grid.g_per_kwh:g}",
+        "carbon.intensity_kind": grid.kind,
+        "carbon.intensity_source": grid.source,
+        "carbon.intensity_year": str(grid.year),
     }
 
 

@@ -24,7 +24,7 @@ from carbon_otel.mlflow.delivery.worker import DeliveryWorker
 from carbon_otel.mlflow.runs.recorder import Tags
 from carbon_otel.mlflow.standalone.inference import has_a_store
 from carbon_otel.records import UNATTRIBUTED, Cost, StageInfo, StageRecord
-from carbon_otel.sinks import Checkpoint, Pending, Price, Sink, StageEnd, Tick, nothing_pending
+from carbon_otel.sinks import Checkpoint, Pending, Sink, StageEnd, Tick, ToFootprint, nothing_pending
 from carbon_otel.units import NS_PER_S, S_PER_H
 
 _WINDOW_S: Final = S_PER_H
@@ -53,7 +53,7 @@ class StandaloneStages(Sink):
         worker: DeliveryWorker,
         delivery: Worker,
         devices: int,
-        price: Price,
+        to_footprint: ToFootprint,
         tags: Tags,
         *,
         process: str,
@@ -64,7 +64,7 @@ class StandaloneStages(Sink):
         self._worker = worker
         self._delivery = delivery
         self._devices = devices
-        self._price = price
+        self._to_footprint = to_footprint
         self._tags = tags
         self._process = process
         self._clock = clock
@@ -186,7 +186,7 @@ class StandaloneStages(Sink):
     def _put(self, segment: Segment, make: Callable[[], StageRecord], wall_ns: int, *, final: bool) -> None:
         if segment.ended or not has_a_store():
             return
-        footprint = self._price(make())
+        footprint = self._to_footprint(make())
         if math.isfinite(footprint.energy_j):
             tags = self._tags(footprint, "final" if final else "running", None)
             batch = segment.state(footprint, tags, wall_ns / NS_PER_S, units=footprint.units, final=final)
