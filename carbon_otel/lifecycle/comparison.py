@@ -52,7 +52,7 @@ class RunCost:
     @classmethod
     def of(cls, run_id: str, name: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> RunCost:
         """Raises NotMeasured, and Unreadable."""
-        figures, ours = names.unpacked(metrics, tags)
+        figures, own_tags = names.unpack(metrics, tags)
         if names.ENERGY_WH not in figures:
             raise NotMeasured(f"run {name} ({run_id}) has no metric {names.ENERGY_WH}; {_advice(tags)}")
 
@@ -70,7 +70,7 @@ class RunCost:
             high_g=known("carbon/emissions_high_g"),
             duration_s=known("carbon/duration_s"),
             measured_fraction=names.measured_fraction(figures) if names.MEASURED_WH in figures else math.nan,
-            tags=ours,
+            tags=own_tags,
             parent_run_id=tags.get("mlflow.parentRunId"),
         )
 

@@ -154,7 +154,7 @@ class Entry:
 
 def _figures_and_tags(run: Run) -> tuple[dict[str, float], dict[str, str]]:
     """Our figures and tags of a run, its processes added up. Raises Unreadable."""
-    figures, tags = names.unpacked(run.data.metrics, run.data.tags)
+    figures, tags = names.unpack(run.data.metrics, run.data.tags)
     written = contributions.read(tags)
     if not written:
         return figures, tags
@@ -175,9 +175,9 @@ def _stages(figures: Mapping[str, float]) -> dict[str, LedgerCost]:
         match = _STAGE.fullmatch(name)
         if match:
             kind = match[1]
-            energy_wh = amount(figures, name) - figures.get(names.nested(kind, "energy_wh"), 0.0)
+            energy_wh = amount(figures, name) - figures.get(names.nested_metric(kind, "energy_wh"), 0.0)
             emissions_g = amount(figures, f"carbon/{kind}/emissions_g")
-            emissions_g -= figures.get(names.nested(kind, "emissions_g"), 0.0)
+            emissions_g -= figures.get(names.nested_metric(kind, "emissions_g"), 0.0)
             stages[kind] = LedgerCost(max(0.0, energy_wh), max(0.0, emissions_g))
     return stages
 

@@ -1,1 +1,1 @@
-"""Energy and emissions as metrics and tags of MLflow runs. MLflow is noticed when it is there, never imported."""
+"""Energy and emissions as metrics and tags of MLflow runs. carbon_otel never imports MLflow; the program does."""

@@ -1,6 +1,6 @@
-"""Every private name of MLflow that carbon_otel uses, and the few public ones that need help.
+"""The private names of MLflow that carbon_otel uses, and wrappers of a few public ones.
 
-MLflow is never imported at the top of a module: importing it takes seconds. Tried with MLflow 3.5 to 3.17.
+MLflow is never imported at the top of a module, because that takes seconds. Tried with MLflow 3.5 to 3.17.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
-# Importing this module means that runs can be created.
+# A program that imports this module can create runs.
 TRACKING_CLIENT_MODULE: Final = "mlflow.tracking._tracking_service.client"
 _SERVING: Final = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"
 
@@ -54,7 +54,7 @@ class MetricPoint(NamedTuple):
 
 
 def metric_points(data: Any) -> list[MetricPoint]:
-    """The latest point of each metric, from a run's data."""
+    """The latest point of each metric, from the data of a run."""
     return [MetricPoint(m.key, m.value, m.timestamp, m.step) for m in data._metric_objs]
 
 
@@ -78,7 +78,7 @@ def current_store() -> TrackingStore:
 
 
 def location_of(store: Any) -> str | None:
-    """The database, server or folder of a store, as MLflow spells it: it may hold a password."""
+    """The database, server or folder of a store, as MLflow writes it; it may contain a password."""
     credentials = getattr(store, "get_host_creds", None)
     if credentials is not None:
         return str(credentials().host)
@@ -89,11 +89,11 @@ def location_of(store: Any) -> str | None:
 
 
 def separate(store: TrackingStore) -> TrackingStore:
-    """The same store with database connections of its own.
+    """The same store with separate database connections.
 
-    A child that is forked while our thread holds the lock of the application's connection pool would wait for
-    that lock forever. Stores without a pool are returned as they are, and so is a database in memory: it exists
-    in its own connections only.
+    If the program forks while our thread holds the lock of the application's connection pool, the child waits
+    for that lock forever. A store without a pool is returned unchanged, and so is a database in memory, which
+    exists in its own connections only.
     """
     engine = getattr(store, "engine", None)
     if engine is None or not hasattr(store, "ManagedSessionMaker") or _is_in_memory(engine.url):
@@ -102,7 +102,8 @@ def separate(store: TrackingStore) -> TrackingStore:
     from sqlalchemy.orm import sessionmaker  # noqa: PLC0415 - comes with mlflow
 
     own: Any = copy.copy(store)
-    # A copy keeps the credentials and the listeners of the application's engine, `dispose` gives it a new pool.
+    # A copy keeps the credentials and the listeners of the application's engine; `dispose` gives it a new
+    # pool.
     own.engine = copy.copy(engine)
     own.engine.dispose(close=False)
     own.ManagedSessionMaker = _get_managed_session_maker(sessionmaker(bind=own.engine), own.db_type)
@@ -117,7 +118,7 @@ def _is_in_memory(url: Any) -> bool:
 
 
 def attach_span(span: Any) -> object:
-    """Make a span of MLflow the active one of MLflow's own context; returns a token for `detach_span`."""
+    """Make a span the active one in MLflow's own context; returns a token for `detach_span`."""
     token: object = sys.modules["mlflow.tracing.provider"].set_span_in_context(span)
     return token
 
@@ -133,7 +134,7 @@ def is_serving(environ: Mapping[str, str] = os.environ) -> bool:
 
 
 def found_by(search: Callable[..., Any], *args: Any, **kwargs: Any) -> Iterator[Any]:
-    """All results of `search`, a method of `MlflowClient` that takes a `page_token`, with its errors."""
+    """All results of `search`, a method of `MlflowClient` that takes a `page_token`. Raises its errors."""
     token = None
     while True:
         page = search(*args, **kwargs, page_token=token)

@@ -1,12 +1,12 @@
-"""MLflow: the map of this room, and where a measurement and MLflow meet.
+"""The connection of a measurement with MLflow, and a map of this package.
 
 ================  ==========================================================================================
-`schema/`         how a footprint is spelled in metrics and tags, and read back
-`runs/`           a run of the user's is a stage
-`standalone/`     work outside of runs: predictions, and stages where a lineage names their model
-`delivery/`       how figures reach a tracking store, past a dead server and a kill
+`schema/`         the names of metrics and tags, and the text of their values
+`runs/`           MLflow runs as stages
+`standalone/`     work outside of runs: predictions, and stages with a lineage
+`delivery/`       upload to tracking stores, safe against a dead server and a kill
 `traces`          stages in MLflow's own traces
-`compat`          the private names of MLflow that we use
+`compat`          the private names of MLflow that carbon_otel uses
 ================  ==========================================================================================
 
 Nothing here is imported before the program imports MLflow.
@@ -44,7 +44,7 @@ from carbon_otel.stages.engine import Engine
 
 
 class Measurement(Protocol):
-    """The part of a measurement that this room uses."""
+    """The interface of a measurement that this package uses."""
 
     @property
     def settings(self) -> Settings: ...
@@ -64,7 +64,7 @@ class Measurement(Protocol):
 
 
 class Room:
-    """MLflow's part of one measurement."""
+    """The MLflow part of one measurement."""
 
     def __init__(self, measurement: Measurement) -> None:
         self.measurement: object = measurement
@@ -99,7 +99,7 @@ class Room:
 
 
 class _Delivered(Sink):
-    """Waits until the other sinks' batches have been made on the delivery thread, then until they are uploaded."""
+    """Waits until the delivery thread has made the batches of the other sinks, then until they are uploaded."""
 
     def __init__(self, delivery: Worker, worker: DeliveryWorker) -> None:
         self._delivery = delivery
@@ -121,7 +121,7 @@ class _Delivered(Sink):
 
 
 class _Tracking:
-    """Runs become stages from the import of MLflow's client on."""
+    """Connects when MLflow's client is imported; from then on, runs are stages."""
 
     module = compat.TRACKING_CLIENT_MODULE
 
@@ -133,7 +133,7 @@ class _Tracking:
 
 
 class _PyFunc:
-    """Predictions are measured from the import of MLflow's models on."""
+    """Connects when MLflow's models are imported; from then on, predictions are measured."""
 
     module = pyfunc_hook.MODULE
 
@@ -152,7 +152,7 @@ _lock = threading.Lock()
 
 
 def _attach(measurement: Measurement) -> None:
-    """Build this room for a measurement, unless it has it."""
+    """Build this package for a measurement, once."""
     global _room
     with _lock:
         if _room is None or _room.measurement is not measurement:
@@ -169,7 +169,7 @@ renew_after_fork(_renew)
 
 
 def _present() -> Room | None:
-    """The room of the measurement that is active, in a forked child of its own."""
+    """The room of the active measurement; in a forked child, of the child's own measurement."""
     active = runtime.active()
     return _room if active is not None and _room is not None and _room.measurement is active else None
 
@@ -187,7 +187,7 @@ def _predictions() -> Predictions | None:
 def _tags(
     settings: Settings, hardware: str, process: str, footprint: Footprint, status: str, trace_id: str | None
 ) -> dict[str, str]:
-    return names.tags(
+    return names.provenance_tags(
         footprint,
         status=status,
         hardware=hardware,

@@ -1,7 +1,8 @@
 """Warns that an OTLP endpoint redirects MLflow's own traces away from MLflow.
 
-MLflow's tracing exports to `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` or `OTEL_EXPORTER_OTLP_ENDPOINT`, if one is set.
-It then no longer exports to its tracking server, unless it is told to do both (mlflow 3, tracing/provider.py).
+MLflow's tracing exports to `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` or `OTEL_EXPORTER_OTLP_ENDPOINT`, if one is
+set. It then exports to its tracking server only if a further variable asks for both (mlflow 3,
+tracing/provider.py).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ _CHOICES: Final = ("MLFLOW_ENABLE_OTLP_EXPORTER", "MLFLOW_TRACE_ENABLE_OTLP_DUAL
 
 
 def warning(environ: Mapping[str, str] = os.environ) -> str | None:
-    """The warning; None if MLflow's traces stay with MLflow, or if the user has chosen a destination."""
+    """The warning; None if MLflow's traces go to MLflow, or if the user has chosen a destination."""
     endpoint = next((name for name in _ENDPOINTS if environ.get(name, "").strip()), None)
     if endpoint is None or any(environ.get(name, "").strip() for name in _CHOICES):
         return None

@@ -1,8 +1,10 @@
-"""Stages in MLflow's own traces: below the user's span, with the trace's energy and emissions as its tags.
+"""Stages in MLflow's own traces: spans below the user's span, and the energy and emissions of the trace as its
+tags.
 
-Only where a span of MLflow is active: nobody who does not trace gets traces. Every call asks MLflow anew for its
-tracer, since `set_tracking_uri`, `set_experiment` and others replace its provider. Tokens are known when the trace
-has ended, and it may be exported late: what was used per thousand tokens is added by a thread afterwards.
+A stage becomes a span only if a span of MLflow is active, so a program without traces gets none. Every call
+asks MLflow for its tracer, because `set_tracking_uri`, `set_experiment` and other functions replace the
+provider. The number of tokens is known when the trace has ended, and the trace may be exported late; so a
+thread adds the energy per thousand tokens afterwards.
 """
 
 from __future__ import annotations
@@ -30,14 +32,14 @@ ENERGY_PER_1K_TOKENS: Final = "carbon.energy_j_per_1k_tokens"
 EMISSIONS_PER_1K_TOKENS: Final = "carbon.emissions_g_per_1k_tokens"
 _SPAN_TYPE: Final = "CARBON_OTEL"
 _LIMIT: Final = 1000
-# The first look is after a second; a trace that has not come after two minutes is not sampled, or was lost.
+# The thread looks for the trace from one second to two minutes after its end; later the trace counts as lost.
 _PATIENCE_S: Final = 120.0
-_FAREWELL_S: Final = 1.0
+_CLOSE_S: Final = 1.0
 
 
 @dataclass(slots=True)
 class _Trace:
-    """What our outermost stages in one trace have used."""
+    """The use of the outermost stages in one trace."""
 
     joules: float = 0.0
     grams: float = 0.0
@@ -55,13 +57,13 @@ class _Mark:
 
 
 class MlflowTraces(Sink):
-    """Mirrors stages that are entered inside a span of MLflow."""
+    """Mirrors stages that are entered within a span of MLflow."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._marks: dict[StageInfo, _Mark] = {}
         self._traces: dict[str, _Trace] = {}
-        self._adding = threading.Lock()  # stages of one trace may end in several threads at once
+        self._adding = threading.Lock()  # stages of one trace may end in several threads at the same time
         renew_after_fork(self._renew)
         self._worker: Worker | None = None
 
@@ -110,12 +112,14 @@ class MlflowTraces(Sink):
             trace = self._traces.get(mark.trace_id)
             if trace is None:
                 if len(self._traces) >= _LIMIT:
-                    log_once("more than %d traces wait for their energy per token", _LIMIT)
+                    log_once(
+                        "more than %d traces wait for their energy per token; further ones get none", _LIMIT
+                    )
                     self._traces.pop(next(iter(self._traces)), None)
                 trace = self._traces[mark.trace_id] = _Trace(due=now + 1, give_up=now + _PATIENCE_S)
             trace.joules += footprint.energy_j
             trace.grams += footprint.emissions_g
-        # While the trace is open, its tags cost no call to the server.
+        # While the trace is open, setting its tags needs no call to the server.
         mlflow: Any = sys.modules["mlflow"]
         above = mlflow.get_current_active_span()
         if above is not None and above.trace_id == mark.trace_id:
@@ -137,14 +141,14 @@ class MlflowTraces(Sink):
         sent = self.flush(timeout_s)
         if self._worker is not None:
             self._worker.close()
-        return lambda left_s: sent(min(left_s, _FAREWELL_S))
+        return lambda left_s: sent(min(left_s, _CLOSE_S))
 
     def _complete_soon(self, trace_id: str) -> threading.Event:
         assert self._worker is not None
         return self._worker.submit(functools.partial(self._complete, trace_id))
 
     def _complete(self, trace_id: str) -> None:
-        """Tag the trace with what it used per thousand tokens, if it has ended and arrived. On the thread."""
+        """Tag the trace with its use per thousand tokens, if it has ended and arrived. Runs on the thread."""
         trace = self._traces.get(trace_id)
         if trace is None:
             return
@@ -161,7 +165,7 @@ class MlflowTraces(Sink):
         except Exception:  # noqa: BLE001 - whatever the store raises; most of all, that it is not there yet
             if self._clock() < trace.give_up:
                 return
-            logger.debug("trace %s does not get its energy per token", trace_id, exc_info=True)
+            logger.debug("trace %s gets no energy per token", trace_id, exc_info=True)
         self._traces.pop(trace_id, None)
 
 

@@ -62,7 +62,7 @@ class Replica:
 
 
 def _tags(footprint: Footprint, status: str, trace_id: str | None) -> dict[str, str]:
-    return names.tags(
+    return names.provenance_tags(
         footprint,
         status=status,
         hardware="simulated",

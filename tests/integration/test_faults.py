@@ -168,4 +168,4 @@ def test_a_run_over_http_and_then_the_server_dies(launch, tmp_path, empty_store)
     left_open.go()
     # Our bound, 5 s; MLflow's own attempts to end the run; and what a busy machine adds.
     assert left_open.exit_s() < 30
-    assert left_open.err.count("does not take the energy") == 1
+    assert left_open.err.count("does not accept the figures") == 1

@@ -80,7 +80,7 @@ def test_a_run_goes_on_without_the_server(outage_s, program, mlflow_server, draw
     )
     assert len(during) >= 3
     assert [p.step for p in points] == list(range(points[0].step, points[0].step + len(points)))
-    assert "does not take the energy of runs" in program.err
+    assert "does not accept the figures of runs" in program.err
 
 
 def test_killed_while_the_server_is_away_then_sent_by_the_command(program, mlflow_server, tmp_path):

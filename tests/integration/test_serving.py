@@ -69,7 +69,7 @@ def draw(made, joules):
 
 
 def figures(run):
-    return names.unpacked(run.data.metrics, run.data.tags)
+    return names.unpack(run.data.metrics, run.data.tags)
 
 
 def requests(run):

@@ -98,14 +98,14 @@ def with_kinds(kinds):
 
 def window(kinds):
     """The metrics and tags of a window with those figures."""
-    return names.packed(with_kinds(kinds), TAGS)
+    return names.pack(with_kinds(kinds), TAGS)
 
 
 @pytest.mark.parametrize("kinds", [1, 20, 80, 1000])
 def test_a_window_of_any_size_is_read_back_to_the_last_figure(kinds):
     metrics, tags = window(kinds)
     assert max(map(len, tags.values())) <= 8000
-    assert names.unpacked(metrics, tags) == (with_kinds(kinds), TAGS)
+    assert names.unpack(metrics, tags) == (with_kinds(kinds), TAGS)
     assert len(Entry.of(run(metrics, tags)).stages) == kinds + 1
 
 
@@ -113,12 +113,12 @@ def test_a_shorter_window_leaves_further_tags_of_the_longer_one():
     longer, shorter = window(200), window(1)
     tags = longer[1] | shorter[1]
     assert len(tags) > len(shorter[1])
-    assert names.unpacked(shorter[0], tags) == names.unpacked(*shorter)
+    assert names.unpack(shorter[0], tags) == names.unpack(*shorter)
 
 
 def test_one_tag_of_an_earlier_version():
     content = json.dumps({"metrics": {"carbon/duration_s": 1}, "tags": {"carbon.zone": "FR"}})
-    assert names.unpacked({}, {"carbon.window": content}) == ({"carbon/duration_s": 1}, {"carbon.zone": "FR"})
+    assert names.unpack({}, {"carbon.window": content}) == ({"carbon/duration_s": 1}, {"carbon.zone": "FR"})
 
 
 def packed(content):

@@ -167,7 +167,7 @@ def test_a_run_that_is_refused_for_good_is_dropped_with_a_warning(store, writer,
     writer.close(20)
     assert writer.healthy
     assert store.values("r") == [3.0]
-    assert "run deleted, which is lost" in caplog.text
+    assert "refused the figures of run deleted" in caplog.text
 
 
 def test_a_segment_that_begins_while_the_first_is_failing(store, writer):

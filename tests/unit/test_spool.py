@@ -86,7 +86,7 @@ def test_stores_are_apart_and_runs_can_be_left_out(box):
     assert box.addresses() == {A: 2, B: 1}
     assert all(map(box.is_waiting, (1, 2, 3, None))) and not box.is_waiting(4)
     assert [b.run_id for b in waiting(box)] == ["r", "t"]
-    assert [row.batch.run_id for row in box.waiting(A, but={"r"})] == ["t"]
+    assert [row.batch.run_id for row in box.waiting(A, excluded={"r"})] == ["t"]
     box.done([row.number for row in box.waiting(A)])
     assert box.addresses() == {B: 1} and not box.is_waiting(1)
 

@@ -1,4 +1,4 @@
-"""What is delivered: a complete state of a segment of a run, so that sending it twice changes nothing."""
+"""A batch: the complete state of a segment of a run. Sending it twice changes nothing."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class LedgerRun:
 class Batch:
     """One state of one segment of a run: `values` are sums since this process began or resumed the run.
 
-    `segment` is unique in this process, `contribution_id` across processes. `gauges` are instantaneous values,
-    not cumulative. `final` marks the last batch of a segment. `run_id` and `contribution_id` are empty if the
-    run is an `entry` of the ledger, which the first upload creates. `efficiency_metric` names the metric of the
-    user that is divided by the emissions.
+    `segment` is unique in this process, `contribution_id` across processes. `gauges` are instantaneous
+    values, not cumulative. `final` marks the last batch of a segment. `run_id` and `contribution_id` are
+    empty if the run is an `entry` of the ledger, which the first upload creates. `efficiency_metric` is the
+    user's metric that is divided by the emissions.
     """
 
     run_id: str
@@ -57,7 +57,7 @@ class Batch:
 
     @property
     def label(self) -> str:
-        """The run, for a message."""
+        """The run, as text for a message."""
         return self.entry.name if self.entry else f"run {self.run_id}"
 
 
@@ -76,7 +76,7 @@ def encoded(batch: Batch) -> dict[str, Any]:
 
 
 def decoded(body: Mapping[str, Any]) -> Batch:
-    """The opposite of `encoded`. Raises TypeError and AttributeError for another structure."""
+    """The inverse of `encoded`. Raises TypeError or AttributeError for any other structure."""
     arguments = {_FORMER_NAMES.get(name, name): value for name, value in body.items()}
     entry = arguments.pop("entry", None)
     return Batch(**arguments, entry=LedgerRun(**entry) if entry else None)

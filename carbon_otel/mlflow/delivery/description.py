@@ -1,4 +1,4 @@
-"""The description of a run on its page in MLflow; a text that the user wrote there stays."""
+"""The description of a run on its MLflow page. A text that the user wrote is kept."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ _STAGE = re.compile(r"carbon/([^/]+)/energy_wh")
 def described(
     batch: Batch, data: Any, values: Mapping[str, float], tags: Mapping[str, str]
 ) -> tuple[list[Any], dict[str, str]]:
-    """What is written with a run's last batch: the user's metric per gram as points, and the description as a tag.
+    """The additions to a run's last batch: points of the user's metric per gram, and the tag with the
+    description.
 
     `data` is the run's data in MLflow, `values` and `tags` are what carbon_otel writes to the run.
     """
@@ -45,7 +46,7 @@ def markdown(values: Mapping[str, float], tags: Mapping[str, str]) -> str:
     total_wh, total_g = figure("energy_wh"), figure("emissions_g")
     share = names.measured_fraction(values)
     lines = [
-        # The page shows the first lines only, until they are expanded.
+        # The page shows only the first lines until the user expands it.
         f"{_FIRST_WORDS}{energy(total_wh)}, {emissions(total_g)} CO2e; {share:.0%} measured by a sensor",
         "",
         "| | Energy | CO2e |",
@@ -72,5 +73,5 @@ def markdown(values: Mapping[str, float], tags: Mapping[str, str]) -> str:
     if tags.get("carbon.missing"):
         lines.append(f"Not in the figures: {tags['carbon.missing']}.")
     if tags.get("carbon.trace_url"):
-        lines.append(f"[Its trace]({tags['carbon.trace_url']})")
+        lines.append(f"[Trace]({tags['carbon.trace_url']})")
     return "\n".join(lines)

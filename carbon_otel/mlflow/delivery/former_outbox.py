@@ -1,4 +1,4 @@
-"""Batches in the files of version 0.1, which were sqlite databases: `convert` makes spool files of them."""
+"""Conversion of the sqlite files of version 0.1 to spool files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from carbon_otel.mlflow.delivery.batch import decoded
 
 
 def convert(paths: Iterable[Path]) -> None:
-    """Move the batches of processes that have ended from files of version 0.1 to spool files beside them."""
+    """Move the batches of ended processes from files of version 0.1 to spool files beside them."""
     for path in paths:
         try:
             if path.stat().st_size:
@@ -34,7 +34,8 @@ def _convert(path: Path) -> None:
         rows = database.execute("select address, body from batch order by id").fetchall()
         batches = [(address, decoded(json.loads(body))) for address, body in rows]
         new = spool.Spool.create(path.parent)
-        # After a kill in here the batches are in both files, and are sent twice, which changes nothing.
+        # A kill at this point leaves the batches in both files. They are then sent twice, which changes
+        # nothing.
         on_disk = [new.put(address, batch) for address, batch in batches]
         if not all(on_disk):
             new.done([row.number for address in new.addresses() for row in new.waiting(address)])
@@ -48,4 +49,4 @@ def _convert(path: Path) -> None:
 
 def _warn(path: Path, error: Exception) -> None:
     if path.exists():
-        log_once("%s cannot be read, so nothing in it is sent: %s", path, error, about=path)
+        log_once("%s cannot be read, so its batches are not sent: %s", path, error, about=path)

@@ -1,4 +1,4 @@
-"""One stretch of energy in MLflow, state after state: a process's part of a run, or a window on the ledger."""
+"""A segment: the energy of one run, or of one window on the ledger, in one process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NOTHING: Final[Mapping[str, float]] = MappingProxyType({})
 
 
 class Segment:
-    """Makes the batches of one run or window in this process; `wall_s` is its start, seconds since the epoch.
+    """Makes the batches of one run or window in this process; `wall_s` is its start in seconds since the epoch.
 
     Not thread-safe: one thread makes all batches of a segment.
     """
@@ -32,7 +32,7 @@ class Segment:
         efficiency_metric: str | None = None,
         ledger_run: LedgerRun | None = None,
     ) -> None:
-        """`number` is unique in this process. A segment is of a run of the user's, or of a `ledger_run`."""
+        """`number` is unique in this process. The segment belongs to a run of the user, or to a `ledger_run`."""
         self.number = number
         self.ended = False
         self._run_id = run_id
@@ -49,7 +49,9 @@ class Segment:
         self._devices_j: Mapping[str, float] = {}
 
     def opening(self, tags: Mapping[str, str]) -> Batch:
-        """The state that says that the run is measured. It has no metrics: one of nothing yet would be a zero."""
+        """The first state, which marks the run as measured. It has no metrics, because zeros would be wrong
+        figures.
+        """
         return self._batch({}, tags)
 
     def state(
@@ -58,20 +60,20 @@ class Segment:
         tags: Mapping[str, str],
         wall_s: float,
         *,
-        nested: Mapping[str, float] = _NOTHING,
+        of_nested: Mapping[str, float] = _NOTHING,
         units: Mapping[str, float] = _NOTHING,
         final: bool = False,
     ) -> Batch:
         """The state now.
 
-        `nested` is `names.parts()` of the runs nested in this one, added up; `units` the functional units done, by
-        `<kind>/<unit>`.
+        `of_nested` is the sum of `names.subtotals()` over the nested runs; `units` are the functional units
+        of the stages, by `<kind>/<unit>`.
         """
         self.ended = final
-        # A clock that is set back must not put this point before the last one.
+        # If the clock was set back, this point must still come after the last one.
         self._stamp_ms = max(int(wall_s * MS_PER_S), self._stamp_ms + 1)
-        values = names.metrics(footprint, nested, units)
-        nested_wh = sum(value for name, value in nested.items() if name.endswith("/energy_wh"))
+        values = names.footprint_metrics(footprint, of_nested, units)
+        nested_wh = sum(value for name, value in of_nested.items() if name.endswith("/energy_wh"))
         own_wh = footprint.energy_wh - nested_wh
         self._hours.spend(own_wh - self._own_wh, self._at_s, wall_s)
         gauges = self._power(footprint)
@@ -79,10 +81,10 @@ class Segment:
         self._duration_s, self._devices_j = footprint.duration_s, footprint.devices_inclusive
         if self._ledger_run is None:
             return self._batch(values, tags, gauges, self._hours.text())
-        # A page of one window has few readers: its kWh and power are left out.
+        # Windows get no kWh and no power: their pages have few readers.
         values = {name: value for name, value in values.items() if not name.endswith(("_kwh", "_kg"))}
-        about = {**tags, **self._ledger_run.model(), names.HOURLY: self._hours.text()}
-        return self._batch(*names.packed(values, about))
+        window_tags = {**tags, **self._ledger_run.model(), names.HOURLY: self._hours.text()}
+        return self._batch(*names.pack(values, window_tags))
 
     def _power(self, footprint: Footprint) -> dict[str, float]:
         """Mean watts of each device since the last state."""

@@ -1,10 +1,11 @@
-"""Batches that MLflow has not taken yet, on disk, so that neither a dead server nor a kill loses them.
+"""Batches on disk that MLflow has not accepted yet. Neither a dead server nor a kill loses them.
 
-Each process appends to a file of its own: a line of JSON per batch, and a line of the numbers that are done. The
-process holds a lock on the file, and the kernel drops that lock with the process, however it ends: a process that
-gets the lock may send the rest. A kill loses no batch that was put, because a torn last line is ignored and every
-other line is complete. A power cut may lose what the system had not written to the disk yet. A batch that is sent
-twice changes nothing, so losing a line of done numbers costs a repetition and no figure.
+Each process appends to its own file: a line of JSON per batch, and a line of the numbers of sent batches. The
+process holds a lock on the file; the kernel drops that lock when the process ends, however it ends. A process
+that gets the lock may send the remaining batches. A kill loses no batch that was put, because a torn last
+line is ignored and every other line is complete. A power cut may lose data that the system had not yet
+written to the disk. A batch that is sent twice changes nothing, so a lost line of numbers costs a repetition
+and no figure.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ except ImportError:  # Windows: without locks, batches stay in memory
 
 __all__ = ["LIMIT", "Batch", "LedgerRun", "Spool", "SpoolInUse", "Waiting"]
 
-# About 20 hours of one run's checkpoints each 15 s, and some 15 MB.
+# About 20 hours of checkpoints of one run, one each 15 s; about 15 MB.
 LIMIT: Final = 5000
 _SUFFIX: Final = ".spool"
 _COMPACTED_SUFFIX: Final = ".compacted"
 _FORMER_SUFFIX: Final = ".outbox"  # of version 0.1
-# The file is written anew when it holds this many bytes more than twice what still waits.
+# The file is rewritten when it has this many bytes more than twice the size of the waiting batches.
 _SLACK_BYTES: Final = 1 << 20
 _TRIES: Final = 5
 
@@ -52,7 +53,7 @@ class Waiting:
 
 @dataclass(slots=True)
 class _Row:
-    """Where a batch is: at `offset` of the file, or in `line` if the disk was full."""
+    """The position of a batch: at `offset` of the file, or in `line` if the disk was full."""
 
     address: str
     ordering_key: str
@@ -67,10 +68,10 @@ class SpoolInUse(OSError):
 
 
 class Spool:
-    """Batches in the order in which they were put. Threads may share it; a forked child must create its own."""
+    """Batches in the order of `put`. Threads may share it; a forked child must create a new one."""
 
     def __init__(self, path: Path | None = None, descriptor: int | None = None) -> None:
-        """Read an open, locked file; without one, batches are kept in memory. Raises OSError."""
+        """Read an open, locked file; without one, keep batches in memory. Raises OSError."""
         self.path = path
         self.unreadable = 0
         self._descriptor = descriptor
@@ -86,18 +87,20 @@ class Spool:
 
     @classmethod
     def create(cls, folder: Path) -> Spool:
-        """A new file in that folder, which is created; in memory, with a warning, if that fails."""
+        """A new file in `folder`, which is created; if that fails, a spool in memory, with a warning."""
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             for _ in range(_TRIES):
                 path = folder / f"{os.getpid()}-{uuid.uuid4().hex[:12]}{_SUFFIX}"
-                with contextlib.suppress(SpoolInUse):  # another process checks whether it is a dead one's
+                with contextlib.suppress(
+                    SpoolInUse
+                ):  # another process is checking whether the file's process has ended
                     return cls(path, _lock(path, os.O_CREAT | os.O_EXCL))
-            raise OSError("every new file was taken by another process")
+            raise OSError("another process took every new file")
         except OSError as error:
             log_once(
-                "batches that MLflow does not take at once are kept in memory only, because %s cannot be used "
-                "(%s); set state_dir to a folder on a local disk that can be written",
+                "batches that wait for MLflow are kept in memory only, because %s cannot be used "
+                "(%s); set state_dir to a writable folder on a local disk",
                 folder,
                 error,
             )
@@ -105,12 +108,12 @@ class Spool:
 
     @classmethod
     def open(cls, path: Path) -> Spool:
-        """The file of a process that has ended. Raises SpoolInUse and OSError."""
+        """The spool of a process that has ended. Raises SpoolInUse and OSError."""
         return cls(path, _lock(path))
 
     @classmethod
     def left_in(cls, folder: Path) -> Iterator[Spool]:
-        """The files of processes that have ended; the caller closes each. Unreadable lines stay in their file."""
+        """The spools of processes that have ended; the caller closes each. Unreadable lines stay in their file."""
         for path in sorted(folder.glob(f"*{_COMPACTED_SUFFIX}")):
             with contextlib.suppress(OSError):
                 os.close(_lock(path))
@@ -125,8 +128,8 @@ class Spool:
             except SpoolInUse:
                 continue
             except OSError as error:
-                if path.exists():  # otherwise another process has just finished with it
-                    log_once("%s cannot be read, so nothing in it is sent: %s", path, error, about=path)
+                if path.exists():  # if not, another process has just sent and removed it
+                    log_once("%s cannot be read, so its batches are not sent: %s", path, error, about=path)
                 continue
             if left.unreadable:
                 log_once(
@@ -138,7 +141,7 @@ class Spool:
                 left.close()
 
     def put(self, address: str, batch: Batch) -> bool:
-        """Append to the file; keep in memory, with a warning, and return False while the disk is full."""
+        """Append a batch to the file. While the disk is full, keep it in memory, warn once and return False."""
         with self._lock:
             number = self._next
             self._next += 1
@@ -150,7 +153,7 @@ class Spool:
                 row.line = line
                 if self._descriptor is not None:
                     log_once(
-                        "batches that MLflow does not take at once are kept in memory only, because %s cannot be "
+                        "batches that wait for MLflow are kept in memory only, because %s cannot be "
                         "written any more (%s)",
                         self.path,
                         error,
@@ -161,38 +164,38 @@ class Spool:
                 self._make_room()
             return row.line is None
 
-    def waiting(self, address: str, but: Collection[str] = (), limit: int = 1000) -> list[Waiting]:
-        """The oldest batches for this store, without those whose ordering key is in `but`. Raises OSError."""
+    def waiting(self, address: str, excluded: Collection[str] = (), limit: int = 1000) -> list[Waiting]:
+        """The oldest batches for this store, except those with an ordering key in `excluded`. Raises OSError."""
         with self._lock:
-            found: list[Waiting] = []
+            rows: list[Waiting] = []
             for number, row in self._rows.items():
-                if row.address == address and row.ordering_key not in but:
-                    found.append(Waiting(number, decoded(json.loads(self._line(row))["batch"])))
-                    if len(found) == limit:
+                if row.address == address and row.ordering_key not in excluded:
+                    rows.append(Waiting(number, decoded(json.loads(self._line(row))["batch"])))
+                    if len(rows) == limit:
                         break
-            return found
+            return rows
 
     def is_waiting(self, segment: int | None = None) -> bool:
-        """Whether a batch of this segment, or any batch, waits. Takes no lock and does no I/O."""
+        """Whether a batch of this segment, or any batch, is waiting. Takes no lock and does no I/O."""
         return bool(self._rows) if segment is None else segment in self._segments
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def addresses(self) -> Mapping[str, int]:
-        """How many batches wait for which store."""
+        """The number of waiting batches by store."""
         with self._lock:
             return Counter(row.address for row in self._rows.values())
 
     def done(self, numbers: Sequence[int]) -> None:
-        """Drop batches that were written, or refused for good."""
+        """Remove batches that were sent, or refused permanently."""
         with self._lock:
             for number in numbers:
                 self._drop(number)
             self._note_done(numbers)
 
     def close(self) -> bool:
-        """Release the file, and remove it if nothing is left in it; whether nothing was left."""
+        """Release the file, and remove it if it has no batches left; returns whether it has none left."""
         with self._lock:
             descriptor, self._descriptor = self._descriptor, None
             if descriptor is not None and self.path is not None:
@@ -202,9 +205,9 @@ class Spool:
             return not self._rows
 
     def _renew(self) -> None:
-        """In a forked child: give up the copy of the parent's file, without unlocking or changing it."""
+        """In a forked child: close the copy of the parent's file, without unlocking or changing it."""
         self._lock = threading.Lock()
-        # The lock of the file would outlive the parent in the child's copy of the descriptor.
+        # The child's copy of the descriptor would keep the file locked after the end of the parent.
         if self._descriptor is not None:
             os.close(self._descriptor)
         self._descriptor = None
@@ -220,7 +223,7 @@ class Spool:
             except (ValueError, TypeError, KeyError, AttributeError):
                 self.unreadable += 1
             offset += len(line)
-        # A torn last line would swallow the start of the next one.
+        # Remove a torn last line: the next line would continue it.
         if offset < len(data):
             os.ftruncate(descriptor, offset)
         self._end = offset
@@ -235,13 +238,13 @@ class Spool:
             self._next = max(self._next, number + 1)
 
     def _append(self, data: bytes) -> int:
-        """Write at the end of the file; the offset. Raises OSError, and leaves the end where it was."""
+        """Write at the end of the file; returns the offset. Raises OSError, and then leaves the end unchanged."""
         if self._descriptor is None:
             raise OSError("there is no file")
         try:
             _write(self._descriptor, data, self._end)
         except OSError:
-            with contextlib.suppress(OSError):  # otherwise the next line overwrites the torn one
+            with contextlib.suppress(OSError):  # if this fails, the next line overwrites the torn one
                 os.ftruncate(self._descriptor, self._end)
             raise
         offset, self._end = self._end, self._end + len(data)
@@ -262,7 +265,7 @@ class Spool:
                 del self._segments[row.segment]
 
     def _note_done(self, numbers: Sequence[int]) -> None:
-        # Every failure here only means that a batch is sent once more by the next process.
+        # A failure here only makes the next process send a batch again.
         with contextlib.suppress(OSError):
             if not self._rows and not self.unreadable and self._descriptor is not None:
                 os.ftruncate(self._descriptor, 0)
@@ -274,7 +277,7 @@ class Spool:
             self._compact()
 
     def _make_room(self) -> None:
-        """Drop every second checkpoint: a curve gets coarser, but the last state of each segment stays."""
+        """Remove every second checkpoint: curves get coarser, but the last state of each segment stays."""
         newest = {row.segment: number for number, row in self._rows.items()}
         places: Counter[int] = Counter()
         dropped = []
@@ -286,14 +289,14 @@ class Spool:
             self._drop(number)
         oldest = list(self._rows)[: max(0, len(self._rows) - LIMIT)]
         if oldest:
-            log_once("MLflow has been away for %d runs: the oldest figures are lost", LIMIT)
+            log_once("MLflow has been unreachable for %d runs: the oldest figures are lost", LIMIT)
         for number in oldest:
             self._drop(number)
         self._note_done(dropped + oldest)
 
     def _compact(self) -> None:
-        """Write what still waits to a new file, and put that in place of the old one in one step."""
-        self._compact_above = self._end + _SLACK_BYTES  # if it fails, not at every batch again
+        """Write the waiting batches to a new file, and replace the old file with it in one step."""
+        self._compact_above = self._end + _SLACK_BYTES  # after a failure, do not try again at every batch
         if self._descriptor is None or self.path is None or self.unreadable:
             return
         new_path = self.path.with_name(self.path.name + _COMPACTED_SUFFIX)
@@ -318,17 +321,19 @@ class Spool:
 
 
 def _lock(path: Path, flags: int = 0) -> int:
-    """An open descriptor that holds the file's lock. Raises SpoolInUse, and OSError for a file of another user."""
+    """An open descriptor that holds the lock of the file. Raises SpoolInUse, and OSError for a file of another
+    user.
+    """
     if fcntl is None:
         raise OSError("this system has no locks on files")
     descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | flags, 0o600)
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
-            raise OSError("it is not a file that only this user can write")
+            raise OSError("other users can write it, or it is not a regular file")
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Between open and lock another process may have sent and removed the file, or replaced it.
+            # Between open and lock, another process may have removed or replaced the file.
             if path.lstat().st_ino != status.st_ino:
                 raise SpoolInUse(str(path))
         except (BlockingIOError, FileNotFoundError):
@@ -340,7 +345,7 @@ def _lock(path: Path, flags: int = 0) -> int:
 
 
 def _unlock(descriptor: int) -> None:
-    # Closing alone would leave the lock to a child that was forked meanwhile and has not run its own hooks yet.
+    # Unlock before closing: a forked child that has not run its hooks yet still has a copy of the descriptor.
     fcntl.flock(descriptor, fcntl.LOCK_UN)
     os.close(descriptor)
 

@@ -1,4 +1,6 @@
-"""The address of a tracking store: equal in every process that writes to the store, and without a password."""
+"""The address of a tracking store. It is the same in every process that writes to the store, and has no
+password.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from typing import Any, Final
 from carbon_otel.mlflow import compat
 
 _SQLITE: Final = "sqlite:///"
-# Drivers take passwords as parameters: `password` of libpq, `passwd` of pymysql, `PWD` in a string for ODBC.
+# Drivers accept passwords as parameters: `password` in libpq, `passwd` in pymysql, `PWD` in an ODBC string.
 _SECRET: Final = re.compile(
     r"((?:[?&;]|%3B)[^=&;%\s]*(?:pass|pwd|secret|token|key)[^=&;%\s]*(?:=|%3D))(?:(?!%3B)[^&;\s])*",
     re.IGNORECASE,
@@ -35,5 +37,5 @@ def normalised(uri: str) -> str:
 
 
 def printable(text: str) -> str:
-    """An address, or a message that holds some, without passwords and tokens."""
+    """An address, or a message that contains addresses, without passwords and tokens."""
     return _SECRET.sub(r"\1***", _USERINFO.sub(r"\1@", text))

@@ -1,7 +1,7 @@
-"""From a spool to a tracking store: in order, and in as few calls as possible.
+"""Uploads from a spool to a tracking store: in order, and in as few calls as possible.
 
-The step and the time of a point are frozen in its batch, and a ledger run is found again by its entry id: what is
-sent twice is stored once.
+The step and the time of a point are fixed in its batch, and a ledger run is identified by its entry id. Data
+that is sent twice is therefore stored once.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from carbon_otel.mlflow.schema import contributions, names
 from carbon_otel.mlflow.schema.contributions import Contribution
 from carbon_otel.units import MS_PER_S
 
-# A server takes 1000 metrics and tags, and 100 tags, in one call.
+# A server accepts 1000 metrics and tags in one call, among them 100 tags.
 _METRICS_AT_ONCE: Final = 900
 _TAGS_AT_ONCE: Final = 90
 _KEPT_S: Final = 30 * 86400.0
 _INVALID: Final = frozenset({"INVALID_PARAMETER_VALUE", "BAD_REQUEST"})
-# A retry is refused again: the run was deleted, or the store does not accept a value.
-_REFUSED_FOR_GOOD: Final = _INVALID | {"RESOURCE_DOES_NOT_EXIST"}
+# A retry would be refused too: the run was deleted, or the store does not accept a value.
+_REFUSED_PERMANENTLY: Final = _INVALID | {"RESOURCE_DOES_NOT_EXIST"}
 
 
 @dataclass(frozen=True, slots=True)
 class _Others:
-    """The sum of `count` other processes in a run; our points begin at `step`, after `last_ms`."""
+    """The sum of the `count` other processes in a run. This process's points begin at `step`, after `last_ms`."""
 
     sum: Contribution = field(default_factory=lambda: contributions.total(()))
     count: int = 0
@@ -53,8 +53,8 @@ class Uploader:
     ) -> None:
         """`delivered` is called with the last batch of each segment once the store has it.
 
-        A batch that the store refuses for good is dropped. `keeps_refused`, for the batches of other processes,
-        keeps them for 30 days: another store may have moved to the address of theirs.
+        A batch that the store refuses permanently is dropped. With `keeps_refused`, for the batches of other
+        processes, it is kept for 30 days: the address may now lead to a different store.
         """
         self._store = store
         self._keeps_refused = keeps_refused
@@ -62,19 +62,20 @@ class Uploader:
         self._entry_runs: dict[str, str] = {}
         self._others_of: dict[str, _Others] = {}
         self._origins: dict[tuple[str | None, str | None], dict[str, str]] = {}
-        # The run at which the last call broke off comes last in the next one: the fault may be in that run.
+        # The run at which the last call stopped comes last in the next call, because the fault may be in that
+        # run.
         self._broke_off_at = ""
 
     def send(self, spool: Spool, address: str, *, raise_refusals: bool = True) -> int:
-        """Send the batches for this address; the number of batches. Raises what the store raises.
+        """Send the batches for this address; returns their number. Raises the errors of the store.
 
-        If the store refuses a batch for now, the later batches of that run wait, the other runs go on, and the
-        refusal is raised at the end. A store that cannot be reached ends the call at once.
+        If the store refuses a batch temporarily, the later batches of that run wait, the other runs continue,
+        and the refusal is raised at the end. A store that cannot be reached ends the call at once.
         """
         sent, refused, refusal = 0, set[str](), None
         last_key, self._broke_off_at = self._broke_off_at, ""
         while True:
-            rows = spool.waiting(address, but=refused | {last_key})
+            rows = spool.waiting(address, excluded=refused | {last_key})
             if not rows and not last_key:
                 break
             if not rows:
@@ -86,15 +87,15 @@ class Uploader:
                 try:
                     self._write([row.batch for row in group])
                 except Exception as error:
-                    if _is_for_good(error) and (not self._keeps_refused or _is_old(last)):
+                    if _is_permanent(error) and (not self._keeps_refused or _is_old(last)):
                         message = store_uri.printable(str(error))
                         log_once(
-                            "MLflow refused the energy of %s, which is lost: %s",
+                            "MLflow refused the figures of %s; they are lost: %s",
                             last.label,
                             message,
                             about=last.ordering_key,
                         )
-                    elif _is_for_good(error):
+                    elif _is_permanent(error):
                         refused.add(last.ordering_key)
                         continue
                     elif _is_of_this_run(error):
@@ -129,7 +130,7 @@ class Uploader:
             )
             at_ms = max(batch.timestamp_ms, others.last_ms + 1)
             points += _points(
-                {**values, **names.rates(values), **batch.gauges}, others.step + batch.step, at_ms
+                {**values, **names.rates_per_1k(values), **batch.gauges}, others.step + batch.step, at_ms
             )
         tags = {name: tag for batch in batches for name, tag in batch.tags.items()}
         if values:
@@ -148,9 +149,10 @@ class Uploader:
                 self._finish(last, values, tags)
 
     def _data_if_alone(self, last: Batch) -> Any | None:
-        """Before the last batch of a run that this process created: its data, if no other process wrote to it.
+        """The data of a run, before its last batch, if this process created the run and no other process wrote
+        to it.
 
-        The sums are then final as they are, and the description can be written in the same call.
+        The sums are then final, and the description can be written in the same call.
         """
         if not last.final or last.resumed:
             return None
@@ -174,11 +176,11 @@ class Uploader:
         from mlflow.entities import RunTag
 
         run_tags = [RunTag(name, value) for name, value in tags.items()]
-        none: list[Any] = []
+        empty: list[Any] = []
         for metrics, some_tags in itertools.zip_longest(
-            _pieces(points, _METRICS_AT_ONCE), _pieces(run_tags, _TAGS_AT_ONCE), fillvalue=none
+            _pieces(points, _METRICS_AT_ONCE), _pieces(run_tags, _TAGS_AT_ONCE), fillvalue=empty
         ):
-            if not self._is_taken(run_id, metrics + some_tags):
+            if not self._is_accepted(run_id, metrics + some_tags):
                 # An empty call raises if the run itself is refused.
                 self._store.log_batch(run_id, metrics=[], params=[], tags=[])
                 self._log_halves(run_id, metrics + some_tags)
@@ -187,15 +189,15 @@ class Uploader:
         """After a refusal of these metrics and tags: find the refused ones, and write the others."""
         if len(items) == 1:
             name = items[0].key
-            log_once("MLflow refused %r of run %s, which is lost", name, run_id, about=(run_id, name))
+            log_once("MLflow refused %r of run %s; it is lost", name, run_id, about=(run_id, name))
             return
         middle = len(items) // 2
         for half in (items[:middle], items[middle:]):
-            if not self._is_taken(run_id, half):
+            if not self._is_accepted(run_id, half):
                 self._log_halves(run_id, half)
 
-    def _is_taken(self, run_id: str, items: list[Any]) -> bool:
-        """Write metrics and tags; False if the store refuses one of them. Raises its other errors."""
+    def _is_accepted(self, run_id: str, items: list[Any]) -> bool:
+        """Write metrics and tags; False if the store refuses one of them. Raises other errors of the store."""
         from mlflow.entities import RunTag
         from mlflow.exceptions import MlflowException
 
@@ -211,7 +213,7 @@ class Uploader:
         return True
 
     def _others(self, batch: Batch) -> _Others:
-        """The sum of the other processes in the run, as it was before our first batch."""
+        """The sum of the other processes in the run, as it was before the first batch of this process."""
         if not batch.resumed:
             return _Others()
         known = self._others_of.get(batch.contribution_id)
@@ -220,7 +222,7 @@ class Uploader:
             by_process = contributions.read(data.tags)
             own = by_process.pop(batch.contribution_id, None)
             total, count = contributions.total(by_process.values()), len(by_process)
-            # A point that is sent again must have the step that it had.
+            # A point that is sent again must have the same step.
             known = (
                 _Others(total, count, own.step)
                 if own
@@ -230,7 +232,7 @@ class Uploader:
         return known
 
     def _finish(self, last: Batch, values: Mapping[str, float], tags: Mapping[str, str]) -> None:
-        """After the last batch of a shared run: correct the sums, if other processes have gone on meanwhile, and
+        """After the last batch of a shared run: correct the sums if other processes have written since, and
         describe the run.
         """
         data = self._store.get_run(last.run_id).data
@@ -240,7 +242,7 @@ class Uploader:
         points: list[Any] = []
         corrected: dict[str, str] = {}
         if not math.isclose(total.values.get(names.ENERGY_WH, 0.0), seen_wh, rel_tol=1e-12):
-            values = {**total.values, **names.rates(total.values)}
+            values = {**total.values, **names.rates_per_1k(total.values)}
             at_ms = max(last.timestamp_ms, contributions.last_ms(data) + 1)
             points = _points(values, contributions.next_step(data), at_ms)
             corrected = _tags_of_total(total, len(by_process))
@@ -249,7 +251,7 @@ class Uploader:
             self._log(last.run_id, points + efficiency, corrected | note)
 
     def _entry_run(self, entry: LedgerRun) -> str:
-        """The run of a ledger entry: the one that was created although its answer was lost, or a new one."""
+        """The run of a ledger entry. It is looked up first: the answer to its creation may have been lost."""
         from mlflow.entities import RunTag, ViewType
 
         run_id = self._entry_runs.get(entry.entry_id)
@@ -277,13 +279,15 @@ class Uploader:
             try:
                 return str(self._store.create_experiment(names.LEDGER, None, None))
             except Exception:
-                experiment = self._store.get_experiment_by_name(names.LEDGER)  # another process was first
+                experiment = self._store.get_experiment_by_name(
+                    names.LEDGER
+                )  # another process has created it
                 if experiment is None:
                     raise
         return str(experiment.experiment_id)
 
     def _origin(self, entry: LedgerRun) -> dict[str, str]:
-        """The experiment and the lineage of the run that made the entry's model."""
+        """The experiment and the lineage of the run that created the entry's model."""
         key = entry.model_id, entry.source_run_id
         if key not in self._origins:
             self._origins[key] = self._find_origin(entry)
@@ -304,11 +308,11 @@ class Uploader:
                 if lineage:
                     tags[names.LINEAGE] = lineage
         except MlflowException as error:
-            if error.error_code not in _REFUSED_FOR_GOOD:
+            if error.error_code not in _REFUSED_PERMANENTLY:
                 raise
             log_once(
-                "the model of %r was not made in this store (%s): its energy is in the experiment %s, but not in "
-                "the model's ledger; set lineage",
+                "the store does not know the model of %r (%s): its energy is in the experiment %s, but not in the "
+                "ledger of the model; set lineage",
                 entry.name,
                 error.message,
                 names.LEDGER,
@@ -328,7 +332,7 @@ def _pieces(items: list[Any], size: int) -> Iterator[list[Any]]:
 
 
 def _tags_of_total(total: Contribution, count: int) -> dict[str, str]:
-    """The tags that follow from a run's sums."""
+    """The tags that depend on the sums of a run."""
     return {
         "carbon.measured_fraction": f"{names.measured_fraction(total.values):.4f}",
         "carbon.segments": str(count),
@@ -337,28 +341,28 @@ def _tags_of_total(total: Contribution, count: int) -> dict[str, str]:
     }
 
 
-def _is_for_good(error: Exception) -> bool:
+def _is_permanent(error: Exception) -> bool:
     from mlflow.exceptions import MlflowException
 
-    return isinstance(error, MlflowException) and error.error_code in _REFUSED_FOR_GOOD
+    return isinstance(error, MlflowException) and error.error_code in _REFUSED_PERMANENTLY
 
 
 def _is_of_this_run(error: Exception) -> bool:
-    """Whether another run may still be taken: the server has answered, or a batch cannot be processed."""
+    """Whether other runs may still be accepted: the server has answered, or the batch cannot be processed."""
     from mlflow.exceptions import MlflowException, RestException
 
     return isinstance(error, RestException) or not isinstance(error, (MlflowException, OSError))
 
 
 def _report(batch: Batch, error: Exception) -> None:
-    """A refusal is reported by the caller, for the whole store; another fault belongs to this batch."""
+    """Log a fault of one batch. The caller reports a refusal, which may concern the whole store."""
     from mlflow.exceptions import RestException
 
     if isinstance(error, RestException):
-        logger.debug("%s is not taken", batch.label, exc_info=error)
+        logger.debug("%s is not accepted", batch.label, exc_info=error)
     else:
         message = store_uri.printable(repr(error))
-        log_once("the energy of %s cannot be sent: %s", batch.label, message, about=batch.ordering_key)
+        log_once("the figures of %s cannot be sent: %s", batch.label, message, about=batch.ordering_key)
 
 
 def _is_old(batch: Batch) -> bool:
@@ -366,7 +370,7 @@ def _is_old(batch: Batch) -> bool:
 
 
 def _groups(rows: Iterable[Waiting]) -> Iterator[list[Waiting]]:
-    """Successive batches of one segment, as many as one call takes."""
+    """Successive batches of one segment, as many as fit in one call."""
     group: list[Waiting] = []
     metrics = 0
     for row in rows:

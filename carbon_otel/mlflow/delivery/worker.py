@@ -1,9 +1,9 @@
 """Delivery of batches to MLflow's tracking stores, in the background.
 
-`put` writes a batch to the spool on the caller's thread, which is the delivery thread of the session. All network
-is on uploader threads. There are as many of them as stores, so a store that hangs delays no other. The condition
-`_changed` guards what is known in memory and is never held over I/O: the application's threads may call `begin`
-and `wait`.
+`put` writes a batch to the spool on the caller's thread, which is the delivery thread of the session.
+Uploader threads do all network I/O. There is one for each store, so a store that hangs delays no other. The
+condition `_changed` guards the state in memory and is never held over I/O: the application's threads may call
+`begin` and `wait`.
 """
 
 from __future__ import annotations
@@ -27,15 +27,17 @@ from carbon_otel.mlflow.delivery.uploader import Uploader
 
 _FIRST_PAUSE_S: Final = 1.0
 _LONGEST_PAUSE_S: Final = 30.0
-# A batch that no thread waits for may be joined by later ones this long: a short run is written in one call.
+# A batch that no thread waits for is held back for this time, so that a short run is written in one call.
 _LINGER_S: Final = 0.5
-# How long the exit waits for a store that has failed and takes nothing now: its batches are in the spool.
-_FAREWELL_S: Final = 1.5
+# The exit waits at most this long for a failed store that accepts no batch; its batches are in the spool.
+_FAILED_STORE_S: Final = 1.5
 
 
 @dataclass(slots=True, eq=False)
 class _Outlet:
-    """One store: when its batches are to be sent next, and whether it took the last ones."""
+    """The state of delivery to one store: the next time to send, and whether the store accepted the last
+    batches.
+    """
 
     address: str
     connect: Callable[[], compat.TrackingStore]
@@ -62,39 +64,39 @@ class DeliveryWorker:
         self._outlets: dict[str, _Outlet] = {}
         self._threads = 0
         self._closed = False
-        self._awaited: set[int] = set()  # segments that a thread waits for
+        self._awaited: set[int] = set()  # segments for which a thread waits
         self._delivered: set[int] = set()  # segments whose last batch the store has
         self._address_of: dict[int, str] = {}
         self._left_behind = _LeftBehind(folder)
-        # Held over the writing of the spool, by threads that put only.
+        # Held while the spool is written; only `put` takes it.
         self._putting = threading.Lock()
-        # Asking a store for its address may make it look up credentials.
+        # Cached, because a store may look up credentials to give its address.
         self._address_of_store: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
         renew_after_fork(self._renew)
 
     def _renew(self) -> None:
-        """In a forked child: the threads do not exist there, and the spool is the parent's."""
+        """In a forked child: the threads do not exist there, and the spool belongs to the parent."""
         self._changed, self._putting = threading.Condition(), threading.Lock()
         self._spool, self._threads, self._closed = None, 0, True
 
     @property
     def healthy(self) -> bool:
-        """False from a failed upload, to any store, until the next good one to that store."""
+        """False from a failed upload to any store until the next successful upload to that store."""
         return all(outlet.healthy for outlet in list(self._outlets.values()))
 
     def begin(self) -> None:
-        """Start an uploader thread ahead of the first batch: at interpreter exit no thread can be started."""
+        """Start an uploader thread before the first batch; no thread can be started at interpreter exit."""
         with self._changed:
             if not self._threads and not self._closed:
                 self._start_thread()
 
     def put(self, batch: Batch, store: Any = None) -> None:
-        """Write a batch to the spool, to be uploaded to this store, by default to the current one of MLflow."""
+        """Write a batch to the spool, for upload to `store`, by default MLflow's current store."""
         self.begin()
         address, connect = self._destination(store)
         with self._putting:
             if self._closed:
-                log_once("the energy of %s came after the end, and is lost", batch.label)
+                log_once("the figures of %s came after the end of the session and are lost", batch.label)
                 return
             if self._spool is None:
                 self._spool = Spool.create(self._folder)
@@ -121,9 +123,10 @@ class DeliveryWorker:
         return self._address_of_store[store], lambda: store
 
     def wait(self, timeout_s: float, segment: int | None = None) -> bool:
-        """Until every batch of this segment, or every batch, that was put is written; False if that took longer.
+        """Wait until every batch of this segment, or every batch, is uploaded; False if that takes longer than
+        the timeout.
 
-        Returns False at once while the segment's store is failing. Does no I/O.
+        Returns False at once if the segment's store is failing. Does no I/O.
         """
         with self._changed:
             if segment is None:
@@ -138,28 +141,30 @@ class DeliveryWorker:
             return self._is_written(segment)
 
     def flush(self, timeout_s: float) -> bool:
-        """Upload everything now, even to stores that have failed; whether that succeeded in time."""
+        """Upload everything now, even to stores that have failed; returns whether that succeeded in time."""
         with self._changed:
             self._send_now(self._outlets.values())
         return self.wait(timeout_s)
 
     def close(self, timeout_s: float) -> None:
-        """Upload what is waiting, within the timeout; the rest stays in the spool for the next process."""
+        """Upload the waiting batches within the timeout; the remaining ones stay in the spool for the next
+        process.
+        """
         deadline = time.monotonic() + timeout_s
         with self._changed:
             self._closed = True
             self._changed.notify_all()
             outlets = list(self._outlets.values()) if self._threads else []
             self._changed.wait_for(lambda: all(o.idle or not o.healthy for o in outlets), timeout_s)
-            # A store that had failed gets more time for as long as it takes batches again.
+            # A store that had failed gets more time as long as it accepts batches again.
             before, left = -1, self._count()
             is_idle = all(o.idle for o in outlets)
             while not is_idle and left != before and (remaining_s := deadline - time.monotonic()) > 0:
-                pause_s = min(_FAREWELL_S, remaining_s)
+                pause_s = min(_FAILED_STORE_S, remaining_s)
                 is_idle = self._changed.wait_for(lambda: all(o.idle for o in outlets), pause_s)
                 before, left = left, self._count()
         if self._spool is not None:
-            _warn_of_rest(self._spool)
+            _warn_of_unsent(self._spool)
             if is_idle:
                 self._close_spool()
 
@@ -183,12 +188,12 @@ class DeliveryWorker:
         self._changed.notify_all()
 
     def _start_thread(self) -> None:
-        """With `_changed` held. The thread serves whichever store is due."""
+        """Call with `_changed` held. The thread serves any store that is due."""
         name = f"carbon_otel upload {self._threads + 1}"
         try:
             threading.Thread(target=self._run, name=name, daemon=True).start()
-        except RuntimeError as error:  # the interpreter is exiting: the threads that there are share the work
-            log_once("no further thread can be started to upload to MLflow: %s", error)
+        except RuntimeError as error:  # the interpreter is exiting: the existing threads do the work
+            log_once("no further thread can be started for uploads to MLflow: %s", error)
         else:
             self._threads += 1
 
@@ -212,7 +217,7 @@ class DeliveryWorker:
             self._close_spool()
 
     def _next(self) -> _Outlet | None:
-        """Wait for a store that is due, and take it; None at the end."""
+        """Wait for a store that is due, and reserve it; None at the end."""
         with self._changed:
             while True:
                 waiting = [o for o in self._outlets.values() if o.pending and not o.busy]
@@ -230,13 +235,13 @@ class DeliveryWorker:
         try:
             if outlet.uploader is None:
                 store = compat.separate(outlet.connect())
-                # First the batches of processes that were killed: a run that is resumed goes on from there.
+                # Send the batches of killed processes first: a resumed run continues from them.
                 self._left_behind.upload(store, outlet.address)
                 outlet.uploader = Uploader(store, self._note_delivered)
             outlet.uploader.send(self._spool, outlet.address)
         except Exception as error:  # noqa: BLE001 - every kind of store raises its own
             log_once(
-                "MLflow at %s does not take the energy of runs (%s: %s); trying again in the background",
+                "MLflow at %s does not accept the figures of runs (%s: %s); retrying in the background",
                 outlet.address,
                 type(error).__name__,
                 store_uri.printable(str(error)),
@@ -257,11 +262,11 @@ class DeliveryWorker:
 
 
 class _LeftBehind:
-    """Spools of processes that have ended; several uploaders may send from one at the same time."""
+    """The spools of processes that have ended. Several uploaders may send from one spool at the same time."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        # Held over the reading of local files, by uploader threads only.
+        # Held while local files are read; only uploader threads take it.
         self._lock = threading.Lock()
         self._users: dict[Spool, int] = {}
         renew_after_fork(self._renew)
@@ -271,7 +276,7 @@ class _LeftBehind:
         self._lock = threading.Lock()
 
     def upload(self, store: compat.TrackingStore, address: str) -> None:
-        """Send what waits there for this store. Raises if the store cannot be reached."""
+        """Send the batches for this store. Raises if the store cannot be reached."""
         with self._borrowed(address) as spools:
             for left in spools:
                 uploader = Uploader(store, keeps_refused=True)
@@ -298,12 +303,12 @@ class _LeftBehind:
                         spool.close()
 
 
-def _warn_of_rest(spool: Spool) -> None:
+def _warn_of_unsent(spool: Spool) -> None:
     count = len(spool)
     if not count:
         return
     message = f"{count} checkpoints of energy have not reached MLflow"
     if spool.path is None:
-        log_once("%s and are lost; set state_dir to a folder that can be written", message)
+        log_once("%s and are lost; set state_dir to a writable folder", message)
     else:
         log_once("%s: they are in %s, and `carbon-otel mlflow sync` sends them", message, spool.path)

@@ -1,7 +1,7 @@
-"""Runs that a kill has left RUNNING: marked as KILLED, with the last checkpoint as their lower bound.
+"""Runs that a kill left RUNNING are marked as KILLED; their last checkpoint is a lower bound.
 
-Only runs whose process was on this host and is gone, and that have not been written for a minute: containers may
-share one host name, and their processes cannot be told apart from outside.
+A run is an orphan if its process ran on this host and has ended, and if nothing was written to it for a
+minute. Containers may share one host name, and their processes cannot be distinguished from outside.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
 
 
 class Orphan(NamedTuple):
-    """A run whose process is gone; `wrote_s` is its last checkpoint, in seconds since the epoch."""
+    """A run whose process has ended; `wrote_s` is the time of its last checkpoint, in seconds since the epoch."""
 
     run_id: str
     wrote_s: float
 
 
 class Orphans(NamedTuple):
-    """`unreadable` are runs whose tags cannot be read, each with the reason: they stay as they are."""
+    """`unreadable` lists the runs whose tags cannot be read, with the reason; they are not changed."""
 
     runs: list[Orphan]
     unreadable: list[str]
@@ -42,7 +42,7 @@ class Orphans(NamedTuple):
 def find(
     client: MlflowClient, experiment_ids: list[str] | None = None, silent_s: float = SILENT_S
 ) -> Orphans:
-    """The runs of these experiments, by default of all, whose process of this host is gone.
+    """The orphans of these experiments, by default of all.
 
     Raises the errors of the store.
     """
@@ -52,7 +52,7 @@ def find(
     orphans = Orphans([], [])
     for run in found_by(client.search_runs, experiment_ids, left_open):
         try:
-            _, tags = names.unpacked({}, run.data.tags)
+            _, tags = names.unpack({}, run.data.tags)
         except Unreadable as reason:
             orphans.unreadable.append(f"{run.info.run_id}: {reason}")
             continue
@@ -71,8 +71,8 @@ def end(client: MlflowClient, orphan: Orphan) -> None:
 def reconcile(
     client: MlflowClient, experiment_ids: list[str] | None = None, silent_s: float = SILENT_S
 ) -> list[str]:
-    """Find and end orphans; the ids of their runs. Raises the errors of the store."""
-    # All are found before one is ended: it would be missing on the next page.
+    """Find and end orphans; returns the ids of their runs. Raises the errors of the store."""
+    # Find all orphans before ending one: an ended run changes the pages of the search.
     orphans = find(client, experiment_ids, silent_s).runs
     for orphan in orphans:
         end(client, orphan)

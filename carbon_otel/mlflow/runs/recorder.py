@@ -21,10 +21,10 @@ from carbon_otel.sensors.base import Device
 from carbon_otel.sinks import Checkpoint, Sink, StageEnd, Tick, ToFootprint
 from carbon_otel.units import NS_PER_S
 
-# A run without stages that is over so soon has nothing to read yet: its end does not wait.
+# The end of a run without stages that took less than this does not wait for its totals.
 _EMPTY_S: Final = 1.0
 
-# The tags of a footprint, given its status and the id of its trace.
+# Makes the tags of a footprint from the footprint, its status and its trace id.
 Tags = Callable[[Footprint, str, "str | None"], dict[str, str]]
 
 
@@ -36,16 +36,16 @@ class _Expected:
 
 @dataclass(slots=True)
 class _Run:
-    """`nested` are the parts of the runs that have ended in it, `units` the functional units of its stages.
+    """`of_nested` sums the subtotals of the ended runs nested in it, `units` the functional units of its stages.
 
-    `worked` tells a run with figures that somebody may read at its end from an empty one.
+    `worked` is false for an empty run; the end of an empty run does not wait for its totals.
     """
 
     stage: StageInfo
     store: Any
     segment: Segment
     trace_id: str | None
-    nested: dict[str, float] = field(default_factory=dict)
+    of_nested: dict[str, float] = field(default_factory=dict)
     units: dict[str, float] = field(default_factory=dict)
     worked: bool = False
 
@@ -65,7 +65,7 @@ class RunRecorder(Sink):
         process: str,
         efficiency_metric: str | None,
     ) -> None:
-        """`process` identifies this process among all that write to the run."""
+        """`process` identifies this process among all processes that write to the run."""
         self._worker = worker
         self._delivery = delivery
         self._devices = devices
@@ -85,12 +85,13 @@ class RunRecorder(Sink):
         self._adding = threading.Lock()
 
     def expect(self, run_id: str, store: Any, resumed: bool) -> None:
-        """The stage of this run opens next; its figures go to that store."""
+        """Announce that the stage of this run opens next; its figures go to `store`."""
         self._expected[run_id] = _Expected(store, resumed)
 
     def wait(self, run_id: str, timeout_s: float) -> None:
-        """Until the store has the totals of a run that has ended. Not for a run without work, or a store that is
-        away.
+        """Wait until the store has the totals of a run that has ended.
+
+        Does not wait for a run without work, or while a store is failing.
         """
         run, written = self._ended.pop(run_id, (None, None))
         if run is None or written is None or not run.worked or not self._worker.healthy:
@@ -157,32 +158,32 @@ class RunRecorder(Sink):
         self._worker.put(run.segment.opening(tags), run.store)
 
     def _write_open(self, runs: Sequence[_Run], checkpoint: Checkpoint) -> None:
-        nested: dict[str, dict[str, float]] = {}
+        of_open: dict[str, dict[str, float]] = {}
         for stage, figures in checkpoint.open.items():
             if stage.kind == RUN and stage.parent is not None and stage.parent.run_id:
-                _add(nested.setdefault(stage.parent.run_id, {}), names.parts(figures.footprint))
+                _add(of_open.setdefault(stage.parent.run_id, {}), names.subtotals(figures.footprint))
         for run in runs:
             if run.stage in checkpoint.open and not run.segment.ended:
-                inside = dict(run.nested)
-                _add(inside, nested.get(run.stage.run_id or "", {}))
+                of_nested = dict(run.of_nested)
+                _add(of_nested, of_open.get(run.stage.run_id or "", {}))
                 footprint = checkpoint.open[run.stage].footprint
-                self._write(run, footprint, inside, checkpoint.wall_ns / NS_PER_S, final=False)
+                self._write(run, footprint, of_nested, checkpoint.wall_ns / NS_PER_S, final=False)
 
     def _finish(self, run: _Run, outer: _Run | None, end: StageEnd, wall_s: float) -> None:
         if outer is not None:
-            _add(outer.nested, names.parts(end.footprint))
-        self._write(run, end.footprint, run.nested, wall_s, final=True)
+            _add(outer.of_nested, names.subtotals(end.footprint))
+        self._write(run, end.footprint, run.of_nested, wall_s, final=True)
 
     def _write(
-        self, run: _Run, footprint: Footprint, nested: Mapping[str, float], wall_s: float, *, final: bool
+        self, run: _Run, footprint: Footprint, of_nested: Mapping[str, float], wall_s: float, *, final: bool
     ) -> None:
         tags = self._tags(footprint, "final" if final else "running", run.trace_id)
         with self._adding:
             units = dict(run.units)
-        batch = run.segment.state(footprint, tags, wall_s, nested=nested, units=units, final=final)
+        batch = run.segment.state(footprint, tags, wall_s, of_nested=of_nested, units=units, final=final)
         self._worker.put(batch, run.store)
 
 
 def _add(sums: dict[str, float], more: Mapping[str, float]) -> None:
-    for part, value in more.items():
-        sums[part] = sums.get(part, 0.0) + value
+    for name, value in more.items():
+        sums[name] = sums.get(name, 0.0) + value

@@ -1,4 +1,4 @@
-"""MLflow runs as stages: a run that begins opens a stage, and its end closes it."""
+"""MLflow runs as stages: the start of a run opens a stage, and its end closes it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from carbon_otel.mlflow.schema import names
 from carbon_otel.stages.engine import Engine
 from carbon_otel.stages.open_stage import OpenStage
 
-# A run's end waits so long for its totals: most programs read a run right after its end. A slow server costs no
-# more, one that is away costs nothing.
+# The end of a run waits at most this long for its totals, because most programs read a run right after its
+# end. It does not wait for a server that is unreachable.
 _END_WAIT_S: Final = 0.2
 
 
 class RunStages:
-    """The stages of the runs that this process has open."""
+    """The stages of the open runs of this process."""
 
     def __init__(self, engine: Engine, recorder: RunRecorder) -> None:
         self._engine = engine
@@ -34,7 +34,7 @@ class RunStages:
             return
         outer = self._stages.get(parent_run_id or "")
         if outer is not None and start_ms <= outer.info.start_unix_ns // 1_000_000:
-            return  # an autologged search records, when it is over, runs that began with it
+            return  # a run that an autologged search records after its end
         self._recorder.expect(run_id, store, resumed)
         stage = self._engine.open_run(run_id, name, parent_run_id)
         if stage is not None:
@@ -48,7 +48,7 @@ class RunStages:
             self._recorder.wait(run_id, _END_WAIT_S)
 
     def _reconcile(self, run_id: str) -> None:
-        """Once a process: end the runs that killed processes of this host have left open, in the background."""
+        """End the runs that killed processes of this host left open: once per process, in the background."""
         client: Any = getattr(sys.modules.get("mlflow"), "MlflowClient", None)
         if self._reconciled or client is None:
             return
@@ -59,13 +59,13 @@ class RunStages:
 
 
 def _end_orphans(client: Any, run_id: str) -> None:
-    """In the experiment of a run that begins, and on the ledger of inference."""
+    """End the orphans in the run's experiment, and those on the ledger."""
     try:
         experiments = [client().get_run(run_id).info.experiment_id]
         ledger = client().get_experiment_by_name(names.LEDGER)
         ended = reconcile(client(), experiments + ([ledger.experiment_id] if ledger else []))
     except Exception:  # noqa: BLE001 - `carbon-otel mlflow reconcile` does it, too, and reports its errors
-        logger.debug("runs of killed processes could not be looked for", exc_info=True)
+        logger.debug("the search for runs of killed processes failed", exc_info=True)
         return
     if ended:
-        logger.info("%d runs that killed processes had left open are marked as KILLED", len(ended))
+        logger.info("%d runs of killed processes are marked as KILLED", len(ended))

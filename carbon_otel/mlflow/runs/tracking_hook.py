@@ -1,8 +1,9 @@
-"""Notices how MLflow runs begin and end, however they were started.
+"""Reports the start and the end of MLflow runs, whatever API starts them.
 
-Fluent API, client, resumed, nested, other threads, autologging: all of them reach the tracking store, and there
-`create_run` and `update_run_info` tell everything: a run that begins, one that is resumed (status RUNNING), one
-that ends. `mlflow.start_run` itself is left alone; from-imports and clients would slip by it.
+The fluent API, the client, resumed runs, nested runs, other threads and autologging all reach the tracking
+store. Its methods `create_run` and `update_run_info` show every event: the start of a run, its resumption
+(status RUNNING) and its end. `mlflow.start_run` is not patched, because from-imports and clients would bypass
+the patch.
 """
 
 from __future__ import annotations
@@ -24,25 +25,28 @@ from carbon_otel.units import MS_PER_S
 _PARENT_TAG: Final = "mlflow.parentRunId"
 _RUNNING: Final = "RUNNING"
 _UNFINISHED: Final = ("RUNNING", "SCHEDULED")
-# A run created with a start time in the past (autologged searches do that) records something that is over.
+# A run with an earlier start time than this records work that has ended; autologged searches create such
+# runs.
 _PAST_MS: Final = 1000
 
 _renaming: ContextVar[bool] = ContextVar("carbon_otel_mlflow_renaming", default=False)
 
 
 class RunEvents(Protocol):
-    """Who wants to know."""
+    """The listener to the events of runs."""
 
     def run_started(
         self, run_id: str, name: str, parent_run_id: str | None, store: Any, resumed: bool, start_ms: int
     ) -> None: ...
 
     def run_ended(self, run_id: str) -> None:
-        """The run is about to be marked as ended; what is written now is in it before a listener looks."""
+        """The run is about to be marked as ended. Figures written now are visible to every reader of the ended
+        run.
+        """
 
 
 def patch(module: ModuleType, events: Callable[[], RunEvents | None]) -> Undo:
-    """Watch MLflow; `events` is asked at each event, and may be None."""
+    """Patch MLflow. `events` returns the listener at each event, or None."""
     client: Any = module.TrackingServiceClient
     undos: list[Undo] = []
     watched: set[type] = set()
@@ -62,7 +66,7 @@ def patch(module: ModuleType, events: Callable[[], RunEvents | None]) -> Undo:
 
     @functools.wraps(original_update)
     def update_run(self: Any, run_id: str, status: str | None = None, name: str | None = None) -> Any:
-        # A new name is sent with the status the run has: that is no resumption.
+        # A new name is sent together with the run's status, which is then not a resumption.
         token = _renaming.set(status is None)
         try:
             return original_update(self, run_id, status=status, name=name)
@@ -85,7 +89,7 @@ def patch(module: ModuleType, events: Callable[[], RunEvents | None]) -> Undo:
 
 
 def _adopt(events: Callable[[], RunEvents | None]) -> None:
-    """A run that was active before us is measured from now on."""
+    """Measure a run that was active before the patch, from now on."""
     fluent: Any = sys.modules.get("mlflow.tracking.fluent")
     run = fluent.active_run() if fluent is not None else None
     if run is not None:
@@ -93,16 +97,16 @@ def _adopt(events: Callable[[], RunEvents | None]) -> None:
 
 
 def _known_stores(module: ModuleType) -> list[type]:
-    """Store classes that a client made before us may hold already."""
-    rest: Any = getattr(module, "RestStore", None)
-    bases = [base for base in getattr(rest, "__mro__", ()) if base.__name__ == "AbstractStore"]
-    found: list[type] = []
+    """The store classes of clients that exist already."""
+    rest_store: Any = getattr(module, "RestStore", None)
+    bases = [base for base in getattr(rest_store, "__mro__", ()) if base.__name__ == "AbstractStore"]
+    stores: list[type] = []
     while bases:
         base = bases.pop()
         below = base.__subclasses__()
-        found += below
+        stores += below
         bases += below
-    return found
+    return stores
 
 
 def _watch_store(owner: type, events: Callable[[], RunEvents | None]) -> list[Undo]:
@@ -140,7 +144,7 @@ def _watch_store(owner: type, events: Callable[[], RunEvents | None]) -> list[Un
 def _created(store: Any, run: Any, events: Callable[[], RunEvents | None]) -> None:
     listener = events()
     if run.data is not None and names.ENTRY in run.data.tags:
-        return  # an entry of our own ledger
+        return  # an entry of the ledger
     if listener is not None:
         parent = run.data.tags.get(_PARENT_TAG) if run.data is not None else None
         name = run.info.run_name or run.info.run_id
@@ -161,7 +165,7 @@ def _ended(run_id: str, events: Callable[[], RunEvents | None]) -> None:
 
 
 def _status(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
-    """MLflow's RunStatus arrives as its number or its name."""
+    """The status as a name; MLflow passes a number or a name."""
     status = kwargs.get("run_status", args[1] if len(args) > 1 else None)
     if isinstance(status, int):
         return {1: "RUNNING", 2: "SCHEDULED", 3: "FINISHED", 4: "FAILED", 5: "KILLED"}.get(status)

@@ -1,6 +1,6 @@
 """Checks of values from a store: any program may write tags and metrics, and MLflow cuts long tags.
 
-JSON that is longer than one tag may be is written over several: `name`, `name.1`, `name.2`, ...
+JSON that is too long for one tag is split over several: `name`, `name.1`, `name.2`, ...
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from typing import Any, Final
 LONGEST_TAG: Final = 8000
 # More than the world uses in a year (2e17 Wh); sums of such figures stay finite.
 _MOST: Final = 1e18
-# Differences of sums may round below zero by as much.
+# Rounding may put the difference of two sums below zero by this much.
 _ROUNDING: Final = 1e-6
 
 
 class Unreadable(ValueError):
-    """A run's figures cannot be read; the message says which, and why."""
+    """The figures of a run cannot be read; the message has the figure and the reason."""
 
 
 def number(value: object) -> float | None:
-    """The value as a float, NaN included; None where it is no number or out of range."""
+    """The value as a float, NaN included; None if it is not a number or out of range."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    if abs(value) > _MOST:  # first: an integer may be too large for a float
+    if abs(value) > _MOST:  # checked first: an integer may be too large for a float
         return None
     return float(value)
 
 
 def numbers(values: object) -> dict[str, float] | None:
-    """The object's numbers, without those that are NaN; None where one of its values is no number."""
+    """The numbers of a mapping without NaN; None if `values` is not a mapping of numbers."""
     if not isinstance(values, Mapping):
         return None
     checked = {name: number(value) for name, value in values.items()}
@@ -42,7 +42,7 @@ def numbers(values: object) -> dict[str, float] | None:
 
 
 def amount(figures: Mapping[str, float], name: str) -> float:
-    """The figure of that name, which is at least 0. Raises Unreadable where it is missing or negative."""
+    """The figure `name`, at least 0. Raises Unreadable if it is missing or negative."""
     value = figures.get(name)
     if value is None:
         raise Unreadable(f"{name} is missing")
@@ -52,36 +52,38 @@ def amount(figures: Mapping[str, float], name: str) -> float:
 
 
 def tags_of(name: str, value: object) -> dict[str, str]:
-    """The value as JSON in as many tags as it takes."""
+    """The value as JSON, in as many tags as it needs."""
     text = json.dumps(value, separators=(",", ":"))
     pieces = [text[i : i + LONGEST_TAG] for i in range(0, len(text), LONGEST_TAG)]
     return {f"{name}.{i}" if i else name: piece for i, piece in enumerate(pieces)}
 
 
 def pieces_of(tags: Mapping[str, str], prefix: str) -> dict[str, str]:
-    """The texts of the tags that begin with the prefix, their pieces joined, by what follows the prefix."""
+    """The texts of the tags that begin with `prefix`, with their pieces joined; the key is the name without
+    `prefix`.
+    """
     pieces: dict[str, dict[int, str]] = {}
     for tag, text in tags.items():
         if tag.startswith(prefix):
-            name, _, place = tag.removeprefix(prefix).partition(".")
-            pieces.setdefault(name, {})[_place(place)] = text
-    return {name: "".join(text for _, text in sorted(found.items())) for name, found in pieces.items()}
+            name, _, index = tag.removeprefix(prefix).partition(".")
+            pieces.setdefault(name, {})[_index(index)] = text
+    return {name: "".join(text for _, text in sorted(texts.items())) for name, texts in pieces.items()}
 
 
 def object_in(text: str) -> dict[str, Any] | None:
-    """The JSON object at the beginning of the text; None where there is none.
+    """The JSON object at the beginning of the text; None if there is none.
 
-    Text after it is ignored: a longer value that was there before may leave its last tags.
+    Text after it is ignored: an earlier, longer value may have left its last tags.
     """
     try:
         value, _ = json.JSONDecoder().raw_decode(text)
         if "\\u" in text:
-            # JSON has escapes for halves of a surrogate pair, which no terminal or file takes.
+            # JSON can escape half of a surrogate pair, which no terminal or file accepts.
             json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 
 
-def _place(text: str) -> int:
+def _index(text: str) -> int:
     return int(text) if text.isdecimal() and len(text) < 6 else 0

@@ -1,8 +1,8 @@
-"""A run that several processes write: each keeps its contribution in tags of its own, and the run is their sum.
+"""A run that several processes write: each keeps its contribution in separate tags, and the run is their sum.
 
-A run that is resumed, or that ranks and children share by MLFLOW_RUN_ID, has several writers, and MLflow has
-neither increments nor transactions. So no process adds to the figures of another: a contribution is replaced by
-its writer only, and every reader adds the contributions up. The metrics of the run are the sum that its last
+A resumed run has several writers, and so has a run that ranks and children share by MLFLOW_RUN_ID. MLflow has
+neither increments nor transactions, so no process adds to the figures of another: only its writer replaces a
+contribution, and every reader adds the contributions up. The metrics of the run are the sum that its last
 writer saw.
 """
 
@@ -21,7 +21,7 @@ _STEPS: Final = 1 << 62  # MLflow keeps steps as 64-bit integers
 
 @dataclass(frozen=True, slots=True)
 class Contribution:
-    """The use of one process in a run since one of its starts. Its first point has the step `step`."""
+    """The use of one process in a run since one of its starts. `step` is the step of its first point."""
 
     values: Mapping[str, float] = field(default_factory=dict)
     hourly: str = ""
@@ -29,7 +29,7 @@ class Contribution:
     final: bool = False
 
     def tags(self, name: str) -> dict[str, str]:
-        """As many tags as it takes, for the writer of that name."""
+        """The tags with this contribution of the writer `name`."""
         content = {"values": self.values, "hourly": self.hourly, "step": self.step, "final": self.final}
         return checked.tags_of(PREFIX + name, content)
 
@@ -54,7 +54,7 @@ def _parsed(text: str) -> Contribution:
 
 
 def total(contributions: Iterable[Contribution]) -> Contribution:
-    """The sum of contributions; final once all of them are."""
+    """The sum of contributions; final if all of them are."""
     values: dict[str, float] = {}
     by_hour, final = "", True
     for contribution in contributions:
@@ -66,10 +66,10 @@ def total(contributions: Iterable[Contribution]) -> Contribution:
 
 
 def next_step(data: Any) -> int:
-    """The first step after all our points, from a run's data."""
+    """The first step after all points of carbon_otel, from the data of a run."""
     return max((m.step + 1 for m in metric_points(data) if m.key.startswith("carbon/")), default=0)
 
 
 def last_ms(data: Any) -> int:
-    """Time of our last point, in milliseconds since the epoch, from a run's data."""
+    """The time of the last point of carbon_otel in milliseconds since the epoch, from the data of a run."""
     return max((m.timestamp for m in metric_points(data) if m.key.startswith("carbon/")), default=0)

@@ -1,6 +1,6 @@
-"""Energy by the hour (UTC): watt-hours in a text that is short enough for a tag.
+"""Energy by hour (UTC): watt-hours in a text that fits in a tag.
 
-The text is `2026-11-24T13=1.25 2026-11-24T14=0.5`. If that is longer than a tag may be, hours become days, then
+The text is `2026-11-24T13=1.25 2026-11-24T14=0.5`. If it is too long for a tag, hours become days, then
 months: `2026-11-24=30`, `2026-11=900`.
 """
 
@@ -28,15 +28,15 @@ class Hours:
 
     def spend(self, wh: float, from_s: float, to_s: float) -> None:
         """Add energy that was used evenly between two times (seconds since the epoch)."""
-        for hour, part in _parts(from_s, to_s):
-            self._wh[hour] = self._wh.get(hour, 0.0) + wh * part
+        for hour, share in _hours(from_s, to_s):
+            self._wh[hour] = self._wh.get(hour, 0.0) + wh * share
 
     def text(self) -> str:
         return _text(self._wh)
 
 
 def parsed(text: str) -> dict[str, float]:
-    """Watt-hours by hour, day or month. Invalid items are left out, such as the end of a cut text."""
+    """Watt-hours by hour, day or month. Invalid items, such as the end of a cut text, are ignored."""
     watt_hours = {}
     for item in text.split():
         when, _, amount = item.partition("=")
@@ -55,9 +55,9 @@ def added(one: str, other: str) -> str:
 
 
 def shares(text: str, length: int) -> dict[str, float]:
-    """The share of the energy in each month (`length` MONTH) or on each day (DAY); the shares add up to 1.
+    """The share of the energy by month (`length` MONTH) or by day (DAY); the shares add up to 1.
 
-    Empty where the text has no energy.
+    Empty if the text has no energy.
     """
     wh = _coarser({when: max(0.0, wh) for when, wh in parsed(text).items()}, length)
     total = sum(wh.values())
@@ -89,15 +89,15 @@ def _coarser(wh: Mapping[str, float], length: int) -> dict[str, float]:
     return sums
 
 
-def _parts(from_s: float, to_s: float) -> Iterator[tuple[str, float]]:
+def _hours(from_s: float, to_s: float) -> Iterator[tuple[str, float]]:
     """The hours between two times, each with its share of the time."""
-    whole_s = to_s - from_s
-    if whole_s <= 0:  # the clock was set back meanwhile
+    total_s = to_s - from_s
+    if total_s <= 0:  # the clock was set back
         yield _hour(to_s), 1.0
         return
     while from_s < to_s:
         until_s = min(to_s, (math.floor(from_s / S_PER_H) + 1) * S_PER_H)
-        yield _hour(from_s), (until_s - from_s) / whole_s
+        yield _hour(from_s), (until_s - from_s) / total_s
         from_s = until_s
 
 

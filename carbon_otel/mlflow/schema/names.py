@@ -1,8 +1,8 @@
 """A footprint as MLflow metrics and tags.
 
-Units are in the names, because MLflow has no other place for them. Figures are in watt-hours and grams, because
-its pages round to two or three decimals; totals are in kWh and kg, too. Stages are sums of exclusive figures by
-kind: with `run`, the time of the run between its stages, they add up to the total.
+Units are in the names, because MLflow has no other place for them. Figures are in watt-hours and grams,
+because MLflow's pages round to two or three decimals; totals are in kWh and kg too. Stages are sums of
+exclusive figures by kind: with `run`, the time of the run between its stages, they add up to the total.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ MODEL = "carbon.model_id"
 SOURCE_RUN = "carbon.source_run_id"
 SOURCE_EXPERIMENT = "carbon.source_experiment_id"
 HOURLY = "carbon.hourly_wh"
-# A window has all figures that are neither searched for nor charted in this tag, as JSON: a ledger has thousands
-# of windows, and each metric and tag is a row that a report has to read.
+# This tag of a window has all figures that are neither searched for nor charted, as JSON. A ledger has
+# thousands of windows, and a report reads one row for each metric and tag.
 WINDOW = "carbon.window"
 _CHARTED = frozenset({ENERGY_WH, "carbon/emissions_g"})
 _SEARCHED = frozenset({"carbon.status", LINEAGE})
@@ -42,25 +42,25 @@ _NO_NAME = re.compile(r"[^\w.-]")
 
 
 def step(name: str, at: int) -> int:
-    """The step of a metric's point: MLflow draws a curve where steps differ, and a bar where all are 0.
+    """The step of a point: MLflow draws a curve if the steps differ, and a bar if all are 0.
 
-    Energy, emissions and power are curves. Of the points of one step the latest counts.
+    Energy, emissions and power are curves. If two points have the same step, the later one counts.
     """
     return at if name in (ENERGY_WH, "carbon/emissions_g") or name.startswith("carbon/power/") else 0
 
 
 def device(identifier: str) -> str:
-    """A device's id as part of a metric's name."""
+    """A device id as part of a metric's name."""
     return _NO_NAME.sub("_", identifier)
 
 
-def nested(kind: str, figure: str) -> str:
+def nested_metric(kind: str, figure: str) -> str:
     """Metric with the contribution of nested runs to `carbon/<kind>/<figure>`; the ledger subtracts it."""
     return f"carbon/nested/{kind}/{figure}"
 
 
-def parts(footprint: Footprint) -> dict[str, float]:
-    """The sums by stage, device and component, by their metric's name after `carbon/`; in Wh and g."""
+def subtotals(footprint: Footprint) -> dict[str, float]:
+    """The sums by stage, device and component, in Wh and g, by the name of their metric after `carbon/`."""
     sums = {}
     for kind, (joules, grams) in footprint.stages.items():
         sums[f"{kind}/energy_wh"] = joules / J_PER_WH
@@ -72,15 +72,15 @@ def parts(footprint: Footprint) -> dict[str, float]:
     return sums
 
 
-def metrics(
+def footprint_metrics(
     footprint: Footprint,
     of_nested: Mapping[str, float] = MappingProxyType({}),
     units: Mapping[str, float] = MappingProxyType({}),
 ) -> dict[str, float]:
-    """Cumulative figures of a run. Each may be added to that of an earlier segment of the run.
+    """Cumulative figures of a run. They may be added to those of an earlier segment of the run.
 
-    `of_nested` is the sum of `parts()` over its nested runs; `units` are the functional units of its stages, by
-    `<kind>/<unit>`.
+    `of_nested` is the sum of `subtotals()` over the nested runs; `units` are the functional units of the
+    stages, by `<kind>/<unit>`.
     """
     values = {
         ENERGY_WH: footprint.energy_j / J_PER_WH,
@@ -94,13 +94,13 @@ def metrics(
         MEASURED_WH: footprint.energy_j * footprint.measured_fraction / J_PER_WH,
         "carbon/duration_s": footprint.duration_s,
     }
-    values |= {f"{PREFIX}{part}": value for part, value in parts(footprint).items()}
-    values |= {f"{PREFIX}nested/{part}": value for part, value in of_nested.items()}
+    values |= {f"{PREFIX}{name}": value for name, value in subtotals(footprint).items()}
+    values |= {f"{PREFIX}nested/{name}": value for name, value in of_nested.items()}
     values |= {f"{UNITS}{unit}": amount for unit, amount in units.items()}
     return {name: value for name, value in values.items() if math.isfinite(value)}
 
 
-def tags(
+def provenance_tags(
     footprint: Footprint,
     *,
     status: str,
@@ -139,7 +139,7 @@ def tags(
 
 
 def intensity_tags(grid: Intensity) -> dict[str, str]:
-    """The grid by which emissions were computed."""
+    """The grid intensity behind the emissions."""
     return {
         "carbon.zone": grid.zone,
         "carbon.intensity_g_per_kwh": f"{grid.g_per_kwh:g}",
@@ -149,8 +149,10 @@ def intensity_tags(grid: Intensity) -> dict[str, str]:
     }
 
 
-def packed(values: Mapping[str, float], tags: Mapping[str, str]) -> tuple[dict[str, float], dict[str, str]]:
-    """The metrics and tags of a window: few of its own, all others as JSON in the tags `carbon.window`, ..."""
+def pack(values: Mapping[str, float], tags: Mapping[str, str]) -> tuple[dict[str, float], dict[str, str]]:
+    """The metrics and tags of a window: a few separate ones, and all others as JSON in the tags `carbon.window`,
+    ...
+    """
     content = {
         "metrics": {name: value for name, value in values.items() if name not in _CHARTED},
         "tags": {name: value for name, value in tags.items() if name not in _SEARCHED},
@@ -160,32 +162,33 @@ def packed(values: Mapping[str, float], tags: Mapping[str, str]) -> tuple[dict[s
     return {name: value for name, value in values.items() if name in _CHARTED}, own
 
 
-def unpacked(values: Mapping[str, float], tags: Mapping[str, str]) -> tuple[dict[str, float], dict[str, str]]:
-    """Our metrics and tags of a run or a window, without metrics that are NaN. Raises Unreadable."""
+def unpack(values: Mapping[str, float], tags: Mapping[str, str]) -> tuple[dict[str, float], dict[str, str]]:
+    """The metrics and tags of carbon_otel in a run or a window, without NaN metrics. Raises Unreadable."""
     figures = checked.numbers({name: value for name, value in values.items() if name.startswith(PREFIX)})
     if figures is None:
-        raise checked.Unreadable("a metric of its energy is no figure")
+        raise checked.Unreadable("a metric of its energy is not a number")
     window = checked.pieces_of(tags, WINDOW).get("")
-    ours = {
+    own = {
         name: tag
         for name, tag in tags.items()
         if name.startswith("carbon.") and not f"{name}.".startswith(f"{WINDOW}.")
     }
     if window is None:
-        return figures, ours
+        return figures, own
     content = checked.object_in(window) or {}
     packed_figures, packed_tags = checked.numbers(content.get("metrics")), content.get("tags")
     if packed_figures is None or not isinstance(packed_tags, dict):
-        raise checked.Unreadable(f"{WINDOW} is cut or has been changed")
+        raise checked.Unreadable(f"{WINDOW} is cut or was changed")
     if not all(isinstance(tag, str) for tag in packed_tags.values()):
-        raise checked.Unreadable(f"{WINDOW} has a tag that is no text")
-    return figures | packed_figures, ours | packed_tags
+        raise checked.Unreadable(f"{WINDOW} has a tag that is not text")
+    return figures | packed_figures, own | packed_tags
 
 
 def lower_bound(tags: Mapping[str, str]) -> str | None:
-    """Why figures with these tags may be too low: the run did not end in order, or a component is missing.
+    """The reason why figures with these tags may be too low: the run did not end in order, or a component is
+    missing.
 
-    None where they are complete.
+    None if they are complete.
     """
     if tags.get("carbon.status") != "final":
         return "has not ended in order"
@@ -194,7 +197,7 @@ def lower_bound(tags: Mapping[str, str]) -> str | None:
 
 
 def pue(tags: Mapping[str, str]) -> float:
-    """Power usage effectiveness of the site; 1 where no tag gives it. Raises Unreadable."""
+    """Power usage effectiveness of the site; 1 without the tag. Raises Unreadable."""
     text = tags.get("carbon.pue", "1")
     try:
         value = checked.number(float(text))
@@ -211,13 +214,15 @@ def measured_fraction(values: Mapping[str, float]) -> float:
     return values.get(MEASURED_WH, 0.0) / total if total > 0 else 0.0
 
 
-def rates(values: Mapping[str, float]) -> dict[str, float]:
-    """Watt-hours and grams per thousand functional units of each kind of stage, from the sums of a run."""
-    found = {}
+def rates_per_1k(values: Mapping[str, float]) -> dict[str, float]:
+    """Watt-hours and grams per 1,000 functional units of each kind of stage, from the sums of a run."""
+    rates = {}
     for name, amount in values.items():
         kind, slash, unit = name.removeprefix(UNITS).rpartition("/")
         if name.startswith(UNITS) and slash and amount > 0:
             for figure, short in (("energy_wh", "wh"), ("emissions_g", "g")):
-                own = values.get(f"carbon/{kind}/{figure}", 0.0) - values.get(nested(kind, figure), 0.0)
-                found[f"carbon/{kind}/{short}_per_1k_{unit}"] = max(0.0, own) / amount * KILO
-    return found
+                own = values.get(f"carbon/{kind}/{figure}", 0.0) - values.get(
+                    nested_metric(kind, figure), 0.0
+                )
+                rates[f"carbon/{kind}/{short}_per_1k_{unit}"] = max(0.0, own) / amount * KILO
+    return rates

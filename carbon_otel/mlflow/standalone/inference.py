@@ -1,9 +1,10 @@
-"""Inference outside of runs, on the ledger of the model that answers.
+"""Inference outside of runs, recorded on the ledger of the served model.
 
-One prediction takes a fraction of a millisecond: too short to be read by itself. So each model has a stage,
-`inference`, that is open from a prediction until a tick finds none since the one before. Its energy goes to a
-run of our own in MLflow, in the experiment `carbon-ledger`: one per process, model and hour, written at every
-checkpoint, so that a replica that is killed loses at most its last checkpoint and no run grows for ever.
+One prediction takes a fraction of a millisecond, which is too short to be measured separately. So each model
+has a stage, `inference`. It is open from a prediction until the first tick interval without one. Its energy
+goes to a run in the MLflow experiment `carbon-ledger`: one run per process, model and hour. The run is
+written at every checkpoint, so a killed replica loses at most its last checkpoint and no run grows without
+bound.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ _WINDOW_S: Final = S_PER_H
 
 @dataclass(slots=True)
 class Window:
-    """An hour of one model in this process. `in_flight` predictions are running."""
+    """An hour of one model in this process. `in_flight` is the number of running predictions."""
 
     stage: OpenStage
     segment: Segment
@@ -51,7 +52,7 @@ class Window:
 
 
 class Predictions:
-    """Opens, pauses and ends the stages; `predicting` and `predicted` frame a prediction, on its thread."""
+    """Opens, pauses and ends the stages. `predicting` and `predicted` enclose a prediction, on its thread."""
 
     def __init__(
         self,
@@ -62,7 +63,7 @@ class Predictions:
         clock: Callable[[], float] = time.monotonic,
         wall_ns: Callable[[], int] = time.time_ns,
     ) -> None:
-        """`process` identifies this process among all that write to the ledger."""
+        """`process` identifies this process among all processes that write to the ledger."""
         self._engine = engine
         self._ledger = ledger
         self._process = process
@@ -79,7 +80,7 @@ class Predictions:
     def predicting(
         self, model_id: str | None, source_run_id: str | None
     ) -> tuple[Window, Token[OpenStage | None]] | None:
-        """None where a stage or a run of the application pays for it."""
+        """Begin a prediction; None if it belongs to a stage or a run of the application."""
         if self._engine.parent_of(current.get()) is not None:
             return None
         with self._lock:
@@ -102,7 +103,9 @@ class Predictions:
             window.stage.units.update(requests=float(window.calls), rows=float(window.rows))
 
     def before_tick(self) -> None:
-        """Pause the stages of models that were not asked, and end the windows whose hour is over."""
+        """Pause the stages of models without a prediction since the last tick, and end the windows whose hour is
+        over.
+        """
         now = self._clock()
         with self._lock:
             over = [(k, w) for k, w in self._windows.items() if now >= w.ends and not w.in_flight]
@@ -120,7 +123,7 @@ class Predictions:
     def _open(self, model_id: str | None, source_run_id: str | None) -> Window:
         now, start_ns = self._clock(), self._wall_ns()
         name = model_id or source_run_id or "model"
-        # The id follows from what only this window has, so that a retry finds the run that it made.
+        # The id is deterministic and unique to this window: a retry finds the run that it created.
         own = f"{self._process}/{start_ns}/{model_id}/{source_run_id}"
         ledger_run = LedgerRun(
             entry_id=str(uuid.uuid5(uuid.NAMESPACE_OID, own)),
@@ -152,8 +155,8 @@ class InferenceLedger(Sink):
         self._segments: dict[StageInfo, Segment] = {}
 
     def begin(self, stage: StageInfo, segment: Segment) -> None:
-        """The figures of that stage are those of the segment."""
-        # Not later: at interpreter exit no thread can be started any more.
+        """Record the figures of this stage in the segment."""
+        # Start the thread now: none can be started at interpreter exit.
         self._delivery.submit(self._worker.begin)
         self._segments[stage] = segment
 
@@ -174,20 +177,21 @@ class InferenceLedger(Sink):
     def _write(self, segment: Segment, figures: Figures, wall_ns: int, *, final: bool) -> None:
         if segment.ended or not has_a_store():
             return
-        f = figures.footprint
-        f = replace(f, stages={_KIND: Cost(f.energy_j, f.emissions_g)})
-        units = {f"{_KIND}/{unit}": amount for unit, amount in f.units.items()}
-        tags = self._tags(f, "final" if final else "running", None)
-        self._worker.put(segment.state(f, tags, wall_ns / NS_PER_S, units=units, final=final))
+        inclusive = figures.footprint
+        costs = {_KIND: Cost(inclusive.energy_j, inclusive.emissions_g)}
+        footprint = replace(inclusive, stages=costs)
+        units = {f"{_KIND}/{unit}": amount for unit, amount in footprint.units.items()}
+        tags = self._tags(footprint, "final" if final else "running", None)
+        self._worker.put(segment.state(footprint, tags, wall_ns / NS_PER_S, units=units, final=final))
 
 
 def has_a_store() -> bool:
-    """False where a model is served from an image: MLflow's default is a folder that is gone with it."""
+    """False if no tracking URI is set in a serving process: MLflow's default folder is lost with its image."""
     mlflow: Any = sys.modules["mlflow"]
     if compat.is_serving() and not mlflow.is_tracking_uri_set():
         log_once(
-            "predictions are measured, but MLFLOW_TRACKING_URI is not set in the serving process: their energy "
-            "is not on the ledger of the model",
+            "predictions are measured, but their energy is not on the ledger of the model: set "
+            "MLFLOW_TRACKING_URI in the serving process",
         )
         return False
     return True

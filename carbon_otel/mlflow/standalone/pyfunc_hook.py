@@ -1,6 +1,7 @@
-"""Notices the predictions of MLflow's models: `PyFuncModel.predict` and `predict_stream`.
+"""Reports the predictions of MLflow's models: `PyFuncModel.predict` and `predict_stream`.
 
-Every way of inference passes there: a loaded model, `mlflow models serve`, batch scoring, a Spark worker.
+Every kind of inference calls one of them: a loaded model, `mlflow models serve`, batch scoring, a Spark
+worker.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ MODULE: Final = "mlflow.pyfunc"
 
 
 def patch(module: ModuleType, predictions: Callable[[], Predictions | None]) -> Undo:
-    """Watch predictions; `predictions` is asked at each one, and may be None."""
+    """Patch MLflow. `predictions` returns the listener at each prediction, or None."""
     model: Any = module.PyFuncModel
     predict_once, predict_many = model.predict, model.predict_stream
 
@@ -48,7 +49,7 @@ def patch(module: ModuleType, predictions: Callable[[], Predictions | None]) -> 
                 return
             finally:
                 if listener is not None and begun is not None:
-                    # One request, however many pieces it is answered in.
+                    # A stream is one request, however many pieces it has.
                     contain(
                         "measuring a prediction", None, listener.predicted, *begun, int(first), int(first)
                     )

@@ -1,8 +1,9 @@
-"""Stages outside of runs, on the ledger of their lineage: those of a cron job, or of a service.
+"""Stages outside of runs, such as those of a cron job or a service, recorded on the ledger of their lineage.
 
-Only where `lineage` names the model's life that they belong to. As for inference, there is a run of our own in
-MLflow, in the experiment `carbon-ledger`, for each process and hour: a service may open a thousand stages a
-second. Each stage counts with its exclusive energy, so a run that begins within one is not counted twice.
+They are recorded only with the setting `lineage`, the name of the model life to which they belong. As for
+inference, their energy goes to a run in the MLflow experiment `carbon-ledger`, one per process and hour: a
+service may open a thousand stages a second. Each stage counts with its exclusive energy, so a run that begins
+in a stage is not counted twice.
 """
 
 from __future__ import annotations
@@ -32,8 +33,10 @@ _WINDOW_S: Final = S_PER_H
 
 @dataclass(slots=True)
 class _Window:
-    """An hour of this process. `joules` are those of each device, `costs` joules and grams by kind of stage,
-    `duration_s` is of the outermost stages that have ended.
+    """An hour of this process.
+
+    `joules` has the energy of each device, `costs` joules and grams by kind of stage, `duration_s` the time
+    of the ended outermost stages.
     """
 
     segment: Segment
@@ -60,7 +63,7 @@ class StandaloneStages(Sink):
         clock: Callable[[], float] = time.monotonic,
         wall_ns: Callable[[], int] = time.time_ns,
     ) -> None:
-        """`process` identifies this process among all that write to the ledger."""
+        """`process` identifies this process among all processes that write to the ledger."""
         self._worker = worker
         self._delivery = delivery
         self._devices = devices
@@ -120,7 +123,7 @@ class StandaloneStages(Sink):
         return nothing_pending
 
     def _begin(self, stage: StageInfo) -> _Window:
-        # Not later: at interpreter exit no thread can be started any more.
+        # Start the thread now: none can be started at interpreter exit.
         self._delivery.submit(self._worker.begin)
         start_ns = self._wall_ns()
         ledger_run = LedgerRun(
@@ -134,7 +137,7 @@ class StandaloneStages(Sink):
         return window
 
     def _write(self, checkpoint: Checkpoint, *, final: bool) -> None:
-        """Hand a copy of the sums to the delivery thread."""
+        """Pass a copy of the sums to the delivery thread."""
         with self._lock:
             window = self._window
             if window is None:
@@ -167,7 +170,7 @@ class StandaloneStages(Sink):
         costs: dict[str, Cost],
         units: dict[str, float],
     ) -> StageRecord:
-        """The sums as one record, as sure as the process's figures are."""
+        """The sums as one record, with the relative uncertainty of the process's figures."""
         process = checkpoint.process.record
         grams = sum(grams for _, grams in costs.values())
         return StageRecord(
