@@ -199,9 +199,7 @@ class Session:
         return annotator
 
     def _prepare(self) -> None:
-        """Let the sensors learn their update periods. This reads for half a second, so the sampler's thread does
-        it.
-        """
+        """Let the sensors learn their update periods: half a second of reading, on the sampler's thread."""
         self.discovery.prepare()
         self.engine.renew_periods()
 

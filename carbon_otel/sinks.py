@@ -126,9 +126,7 @@ class Sink:
 
 
 class Fanout:
-    """Passes each event to the sinks that handle it. An exception in a sink is logged once, and stays in that
-    sink.
-    """
+    """Passes each event to the sinks that handle it. An exception of a sink is logged once and goes no further."""
 
     def __init__(self, sinks: Sequence[Sink] = ()) -> None:
         self._sinks: tuple[Sink, ...] = ()

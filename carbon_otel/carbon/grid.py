@@ -31,9 +31,9 @@ class Intensity:
         year: the year of the average.
         band: an assumption of this package, without a known coverage, for an annual average that stands for one
             hour: +-40 % for a country, +-100 % for the world average that stands for an unknown zone.
-        source: publication that the figure is from.
+        source: publication of the figure.
         licence: licence of the figure.
-        kind: `average`; a marginal intensity is another quantity, and never added to it.
+        kind: `average`; a marginal intensity is a different quantity and must not be added to it.
     """
 
     zone: str
@@ -64,7 +64,7 @@ class EmissionFactor:
 
 
 def intensity(zone: str | None, year: int | None = None) -> Intensity:
-    """Look up the intensity of a zone, by default of its newest year; the world average for None.
+    """Look up the intensity of a zone in a year, by default the newest one; None gives the world average.
 
     Earlier years are from older editions of the same series. The tables leave out a year that a later edition
     revised by more than the band.
@@ -90,7 +90,7 @@ def intensity(zone: str | None, year: int | None = None) -> Intensity:
 
 
 def country(zone: str) -> tuple[str, str]:
-    """The name of a zone and its code of three letters; empty strings where the table has none."""
+    """The name of a zone and its three-letter code; empty strings if the table has none."""
     rows = (row for row in _rows("country_intensity.csv") if row["zone"] == zone)
     return next(((row["name"], row["alpha3"]) for row in rows), ("", ""))
 

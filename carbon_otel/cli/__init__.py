@@ -23,5 +23,5 @@ app.command()(demo)
 app.command()(compare)
 app.command()(report)
 app.command()(doctor)
-# What follows the program's name is the program's.
+# Options after the name of the program belong to the program.
 app.command(context_settings={"allow_interspersed_args": False})(run)

@@ -1,4 +1,4 @@
-"""`carbon-otel collector check`: whether the OTLP endpoint takes our telemetry."""
+"""`carbon-otel collector check`: whether the OTLP endpoint accepts telemetry."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import typer
 
 from carbon_otel.cli import otlp_probe
 
-app = typer.Typer(help="The OpenTelemetry collector that telemetry goes to.", no_args_is_help=True)
+app = typer.Typer(help="The OpenTelemetry collector that receives the telemetry.", no_args_is_help=True)
 
 
 @app.callback()
 def collector() -> None:
-    """The OpenTelemetry collector that telemetry goes to."""
+    """The OpenTelemetry collector that receives the telemetry."""
 
 
 @app.command()
-def check(as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False) -> None:
+def check(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Send an empty export of traces and metrics to OTEL_EXPORTER_OTLP_ENDPOINT and print the result."""
     answers = otlp_probe.check()
     if as_json:

@@ -1,4 +1,4 @@
-"""`carbon-otel compare`: the costs of MLflow runs, and whether they may be compared."""
+"""`carbon-otel compare`: the costs of MLflow runs, and whether they are comparable."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ def compare(
         str | None, typer.Option(help="Quality metric to compare with the emissions, such as accuracy.")
     ] = None,
     lower_is_better: Annotated[
-        bool, typer.Option("--lower-is-better", help="Lower values of that metric are better, as of a loss.")
+        bool, typer.Option("--lower-is-better", help="Lower values of that metric are better, as for a loss.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Compare the costs of runs: whether they differ by more than their bands, and were measured alike."""
+    """Compare the costs of runs: whether they differ by more than their bands and were measured alike."""
     if bool(run_ids) == bool(experiment):
-        refuse("name the runs or an experiment: carbon-otel compare RUN_ID RUN_ID, or --experiment NAME")
+        refuse("write run ids or an experiment: carbon-otel compare RUN_ID RUN_ID, or --experiment NAME")
     if run_ids and len(set(run_ids)) < len(run_ids):
-        refuse("a run is named twice; name different runs: carbon-otel compare RUN_ID RUN_ID")
+        refuse("a run id occurs twice; write different run ids: carbon-otel compare RUN_ID RUN_ID")
     client, uri = client_of(tracking_uri)
     left_out: list[str] = []
     try:
@@ -63,7 +63,7 @@ def compare(
     except Exception as error:  # noqa: BLE001 - every kind of store raises its own
         refuse_store(uri, error)
     if len(costs) < 2:
-        refuse(f"{len(costs)} measured run to compare; it takes two")
+        refuse(f"{len(costs)} measured run; a comparison needs two")
     costs = _with_ids(costs)
     first, *others = costs
     report: dict[str, Any] = {
@@ -88,7 +88,7 @@ def compare(
 
 
 def _of_experiment(client: Any, name: str, unreadable: list[str]) -> list[RunCost]:
-    """The costs of its finished, measured runs; the others are named."""
+    """The costs of the finished, measured runs of an experiment; the other runs are printed."""
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         refuse(f"there is no experiment {name!r} in this store")
@@ -108,7 +108,7 @@ def _of_experiment(client: Any, name: str, unreadable: list[str]) -> list[RunCos
 def _trade_off(
     costs: Sequence[RunCost], metric: str, quality: dict[str, float], lower_is_better: bool
 ) -> dict[str, Any]:
-    """The quality of each run, and whether it is on the Pareto front."""
+    """The quality of each run, and whether the run is on the Pareto front."""
     front = pareto(costs, quality, lower_is_better=lower_is_better)
     runs = {
         cost.run_id: {"value": quality.get(cost.run_id), "pareto": cost.run_id in front} for cost in costs
@@ -117,7 +117,7 @@ def _trade_off(
 
 
 def _cost(run: Run) -> RunCost:
-    """Raises NotMeasured and Unreadable, which name the run."""
+    """The cost of a run. Raises NotMeasured and Unreadable, with the name of the run."""
     name = run.info.run_name or run.info.run_id
     try:
         return RunCost.of(run.info.run_id, name, run.data.metrics, run.data.tags)
@@ -126,7 +126,7 @@ def _cost(run: Run) -> RunCost:
 
 
 def _with_ids(costs: list[RunCost]) -> list[RunCost]:
-    """The costs, with the run id added to names that occur twice."""
+    """The costs, with the run id appended to names that occur twice."""
     names = Counter(cost.name for cost in costs)
     return [
         replace(cost, name=f"{cost.name} {cost.run_id[:8]}") if names[cost.name] > 1 else cost
@@ -136,7 +136,7 @@ def _with_ids(costs: list[RunCost]) -> list[RunCost]:
 
 def _show(costs: Sequence[RunCost], report: dict[str, Any]) -> None:
     console = Console(highlight=False)
-    # As many side by side as can be read.
+    # As many columns as are readable at the width of the console.
     beside = max(2, (console.width - 24) // 20)
     for begin in range(0, len(costs), beside):
         console.print(_table(costs[begin : begin + beside], report.get("trade_off")))

@@ -21,7 +21,7 @@ from carbon_otel.cli.refusal import refuse
 
 EXAMPLE: Final = "random_forest.py"
 EXPERIMENT: Final = "carbon_otel demo"
-# The published sizes are those of the example times this.
+# The published sizes are those of the example times these factors.
 _PUBLISHED: Final = {"intermediate": 4, "complex": 4}
 
 
@@ -54,13 +54,13 @@ def demo(
 
 
 def load() -> ModuleType:
-    """The example: beside this module in a wheel, at the top of a checkout. Raises ModuleNotFoundError."""
+    """The example: beside this module in a wheel, in `examples` in a checkout. Raises ModuleNotFoundError."""
     packaged = Path(__file__).parent / "_examples" / EXAMPLE
     path = packaged if packaged.exists() else Path(__file__).parents[2] / "examples" / EXAMPLE
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module  # dataclasses look up their module by name
+    sys.modules[path.stem] = module  # dataclasses need their module in `sys.modules`
     spec.loader.exec_module(module)
     return module
 

@@ -1,4 +1,4 @@
-"""The runs of the demo side by side: their figures as MLflow has them, and where these come from."""
+"""The runs of the demo side by side: their figures in MLflow, and the sources of these figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`carbon-otel doctor`: the measurement of each component on this host, why it is not better, and the fix."""
+"""`carbon-otel doctor`: how each component of this host is measured, why it is not better, and the fix."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from carbon_otel.sensors.discovery import discover
 _ENDPOINTS = tuple(f"OTEL_EXPORTER_OTLP_{signal}ENDPOINT" for signal in ("", "TRACES_", "METRICS_"))
 
 
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False) -> None:
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Show the method of each component on this host, the reason, and how to improve it."""
     try:
         disabled = config.disabled()
@@ -72,7 +72,7 @@ def _show(report: dict[str, Any]) -> None:
     if fixes:
         console.print("\nTo improve it:")
     for fix in fixes:
-        # Whole lines, to be copied.
+        # Whole lines, so that the user can copy them.
         console.print(f"  {fix}", markup=False, soft_wrap=True)
 
 
@@ -95,5 +95,5 @@ def _facts(report: dict[str, Any]) -> dict[str, str]:
 def _tier(part: dict[str, Any]) -> str:
     if part["unmetered"]:
         return f"[red]{part['method']}[/]"
-    # Hardware that is not there is not missing.
+    # Hardware that does not exist is not missing.
     return "-" if part["method"] == "missing" else f"[green]{part['method']}[/]"

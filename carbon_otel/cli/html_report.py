@@ -1,4 +1,4 @@
-"""A report as one HTML page without scripts, fonts or images from elsewhere."""
+"""A report as one HTML page without external scripts, fonts or images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from carbon_otel.cli.report_view import show
 from carbon_otel.lifecycle.report import Report
 
 _WIDTH: Final = 130
-# A format of rich, in which braces are doubled.
+# A template of rich, in which braces are doubled.
 _PAGE: Final = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>{title}</title>

@@ -1,4 +1,4 @@
-"""Figures as JSON."""
+"""JSON without NaN."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def without_nan(value: Any) -> Any:
-    """The same value with None in place of NaN and infinity, which JSON does not have."""
+    """The value with None in place of NaN and infinity, which JSON does not support."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""`carbon-otel mlflow reconcile` ends runs that a kill left open; `sync` sends batches that MLflow missed."""
+"""`carbon-otel mlflow reconcile` ends runs that a kill left open; `sync` sends waiting batches."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def mlflow() -> None:
 
 @app.command()
 def reconcile(tracking_uri: _Uri = None) -> None:
-    """Mark runs of dead processes of this host as KILLED; their last checkpoint is a lower bound."""
+    """Mark the runs of dead processes of this host as KILLED; their last checkpoint is a lower bound."""
     client, uri = client_of(tracking_uri)
     try:
         found = orphans.find(client)
@@ -39,17 +39,20 @@ def reconcile(tracking_uri: _Uri = None) -> None:
         refuse_store(uri, error)
     for line in found.unreadable:
         typer.echo(f"unreadable, not changed: {line}", err=True)
-    typer.echo(f"{len(found.runs)} runs had been left open by processes of this host")
+    typer.echo(f"{len(found.runs)} runs were left open by processes of this host")
 
 
 @app.command()
 def sync(
     tracking_uri: _Uri = None,
     waiting_for: Annotated[
-        str | None, typer.Option(help="Also send the batches for this address: the store has moved.")
+        str | None,
+        typer.Option(
+            help="Former address of the store, if it has moved: send the batches for this address too."
+        ),
     ] = None,
 ) -> None:
-    """Send what MLflow had not taken when the processes of this host ended; a repetition changes nothing."""
+    """Send the batches that ended processes of this host could not send; a repetition changes nothing."""
     try:
         folder = resolve({}).state_dir / "mlflow"
     except ValueError as error:
@@ -72,8 +75,10 @@ def sync(
     typer.echo(f"{sent} checkpoints sent to {store_uri.normalised(uri)}")
     for address, count in sorted(remaining.items()):
         if address in addresses:
-            typer.echo(f"{count} are refused, because the store does not know their runs; kept for 30 days")
+            typer.echo(
+                f"{count} are refused, because the store does not know their runs; they are kept for 30 days"
+            )
         else:
             typer.echo(
-                f"{count} wait for {address}: name it with --tracking-uri, with --waiting-for if it has moved"
+                f"{count} wait for {address}: use it as --tracking-uri, or as --waiting-for if the store has moved"
             )

@@ -1,4 +1,4 @@
-"""The MLflow store that a command reads, or the reason why there is none."""
+"""The MLflow store that a command reads, or the reason why it cannot be read."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _SQLITE: Final = "sqlite:///"
 
 
 def client_of(tracking_uri: str | None) -> tuple[MlflowClient, str]:
-    """A client of the store, and its address. Exits with 2 where there is none."""
+    """A client of the store, and the address of the store. Exits with 2 if there is no store."""
     if importlib.util.find_spec("mlflow") is None:
         refuse('mlflow is not installed: pip install "carbon-otel[mlflow]"')
-    # A user waits: by default MLflow tries for minutes to reach a server that is gone.
+    # By default MLflow tries for minutes to reach a dead server, while the user waits.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     import mlflow
 
     uri = tracking_uri or mlflow.get_tracking_uri()
     if uri.startswith(_SQLITE) and not Path(uri.removeprefix(_SQLITE).partition("?")[0]).is_file():
-        # MLflow would create an empty store there, or try for a minute to open a folder.
-        refuse(f"there is no MLflow store at {uri}; name it with --tracking-uri or MLFLOW_TRACKING_URI")
+        # MLflow would create an empty store, or try for a minute to open a folder.
+        refuse(f"there is no MLflow store at {uri}; set --tracking-uri or MLFLOW_TRACKING_URI")
     try:
         return mlflow.MlflowClient(uri), uri
     except Exception as error:  # noqa: BLE001 - every kind of store raises its own
@@ -35,8 +35,6 @@ def client_of(tracking_uri: str | None) -> tuple[MlflowClient, str]:
 
 
 def refuse_store(uri: str, error: Exception) -> NoReturn:
-    """Print the error of the store, and how to name another store, and exit with 2."""
+    """Print the error of the store and how to choose another store, and exit with 2."""
     reason = str(error).partition("\n")[0]
-    refuse(
-        printable(f"{uri}: {reason}") + "\nanother store is named with --tracking-uri or MLFLOW_TRACKING_URI"
-    )
+    refuse(printable(f"{uri}: {reason}") + "\nset --tracking-uri or MLFLOW_TRACKING_URI for another store")

@@ -1,4 +1,4 @@
-"""One empty export of each signal, by the exporter that telemetry leaves with and the standard OTLP variables."""
+"""Sends an empty export of each signal, with the exporter for telemetry and the standard OTLP variables."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ TIMEOUT_S: Final = 3.0
 
 _ADDRESS: Final = (
     "start the collector or correct the address; the usual port is 4318 for http/protobuf, 4317 for grpc "
-    "(OTEL_EXPORTER_OTLP_PROTOCOL); http:// is without TLS, https:// with it, where "
-    "OTEL_EXPORTER_OTLP_CERTIFICATE names the file of a private authority"
+    "(OTEL_EXPORTER_OTLP_PROTOCOL); http:// is without TLS, https:// with it; "
+    "OTEL_EXPORTER_OTLP_CERTIFICATE is the certificate file of a private authority"
 )
 _CREDENTIALS: Final = (
-    "set OTEL_EXPORTER_OTLP_HEADERS as your backend says; for Logfire 'Authorization=<write token>', "
+    "set OTEL_EXPORTER_OTLP_HEADERS as your backend requires; for Logfire 'Authorization=<write token>', "
     "without Bearer"
 )
 _PATH: Final = (
-    "OTEL_EXPORTER_OTLP_ENDPOINT is the address without /v1/traces; MLflow's server takes traces only, so set "
+    "OTEL_EXPORTER_OTLP_ENDPOINT is the address without /v1/traces; MLflow's server accepts traces only, so set "
     "OTEL_METRICS_EXPORTER=none for it"
 )
 _EXPERIMENT: Final = (
-    "MLflow's server wants the experiment: OTEL_EXPORTER_OTLP_TRACES_HEADERS='x-mlflow-experiment-id=<id>'"
+    "MLflow's server needs the experiment: OTEL_EXPORTER_OTLP_TRACES_HEADERS='x-mlflow-experiment-id=<id>'"
 )
-_LATER: Final = "the receiver takes nothing now; try again, as the exporters do"
+_LATER: Final = "the receiver accepts nothing now; try again, as the exporters do"
 _OTHER: Final = "is an OTLP receiver at that address?"
 # By HTTP status and by name of the gRPC status.
 _ADVICE: Final[dict[int | str, str]] = {
-    **dict.fromkeys((301, 302, 303, 307, 308), "exporters follow no redirect; write the address it leads to"),
+    **dict.fromkeys((301, 302, 303, 307, 308), "exporters follow no redirect; write the target address"),
     **dict.fromkeys((401, 403, "UNAUTHENTICATED", "PERMISSION_DENIED"), _CREDENTIALS),
     **dict.fromkeys((404, 405), _PATH),
     422: _EXPERIMENT,
@@ -58,7 +58,7 @@ class Answer:
 
 
 def check(timeout_s: float = TIMEOUT_S) -> list[Answer]:
-    """Export both signals, without those that `OTEL_*_EXPORTER=none` turns off. Never raises."""
+    """Export both signals, except those that `OTEL_*_EXPORTER=none` turns off. Never raises."""
     return [
         _ask(signal, timeout_s)
         for signal in SIGNALS
@@ -121,12 +121,12 @@ def _by_grpc(signal: Signal, timeout_s: float) -> tuple[str, str]:
         return "", ""
     arguments = [argument for record in records if isinstance(record.args, tuple) for argument in record.args]
     code = next((argument.name for argument in arguments if isinstance(argument, grpc.StatusCode)), "")
-    problem = records[-1].getMessage() if records else "the exporter failed and gives no reason"
+    problem = records[-1].getMessage() if records else "the exporter failed without a reason"
     return problem, _ADVICE.get(code, _OTHER)
 
 
 def _export(transport: str, signal: Signal, **settings: Any) -> tuple[bool, list[logging.LogRecord]]:
-    """Export nothing; whether that succeeded, and the log. Raises the errors of the exporter's constructor."""
+    """Send an empty export; returns its success and its log. Raises the errors of the exporter's constructor."""
     from opentelemetry.sdk.metrics.export import MetricsData
 
     package = f"opentelemetry.exporter.otlp.proto.{transport}"
@@ -142,7 +142,7 @@ def _export(transport: str, signal: Signal, **settings: Any) -> tuple[bool, list
 
 @contextlib.contextmanager
 def _log_of(package: str) -> Iterator[list[logging.LogRecord]]:
-    """The log records of a package, also those that it suppresses as repeated; none reaches the terminal."""
+    """The log records of a package, even suppressed repetitions; none reaches the terminal."""
     records: list[logging.LogRecord] = []
 
     def keep(record: logging.LogRecord) -> bool:
@@ -160,7 +160,7 @@ def _log_of(package: str) -> Iterator[list[logging.LogRecord]]:
 
 
 def _cause(error: BaseException) -> BaseException:
-    """The first of the exceptions that led to this one."""
+    """The first exception in the chain that led to this one."""
     while error.__cause__ or error.__context__:
         error = error.__cause__ or error.__context__ or error
     return error

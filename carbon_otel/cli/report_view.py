@@ -1,4 +1,4 @@
-"""A report as text and tables on a console of rich."""
+"""A report as text and tables on a rich console."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SOURCES: Final = ("method", "zone", "intensity_source", "intensity_year", "pue"
 
 
 def show(report: Report, console: Console) -> None:
-    """Print all of the report. Names of runs, stages and units are printed as they are, not as markup."""
+    """Print the report. Names of runs, stages and units are printed literally, not as markup."""
     total = report.total
     high_wh, high_g = energy(total.high_wh), emissions(total.high_g)
     if report.lower_bounds:
@@ -63,9 +63,9 @@ def _attempts(report: Report) -> Table:
 
 
 def _amortisation(report: Report) -> Table:
-    """Energy of inference until some of the days, against that of all training."""
+    """Energy of inference up to selected days, compared with that of all training."""
     training_wh = report.by_stage[TRAINING].energy_wh
-    table = Table("day", "inference until then", "of training", Column(style="green"), box=box.SIMPLE_HEAD)
+    table = Table("day", "inference so far", "of training", Column(style="green"), box=box.SIMPLE_HEAD)
     most = max(report.amortisation[-1].inference_wh, training_wh) or 1.0
     for day, inference_wh in _some(report.amortisation):
         share = f"{inference_wh / training_wh:.0%}" if training_wh > 0 else ""
@@ -80,7 +80,7 @@ def _some(days: tuple[DayTotal, ...]) -> list[DayTotal]:
 
 
 def _sources(report: Report) -> Table:
-    """The provenance of the figures: the different ones among the entries."""
+    """The provenance of the figures, without repetitions."""
     table = Table(*(name.replace("_", " ") for name in _SOURCES), box=box.SIMPLE_HEAD)
     rows = (tuple(entry.tags.get(f"carbon.{name}", "") for name in _SOURCES) for entry in report.entries)
     for row in dict.fromkeys(rows):

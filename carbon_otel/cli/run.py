@@ -33,12 +33,12 @@ def run(
     pue: Annotated[float | None, typer.Option(help="Power usage effectiveness of the site.")] = None,
     children: Annotated[
         bool,
-        typer.Option("--children", help="Measure the Python processes that it starts, too, such as workers."),
+        typer.Option("--children", help="Also measure the Python processes that it starts, such as workers."),
     ] = False,
 ) -> None:
-    """Run and measure any Python program and print its cost at the end. Its output and exit code stay its own."""
+    """Run and measure any Python program and print its cost at the end. Its output and exit code do not change."""
     if not program:
-        refuse("nothing to run; write: carbon-otel run -- python train.py")
+        refuse("there is no program to run; write: carbon-otel run -- python train.py")
     try:
         disabled = config.disabled()
         settings = config.resolve({"zone": zone, "pue": pue})
@@ -66,7 +66,7 @@ def run(
 
 
 def _wait_for(command: list[str], environment: Mapping[str, str]) -> int:
-    """Run the program to its end; returns its exit code, as a shell gives it."""
+    """Run the program to its end; returns its exit code in the form of a shell."""
     process: subprocess.Popen[bytes] | None = None
     early: list[int] = []
 
@@ -76,8 +76,8 @@ def _wait_for(command: list[str], environment: Mapping[str, str]) -> int:
         else:
             process.send_signal(number)
 
-    # The terminal sends Ctrl-C to the program too, and the program decides what it does. The handlers are
-    # functions and set before the start: unlike SIG_IGN, the program does not inherit them.
+    # The terminal also sends Ctrl-C to the program, which decides how to react. The handlers are functions, set
+    # before the start; unlike SIG_IGN, the program does not inherit them.
     previous = {
         number: signal.signal(number, handler)
         for number, handler in ((signal.SIGINT, lambda number, frame: None), (signal.SIGTERM, forward))

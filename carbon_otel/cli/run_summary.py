@@ -14,7 +14,7 @@ from carbon_otel.units import J_PER_WH
 
 
 def version(journal: Path | None) -> tuple[int, int] | None:
-    """Changes whenever the journal is written; None where there is none."""
+    """A value that changes whenever the journal is written; None without a journal."""
     try:
         status = journal.stat() if journal else None
     except OSError:
@@ -23,15 +23,15 @@ def version(journal: Path | None) -> tuple[int, int] | None:
 
 
 def show(journals: list[Path], console: Console) -> None:
-    """One table for each process that was measured."""
+    """Print one table for each measured process."""
     if not journals:
         _say(
             console,
-            "nothing was measured: there was no Python with carbon_otel installed, or it was killed at once",
+            "nothing was measured: no Python with carbon_otel ran, or it was killed at once",
         )
     for journal in journals:
         if len(journals) > 1:
-            _say(console, f"process {journal.stem}, one of {len(journals)} that were measured")
+            _say(console, f"process {journal.stem}, one of {len(journals)} measured processes")
         try:
             content = json.loads(journal.read_text("utf-8"))
             footprint, final = content["footprint"], content["status"] == "final"
@@ -46,7 +46,7 @@ def _show_process(footprint: dict[str, Any], final: bool, console: Console) -> N
         _say(console, "no energy could be read or modelled; see carbon-otel doctor")
         return
     if not final:
-        _say(console, "the program was killed; these are lower bounds, as of its last checkpoint")
+        _say(console, "the program was killed; the figures up to its last checkpoint are lower bounds")
     table = Table("stage", box=box.SIMPLE_HEAD)
     for column in ("energy Wh", "emissions g", "share"):
         table.add_column(column, justify="right")

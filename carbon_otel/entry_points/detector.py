@@ -11,7 +11,7 @@ from carbon_otel.sensors.discovery import discover
 
 
 class CarbonResourceDetector(ResourceDetector):
-    """Adds the host's hardware, grid and method. Raises for a wrong setting; the SDK logs that."""
+    """Adds the hardware of the host, the grid and the method. The SDK logs the error for a wrong setting."""
 
     def detect(self) -> Resource:
         if config.disabled():

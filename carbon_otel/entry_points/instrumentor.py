@@ -18,10 +18,10 @@ import carbon_otel
 
 
 class CarbonInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # the package has no types
-    """Takes the arguments of `carbon_otel.instrument()`, and raises what it raises."""
+    """Has the arguments and the errors of `carbon_otel.instrument()`."""
 
     def instrumentation_dependencies(self) -> Collection[str]:
-        # No library is instrumented but the machine, so no version of a library is required.
+        # This instruments the machine, not a library, so it requires no version of a library.
         return ()
 
     def _instrument(self, **kwargs: Any) -> None:

@@ -1,10 +1,9 @@
-"""The part of each device that is charged to this process.
+"""The share of each device that is charged to this process.
 
-`reserved` (the default, as SCI, ISO/IEC 21031, counts reserved hardware): the whole host, or the part of its
-hardware threads that a cgroup sets aside; measured processes that share it, or a GPU, split it. `process`: the
-process tree's share, by CPU time, of the processors' active and idle energy; of a GPU, the tree's share of its
-running processes, where the driver reports them. The host's share is measured by both rules, whichever is
-charged.
+`reserved` (the default, as SCI, ISO/IEC 21031, counts reserved hardware): the whole host, or the share of its
+hardware threads that a cgroup reserves; measured processes that share these threads, or a GPU, divide them.
+`process`: the process tree's share, by CPU time, of the processors' active and idle energy; of a GPU, the tree's
+share of its running processes, if the driver reports them. The share of the host is measured by both rules.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from carbon_otel.units import NS_PER_S, S_PER_NS
 
 _INTERVAL_NS: Final = NS_PER_S // 10
 
-# Each process's share of a GPU's multiprocessor time, by process id; None where the driver does not report it.
+# The share of a GPU's multiprocessor time by process id; None if the driver does not report it.
 GpuUse = Callable[[], Mapping[int, float] | None]
 _NO_GPU_USE: Final[Mapping[str, GpuUse]] = {}
 
@@ -39,10 +38,10 @@ class Shares(NamedTuple):
 
 
 class Attribution:
-    """The shares, measured from look to look.
+    """Measures the shares, each time since the last measurement.
 
-    `measure` may be called from any thread, but not under a lock that a stage needs: it reads files, and may
-    wait for another process.
+    `measure` may be called from any thread, but not under a lock that a stage needs: it reads files, and may wait
+    for another process.
     """
 
     def __init__(
@@ -65,7 +64,7 @@ class Attribution:
         processes = host_processes()
         uses = {self._host: reserved.threads, **gpus}
         self._shared_use = SharedUse(peers, uses, now_ns, processes, clock_ns)
-        self._parts: Mapping[str, float] = dict(self._shared_use.look(now_ns))
+        self._shares: Mapping[str, float] = dict(self._shared_use.look(now_ns))
         self._tree = TreeShare(peers.pid, busy_time, processes)
         self._process = 0.0
         self._due_ns = 0
@@ -73,47 +72,48 @@ class Attribution:
         renew_after_fork(self._renew)
 
     def measure(self, now_ns: int, *, tick: bool) -> Shares | None:
-        """The shares of the time since the last measurement; None if it is too early for a new one."""
+        """The shares since the last measurement; None if it is too early for a new one."""
         if now_ns < self._due_ns or not (tick or self._rule == "process"):
             return None
-        # An edge does not wait for another thread's measurement, whose result is for it as well.
+        # An edge does not wait for the measurement of another thread; it uses the same result.
         if not self._lock.acquire(blocking=tick):
             return None
         try:
             if now_ns < self._due_ns:
                 return None
             self._due_ns = now_ns + _INTERVAL_NS
-            parts = self._shared_use.look(now_ns) if tick else None
+            by_members = self._shared_use.look(now_ns) if tick else None
             self._process = self._tree.look(self._shared_use.others)
-            if parts is not None:
-                self._parts = {**parts, **self._by_use(parts)}
+            if by_members is not None:
+                self._shares = {**by_members, **self._by_use(by_members)}
             return self.present
         finally:
             self._lock.release()
 
-    def _by_use(self, parts: Mapping[str, float]) -> dict[str, float]:
-        """The share of each GPU whose driver reports processes: the tree's part of the active time, and of the
-        idle time what the members split.
+    def _by_use(self, by_members: Mapping[str, float]) -> dict[str, float]:
+        """This process's share of each GPU whose driver reports processes.
+
+        The tree's part of the active time, and its share by members of the idle time.
         """
         shares = {}
         for gpu, use in self._gpu_use.items():
             try:
                 running = use()
             except SensorError:
-                continue  # keep the part by members
+                continue  # keep the share by members
             total = sum(running.values()) if running else 0.0
             if running and total > 0:
-                own = sum(part for pid, part in running.items() if pid in self._tree.pids)
+                own = sum(busy for pid, busy in running.items() if pid in self._tree.pids)
                 active = min(1.0, total)
-                shares[gpu] = active * own / total + (1 - active) * parts[gpu]
+                shares[gpu] = active * own / total + (1 - active) * by_members[gpu]
         return shares
 
     @property
     def present(self) -> Shares:
         """The shares as last measured."""
-        reserved = self._reserved * self._parts[self._host]
+        reserved = self._reserved * self._shares[self._host]
         host = reserved if self._rule == "reserved" else self._process
-        devices = tuple(self._parts.get(d.id, 1.0) if d.type == "gpu" else host for d in self._devices)
+        devices = tuple(self._shares.get(d.id, 1.0) if d.type == "gpu" else host for d in self._devices)
         return Shares(devices, reserved, self._process)
 
     def _renew(self) -> None:
@@ -121,17 +121,17 @@ class Attribution:
         self._lock = threading.Lock()
 
     def leave(self) -> None:
-        """End the measurement; the other members pay for the time from now on."""
+        """End the measurement; from now on the other members are charged."""
         with self._lock:
             self._shared_use.leave()
 
 
 class TreeShare:
-    """The process tree's share of the processors, from CPU times between two looks.
+    """The process tree's share of the processors, from the CPU times of two calls.
 
-    With c the tree's part of the host's capacity and u the host's utilisation, the tree pays c/u of the
-    active part of the energy (u) and c of the idle part (1 - u): together c (2 - u). The trees of descendants
-    that are measured on their own are not in it.
+    With c the tree's part of the host's capacity and u the host's utilisation, the tree is charged with c/u of the
+    active part of the energy (u) and c of the idle part (1 - u): together c (2 - u). The trees of descendants that
+    are measured separately are excluded.
     """
 
     def __init__(self, pid: int, busy_time: BusyTime, processes: Processes) -> None:
@@ -144,13 +144,13 @@ class TreeShare:
 
     @property
     def pids(self) -> Set[int]:
-        """The tree's processes at the last look."""
+        """The processes of the tree at the last call of `look`."""
         if self._before is None:
             return frozenset()
         return {pid for pid, spent in self._before[2].items() if not spent.foreign}
 
     def look(self, others: frozenset[int] = frozenset()) -> float:
-        """The share since the last look; the last one while the processors' time cannot be read."""
+        """The share since the last call; the last share while the processors' time cannot be read."""
         try:
             busy, idle = self._busy_time.read()
         except SensorError:

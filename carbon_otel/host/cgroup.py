@@ -9,7 +9,7 @@ _CGROUP: Final = Path("/sys/fs/cgroup")
 
 
 class Reservation(NamedTuple):
-    """`threads` of the host's `of` hardware threads, reserved `by` a cgroup folder, or by `host` without one."""
+    """`threads` of the `of` hardware threads of the host, reserved `by` a cgroup folder, else by `host`."""
 
     threads: float
     by: str
@@ -32,7 +32,7 @@ def reservation(threads: int, cgroup: Path = _CGROUP, own: Path = Path("/proc/se
             cpus = _count_cpus(_read(folder / name))
             if cpus:
                 limits.append(Reservation(float(cpus), str(folder), threads))
-    # Of equal limits the first, outermost one: the cgroups below it inherit its cpuset.
+    # If limits are equal, the outermost one counts: the cgroups below it inherit its cpuset.
     return min(limits, key=lambda limit: limit.threads)
 
 

@@ -1,4 +1,4 @@
-"""The identity of a process of a host, by which another process can tell whether it still lives."""
+"""The identity of a process, by which a process of the same host can test whether it still lives."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import psutil
 
 @functools.cache
 def boot() -> str:
-    """An id of this start of the host's system."""
+    """An id of the current boot of the system."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -30,7 +30,7 @@ def identity(pid: int | None = None) -> str:
 
 
 def is_gone(known: str) -> bool:
-    """Whether the process of this identity has ended. False for one of another host or container."""
+    """Whether the process with this identity has ended. False for a process of another host or container."""
     fields = known.split("/")
     if len(fields) != 5 or fields[0] != socket.gethostname():
         return False
@@ -45,7 +45,7 @@ def is_gone(known: str) -> bool:
 
 
 def pid_namespace() -> str:
-    """An id of this process's namespace of process ids: containers have their own."""
+    """An id of this process's process id namespace; each container has a separate one."""
     try:
         return str(Path("/proc/self/ns/pid").stat().st_ino)
     except OSError:

@@ -1,10 +1,10 @@
-"""The measured processes of this host, so that a joule they share is counted once.
+"""The measured processes of this host: each shared joule is counted once.
 
-Each process keeps a file in a folder of its user's, keyed by the boot, and holds a lock on it; the kernel drops
-the lock when the process ends, however it ends. A process that finds an unlocked file removes it. One more lock
-is the device book: its holder reports the devices themselves; when it ends, the next process takes over.
+Each process has a file in a folder of its user and boot, and holds a lock on it; the kernel drops the lock when
+the process ends, however it ends. A process that finds an unlocked file removes it. A further lock is the device
+book: its holder reports the devices; when it ends, another process takes over.
 
-Members must be able to see each other's CPU times, so each process id namespace has a folder of its own; the
+Members must be able to see each other's CPU times, so each process id namespace has a separate folder; the
 device book is above these folders.
 
     <runtime folder>/<boot id>/v<format>/<view>/device-book
@@ -31,10 +31,10 @@ from carbon_otel.units import NS_PER_S
 
 try:
     import fcntl
-except ImportError:  # Windows: every process counts for itself
+except ImportError:  # Windows: every process counts as alone
     fcntl = None  # type: ignore[assignment] # a module has no value None
 
-# The format of the files here and of the usage book beside them. Releases of different formats do not meet.
+# The format of these files and of the usage book. Releases with different formats use different folders.
 _FORMAT: Final = 2
 _BOOK: Final = "device-book"
 _SPLIT_LOCK: Final = "split.lock"
@@ -43,10 +43,10 @@ _PATIENCE_S: Final = 0.05
 
 
 class Membership:
-    """This process's membership among the processes that read the same devices.
+    """Membership in the group of processes that read the same devices.
 
-    `view` names where the devices are read; processes with other views of the hardware share nothing. Without
-    a usable folder the process counts as alone, and `folder` is None.
+    `view` identifies the source of the readings; processes with different views share nothing. Without a usable
+    folder the process counts as alone, and `folder` is None.
     """
 
     def __init__(self, view: str, base: Path | None = None) -> None:
@@ -54,8 +54,8 @@ class Membership:
         self.folder = _folder(view, base)
         self._own: int | None = None
         self._book: int | None = None
-        # Of two threads that tick at once the second would find the book locked by the first, and overwrite the
-        # descriptor that holds the lock.
+        # If two threads tick at the same time, the second would overwrite the descriptor with which the first
+        # holds the lock.
         self._asking = threading.Lock()
         self._left = False
         self._seen_ns = -1
@@ -66,7 +66,7 @@ class Membership:
                 self._own = _lock(self._path)
                 if self._own is not None:
                     break
-                time.sleep(_PATIENCE_S / _TRIES)  # another process tests whether this one is dead
+                time.sleep(_PATIENCE_S / _TRIES)  # another process is testing whether this one is dead
             if self._own is None:
                 log_once(
                     "%s is locked by another process; this process counts as alone on the host, so energy that "
@@ -86,7 +86,7 @@ class Membership:
             changed_ns = self.folder.stat().st_mtime_ns
         except OSError:
             return False
-        # The folder's time is coarse: another process may join within the clock tick of this look.
+        # The folder's time is coarse: another process may still join within the same clock tick.
         settled = time.time_ns() - changed_ns > NS_PER_S
         quiet = settled and changed_ns == self._seen_ns
         self._seen_ns = changed_ns
@@ -98,7 +98,7 @@ class Membership:
 
     @contextmanager
     def locked(self) -> Iterator[bool]:
-        """Hold the lock on the shared files; yields False if another process, say a stopped one, keeps it."""
+        """Hold the lock on the shared files; yields False if another process, such as a stopped one, keeps it."""
         descriptor = None
         for attempt in range(_TRIES):
             if attempt:
@@ -125,9 +125,9 @@ class Membership:
             return self._book is not None
 
     def exchange_reported_until(self, now_ns: int) -> int:
-        """Record that the devices are reported up to `now_ns` of the monotonic clock; return the mark before.
+        """Record that the devices are reported up to `now_ns` (monotonic clock); return the previous mark.
 
-        The mark before is the previous holder's when the book has just changed hands.
+        After a change of the holder, the previous mark is that of the previous holder.
         """
         with self._asking:
             if self._book is None:
@@ -159,7 +159,7 @@ class Membership:
         self._left = True
 
     def _warn_of_other_namespaces(self) -> None:
-        """Processes of other containers that share this folder share the hardware, but cannot be split with."""
+        """Warn if processes of other containers use this folder: they share the hardware, but not the book."""
         assert self.folder is not None
         for namespace in self.folder.parent.iterdir():
             if namespace != self.folder and namespace.is_dir() and _remove_dead(namespace):
@@ -171,7 +171,7 @@ class Membership:
 
 
 def runtime_folder() -> Path:
-    """Where this user's processes meet: in the session's runtime folder, else in the temporary one."""
+    """The folder where this user's processes meet: in the session's runtime folder, else in the temporary one."""
     base = os.environ.get("XDG_RUNTIME_DIR")
     return Path(base) / "carbon_otel" if base else Path(tempfile.gettempdir()) / f"carbon_otel-{os.getuid()}"
 
@@ -206,7 +206,7 @@ def _lock(path: Path) -> int | None:
             return None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Between open and lock another process may have removed the file as a dead one's.
+            # Between open and lock, another process may have removed the file as one of a dead process.
             if os.fstat(descriptor).st_ino == path.stat().st_ino:
                 return descriptor
         except FileNotFoundError:
@@ -219,7 +219,7 @@ def _lock(path: Path) -> int | None:
 
 
 def _unlock(descriptor: int) -> None:
-    """Release the lock and close. Closing alone would leave it locked while a forked child has a copy."""
+    """Release the lock and close. After closing alone, a forked child's copy would keep the lock."""
     fcntl.flock(descriptor, fcntl.LOCK_UN)
     os.close(descriptor)
 
@@ -235,7 +235,7 @@ def _is_locked(path: Path) -> bool:
 
 
 def _remove_dead(folder: Path, own: Path | None = None) -> bool:
-    """Remove the files of dead processes; whether a living process other than this one remains."""
+    """Remove the files of dead processes; returns whether another process lives."""
     others = [path for path in folder.iterdir() if path.name.isdigit() and path != own]
     living = [path for path in others if _is_locked(path)]
     return bool(living)

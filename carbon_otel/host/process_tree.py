@@ -1,8 +1,8 @@
-"""CPU time of process trees, children included, even those that started and ended since the last look.
+"""CPU time of process trees, with all children, even those that started and ended between two calls.
 
-A living process is read to the nanosecond through its CPU clock. The time of its dead children is in its own
-account once it has waited for them (proc(5), cutime and cstime), so a tree loses nothing: the time of a process
-that has ended has moved to a living one.
+A living process is read to the nanosecond through its CPU clock. When it has waited for a dead child, its account
+includes the child's time (proc(5), cutime and cstime). So a tree loses nothing: the time of an ended process has
+moved to a living one.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ _STAT_BYTES: Final = 2048
 
 
 class Spent(NamedTuple):
-    """CPU nanoseconds of a process so far, and of its children that it has waited for.
+    """CPU nanoseconds of a process so far, and of the children for which it has waited.
 
-    `foreign` marks a process that is measured on its own: its time is not the tree's, even after its end.
+    `foreign` marks a process that is measured separately: its time does not belong to the tree, even after its
+    end.
     """
 
     own_ns: int
@@ -37,7 +38,7 @@ Tree = dict[int, Spent]
 
 
 def spent_ns(before: Tree, after: Tree) -> int:
-    """CPU nanoseconds of a tree between two looks at it."""
+    """CPU nanoseconds of a tree between two states of it."""
     ran = reaped = 0
     for pid, now in after.items():
         if now.foreign:
@@ -56,7 +57,7 @@ class Processes:
     """The processes of this host, through psutil. Not thread-safe."""
 
     def trees(self, roots: Iterable[int], foreign: Collection[int] = ()) -> dict[int, Tree]:
-        """The trees of these processes now; an empty tree for a process that has ended.
+        """The current trees of these processes; empty for a process that has ended.
 
         A `foreign` process below a root is in the tree, marked as such; its descendants are not.
         """
@@ -78,7 +79,7 @@ class Processes:
         return tree
 
     def _refresh(self) -> None:
-        """Learn of the processes that have started or ended since the last call."""
+        """Update the set of processes."""
 
     def _children(self, pid: int) -> Iterable[int]:
         try:
@@ -97,9 +98,9 @@ class Processes:
 
 
 class LinuxProcesses(Processes):
-    """The processes of /proc. A look lists the folder, and reads the new processes and those of the trees.
+    """The processes of /proc. Each call lists the folder, and reads the new processes and those of the trees.
 
-    Apart from the listing, its cost depends neither on threads nor on processes outside of the trees.
+    Apart from the listing, the cost depends neither on threads nor on processes outside the trees.
     """
 
     def __init__(self, folder: Path = Path("/proc")) -> None:
@@ -139,7 +140,7 @@ class LinuxProcesses(Processes):
         return Spent(own, (int(fields[13]) + int(fields[14])) * _TICK_NS)
 
     def _read(self, pid: int) -> list[bytes] | None:
-        """The fields of /proc/PID/stat from the third on; notes the process's parent."""
+        """The fields of /proc/PID/stat from the third on; records the parent of the process."""
         try:
             descriptor = os.open(f"{self._folder}/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
@@ -173,5 +174,5 @@ class LinuxProcesses(Processes):
 
 
 def host_processes() -> Processes:
-    """The processes of this host, by the cheapest means that the system has."""
+    """The processes of this host, read in the cheapest way that the system offers."""
     return LinuxProcesses() if sys.platform == "linux" else Processes()

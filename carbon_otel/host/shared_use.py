@@ -1,17 +1,17 @@
-"""The split of shared resources among the measured processes of a host, in one book, so that it adds up to one.
+"""The division of shared resources among the measured processes of a host, in one book.
 
 Each resource (the host's processors, a cgroup's, a GPU) has members that use it. At any moment their shares add
-up to one: its idle part is split equally, its active part by the CPU time of their process trees, where active
-is the part of its threads' time in which they ran. The book keeps each member's share integrated over time, in
-share-seconds. The first process to look in a tick brings it up to date for all members, at one moment and from
-one set of CPU times; the others find consistent figures there, however late they look.
+up to one: the idle part is divided equally, the active part by the CPU time of the process trees. Active is
+the part of the time of its threads in which they ran. The book keeps each member's share integrated over time, in
+share-seconds. The first process that looks in a tick updates the book for all members, at one moment and from
+one set of CPU times; the others read consistent figures, however late they look.
 
     sum over the members of their share-seconds = seconds in which the resource had a member
 
-A member that dies without leaving gets no part of the interval in which it died: the others have paid for it.
+A member that dies without leaving gets no part of the interval in which it died: the other members are charged.
 
 Process trees are walked before the members' lock is taken: a walk may take long on a busy host, and every member
-waits for the lock. The book says how old its CPU times are, so an older walk never replaces a younger one.
+waits for the lock. The book has the time of its CPU times, so an older walk never replaces a newer one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from carbon_otel.host.process_tree import Processes, Spent, Tree, host_processes
 from carbon_otel.units import NS_PER_S, S_PER_NS
 
 _FILE: Final = "split.json"
-# A book younger than this is up to date: all processes tick together.
+# A book newer than this is up to date, because all processes tick together.
 _FRESH_NS: Final = NS_PER_S // 20
 
 
@@ -38,7 +38,7 @@ class Member:
     """A process that uses some of the resources.
 
     `uses` names the resources and the hardware threads of each (0: not a processor), `sums` has their
-    share-seconds, `spent` the CPU times of the process tree when the book was last brought up to date.
+    share-seconds, `spent` the CPU times of the process tree at the last update of the book.
     """
 
     uses: dict[str, float]
@@ -48,15 +48,15 @@ class Member:
 
 @dataclass(slots=True)
 class UsageBook:
-    """The members by process id, as of a moment of the monotonic clock."""
+    """The members by process id, at a moment of the monotonic clock."""
 
     at_ns: int
     members: dict[int, Member]
 
     def settle(self, at_ns: int, trees: Mapping[int, Tree]) -> None:
-        """Add the interval up to `at_ns` to every member's sums, given the process trees of that moment.
+        """Add the interval up to `at_ns` to the sums of every member, given the process trees of that moment.
 
-        A member without a tree has joined since the trees were walked; its CPU time counts the next time.
+        A member without a tree has joined since the trees were walked; its CPU time counts at the next update.
         """
         seconds = (at_ns - self.at_ns) * S_PER_NS
         self.at_ns = max(self.at_ns, at_ns)
@@ -86,13 +86,13 @@ class UsageBook:
 
     @classmethod
     def from_json(cls, text: str) -> UsageBook:
-        """Raises ValueError, TypeError, AttributeError or KeyError on any other text."""
+        """The book in a text. Raises ValueError, TypeError, AttributeError or KeyError for any other text."""
         at_ns, members = json.loads(text)
         return cls(int(at_ns), {int(pid): _member(*columns) for pid, columns in members.items()})
 
 
 class SharedUse:
-    """This process's shares of its resources, by the book that it keeps together with the other members.
+    """This process's shares of its resources, by the book that all members keep together.
 
     `uses` names the resources of this process and the hardware threads of each, 0 for all but processors.
     """
@@ -116,7 +116,7 @@ class SharedUse:
         self.look(now_ns)
 
     def look(self, now_ns: int) -> Mapping[str, float]:
-        """By resource, this process's share of the time since the last look."""
+        """This process's share of each resource since the last call."""
         if self._peers.quiet() and not self.others:
             self._advance(now_ns, {r: s + (now_ns - self._at_ns) * S_PER_NS for r, s in self._sums.items()})
         else:
@@ -127,7 +127,7 @@ class SharedUse:
         return self._shares
 
     def leave(self) -> None:
-        """Settle this process's part until now; the other members pay from then on."""
+        """Settle the part of this process until now; from then on the other members are charged."""
         began_ns, trees = self._walk()
         with self._peers.locked() as held:
             if held:
@@ -137,9 +137,9 @@ class SharedUse:
                 self._save(book)
 
     def _walk(self) -> tuple[int, dict[int, Tree]]:
-        """When the walk began, and the process trees of the members and of this process.
+        """The begin of the walk, and the process trees of the members and of this process.
 
-        None are walked if the book has just been brought up to date and this process is in it.
+        No tree is walked if the book was just updated and this process is in it.
         """
         began_ns = self._clock_ns()
         if self._peers.folder is None:
@@ -161,11 +161,11 @@ class SharedUse:
             us = book.members[self._peers.pid] = Member(self._uses, dict(self._sums))
             us.spent = trees.get(self._peers.pid, {})
         self.others = frozenset(book.members.keys() - {self._peers.pid})
-        # Alone, all the time that passes is this process's; the book need not say so.
+        # A process alone gets all of the time; the book need not be updated.
         if self.others or book.members.keys() != known:
             self._save(book)
         if joining:
-            # The time before is not in the book: begin with equal shares.
+            # The book does not have the time before: begin with equal shares.
             self._at_ns = book.at_ns
             users = [member.uses for member in book.members.values()]
             self._shares = {r: 1 / sum(r in uses for uses in users) for r in self._uses}
@@ -183,7 +183,7 @@ class SharedUse:
         for pid in list(book.members):
             if not self._peers.alive(pid):
                 del book.members[pid]
-        # Another member that walked meanwhile has brought the book to a later moment.
+        # Another member has walked later and updated the book to a later moment.
         if book.at_ns <= began_ns:
             book.settle(self._clock_ns(), trees)
 
@@ -195,14 +195,14 @@ class SharedUse:
             return UsageBook(self._clock_ns(), {})
 
     def _save(self, book: UsageBook) -> None:
-        """Replace the file in one step, so that a kill leaves the old one."""
+        """Replace the file in one step, so that a kill leaves the old file."""
         assert self._peers.folder is not None
         fresh = self._peers.folder / f"{_FILE}.new"
         try:
             _write(fresh, book.to_json())
             fresh.replace(self._peers.folder / _FILE)
         except OSError:
-            # A full disk: every member keeps its last shares until the book can be written again.
+            # The disk is full: every member keeps its last shares until the book can be written again.
             fresh.unlink(missing_ok=True)
 
 

@@ -1,4 +1,4 @@
-"""Integrations: one file for each library whose calls become stages, or pass a stage's trace on."""
+"""Integrations: one file for each library whose calls become stages, or pass the trace of a stage on."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ BUILT_IN: Final[tuple[Integration, ...]] = (
 
 
 def install(hook: ImportHook, integrations: Iterable[Integration] = BUILT_IN) -> None:
-    """Connect every integration whose module is imported, and each other one when its module is.
+    """Connect the integrations of imported modules now, and the others when their module is imported.
 
-    Integrations of other packages follow from a thread, since it takes milliseconds to read the entry points of
-    all packages. A library that is imported meanwhile is connected once its import is over.
+    A thread connects the integrations of other packages, because reading the entry points of all packages takes
+    milliseconds. A library that is imported during this time is connected after its import.
     """
     for integration in integrations:
         hook.add(integration)
@@ -54,7 +54,7 @@ def _install_other_packages(hook: ImportHook) -> None:
 
 
 def _entry_points() -> Iterable[EntryPoint]:
-    # OpenTelemetry keeps the entry points that it has read: where it has, this takes 0.2 ms.
+    # OpenTelemetry caches the entry points that it has read; then this takes 0.2 ms.
     metadata: Any
     try:
         metadata = importlib.import_module("opentelemetry.util._importlib_metadata")

@@ -1,4 +1,4 @@
-"""What an integration is, and the tools to patch a library and to undo that."""
+"""The interface of an integration, and functions to patch a library and to undo that."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ Undo = Callable[[], None]
 
 
 class Integration(Protocol):
-    """Connects one library: its calls become stages, or pass a stage's trace on.
+    """Connects one library: its calls become stages, or pass the trace of a stage on.
 
-    Other packages add their own through the entry point group `carbon_otel_instrumentation`. The name of the entry
-    point is the module to wait for, and its value an object with this interface, loaded when that module is
+    Other packages add integrations through the entry point group `carbon_otel_instrumentation`. The name of the
+    entry point is the module to wait for, and its value an object with this interface, loaded when that module is
     imported:
 
         [project.entry-points.carbon_otel_instrumentation]
@@ -25,15 +25,15 @@ class Integration(Protocol):
         """Full name of the module whose import connects the integration."""
 
     def connect(self, module: ModuleType, /) -> Undo:
-        """Patch the imported module; the result restores it. Called once in a process and its forked children.
+        """Patch the imported module; the result undoes that. Called once in a process and its forked children.
 
-        What this raises is logged, and the library works on without the integration.
+        An exception is logged, and the library works without the integration.
         """
 
 
 @runtime_checkable
 class Attaches(Protocol):
-    """An integration that needs the session, to add a sink to it for example."""
+    """An integration that needs the session, for example to add a sink."""
 
     def attach(self, session: Any, /) -> None:
         """Called for each session (`carbon_otel.session.Session`), before `connect` or after it.
@@ -63,7 +63,7 @@ def replace(owner: Any, name: str, value: Any) -> Undo:
 
 
 def undo_all(undos: Sequence[Undo]) -> Undo:
-    """One undo for several patches, the last patch first. `undos` may still grow."""
+    """One undo for several patches, the last patch first. `undos` may grow later."""
 
     def undo() -> None:
         for each in reversed(undos):

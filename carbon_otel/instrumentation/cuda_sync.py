@@ -1,4 +1,4 @@
-"""Wait for the accelerator at the edges of a stage, so that the stage that queued work pays for it."""
+"""Waits for the accelerator at the edges of a stage, so that the stage that queued the work is charged for it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Connect integrations when their library is imported, or at once if it has been; and undo that.
+"""Connects integrations when their library is imported, or at once if it is already imported; undoes that.
 
-The import hook is our own because the libraries that offer one cost more to import than all of carbon_otel.
+This hook exists because the libraries that offer one take longer to import than all of carbon_otel.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Patch = Callable[[ModuleType], Undo]
 
 
 class ImportHook:
-    """Watches imports from `sys.meta_path`. One instance serves a session and those of its forked children."""
+    """Watches imports from `sys.meta_path`. One instance serves a session and its forked children."""
 
     def __init__(self) -> None:
         self._patches: dict[str, list[Patch]] = {}
@@ -33,25 +33,25 @@ class ImportHook:
         self._removed = False
 
     def add(self, integration: Integration) -> None:
-        """Connect the integration once its module has been executed; now, if it has been."""
+        """Connect the integration when its module has been executed; now, if it has been."""
         self.when_imported(integration.module, functools.partial(self.connect, integration))
 
     def connect(self, integration: Integration, module: ModuleType) -> Undo:
         """Connect the integration now."""
-        # The session first: `connect` may report events that its sinks wait for.
+        # Attach the session first: `connect` may report events for its sinks.
         self._attach(integration)
         undo = integration.connect(module)
         self._connected.append(integration)
         return undo
 
     def attach(self, session: Any) -> None:
-        """Attach the connected integrations to `session`, and each that connects from now on."""
+        """Attach the connected integrations to `session`, and each later one when it connects."""
         self._session = session
         for integration in tuple(self._connected):
             self._attach(integration)
 
     def when_imported(self, name: str, patch: Patch) -> None:
-        """Call `patch(module)` once the module has been executed; now, if it has been."""
+        """Call `patch(module)` when the module has been executed; now, if it has been."""
         module = sys.modules.get(name)
         if module is not None and not getattr(getattr(module, "__spec__", None), "_initializing", False):
             self._apply(patch, module)
@@ -62,7 +62,7 @@ class ImportHook:
         self._check_removed()
 
     def catch_up(self, name: str) -> None:
-        """Wait for an import of the module that was in progress in another thread, and apply its patches."""
+        """Wait for a running import of the module in another thread, and apply its patches."""
         if name in self._patches and name in sys.modules:
             self._imported(name, importlib.import_module(name))
 
@@ -88,7 +88,7 @@ class ImportHook:
             spec = _spec_beside(self, name, path, target)
         finally:
             self._searching.names.discard(name)
-        # A namespace package executes nothing, and an old loader (`load_module`) takes no other's place.
+        # A namespace package executes nothing, and an old loader (`load_module`) cannot be wrapped.
         if spec is not None and hasattr(spec.loader, "exec_module"):
             loader: Any = _PatchingLoader(spec.loader, functools.partial(self._imported, name))
             spec.loader = loader
@@ -109,22 +109,22 @@ class ImportHook:
             self._check_removed()
 
     def _check_removed(self) -> None:
-        """Another thread may have removed the hook while this one was adding to it."""
+        """Remove the hook again if another thread removed it while this one added to it."""
         if self._removed:
             self.remove()
 
 
 class _Searching(threading.local):
-    """Names that a thread is asking the other finders for; some of them ask every finder in turn, us included."""
+    """The names for which a thread is asking the other finders; some of them ask every finder, this one too."""
 
     def __init__(self) -> None:
         self.names: set[str] = set()
 
 
 class _PatchingLoader:
-    """Takes the place of a module's loader in its spec until the module is executed, and offers all it offers.
+    """Replaces the loader in the spec of a module until the module is executed, and forwards to it.
 
-    A loader of our own, since the module's may be shared with other modules: a `zipimporter` is.
+    A separate loader, because other modules may share the module's loader: a `zipimporter` is shared.
     """
 
     def __init__(self, loader: Any, executed: Callable[[ModuleType], None]) -> None:
@@ -132,7 +132,7 @@ class _PatchingLoader:
         self._executed = executed
 
     def exec_module(self, module: ModuleType) -> None:
-        # From here on the module looks as if imported without us; another hook's loader stays where it is.
+        # From now on the module looks as without the hook; the loader of another hook is left in place.
         spec: Any = module.__spec__
         if getattr(spec, "loader", None) is self:
             spec.loader = self._loader
@@ -142,7 +142,7 @@ class _PatchingLoader:
         self._executed(module)
 
     def __getattr__(self, name: str) -> Any:
-        if name == "_loader":  # a copy being made has none yet
+        if name == "_loader":  # a copy has no attributes yet
             raise AttributeError(name)
         return getattr(self._loader, name)
 

@@ -1,7 +1,7 @@
 """multiprocessing: processes started from a stage continue its trace.
 
-The trace's environment variables travel with the process object, so the environment of the parent, which the
-children of its other threads inherit, stays as it is. A forked child sets them before it calls its target. A
+The process object carries the environment variables of the trace. The environment of the parent does not change,
+because children that other threads start would inherit it. A forked child sets them before it calls its target. A
 spawned child (`spawn`, `forkserver`, joblib's loky) sets them as it unpickles them; `multiprocessing` sends them
 with the preparation data, which comes before the main module is imported. coverage.py enters child processes in
 the same places.
@@ -22,7 +22,7 @@ _CARRIER: Final = "_carbon_otel_variables"
 
 
 class _Variables(dict[str, str]):
-    """Environment variables that the process that unpickles them sets; it needs no carbon_otel for that."""
+    """Environment variables that are set in the process that unpickles them; it needs no carbon_otel for that."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return exec, (f"import os; os.environ.update({dict(self)!r})", {})
@@ -50,7 +50,7 @@ class ProcessIntegration:
 
         @functools.wraps(bootstrap)
         def bootstrap_with_trace(self: Any, *args: Any, **kwargs: Any) -> Any:
-            with guarded("taking the trace from the parent process"):
+            with guarded("reading the trace of the parent process"):
                 os.environ.update(vars(self).pop(_CARRIER, None) or {})
             return bootstrap(self, *args, **kwargs)
 

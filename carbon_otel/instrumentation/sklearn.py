@@ -8,9 +8,9 @@
 `score`                                                     `evaluation`
 ==========================================================  =================
 
-Pipelines, searches and ensembles call methods of their parts; those calls belong to the stage of the outermost
-call. Calls inside a lifecycle stage that the user opened belong to that stage. Where an MLflow run begins inside a
-call (autologging may start one), the next call inside the run is a stage of the run.
+Pipelines, searches and ensembles call methods of their parts; these calls belong to the stage of the outermost
+call. Calls inside a lifecycle stage of the user belong to that stage. If an MLflow run begins inside a call
+(autologging may start one), the next call inside the run is a stage of the run.
 
 The methods are replaced on the classes, by functions of the same name, signature and docstring. Estimators are not
 changed, so cloning and pickling work as before.
@@ -40,12 +40,12 @@ _KINDS: Final = {
     "score": "evaluation",
 }
 
-# True in scikit-learn's own worker threads, which do not inherit the context of the caller.
+# True in scikit-learn's worker threads, which do not inherit the context of the caller.
 _in_worker: ContextVar[bool] = ContextVar("carbon_otel_sklearn_worker", default=False)
 
 
 class SklearnIntegration:
-    """Instruments every estimator class there is, and each that is defined later."""
+    """Instruments every existing estimator class, and each later one at its definition."""
 
     module = "sklearn.base"
 
@@ -79,7 +79,7 @@ class SklearnIntegration:
 
 
 def _mark_workers() -> Undo:
-    """Work that scikit-learn gives to its worker threads belongs to the call that gives it."""
+    """Let the work in scikit-learn's worker threads belong to the call that started it."""
     parallel = importlib.import_module("sklearn.utils.parallel")
     original = parallel._FuncWrapper.__call__
 
@@ -118,7 +118,7 @@ def _measured(method: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _MeasuredIfAvailable:
-    """A measured method behind scikit-learn's `available_if`: its condition decides whether the method exists."""
+    """A measured method behind scikit-learn's `available_if`, which decides whether the method exists."""
 
     def __init__(self, method: str, descriptor: Any) -> None:
         self._method = method

@@ -1,6 +1,6 @@
 """subprocess: programs started from a stage continue its trace, through their environment.
 
-An environment that the caller gives (`env=`) is left as it is: a sandbox may need it empty. `carbon_otel.inject`
+An environment that the caller gives (`env=`) is not changed: a sandbox may need it empty. `carbon_otel.inject`
 adds the trace to such an environment.
 """
 
@@ -18,7 +18,7 @@ from carbon_otel.stages.api import inject
 
 
 class SubprocessIntegration:
-    """Hands the trace of a stage on to the programs that it starts."""
+    """Passes the trace of a stage on to the programs that it starts."""
 
     module = "subprocess"
 
@@ -40,14 +40,14 @@ class SubprocessIntegration:
 def _with_trace(
     signature: inspect.Signature, popen: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> inspect.BoundArguments | None:
-    """The call with the trace in its environment; None where no stage is open, or `env` is given."""
+    """The call with the trace in its environment; None if no stage is open, or if `env` is given."""
     variables = inject({})
     if not variables:
         return None
     try:
         call = signature.bind(popen, *args, **kwargs)
     except TypeError:
-        return None  # the original raises it to the caller
+        return None  # the original call raises the error
     if call.arguments.get("env") is not None:
         return None
     call.arguments["env"] = {**os.environ, **variables}

@@ -1,4 +1,4 @@
-"""ThreadPoolExecutor: stages that submitted work opens are children of the stage that submitted it."""
+"""ThreadPoolExecutor: stages in submitted work are children of the stage that submitted it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from carbon_otel.stages.open_stage import OpenStage, current
 
 
 class ThreadPoolIntegration:
-    """Hands the stage on to the work that it gives to a pool."""
+    """Passes the current stage on to work that is submitted to a pool."""
 
     module = "concurrent.futures.thread"
 

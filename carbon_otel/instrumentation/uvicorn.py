@@ -1,7 +1,7 @@
-"""uvicorn: when a server has shut down, flush what its process has used.
+"""uvicorn: flush after the shutdown of a server.
 
-From version 0.29 on, uvicorn then ends the process by the signal it got, so neither `atexit` nor the finalizers of
-multiprocessing run.
+From version 0.29 on, uvicorn then ends the process by the signal that it received, so neither `atexit` nor the
+finalizers of multiprocessing run.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from carbon_otel import runtime
 from carbon_otel.guard import guarded
 from carbon_otel.instrumentation.base import Undo, replace
 
-# Short, since whoever stops a server waits for it.
+# Short, because the user who stops a server waits for it.
 _FLUSH_TIMEOUT_S: Final = 2.0
 
 
 class UvicornIntegration:
-    """Flushes when a server has shut down."""
+    """Flushes after the shutdown of a server."""
 
     module = "uvicorn.server"
 

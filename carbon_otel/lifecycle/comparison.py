@@ -1,4 +1,4 @@
-"""Comparison of the costs of runs, as far as their bands allow."""
+"""Comparison of the costs of runs, within the limits of their bands."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Final
 from carbon_otel.mlflow.schema import names
 from carbon_otel.mlflow.schema.checked import amount
 
-# Tags that must be equal for two figures to be comparable, and why.
+# Tags that must be equal if figures are to be comparable, each with the reason.
 _ALIKE: Final = {
-    "carbon.method": "the tiers differ, and so do their errors",
+    "carbon.method": "the tiers have different errors",
     "carbon.attribution": "different parts of the host are charged",
-    "carbon.hardware": "other hardware draws other power",
+    "carbon.hardware": "different hardware draws different power",
     "carbon.missing": "a component is not in one of the figures",
     "carbon.zone": "emissions differ by the grid; compare the energy",
     "carbon.intensity_g_per_kwh": "emissions differ by the grid's factor; compare the energy",
@@ -25,15 +25,14 @@ _ALIKE: Final = {
 
 
 class NotMeasured(ValueError):
-    """The run has no figures of carbon_otel."""
+    """The run has no figures."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunCost:
-    """The cost of a run with its nested runs, from its metrics and tags: energy in Wh, emissions in g, bands
-    (k=2).
+    """The cost of a run with its nested runs: energy in Wh, emissions in g, bands (k=2).
 
-    A figure that was not logged is NaN. `parent_run_id` is the run around it, whose figures include it.
+    A figure that was not logged is NaN. `parent_run_id` is the enclosing run, whose figures include this one.
     """
 
     run_id: str
@@ -51,7 +50,7 @@ class RunCost:
 
     @classmethod
     def of(cls, run_id: str, name: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> RunCost:
-        """Raises NotMeasured, and Unreadable."""
+        """The cost in the metrics and tags of a run. Raises NotMeasured and Unreadable."""
         figures, own_tags = names.unpack(metrics, tags)
         if names.ENERGY_WH not in figures:
             raise NotMeasured(f"run {name} ({run_id}) has no metric {names.ENERGY_WH}; {_advice(tags)}")
@@ -76,12 +75,12 @@ class RunCost:
 
     @property
     def lower_bound(self) -> str | None:
-        """Why the run may have used more than its band says; None where nothing is missing."""
+        """The reason why the run may have used more than its band; None if its figures are complete."""
         return names.lower_bound(self.tags)
 
 
 def differences(runs: Sequence[RunCost]) -> list[str]:
-    """The ways in which the runs were not measured alike, one line each."""
+    """The differences in how the runs were measured, one line each."""
     lines = []
     for tag, why in _ALIKE.items():
         values = {run.run_id: run.tags.get(tag, "none") for run in runs}
@@ -100,16 +99,16 @@ def differences(runs: Sequence[RunCost]) -> list[str]:
 
 
 def verdict(first: RunCost, other: RunCost) -> str:
-    """Whether `other` used less energy than `first`: said only where their bands do not overlap.
+    """Whether `other` used less energy than `first`: only if their bands do not overlap.
 
-    The bands are taken as independent, which is cautious: errors that two runs on one device share, such as
-    those of its sensor, cancel in part, but it has not been measured how far. A lower bound has no upper end.
+    The bands are treated as independent, which is cautious: errors that two runs on one device share, such as
+    those of its sensor, cancel in part, but this effect has not been measured. A lower bound has no upper end.
     Energy is compared, not emissions: on one grid the intensity multiplies both and cancels; on two grids the
     emissions would compare the grids.
     """
     by = f"{_change(first.energy_wh, other.energy_wh)} energy than {first.name}"
     if any(map(math.isnan, (first.low_wh, first.high_wh, other.low_wh, other.high_wh))):
-        return f"{other.name}: {by}; without bands it is unknown whether that is a difference"
+        return f"{other.name}: {by}; without bands it is unknown whether they differ"
     for less, more in ((first, other), (other, first)):
         if less.high_wh < more.low_wh:
             if less.lower_bound:
@@ -121,11 +120,10 @@ def verdict(first: RunCost, other: RunCost) -> str:
 def pareto(
     runs: Sequence[RunCost], quality: Mapping[str, float], *, lower_is_better: bool = False
 ) -> frozenset[str]:
-    """Ids of the runs on the Pareto front: no other run has at least their quality for lower emissions, or a
-    better quality for the same emissions.
+    """Ids of the runs on the Pareto front: no other run is as good in quality and emissions, and better in one.
 
-    `quality` is the metric by run id. A run without it is left out, and so is a run whose emissions are unknown
-    or a lower bound.
+    `quality` is the metric by run id. A run without it is left out, and so is a run whose emissions are unknown or
+    a lower bound.
     """
     sign = -1.0 if lower_is_better else 1.0
     known = {
@@ -146,7 +144,7 @@ def pareto(
 
 
 def _change(first_wh: float, other_wh: float) -> str:
-    """The change as a share of the first, or in watt-hours where the first is 0."""
+    """The change relative to the first run, or in watt-hours if the first is 0."""
     word = "less" if other_wh < first_wh else "more"
     if first_wh <= 0:
         return f"{abs(other_wh - first_wh):.4g} Wh {word}"
@@ -155,7 +153,7 @@ def _change(first_wh: float, other_wh: float) -> str:
 
 def _advice(tags: Mapping[str, str]) -> str:
     if "missing" in tags.get("carbon.method", ""):
-        return "nothing could be read or modelled where it ran: see carbon-otel doctor there"
+        return "no component could be read or modelled: run carbon-otel doctor on its host"
     if tags.get("carbon.status") == "running":
-        return "it has not reached its first checkpoint, which is after 15 s by default"
+        return "it has not reached its first checkpoint, by default after 15 s"
     return "call carbon_otel.instrument() before it"

@@ -1,10 +1,9 @@
 """The ledger of a model's life: every measured MLflow run of its lineage, each joule in one entry.
 
-An entry is a run with our metrics. It holds the energy of the run itself and of its stages, without the runs
-nested in it, which are entries of their own; so entries may be added up. Failed and killed attempts count up to
-their last checkpoint.
+An entry is a measured run. It holds the energy of the run itself and of its stages, without the nested runs, which
+have entries too; so entries may be added up. Failed and killed attempts count up to their last checkpoint.
 
-The lineage is the value of the tag `carbon.lineage`, if the runs have it; else it is the experiment, since
+The lineage is the value of the tag `carbon.lineage` if the runs have it. Otherwise it is the experiment, because
 preparation, attempts and evaluation of one model are usually runs of one experiment. Preparation in another
 experiment is found by the dataset that both have logged.
 """
@@ -36,15 +35,15 @@ _RUN_ID: Final = re.compile(r"[0-9a-f]{32}")
 _MODEL_ID: Final = re.compile(r"m-[0-9a-f]{32}")
 _UNKNOWN: Final = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"})
 _LAST_MS: Final = (
-    253_402_300_799_000  # 9999-12-31T23:59:59Z, the last second that `time.gmtime` and ISO dates share
+    253_402_300_799_000  # 9999-12-31T23:59:59Z, the last second that both `time.gmtime` and ISO dates support
 )
 PREPARATION: Final = "data_processing"
-# A run that has also trained or served belongs to that model.
+# A run that has also trained or served belongs to that model, not to the preparation.
 _OTHER_WORK: Final = frozenset({"training", "evaluation", "inference"})
 
 
 class NotFound(LookupError):
-    """The store has nothing of that name, or nothing measured; the message says which names are possible."""
+    """The store does not have the name, or none of its runs was measured; the message has the possible names."""
 
 
 class LedgerCost(NamedTuple):
@@ -54,7 +53,7 @@ class LedgerCost(NamedTuple):
     emissions_g: float
 
     def plus(self, other: LedgerCost, share: float = 1.0) -> LedgerCost:
-        """The sum with that share of another cost."""
+        """The sum with a share of another cost."""
         return LedgerCost(
             self.energy_wh + share * other.energy_wh, self.emissions_g + share * other.emissions_g
         )
@@ -62,17 +61,17 @@ class LedgerCost(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """The cost of one run itself.
+    """The cost of one run without its nested runs.
 
     Attributes:
-        status: MLflow's.
+        status: status of the run in MLflow.
         start_ms: milliseconds since the epoch.
         stages: cost by kind of stage, exclusive; `run` is the time of the run between its stages.
         low_wh, high_wh, low_g, high_g: the band (k=2) of the sums.
         measured_wh: energy that a sensor measured.
         units: functional units by `<kind>/<unit>`.
         components: watt-hours of `cpu`, `gpu`, `memory`, `host`.
-        tags: our tags of the run.
+        tags: tags of the run that carbon_otel has written.
         dataset: the digest by which a run of another experiment belongs to the ledger; empty for all others.
     """
 
@@ -105,28 +104,28 @@ class Entry:
 
     @property
     def lower_bound(self) -> str | None:
-        """Why the run may have used more than its band says; None where nothing is missing."""
+        """The reason why the run may have used more than its band; None if its figures are complete."""
         return names.lower_bound(self.tags)
 
     @property
     def is_window(self) -> bool:
-        """Whether it is an hour of work outside of runs, rather than a run of the user."""
+        """Whether the entry is an hour of work outside of runs, not a run of the user."""
         return names.ENTRY in self.tags
 
     def when(self, length: int) -> Mapping[str, float]:
-        """The share of its energy by month or day (`hourly.MONTH`, `hourly.DAY`); the shares add up to 1."""
+        """The share of the energy by month or day (`hourly.MONTH`, `hourly.DAY`); the shares add up to 1."""
         shares = hourly.shares(self.tags.get(names.HOURLY, ""), length)
         return shares or {time.strftime("%Y-%m-%d", time.gmtime(self.start_ms / MS_PER_S))[:length]: 1.0}
 
     @classmethod
     def of(cls, run: Run) -> Entry | None:
-        """The entry of a run; None where it was not measured. Raises Unreadable."""
+        """The entry of a run; None if the run was not measured. Raises Unreadable."""
         figures, tags = _figures_and_tags(run)
         if names.ENERGY_WH not in figures:
             return None
         names.pue(tags)
         stages = _stages(figures)
-        # The band is that of the run with its nested runs; the entry has the same share of it as of the energy.
+        # The band is that of the run with its nested runs; the entry gets the same share of it as of the energy.
         total_wh = amount(figures, names.ENERGY_WH)
         share = min(1.0, sum(cost.energy_wh for cost in stages.values()) / total_wh) if total_wh > 0 else 0.0
         return cls(
@@ -153,23 +152,23 @@ class Entry:
 
 
 def _figures_and_tags(run: Run) -> tuple[dict[str, float], dict[str, str]]:
-    """Our figures and tags of a run, its processes added up. Raises Unreadable."""
+    """The figures and tags of a run, added up over its processes. Raises Unreadable."""
     figures, tags = names.unpack(run.data.metrics, run.data.tags)
     written = contributions.read(tags)
     if not written:
         return figures, tags
     total = contributions.total(written.values())
     if all(contribution.values for contribution in written.values()):
-        figures |= total.values  # else the metrics of the run are the best that is known
+        figures |= total.values  # otherwise the metrics of the run are the best known figures
     tags = {name: tag for name, tag in tags.items() if not name.startswith(contributions.PREFIX)}
     tags[names.HOURLY] = total.hourly
     if not total.final and tags.get("carbon.status") == "final":
-        tags["carbon.status"] = "running"  # one process has ended in order, another has not
+        tags["carbon.status"] = "running"  # one process has ended in order, another one has not
     return figures, tags
 
 
 def _stages(figures: Mapping[str, float]) -> dict[str, LedgerCost]:
-    """LedgerCost by kind of stage, without the nested runs."""
+    """Cost by kind of stage, without the nested runs."""
     stages = {}
     for name in figures:
         match = _STAGE.fullmatch(name)
@@ -204,10 +203,10 @@ def _start_ms(run: Run) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """The entries of a lineage in the order of their time.
+    """The entries of a lineage in the order of time.
 
-    `unmeasured` are the names of its runs without figures, `unreadable` those of runs whose figures cannot be
-    read, each with the reason.
+    `unmeasured` has the names of runs without figures, `unreadable` those of runs whose figures cannot be read,
+    each with the reason.
     """
 
     title: str
@@ -217,8 +216,8 @@ class Ledger:
 
 
 @dataclass(slots=True)
-class _Found:
-    """Entries as they are read. Their runs are let go at once: ten thousand of them are a million objects."""
+class _Entries:
+    """Collects entries. Their runs are dropped at once: ten thousand of them are a million objects."""
 
     entries: dict[str, Entry] = field(default_factory=dict)
     unmeasured: list[str] = field(default_factory=list)
@@ -229,13 +228,13 @@ class _Found:
         for run in runs:
             entry = self.entry(run)
             if entry is not None:
-                # An entry that a replay has written twice still counts once.
+                # An entry that was written twice counts once.
                 self.entries[entry.tags.get(names.ENTRY, entry.run_id)] = entry
             if run.inputs is not None:
                 self.digests.update(used.dataset.digest for used in run.inputs.dataset_inputs)
 
     def entry(self, run: Run) -> Entry | None:
-        """The entry of a run; a run that has none is named."""
+        """The entry of a run; the name of a run without one is recorded."""
         try:
             entry = Entry.of(run)
         except Unreadable as reason:
@@ -246,8 +245,9 @@ class _Found:
         return entry
 
     def add_all(self, client: MlflowClient, experiments: list[str], condition: str = "") -> None:
-        """Add the runs that meet the condition. A server answers several requests at once, and we read one answer
-        while it makes another.
+        """Add the runs that meet the condition.
+
+        A server answers several requests at once, and one answer is read while the server makes the next.
         """
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             parts = _by_time(client, experiments, condition)
@@ -255,10 +255,10 @@ class _Found:
 
 
 def read(client: MlflowClient, name: str) -> Ledger:
-    """The ledger of a registered model (`churn`, `churn/3`, `churn@champion`), a model id, a run id, an experiment
-    or a lineage.
+    """The ledger of a name.
 
-    Raises NotFound, and the errors of the store.
+    The name is a registered model (`churn`, `churn/3`, `churn@champion`), a model id, a run id, an experiment or a
+    lineage. Raises NotFound, and the errors of the store.
     """
     run = _source_run(client, name)
     if run is not None:
@@ -268,7 +268,7 @@ def read(client: MlflowClient, name: str) -> Ledger:
         experiment = client.get_experiment_by_name(name)
         lineage = None if experiment else name
     everywhere = [each.experiment_id for each in found_by(client.search_experiments)]
-    found = _Found()
+    found = _Entries()
     if experiment is not None:
         title = name if experiment.name == name else f"{name}, experiment {experiment.name}"
         found.add_all(client, [experiment.experiment_id])
@@ -289,7 +289,7 @@ def read(client: MlflowClient, name: str) -> Ledger:
     )
 
 
-def _require_entries(found: _Found, title: str, name: str) -> None:
+def _require_entries(found: _Entries, title: str, name: str) -> None:
     if found.entries:
         return
     if found.unreadable:
@@ -302,10 +302,10 @@ def _require_entries(found: _Found, title: str, name: str) -> None:
     )
 
 
-def _preparation(client: MlflowClient, experiments: list[str], found: _Found) -> Iterator[Entry]:
+def _preparation(client: MlflowClient, experiments: list[str], found: _Entries) -> Iterator[Entry]:
     """Runs of other experiments that made a dataset of these runs, by the digest of `mlflow.log_input`."""
     known = {entry.run_id for entry in found.entries.values()}
-    elsewhere = _Found()
+    elsewhere = _Entries()
     for digest in sorted(found.digests):
         for run in _runs(client, experiments, f"dataset.digest = {_quoted(digest)}"):
             if run.info.run_id in known:
@@ -328,14 +328,14 @@ class Model:
 
 
 def model_of(client: MlflowClient, name: str) -> Model | None:
-    """The model that `churn`, `churn/3`, `churn@champion` or a model id names; None where there is none."""
+    """The model with this name (`churn`, `churn/3`, `churn@champion`) or model id; None if there is none."""
     name = name.removeprefix("models:/")
     if _MODEL_ID.fullmatch(name):
         return Model(None, None, name, client.get_logged_model(name).source_run_id)
     version = _version(client, name)
     if version is None:
         return None
-    # MLflow gives `model_id` for some versions only; the source contains it, too.
+    # MLflow has `model_id` for some versions only; the source contains it too.
     source = _MODEL_ID.search(version.source or "")
     model_id = getattr(version, "model_id", None) or (source[0] if source else None)
     run_id = version.run_id
@@ -345,7 +345,7 @@ def model_of(client: MlflowClient, name: str) -> Model | None:
 
 
 def _source_run(client: MlflowClient, name: str) -> Run | None:
-    """The run of that id, or the run that made the model of that name; None where there is neither."""
+    """The run with this id, or the run that created the model with this name; None if there is neither."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -359,14 +359,14 @@ def _source_run(client: MlflowClient, name: str) -> Run | None:
     if model is None:
         return None
     if not model.run_id:
-        raise NotFound(f"{name}: MLflow does not know the run that made this model; name its experiment")
+        raise NotFound(f"{name}: MLflow does not know the run that created this model; write its experiment")
     return client.get_run(model.run_id)
 
 
 def _version(client: MlflowClient, name: str) -> Any:
-    """The version that `name/3` or `name@alias` names, or the newest of `name`.
+    """The version `name/3` or `name@alias`, or the newest version of `name`.
 
-    None where there is none: experiments and lineages may have such names, too.
+    None if there is none: experiments and lineages may have such names too.
     """
     from mlflow.exceptions import MlflowException
 
@@ -390,7 +390,7 @@ def _runs(client: MlflowClient, experiments: list[str], condition: str) -> Itera
 
 
 def _by_time(client: MlflowClient, experiments: list[str], condition: str) -> list[str]:
-    """The condition, split into equal parts of the time in which its runs began; each run meets one of them."""
+    """The condition, split into equal parts of the time in which its runs began; each run meets one part."""
     began = [
         run.info.start_time
         for order in ("ASC", "DESC")

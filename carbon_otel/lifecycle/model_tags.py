@@ -1,4 +1,4 @@
-"""Totals of a report as tags of its model: a cache with a date, which is replaced and never added to."""
+"""Totals of a report as tags of its model: a cache with a date, which is replaced and never incremented."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ PREFIX: Final = "carbon.lifecycle."
 
 
 def save(client: MlflowClient, name: str, report: Report) -> str:
-    """Tag the model version or model id of that name with the totals of a report; returns what was tagged.
+    """Tag a model version or model id with the totals of a report; returns its name.
 
-    Raises NotFound where there is no model of that name, and the errors of the store.
+    Raises NotFound if there is no such model, and the errors of the store.
     """
     model = model_of(client, name)
     if model is None:
-        raise NotFound(f"{name!r} is no model; name a registered model or a model id to save totals")
+        raise NotFound(f"{name!r} is not a model; write a registered model or a model id to save totals")
     total = report.total
     tags = {
         "energy_wh": f"{total.energy_wh:.6g}",

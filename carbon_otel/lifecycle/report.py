@@ -1,4 +1,4 @@
-"""The sums of a ledger: the whole life of a model by stage, attempt and month, and inference against training."""
+"""The sums of a ledger: the life of a model by stage, attempt and month, and inference compared with training."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Total:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One run, or all windows that have the same name and status; `entries` is their number.
+    """One run, or all windows with the same name and status; `entries` is their number.
 
     Energy in Wh, emissions in g of CO2 equivalent. `method` lists the method tiers.
     """
@@ -67,7 +67,7 @@ class Attempt:
 
 
 class DayTotal(NamedTuple):
-    """Energy of all inference until the end of a day (ISO date, UTC), in Wh."""
+    """Energy of all inference up to the end of a day (ISO date, UTC), in Wh."""
 
     day: str
     inference_wh: float
@@ -78,22 +78,22 @@ class Report:
     """The cost of a model so far.
 
     Attributes:
-        title: the name that was asked for, and the experiment or lineage that it led to.
+        title: the requested name, and its experiment or lineage.
         entries: one per measured run, in the order of time; entries may be added to each other.
-        total: of all entries. Entries on the same hardware share its errors, those of the same zone the error of
-            its grid intensity (their deviations add up); different ones are independent (quadrature).
+        total: sum of all entries. Entries on the same hardware share its errors, and entries of one zone the error
+            of its grid intensity, so their deviations add up. Other errors are independent (quadrature).
         measured_fraction: share of the energy that sensors measured.
-        by_stage, by_month: cost by kind of stage and by month (`2026-11`), exclusive: it adds up to the total.
+        by_stage, by_month: exclusive cost by kind of stage and by month (`2026-11`); each adds up to the total.
         per_unit: cost of one functional unit of inference, such as a request or a token.
-        attempts: the entries for display: each run by itself, the windows of one replica and model together.
-        amortisation: energy of inference until each day.
-        passed_training: the first day (ISO) by whose end inference had used more than training; None before.
-        lower_bounds: entries that may have used more than their figures say, each with the reason.
-        prepared_elsewhere: runs of other experiments that made a dataset of this lineage. Counted in full, even
-            if other models have used the dataset, too.
-        unmeasured: runs of the lineage that have no figures.
-        unreadable: runs whose figures cannot be read, each with the reason; the sums are without them.
-        recomputed_for: zone and year of the grid of recomputed emissions; empty where they are as logged.
+        attempts: the entries for display: single runs, and the windows of one replica and model together.
+        amortisation: energy of inference up to each day.
+        passed_training: the first day (ISO) at whose end inference had used more than training; None until then.
+        lower_bounds: entries that may have used more than their figures, each with the reason.
+        prepared_elsewhere: runs of other experiments that created a dataset of this lineage. They count in full,
+            even if other models have also used the dataset.
+        unmeasured: runs of the lineage without figures.
+        unreadable: runs whose figures cannot be read, each with the reason; the sums do not include them.
+        recomputed_for: zone and year of the grid of recomputed emissions; empty if they are as logged.
     """
 
     title: str
@@ -114,11 +114,11 @@ class Report:
 
     @property
     def repriced(self) -> str:
-        """The earlier name of `recomputed_for`."""
+        """Former name of `recomputed_for`."""
         return self.recomputed_for
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain types, ready for JSON."""
+        """The report in plain types, ready for JSON."""
         total = self.total
         return {
             "title": self.title,
@@ -172,8 +172,7 @@ class Report:
 
 
 def report_of(ledger: Ledger, zone: str | None = None, year: int | None = None) -> Report:
-    """The sums of a ledger; with `zone` or `year`, with emissions recomputed for that grid and each entry's own
-    PUE.
+    """The sums of a ledger. `zone` or `year` recomputes the emissions for that grid, with each entry's PUE.
 
     Raises ValueError for a zone or year that the grid table does not have.
     """
@@ -222,9 +221,9 @@ def _total(entries: Sequence[Entry]) -> Total:
 
 
 def _deviations(entries: Iterable[Entry], of: Callable[[Entry], tuple[float, float]]) -> tuple[float, float]:
-    """Deviations of the sums of watt-hours and grams, from the deviations `of` each entry.
+    """Deviations of the sums of watt-hours and grams; `of` returns the deviations of an entry.
 
-    The emissions of an entry deviate with its energy, and with the intensity of its grid: its band has both, in
+    The emissions of an entry deviate with its energy and with the intensity of its grid; its band has both in
     quadrature.
     """
     energy: dict[str, float] = defaultdict(float)
@@ -246,11 +245,11 @@ def _grid(entry: Entry, zone: str | None, year: int | None) -> Intensity:
     try:
         return intensity(entry.tags.get("carbon.zone"), year)
     except ValueError as error:
-        raise ValueError(f"{entry.name}: {error}; name one zone for all entries, too") from None
+        raise ValueError(f"{entry.name}: {error}; write a zone for all entries too") from None
 
 
 def _recomputed(entry: Entry, grid: Intensity) -> Entry:
-    """The entry with the emissions that its energy has on that grid."""
+    """The entry with the emissions of its energy on that grid."""
     factor = grid.g_per_kwh * names.pue(entry.tags) / KILO
     grams = entry.energy_wh * factor
     below = quadrature([_ratio(entry.energy_wh - entry.low_wh, entry.energy_wh), 1 - grid.band.low])
@@ -283,7 +282,7 @@ def _by_month(entries: Iterable[Entry]) -> dict[str, LedgerCost]:
 
 
 def _per_unit(entries: Iterable[Entry]) -> dict[str, LedgerCost]:
-    """LedgerCost of one unit of inference; other stages count other things in the same units."""
+    """Cost of one unit of inference; other stages count different things in units of the same name."""
     counts: dict[str, float] = defaultdict(float)
     costs: dict[str, LedgerCost] = {}
     for entry in entries:
@@ -328,8 +327,8 @@ def _passed_training(entries: Iterable[Entry], amortisation: Iterable[DayTotal])
     return next((total.day for total in amortisation if 0 < training_wh < total.inference_wh), None)
 
 
-def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole > 0 else 0.0
+def _ratio(part: float, total: float) -> float:
+    return part / total if total > 0 else 0.0
 
 
 def iso(ms: int) -> str:

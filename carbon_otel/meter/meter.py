@@ -1,4 +1,4 @@
-"""All devices on one clock: when each is read, and the part of its energy that is this process's."""
+"""All devices on one clock: when to read each, and this process's share of its energy."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from carbon_otel.units import NS_PER_S, S_PER_NS
 _BOOT_CLOCK: Final[int | None] = getattr(time, "CLOCK_BOOTTIME", None)
 _SUSPENDED_NS: Final = NS_PER_S // 2
 
-# A raw reading, or None for a failed one, with its device's timeline and when it began and ended. A plain tuple,
-# like `DeviceState`: four of each are made at every edge, and a named one costs four times as much.
+# The timeline of a device, a raw reading (None if it failed), and its begin and end. A plain tuple, like
+# `DeviceState`: every edge makes four of each, and a named tuple takes four times as long.
 Reading = tuple[Timeline, int, int, float | None]
-# Joules published, joules read, watts, when the last good reading began, and how many ns the last one took.
+# Joules published, joules read, watts, the begin of the last good reading, and the duration of the last reading
+# (ns).
 DeviceState = tuple[float, float, float, int, int]
 
 
@@ -30,10 +31,9 @@ class Readings(NamedTuple):
 
 
 class QualityCounters(NamedTuple):
-    """The faults of a device's readings so far.
+    """The faults in the readings of a device so far.
 
-    Joules filled in, joules that lost wraps may add, seconds without a reading, and when each flag was last
-    raised.
+    Joules filled in, joules that lost wraps may add, seconds without a reading, and the last time of each flag.
     """
 
     filled_j: float
@@ -45,8 +45,8 @@ class QualityCounters(NamedTuple):
 class EdgeState(NamedTuple):
     """The state of the meter at one moment.
 
-    `quality` is None as long as no device had a fault. `shares` are those in force, `reserved_s` and
-    `process_s` the host's shares by either rule, integrated over time.
+    `quality` is None until a device has a fault. `shares` are the current ones; `reserved_s` and `process_s` are
+    the host's shares by either rule, integrated over time.
     """
 
     now_ns: int
@@ -61,7 +61,7 @@ NO_EDGE: Final = EdgeState(0, (), None, ())
 
 
 class ShareRule(Protocol):
-    """A rule for the part of each device that is this process's."""
+    """A rule for this process's share of each device."""
 
     @property
     def present(self) -> Shares:
@@ -85,9 +85,9 @@ class SoleProcess:
 
 
 class DeviceTrack:
-    """A device's timeline, when to read it, and this process's share of it.
+    """The timeline of a device, the times to read it, and this process's share of it.
 
-    `own_j` are the joules that this process has been charged with.
+    `own_j` is the energy charged to this process.
     """
 
     __slots__ = (
@@ -122,7 +122,7 @@ class DeviceTrack:
         self.timeline.renew_period()
 
     def advance(self, now_ns: int) -> float:
-        """This process's joules up to `now_ns` beyond those of the last call; never negative."""
+        """This process's joules up to `now_ns` since the last call; never negative."""
         own = self._base_own_j + self.share * (self.timeline.at(now_ns) - self._base_device_j)
         if own <= self.own_j:
             return 0.0
@@ -131,7 +131,7 @@ class DeviceTrack:
         return gained
 
     def settle_share(self, share: float) -> None:
-        """Charge the energy since the last call by this share, and keep it until the next."""
+        """Charge the energy since the last call with this share, and keep the share until the next call."""
         device_j = self.timeline.published_j
         self._base_own_j += share * (device_j - self._base_device_j)
         self._base_device_j = device_j
@@ -139,7 +139,7 @@ class DeviceTrack:
 
 
 class Meter:
-    """Reads the sensors and turns readings into joules to be paid.
+    """Reads the sensors and converts readings to this process's joules.
 
     `read_for_edge` and `read_for_tick` need no lock and may block on hardware; `apply` and `advance` must be
     called under the caller's lock.
@@ -166,12 +166,12 @@ class Meter:
         self._asleep_ns = _boot_minus_monotonic()
 
     def read_for_edge(self, now_ns: int) -> Readings:
-        """The readings that an edge at `now_ns` needs: of the devices whose last reading is too old."""
+        """Read the devices whose last reading is too old for an edge at `now_ns`."""
         due = [track for track in self.tracks if now_ns >= track.due_edge_ns]
         return Readings(self._read(due, now_ns), self._rule.measure(now_ns, tick=False))
 
     def read_for_tick(self, now_ns: int) -> Readings:
-        """The readings that a tick at `now_ns` needs."""
+        """Read the devices that are due at a tick at `now_ns`."""
         due = [track for track in self.tracks if now_ns >= track.due_tick_ns]
         return Readings(self._read(due, now_ns), self._rule.measure(now_ns, tick=True))
 
@@ -179,7 +179,7 @@ class Meter:
         readings: list[Reading] = []
         began_ns, clock_ns = now_ns, self.clock_ns
         for track in due:
-            # Set before the reading, so that another thread does not take the same reading meanwhile.
+            # Set before the reading, so that no other thread takes the same reading at the same time.
             track.due_edge_ns = now_ns + track.edge_interval_ns
             track.due_tick_ns = now_ns + track.tick_interval_ns
             raw: float | None
@@ -203,12 +203,12 @@ class Meter:
                 timeline.miss(began_ns)
             else:
                 timeline.observe(began_ns, raw, ended_ns - began_ns)
-        # Another thread may have entered the shares of a later interval first.
+        # Another thread may already have entered the shares of a later interval.
         if readings.shares is not None and now_ns >= self._shares_ns:
             self._settle_shares(readings.shares, now_ns)
 
     def _settle_shares(self, shares: Shares, now_ns: int) -> None:
-        """Apply the shares measured for the interval that ends now; they are in force until the next ones."""
+        """Apply the shares of the interval that ends now; they stay until the next ones."""
         seconds = (now_ns - self._shares_ns) * S_PER_NS
         self._reserved_s += shares.reserved * seconds
         self._process_s += shares.process * seconds
@@ -218,7 +218,7 @@ class Meter:
             track.settle_share(share)
 
     def note_suspend(self) -> bool:
-        """Whether the host was suspended since the last call; if so, flag every device's interval."""
+        """Whether the host was suspended since the last call; if so, flag the interval of every device."""
         asleep_ns = _boot_minus_monotonic()
         slept = asleep_ns - self._asleep_ns > _SUSPENDED_NS
         self._asleep_ns = asleep_ns
@@ -228,11 +228,11 @@ class Meter:
         return slept
 
     def advance(self, now_ns: int) -> list[float]:
-        """This process's joules of each device up to `now_ns` beyond those of the last call."""
+        """This process's joules of each device up to `now_ns` since the last call."""
         return [track.advance(now_ns) for track in self.tracks]
 
     def edge(self, now_ns: int) -> EdgeState:
-        """The state of the meter at a stage's edge, after `apply` and `advance` to the same moment."""
+        """The state of the meter at the edge of a stage, after `apply` and `advance` to the same moment."""
         timelines = self._timelines
         devices = tuple([(t.published_j, t.true_j, t.power_w, t.last_ns, t.took_ns) for t in timelines])
         quality = None
@@ -254,7 +254,7 @@ class Meter:
         )
 
     def snapshot(self) -> Snapshot:
-        """All devices as a whole, before they are shared."""
+        """All devices with their whole energy, before it is shared."""
         return Snapshot(
             tuple(
                 (t.sensor.device, t.published_j, t.power_w) for t in (track.timeline for track in self.tracks)

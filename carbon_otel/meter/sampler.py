@@ -12,8 +12,8 @@ from carbon_otel.guard import contain
 class Sampler:
     """A daemon thread that calls `prepare` once, then `tick` at every multiple of the interval.
 
-    The multiples are those of the monotonic clock: all processes of a host tick together, so their shares are of
-    the same intervals.
+    The multiples are those of the monotonic clock, so all processes of a host tick together and measure their
+    shares over the same intervals.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Sampler:
         self._thread.start()
 
     def stop(self, timeout_s: float) -> None:
-        """Stop the thread, and wait for a tick in progress for `timeout_s` at most."""
+        """Stop the thread, and wait at most `timeout_s` seconds for a running tick."""
         self._stop.set()
         if self._thread is not threading.current_thread():
             self._thread.join(timeout_s)

@@ -1,18 +1,18 @@
-"""One device's joules as a monotone function of time.
+"""The joules of one device as a monotone function of time.
 
 The counter's readings add up to the true energy (`true_j`). Between and after readings the timeline is
 extrapolated with the last power (`published_j`). It never goes back: after a reading below the extrapolation it
-stands still until the true energy has caught up.
+stays constant until the true energy has reached it.
 
-The rules, reading by reading:
+The rules for each reading:
 
-* a reading is of the moment at which it began. One that began before the last one had ended was overtaken by
-  it (a thread waits for the interpreter between a reading and its clock): their order is unknown, so it is
-  dropped. The next reading covers its energy;
-* a counter that steps back has wrapped, if it can wrap and the energy is plausible, else it was reset: then the
+* a reading counts for the moment at which it began. If it began before the last reading ended, their order is
+  unknown (a thread waits for the interpreter between a reading and its clock), so it is dropped. The next
+  reading covers its energy;
+* a counter that steps back has wrapped if it can wrap and the energy is plausible; otherwise it was reset, and the
   new reading is a lower bound of the energy spent;
 * an implausible reading is set aside. If the next one agrees with the old counter, nothing is lost; if it
-  agrees with the one set aside, the counter has jumped, and the time up to the jump is a gap;
+  agrees with the reading set aside, the counter has jumped, and the time up to the jump is a gap;
 * a failed reading opens a gap. Gaps are filled with the neighbouring power and counted in `gap_s` and
   `filled_j`; a counter that comes back closes its gap exactly.
 """
@@ -25,21 +25,21 @@ from typing import Final
 from carbon_otel.sensors.base import Sensor
 from carbon_otel.units import S_PER_NS
 
-# Below this distance of two readings their power is mostly quantisation.
+# Two readings closer than this give a power that is mostly quantisation error.
 _POWER_WINDOW_S: Final = 0.05
 _POWER_WINDOW_PERIODS: Final = 5
-# Within this time a counter that has not moved may just not have been renewed.
+# A counter that is unchanged for less than this time may simply not have been updated.
 _RENEWED_WITHIN_PERIODS: Final = 5
 _STUCK_AFTER_S: Final = 5.0
-# The device's clock may run faster than the monotonic clock by this factor.
+# The device's clock may be faster than the monotonic clock by this factor.
 _PLAUSIBLE_SLACK: Final = 1.001
 
 
 class Timeline:
     """The joules of one device since the first reading. Times are monotonic nanoseconds.
 
-    `last_ns` is when the last good reading began, `took_ns` how long the last reading took, `power_w` the power
-    before it. `flags` holds when each kind of fault was last seen.
+    `last_ns` is the begin of the last good reading, `took_ns` the duration of the last reading, `power_w` the
+    power before it. `flags` has the time of the last fault of each kind.
     """
 
     __slots__ = (
@@ -98,7 +98,7 @@ class Timeline:
         self._is_counter = sensor.kind == "counter"
         self._unit_j = sensor.joules_per_unit
         self._most_w = sensor.power_bounds_w[1] * _PLAUSIBLE_SLACK
-        # Within this time not even a whole wrap can have been missed.
+        # In a shorter time the counter cannot have wrapped completely.
         self._sure_s = (
             math.inf if sensor.wrap is None else sensor.wrap * self._unit_j / (self._most_w or math.inf)
         )
@@ -112,7 +112,7 @@ class Timeline:
         self._power_window_ns = int(max(_POWER_WINDOW_S, _POWER_WINDOW_PERIODS * period_s) / S_PER_NS)
 
     def observe(self, now_ns: int, raw: float, took_ns: int = 0) -> None:
-        """Take in a reading (units of the counter, or watts) that began at `now_ns` and took `took_ns`."""
+        """Enter a reading (counter units or watts) that began at `now_ns` and took `took_ns`."""
         if now_ns < self._ended_ns:
             return
         self._ended_ns, self.took_ns = now_ns + took_ns, took_ns
@@ -126,7 +126,7 @@ class Timeline:
             self._observe_power(now_ns, raw, self._last_raw)
 
     def miss(self, now_ns: int) -> None:
-        """The reading that began at `now_ns` failed: there is a gap from the last good one on."""
+        """Enter a failed reading that began at `now_ns`: a gap begins at the last good reading."""
         if now_ns < self._ended_ns:
             return
         self._open_gap(now_ns)
@@ -160,7 +160,7 @@ class Timeline:
             return
         self._last_raw = raw
         self.last_ns = self._changed_ns = self._anchor_ns = now_ns
-        # Until a second reading gives a counter's power: the least that the device draws.
+        # The least power of the device, until a second reading of the counter gives its power.
         self.power_w = raw if power else self.sensor.power_bounds_w[0]
         if self.gap_since_ns is not None:
             self._unfilled_s = max(0, now_ns - self.gap_since_ns) * S_PER_NS
@@ -169,7 +169,7 @@ class Timeline:
                 self._fill_first_gap()
 
     def _fill_first_gap(self) -> None:
-        """Fill the gap before the first reading, once a power is known."""
+        """Fill the gap before the first reading, as soon as a power is known."""
         joules, self._unfilled_s = self.power_w * self._unfilled_s, 0.0
         self.true_j += joules
         self._anchor_j += joules
@@ -191,10 +191,10 @@ class Timeline:
 
     def _observe_counter(self, now_ns: int, raw: float, last_raw: float) -> None:
         elapsed_s = (now_ns - self.last_ns) * S_PER_NS
-        # The common cases first: this runs at both edges of every stage.
+        # The common cases come first, because this runs at both edges of every stage.
         if raw == last_raw:
             if elapsed_s <= self._renewal_s:
-                return  # not renewed yet
+                return  # not updated yet
         elif raw > last_raw and self.gap_since_ns is None and elapsed_s < self._sure_s:
             gained = (raw - last_raw) * self._unit_j
             if gained <= self._most_w * (elapsed_s + self._slack_s + self.took_ns * S_PER_NS):
@@ -227,9 +227,9 @@ class Timeline:
         return (joules, "reset") if self._plausible(joules, elapsed_s) else (None, None)
 
     def _plausible(self, joules: float, elapsed_s: float) -> bool:
-        """Whether the device can have spent this between two readings that began `elapsed_s` apart.
+        """Whether the device can have spent these joules between two readings that began `elapsed_s` apart.
 
-        The second may be of any moment until it ended, and each counter value is up to one period old.
+        The second reading may be of any moment until it ended, and each counter value is up to one period old.
         """
         longest_s = elapsed_s + self.took_ns * S_PER_NS + self._slack_s
         return 0 <= joules <= self._most_w * longest_s
@@ -240,7 +240,7 @@ class Timeline:
             since_ns, since_raw = self._suspect
             joules, _ = self._difference(since_raw, raw, (now_ns - since_ns) * S_PER_NS)
             if joules is not None:
-                # The counter has jumped: the time up to the jump stays filled, and counting goes on from there.
+                # The counter has jumped: the time up to the jump stays filled, and counting continues from here.
                 self.true_j += self.power_w * (since_ns - self.last_ns) * S_PER_NS
                 self.last_ns, self._last_raw, self._suspect = since_ns, since_raw, None
                 self._anchor_ns, self._anchor_j = since_ns, self.true_j
@@ -253,10 +253,10 @@ class Timeline:
         self._open_gap(now_ns)
 
     def _believe_unchanged(self, now_ns: int) -> bool:
-        """Whether a counter that should have been renewed, and is unchanged, means that no energy was spent.
+        """Whether a counter that should have been updated, and is unchanged, means that no energy was spent.
 
-        Beyond `_STUCK_AFTER_S` it is stuck, since no powered device draws nothing: the time since it last moved
-        becomes a gap, filled with the power it had then.
+        Beyond `_STUCK_AFTER_S` the counter is stuck, because every powered device draws power. The time since its
+        last change becomes a gap, filled with the power before it.
         """
         if (now_ns - self._changed_ns) * S_PER_NS <= _STUCK_AFTER_S:
             return True
@@ -286,7 +286,7 @@ class Timeline:
             self.gap_since_ns = None
 
     def _note_ambiguity(self, now_ns: int, joules: float, elapsed_s: float) -> None:
-        """After a time in which the counter may have wrapped more than once, count the wraps that may be lost."""
+        """Count the wraps that may be lost, after a time in which the counter may have wrapped more than once."""
         if self.sensor.wrap is None:
             return
         range_j = self.sensor.wrap * self._unit_j
@@ -296,5 +296,5 @@ class Timeline:
             self.flag("ambiguous", now_ns)
 
     def flag(self, flag: str, now_ns: int) -> None:
-        """Note when a kind of fault was last seen."""
+        """Record the time of a kind of fault."""
         self.flags[flag] = now_ns

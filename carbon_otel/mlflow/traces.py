@@ -1,10 +1,9 @@
-"""Stages in MLflow's own traces: spans below the user's span, and the energy and emissions of the trace as its
-tags.
+"""Stages in MLflow's own traces: spans below the user's span, and energy and emissions as tags of the trace.
 
-A stage becomes a span only if a span of MLflow is active, so a program without traces gets none. Every call
-asks MLflow for its tracer, because `set_tracking_uri`, `set_experiment` and other functions replace the
-provider. The number of tokens is known when the trace has ended, and the trace may be exported late; so a
-thread adds the energy per thousand tokens afterwards.
+A stage becomes a span only if a span of MLflow is active, so a program without traces gets none. Every call asks
+MLflow for its tracer, because `set_tracking_uri`, `set_experiment` and other functions replace the provider. The
+number of tokens is known when the trace has ended, and the trace may be exported late; so a thread adds the energy
+per thousand tokens afterwards.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Stages as OpenTelemetry spans, devices and stages as metrics."""
+"""Stages as OpenTelemetry spans; devices and stages as metrics."""

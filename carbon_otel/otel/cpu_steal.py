@@ -1,4 +1,4 @@
-"""The gauge of stolen processor time, from /proc/stat. Where much is stolen, the utilisation says less."""
+"""The gauge of stolen processor time, from /proc/stat. High values make the utilisation less reliable."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class Steal:
         if now is None or not now[0]:
             return None
         stolen, total = (after - before for after, before in zip(now, self._before, strict=True))
-        # Another reader of the metrics may have called a moment ago.
+        # Another metric reader may have called this a moment ago.
         if total >= _HZ // 10:
             self._share = min(1.0, max(0.0, stolen / total))
             self._before = now
         return self._share
 
     def _read(self) -> tuple[int, int] | None:
-        """Ticks stolen, and of all kinds but guest time, which is in user time."""
+        """Stolen ticks, and ticks of all kinds except guest time, which is part of user time."""
         try:
             with self._path.open("rb") as file:
                 ticks = [int(field) for field in file.readline().split()[1:9]]

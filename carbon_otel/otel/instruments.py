@@ -19,7 +19,7 @@ _EMPTY = Snapshot(())
 
 @dataclass
 class Source:
-    """What the observable instruments read. Each session sets its own; a forked child starts with an empty one."""
+    """The data that the observable instruments read. Each session sets it; in a forked child it is empty."""
 
     snapshot: Snapshot = _EMPTY
     intensity: Intensity | None = None
@@ -36,15 +36,15 @@ class Instruments:
         meter = provider.get_meter(semconv.SCOPE, __version__, semconv.SCHEMA_URL)
         self.source = Source()
         self._before: dict[str, float] = {}
-        self.energy = meter.create_counter(semconv.STAGE_ENERGY, semconv.JOULE, "Energy a stage itself used")
+        self.energy = meter.create_counter(semconv.STAGE_ENERGY, semconv.JOULE, "Exclusive energy of a stage")
         self.emissions = meter.create_counter(
-            semconv.STAGE_EMISSIONS, semconv.GRAM_CO2E, "Emissions of the energy a stage itself used"
+            semconv.STAGE_EMISSIONS, semconv.GRAM_CO2E, "Emissions of the exclusive energy of a stage"
         )
         self.duration = meter.create_histogram(semconv.STAGE_DURATION, semconv.SECOND, "Wall time of a stage")
         self.units = meter.create_counter(
             semconv.STAGE_UNITS,
             semconv.UNIT_COUNT,
-            "Functional units that stages have done: samples, tokens, requests",
+            "Functional units of stages: samples, tokens, requests",
         )
         meter.create_observable_counter(
             semconv.HW_ENERGY,
@@ -74,7 +74,7 @@ class Instruments:
             semconv.CPU_STEAL,
             [self._steal],
             semconv.RATIO,
-            "Share of the guest's CPU time that its host gave to others",
+            "Share of the guest's CPU time that the hypervisor gave to other guests",
         )
         meter.create_observable_gauge(
             semconv.CARBON_INTENSITY,
@@ -89,7 +89,7 @@ class Instruments:
         self.source = Source(_EMPTY, intensity, steal)
 
     def take_over(self, snapshot: Snapshot, unreported_s: float) -> None:
-        """Report the devices from now on; another process did so until `unreported_s` ago."""
+        """Report the devices from now on. Another process reported them until `unreported_s` seconds ago."""
         for device, joules, watts in snapshot.devices:
             reported_j = max(0.0, joules - watts * unreported_s)
             self._before[device.id] = self._before.get(device.id, 0.0) - reported_j
@@ -128,8 +128,8 @@ def _identity(device: Device) -> dict[str, str]:
     return identity
 
 
-# Keyed by identity, since a provider need not be hashable (Logfire's is not). The provider is kept, so that its
-# identity stays its own.
+# Keyed by identity, since a provider need not be hashable (Logfire's is not). Keeping the provider keeps its
+# identity unique.
 _made: dict[int, tuple[MeterProvider, Instruments]] = {}
 
 

@@ -1,8 +1,8 @@
-"""The trace context of a stage, passed to a child process through its environment.
+"""The trace context of a stage, passed to child processes in environment variables.
 
 The variables are those of the OpenTelemetry specification ("Environment variables as context propagation
-carriers"): `TRACEPARENT`, `TRACESTATE` and `BAGGAGE`. The baggage holds the run's id and the stage's name. It goes
-to child processes only; the application's HTTP clients do not send it.
+carriers"): `TRACEPARENT`, `TRACESTATE` and `BAGGAGE`. The baggage holds the run's id and the stage's name. Only
+child processes get it; the application's HTTP clients do not send it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _BAGGAGE = W3CBaggagePropagator()
 def write(
     environment: MutableMapping[str, str], context: Context, run_id: str | None, stage: str | None
 ) -> None:
-    """Write the span of `context`, its run and its stage to a child's environment; nothing if it has no span."""
+    """Write the span of `context`, its run and its stage to a child's environment; nothing if there is no span."""
     carrier: dict[str, str] = {}
     _TRACE.inject(carrier, context)
     if not carrier:
@@ -43,7 +43,7 @@ def write(
 
 
 def read(environment: Mapping[str, str] = os.environ) -> tuple[Context, str | None]:
-    """The context that this process was started with, possibly empty, and the id of its run, if any."""
+    """The context that this process was started with, which may be empty, and the id of its run, if any."""
     carrier = {name.lower(): environment[name] for name in VARIABLES if name in environment}
     context = _TRACE.extract(carrier, Context())
     run_id = baggage.get_baggage(semconv.RUN_ID, _BAGGAGE.extract(carrier, Context()))

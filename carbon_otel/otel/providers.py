@@ -1,8 +1,8 @@
-"""Which OpenTelemetry providers receive the telemetry.
+"""The choice of the OpenTelemetry providers that receive the telemetry.
 
 In this order: the argument of `instrument()`; the application's global provider; if an OTLP endpoint is set, a
-provider of our own, built from the standard `OTEL_*` variables and never made global; the API's proxy, which
-passes everything on to the provider that the application sets later.
+private provider built from the standard `OTEL_*` variables and never made global; the API's proxy, which forwards
+to the provider that the application sets later.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _EXPORT_TIMEOUT_S: Final = 3.0
 
 
 class Providers:
-    """The chosen pair. `owned` are those that we built and must shut down."""
+    """The chosen pair. carbon_otel built the `owned` providers and must shut them down."""
 
     def __init__(self, tracer: TracerProvider, meter: MeterProvider, owned: tuple[Any, ...] = ()) -> None:
         self.tracer = tracer
         self.meter = meter
         self._owned = owned
-        # True from the first provider on that is no proxy: the API lets nobody take a provider back.
+        # True from the first provider that is not a proxy: the API does not allow replacing it.
         self.listened = not (isinstance(tracer, trace.ProxyTracerProvider) and _is_proxy(meter))
         self._workers: dict[int, Worker] = {}
         for provider in owned:
@@ -47,7 +47,7 @@ class Providers:
         meter: MeterProvider | None,
         attributes: Mapping[str, Any] | None = None,
     ) -> Providers:
-        """Choose, given the arguments of `instrument()`. Providers that we build get `attributes` as resource."""
+        """Choose from the arguments of `instrument()`. Providers built here get `attributes` as their resource."""
         resource = functools.partial(_resource, attributes or {})
         owned: list[Any] = []
         if tracer is None:
@@ -67,10 +67,10 @@ class Providers:
         return cls(tracer, meter, tuple(owned))
 
     def silent(self) -> bool:
-        """Whether nobody listens: no provider was given, and the application has set none yet.
+        """Whether no provider was given and the application has set none yet, so that telemetry goes nowhere.
 
-        Costs 2 us while that is so, since the API reads the environment at each call: ask once a stage and at
-        ticks. `listened` is the last answer.
+        While this is true, each call costs 2 us, because the API reads the environment: call it once a stage and
+        at ticks. `listened` is the last answer.
         """
         if not self.listened:
             self.listened = not (
@@ -80,8 +80,8 @@ class Providers:
         return not self.listened
 
     def warn_if_too_late(self) -> None:
-        """Log once that the application has set its providers after we built ours."""
-        # Only the meter provider tells: MLflow sets global tracer providers, too.
+        """Log once that the application set its providers after carbon_otel had built its own."""
+        # Only the meter provider shows this: MLflow sets global tracer providers too.
         if self._owned and not _is_proxy(metrics.get_meter_provider()):
             log_once(
                 "the application has set its OpenTelemetry providers (by logfire.configure(), for example) after "
@@ -90,13 +90,13 @@ class Providers:
             )
 
     def flush(self, timeout_s: float) -> Pending:
-        """Begin to flush both at the same time."""
+        """Start flushing both providers at the same time."""
         results: dict[int, bool] = {}
 
         def flush(provider: Any) -> None:
             results[id(provider)] = bool(provider.force_flush(int(timeout_s * MS_PER_S)))
 
-        # The application may have replaced a proxy by its own provider since.
+        # The application may have set its provider since.
         tracer = (
             trace.get_tracer_provider() if isinstance(self.tracer, trace.ProxyTracerProvider) else self.tracer
         )
@@ -106,7 +106,7 @@ class Providers:
         return lambda left_s: _all_done(begun, left_s) and all(results.get(id(p), False) for p in providers)
 
     def close(self, timeout_s: float) -> Pending:
-        """Begin to shut down the providers that we built, at the same time."""
+        """Start shutting down the owned providers, at the same time."""
         begun = self._on_workers(self._owned, lambda provider: provider.shutdown())
         while self._workers:
             self._workers.popitem()[1].close()
@@ -213,7 +213,7 @@ def _build_meter_provider(resource: Callable[[], Any]) -> Any:
 
 
 def _export_only_here(exporter: Any, done: object) -> None:
-    """Make `exporter` export in this process only: the SDK would export a copy of all sums in a forked child."""
+    """Make `exporter` export in this process only: in a forked child the SDK would export a copy of all sums."""
     pid, export = os.getpid(), exporter.export
 
     def export_here(*args: Any, **kwargs: Any) -> Any:
@@ -224,6 +224,6 @@ def _export_only_here(exporter: Any, done: object) -> None:
 
 def _warn_of_missing_grpc() -> None:
     log_once(
-        "OTLP over gRPC is asked for, but its exporter is not installed: run "
+        "OTLP over gRPC is configured, but its exporter is not installed: run "
         '`pip install "carbon-otel[grpc]"` or set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf'
     )

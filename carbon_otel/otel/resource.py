@@ -14,7 +14,7 @@ Attributes = Mapping[str, str | float | Sequence[str]]
 
 
 class Hardware(Protocol):
-    """The names of the hardware of this host, the method tiers of its figures, and the components they lack."""
+    """The names of the hardware of this host, the method tiers of its figures, and the missing components."""
 
     @property
     def processor(self) -> str: ...
@@ -30,7 +30,7 @@ class Hardware(Protocol):
 
 
 def described(hardware: Hardware, factor: EmissionFactor) -> Attributes:
-    """Resource attributes of the host and of the method behind its figures."""
+    """Resource attributes of the host and of the measuring method."""
     grid = factor.intensity
     attributes: dict[str, str | float | Sequence[str]] = {
         semconv.HOST_CPU_MODEL: hardware.processor,

@@ -28,7 +28,7 @@ from carbon_otel.sinks import Pending, Sink, StageEnd, Tick
 from carbon_otel.units import NS_PER_S, S_PER_NS
 
 _RUN_SPAN = "mlflow.run"
-# A span is exported when it ends: a long stage shows in between by children of this length.
+# A span is exported at its end. Child spans of this length show a long stage while it runs.
 _PROGRESS_NS: Final = 60 * NS_PER_S
 # A stage's name is a metric label. Names beyond this number, such as f"batch {i}", share the label "other".
 _MOST_NAMES: Final = 200
@@ -36,13 +36,14 @@ _OTHER: Final = "other"
 
 
 class OtelSink(Sink):
-    """One span a stage, current while the stage runs, with the figures of its footprint when it ends.
+    """One span per stage, which is current while the stage runs and gets the footprint at its end.
 
-    A stage opened where the application has no span of its own takes its parent stage's span, or its run's, as
-    parent. A run's span is never made current: a run may end in another thread.
+    If the application has no current span, the parent of a stage's span is the span of its parent stage or of its
+    run. A run's span is never made current, because a run may end in another thread.
 
     Exactly one process per host exports device metrics: the one for which `reports_devices` is true.
-    `exchange_reported_until` records until when they are exported, and returns the previous exporter's mark.
+    `exchange_reported_until` records the time up to which they are exported, and returns the mark of the previous
+    exporter.
     """
 
     def __init__(
@@ -57,18 +58,18 @@ class OtelSink(Sink):
         self._providers = providers
         self._reports_devices = reports_devices
         self._exchange_reported_until = exchange_reported_until
-        # From the start: a child that is forked at once may come first, and knows nothing of the time before.
+        # Created now, because a child that is forked at once has no data about the time before.
         self._waiting = not reports_devices()
         if not self._waiting:
             exchange_reported_until(time.monotonic_ns())
-        self._reporting = threading.Lock()  # a flush may tick while the sampler does
+        self._reporting = threading.Lock()  # a flush and the sampler may tick at the same time
         renew_after_fork(self._renew)
         self._tracer = trace.get_tracer(semconv.SCOPE, __version__, providers.tracer, semconv.SCHEMA_URL)
         self._instruments = instruments_of(providers.meter)
         self._instruments.attach(intensity, steal)
         self._started_from, self._started_in_run = propagation.read()
         self._spans: dict[StageInfo, _StageSpan] = {}
-        # Devices of one kind and method are one data point of a stage.
+        # Devices with the same type and method share one data point of a stage.
         self._groups: dict[tuple[str, str], list[int]] = {}
         for i, device in enumerate(devices):
             self._groups.setdefault((device.type, device.method), []).append(i)
@@ -111,7 +112,7 @@ class OtelSink(Sink):
         if own is None and not self._providers.listened:
             return
         labels = self._labels_of(stage)
-        # With the stage's span in its context, exemplars link to it and Logfire rolls the sums up.
+        # With the stage's span in the context, exemplars link to the span and Logfire adds the sums up.
         here = own.around() if own is not None else None
         for indexes, group_labels in zip(self._groups.values(), labels.groups, strict=True):
             amount = sum([joules[i] for i in indexes])
@@ -171,12 +172,12 @@ class OtelSink(Sink):
         return self._providers.close(timeout_s)
 
     def trace_id(self, stage: StageInfo) -> str | None:
-        """The trace of an open stage."""
+        """The trace id of an open stage."""
         own = self._spans.get(stage)
         return trace.format_trace_id(own.span.get_span_context().trace_id) if own else None
 
     def inject(self, environment: MutableMapping[str, str], stage: StageInfo | None) -> None:
-        """Put the span that a stage opened here would hang below into a child's environment."""
+        """Put the span that would be the parent of a stage opened here into a child's environment."""
         context_here = self._context_below(stage)
         run = stage.run_id if stage is not None and stage.run_id else self._started_in_run
         propagation.write(
@@ -184,7 +185,7 @@ class OtelSink(Sink):
         )
 
     def _context_below(self, above: StageInfo | None) -> Context | None:
-        """None where the application's own span, or the stage's, is current."""
+        """The context whose span is the parent; None if the application's own span, or the stage's, is current."""
         if trace.get_current_span().get_span_context().is_valid:
             return None
         while above is not None:
@@ -195,9 +196,9 @@ class OtelSink(Sink):
         return self._started_from
 
     def _show_progress(self) -> None:
-        """A child span for every minute of an open stage, so that its trace shows it while it runs.
+        """Add a child span for every minute of an open stage, so that its trace shows the stage while it runs.
 
-        Events would be seen only with the span, when it ends.
+        Events would be visible only with the span, at its end.
         """
         now_ns = time.time_ns()
         spans = dict(self._spans)
@@ -208,7 +209,7 @@ class OtelSink(Sink):
             stage: [own.joules + own.joules_below, own.grams + own.grams_below]
             for stage, own in spans.items()
         }
-        # A child has a greater id than its parent: it is added before its parent is.
+        # A child has a greater id than its parent, so it comes before its parent.
         for stage in sorted(spans, key=lambda each: -each.id):
             if stage.parent in inclusive:
                 total = inclusive[stage.parent]
@@ -231,7 +232,7 @@ class OtelSink(Sink):
             ).end(now_ns)
 
     def _labels_of(self, stage: StageInfo) -> _Labels:
-        # The name of a run is made up anew each time.
+        # Each run has a new random name.
         name = RUN if stage.kind == RUN else stage.name
         labels = self._labels.get((stage.kind, name))
         if labels is None:
@@ -242,7 +243,7 @@ class OtelSink(Sink):
 
 
 class _Labels:
-    """The labels of one name of stage: `stage` alone, and with each group of devices."""
+    """The metric labels of stages with one kind and name: without and with each group of devices."""
 
     __slots__ = ("groups", "stage")
 
@@ -255,9 +256,9 @@ class _Labels:
 
 
 class _StageSpan:
-    """The span of an open stage, its exclusive joules and grams so far, and those of stages that ended in it.
+    """The span of an open stage, its exclusive joules and grams so far, and those of the stages that ended in it.
 
-    `context` has the span as the current one, above the context that the stage was last entered in.
+    In `context` the span is current; the rest is the context in which the stage was last entered.
     """
 
     __slots__ = ("context", "grams", "grams_below", "joules", "joules_below", "shown_ns", "span", "token")
@@ -270,19 +271,21 @@ class _StageSpan:
         self.joules = self.joules_below = self.grams = self.grams_below = 0.0
 
     def around(self) -> Context:
-        """The context of work within the stage."""
+        """The context for work within the stage."""
         if self.context is None:
             self.context = trace.set_span_in_context(self.span)
         return self.context
 
     def since(self, stage: StageInfo) -> int:
-        """When progress was last shown."""
+        """The time up to which progress was shown."""
         return self.shown_ns or stage.start_unix_ns
 
 
 def _detach(token: Any) -> None:
-    """Leave a span's context. OpenTelemetry logs an error where that is another context than it was entered in
-    (asyncio callbacks, pytest fixtures, streams closed by their server), which is no fault of the application.
+    """Leave the context of a span.
+
+    OpenTelemetry logs an error if the span was entered in a different context (asyncio callbacks, pytest fixtures,
+    streams that their server closes). That is not a fault of the application, so the error is suppressed.
     """
     if not isinstance(token, contextvars.Token):
         context.detach(token)

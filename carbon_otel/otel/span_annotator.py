@@ -1,11 +1,11 @@
 """Energy on the application's own spans (`annotate_spans=True`).
 
-A span gets two figures. Its window energy is what the process used while the span was open. Its attributed energy
-is its part of that: the process's power is divided equally among the outermost open spans, and a span within
-one of them gets the part that fell into its own time. Windows overlap and nest, so neither figure may be
+A span gets two figures. Its window energy is the energy of the process while the span was open. Its attributed
+energy is its share of that: the power of the process is divided equally among the outermost open spans, and a span
+within one of them gets the part that fell into its own time. Windows overlap and nest, so neither figure may be
 summed over spans; the exclusive energy of stages may.
 
-Only cached readings are used: a window is exact as far as power is steady between two ticks.
+Only cached readings are used: a window is exact only if the power is steady between two ticks.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ class _OpenSpan(NamedTuple):
 class SpanAnnotator(SpanProcessor):
     """Annotates spans from `begin` to `shutdown`.
 
-    A span cannot be changed once it has ended, and processors are called after that (opentelemetry-python
-    issue 5614); so the annotator replaces the `end` of each open span.
+    Processors are called after a span has ended, when it can no longer be changed (opentelemetry-python issue
+    5614). So the annotator replaces the `end` of each open span.
     """
 
     def __init__(self, joules: Callable[[], float]) -> None:
         """`joules` returns the energy of this process so far; it is called on the application's threads."""
         self._lock = threading.Lock()
-        # Ids of spans that were collected before they ended. A deque, since a collection can run at any point
-        # of the code, with the lock held too.
+        # Ids of spans that were garbage-collected before they ended. A deque, because a collection can run at any
+        # point, even while the lock is held.
         self._collected: deque[int] = deque()
         renew_after_fork(self._renew)
         self.begin(joules)
@@ -92,7 +92,7 @@ class SpanAnnotator(SpanProcessor):
         return True
 
     def _renew(self) -> None:
-        """In a forked child: the open spans are the parent's, and the child's own session begins anew."""
+        """In a forked child: the open spans belong to the parent, and the child's session starts with none."""
         self._lock = threading.Lock()
         self._open = {}
         self._outermost = 0
@@ -132,8 +132,8 @@ class SpanAnnotator(SpanProcessor):
         return now_j
 
 
-# Keyed by identity, since a provider need not be hashable (Logfire's is not). The provider is kept, so that its
-# identity stays its own.
+# Keyed by identity, since a provider need not be hashable (Logfire's is not). Keeping the provider keeps its
+# identity unique.
 _annotators: Final[dict[int, tuple[Any, SpanAnnotator]]] = {}
 
 

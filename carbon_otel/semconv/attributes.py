@@ -11,12 +11,12 @@ from carbon_otel.semconv import names as semconv
 
 
 def stage_attributes(stage: StageInfo) -> dict[str, Any]:
-    """What is known of it when it begins."""
+    """The attributes of a stage that are known at its start."""
     return {**stage.attributes, semconv.STAGE_KIND: stage.kind, semconv.STAGE_NAME: stage.name}
 
 
 def footprint_attributes(footprint: Footprint) -> dict[str, Any]:
-    """What it has used."""
+    """The attributes of the footprint of a stage."""
     attributes: dict[str, Any] = {
         semconv.ENERGY_TOTAL_J: footprint.energy_j,
         semconv.ENERGY_EXCLUSIVE_J: footprint.exclusive_j,
@@ -35,7 +35,7 @@ def footprint_attributes(footprint: Footprint) -> dict[str, Any]:
     for unit, amount in footprint.units.items():
         attributes[semconv.UNITS.format(unit)] = amount
     for unit, (joules, grams) in footprint.per_unit.items():
-        # Tokens are counted by the thousand, as the field does.
+        # Figures of language models are usually per thousand tokens.
         by, times = ("1k_tokens", 1000) if unit == "tokens" else (unit.removesuffix("s"), 1)
         attributes[semconv.ENERGY_J_PER.format(by)] = joules * times
         attributes[semconv.EMISSIONS_G_PER.format(by)] = grams * times

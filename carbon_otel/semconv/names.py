@@ -1,9 +1,9 @@
-"""Names and units on the wire.
+"""Names and units of telemetry.
 
 `hw.*` follows the OpenTelemetry semantic conventions 1.44 (hardware, development). There is no convention for
-carbon yet; ours map one to one to the terms of SCI, ISO/IEC 21031 (E, I, M, R), for which
-open-telemetry/community#3539 proposes one. Units of metrics are UCUM and not in the name; attributes have no
-unit field, so theirs are in the name.
+carbon yet. The names here correspond one to one to the terms of SCI, ISO/IEC 21031 (E, I, M, R), for which
+open-telemetry/community#3539 proposes a convention. Units of metrics are UCUM and not part of the name; attributes
+have no unit field, so their names contain the unit.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ UNITS: Final = "carbon_otel.units.{}"
 ENERGY_J_PER: Final = "carbon_otel.energy_j_per.{}"
 EMISSIONS_G_PER: Final = "carbon_otel.emissions_g_per.{}"
 
-# On the application's own spans: a window's energy is never to be added up over spans.
+# On the application's own spans; the energy of windows must not be summed over spans.
 WINDOW_J: Final = "carbon_otel.window.energy_j"
 WINDOW_ATTRIBUTED_J: Final = "carbon_otel.window.attributed_j"
 WINDOW_J_PER_OUTPUT_TOKEN: Final = "carbon_otel.window.j_per_output_token"

@@ -1,1 +1,1 @@
-"""Raw readings from hardware, one file per kind, and the models of components without a sensor."""
+"""Raw readings from hardware, one file per kind, and models of components without a sensor."""

@@ -1,7 +1,7 @@
 """Apple silicon: the energy counters of IOReport, through the package `zeus-apple-silicon` (extra `apple`).
 
-They need no administrator's rights and count millijoules. Apple calls the figures estimated; they are believed
-to be modelled from utilisation, frequency and voltage (documentation of zeus-apple-silicon).
+They need no administrator rights and count millijoules. Apple calls the figures estimates; they are probably
+modelled from utilisation, frequency and voltage (documentation of zeus-apple-silicon).
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from carbon_otel.sensors.base import Device, DeviceType, Finding, Sensor, Sensor
 from carbon_otel.units import MILLI
 
 _PACKAGE: Final = "zeus_apple_silicon"
-# One call returns the samples of all channels: sensors that are read together share it.
+# One call returns the samples of all channels, so sensors that are read together share it.
 _SHARED_NS: Final = 1_000_000
 _MOST_W: Final = 500.0
 _BAND = Band(0.80, 1.20, "IOReport energy model: +-20 %, our estimate; Apple states none", "estimate")
 
-# The clusters and cores are parts of the processor's total; the GPU's SRAM is beside its `GPU Energy`.
+# The processor's total includes the clusters and cores; `GPU Energy` does not include the GPU's SRAM.
 _CHANNELS: Final[tuple[tuple[str, DeviceType, str, tuple[str, ...]], ...]] = (
     ("apple-cpu", "cpu", "Apple silicon CPU", ("cpu_total_mj",)),
     ("apple-dram", "memory", "Apple silicon DRAM", ("dram_mj",)),
@@ -34,14 +34,14 @@ _CHANNELS: Final[tuple[tuple[str, DeviceType, str, tuple[str, ...]], ...]] = (
 
 
 class IoReport:
-    """The counters of all channels at once."""
+    """The counters of all channels, read together."""
 
     def __init__(self, monitor: Any, clock_ns: Callable[[], int] = time.monotonic_ns) -> None:
         self._monitor = monitor
         self._clock_ns = clock_ns
         self._latest: Any = None
         self._read_at_ns = 0
-        # Without it a thread that was held up could replace a younger sample by its older one.
+        # Without the lock, a delayed thread could replace a newer sample with an older one.
         self._lock = threading.Lock()
 
     def counters(self) -> Any:
@@ -58,7 +58,7 @@ class IoReport:
 
 
 class AppleChannel:
-    """One component's energy in millijoules: the sum of the fields that this chip has."""
+    """The energy of one component in millijoules: the sum of the chip's fields for it."""
 
     kind: Literal["counter"] = "counter"
     joules_per_unit = MILLI
@@ -78,7 +78,7 @@ class AppleChannel:
         values = [getattr(counters, field, None) for field in self._fields]
         known = [value for value in values if value is not None]
         if not known or not all(value >= 0 for value in known):
-            raise SensorError(f"{self.device.name}: IOReport says {values}")
+            raise SensorError(f"{self.device.name}: IOReport returned {values}")
         return float(sum(known))
 
     def close(self) -> None:

@@ -1,9 +1,9 @@
 """The interface of a sensor: a device's identity, and a raw reading on request.
 
-A sensor knows nothing of stages, sinks or carbon. It returns the hardware's figure unchanged; the meter deals
-with wraps, gaps and resets. To add a kind of hardware, write one file with a `find()` that returns `Sensor`s and
-`Finding`s, and call it in `discovery`. Capabilities that few sensors have are protocols of their own, found by
-`isinstance`: `Prepares`, `TellsProcesses`.
+A sensor knows nothing of stages, sinks or carbon. It returns the hardware's figure unchanged; the meter deals with
+wraps, gaps and resets. To add a kind of hardware, write one file with a `find()` that returns `Sensor`s and
+`Finding`s, and call it in `discovery`. Capabilities of only a few sensors are separate protocols, found by
+`isinstance`: `Prepares`, `ReportsProcesses`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ DeviceType = Literal["cpu", "gpu", "memory", "host"]
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """One thing that draws power, under the names of the OpenTelemetry `hw.*` conventions.
+    """A component that draws power, with the names of the OpenTelemetry `hw.*` conventions.
 
     `id` is unique within the host (`hw.id`), `source` names the interface or the table behind the figures.
-    `contains` are the types of other devices that its meter includes: none of them may be counted beside it.
+    `contains` lists the types of other devices that its meter includes; they must not be counted too.
     """
 
     id: str
@@ -41,8 +41,8 @@ class SensorError(Exception):
 class Sensor(Protocol):
     """A source of raw readings of one device.
 
-    A `counter` yields energy so far, in units of `joules_per_unit`; it starts over at `wrap` units, or, where
-    `wrap` is None, only by a reset. A `power` sensor yields watts.
+    A `counter` returns the energy so far, in units of `joules_per_unit`. It restarts at `wrap` units; if `wrap` is
+    None, only a reset restarts it. A `power` sensor returns watts.
     """
 
     @property
@@ -52,7 +52,7 @@ class Sensor(Protocol):
 
     @property
     def kind(self) -> Literal["counter", "power"]:
-        """Whether `read` gives units of energy so far, or watts."""
+        """Whether `read` returns units of energy so far, or watts."""
         ...
 
     @property
@@ -62,17 +62,17 @@ class Sensor(Protocol):
 
     @property
     def wrap(self) -> float | None:
-        """The units at which a counter starts over; None if it does not wrap."""
+        """The units at which a counter restarts; None if it does not wrap."""
         ...
 
     @property
     def update_period_s(self) -> float:
-        """The time between two renewals of the reading by the hardware."""
+        """The time between two updates of the reading by the hardware."""
         ...
 
     @property
     def quantum_s(self) -> float:
-        """How old a counter's reading may be, so that its steps hide as much of a window at each edge.
+        """The age that a reading of a counter may have: at each edge, its steps hide that much of a window.
 
         The update period of a hardware counter; 0 for power sensors and models, whose bands include it.
         """
@@ -80,7 +80,7 @@ class Sensor(Protocol):
 
     @property
     def edge_interval_s(self) -> float:
-        """A stage's edge reuses a reading younger than this: the longer, the more a reading costs."""
+        """The edge of a stage reuses a newer reading than this; it is longer for sensors that are slow to read."""
         ...
 
     @property
@@ -90,7 +90,7 @@ class Sensor(Protocol):
 
     @property
     def power_bounds_w(self) -> tuple[float, float]:
-        """The least and the most watts that the device can draw. A reading beyond the most is implausible."""
+        """The least and the most watts of the device. A reading above the most is implausible."""
         ...
 
     def read(self) -> float:
@@ -104,21 +104,21 @@ class Sensor(Protocol):
 
 @runtime_checkable
 class Prepares(Protocol):
-    """A sensor that must learn something about its hardware that takes time, such as its update period."""
+    """A sensor that must first learn a property of its hardware, such as its update period."""
 
     def prepare(self) -> None:
-        """Learn it. Called once, from the sampler's thread before the first tick; may take a second."""
+        """Learn the property. Called once, on the sampler's thread before the first tick; may take a second."""
         ...
 
 
 @runtime_checkable
-class TellsProcesses(Protocol):
+class ReportsProcesses(Protocol):
     """A sensor whose driver reports which processes use the device."""
 
     def utilisation(self) -> Mapping[int, float] | None:
-        """The fraction of the device, in [0, 1], that each process kept busy since the last call, by process id.
+        """By process id, the fraction of the device, in [0, 1], that the process kept busy since the last call.
 
-        None where the driver does not report it. For ticks only: it may take milliseconds. Raises SensorError.
+        None if the driver does not report it. For ticks only: it may take milliseconds. Raises SensorError.
         """
         ...
 
@@ -127,7 +127,7 @@ class TellsProcesses(Protocol):
 class Finding:
     """The decision of discovery for one component.
 
-    `reason` says why it got no better tier, or why its figures deserve less trust; `fix` what the user can do.
+    `reason` is why it has no better tier, or why its figures are less reliable; `fix` is what the user can do.
     `unmetered` marks a component that draws power and is not in the figures.
     """
 

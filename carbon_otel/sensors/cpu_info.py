@@ -1,4 +1,4 @@
-"""The processor as the operating system describes it: vendor, model, and its family in our table."""
+"""The processor as the operating system describes it: vendor, model, and family in the table of processors."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> Processor:
 
 
 def _family(vendor: str, family: int, model: int, name: str) -> str:
-    """Server families by CPUID family and model (Linux arch/x86/include/asm/intel-family.h; AMD PPRs)."""
+    """The server family by CPUID family and model (Linux arch/x86/include/asm/intel-family.h; AMD PPRs)."""
     if vendor == "AuthenticAMD" and ("EPYC" in name or not name):
         if family == 23 and 0x30 <= model <= 0x3F:
             return "epyc-rome"

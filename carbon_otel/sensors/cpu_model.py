@@ -1,8 +1,8 @@
 """Model of a processor without a counter: a concave power curve between SPECpower's idle and full load.
 
-Watts per hardware thread at idle and at full load are the medians of published SPECpower_ssj2008 results of
-the processor's family, the band their 5th and 95th percentiles. They are wall watts of whole servers: memory,
-fans and power supply are in them, so no memory model stands beside this one.
+Watts per hardware thread at idle and at full load are the medians of published SPECpower_ssj2008 results of the
+processor's family, the band their 5th and 95th percentiles. They are wall watts of whole servers and include
+memory, fans and power supply, so no memory model is added.
 
 The shape between the two is `g(u) = u (1 + k) / (u + k)` with k = 0.75, which meets Teads' published ratios of
 RAPL power to TDP (0.12, 0.32, 0.75, 1.02 at 0, 10, 50, 100 % load) within 2 points: real packages rise steeply
@@ -41,12 +41,12 @@ class ThreadPower:
 
 
 def load_curve(utilisation: float) -> float:
-    """The share of the way from idle to full power at a utilisation in [0, 1]."""
+    """The share of the range from idle to full power at a utilisation in [0, 1]."""
     return utilisation * (1 + CURVE_K) / (utilisation + CURVE_K)
 
 
 def families() -> tuple[str, ...]:
-    """The families that the table knows."""
+    """The families in the table."""
     return tuple(_rows())
 
 
@@ -71,7 +71,7 @@ def _rows() -> dict[str, dict[str, str]]:
 
 
 class CpuModel:
-    """Counts modelled joules of all the host's threads, interval by interval between its readings."""
+    """Counts modelled joules of all threads of the host, from one reading to the next."""
 
     kind: Literal["counter"] = "counter"
     joules_per_unit = 1.0
@@ -106,7 +106,7 @@ class CpuModel:
         self._then_ns: int | None = None
         self._busy = self._idle = 0.0
         self._joules = 0.0
-        # Each reading continues the last one's sum; readings of two threads must not overlap.
+        # Each reading continues the sum of the last one, so readings of two threads must not overlap.
         self._lock = threading.Lock()
 
     def read(self) -> float:

@@ -1,4 +1,4 @@
-"""The choice of a sensor for each component of this host, with the reason and a fix where it is not the best."""
+"""The choice of a sensor for each component of this host, with the reason and a fix if it is not the best."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from carbon_otel.guard import contain, log_once
 from carbon_otel.provenance import combined
 from carbon_otel.sensors import apple, grace, intel_gpu, jetson, rapl
 from carbon_otel.sensors.amd import gpu as amd_gpu
-from carbon_otel.sensors.base import Finding, Prepares, Sensor, TellsProcesses
+from carbon_otel.sensors.base import Finding, Prepares, ReportsProcesses, Sensor
 from carbon_otel.sensors.cpu_info import ARM, Processor, processor
 from carbon_otel.sensors.cpu_model import CpuModel
 from carbon_otel.sensors.memory_model import MemoryModel
@@ -52,11 +52,11 @@ class Discovery:
 
     @property
     def utilisation(self) -> dict[str, Callable[[], Mapping[int, float] | None]]:
-        """By device id, how to ask which processes use the device, where its driver reports it."""
-        return {s.device.id: s.utilisation for s in self.sensors if isinstance(s, TellsProcesses)}
+        """By device id, the function that returns the busy fraction by process, if the driver reports it."""
+        return {s.device.id: s.utilisation for s in self.sensors if isinstance(s, ReportsProcesses)}
 
     def prepare(self) -> None:
-        """Let the sensors learn about their hardware, such as their update periods; takes up to a second."""
+        """Let the sensors learn properties of their hardware, such as update periods; takes up to a second."""
         for sensor in self.sensors:
             if isinstance(sensor, Prepares):
                 contain(f"preparing {sensor.device.name}", None, sensor.prepare)
@@ -70,8 +70,8 @@ class Discovery:
 def discover(powercap_root: Path | None = None, cpu_family: str | None = None) -> Discovery:
     """Find every sensor of this host. Never raises: a component that cannot be read is a finding.
 
-    Meters that contain most come first, models last; a component that one contains is not looked for again.
-    `cpu_family` is a family of the processors' table, for hosts that do not report theirs.
+    Meters that contain the most components come first, models last. A component that is already contained is not
+    searched for. `cpu_family` is a family in the table of processors, for hosts that do not report it.
     """
     host = processor()
     if cpu_family is not None:
@@ -114,7 +114,7 @@ class _Search:
 
     @property
     def covered(self) -> set[str]:
-        """The components that are measured or modelled, on their own or in another device's meter."""
+        """The components that are measured or modelled, separately or in another device's meter."""
         return {s.device.type for s in self.sensors}.union(*(s.device.contains for s in self.sensors))
 
     def add_contained(self) -> None:
@@ -141,7 +141,7 @@ def _gpus() -> tuple[list[Sensor], list[Finding]]:
 
 
 def _unverified(result: _Result) -> _Result:
-    """Mark the findings of sensors that have been tested against fakes only."""
+    """Mark the findings of sensors that were tested only against fakes."""
     sensors, findings = result
     for sensor in sensors:
         name, source = sensor.device.name, sensor.device.source
@@ -185,7 +185,7 @@ def _powercap(root: Path, host: Processor) -> tuple[list[Sensor], list[Finding]]
 
 
 def _model_processor(search: _Search, host: Processor, root: Path) -> None:
-    """Model the processor where it has no meter: the model is of the whole server, memory included."""
+    """Model the processor if it has no meter; the model is of the whole server, memory included."""
     model = CpuModel(host, BusyTime())
     blocked = next((f for f in search.findings if f.component in ("cpu", "memory") and f.fix), None)
     if blocked:
@@ -194,8 +194,8 @@ def _model_processor(search: _Search, host: Processor, root: Path) -> None:
         reason = "ARM processors have no common energy counter, and hwmon has no known power meter"
         fix = "set CARBON_OTEL_CPU_FAMILY to the most similar family of the table"
     elif host.virtual:
-        reason = "a virtual machine; its host exports no RAPL counter"
-        fix = "where the host shares one, mount it and set CARBON_OTEL_POWERCAP_ROOT"
+        reason = "a virtual machine whose host exports no RAPL counter"
+        fix = "if the host shares its counters, mount them and set CARBON_OTEL_POWERCAP_ROOT"
     else:
         reason = f"no powercap zone in {root}"
         fix = "sudo modprobe intel_rapl_msr; in a container, mount the host's powercap folder"
@@ -232,8 +232,8 @@ def _unknown(zone: rapl.Zone) -> Finding:
         component="memory" if zone.parent is not None else "cpu",
         method="missing",
         found=f"{zone.id}",
-        reason=f"{zone.path / 'name'} says {zone.name!r}, which is not a known powercap zone",
-        fix="report its name, if it is a counter of its own",
+        reason=f"{zone.path / 'name'} says {zone.name!r}, which is not a known type of powercap zone",
+        fix="report its name if it is a separate counter",
         unmetered=True,
     )
 

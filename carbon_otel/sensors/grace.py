@@ -1,9 +1,9 @@
 """NVIDIA Grace: the ACPI power meters of its sockets, through hwmon.
 
-The firmware has meters of the module, the Grace socket, its CPU rail and its SysIO rail (NVIDIA Grace
-Performance Tuning Guide, power telemetry). The socket's meter includes the two rails and the LPDDR memory, so it
-is read alone. The module's meter is never read: it includes the GPU, which NVML measures. Without the socket's
-meter its rails are read, and its memory's meter if there is one.
+The firmware has meters of the module, the Grace socket, its CPU rail and its SysIO rail (NVIDIA Grace Performance
+Tuning Guide, power telemetry). The meter of the socket includes the two rails and the LPDDR memory, so only this
+meter is read. The meter of the module is never read, because it includes the GPU, which NVML measures. Without a
+meter of the socket, the rails are read, and the meter of the memory if there is one.
 
 The meters give the mean power of their interval (50 ms), not energy.
 """
@@ -26,7 +26,7 @@ _BAND = Band(
     0.90, 1.10, "Grace power meter polled at 1 Hz: +-10 %, our estimate after NVML's power", "estimate"
 )
 
-# The two wordings of NVIDIA's firmware; the second calls the socket `total`.
+# NVIDIA's firmware has two wordings; the second calls the socket `total`.
 _METER = re.compile(
     r"(?P<extent>module|grace|total|cpu|sysio|soc|dram)\b(?: rail)?(?: input)? power(?: in uw)?"
     r" socket (?P<socket>\d+)",

@@ -20,15 +20,15 @@ DEFAULT_ROOT: Final = Path("/sys/class/hwmon")
 class HwmonPower:
     """Watts: the product of the numbers in `paths`, in units of `watts_per_unit`.
 
-    One file of power, or one of volts and one of amperes. The files are kept open and read by `pread`.
-    Raises SensorError where they cannot be read.
+    The paths are one file of power, or one of volts and one of amperes. The files are kept open and read by
+    `pread`. Raises SensorError if they cannot be read.
     """
 
     kind: Literal["power"] = "power"
     joules_per_unit = 1.0
     wrap = None
     quantum_s = 0.0
-    # The driver asks a chip, over I2C or through the firmware, which takes a millisecond.
+    # The driver reads a chip over I2C or through the firmware, which takes a millisecond.
     edge_interval_s = 0.05
     tick_interval_s = 0.0
 
@@ -75,12 +75,12 @@ class HwmonPower:
             number = int(os.pread(fd, 32, 0))
         except (OSError, ValueError) as error:
             raise SensorError(f"{path}: {error}") from error
-        # Noise may make a current negative; a product of two negative ones would look like a power.
+        # Noise may make a number negative; the product of two negative numbers would look like a power.
         return max(0, number)
 
 
 def folders(root: Path) -> list[Path]:
-    """The entries of `root` by name; none if it cannot be listed."""
+    """The entries of `root`, sorted by name; empty if it cannot be listed."""
     try:
         return sorted(root.iterdir())
     except OSError:
@@ -96,7 +96,7 @@ def text(path: Path) -> str:
 
 
 def slot(folder: Path) -> str:
-    """The name of the device behind a hwmon folder, which is the same after a reboot; hwmon's numbers are not."""
+    """The name of the device behind a hwmon folder. Unlike hwmon's numbers, it is the same after a reboot."""
     try:
         return (folder / "device").resolve(strict=True).name
     except (OSError, RuntimeError):

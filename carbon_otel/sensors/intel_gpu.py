@@ -1,8 +1,8 @@
 """Intel GPUs through hwmon: the drivers i915 and xe count microjoules in `energy*_input`.
 
-xe has two channels: `card`, the whole board, and `pkg`, which the card contains; where a card has both, the card
-is read (kernel documentation, ABI/testing/sysfs-driver-intel-i915-hwmon and -xe-hwmon). The counter is 64 bits
-wide, so it does not wrap; it starts over when the driver is loaded.
+xe has two channels: `card`, the whole board, and `pkg`, which is part of the card. If both exist, `card` is read
+(kernel documentation, ABI/testing/sysfs-driver-intel-i915-hwmon and -xe-hwmon). The counter is 64 bits wide, so it
+does not wrap; it restarts when the driver is loaded.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from carbon_otel.sensors.hwmon import DEFAULT_ROOT, folders, slot, text
 from carbon_otel.units import MICRO
 
 _DRIVERS: Final = ("i915", "xe")
-# No vendor states an accuracy; the counter is the GPU's own RAPL domain.
+# Intel states no accuracy; the counter is the RAPL domain of the GPU.
 _BAND = Band(0.90, 1.10, "Intel GPU energy counter: +-10 %, our estimate after RAPL", "estimate")
 _MOST_W: Final = 1000.0
 _MOST_UJ: Final = 2**64

@@ -1,9 +1,9 @@
 """NVIDIA Jetson: the rails of its INA3221 power monitors, as volts times amperes.
 
-Boards have different rails (NVIDIA Jetson Linux Developer Guide, "Software-Based Power Consumption Modeling").
-If one carries the whole module (`VDD_IN` of the Orin NX, Orin Nano, Xavier NX and TX2, `POM_5V_IN` of the Nano),
-it is read alone: the others are parts of it. Else the rails are added up, without the memory's (`VDDQ...`,
-`VDDRQ`) if the 5 V rail that feeds it is measured.
+Boards have different rails (NVIDIA Jetson Linux Developer Guide, "Software-Based Power Consumption Modeling"). If
+one rail feeds the whole module (`VDD_IN` of the Orin NX, Orin Nano, Xavier NX and TX2, `POM_5V_IN` of the Nano),
+only this rail is read, because it includes the others. Otherwise the rails are added up; the memory rail
+(`VDDQ...`, `VDDRQ`) is left out if the 5 V rail that feeds it is measured.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _WHOLE: Final = re.compile(r"(VDD|POM_5V)_IN")
 _FIVE_VOLTS: Final = re.compile(r"(VIN_)?SYS_?5V0?")
 _FED_BY_FIVE_VOLTS: Final = re.compile(r"VDDR?Q.*")
 _MOST_W: Final = 300.0
-# TI states 0.25 % gain error for the chip; the shunt's tolerance and 1 Hz polling are the rest.
+# TI states a gain error of 0.25 % for the chip; the tolerance of the shunt and polling at 1 Hz add to it.
 _BAND = Band(0.90, 1.10, "INA3221 rail polled at 1 Hz: +-10 %, our estimate", "estimate")
 
 
 @dataclass(frozen=True, slots=True)
 class _Rail:
-    """A rail of a chip: the files whose product is its power in `watts_per_unit`."""
+    """A rail of a chip: the files whose product is its power, in `watts_per_unit`."""
 
     name: str
     id: str

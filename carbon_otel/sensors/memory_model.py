@@ -1,4 +1,4 @@
-"""Model of memory beside a measured package without a dram zone (AMD): a constant power per gigabyte.
+"""Model of the memory of a host with a measured package but no dram zone (AMD): a constant power per gigabyte.
 
 0.30 W/GB, band 0.1 to 0.6: published constants run from 0.284 (Boavizta) over 0.3725 (Green Algorithms) to
 0.392 (Cloud Carbon Footprint) and disagree by a factor of three between tools.
@@ -21,7 +21,7 @@ _BAND = Band(0.1 / WATTS_PER_GB, 0.6 / WATTS_PER_GB, "published W/GB constants, 
 
 
 class MemoryModel:
-    """Counts `WATTS_PER_GB` times the memory's size over time."""
+    """Integrates `WATTS_PER_GB` times the size of the memory over time."""
 
     kind: Literal["counter"] = "counter"
     joules_per_unit = 1.0
@@ -52,4 +52,4 @@ class MemoryModel:
         return self._watts * (self._clock_ns() - self._start_ns) * S_PER_NS
 
     def close(self) -> None:
-        """There is nothing to release."""
+        """Does nothing: there is nothing to release."""

@@ -14,10 +14,10 @@ _HZ: Final = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
 
 class BusyTime:
-    """CPU seconds this host has been (busy, idle) since boot, over all its threads.
+    """Busy and idle CPU seconds of this host since boot, over all threads.
 
-    Time stolen by the hypervisor is in neither: the host was ready to run and did not. Guest time is already
-    in user time (proc(5)).
+    Time stolen by the hypervisor counts as neither, because the host was ready but did not run. User time already
+    includes guest time (proc(5)).
     """
 
     def __init__(self, path: Path = Path("/proc/stat")) -> None:
@@ -28,7 +28,7 @@ class BusyTime:
             self._fd = -1
 
     def read(self) -> tuple[float, float]:
-        """Seconds busy and idle. Raises SensorError."""
+        """Busy and idle seconds. Raises SensorError."""
         if self._fd < 0:
             return self._read_elsewhere()
         try:

@@ -1,11 +1,11 @@
 """Linux powercap: the RAPL counters of Intel and AMD processors.
 
-Which zones are read, and why (kernel documentation, power/powercap/powercap.rst):
+The zones that are read (kernel documentation, power/powercap/powercap.rst):
 
 * every `package-*` zone, and the `dram` zones, which on servers lie outside the package;
 * never `core` or `uncore`: the package contains them;
-* `psys` only where no package is readable: it contains the packages and more, so it is a whole-host meter;
-* an `intel-rapl-mmio` zone only where the tree has no `intel-rapl` zone of the same package;
+* `psys` only if no package is readable: it contains the packages and more, so it is a whole-host meter;
+* an `intel-rapl-mmio` zone only if the tree has no `intel-rapl` zone of the same package;
 * one of several dies that mirror one counter (some AMD parts).
 
 A zone is identified by the content of its `name`; the zones' numbers do not follow the sockets.
@@ -30,7 +30,7 @@ DEFAULT_ROOT: Final = Path("/sys/class/powercap")
 _ZONE = re.compile(r"intel-rapl(?P<mmio>-mmio)?:[0-9a-f]+(?::[0-9a-f]+)?")
 _PACKAGE = re.compile(r"package(?:-(?P<package>\d+)(?:-die-\d+)?)?")
 _KNOWN: Final = ("core", "uncore", "dram", "psys")
-# 2^32 units of 2^-14 J: the range of most Intel packages, for trees that do not state theirs.
+# 2^32 units of 2^-14 J: the range of most Intel packages, for trees that state no range.
 _DEFAULT_RANGE_UJ: Final = 262_143_328_850
 _MIRROR_TOLERANCE: Final = 1e-6
 
@@ -81,7 +81,7 @@ class RaplZone:
 
 @dataclass(frozen=True, slots=True)
 class Zone:
-    """A zone of the tree, whether or not it is to be read. `error` says why it cannot be read."""
+    """A zone of the tree. `error` is the reason why it cannot be read, or None."""
 
     path: Path
     name: str
@@ -95,7 +95,7 @@ class Zone:
 
 
 def zones(root: Path = DEFAULT_ROOT) -> list[Zone]:
-    """Every zone below `root`, in the order of their ids; the flat and the nested layout alike."""
+    """Every zone below `root`, in the order of their ids, in the flat or the nested layout."""
     found: dict[str, Path] = {}
     for path in _zone_paths(root):
         found.setdefault(path.name, path)
@@ -113,21 +113,21 @@ def zones(root: Path = DEFAULT_ROOT) -> list[Zone]:
     ]
 
 
-def select(found: list[Zone]) -> tuple[list[Zone], list[Zone]]:
-    """The zones to read, and those that cannot be read, or whose name is not known."""
-    wanted = _wanted(found)
+def select(candidates: list[Zone]) -> tuple[list[Zone], list[Zone]]:
+    """The zones to read, and the zones that cannot be read or have an unknown name."""
+    wanted = _wanted(candidates)
     unreadable = [zone for zone in wanted if zone.error is not None]
-    unknown = [zone for zone in found if not _is_package(zone) and zone.name not in _KNOWN]
+    unknown = [zone for zone in candidates if not _is_package(zone) and zone.name not in _KNOWN]
     return _without_mirrors([zone for zone in wanted if zone.error is None]), unreadable + unknown
 
 
-def _wanted(found: list[Zone]) -> list[Zone]:
-    """The zones that together are the host: packages and their memory, or psys where no package is readable."""
-    packages = _without_twins([zone for zone in found if _is_package(zone)])
-    psys = _without_twins([zone for zone in found if zone.name == "psys"])
+def _wanted(candidates: list[Zone]) -> list[Zone]:
+    """The zones that together cover the host: packages and their memory, or psys if no package is readable."""
+    packages = _without_twins([zone for zone in candidates if _is_package(zone)])
+    psys = _without_twins([zone for zone in candidates if zone.name == "psys"])
     if psys and all(zone.error is not None for zone in packages):
         return psys
-    return packages + _without_twins([zone for zone in found if zone.name == "dram"])
+    return packages + _without_twins([zone for zone in candidates if zone.name == "dram"])
 
 
 def _is_package(zone: Zone) -> bool:
@@ -135,7 +135,7 @@ def _is_package(zone: Zone) -> bool:
 
 
 def sensors(readable: list[Zone], vendor: str) -> Iterator[RaplZone]:
-    """Open the selected zones. `vendor` is the CPU's vendor id, which decides the band. Raises OSError."""
+    """Open the selected zones. The CPU vendor id `vendor` decides the band. Raises OSError."""
     for zone in readable:
         device_type: DeviceType
         contains: frozenset[DeviceType] = frozenset()
@@ -167,7 +167,7 @@ def _zone_paths(folder: Path, depth: int = 0) -> Iterator[Path]:
 
 
 def _without_twins(group: list[Zone]) -> list[Zone]:
-    """Drop a zone of the MMIO tree where the MSR tree has one of the same name and parent."""
+    """Drop a zone of the MMIO tree if the MSR tree has one with the same name and parent."""
     direct = {(z.name, z.parent) for z in group if not z.mmio}
     return [z for z in group if not z.mmio or (z.name, z.parent) not in direct]
 
@@ -200,10 +200,10 @@ def _why_unreadable(path: Path) -> str | None:
 
 
 def _name(zone: Path) -> str:
-    """A zone's name; empty for a zone without a counter, `?` for one whose name cannot be read.
+    """The name of a zone; empty for a zone without a counter, `?` if the name cannot be read.
 
-    The trees that Scaphandre exports from a hypervisor to its guests have no names: there a top-level zone is a
-    package, and the zones below it are empty folders.
+    The trees that Scaphandre exports from a hypervisor to its guests have no names; their top-level zones are
+    packages, and the zones below are empty folders.
     """
     try:
         return (zone / "name").read_text(errors="replace").strip() or "?"
@@ -223,6 +223,6 @@ def _read_number(path: Path) -> float | None:
 
 
 def _read_range(zone: Path) -> float | None:
-    """The counter's range in microjoules; None for an exported tree without it, whose counter only resets."""
+    """The range of the counter in microjoules; None if the tree states none and the counter only resets."""
     path = zone / "max_energy_range_uj"
     return (_read_number(path) or _DEFAULT_RANGE_UJ) if path.exists() else None

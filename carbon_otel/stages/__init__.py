@@ -1,1 +1,1 @@
-"""Stages: who was running, and what each of them paid."""
+"""Stages: the API that opens them, and the division of energy among the open stages."""

@@ -1,10 +1,10 @@
-"""Who pays: the books that split every device's joules among the open stages.
+"""The books that divide the joules of every device among the open stages.
 
 Accounts form a tree. Its root is `unattributed`; a stage's account is a child of the stage it was opened in.
-At any moment the payers are the open accounts with no open child (a paused one does not count as open), so the
-root pays exactly when nothing else is open. Payers share by weight, through a virtual clock: one running sum
-per device of joules per unit of weight. Posting energy and opening or closing an account then cost the same
-however many accounts are open.
+At any moment the payers are the open accounts without an open child; a paused account does not count as open. So
+the root pays exactly when no other account is open. Payers share by weight, through a virtual clock: one running
+sum per device of joules per unit of weight. So the cost of posting energy, and of opening or closing an account,
+does not depend on the number of open accounts.
 
     sum of all accounts' exclusive joules = joules posted          (always, to float precision)
     inclusive = exclusive + the children's joules paid while the account was open
@@ -20,8 +20,8 @@ Joules = list[float]  # one entry per device
 class Account:
     """The energy and emissions that one stage has paid, final once it is closed. Only `Books` changes it.
 
-    `paid` and `grams` are its own joules and grams as of the last time that the books settled it; `by_kind` the
-    subtotals by kind of stage of itself and the accounts below it, None where they are not kept.
+    `paid` and `grams` are its exclusive joules and grams when the books last settled it. `by_kind` has the
+    subtotals of the account and those below it by kind of stage, or is None.
     """
 
     __slots__ = (
@@ -68,12 +68,12 @@ class Account:
 
     @property
     def inclusive_j(self) -> Joules:
-        """Of a closed account: its own joules and those of its children."""
+        """The inclusive joules of a closed account."""
         return [own + below for own, below in zip(self.paid, self._children_j, strict=True)]
 
     @property
     def inclusive_g(self) -> float:
-        """Of a closed account: its own grams and those of its children."""
+        """The inclusive grams of a closed account."""
         return self.grams + self._children_g
 
 
@@ -90,7 +90,7 @@ class Subtotal:
 class Books:
     """The accounts of one process. Not thread-safe: call under one lock.
 
-    `to_grams` turns joules into grams at the moment they are entered, so a changing grid needs no special case.
+    `to_grams` converts joules to grams when they are entered, so a grid that changes needs no special case.
     """
 
     def __init__(self, devices: int, to_grams: Callable[[float], float]) -> None:
@@ -98,7 +98,7 @@ class Books:
         self._to_grams = to_grams
         self._clock: Joules = [0.0] * devices
         self._payers: set[Account] = set()
-        # The payers' weights: how many weigh one, and per device the sum of the others.
+        # The weights of the payers: the number of payers with weight one, and per device the sum of the others.
         self._equal_payers = 0
         self._weighted: list[float] | None = None
         self.root = Account("unattributed", None, devices, keeps_kinds=True)
@@ -146,7 +146,7 @@ class Books:
         return last
 
     def pause(self, account: Account) -> None:
-        """A suspended generator does not pay; the stage that resumes it does."""
+        """Stop charging a suspended generator; the stage that resumes it pays."""
         if account.open and not account._paused and account.parent is not None:
             account._paused = True
             self._review(account)
@@ -190,11 +190,11 @@ class Books:
         return joules, grams
 
     def payers(self) -> frozenset[Account]:
-        """The accounts that pay at this moment."""
+        """The accounts that pay now."""
         return frozenset(self._payers)
 
     def set_weights(self, weights: dict[Account, list[float]]) -> None:
-        """From now on these payers share by these weights per device; all others weigh one."""
+        """Let these payers share by these weights per device from now on; all other payers have weight one."""
         for account in self._payers:
             self._collect(account)
             account._weights = weights.get(account)
@@ -220,7 +220,7 @@ class Books:
             above = above.parent
 
     def _review(self, account: Account) -> None:
-        """Let the account pay, or stop paying, as the rule of the module says."""
+        """Start or stop charging the account, by the rule in the docstring of the module."""
         should_pay = account.open and not account._paused and account._unpaused_children == 0
         if should_pay and not account._paying:
             self._start_paying(account)
@@ -244,13 +244,13 @@ class Books:
             self._sum_weights()
 
     def _sum_weights(self) -> None:
-        # Summed afresh, so that no rounding is left behind when unequal weights come and go.
+        # Summed again, so that rounding errors do not accumulate as unequal weights change.
         weighted = [payer._weights for payer in self._payers if payer._weights is not None]
         self._equal_payers = len(self._payers) - len(weighted)
         self._weighted = [sum(weights) for weights in zip(*weighted, strict=True)] if weighted else None
 
     def _collect(self, account: Account) -> None:
-        """Charge a payer with its part of the joules posted since it was last charged."""
+        """Charge a payer with its part of the joules posted since its last charge."""
         clock, since, paid, weights = self._clock, account._clock_at, account.paid, account._weights
         for i, reached in enumerate(clock):
             if reached != since[i]:
@@ -259,7 +259,7 @@ class Books:
                 since[i] = reached
 
     def _adopt_children(self, account: Account, parent: Account) -> None:
-        """The open children of an account that closes become its parent's."""
+        """Give the open children of a closing account to its parent."""
         for child in account._children:
             self._hand_up(child, account, *self.inclusive(child))
             child.parent = parent
@@ -270,7 +270,7 @@ class Books:
 
     @staticmethod
     def _hand_up(account: Account, parent: Account, joules: Joules, grams: float) -> None:
-        """Add to the parent the inclusive joules and grams that no parent has been given yet."""
+        """Add to the parent the inclusive joules and grams that no parent has received yet."""
         total, handed = parent._children_j, account._handed_j
         for i, amount in enumerate(joules):
             total[i] += amount if handed is None else amount - handed[i]

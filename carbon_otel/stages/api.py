@@ -30,19 +30,19 @@ _UNIT = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
 
 class Recorder(Protocol):
-    """The measurement that stages are opened in."""
+    """The measurement in which stages are opened."""
 
     @property
     def engine(self) -> Engine: ...
 
     def synchronize(self) -> None:
-        """Wait until the accelerator has done the work that it was given."""
+        """Wait until the accelerator has finished its queued work."""
 
     def inject(self, environment: MutableMapping[str, str]) -> None: ...
 
 
 def recorder() -> Recorder | None:
-    """The measurement of this process, if there is one."""
+    """The measurement of this process, if any."""
     return cast("Recorder | None", runtime.active())
 
 
@@ -58,18 +58,18 @@ class Stage:
         def clean(frame): ...
 
     Args:
-        kind: `data_processing`, `training`, `evaluation`, `inference`, or a name of yours: letters, digits,
-            `_`, `.` and `-`, starting with a letter or `_`, at most 64 characters.
+        kind: `data_processing`, `training`, `evaluation`, `inference`, or your own name: letters, digits, `_`, `.`
+            and `-`, starting with a letter or `_`, at most 64 characters.
         name: name of the span; the kind by default.
         attributes: put on the span as they are: str, bool, int, float, or lists of one of these. Attributes with
-            plain names may be given as keywords, too.
+            plain names may also be given as keywords.
 
     Raises:
-        ValueError: for a kind, name or attribute that OpenTelemetry or MLflow would not take.
+        ValueError: for a kind, name or attribute that OpenTelemetry or MLflow would not accept.
 
-    Nested, concurrent and asynchronous stages may be open at once; the innermost ones pay. A decorated function
-    opens a new stage at each call. Before `carbon_otel.instrument()` a stage does nothing, and its footprint
-    says that nothing was measured.
+    Nested, concurrent and asynchronous stages may be open at once; the innermost ones get the energy. A decorated
+    function opens a new stage at each call. Before `carbon_otel.instrument()` a stage does nothing, and its
+    footprint says that nothing was measured.
     """
 
     __slots__ = ("_attributes", "_entered", "_kind", "_last", "_name", "_recorder", "_units")
@@ -105,7 +105,7 @@ class Stage:
 
     @property
     def footprint(self) -> Footprint:
-        """What the stage cost: final after it has ended, so far while it is open."""
+        """The footprint of the stage: final after its end, so far while it is open."""
         if self._last is None:
             return NOT_MEASURED
         footprint = contain("computing a footprint", NOT_MEASURED, _footprint, self._last)
@@ -113,7 +113,7 @@ class Stage:
         return replace(footprint, units=dict(self._units)) if footprint.units != self._units else footprint
 
     def __enter__(self) -> Stage:
-        # Not `contain`, here and below: it costs a tenth of a microsecond.
+        # Not `contain`, here and below, because it takes a tenth of a microsecond.
         entered = None
         try:
             entered = self._begin()
@@ -181,7 +181,7 @@ class Stage:
     def _end(self, opened: OpenStage, token: Token[OpenStage | None], error: BaseException | None) -> None:
         engine = opened.engine
         self._last = opened
-        # In a child forked inside the block the stage is the parent's: the child leaves it, but does not end it.
+        # A child that was forked inside the block leaves the stage, but the parent ends it.
         if engine.alive and self._recorder is not None:
             self._recorder.synchronize()
         engine.leave(opened)
@@ -248,7 +248,7 @@ stage = Stage
 
 
 class _SuspendableStage(contextlib.AbstractContextManager["_SuspendableStage"]):
-    """A generator's stage: open from its first step to its end, paying and current only while it runs."""
+    """The stage of a generator: open from its first step to its end, charged and current only while it runs."""
 
     def __init__(self, manager: Stage) -> None:
         self._manager = manager
@@ -294,23 +294,23 @@ class _SuspendableStage(contextlib.AbstractContextManager["_SuspendableStage"]):
 
 
 def inject(environment: MutableMapping[str, str] | None = None) -> MutableMapping[str, str]:
-    """Put the stage open here into a child process's environment, whose stages then hang in its trace.
+    """Put the current stage into the environment of a child process, whose stages then continue its trace.
 
         client.containers.run(image, environment=carbon_otel.inject({"EPOCHS": "3"}))
 
-    Sets `TRACEPARENT`, `TRACESTATE` and `BAGGAGE` (the run's id and the stage's name) in `environment`, a new
-    dict by default, and returns it; nothing where no stage is open. `multiprocessing`, and `subprocess` where the
-    caller gives no `env`, get it without this call.
+    Sets `TRACEPARENT`, `TRACESTATE` and `BAGGAGE` (the run's id and the stage's name) in `environment`, by default
+    a new dict, and returns it. Sets nothing if no stage is open. `multiprocessing`, and `subprocess` without
+    `env`, do this without a call.
     """
     environment = {} if environment is None else environment
     active = recorder()
     if active is not None:
-        contain("handing the trace on", None, active.inject, environment)
+        contain("passing the trace on", None, active.inject, environment)
     return environment
 
 
 def covered(kinds: tuple[str, ...]) -> bool:
-    """Whether a stage opened here would be inside one of these kinds that belongs to the same run."""
+    """Whether a stage opened here would be inside a stage of one of these kinds in the same run."""
     active = recorder()
     above = active.engine.parent_of(current.get()) if active is not None else None
     while above is not None and above.run is not above:
@@ -325,7 +325,7 @@ def _footprint(stage: OpenStage) -> Footprint:
 
 
 def _reset(token: Token[OpenStage | None]) -> None:
-    # A stage may be left in another context than it was entered in (asyncio callbacks, pytest fixtures).
+    # A stage may be left in a different context than it was entered in (asyncio callbacks, pytest fixtures).
     with contextlib.suppress(ValueError, RuntimeError):
         current.reset(token)
 

@@ -1,8 +1,7 @@
 """Weights of concurrent stages by the CPU time of their threads.
 
-They are used only if the stages' threads explain nearly all the CPU time of the process. A thread that waits for
-a native pool (BLAS, joblib, a DataLoader) to work for it has no CPU time of its own; equal weights are then the
-better guess.
+They are used only if the threads of the stages account for nearly all CPU time of the process. A thread that waits
+for a native pool (BLAS, joblib, a DataLoader) uses no CPU time; equal weights are then the better estimate.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ def thread_cpu_seconds(native_id: int) -> float | None:
 
 
 class ThreadWeights:
-    """Turns CPU times between two calls into weights with mean one."""
+    """Converts CPU times between two calls to weights with mean one."""
 
     def __init__(
         self,
@@ -45,7 +44,7 @@ class ThreadWeights:
         self._process = 0.0
 
     def weigh(self, payers: Mapping[T, int]) -> dict[T, float] | None:
-        """Weights of payers, given the kernel id of each one's thread; None if they are not known."""
+        """The weights of payers, given the kernel id of each payer's thread; None if they are unknown."""
         process, threads = self._process_seconds(), {}
         for native_id in set(payers.values()):
             seconds = self._thread_seconds(native_id)

@@ -1,6 +1,6 @@
-"""Opens and closes stages against the meter, and tells the sinks.
+"""Opens and closes stages, charges them with energy, and informs the sinks.
 
-Hardware is read outside the lock, the books are changed under it, the sinks are told after it is released.
+Hardware is read outside the lock, the books are changed under it, and the sinks are called after its release.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Engine:
         checkpoint_s: float = _CHECKPOINT_S,
         weights: ThreadWeights | None = None,
     ) -> None:
-        """`missing` are components that draw power and cannot be read; checkpoints are `checkpoint_s` apart."""
+        """`missing` lists components that draw power but cannot be read; checkpoints are `checkpoint_s` apart."""
         self.alive = True
         self.meter = meter
         self.sinks = Fanout(sinks)
@@ -50,9 +50,9 @@ class Engine:
         self.to_footprint = partial(footprint_of, factor=factor, missing=missing)
         self.books = Books(len(meter.tracks), factor.emissions_g)
         self.runs: dict[str, OpenStage] = {}
-        # Called on the sampler's thread before each tick; integrations pause and end stages of theirs there.
+        # Called on the sampler's thread before each tick; integrations pause and end their stages in them.
         self.before_tick: list[Callable[[], None]] = []
-        # The run begun last in each thread, and the only run that is open.
+        # The last run begun in each thread, and the run that is open if there is only one.
         self._last_run: dict[int, OpenStage] = {}
         self._only_run: OpenStage | None = None
         self._run_ids: set[str] = set()
@@ -80,7 +80,7 @@ class Engine:
         *,
         recorded: bool = False,
     ) -> OpenStage:
-        """Open a stage below the one inherited by context, or below the run it belongs to.
+        """Open a stage below the inherited stage, or below its run.
 
         A `recorded` stage is in every checkpoint while it is open.
         """
@@ -92,9 +92,9 @@ class Engine:
         return self._begin(OpenStage(self, info, parent, self.books.root), recorded=recorded)
 
     def open_run(self, run_id: str, name: str, parent_run_id: str | None) -> OpenStage | None:
-        """Open the stage of an experiment run; None if it is open already.
+        """Open the stage of an experiment run; None if it is already open.
 
-        A run's place is below its parent run, or below the stage that starts it.
+        Its parent is the stage of the parent run, or the stage that starts the run.
         """
         with self._lock:
             if run_id in self._run_ids:
@@ -110,7 +110,7 @@ class Engine:
         return self._begin(OpenStage(self, info, parent, self.books.root), recorded=True)
 
     def close(self, stage: OpenStage, error: BaseException | None = None) -> None:
-        """End a stage; nothing, if it has ended before."""
+        """End a stage. A second call does nothing."""
         now_ns = self.meter.clock_ns()
         readings = self.meter.read_for_edge(now_ns)
         with self._lock:
@@ -144,9 +144,9 @@ class Engine:
         self._change(self.books.resume, stage.account)
 
     def tick(self, checkpoint: bool = False) -> None:
-        """Read every device that is due, settle all open stages, tell the sinks.
+        """Read every device that is due, settle all open stages, and inform the sinks.
 
-        A tick carries a checkpoint when one is due, or asked for.
+        A tick has a checkpoint if one is due, or if `checkpoint` is true.
         """
         for call in self.before_tick:
             try:
@@ -176,12 +176,12 @@ class Engine:
         self.sinks.tick(Tick(now_ns, devices, drawn))
 
     def cached_joules(self) -> float:
-        """This process's joules so far, by the power at the last tick: no reading, no lock."""
+        """This process's joules so far, extrapolated with the last power; takes no reading and no lock."""
         then_ns, joules, watts = self._last_tick
         return joules + watts * (self.meter.clock_ns() - then_ns) * S_PER_NS
 
     def renew_periods(self) -> None:
-        """Sensors have learnt how often their hardware renews its readings."""
+        """Take over the update periods that the sensors have learned."""
         with self._lock:
             for track in self.meter.tracks:
                 track.renew_period()
@@ -210,20 +210,21 @@ class Engine:
         self.tick(checkpoint=True)
 
     def close_windows(self) -> None:
-        """End the recorded stages that are no runs: no block of the application ends them."""
+        """End the recorded stages other than runs: no block of the application ends them."""
         with self._lock:
             windows = [stage for stage in self._recorded if stage.run is not stage]
         for window in windows:
             self.close(window)
 
     def _abandon(self) -> None:
-        """In a forked child: no stage opens or ends here any more, and no thread is left to release the lock."""
+        """In a forked child: no stage opens or ends here, and no thread can release the lock."""
         self.alive = False
         self._lock = threading.RLock()
 
     def parent_of(self, inherited: OpenStage | None) -> OpenStage | None:
-        """The parent of a stage opened here: the inherited stage; else the run begun in this thread since; else
-        the only run that is open.
+        """The parent of a stage opened here.
+
+        The inherited stage; else the last run begun in this thread; else the only open run.
         """
         if inherited is not None and (inherited.engine is not self or not inherited.open):
             inherited = None
@@ -248,13 +249,13 @@ class Engine:
             if recorded:
                 self._recorded.add(stage)
             if stage.run is stage:
-                # Not before it has an account: another thread's stage may open below it from now on.
+                # After its account is open: from now on another thread may open a stage below it.
                 self.runs[stage.info.run_id or ""] = stage
                 self._review_runs()
         return stage
 
     def _review_runs(self) -> None:
-        """Find the parents of stages in advance: runs come and go far less often than stages."""
+        """Find the parents of stages in advance, because runs change far less often than stages."""
         runs = sorted(self.runs.values(), key=lambda run: run.info.id)
         self._last_run = {run.thread: run for run in runs}
         outer = {run.parent.run for run in runs if run.parent is not None}
@@ -281,7 +282,7 @@ class Engine:
             change(account)
 
     def _follow(self, readings: Readings, now_ns: int) -> None:
-        """Take in readings, and charge the energy spent until now to the stages that were open until now."""
+        """Enter readings, and charge the energy up to `now_ns` to the stages that were open until then."""
         self.meter.apply(readings, now_ns)
         self.books.post(self.meter.advance(now_ns))
 

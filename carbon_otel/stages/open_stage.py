@@ -1,4 +1,4 @@
-"""A stage while it is open, and the record that can be made of it at any moment."""
+"""A stage while it is open, and its record at any moment."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ current: ContextVar[OpenStage | None] = ContextVar("carbon_otel_stage", default=
 
 
 class OpenStage:
-    """One execution of a stage. Only this room holds it; sinks know its `info`."""
+    """One execution of a stage. Only this package holds it; sinks get its `info`."""
 
     __slots__ = (
         "account",
@@ -66,7 +66,10 @@ def record_at(
     inclusive_j: Sequence[float],
     inclusive_g: float,
 ) -> functools.partial[StageRecord]:
-    """What makes the record of a stage as of an edge. Its arguments are copies: the stage may go on meanwhile."""
+    """The function that makes the record of a stage at an edge.
+
+    Its arguments are copies, because the stage may continue before the function is called.
+    """
     account = stage.account
     return functools.partial(
         _record,

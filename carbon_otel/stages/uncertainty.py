@@ -12,7 +12,7 @@ from carbon_otel.units import S_PER_NS
 
 _NO_FAULT: Final = QualityCounters(0.0, 0.0, 0.0, {})
 _NO_FLAGS: Final[frozenset[str]] = frozenset()
-# A window of fewer periods of the counter than this is flagged.
+# A stage with fewer periods of the counter than this is flagged.
 _SHORT_PERIODS: Final = 5
 _SHORT: Final = frozenset({"short"})
 
@@ -28,11 +28,11 @@ def device_energies(
 
     These joules are uncertain beyond the device's own band:
 
-    * at an edge without a fresh reading: since the last one the device drew between its least and its most
-      power, and the timeline may already have been ahead of it; a slow reading may be of any moment of it;
-    * the counter's quantum: with edges anywhere within its period T, up to P T; where the device drew more at an
-      edge than on average, that many times more;
-    * the joules that gaps were filled with, up or down, and lost whole wraps, upwards.
+    * at an edge without a new reading: since the last reading the device drew between its least and its most
+      power, and the timeline may already have led the device; a slow reading may be of any moment during it;
+    * the quantum of the counter: with edges anywhere within its period T, up to P T; more in proportion if the
+      device drew more at an edge than on average;
+    * the joules that fill gaps, up and down, and lost whole wraps, upwards.
     """
     duration_s = (end.now_ns - begin.now_ns) * S_PER_NS
     parts = []
@@ -46,8 +46,8 @@ def device_energies(
         flags, period_s = _NO_FLAGS, sensor.quantum_s
         if period_s > 0 and duration_s > 0:
             device_j = after[0] - before[0]
-            # The most that the counter's steps hide: the stage's mean power for one period, and as much more as
-            # the device drew at an edge.
+            # At most one period at the stage's mean power is hidden in a step of the counter, and more in
+            # proportion if the device drew more at an edge.
             quantum_j = joules * period_s / duration_s
             if device_j > 0:
                 quantum_j *= max(1.0, max(before[2], after[2]) * duration_s / device_j)
@@ -105,5 +105,5 @@ def shares_between(begin: EdgeState, end: EdgeState) -> dict[str, float]:
         "reserved": (end.reserved_s - begin.reserved_s) / seconds,
         "process": (end.process_s - begin.process_s) / seconds,
     }
-    # New shares are known at ticks; an edge between two ticks extrapolates the last ones, so clamp.
+    # Shares change at ticks. An edge between two ticks extrapolates the last ones, so the mean is clamped.
     return {rule: min(1.0, max(0.0, mean)) for rule, mean in means.items()}

@@ -76,7 +76,7 @@ def test_every_program_of_a_shell_line_is_in_the_summary(tmp_path):
     line = f"{sys.executable} -c pass; {sys.executable} -c pass; exit 4"
     done = carbon_otel_cli("run", "--zone", "FR", "--stage", "training", "--", "sh", "-c", line, cwd=tmp_path)
     assert done.returncode == 4
-    assert done.stderr.count("one of 2 that were measured") == done.stderr.count("training") == 2
+    assert done.stderr.count("one of 2 measured processes") == done.stderr.count("training") == 2
 
 
 def test_run_loads_the_sitecustomize_that_it_stands_before(tmp_path):
@@ -157,7 +157,7 @@ def test_a_shell_line_with_the_users_own_journal_loses_no_program(tmp_path):
     line = f"{sys.executable} -c '{BURN.strip()}'; {sys.executable} -c pass"
     variables = {"CARBON_OTEL_JOURNAL": "journal.json"}
     done = carbon_otel_cli("run", "--zone", "FR", "--", "sh", "-c", line, cwd=tmp_path, **variables)
-    assert done.stderr.count("one of 2 that were measured") == 2
+    assert done.stderr.count("one of 2 measured processes") == 2
     assert "process journal" in done.stderr
     assert [file.name for file in tmp_path.iterdir()] == ["journal.json"]
 

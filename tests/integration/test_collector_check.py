@@ -200,7 +200,7 @@ def test_mlflows_server_takes_traces_of_an_experiment_and_no_metrics(tracking_se
     problem, advice = wrong(ask(uri))
     assert "422" in problem and "x-mlflow-experiment-id" in advice
     metrics = ask(uri, OTEL_EXPORTER_OTLP_TRACES_HEADERS="x-mlflow-experiment-id=0")[1]
-    assert "takes traces only" in metrics.advice
+    assert "accepts traces only" in metrics.advice
 
 
 def test_the_command(sink, answering, monkeypatch):

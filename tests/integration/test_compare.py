@@ -105,11 +105,11 @@ def test_quality_and_emissions(compare, store):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((), "name the runs or an experiment"),
+        ((), "write run ids or an experiment"),
         (("no-such-run", "another"), "no-such-run"),
         (("--experiment", "nothing"), "there is no experiment 'nothing'"),
         (("{plain}", "{counted}"), "call carbon_otel.instrument() before it"),
-        (("{counted}",), "it takes two"),
+        (("{counted}",), "a comparison needs two"),
         (("{counted}", "{modelled}", "--metric", "f1"), "none of these runs has a metric 'f1'"),
         (("{counted}", "{counted}"), "named twice"),
         (("{counted}", "no-such-run"), "--tracking-uri"),

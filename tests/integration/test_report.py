@@ -206,7 +206,7 @@ def test_totals_are_saved_on_the_model_with_their_date(life):
     assert tags["carbon.lifecycle.as_of"].startswith(time.strftime("%Y-", time.gmtime()))
     assert tags["carbon.lifecycle.entries"] == "7"
     refused = report(life, "churn", "--save")
-    assert refused.exit_code == 2 and "is no model" in refused.output
+    assert refused.exit_code == 2 and "is not a model" in refused.output
 
 
 def test_by_month_and_day_it_is_the_same_sum(life):

@@ -72,4 +72,4 @@ def test_reconcile_names_the_run_and_leaves_it(uri):
     assert done.exit_code == 0, done.output
     (run,) = mlflow.MlflowClient(uri).search_runs(["0"])
     assert f"unreadable, not changed: {run.info.run_id}: carbon.window is cut" in done.stderr
-    assert "0 runs had been left open" in done.stdout and run.info.status == "RUNNING"
+    assert "0 runs were left open" in done.stdout and run.info.status == "RUNNING"

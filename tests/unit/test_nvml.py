@@ -140,7 +140,7 @@ def test_a_number_that_cannot_be_an_energy_is_an_error(raw):
     library = Library(Clock(), dict(HEALTHY))
     gpu = NvmlGpu(library, "GPU-0", object())
     library.answers["energy"] = raw
-    with pytest.raises(SensorError, match="GPU-0: NVML says"):
+    with pytest.raises(SensorError, match="GPU-0: NVML returned"):
         gpu.read()
 
 

@@ -69,6 +69,6 @@ def test_recomputed_emissions_name_their_grid():
 
 
 def test_a_year_that_one_grid_lacks_names_the_entry_and_the_way_out():
-    with pytest.raises(ValueError, match=r"run 1: no figure of World average for 2022.*name one zone"):
+    with pytest.raises(ValueError, match=r"run 1: no figure of World average for 2022.*write a zone"):
         report(entry(), entry(1, zone="WORLD"), year=2022)
     assert report(entry(), entry(1, zone="WORLD"), zone="FR", year=2022).total.emissions_g > 0

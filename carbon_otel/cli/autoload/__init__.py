@@ -1,4 +1,4 @@
-"""Measures a program without a change to it: `site/sitecustomize.py` is put first on its PYTHONPATH."""
+"""Measures a program without changing it: `site/sitecustomize.py` comes first on its PYTHONPATH."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ SITE: Final = Path(__file__).parent / "site"
 def variables(
     stage: str | None, journals: Path, children: bool, environ: Mapping[str, str] = os.environ
 ) -> dict[str, str]:
-    """Environment variables to add for a program to be measured; each process writes a file into `journals`.
+    """Environment variables that make a program measure itself; each process writes a file to `journals`.
 
-    With `children`, the Python processes that it starts are measured in the same way.
+    With `children`, the Python processes that it starts are measured too.
     """
     paths = [str(SITE), *filter(None, [environ.get("PYTHONPATH")])]
     return {

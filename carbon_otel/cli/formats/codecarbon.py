@@ -1,4 +1,4 @@
-"""A report in the columns of CodeCarbon's emissions.csv, which dashboards read. Unknown columns stay empty."""
+"""A report in the columns of CodeCarbon's emissions.csv, for dashboards. Unknown columns stay empty."""
 
 from __future__ import annotations
 

@@ -20,10 +20,9 @@ _STAGE = re.compile(r"carbon/([^/]+)/energy_wh")
 def described(
     batch: Batch, data: Any, values: Mapping[str, float], tags: Mapping[str, str]
 ) -> tuple[list[Any], dict[str, str]]:
-    """The additions to a run's last batch: points of the user's metric per gram, and the tag with the
-    description.
+    """The additions to a run's last batch: points of the user's metric per gram, and the description as a tag.
 
-    `data` is the run's data in MLflow, `values` and `tags` are what carbon_otel writes to the run.
+    `data` is the run's data in MLflow; `values` and `tags` are the figures that carbon_otel writes to the run.
     """
     from mlflow.entities import Metric
 

@@ -49,9 +49,7 @@ class Segment:
         self._devices_j: Mapping[str, float] = {}
 
     def opening(self, tags: Mapping[str, str]) -> Batch:
-        """The first state, which marks the run as measured. It has no metrics, because zeros would be wrong
-        figures.
-        """
+        """The first state: it marks the run as measured, without metrics, because zeros would be wrong figures."""
         return self._batch({}, tags)
 
     def state(

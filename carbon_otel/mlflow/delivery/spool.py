@@ -321,9 +321,7 @@ class Spool:
 
 
 def _lock(path: Path, flags: int = 0) -> int:
-    """An open descriptor that holds the lock of the file. Raises SpoolInUse, and OSError for a file of another
-    user.
-    """
+    """An open descriptor with the file's lock. Raises SpoolInUse, and OSError for another user's file."""
     if fcntl is None:
         raise OSError("this system has no locks on files")
     descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | flags, 0o600)

@@ -1,6 +1,4 @@
-"""The address of a tracking store. It is the same in every process that writes to the store, and has no
-password.
-"""
+"""The address of a tracking store: the same in every process that writes to the store, and without a password."""
 
 from __future__ import annotations
 

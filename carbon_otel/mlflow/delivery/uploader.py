@@ -149,8 +149,7 @@ class Uploader:
                 self._finish(last, values, tags)
 
     def _data_if_alone(self, last: Batch) -> Any | None:
-        """The data of a run, before its last batch, if this process created the run and no other process wrote
-        to it.
+        """The data of a run before its last batch, if no process other than this one wrote to it; else None.
 
         The sums are then final, and the description can be written in the same call.
         """
@@ -232,9 +231,7 @@ class Uploader:
         return known
 
     def _finish(self, last: Batch, values: Mapping[str, float], tags: Mapping[str, str]) -> None:
-        """After the last batch of a shared run: correct the sums if other processes have written since, and
-        describe the run.
-        """
+        """Correct the sums of a shared run if other processes have written since, and describe the run."""
         data = self._store.get_run(last.run_id).data
         by_process = contributions.read(data.tags)
         total = contributions.total(by_process.values())

@@ -35,9 +35,7 @@ _FAILED_STORE_S: Final = 1.5
 
 @dataclass(slots=True, eq=False)
 class _Outlet:
-    """The state of delivery to one store: the next time to send, and whether the store accepted the last
-    batches.
-    """
+    """The state of delivery to one store. `healthy` is false after a failed upload; `due` is a monotonic time."""
 
     address: str
     connect: Callable[[], compat.TrackingStore]
@@ -123,8 +121,7 @@ class DeliveryWorker:
         return self._address_of_store[store], lambda: store
 
     def wait(self, timeout_s: float, segment: int | None = None) -> bool:
-        """Wait until every batch of this segment, or every batch, is uploaded; False if that takes longer than
-        the timeout.
+        """Wait for the upload of all batches, or those of one segment; False if it takes longer than the timeout.
 
         Returns False at once if the segment's store is failing. Does no I/O.
         """
@@ -147,9 +144,7 @@ class DeliveryWorker:
         return self.wait(timeout_s)
 
     def close(self, timeout_s: float) -> None:
-        """Upload the waiting batches within the timeout; the remaining ones stay in the spool for the next
-        process.
-        """
+        """Upload the waiting batches within the timeout. The next process sends the remaining ones."""
         deadline = time.monotonic() + timeout_s
         with self._changed:
             self._closed = True

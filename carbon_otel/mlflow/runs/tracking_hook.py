@@ -40,9 +40,7 @@ class RunEvents(Protocol):
     ) -> None: ...
 
     def run_ended(self, run_id: str) -> None:
-        """The run is about to be marked as ended. Figures written now are visible to every reader of the ended
-        run.
-        """
+        """The run is about to be marked as ended. Figures written now are there when it is."""
 
 
 def patch(module: ModuleType, events: Callable[[], RunEvents | None]) -> Undo:

@@ -59,9 +59,7 @@ def tags_of(name: str, value: object) -> dict[str, str]:
 
 
 def pieces_of(tags: Mapping[str, str], prefix: str) -> dict[str, str]:
-    """The texts of the tags that begin with `prefix`, with their pieces joined; the key is the name without
-    `prefix`.
-    """
+    """The joined texts of the tags that begin with `prefix`, by the name that follows `prefix`."""
     pieces: dict[str, dict[int, str]] = {}
     for tag, text in tags.items():
         if tag.startswith(prefix):

@@ -150,9 +150,7 @@ def intensity_tags(grid: Intensity) -> dict[str, str]:
 
 
 def pack(values: Mapping[str, float], tags: Mapping[str, str]) -> tuple[dict[str, float], dict[str, str]]:
-    """The metrics and tags of a window: a few separate ones, and all others as JSON in the tags `carbon.window`,
-    ...
-    """
+    """The metrics and tags of a window: a few separate ones, and all others as JSON in tags `carbon.window`."""
     content = {
         "metrics": {name: value for name, value in values.items() if name not in _CHARTED},
         "tags": {name: value for name, value in tags.items() if name not in _SEARCHED},
@@ -185,10 +183,9 @@ def unpack(values: Mapping[str, float], tags: Mapping[str, str]) -> tuple[dict[s
 
 
 def lower_bound(tags: Mapping[str, str]) -> str | None:
-    """The reason why figures with these tags may be too low: the run did not end in order, or a component is
-    missing.
+    """The reason why figures with these tags may be too low; None if they are complete.
 
-    None if they are complete.
+    Either the run has not ended in order, or a component is missing.
     """
     if tags.get("carbon.status") != "final":
         return "has not ended in order"

@@ -103,9 +103,7 @@ class Predictions:
             window.stage.units.update(requests=float(window.calls), rows=float(window.rows))
 
     def before_tick(self) -> None:
-        """Pause the stages of models without a prediction since the last tick, and end the windows whose hour is
-        over.
-        """
+        """Pause stages without a prediction since the last tick, and end the windows whose hour is over."""
         now = self._clock()
         with self._lock:
             over = [(k, w) for k, w in self._windows.items() if now >= w.ends and not w.in_flight]

@@ -1,10 +1,10 @@
 """AMD GPUs through amdsmi (extra `amd`): the energy accumulator times its resolution, about 15.3 uJ.
 
-The accumulator is wrong on some drivers (ROCm/amdsmi issue 38), so it is compared with the power reading for
-50 ms first; if it is an order of magnitude off, the power is read instead.
+The accumulator is wrong on some drivers (ROCm/amdsmi issue 38), so it is first compared with the power reading for
+50 ms. If it differs by an order of magnitude, the power is read instead.
 
-An MI250 has two dies that appear as two GPUs: the sensors of the first measure both, those of the second read
-zero. A process that may use either is charged with the card.
+An MI250 has two dies that appear as two GPUs. The sensors of the first die measure both, those of the second read
+zero. A process that may use either die is charged with the card.
 """
 
 from __future__ import annotations
@@ -75,12 +75,12 @@ class AmdGpu:
         return _energy_j(self._api, self._handle) if self.kind == "counter" else self._power_w()
 
     def close(self) -> None:
-        """Release nothing: amdsmi stays initialised, as the application may use it."""
+        """Does nothing: amdsmi stays initialised, because the application may use it."""
 
     def _power_w(self) -> float:
         watts = _power_w(self._api, self._handle)
         if watts is None or watts > self.power_bounds_w[1]:
-            raise SensorError(f"{self.device.id}: amdsmi says {watts} W")
+            raise SensorError(f"{self.device.id}: amdsmi returned {watts} W")
         return watts
 
 
@@ -117,7 +117,10 @@ def find(
 
 
 def _library() -> Any:
-    """amdsmi, initialised. Its import prints an error if it finds no library; our finding reports that."""
+    """amdsmi, initialised.
+
+    Its import prints an error if it finds no library; that is suppressed, because the finding reports it.
+    """
     with contextlib.redirect_stdout(io.StringIO()):
         api = importlib.import_module("amdsmi")
     api.amdsmi_init(api.AmdSmiInitFlags.INIT_AMD_GPUS)
@@ -136,7 +139,7 @@ def _unavailable(error: Exception) -> Finding:
 
 
 def _listed(api: Any) -> list[_Gpu]:
-    """Every GPU, in HIP's order, which is not amdsmi's on every node."""
+    """Every GPU in HIP's order, which differs from amdsmi's order on some nodes."""
     gpus = []
     for position, handle in enumerate(api.amdsmi_get_processor_handles()):
         ask = partial(_ask, api, handle)
@@ -150,7 +153,7 @@ def _listed(api: Any) -> list[_Gpu]:
 
 
 def _ask(api: Any, handle: Any, question: str, key: str | None = None) -> Any:
-    """An answer of amdsmi, or None if it has none."""
+    """The answer of amdsmi, or None if it has none."""
     try:
         answer = getattr(api, question)(handle)
         return answer if key is None else answer[key]

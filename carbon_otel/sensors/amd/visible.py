@@ -1,4 +1,4 @@
-"""`ROCR_VISIBLE_DEVICES` and `HIP_VISIBLE_DEVICES`: which AMD GPUs of the host this process may use."""
+"""The AMD GPUs that this process may use, by `ROCR_VISIBLE_DEVICES` and `HIP_VISIBLE_DEVICES`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """NVIDIA GPUs through NVML: the GPUs that this process may use.
 
-They are identified by UUID, never by index, since NVML's order is not always CUDA's. CUDA shows a process one
-instance of a partitioned GPU (MIG), the one that it names or the first; that instance is measured.
+They are identified by UUID, never by index, since NVML's order is not always CUDA's. Of a partitioned GPU (MIG),
+CUDA shows a process one instance: the one that the variable names, or the first. That instance is measured.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from carbon_otel.sensors.nvidia.library import Nvml, NvmlUnavailable
 
 
 def find() -> tuple[list[Sensor], list[Finding]]:
-    """Sensors of the GPUs that this process may use, and findings that say why others have none. Never raises."""
+    """Sensors of the GPUs that this process may use, and findings for the others. Never raises."""
     try:
         library = Nvml()
         listed, faults = library.devices()

@@ -1,8 +1,8 @@
 """One NVIDIA GPU as a sensor.
 
-The counter (Volta and newer) is in millijoules since the driver was loaded and is renewed about every 100 ms;
-it never wraps, but starts over when the driver is reloaded. NVML calls serialise inside the driver and can
-take milliseconds, so edges of short stages are extrapolated instead of read, and processes are never listed.
+The counter (Volta and newer) has millijoules since the driver was loaded and is updated about every 100 ms. It
+never wraps, but restarts when the driver is reloaded. NVML calls serialise inside the driver and can take
+milliseconds, so edges of short stages are extrapolated instead of read.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _POWER = Band(0.90, 1.10, "NVML power polled at 1 Hz: +-10 % for runs over a min
 
 
 class NvmlGpu:
-    """One GPU. `kind` is `power` (watts) where the device has no energy counter (millijoules).
+    """One GPU. `kind` is `power` (watts) if the device has no energy counter (millijoules).
 
-    A GPU that was lost, or whose driver was reloaded, raises SensorError until it is back; the meter deals with
-    the counter's new start. The constructor raises SensorError if neither energy nor power can be read.
+    A GPU that was lost, or whose driver was reloaded, raises SensorError until it is back; the meter handles the
+    restart of the counter. The constructor raises SensorError if neither energy nor power can be read.
     """
 
     wrap = None
@@ -46,7 +46,7 @@ class NvmlGpu:
         self._starts = nvml.starts
         self._again = Backoff(nvml.clock_s)
         self._utilisation = ProcessUtilisation(nvml)
-        # Until `prepare` has learned it.
+        # Assumed until `prepare` has learned it.
         self.update_period_s = _UPDATE_PERIOD_S
         self.kind: Literal["counter", "power"] = "counter"
         self.joules_per_unit = MILLI
@@ -80,7 +80,7 @@ class NvmlGpu:
 
     @property
     def edge_interval_s(self) -> float:
-        # Five renewals of the counter: below that an edge's reading would be mostly quantisation.
+        # Five periods of the counter: in a shorter time, a reading would be mostly quantisation error.
         return 5 * self.update_period_s
 
     def prepare(
@@ -90,8 +90,8 @@ class NvmlGpu:
     ) -> None:
         """Learn the counter's update period, within 0.5 s.
 
-        GPUs of one name have one firmware, so one of them is watched. After a failed reading the period stays
-        as assumed.
+        GPUs with one name have one firmware, so only one of them is watched. After a failed reading the assumed
+        period stays.
         """
         if self.kind != "counter":
             return
@@ -115,26 +115,26 @@ class NvmlGpu:
             raise SensorError(f"{self.device.id}: {error}") from error
 
     def utilisation(self) -> dict[int, float] | None:
-        """The fraction of the multiprocessors, in [0, 1], that each process kept busy since the last call.
+        """By process id, the fraction of the multiprocessors, in [0, 1], that it kept busy since the last call.
 
-        None where NVML does not report it. NVML inspects every process for it: for ticks, never for a stage's
-        edge. Raises SensorError.
+        None if NVML does not report it. For ticks, never for the edge of a stage, because NVML inspects every
+        process. Raises SensorError.
         """
         return self._utilisation.since_last(self._handle)
 
     def close(self) -> None:
-        """Release nothing: NVML stays initialised, as the application may use it."""
+        """Does nothing: NVML stays initialised, because the application may use it."""
 
     def _reading(self) -> float:
         if self._starts != self._nvml.starts:
             self._renew_handle()
         raw = self._raw(self._handle)
         if not 0 <= raw < math.inf:
-            raise SensorError(f"{self.device.id}: NVML says {raw!r}")
+            raise SensorError(f"{self.device.id}: NVML returned {raw!r}")
         return raw
 
     def _recover(self, error: Exception) -> None:
-        """Get a new handle, if that may help and a try is due. Raises NVML's error, or SensorError."""
+        """Get a new handle if that may help and a retry is due. Raises NVML's error, or SensorError."""
         if not self._nvml.is_lost(error) or not self._again.due():
             raise error
         self._nvml.restart_after(error, self._starts)

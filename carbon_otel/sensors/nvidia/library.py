@@ -1,4 +1,4 @@
-"""The NVML library, and its restart after the driver was reloaded beneath this process."""
+"""The NVML library, and its restart after the driver was reloaded."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ _LONGEST_WAIT_S: Final = 60.0
 
 
 class NvmlUnavailable(Exception):
-    """This host has no NVIDIA GPU that can be read; the message says why."""
+    """This host has no readable NVIDIA GPU; the message has the reason."""
 
 
 class Backoff:
-    """When to retry a costly call: at once, then after 1 s, 2 s, 4 s, …, at most a minute."""
+    """The times to retry a costly call: at once, then after 1 s, 2 s, 4 s, …, at most a minute."""
 
     def __init__(self, clock_s: Callable[[], float]) -> None:
         self._clock_s = clock_s
         self.reset()
 
     def reset(self) -> None:
-        """Begin again: the next try is due at once."""
+        """Start again: the next try is due at once."""
         self._wait_s = _FIRST_WAIT_S
         self._due_s = -math.inf
 
     def due(self) -> bool:
-        """Whether to try now; if so, the next try is due after a longer wait."""
+        """Whether to try now. If so, the next try is due after a longer wait."""
         now_s = self._clock_s()
         if now_s < self._due_s:
             return False
@@ -46,7 +46,7 @@ class Backoff:
 
 
 class Nvml:
-    """The library, initialised, for as long as the process lives.
+    """The library, which stays initialised until the process ends.
 
     `starts` counts the starts; a handle from before a restart must not be used after it. The constructor raises
     NvmlUnavailable if there is no library, driver or device.
@@ -54,7 +54,8 @@ class Nvml:
 
     def __init__(self, clock_s: Callable[[], float] = time.monotonic) -> None:
         try:
-            # Before pynvml, whose import costs some 30 ms that a host without the driver need not pay.
+            # Checked before the import of pynvml, which takes about 30 ms, so that a host without the driver saves
+            # it.
             ctypes.CDLL(_LIBRARY)
         except OSError:
             raise NvmlUnavailable(f"no NVIDIA driver ({_LIBRARY} not found)") from None
@@ -64,7 +65,7 @@ class Nvml:
         self.error: type[Exception] = pynvml.NVMLError
         self.clock_s = clock_s
         self.starts = 1
-        # Update periods of energy counters in seconds, by the GPUs' name, as learned.
+        # Learned update periods of energy counters in seconds, by name of GPU.
         self.update_periods: dict[str, float] = {}
         self._restarting = threading.Lock()
         renew_after_fork(self._renew)
@@ -82,7 +83,7 @@ class Nvml:
         self._restarting = threading.Lock()
 
     def devices(self) -> tuple[list[tuple[str, Any]], list[str]]:
-        """(UUID, handle) of every device of the host in NVML's order, and the errors of those not readable.
+        """(UUID, handle) of every device of the host in NVML's order, and the errors of unreadable devices.
 
         Raises NvmlUnavailable.
         """
@@ -104,20 +105,20 @@ class Nvml:
         return self.api.nvmlDeviceGetHandleByUUID(uuid)
 
     def is_lost(self, error: Exception) -> bool:
-        """Whether an error may go away with a new handle."""
+        """Whether a new handle may resolve the error."""
         return getattr(error, "value", None) in self._lost
 
     def restart_after(self, error: Exception, starts: int) -> None:
-        """Restart NVML if the error calls for it and no other thread has done so since. Raises SensorError."""
+        """Restart NVML if the error requires it and no other thread has done so. Raises SensorError."""
         if getattr(error, "value", None) not in self._reloaded:
             return
         with self._restarting:
             if starts != self.starts:
                 return
-            with contextlib.suppress(self.error):  # a library that a reload has stopped cannot be stopped
+            with contextlib.suppress(self.error):  # a reload may already have stopped the library
                 self.api.nvmlShutdown()
             try:
                 self.api.nvmlInit()
             except self.error as failure:
-                raise SensorError(f"NVML does not start again: {failure}") from failure
+                raise SensorError(f"NVML does not restart: {failure}") from failure
             self.starts += 1

@@ -1,7 +1,7 @@
-"""MIG: the instances of a partitioned GPU, each with its part of the GPU's energy.
+"""MIG: the instances of a partitioned GPU, each with a share of the GPU's energy.
 
-NVML counts the whole GPU only. An instance is charged in proportion to its compute slices, so the instances of a
-fully partitioned GPU add up to it. That is a convention, not a measurement: no offline model of an instance's
+NVML counts only the whole GPU. An instance is charged in proportion to its compute slices, so the instances of a
+fully partitioned GPU add up to the GPU. That is a convention, not a measurement: no offline model of an instance's
 power holds across workloads (arXiv 2501.17752).
 """
 
@@ -21,7 +21,7 @@ _SPLIT = Band(
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One MIG device (a compute instance), `slices` of the `of` compute slices of its GPU."""
+    """One MIG device (a compute instance) with `slices` of the `of` compute slices of its GPU."""
 
     uuid: str
     gpu_uuid: str
@@ -34,8 +34,8 @@ class Instance:
     def answers_to(self, entry: str) -> bool:
         """Whether an entry of `CUDA_VISIBLE_DEVICES` may mean this instance.
 
-        `MIG-<uuid>` since driver 470, `MIG-GPU-<uuid>/<GPU instance>/<compute instance>` before (MIG user
-        guide, device enumeration); a UUID may be cut short.
+        `MIG-<uuid>` since driver 470, `MIG-GPU-<uuid>/<GPU instance>/<compute instance>` before (MIG user guide,
+        device enumeration); a UUID may be abbreviated.
         """
         if not entry.startswith("MIG-GPU-"):
             return len(entry) > len("MIG-") and self.uuid.startswith(entry)
@@ -48,7 +48,7 @@ def is_partitioned(nvml: Nvml, handle: Any) -> bool:
     try:
         current, _ = nvml.api.nvmlDeviceGetMigMode(handle)
     except nvml.error:
-        return False  # no such mode before Ampere
+        return False  # GPUs before Ampere do not have this mode
     return bool(current == nvml.api.NVML_DEVICE_MIG_ENABLE)
 
 
@@ -57,7 +57,7 @@ def instances(nvml: Nvml, gpu_uuid: str, handle: Any) -> list[Instance]:
     api = nvml.api
     found = []
     try:
-        # As many instances as there are compute slices: 7 on A100 and H100, 4 on A30.
+        # The greatest number of instances is the number of compute slices: 7 on A100 and H100, 4 on A30.
         most = api.nvmlDeviceGetMaxMigDeviceCount(handle)
     except nvml.error:
         return []
@@ -79,13 +79,13 @@ def instances(nvml: Nvml, gpu_uuid: str, handle: Any) -> list[Instance]:
                 of=most,
             )
         except (nvml.error, UnicodeDecodeError):
-            continue  # no such instance, or one of another container
+            continue  # there is no such instance, or it belongs to another container
         found.append(instance)
     return found
 
 
 class MigInstance(NvmlGpu):
-    """An instance's part of its GPU's energy or power."""
+    """The share of an instance in its GPU's energy or power."""
 
     def __init__(self, nvml: Nvml, instance: Instance, gpu_handle: Any) -> None:
         super().__init__(nvml, instance.gpu_uuid, gpu_handle)

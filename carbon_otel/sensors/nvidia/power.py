@@ -1,4 +1,4 @@
-"""The power of a GPU without an energy counter, from its best reading.
+"""The power of a GPU without an energy counter, from the best of its readings.
 
 In this order:
 
@@ -6,7 +6,7 @@ In this order:
 2. `nvmlDeviceGetPowerUsage`: instantaneous up to GA100, the mean of the last second on the other Ampere GPUs
    and newer ones (NVML API reference);
 3. the mean power of the last second (field 185);
-4. the same fields of the module, on superchips that lack the GPU's own: they include the module's processor.
+4. the same fields of the module, on superchips whose GPU has no separate reading; they include the processor.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _MEMBERS: Final = ("dVal", "uiVal", "ulVal", "ullVal", "sllVal", "siVal", "usVal
 
 @dataclass(frozen=True, slots=True)
 class PowerSource:
-    """`read(handle)` gives watts and raises NVML's error or SensorError."""
+    """`read(handle)` returns watts and raises NVML's error or SensorError."""
 
     name: str
     read: Callable[[Any], float]
@@ -37,7 +37,7 @@ class PowerSource:
 
 
 def power_source(nvml: Nvml, handle: Any, most_w: float) -> PowerSource:
-    """The first source that gives a power up to `most_w`. Raises SensorError if none does."""
+    """The first source that returns a power up to `most_w`. Raises SensorError if there is none."""
     reasons: list[str] = []
     for source in _sources(nvml, most_w):
         try:
@@ -76,7 +76,7 @@ def _number(value: Any) -> float:
 
 
 def _plausible(watts: float, most_w: float) -> float:
-    # A GPU that answers draws power: some drivers report 0 for an unknown power.
+    # A GPU that answers draws power; some drivers report 0 if the power is unknown.
     if not 0 < watts <= most_w:
         raise SensorError(f"{watts:g} W is out of range for a GPU limited to {most_w / 2:g} W")
     return watts

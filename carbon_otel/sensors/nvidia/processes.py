@@ -1,4 +1,4 @@
-"""Which processes keep a GPU's multiprocessors busy, where NVML reports it."""
+"""The processes that keep a GPU's multiprocessors busy, if NVML reports them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _OWN_PIDS: Final = Path("/proc/self/ns/pid")
 
 
 class ProcessUtilisation:
-    """`nvmlDeviceGetProcessUtilization` of one GPU, each time from where the last call ended.
+    """`nvmlDeviceGetProcessUtilization` of one GPU; each call continues from the end of the last one.
 
     NVML gives process ids of the host, which are unknown in a container; under MIG it does not support the call
     (NVML API reference).
@@ -27,7 +27,7 @@ class ProcessUtilisation:
         self._seen_us = 0
 
     def since_last(self, handle: Any) -> dict[int, float] | None:
-        """Fractions of the multiprocessors' time in [0, 1] by process id; None where NVML does not report them.
+        """Fractions of the multiprocessors' time in [0, 1] by process id; None if NVML does not report them.
 
         Raises SensorError.
         """
@@ -40,7 +40,7 @@ class ProcessUtilisation:
             code = getattr(error, "value", None)
             if code in (api.NVML_ERROR_NOT_SUPPORTED, api.NVML_ERROR_FUNCTION_NOT_FOUND):
                 return None
-            # No process ran; some drivers report it as success without samples, which nvidia-ml-py raises too.
+            # No process ran. Some drivers report this as success without samples, which nvidia-ml-py raises too.
             if code not in (api.NVML_ERROR_NOT_FOUND, api.NVML_SUCCESS):
                 raise SensorError(f"processes on the GPU: {error}") from error
             samples = []

@@ -1,7 +1,7 @@
-"""How often a GPU renews its energy counter, learned by watching it.
+"""The update period of the energy counter of a GPU, learned by watching the counter.
 
-NVIDIA does not publish the period; 20 to 100 ms were seen, by model (Yang et al., SC 2024). It is the quantum
-of every window: with a wrong one the band of short stages is wrong.
+NVIDIA does not publish the period; 20 to 100 ms were observed, by model (Yang et al., SC 2024). It is the quantum
+of every window: a wrong period makes the band of short stages wrong.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ def learn_period(
 ) -> float | None:
     """The update period in seconds of the counter behind `read`, from 50 readings within 0.5 s at most.
 
-    Never shorter than the true one: a period below the readings' spacing is given as the spacing, one too long
-    for the burst as the longest time that the counter stood still, and no less than `assumed_s`. None if a
-    reading fails.
+    Never shorter than the true period: for a period below the spacing of the readings, the spacing is returned;
+    for a period that is too long for the burst, the longest time without a change, but at least `assumed_s`. None
+    if a reading fails.
     """
     last_raw: float | None = None
     readings_ns: list[int] = []

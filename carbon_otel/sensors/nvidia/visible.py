@@ -1,4 +1,4 @@
-"""`CUDA_VISIBLE_DEVICES`: which GPUs of the host this process may use."""
+"""The NVIDIA GPUs that this process may use, by `CUDA_VISIBLE_DEVICES`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from carbon_otel.sensors.nvidia.mig import Instance
 
 
 def setting() -> str | None:
-    """The variable's value, None if it is not set."""
+    """The value of the variable, or None if it is not set."""
     return os.environ.get("CUDA_VISIBLE_DEVICES")
 
 
@@ -17,8 +17,8 @@ def visible(uuids: Sequence[str], setting: str | None, instances: Iterable[Insta
     """UUIDs of the GPUs and MIG instances a process may use under `CUDA_VISIBLE_DEVICES`, as CUDA reads it.
 
     Unset means all GPUs; the list ends at the first entry that names no device (CUDA C++ Programming Guide,
-    environment variables). An index is taken in NVML's order, which is CUDA's order under
-    `CUDA_DEVICE_ORDER=PCI_BUS_ID` and wherever the GPUs are alike.
+    environment variables). An index refers to NVML's order. It is CUDA's order with
+    `CUDA_DEVICE_ORDER=PCI_BUS_ID`, and if all GPUs are of one model.
     """
     if setting is None:
         return list(uuids)

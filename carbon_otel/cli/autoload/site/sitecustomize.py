@@ -1,8 +1,8 @@
-"""Loaded when the interpreter of a program under `carbon-otel run` starts; begins to measure the program.
+"""Loaded at the start of the interpreter of a program under `carbon-otel run`; starts to measure the program.
 
-Only the program itself is measured, and it pays for its children: the variables that load this file are removed
-from its environment before it begins. With `--children` they stay, and the processes share the energy of the
-devices, as any measured processes of a host do.
+Only the program itself is measured, and it is charged for its children: the variables that load this file are
+removed from its environment before it begins. With `--children` they stay, and the processes share the energy
+of the devices like all measured processes of a host.
 """
 
 import os
@@ -36,12 +36,12 @@ def _measure() -> None:
     if kind:
         whole = carbon_otel.stage(kind)
         whole.__enter__()
-        # Registered after the session's own end, so it runs before it.
+        # Registered after the end of the session, so it runs before that.
         atexit.register(whole.__exit__, None, None, None)
 
 
 def _is_first(folder: str) -> bool:
-    """A journal holds one process: the user's own journal is for the first that begins."""
+    """A journal holds one process: the user's journal is for the first process that begins."""
     try:
         os.close(os.open(f"{folder}{os.sep}first", os.O_CREAT | os.O_EXCL))
     except FileExistsError:
@@ -59,7 +59,7 @@ def _chain() -> None:
 
 
 sys.path[:] = [path for path in sys.path if path != _HERE]
-# An interpreter without carbon_otel, such as that of a launcher, leaves it to the interpreters that it starts.
+# An interpreter without carbon_otel, such as a launcher, leaves the measuring to the interpreters that it starts.
 if find_spec("carbon_otel") is not None:
     try:
         _measure()
