@@ -32,7 +32,7 @@ def pytest_terminal_summary(terminalreporter) -> None:
         unit = rows[-1][3]
         for _, tool, figure, _ in rows:
             figures.setdefault(tool, []).append(figure)
-        ours = statistics.median(figures.get("carbon_otel", [float("nan")]))
+        own = statistics.median(figures.get("carbon_otel", [float("nan")]))
         for tool, values in figures.items():
             middle = statistics.median(values)
-            write(f"{what:<52} {tool:<24} {middle:>10.3f} {unit:<10} x{middle / ours if ours else 0:.2f}")
+            write(f"{what:<52} {tool:<24} {middle:>10.3f} {unit:<10} x{middle / own if own else 0:.2f}")

@@ -62,12 +62,12 @@ import statistics, time
 import mlflow
 mlflow.set_tracking_uri("sqlite:///{file}")
 with mlflow.start_run(): pass
-taken = []
+times = []
 for _ in range(50):
     begun = time.perf_counter()
     with mlflow.start_run(): pass
-    taken.append(time.perf_counter() - begun)
-print(statistics.median(taken) * 1e3)
+    times.append(time.perf_counter() - begun)
+print(statistics.median(times) * 1e3)
 """
 
 # Resident megabytes of a started tool over the SDK alone.

@@ -28,7 +28,7 @@ def machines(kind: str | None = None) -> dict[str, Points]:
     }
 
 
-def ours(u: float, idle: float, full: float) -> float:
+def curve(u: float, idle: float, full: float) -> float:
     return idle + (full - idle) * load_curve(u)
 
 
@@ -52,21 +52,21 @@ def overall(model: Callable[[float, float, float], float], kind: str | None = No
     return math.sqrt(sum(e * e for e in errors) / len(errors))
 
 
-def test_over_all_machines_the_curve_is_nearer_than_a_line_and_a_cubic():
-    found = [overall(model) for model in (ours, line, cubic)]
+def test_the_curve_is_nearer_than_a_line_and_a_cubic_over_all_machines():
+    found = [overall(model) for model in (curve, line, cubic)]
     assert found == sorted(found), found
     assert found == pytest.approx([0.124, 0.147, 0.354], abs=0.001)
 
 
 def test_package_power_is_concave_and_wall_power_of_old_servers_nearly_linear():
-    assert overall(ours, "RAPL") == pytest.approx(0.134, abs=0.001)
+    assert overall(curve, "RAPL") == pytest.approx(0.134, abs=0.001)
     assert overall(line, "RAPL") == pytest.approx(0.205, abs=0.001)
     # The other way round, and in the README: no one curve fits both.
-    assert overall(ours, "wall") == pytest.approx(0.113, abs=0.001)
+    assert overall(curve, "wall") == pytest.approx(0.113, abs=0.001)
     assert overall(line, "wall") == pytest.approx(0.041, abs=0.001)
 
 
 @pytest.mark.parametrize("machine", machines())
-def test_on_no_machine_is_the_cubic_nearer(machine):
+def test_the_cubic_is_nearer_on_no_machine(machine):
     points = machines()[machine]
-    assert error(ours, points) < error(cubic, points)
+    assert error(curve, points) < error(cubic, points)

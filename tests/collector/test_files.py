@@ -50,7 +50,7 @@ def used(config):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_what_is_used_is_defined_and_the_other_way_round(name):
+def test_every_used_component_is_defined_and_every_defined_one_used(name):
     config = merged(name)
     assert used(config) == {(kind, each) for kind in KINDS for each in config.get(kind, {})}
     for each, pipeline in config["service"]["pipelines"].items():
@@ -58,7 +58,7 @@ def test_what_is_used_is_defined_and_the_other_way_round(name):
         assert pipeline["processors"][-1] == "batch", each
 
 
-def test_the_builder_has_just_what_is_used():
+def test_the_builder_has_exactly_the_used_components():
     types = {component.partition("/")[0] for name in CONFIGS for _, component in used(merged(name))}
     manifest = yaml.safe_load((COLLECTOR / "builder-config.yaml").read_text())
     built = {each["gomod"].split(" ")[0].rpartition("/")[2] for kind in KINDS for each in manifest[kind]}
@@ -67,7 +67,7 @@ def test_the_builder_has_just_what_is_used():
     assert versions == {f"v{manifest['dist']['version']}"}
 
 
-def test_everything_listens_on_loopback_unless_told_otherwise():
+def test_everything_listens_on_loopback_by_default():
     text = (COLLECTOR / "config.yaml").read_text()
     endpoints = re.findall(r"^\s+endpoint: (.*?)(?: #.*)?$", text, re.MULTILINE)
     assert len(endpoints) == 4

@@ -38,7 +38,7 @@ def test_the_configuration_and_the_rules_are_sound():
     promtool("check", "rules", *RULES)
 
 
-def test_the_rules_give_what_known_counters_make_of_them():
+def test_the_rules_give_the_expected_values_for_known_counters():
     promtool("test", "rules", COLLECTOR / "prometheus" / "tests" / "rules.yml")
 
 
@@ -104,8 +104,8 @@ def scraped(tmp_path_factory):
         )
         try:
             run = json.loads(program.stdout.readline())
-            whole = pytest.approx(run["joules"], rel=1e-6)
-            wait_for(lambda: prometheus.value("sum(hw_energy_joules_total)") == whole)
+            total = pytest.approx(run["joules"], rel=1e-6)
+            wait_for(lambda: prometheus.value("sum(hw_energy_joules_total)") == total)
             # The rules are evaluated after the scrape, each second.
             scraped_s = prometheus.value("max(timestamp(hw_energy_joules_total))")
             wait_for(lambda: prometheus.value("min(timestamp(carbon:measured:ratio))") > scraped_s)
@@ -142,7 +142,7 @@ def test_every_query_has_an_answer(expression, scraped):
     assert found and all(sample["value"][1] != "NaN" for sample in found)
 
 
-def test_no_alert_of_a_run_in_order(scraped):
+def test_an_ordinary_run_causes_no_alert(scraped):
     prometheus, _ = scraped
     assert prometheus.query("ALERTS") == []
     for group in yaml.safe_load((COLLECTOR / "prometheus/rules/alerts.yml").read_text())["groups"]:

@@ -122,7 +122,7 @@ def test_the_update_period(gpu):
     assert 0.009 < gpu.update_period_s < 0.5
 
 
-def test_what_a_reading_costs(gpu):
+def test_the_cost_of_a_reading(gpu):
     costs = []
     for _ in range(200):
         begin_ns = time.perf_counter_ns()
@@ -163,12 +163,12 @@ def test_two_processes_on_one_gpu(gpu, torch):
     for process in both:
         process.communicate()
     parts = None if by_process is None else {p.pid: by_process.get(p.pid, 0.0) for p in both}
-    said = (
-        "not told"
+    shares = (
+        "not reported"
         if parts is None
         else " and ".join(f"{part:.0%}" for part in parts.values()) + " of the SMs"
     )
-    row(gpu, "two processes at once", f"{watts:.0f} W, {said}")
+    row(gpu, "two processes at once", f"{watts:.0f} W, {shares}")
     assert 0 < watts <= gpu.power_bounds_w[1]
     if parts is not None:
         assert sum(parts.values()) <= 1.1

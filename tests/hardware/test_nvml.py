@@ -41,9 +41,9 @@ from tests.fakes.clock import Clock
 
 gpu = nvml.mine()[0]
 found = discover(Path("/nowhere"))
-clock, factor, told = Clock(), EmissionFactor(intensity("FR")), []
+clock, factor, faults = Clock(), EmissionFactor(intensity("FR")), []
 sensors = [s for s in found.sensors if s.device.type == "gpu"]
-meter = Meter(sensors, clock_ns=clock, on_fault=lambda sensor, message: told.append(message))
+meter = Meter(sensors, clock_ns=clock, on_fault=lambda sensor, message: faults.append(message))
 engine = Engine(meter, factor)
 stage = engine.open("training", "training", {})
 for second in range(10):
@@ -54,7 +54,7 @@ for second in range(10):
     engine.tick()
 engine.close(stage)
 f = footprint_of(stage.end.figures.record, factor, found.missing)
-print(json.dumps({**f.as_dict(), "told": told, "reads": gpu.energy_reads}))
+print(json.dumps({**f.as_dict(), "faults": faults, "reads": gpu.energy_reads}))
 """
 
 
@@ -68,40 +68,40 @@ def measure(gpus, events="pass"):
 
 
 def test_the_energy_counter(gpus):
-    said = gpus.ask(DISCOVER)
-    assert said["ids"] == [gpus[0].uuid]
-    assert (said["methods"], said["kinds"]) == (["measured.counter"], ["counter"])
-    assert (said["raw"], said["units"], said["most_w"]) == ([5_000_000], [0.001], [1400])
-    assert said["missing"] == []
-    assert said["hardware"].endswith(" + 1 x NVIDIA H100 80GB HBM3")
+    output = gpus.ask(DISCOVER)
+    assert output["ids"] == [gpus[0].uuid]
+    assert (output["methods"], output["kinds"]) == (["measured.counter"], ["counter"])
+    assert (output["raw"], output["units"], output["most_w"]) == ([5_000_000], [0.001], [1400])
+    assert output["missing"] == []
+    assert output["hardware"].endswith(" + 1 x NVIDIA H100 80GB HBM3")
 
 
 def test_gpus_are_identified_by_their_uuids(tmp_path, nvml_library):
     gpus = nvml.Gpus(tmp_path, nvml_library, count=3)
-    said = gpus.ask(DISCOVER, CUDA_VISIBLE_DEVICES=f"2,{gpus[0].uuid[:8]}")
-    assert said["ids"] == [gpus[2].uuid, gpus[0].uuid]
+    output = gpus.ask(DISCOVER, CUDA_VISIBLE_DEVICES=f"2,{gpus[0].uuid[:8]}")
+    assert output["ids"] == [gpus[2].uuid, gpus[0].uuid]
     assert gpus.ask(DISCOVER)["ids"] == [gpus[n].uuid for n in range(3)]
 
 
 def test_without_an_energy_counter_the_power_is_read(gpus):
     gpus[0].energy_error = nvml.NOT_SUPPORTED
-    said = gpus.ask(DISCOVER)
-    assert (said["methods"], said["kinds"], said["raw"]) == (["measured.power"], ["power"], [100])
-    assert "no energy counter" in said["reasons"][0] and said["missing"] == []
+    output = gpus.ask(DISCOVER)
+    assert (output["methods"], output["kinds"], output["raw"]) == (["measured.power"], ["power"], [100])
+    assert "no energy counter" in output["reasons"][0] and output["missing"] == []
 
 
 def test_power_is_integrated_over_time(gpus):
     gpus[0].energy_error = nvml.NOT_SUPPORTED
-    said = measure(gpus, "gpu.power_mw = 300_000 if second >= 4 else 100_000")
-    assert said["energy_j"] == pytest.approx(4 * 100 + 200 + 5 * 300)
-    assert (said["method"], said["measured_fraction"]) == ("measured.power", 1)
+    output = measure(gpus, "gpu.power_mw = 300_000 if second >= 4 else 100_000")
+    assert output["energy_j"] == pytest.approx(4 * 100 + 200 + 5 * 300)
+    assert (output["method"], output["measured_fraction"]) == ("measured.power", 1)
 
 
 def test_without_either_the_gpu_is_missing(gpus):
     gpus[0].energy_error = gpus[0].power_error = nvml.NOT_SUPPORTED
-    said = gpus.ask(DISCOVER)
-    assert (said["ids"], said["missing"]) == ([], ["gpu"])
-    assert "Not Supported" in said["reasons"][0]
+    output = gpus.ask(DISCOVER)
+    assert (output["ids"], output["missing"]) == ([], ["gpu"])
+    assert "Not Supported" in output["reasons"][0]
 
 
 def test_a_gpu_without_a_power_limit_has_a_generous_one(gpus):
@@ -112,56 +112,56 @@ def test_a_gpu_without_a_power_limit_has_a_generous_one(gpus):
 @pytest.mark.parametrize("code", [nvml.DRIVER_NOT_LOADED, nvml.NO_PERMISSION])
 def test_nvml_that_does_not_start_is_a_finding(code, gpus):
     gpus.fail_to_start(code)
-    said = gpus.ask(DISCOVER)
-    assert (said["ids"], said["missing"]) == ([], [])
-    assert "NVML did not start" in said["reasons"][0]
+    output = gpus.ask(DISCOVER)
+    assert (output["ids"], output["missing"]) == ([], [])
+    assert "NVML did not start" in output["reasons"][0]
 
 
 def test_a_driver_without_gpus(tmp_path, nvml_library):
-    said = nvml.Gpus(tmp_path, nvml_library, count=0).ask(DISCOVER)
-    assert (said["ids"], said["missing"]) == ([], [])
+    output = nvml.Gpus(tmp_path, nvml_library, count=0).ask(DISCOVER)
+    assert (output["ids"], output["missing"]) == ([], [])
 
 
 def test_a_stage_is_exact_to_the_joule_with_few_readings(gpus):
-    said = measure(gpus)
-    assert said["energy_j"] == pytest.approx(3000)
-    assert said["components"] == {"gpu": said["energy_j"]}
-    assert (said["method"], said["measured_fraction"], said["flags"]) == ("measured.counter", 1, [])
+    output = measure(gpus)
+    assert output["energy_j"] == pytest.approx(3000)
+    assert output["components"] == {"gpu": output["energy_j"]}
+    assert (output["method"], output["measured_fraction"], output["flags"]) == ("measured.counter", 1, [])
     # One to see whether there is a counter, one a second, and one at most at each edge.
-    assert said["reads"] <= 1 + 10 + 2
+    assert output["reads"] <= 1 + 10 + 2
 
 
-def test_a_driver_that_is_reloaded_starts_the_count_over(gpus):
-    said = measure(gpus, "gpu.energy_mj = 50_000 if second == 4 else gpu.energy_mj")
-    assert said["flags"] == [f"reset:{gpus[0].uuid}"]
-    assert said["energy_j"] == pytest.approx(4 * 300 + 50 + 5 * 300)
+def test_a_reloaded_driver_restarts_the_count(gpus):
+    output = measure(gpus, "gpu.energy_mj = 50_000 if second == 4 else gpu.energy_mj")
+    assert output["flags"] == [f"reset:{gpus[0].uuid}"]
+    assert output["energy_j"] == pytest.approx(4 * 300 + 50 + 5 * 300)
 
 
 def test_a_gpu_that_is_lost_is_a_gap_with_the_power_it_had(gpus):
-    said = measure(gpus, f"gpu.energy_error = {nvml.GPU_IS_LOST} if second >= 4 else 0")
-    assert said["flags"] == [f"gap:{gpus[0].uuid}"]
-    assert (said["gap_s"], said["energy_j"]) == (pytest.approx(6), pytest.approx(3000))
-    assert said["measured_fraction"] == pytest.approx(0.4)
-    assert said["low_j"] < 0.7 * said["energy_j"] < said["high_j"]
-    assert len(said["told"]) == 1 and "GPU is lost" in said["told"][0]
+    output = measure(gpus, f"gpu.energy_error = {nvml.GPU_IS_LOST} if second >= 4 else 0")
+    assert output["flags"] == [f"gap:{gpus[0].uuid}"]
+    assert (output["gap_s"], output["energy_j"]) == (pytest.approx(6), pytest.approx(3000))
+    assert output["measured_fraction"] == pytest.approx(0.4)
+    assert output["low_j"] < 0.7 * output["energy_j"] < output["high_j"]
+    assert len(output["faults"]) == 1 and "GPU is lost" in output["faults"][0]
 
 
 def test_a_gpu_that_comes_back_closes_its_gap(gpus):
     gpus[0].energy_mj = 0
-    said = measure(gpus, f"gpu.energy_error = {nvml.GPU_IS_LOST} if 3 <= second < 6 else 0")
-    assert said["gap_s"] == 0 and said["measured_fraction"] == 1
-    assert said["energy_j"] == pytest.approx(gpus[0].energy_mj / 1000)
+    output = measure(gpus, f"gpu.energy_error = {nvml.GPU_IS_LOST} if 3 <= second < 6 else 0")
+    assert output["gap_s"] == 0 and output["measured_fraction"] == 1
+    assert output["energy_j"] == pytest.approx(gpus[0].energy_mj / 1000)
 
 
-def test_a_counter_that_is_gone_in_mid_run_is_a_gap(gpus):
-    said = measure(gpus, f"gpu.energy_error = {nvml.NOT_SUPPORTED} if second >= 8 else 0")
-    assert said["flags"] == [f"gap:{gpus[0].uuid}"]
+def test_a_counter_that_disappears_during_a_run_is_a_gap(gpus):
+    output = measure(gpus, f"gpu.energy_error = {nvml.NOT_SUPPORTED} if second >= 8 else 0")
+    assert output["flags"] == [f"gap:{gpus[0].uuid}"]
 
 
-def test_the_public_face_in_real_time(gpus):
+def test_the_public_api_in_real_time(gpus):
     """`instrument()` in a process of its own, with a counter that is renewed every 100 ms."""
     gpus[0].run(watts=400)
-    said = gpus.ask(
+    output = gpus.ask(
         """
 import json, time
 import carbon_otel
@@ -172,17 +172,17 @@ print(json.dumps(s.footprint.as_dict()))
 carbon_otel.uninstrument()
 """
     )
-    truth = 400 * said["duration_s"]
-    assert said["devices"][gpus[0].uuid] == pytest.approx(truth, rel=0.25)
-    assert "measured.counter" in said["method"]
+    truth = 400 * output["duration_s"]
+    assert output["devices"][gpus[0].uuid] == pytest.approx(truth, rel=0.25)
+    assert "measured.counter" in output["method"]
 
 
 def test_the_instantaneous_power_is_preferred(gpus):
     gpus[0].energy_error = nvml.NOT_SUPPORTED
     gpus[0].instant_scopes, gpus[0].instant_mw = 0b01, 321_000
-    said = gpus.ask(DISCOVER)
-    assert (said["kinds"], said["raw"]) == (["power"], [pytest.approx(321)])
-    assert "instantaneous" in said["reasons"][0]
+    output = gpus.ask(DISCOVER)
+    assert (output["kinds"], output["raw"]) == (["power"], [pytest.approx(321)])
+    assert "instantaneous" in output["reasons"][0]
 
 
 def test_the_power_of_a_module_is_the_last_choice_and_named_so(gpus):
@@ -190,39 +190,39 @@ def test_the_power_of_a_module_is_the_last_choice_and_named_so(gpus):
     gpus[0].instant_scopes, gpus[0].instant_mw = 0b10, 500_000
     assert gpus.ask(DISCOVER)["raw"] == [100]
     gpus[0].power_error = nvml.NOT_SUPPORTED
-    said = gpus.ask(DISCOVER)
-    assert said["raw"] == [pytest.approx(500)]
-    assert said["hardware"].endswith("(whole module)") and "of the module" in said["reasons"][0]
+    output = gpus.ask(DISCOVER)
+    assert output["raw"] == [pytest.approx(500)]
+    assert output["hardware"].endswith("(whole module)") and "of the module" in output["reasons"][0]
 
 
 @pytest.mark.parametrize(("kind", "milliwatts"), [(1, 0xFFFFFFFF), (5, 0xFFFFFFFF), (9, 100_000)])
 def test_an_implausible_field_is_not_used(gpus, kind, milliwatts):
     gpus[0].energy_error = gpus[0].power_error = nvml.NOT_SUPPORTED
     gpus[0].instant_scopes, gpus[0].instant_mw, gpus[0].field_type = 1, milliwatts, kind
-    said = gpus.ask(DISCOVER)
-    assert (said["ids"], said["missing"]) == ([], ["gpu"])
+    output = gpus.ask(DISCOVER)
+    assert (output["ids"], output["missing"]) == ([], ["gpu"])
 
 
 def test_a_mig_instance_has_energy_in_proportion_to_its_slices(gpus):
     _, second = gpus[0].partition(4, 3)
-    said = gpus.ask(DISCOVER, CUDA_VISIBLE_DEVICES=second)
-    assert (said["ids"], said["methods"]) == ([second], ["modelled.constant"])
-    assert said["raw"] == [pytest.approx(5_000_000 * 3 / 7)]
-    assert said["most_w"] == [pytest.approx(1400 * 3 / 7)]
+    output = gpus.ask(DISCOVER, CUDA_VISIBLE_DEVICES=second)
+    assert (output["ids"], output["methods"]) == ([second], ["modelled.constant"])
+    assert output["raw"] == [pytest.approx(5_000_000 * 3 / 7)]
+    assert output["most_w"] == [pytest.approx(1400 * 3 / 7)]
     old = f"MIG-{gpus[0].uuid}/2/0"
     assert gpus.ask(DISCOVER, CUDA_VISIBLE_DEVICES=old)["ids"] == [second]
 
 
-def test_a_partitioned_gpu_stands_for_its_first_instance(gpus):
+def test_of_a_partitioned_gpu_the_first_instance_is_measured(gpus):
     first, _ = gpus[0].partition(1, 1, of=4)
-    said = gpus.ask(DISCOVER)
-    assert (said["ids"], said["raw"]) == ([first], [pytest.approx(5_000_000 / 4)])
+    output = gpus.ask(DISCOVER)
+    assert (output["ids"], output["raw"]) == ([first], [pytest.approx(5_000_000 / 4)])
 
 
 def test_a_partitioned_gpu_without_an_instance_is_missing(gpus):
     gpus[0].partition()
-    said = gpus.ask(DISCOVER)
-    assert (said["ids"], said["missing"]) == ([], ["gpu"])
+    output = gpus.ask(DISCOVER)
+    assert (output["ids"], output["missing"]) == ([], ["gpu"])
 
 
 # Reads second by second on a clock of its own; EVENTS happen before each reading.
@@ -233,7 +233,7 @@ from carbon_otel.sensors.nvidia.gpu import NvmlGpu
 from carbon_otel.sensors.nvidia.library import Nvml
 from tests.fakes import nvml
 
-driver, now_s, said = nvml.driver(), [0.0], []
+driver, now_s, readings = nvml.driver(), [0.0], []
 gpu = driver.gpus[0]
 library = Nvml(clock_s=lambda: now_s[0])
 sensor = NvmlGpu(library, *library.devices()[0][0])
@@ -241,27 +241,27 @@ for second in range(20):
     now_s[0] = second
     EVENTS
     try:
-        said.append(sensor.read())
+        readings.append(sensor.read())
     except SensorError as error:
-        said.append(None)
-print(json.dumps({"said": said, "stale": driver.stale_uses, "inits": driver.inits}))
+        readings.append(None)
+print(json.dumps({"readings": readings, "stale": driver.stale_uses, "inits": driver.inits}))
 """
 
 
 def test_a_reloaded_driver_is_found_again_without_a_gap(gpus):
-    said = gpus.ask(RELOAD.replace("EVENTS", "if second == 5: driver.loads += 1; gpu.energy_mj = 7"))
-    assert said == {"said": [5_000_000] * 5 + [7] * 15, "stale": 0, "inits": 2}
+    output = gpus.ask(RELOAD.replace("EVENTS", "if second == 5: driver.loads += 1; gpu.energy_mj = 7"))
+    assert output == {"readings": [5_000_000] * 5 + [7] * 15, "stale": 0, "inits": 2}
 
 
 def test_a_missing_driver_is_retried_at_growing_intervals(gpus):
     away = "driver.init_error = 9 if 5 <= second < 10 else 0; driver.loads += second == 5"
-    said = gpus.ask(RELOAD.replace("EVENTS", away))
+    output = gpus.ask(RELOAD.replace("EVENTS", away))
     # Tried at 5, 6, 8 and 12 s.
-    assert said["said"] == [5_000_000] * 5 + [None] * 7 + [5_000_000] * 8
-    assert (said["stale"], said["inits"]) == (0, 2)
+    assert output["readings"] == [5_000_000] * 5 + [None] * 7 + [5_000_000] * 8
+    assert (output["stale"], output["inits"]) == (0, 2)
 
 
-def test_which_processes_use_the_gpu(gpus):
+def test_the_processes_that_use_the_gpu(gpus):
     gpus[0].runs((11, 5_000, 60), (12, 6_000, 20), (13, 6_000, 4_000_000))
     program = """
 import json
@@ -277,21 +277,21 @@ class HostPids:
 library = Nvml()
 handle = library.devices()[0][0][1]
 use = ProcessUtilisation(library, HostPids())
-said = [use.since_last(handle), use.since_last(handle)]
+output = [use.since_last(handle), use.since_last(handle)]
 nvml.mine()[0].samples_error = nvml.NOT_SUPPORTED
-said.append(use.since_last(handle))
-said.append(ProcessUtilisation(library, Path("/nowhere")).since_last(handle))
-print(json.dumps(said))
+output.append(use.since_last(handle))
+output.append(ProcessUtilisation(library, Path("/nowhere")).since_last(handle))
+print(json.dumps(output))
 """
-    said = gpus.ask(program)
-    assert said == [{"11": 0.6, "12": 0.2}, {}, None, None]
+    output = gpus.ask(program)
+    assert output == [{"11": 0.6, "12": 0.2}, {}, None, None]
 
 
-def test_a_gpu_that_cannot_be_listed_does_not_hide_the_others(tmp_path, nvml_library):
+def test_an_unlisted_gpu_does_not_hide_the_others(tmp_path, nvml_library):
     gpus = nvml.Gpus(tmp_path, nvml_library, count=2)
     gpus[0]._uuid = b"\xff"
-    said = gpus.ask(DISCOVER)
-    assert said["ids"] == [gpus[1].uuid] and said["reasons"][0].startswith("GPU 0: ")
+    output = gpus.ask(DISCOVER)
+    assert output["ids"] == [gpus[1].uuid] and output["reasons"][0].startswith("GPU 0: ")
 
 
 INSTANCES = [
@@ -337,5 +337,5 @@ UUIDS = ["GPU-aa11", "GPU-aa22", "GPU-bb33"]
         ("NoDevFiles", []),
     ],
 )
-def test_what_cuda_visible_devices_shows(setting, chosen):
+def test_the_gpus_that_cuda_visible_devices_shows(setting, chosen):
     assert visible(UUIDS, setting) == chosen

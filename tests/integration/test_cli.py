@@ -45,7 +45,7 @@ BURN = "sum(i * i for i in range(2_000_000))\n"
 OFTEN = {"CARBON_OTEL_CHECKPOINT_INTERVAL_S": "0.1", "CARBON_OTEL_INTERVAL_S": "0.05"}
 
 
-def test_run_leaves_the_program_as_it_is_and_says_what_it_cost(tmp_path):
+def test_run_does_not_change_the_program_and_prints_its_cost(tmp_path):
     program = "import sys\nprint('to stdout')\n" + BURN + "sys.exit(3)"
     done = measured(program, "--stage", "training", cwd=tmp_path)
     assert done.returncode == 3
@@ -54,7 +54,7 @@ def test_run_leaves_the_program_as_it_is_and_says_what_it_cost(tmp_path):
     assert "modelled.utilisation" in done.stderr
 
 
-def test_run_measures_the_program_and_not_what_it_starts(tmp_path):
+def test_run_measures_the_program_and_not_its_child_processes(tmp_path):
     program = """
         import os, subprocess, sys
         mine = sorted(name for name in os.environ if name.startswith("CARBON_OTEL_"))
@@ -66,7 +66,7 @@ def test_run_measures_the_program_and_not_what_it_starts(tmp_path):
     assert done.stdout == f"['CARBON_OTEL_ZONE'] True False {tmp_path}\nFalse\n"
 
 
-def test_what_follows_the_program_is_the_programs(tmp_path):
+def test_options_after_the_program_belong_to_the_program(tmp_path):
     look = "import sys; print(sys.argv[1:])"
     done = carbon_otel_cli("run", sys.executable, "-c", look, "--zone", "Atlantis", "--", "x", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, "['--zone', 'Atlantis', '--', 'x']\n")
@@ -79,20 +79,20 @@ def test_every_program_of_a_shell_line_is_in_the_summary(tmp_path):
     assert done.stderr.count("one of 2 measured processes") == done.stderr.count("training") == 2
 
 
-def test_run_loads_the_sitecustomize_that_it_stands_before(tmp_path):
-    (tmp_path / "sitecustomize.py").write_text("print('theirs')")
+def test_run_loads_the_sitecustomize_that_it_hides(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("print('hidden')")
     done = measured("print('program')", cwd=tmp_path, PYTHONPATH=str(tmp_path))
     # Once for the command's own interpreter, once for the program's.
-    assert done.stdout == "theirs\ntheirs\nprogram\n"
+    assert done.stdout == "hidden\ntheirs\nprogram\n"
     assert done.returncode == 0
 
 
 def test_an_interpreter_without_carbon_otel_runs_the_program_unmeasured(tmp_path):
     venv.create(tmp_path / "bare", with_pip=False, symlinks=True)
-    (tmp_path / "sitecustomize.py").write_text("print('theirs')")
+    (tmp_path / "sitecustomize.py").write_text("print('hidden')")
     bare = tmp_path / "bare" / "bin" / "python"
     done = measured("print('program')", cwd=tmp_path, python=bare, PYTHONPATH=str(tmp_path))
-    assert (done.returncode, done.stdout) == (0, "theirs\ntheirs\nprogram\n")
+    assert (done.returncode, done.stdout) == (0, "hidden\ntheirs\nprogram\n")
     assert "nothing was measured" in done.stderr and "Traceback" not in done.stderr
 
 
@@ -104,10 +104,10 @@ def test_a_killed_program_leaves_a_lower_bound(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("whole_group", "number", "code", "said"),
+    ("whole_group", "number", "code", "message"),
     [(True, signal.SIGINT, 130, "KeyboardInterrupt"), (False, signal.SIGTERM, 143, "lower bounds")],
 )
-def test_a_signal_ends_the_program_and_the_summary_follows(tmp_path, whole_group, number, code, said):
+def test_a_signal_ends_the_program_and_the_summary_follows(tmp_path, whole_group, number, code, message):
     journal = tmp_path / "journal.json"
     sleeper = (sys.executable, "-c", "import time; time.sleep(30)")
     running = subprocess.Popen(
@@ -127,7 +127,7 @@ def test_a_signal_ends_the_program_and_the_summary_follows(tmp_path, whole_group
     (os.killpg if whole_group else os.kill)(running.pid, number)
     _, stderr = running.communicate(timeout=30)
     assert running.returncode == code
-    assert said in stderr and "unattributed" in stderr
+    assert message in stderr and "unattributed" in stderr
 
 
 def test_a_signal_before_the_program_runs_reaches_it(monkeypatch):
@@ -162,20 +162,20 @@ def test_a_shell_line_with_the_users_own_journal_loses_no_program(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["journal.json"]
 
 
-def test_run_says_that_measuring_is_off(tmp_path):
+def test_run_reports_that_measuring_is_off(tmp_path):
     done = measured("print('program')", cwd=tmp_path, CARBON_OTEL_DISABLED="true")
     assert (done.returncode, done.stdout) == (0, "program\n")
     assert "CARBON_OTEL_DISABLED is set" in done.stderr
 
 
-def test_an_exception_in_the_program_is_the_programs(tmp_path):
-    done = measured("raise KeyError('theirs')", "--stage", "training", cwd=tmp_path)
+def test_an_exception_of_the_program_is_printed_unchanged(tmp_path):
+    done = measured("raise KeyError('hidden')", "--stage", "training", cwd=tmp_path)
     assert done.returncode == 1
-    assert "KeyError: 'theirs'" in done.stderr and "training" in done.stderr
+    assert "KeyError: 'hidden'" in done.stderr and "training" in done.stderr
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "code", "message"),
     [
         (("run",), 2, "carbon-otel run -- python train.py"),
         (("run", "--stage", "a b", "--", "true"), 2, "stage kind 'a b'"),
@@ -188,16 +188,16 @@ def test_an_exception_in_the_program_is_the_programs(tmp_path):
         (("demo", "--zone", "Atlantis"), 2, "unknown zone 'Atlantis'"),
     ],
 )
-def test_misuse_is_answered_in_a_line(tmp_path, monkeypatch, arguments, code, said):
+def test_misuse_gives_a_message_of_one_line(tmp_path, monkeypatch, arguments, code, message):
     monkeypatch.chdir(tmp_path)
     done = invoke(*arguments)
     assert done.exit_code == code
-    assert said in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("name", ["mlflow", "sklearn"])
-def test_the_demo_says_what_is_not_installed(tmp_path, name):
+def test_the_demo_names_the_missing_package(tmp_path, name):
     # Found before the real one, and as absent as if there were none.
     for module in ("mlflow", "sklearn"):
         absent = f"raise ModuleNotFoundError('absent', name={name!r})" if module == name else ""
@@ -207,7 +207,7 @@ def test_the_demo_says_what_is_not_installed(tmp_path, name):
     assert done.stderr.strip() == f'{name} is not installed: pip install "carbon-otel[all]"'
 
 
-def test_doctor_shows_what_is_there(tmp_path):
+def test_doctor_shows_the_components_of_the_host(tmp_path):
     tree = server(tmp_path)
     done = carbon_otel_cli(
         "doctor", cwd=tmp_path, CARBON_OTEL_POWERCAP_ROOT=str(tree.root), CARBON_OTEL_ZONE="FR"
@@ -229,7 +229,7 @@ def test_doctor_prints_a_fix_that_can_be_copied(tmp_path):
     assert rule.endswith("sudo udevadm trigger")
 
 
-def test_doctor_for_machines():
+def test_doctor_prints_json():
     variables = {"CARBON_OTEL_ZONE": "DEU", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://127.0.0.1:4318"}
     report = json.loads(invoke("doctor", "--json", **variables).stdout)
     assert report["otlp_endpoint"] == "http://127.0.0.1:4318"

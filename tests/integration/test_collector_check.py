@@ -155,7 +155,7 @@ def test_an_endpoint_without_a_scheme(ask):
     assert "scheme" in problem.lower() or "schema" in problem.lower() or "adapter" in problem.lower()
 
 
-def test_a_protocol_that_python_lacks(sink, ask):
+def test_a_protocol_that_python_does_not_support(sink, ask):
     problem, advice = wrong(ask(sink.url, "http/json"))
     assert problem.endswith("no protocol http/json") and "OTEL_EXPORTER_OTLP_PROTOCOL" in advice
 
@@ -172,12 +172,12 @@ def test_a_protocol_that_python_lacks(sink, ask):
         (500, "OTLP receiver"),
     ],
 )
-def test_answers_that_take_nothing(status, advice, answering, ask):
+def test_answers_without_acceptance(status, advice, answering, ask):
     problem, given = wrong(ask(answering(status)))
     assert problem.startswith(f"it answered {status}") and advice in given
 
 
-def test_metrics_that_nothing_takes(answering, ask):
+def test_metrics_that_the_server_does_not_accept(answering, ask):
     metrics = ask(answering(404))[1]
     assert "traces only" in metrics.advice and "OTEL_METRICS_EXPORTER=none" in metrics.advice
 
@@ -195,7 +195,7 @@ def test_tls(answering, certificate, sink, ask):
     assert problem and "https:// with it" in advice
 
 
-def test_mlflows_server_takes_traces_of_an_experiment_and_no_metrics(tracking_server, ask):
+def test_mlflows_server_accepts_traces_of_an_experiment_and_no_metrics(tracking_server, ask):
     uri = tracking_server.url
     problem, advice = wrong(ask(uri))
     assert "422" in problem and "x-mlflow-experiment-id" in advice

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.chaos
 
 def inference(sink):
     """The counter of inference in each export."""
-    said = []
+    sums = []
     for _, metric in sink.exports():
         if metric.name == "carbon_otel.stage.energy":
             of_kind = [
@@ -23,8 +23,8 @@ def inference(sink):
                 if "inference" in {a.value.string_value for a in p.attributes}
             ]
             if of_kind:
-                said.append(sum(of_kind))
-    return said
+                sums.append(sum(of_kind))
+    return sums
 
 
 def variables(sink):
@@ -42,7 +42,7 @@ def test_a_thousand_stages_a_second_arrive_once_each(stages, launch, sink):
     # The SDK drops spans that its queue has no room for, which a slow machine would fill.
     room = {"OTEL_BSP_MAX_QUEUE_SIZE": str(stages)}
     program = launch("stages_at_a_rate.py", "1000", str(stages), **variables(sink), **room)
-    told = json.loads(program.finish(timeout=stages / 1000 * 20))
+    output = json.loads(program.finish(timeout=stages / 1000 * 20))
     ids = [span.span_id for span in sink.spans() if span.name == "predict"]
     assert len(ids) == len(set(ids)) == stages
     of_spans = sum(
@@ -51,10 +51,10 @@ def test_a_thousand_stages_a_second_arrive_once_each(stages, launch, sink):
         for a in span.attributes
         if a.key == "carbon_otel.energy.exclusive_j"
     )
-    assert of_spans == pytest.approx(told["joules"], rel=1e-9)
-    assert inference(sink)[-1] == pytest.approx(told["joules"], rel=1e-9)
+    assert of_spans == pytest.approx(output["joules"], rel=1e-9)
+    assert inference(sink)[-1] == pytest.approx(output["joules"], rel=1e-9)
     # Once the buffers have their size, memory does not grow with the stages.
-    assert told["memory"][-1] - told["memory"][1] < 20e6
+    assert output["memory"][-1] - output["memory"][1] < 20e6
 
 
 class _Trouble(Receiver):
@@ -81,15 +81,15 @@ class _Trouble(Receiver):
 
 
 @pytest.mark.parametrize("trouble", ["503", "429", "drops"])
-def test_a_failing_collector_loses_nothing_that_it_accepts_later(trouble, launch):
+def test_batches_that_a_failing_collector_accepts_later_are_not_lost(trouble, launch):
     handler = type("Handler", (_Trouble,), {"trouble": trouble})
     with serving(handler) as sink:
         program = launch("stages_at_a_rate.py", "20", "60", **variables(sink))
-        told = json.loads(program.finish())
-        said = inference(sink)
-        assert said == sorted(said)
+        output = json.loads(program.finish())
+        sums = inference(sink)
+        assert sums == sorted(sums)
         # The last export may have failed, too, and the process ended before a retry.
-        assert said[-1] <= told["joules"] * (1 + 1e-9)
+        assert sums[-1] <= output["joules"] * (1 + 1e-9)
         ids = [span.span_id for span in sink.spans() if span.name == "predict"]
         assert 0 < len(ids) <= 60 and len(set(ids)) == len(ids)
         assert "Traceback" not in program.err

@@ -66,7 +66,7 @@ def test_two_runs_side_by_side_and_how_they_differ(store, tmp_path):
     assert "counted: measured.counter" in done.stdout and "modelled: modelled.utilisation" in done.stdout
 
 
-def test_an_experiment_for_machines(compare):
+def test_an_experiment_as_json(compare):
     done = compare("--experiment", "tests", "--json")
     assert done.exit_code == 0, done.stderr
     report = json.loads(done.stdout)
@@ -103,7 +103,7 @@ def test_quality_and_emissions(compare, store):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ((), "write run ids or an experiment"),
         (("no-such-run", "another"), "no-such-run"),
@@ -121,9 +121,9 @@ def test_quality_and_emissions(compare, store):
         (("{counted}", "{plain}", "--tracking-uri", "nothing://x"), "MLFLOW_TRACKING_URI"),
     ],
 )
-def test_what_cannot_be_compared_says_what_to_do(arguments, said, compare, tmp_path):
+def test_runs_that_cannot_be_compared_give_advice(arguments, message, compare, tmp_path):
     done = compare(*arguments)
     assert done.exit_code == 2
-    assert said in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())

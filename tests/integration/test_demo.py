@@ -59,7 +59,7 @@ def figures(stdout, label):
     return [float(text) for text in re.findall(r"[\d.e+-]+", row.split(label)[1])]
 
 
-def test_the_table_is_what_mlflow_has(demo):
+def test_the_table_has_the_figures_of_mlflow(demo):
     stdout, found = demo
     metrics = [run["metrics"] for run in found["runs"]]
     shown = {
@@ -77,7 +77,7 @@ def test_the_table_is_what_mlflow_has(demo):
     assert [run["name"] for run in found["runs"]] == ["basic", "complex"]
 
 
-def test_it_says_what_was_scaled_where_the_figures_come_from_and_where_to_look(demo):
+def test_the_output_names_the_scale_the_sources_and_the_address(demo):
     stdout, found = demo
     assert "complex: samples and trees divided by 4" in stdout and "basic: samples" not in stdout
     assert "unlimited" in stdout
@@ -99,14 +99,14 @@ def test_the_stages_and_the_runs_own_time_add_up(demo):
         assert run["tags"]["carbon.status"] == "final"
 
 
-def test_the_spans_say_the_same(demo):
+def test_the_spans_have_the_same_figures(demo):
     _, found = demo
     for run in found["runs"]:
-        whole = next(s for s in found["spans"] if s["carbon_otel.stage.name"] == run["name"])
-        assert whole["carbon_otel.energy.total_j"] / 3600 == pytest.approx(
+        run_span = next(s for s in found["spans"] if s["carbon_otel.stage.name"] == run["name"])
+        assert run_span["carbon_otel.energy.total_j"] / 3600 == pytest.approx(
             run["metrics"]["carbon/energy_wh"], rel=1e-12
         )
-        inside = [s for s in found["spans"] if s["carbon_otel.run.id"] == whole["carbon_otel.run.id"]]
+        inside = [s for s in found["spans"] if s["carbon_otel.run.id"] == run_span["carbon_otel.run.id"]]
         for stage in ("data_processing", "training", "inference"):
             joules = sum(
                 s["carbon_otel.energy.exclusive_j"] for s in inside if s["carbon_otel.stage.kind"] == stage

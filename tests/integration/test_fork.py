@@ -36,7 +36,7 @@ def test_a_child_makes_annotated_spans_whatever_the_parents_threads_held_at_the_
 
 
 @pytest.mark.parametrize("child", ["idles", "measures"])
-def test_what_was_spent_before_a_fork_is_exported_by_the_parent_alone(child, launch, sink):
+def test_only_the_parent_exports_the_energy_before_a_fork(child, launch, sink):
     variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": sink.url, "OTEL_METRIC_EXPORT_INTERVAL": "100"}
     launch("fork_exports.py", child, **variables).finish(60)
     tellers: dict[str, set[str]] = {"training": set(), "inference": set(), "hw.energy": set()}
@@ -75,11 +75,11 @@ def test_a_worker_may_start_others(launch):
 
 def test_a_session_that_begins_in_a_worker_ends_in_order(launch, tmp_path):
     launch("fork_instruments.py", str(tmp_path / "journal.json")).finish(60)
-    told = json.loads((tmp_path / "journal.json").read_text())
-    assert told["status"] == "final" and "training" in told["footprint"]["stages"]
+    journal = json.loads((tmp_path / "journal.json").read_text())
+    assert journal["status"] == "final" and "training" in journal["footprint"]["stages"]
 
 
-def test_programs_started_from_a_stage_are_not_held_up(tree):
+def test_programs_started_from_a_stage_are_not_delayed(tree):
     """`subprocess` may use vfork, which runs none of the fork handlers; nothing of ours leaks into the program."""
     carbon_otel.instrument(zone="FR", powercap_root=tree.root, interval_s=0.01)
     listing = (

@@ -104,7 +104,7 @@ def test_many_short_stages_are_one_entry(uri, draw):
     assert entry.units == {"inference/requests": 301}
 
 
-def test_without_a_lineage_they_are_no_entry(uri, draw):
+def test_without_a_lineage_stages_are_no_entry(uri, draw):
     client = mlflow.MlflowClient(uri)
     joules = draw(None)
     before = {run.info.run_id for run in client.search_runs(ids(client))}

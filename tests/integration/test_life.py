@@ -64,7 +64,7 @@ class Life:
         self.used: dict[str, float] = defaultdict(float)
         self.drawn: dict[str, float] = defaultdict(float)
         self.requests = 0
-        self.told: dict[str, object] = {}  # what each process said, for a failure's message
+        self.reported: dict[str, object] = {}  # what each process said, for a failure's message
         (folder / "model.py").write_text(MODEL)
         artifacts = (folder / "artifacts").as_uri()
         self.features, self.experiment = (
@@ -78,10 +78,10 @@ class Life:
         self.drawn[kind] += joules
 
     def keep_books(self, journal):
-        told = json.loads(journal.read_text())
-        assert told["status"] == "final"
-        self.told[journal.stem] = told["footprint"]["stages"], told["footprint"]["flags"]
-        for kind, spent in told["footprint"]["stages"].items():
+        state = json.loads(journal.read_text())
+        assert state["status"] == "final"
+        self.reported[journal.stem] = state["footprint"]["stages"], state["footprint"]["flags"]
+        for kind, spent in state["footprint"]["stages"].items():
             if kind != "unattributed":
                 self.used[kind] += spent["energy_j"]
 
@@ -140,9 +140,9 @@ class Life:
         for instance, metric in self.sink.exports():
             if metric.name == "carbon_otel.stage.energy":
                 for point in metric.sum.data_points:
-                    said = {a.key: a.value.string_value for a in point.attributes}
-                    if "inference" in said.values():
-                        by_worker[instance, str(sorted(said.items()))] = point.as_double
+                    attributes = {a.key: a.value.string_value for a in point.attributes}
+                    if "inference" in attributes.values():
+                        by_worker[instance, str(sorted(attributes.items()))] = point.as_double
         assert len({instance for instance, _ in by_worker}) in (1, 2), served.output()
         self.used["inference"] += sum(by_worker.values())
 
@@ -208,7 +208,10 @@ def live(life, days):
     factor = intensity("FR").g_per_kwh * PUE / 3.6e6
     assert report.total.emissions_g == pytest.approx(sum(life.used.values()) * factor, rel=1e-9)
     for kind in ("data_processing", "training", "evaluation"):
-        assert by_stage[kind] == pytest.approx(life.drawn[kind], rel=0.1, abs=4), (life.told, life.killed())
+        assert by_stage[kind] == pytest.approx(life.drawn[kind], rel=0.1, abs=4), (
+            life.reported,
+            life.killed(),
+        )
     assert {e.name: e.status for e in report.entries if not e.is_window} == {
         "prepare": "FINISHED",
         "attempt 0": "FINISHED",

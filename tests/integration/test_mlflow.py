@@ -237,7 +237,7 @@ def test_a_failed_run(measured):
     assert wh(run.info.run_id) == about(5)
 
 
-def test_a_run_that_was_active_before_is_measured_from_then_on(store, tree):
+def test_a_run_that_is_active_at_instrument_is_measured_from_then_on(store, tree):
     with mlflow.start_run() as run:
         tree.package[0].add(100)
         carbon_otel.instrument(zone="FR", powercap_root=tree.root, interval_s=0.05)
@@ -273,7 +273,7 @@ def test_uninstrument_leaves_mlflow_as_it_was(store, tree):
 
     before = methods()
     carbon_otel.instrument(zone="FR", powercap_root=tree.root)
-    assert all(ours is not theirs for ours, theirs in zip(methods(), before, strict=True))
+    assert all(patched is not original for patched, original in zip(methods(), before, strict=True))
     carbon_otel.uninstrument()
     assert methods() == before
 
@@ -314,7 +314,7 @@ def test_ranks_that_share_a_run_by_its_id(store, measured, tree, tmp_path):
             measured(20)
         time.sleep(0.6)
         ranks[0].communicate("go\n")
-        said = ranks[1].communicate("go\n")[0].split()
+        printed = ranks[1].communicate("go\n")[0].split()
         measured(5)
         os.kill(ranks[2].pid, signal.SIGKILL)
         ranks[2].communicate()
@@ -327,7 +327,7 @@ def test_ranks_that_share_a_run_by_its_id(store, measured, tree, tmp_path):
     assert metrics(run_id)["carbon/energy_wh"] == pytest.approx(total, rel=1e-9)
     assert tags(run_id)["carbon.segments"] == "4"
     by_rank = [part.values["carbon/energy_wh"] * 3600 for part in written.values()]
-    assert any(joules == pytest.approx(float(said[0]), rel=1e-9) for joules in by_rank)
+    assert any(joules == pytest.approx(float(printed[0]), rel=1e-9) for joules in by_rank)
     assert wh(run_id, "training/energy_wh") > own.footprint.energy_j
     # The four share one package: together they have at most what it drew.
     assert 15 < total * 3600 < 40
@@ -336,7 +336,7 @@ def test_ranks_that_share_a_run_by_its_id(store, measured, tree, tmp_path):
     assert entry.lower_bound == "has not ended in order"
 
 
-def test_searches_of_autologging(measured):
+def test_autologged_searches(measured):
     from sklearn.datasets import make_classification
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV

@@ -36,7 +36,7 @@ def test_kills_at_random_moments(kills, launch, drawing, tmp_path, empty_store):
     uri, state = empty_store.copy(tmp_path), tmp_path / "state"
     parent = launch("kills.py", uri, str(drawing.root), str(state), str(CHECKPOINT_S))
     moment = random.Random(504)
-    said: dict[str, list[tuple[float, float]]] = {}
+    printed: dict[str, list[tuple[float, float]]] = {}
     for _ in range(kills):
         parent.go()
         pid, run_id, points = 0, "", []
@@ -55,11 +55,11 @@ def test_kills_at_random_moments(kills, launch, drawing, tmp_path, empty_store):
             if kill_at and points[-1][0] >= kill_at and pid:
                 os.kill(pid, signal.SIGKILL)
                 pid = 0
-        said[run_id] = points
+        printed[run_id] = points
     sync(uri, state)
     client = mlflow.MlflowClient(uri)
     losses_s = []
-    for run_id, points in said.items():
+    for run_id, points in printed.items():
         recorded = client.get_run(run_id).data.metrics.get("carbon/training/energy_wh", 0.0) * 3600
         first_s, last_s = points[0][0], points[-1][0]
         lost_s = last_s - max((at for at, joules in points if joules <= recorded), default=first_s)
@@ -71,7 +71,7 @@ def test_kills_at_random_moments(kills, launch, drawing, tmp_path, empty_store):
     print(
         f"{kills} kills: lost {statistics.median(losses_s):.2f} s in the median, {max(losses_s):.2f} at most"
     )
-    assert len(said) == kills
+    assert len(printed) == kills
     assert statistics.median(losses_s) <= CHECKPOINT_S
     assert max(losses_s) <= CHECKPOINT_S + 0.5
 

@@ -23,8 +23,8 @@ TOLERANCE = 0.04
 
 def total_of(member):
     """A member's (joules by its books, counters around its session: before and after the start, and the end)."""
-    told = json.loads(member.finish())
-    return told["energy_j"], told["counters"]
+    output = json.loads(member.finish())
+    return output["energy_j"], output["counters"]
 
 
 @pytest.mark.parametrize("kinds", [("busy",) * 4, ("idle", "busy"), ("idle", "busy", "children")])
@@ -78,8 +78,8 @@ def test_a_killed_process_leaves_no_lock_and_no_hole(host, launch):
 
 
 def test_the_device_book_passes_on_and_no_other_user_can_read_it(tmp_path):
-    ours = Membership("view", tmp_path)
-    assert ours.holds_device_book()
+    own = Membership("view", tmp_path)
+    assert own.holds_device_book()
     program = (
         "import sys, pathlib\nfrom carbon_otel.host.membership import Membership\n"
         "p = Membership(sys.argv[1], pathlib.Path(sys.argv[2]))\n"
@@ -98,8 +98,8 @@ def test_the_device_book_passes_on_and_no_other_user_can_read_it(tmp_path):
     stranger, other = member("another view"), member("view")
     assert stranger.stdout.readline() == "True\n"
     assert other.stdout.readline() == "False\n"
-    assert ours.alive(other.pid) and not ours.alive(stranger.pid)
-    ours.leave()
+    assert own.alive(other.pid) and not own.alive(stranger.pid)
+    own.leave()
     other.stdin.write("\n")
     other.stdin.flush()
     assert other.stdout.readline() == "True\n"

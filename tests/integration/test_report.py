@@ -209,7 +209,7 @@ def test_totals_are_saved_on_the_model_with_their_date(life):
     assert refused.exit_code == 2 and "is not a model" in refused.output
 
 
-def test_by_month_and_day_it_is_the_same_sum(life):
+def test_months_and_days_have_the_same_sum(life):
     result = carbon_otel.report("churn", tracking_uri=life.uri)
     assert sum(wh for wh, _ in result.by_month.values()) == pytest.approx(result.total.energy_wh, rel=1e-9)
     assert result.amortisation[-1][1] == pytest.approx(result.by_stage["inference"][0], rel=1e-9)
@@ -238,7 +238,7 @@ def test_a_table(life):
     assert "not measured: not measured" in done.stdout
 
 
-def test_for_machines(life):
+def test_a_report_as_json(life):
     result = json.loads(report(life, "churn", "--format", "json").stdout)
     assert result["energy_wh"] * 3600 == life.total()
     rows = list(csv.DictReader(io.StringIO(report(life, "churn", "--format", "csv").stdout)))
@@ -259,13 +259,13 @@ def test_in_the_columns_of_codecarbon(life):
         )
 
 
-def test_a_page_that_needs_nothing_else(life):
+def test_a_page_is_self_contained(life):
     page = report(life, "churn", "--format", "html").stdout
     assert page.startswith("<!doctype html>") and "FAILED" in page and "attempt 2" in page
     assert not [word for word in ("http://", "https://", "<script", "src=") if word in page]
 
 
-def test_a_page_of_another_grid_says_which(life):
+def test_a_page_with_another_grid_names_the_grid(life):
     page = report(life, "churn", "--format", "html", "--zone", "PL", "--year", "2022").stdout
     assert "emissions recomputed for Poland 2022" in page
     (source,) = [line for line in page.splitlines() if "measured.counter" in line and "2022" in line]
@@ -290,7 +290,7 @@ def test_experiments_and_lineages_have_any_name(life, name):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("nothing",), "no registered model, model id, run id, experiment or lineage 'nothing'"),
         (("churn-model/9",), "lineage 'churn-model/9'"),
@@ -301,6 +301,6 @@ def test_experiments_and_lineages_have_any_name(life, name):
         (("churn", "--tracking-uri", "sqlite:///none.db"), "no MLflow store"),
     ],
 )
-def test_what_cannot_be_reported_says_what_to_do(arguments, said, life):
+def test_a_name_that_cannot_be_reported_gives_advice(arguments, message, life):
     done = report(life, *arguments)
-    assert done.exit_code == 2 and said in done.output and "Traceback" not in done.output
+    assert done.exit_code == 2 and message in done.output and "Traceback" not in done.output

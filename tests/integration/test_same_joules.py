@@ -40,18 +40,18 @@ def counted(sink):
 
 def test_http_grpc_prometheus_and_logfire(launch, sink, other_sink, free_port):
     with rotel(other_sink.url) as grpc:
-        told = json.loads(launch("everywhere.py", sink.url, grpc, str(free_port())).finish(60))
-        exclusive = {name: pytest.approx(j, rel=1e-9) for name, j in told["exclusive"].items()}
+        output = json.loads(launch("everywhere.py", sink.url, grpc, str(free_port())).finish(60))
+        exclusive = {name: pytest.approx(j, rel=1e-9) for name, j in output["exclusive"].items()}
         wait_for(lambda: len(spans_of(other_sink)) == 2 and counted(other_sink) == exclusive)
-    truth = {name: pytest.approx(joules, rel=1e-9) for name, joules in told["truth"].items()}
-    assert told["logfire"] == truth
-    assert told["rolled_up"] == truth["fit"]
+    truth = {name: pytest.approx(joules, rel=1e-9) for name, joules in output["truth"].items()}
+    assert output["logfire"] == truth
+    assert output["rolled_up"] == truth["fit"]
     assert spans_of(sink) == spans_of(other_sink) == truth
     assert counted(sink) == counted(other_sink) == exclusive
     scraped = {}
     # After a flush of the provider its Prometheus reader shows every series twice.
     series = dict(
-        re.findall(r"^carbon_otel_stage_energy_joules_total({.*}) (\S+)", told["scraped"], re.MULTILINE)
+        re.findall(r"^carbon_otel_stage_energy_joules_total({.*}) (\S+)", output["scraped"], re.MULTILINE)
     )
     for labels, joules in series.items():
         (name,) = re.findall(r'carbon_otel_stage_name="(\w+)"', labels)

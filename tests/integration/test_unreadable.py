@@ -61,7 +61,7 @@ def test_a_report_names_the_run_that_cannot_be_read(uri, output):
     assert "unreadable, not in the sums: cut: carbon.window is cut" in done.stdout
 
 
-def test_a_report_for_machines_names_it_too(uri):
+def test_a_report_as_json_names_it_too(uri):
     report = json.loads(invoke(uri, "report", "churn", "--format", "json").stdout)
     assert report["unreadable"] == ["cut: carbon.window is cut or has been changed"]
     assert report["unmeasured"] == []

@@ -49,7 +49,7 @@ def metric_names(sink):
     return {metric.name for _, metric in sink.exports()}
 
 
-def test_a_program_without_a_line_of_ours(tree, sink):
+def test_a_program_without_a_line_of_carbon_otel(tree, sink):
     run(TRAIN, tree, **export_to(sink))
     (training,) = [span for span in sink.spans() if span.name == "RandomForestClassifier.fit"]
     attributes = {a.key for a in training.attributes}
@@ -68,29 +68,29 @@ def test_it_can_be_turned_off(variable, tree, sink):
 
 def test_with_the_sdk_disabled_it_measures_and_sends_nothing(tree, sink):
     program = "import carbon_otel\nwith carbon_otel.stage('training') as s: pass\nprint(s.footprint.method)"
-    told = run(program, tree, **export_to(sink), OTEL_SDK_DISABLED="true").stdout
+    output = run(program, tree, **export_to(sink), OTEL_SDK_DISABLED="true").stdout
     assert sink.exports() == [] and sink.spans() == []
-    assert told.strip() == "measured.counter"
+    assert output.strip() == "measured.counter"
 
 
-def test_the_resource_says_the_hardware_the_grid_and_the_method(tree):
+def test_the_resource_has_the_hardware_the_grid_and_the_method(tree):
     program = (
         "from opentelemetry import trace\n"
         "a = trace.get_tracer_provider().resource.attributes\n"
         "print(a['carbon_otel.zone'], a['carbon_otel.method'], a['host.cpu.model.name'] != '')"
     )
-    told = run(
+    output = run(
         program, tree, OTEL_EXPERIMENTAL_RESOURCE_DETECTORS="carbon_otel,otel", OTEL_TRACES_EXPORTER="none"
     )
-    assert told.stdout.strip() == "FR measured.counter True"
+    assert output.stdout.strip() == "FR measured.counter True"
 
 
-def test_our_own_providers_have_that_resource_too(tree, sink):
+def test_providers_of_carbon_otel_have_that_resource_too(tree, sink):
     program = "import carbon_otel\ncarbon_otel.instrument()\nwith carbon_otel.stage('training'): pass\n"
     run(program, tree, sys.executable, **export_to(sink))
-    (said,) = [{a.key: a.value for a in r.resource.attributes} for r in sink.resource_spans()]
-    assert said["carbon_otel.zone"].string_value == "FR"
-    assert said["carbon_otel.method"].string_value == "measured.counter"
+    (attributes,) = [{a.key: a.value for a in r.resource.attributes} for r in sink.resource_spans()]
+    assert attributes["carbon_otel.zone"].string_value == "FR"
+    assert attributes["carbon_otel.method"].string_value == "measured.counter"
 
 
 def test_a_declarative_configuration(tree, sink, tmp_path):
@@ -119,7 +119,7 @@ carbon_otel.flush()
 text = urllib.request.urlopen("http://127.0.0.1:PORT/metrics").read().decode()
 print(text)
 """.replace("PORT", port)
-    told = run(
+    output = run(
         program,
         tree,
         OTEL_METRICS_EXPORTER="prometheus",
@@ -127,7 +127,7 @@ print(text)
         OTEL_EXPORTER_PROMETHEUS_HOST="127.0.0.1",
         OTEL_EXPORTER_PROMETHEUS_PORT=port,
     ).stdout
-    assert "hw_energy_joules_total{" in told and "carbon_otel_stage_duration_seconds_count{" in told
+    assert "hw_energy_joules_total{" in output and "carbon_otel_stage_duration_seconds_count{" in output
 
 
 CHILD = "import carbon_otel; carbon_otel.instrument()\nwith carbon_otel.stage('evaluation', 'child'): pass\n"
@@ -263,5 +263,5 @@ with carbon_otel.stage("training", "a b,c"):
     print(carbon_otel.inject()["BAGGAGE"], sorted(headers))
 print(carbon_otel.inject())
 """
-    told = run(program, tree, sys.executable, **export_to(sink)).stdout.splitlines()
-    assert told == ["carbon_otel.stage.name=a+b%2Cc ['traceparent']", "{}"]
+    output = run(program, tree, sys.executable, **export_to(sink)).stdout.splitlines()
+    assert output == ["carbon_otel.stage.name=a+b%2Cc ['traceparent']", "{}"]

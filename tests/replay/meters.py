@@ -59,7 +59,7 @@ class ReplaySensor:
         pass
 
 
-def ours(
+def measured(
     trace: Trace,
     windows: Sequence[Window],
     until: float,

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from tests.replay.conftest import COVERAGE, ERRORS, percent
-from tests.replay.meters import Window, codecarbon, ours, zeus
+from tests.replay.meters import Window, codecarbon, measured, zeus
 from tests.replay.trace import NS, Power, Trace, record
 
 SHAPES = ("constant", "square", "sine", "saw")
@@ -44,14 +44,14 @@ def windows_of(length: float, count: int) -> list[Window]:
 @pytest.mark.parametrize("label", LENGTHS)
 def test_windows_of_any_length_are_within_the_band(label, traces, tmp_path):
     length = LENGTHS[label]
-    errors: dict[str, list] = {"ours": [], "codecarbon": [], "zeus": []}
+    errors: dict[str, list] = {"measured": [], "codecarbon": [], "zeus": []}
     inside, widths = 0, []
     for shape in SHAPES:
         power = Power(shape)
         for window in windows_of(length, 10 if length > 10 else 25):
             true_j = truth(power, window)
-            ((f,), _) = ours(traces["rapl", shape], [window], END)
-            errors["ours"].append(f.energy_j / true_j - 1)
+            ((f,), _) = measured(traces["rapl", shape], [window], END)
+            errors["measured"].append(f.energy_j / true_j - 1)
             inside += f.low_j * (1 - 1e-9) <= true_j <= f.high_j * (1 + 1e-9)
             widths.append((f.high_j - f.low_j) / 2 / true_j)
             for name, meter in (("codecarbon", codecarbon), ("zeus", zeus)):
@@ -66,14 +66,14 @@ def test_windows_of_any_length_are_within_the_band(label, traces, tmp_path):
 
 
 @pytest.mark.parametrize(("label", "most"), [("0.5 s", 1.6), ("5 s", 0.12), ("60 s", 0.01)])
-def test_a_counter_that_is_dear_to_read_is_within_its_band(label, most, traces):
+def test_a_counter_that_is_slow_to_read_is_within_its_band(label, most, traces):
     length = LENGTHS[label]
     errors, inside, widths = [], 0, []
     for shape in SHAPES:
         power = Power(shape)
         for window in windows_of(length, 10 if length > 10 else 25):
             true_j = truth(power, window)
-            ((f,), _) = ours(traces["gpu", shape], [window], END, edge_interval_s=0.5)
+            ((f,), _) = measured(traces["gpu", shape], [window], END, edge_interval_s=0.5)
             errors.append(f.energy_j / true_j - 1)
             inside += f.low_j <= true_j <= f.high_j
             widths.append((f.high_j - f.low_j) / 2 / true_j)
@@ -85,11 +85,11 @@ def test_a_counter_that_is_dear_to_read_is_within_its_band(label, most, traces):
 
 
 @pytest.mark.parametrize("shape", ["constant", "square"])
-def test_where_the_readings_permit_the_figure_is_exact(shape, traces):
+def test_the_figure_is_exact_if_the_readings_permit_it(shape, traces):
     power = Power(shape)
     windows = [Window(2, 62), Window(3.25, 5.75, within=0), Window(10.02, 10.04, within=0)]
     windows.append(Window(4.0, 4.5, within=1))
-    footprints, _ = ours(traces["rapl", shape], windows, END)
+    footprints, _ = measured(traces["rapl", shape], windows, END)
     for window, f in zip(windows, footprints, strict=True):
         assert f.energy_j == pytest.approx(truth(power, window), rel=1e-9)
     outer, middle, short, inner = footprints
@@ -100,7 +100,7 @@ def test_where_the_readings_permit_the_figure_is_exact(shape, traces):
 def test_overlapping_stages_share_and_lose_nothing(traces):
     power = Power("square")
     windows = [Window(2, 6), Window(4, 9)]
-    footprints, process = ours(traces["rapl", "square"], windows, END)
+    footprints, process = measured(traces["rapl", "square"], windows, END)
     both = truth(power, Window(4, 6)) / 2
     expected = [truth(power, Window(2, 4)) + both, truth(power, Window(6, 9)) + both]
     assert [f.exclusive_j for f in footprints] == pytest.approx(expected, rel=1e-9)
@@ -131,9 +131,9 @@ def test_faults_are_within_the_band_or_flagged(name, tmp_path):
     window = Window(2.0005, 12.0005)
     true_j = truth(power, window)
     if stall == "suspend":
-        ((f,), _) = ours(trace, [window], 20.0, suspend_s=4.3)
+        ((f,), _) = measured(trace, [window], 20.0, suspend_s=4.3)
     else:
-        ((f,), _) = ours(trace, [window], 20.0, stall=stall)
+        ((f,), _) = measured(trace, [window], 20.0, stall=stall)
     peers = []
     for meter in (codecarbon, zeus):
         try:
@@ -152,7 +152,7 @@ def test_faults_are_within_the_band_or_flagged(name, tmp_path):
         assert f.energy_j <= true_j
 
 
-def test_a_trace_is_what_was_saved(tmp_path):
+def test_a_saved_trace_is_loaded_unchanged(tmp_path):
     trace = record(Power("sine"), 1.0, gap=(0.2, 0.3))
     trace.save(tmp_path / "trace.csv")
     assert Trace.load(tmp_path / "trace.csv") == trace

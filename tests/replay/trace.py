@@ -23,15 +23,17 @@ class Power:
         steady = self.base * t
         if self.shape == "constant":
             return steady
-        whole, rest = divmod(t, self.period_s)
+        periods, remainder = divmod(t, self.period_s)
         if self.shape == "square":  # on for a quarter of the period
             on = self.period_s / 4
-            return steady + self.swing * (whole * on + min(rest, on))
+            return steady + self.swing * (periods * on + min(remainder, on))
         if self.shape == "sine":
             turn = 2 * math.pi / self.period_s
-            return steady + self.swing * (1 - math.cos(turn * rest)) / turn
+            return steady + self.swing * (1 - math.cos(turn * remainder)) / turn
         if self.shape == "saw":  # a ramp from 0 to swing, again and again
-            return steady + self.swing * (whole * self.period_s / 2 + rest * rest / (2 * self.period_s))
+            return steady + self.swing * (
+                periods * self.period_s / 2 + remainder * remainder / (2 * self.period_s)
+            )
         raise ValueError(self.shape)
 
 
@@ -59,13 +61,13 @@ class Trace:
     @classmethod
     def load(cls, path: Path) -> Trace:
         header, *lines = path.read_text().splitlines()
-        said = dict(part.split("=") for part in header.removeprefix("# ").split(" "))
+        fields = dict(part.split("=") for part in header.removeprefix("# ").split(" "))
         points = [line.split(",") for line in lines]
         return cls(
-            unit_j=float(said["unit_j"]),
-            wrap=int(said["wrap"]) if said["wrap"] else None,
-            update_s=float(said["update_s"]),
-            most_w=float(said["most_w"]),
+            unit_j=float(fields["unit_j"]),
+            wrap=int(fields["wrap"]) if fields["wrap"] else None,
+            update_s=float(fields["update_s"]),
+            most_w=float(fields["most_w"]),
             times_ns=[int(t) for t, _ in points],
             raw=[int(raw) if raw else None for _, raw in points],
         )

@@ -60,13 +60,13 @@ def test_overlap_by_weights_three_to_one():
     assert overlap({"a": 1.5, "b": 0.5})[:2] == (330, 270)
 
 
-def test_unequal_weights_leave_no_rounding_behind():
+def test_unequal_weights_leave_no_rounding_error():
     b = overlap({"a": 1 + 1 / 3, "b": 2 / 3})[2]
     b.post([10])
     assert b.root.paid == [0] and b.settle(b.root)[0] == [10]
 
 
-def test_with_nothing_open_the_root_pays():
+def test_the_root_pays_when_no_account_is_open():
     b = books()
     b.post([7])
     stage = b.open("training")

@@ -104,11 +104,11 @@ def imports(path: Path) -> Iterator[str]:
         elif isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         for name in names:
-            package, _, rest = name.partition(".")
+            package, _, module = name.partition(".")
             if package == "carbon_otel":
-                while rest and rest not in MODULES:
-                    rest = rest.rpartition(".")[0]
-                yield rest or "__init__"
+                while module and module not in MODULES:
+                    module = module.rpartition(".")[0]
+                yield module or "__init__"
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))

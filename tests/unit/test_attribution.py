@@ -93,7 +93,7 @@ def stat(tmp_path):
     return Stat(tmp_path / "stat")
 
 
-def test_the_cgroup_that_binds_is_named(tmp_path):
+def test_the_tightest_cgroup_is_named(tmp_path):
     own = cgroup(
         tmp_path, V2, {"user.slice/cpu.max": "50000 100000", "user.slice/job.scope/cpu.max": "max 100000"}
     )
@@ -152,14 +152,16 @@ def test_a_gpu_is_shared_by_its_running_processes_where_the_driver_reports_them(
 
 
 @pytest.mark.parametrize(("rule", "measured"), [("reserved", 0), ("process", 10)])
-def test_edges_measure_only_by_cpu_time_and_at_most_every_tenth_of_a_second(rule, measured, stat, tmp_path):
+def test_edges_measure_only_under_the_cpu_time_rule_and_at_most_ten_times_a_second(
+    rule, measured, stat, tmp_path
+):
     clock = Clock()
     shares = attribution(rule, stat, tmp_path, clock)
-    taken = []
+    results = []
     for _ in range(100):
-        taken.append(shares.measure(clock(), tick=False))
+        results.append(shares.measure(clock(), tick=False))
         clock.advance(0.01)
-    assert len([each for each in taken if each is not None]) == measured
+    assert len([each for each in results if each is not None]) == measured
     assert shares.measure(clock(), tick=True) is not None
     shares.leave()
 

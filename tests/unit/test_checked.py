@@ -186,7 +186,7 @@ def test_a_run_that_cannot_be_read_is_named_and_the_others_are_added_up(bad):
     assert ledger.unmeasured == ()
 
 
-def test_a_lineage_of_which_no_run_can_be_read_says_so():
+def test_a_lineage_without_a_readable_run_is_an_error():
     with pytest.raises(NotFound, match=r"none of its runs can be read; bad: carbon.pue is 'cheap'"):
         read(Client(changed(tags={"carbon.pue": "cheap"})), "churn")
 
@@ -215,7 +215,7 @@ def test_energy_that_is_nan_was_not_measured():
 
 
 @pytest.mark.parametrize("content", WINDOWS, ids=range(len(WINDOWS)))
-def test_an_orphan_that_cannot_be_read_is_named_and_stays_as_it_is(content):
+def test_an_unreadable_orphan_is_named_and_not_changed(content):
     bad = run(tags={"carbon.status": "running", "carbon.window": content}, run_id="bad")
     client = Client(bad)
     found = orphans.find(client)
@@ -265,7 +265,7 @@ def test_hours_that_cannot_be_read_are_left_out(text, shares):
     assert hourly.added(text, "2026-11-24T13=1")
 
 
-def test_runs_that_were_compared():
+def test_unreadable_runs_in_a_comparison():
     with pytest.raises(Unreadable, match=r"carbon\.window is cut"):
         RunCost.of("1", "a", METRICS, packed(WINDOWS[1]))
     with pytest.raises(Unreadable, match="carbon/energy_wh is -3"):
@@ -274,7 +274,7 @@ def test_runs_that_were_compared():
     assert differences([resumed]) == ["a was resumed; its tags are those of its last segment"]
 
 
-ours = st.sampled_from([
+own_names = st.sampled_from([
     "carbon.window", "carbon.window.1", "carbon.part.x", "carbon.part.x.1", "carbon.part.", "carbon.status",
     "carbon.hourly_wh", "carbon.pue", "carbon.zone", "carbon.segments", "carbon.updated_at", "carbon.process",
     "carbon.missing", "carbon.method", "carbon.entry_id", "carbon.hardware",
@@ -298,7 +298,7 @@ texts = (
 figures = st.dictionaries(st.sampled_from(sorted(FIGURES)), st.floats())
 
 
-@given(figures, st.dictionaries(ours, texts, max_size=8))
+@given(figures, st.dictionaries(own_names, texts, max_size=8))
 def test_no_text_in_a_tag_and_no_figure_in_a_metric_raises(metrics, tags):
     strange = run({**FIGURES, **metrics}, {**TAGS, **tags}, name="strange")
     ledger = read(

@@ -19,7 +19,7 @@ def cost(name, wh, low=None, high=None, **tags):
 
 
 @pytest.mark.parametrize(
-    ("first", "other", "said"),
+    ("first", "other", "line"),
     [
         ((10, 9, 11), (5, 4, 6), "used 50.0% less energy than a, beyond both bands"),
         ((10, 9, 11), (15, 14, 16), "used 50.0% more energy than a, beyond both bands"),
@@ -29,8 +29,8 @@ def cost(name, wh, low=None, high=None, **tags):
         ((0, 0, 0), (0, 0, 0), "not distinguishable"),
     ],
 )
-def test_a_run_used_less_only_where_the_bands_do_not_overlap(first, other, said):
-    assert said in verdict(cost("a", *first), cost("b", *other))
+def test_a_run_used_less_only_where_the_bands_do_not_overlap(first, other, line):
+    assert line in verdict(cost("a", *first), cost("b", *other))
 
 
 def test_a_figure_that_was_not_logged_is_not_zero():
@@ -58,7 +58,7 @@ def test_differences_in_measuring_are_named():
     assert differences([a, a]) == []
 
 
-def test_a_run_that_was_killed_is_a_lower_bound():
+def test_a_killed_run_is_a_lower_bound():
     killed = cost("b", 1, status="running")
     (line,) = differences([cost("a", 1), killed])
     assert line == "b has not ended in order; its figures are lower bounds"
@@ -68,9 +68,9 @@ def test_a_run_that_was_killed_is_a_lower_bound():
     ("tag", "why"), [({"status": "running"}, "not ended"), ({"missing": "gpu"}, "lacks gpu")]
 )
 def test_a_lower_bound_never_used_less(tag, why):
-    whole, bound = cost("a", 10, 9, 11), cost("b", 5, 4, 6, **tag)
-    for said in (verdict(whole, bound), verdict(bound, whole)):
-        assert f"b {'has ' if 'ended' in why else ''}{why}" in said and "not distinguishable" in said
+    complete, bound = cost("a", 10, 9, 11), cost("b", 5, 4, 6, **tag)
+    for line in (verdict(complete, bound), verdict(bound, complete)):
+        assert f"b {'has ' if 'ended' in why else ''}{why}" in line and "not distinguishable" in line
     # What it used at least is more than the other used at most.
     assert "more energy than a, beyond both bands" in verdict(cost("a", 1, 0.9, 1.1), bound)
 
@@ -103,8 +103,8 @@ def test_the_pareto_front():
 
 
 def test_unknown_emissions_and_lower_bounds_are_not_on_the_front():
-    runs = [emitting("whole", 5), emitting("killed", 1, status="running"), emitting("unknown", math.nan)]
-    assert pareto(runs, {"whole": 0.5, "killed": 0.9, "unknown": 0.9}) == {"whole"}
+    runs = [emitting("complete", 5), emitting("killed", 1, status="running"), emitting("unknown", math.nan)]
+    assert pareto(runs, {"complete": 0.5, "killed": 0.9, "unknown": 0.9}) == {"complete"}
     assert pareto([emitting("no metric", 1)], {}) == frozenset()
 
 

@@ -95,7 +95,7 @@ def test_the_store_of_the_fluent_api_and_of_a_client_is_the_one_at_the_uri(store
         mlflow.set_tracking_uri(before)
 
 
-def test_a_scoring_server_is_known_by_its_environment():
+def test_a_scoring_server_is_recognised_by_its_environment():
     assert not compat.is_serving({})
     assert compat.is_serving({"_MLFLOW_IS_IN_SERVING_ENVIRONMENT": "true"})
 

@@ -110,7 +110,7 @@ def test_the_error_for_a_wrong_variable_has_its_name_and_the_remedy(name, value,
         ("pue = ", "pyproject.toml"),
     ],
 )
-def test_the_error_for_a_wrong_pyproject_has_its_place(line, message, tmp_path):
+def test_the_error_for_a_wrong_pyproject_has_its_path(line, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         resolve({}, {}, f"[tool.carbon_otel]\n{line}\n", tmp_path)
 
@@ -123,7 +123,7 @@ def test_a_pyproject_without_our_table_is_ignored(text, tmp_path):
     assert resolve({}, {}, text, tmp_path) == config.Settings()
 
 
-def test_the_nearest_pyproject_above_counts(tmp_path):
+def test_the_nearest_pyproject_in_a_parent_folder_counts(tmp_path):
     below = tmp_path / "src" / "deep"
     below.mkdir(parents=True)
     (tmp_path / "pyproject.toml").write_text(TABLE)
@@ -134,7 +134,7 @@ def test_the_nearest_pyproject_above_counts(tmp_path):
     assert resolve(folder=below).zone is None
 
 
-def test_a_working_folder_that_is_gone_has_no_pyproject(tmp_path, monkeypatch):
+def test_a_removed_working_folder_has_no_pyproject(tmp_path, monkeypatch):
     gone = tmp_path / "gone"
     gone.mkdir()
     monkeypatch.chdir(gone)

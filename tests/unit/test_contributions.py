@@ -22,11 +22,11 @@ def test_contributions_are_read_back_from_their_tags(written):
 
 @given(st.lists(made, max_size=8))
 def test_the_total_is_the_sum_and_is_final_when_all_are(written):
-    whole = contributions.total(written)
+    total = contributions.total(written)
     for name in ("carbon/energy_wh", "carbon/training/energy_wh"):
-        assert whole.values.get(name, 0.0) == pytest.approx(sum(p.values.get(name, 0.0) for p in written))
-    assert whole.final == all(p.final for p in written)
-    assert contributions.total([whole]) == whole
+        assert total.values.get(name, 0.0) == pytest.approx(sum(p.values.get(name, 0.0) for p in written))
+    assert total.final == all(p.final for p in written)
+    assert contributions.total([total]) == total
 
 
 def test_a_contribution_longer_than_a_tag_has_several_tags():
@@ -43,13 +43,15 @@ def test_a_contribution_longer_than_a_tag_has_several_tags():
 
 
 def test_a_truncated_contribution_is_empty_and_unfinished():
-    ours = Contribution({"carbon/energy_wh": 2.0}, final=True)
-    tags = ours.tags("x") | {f"{contributions.PREFIX}y": ours.tags("y")[f"{contributions.PREFIX}y"][:20]}
-    assert contributions.read(tags) == {"x": ours, "y": Contribution()}
+    complete = Contribution({"carbon/energy_wh": 2.0}, final=True)
+    tags = complete.tags("x") | {
+        f"{contributions.PREFIX}y": complete.tags("y")[f"{contributions.PREFIX}y"][:20]
+    }
+    assert contributions.read(tags) == {"x": complete, "y": Contribution()}
 
 
 @pytest.mark.parametrize("days", [1, 10, 100, 1000])
-def test_a_run_of_years_is_stored_to_the_last_watt_hour(days):
+def test_a_run_of_years_is_stored_completely(days):
     spent = hourly.Hours()
     for hour in range(24 * days):
         spent.spend(1.5, 3600.0 * hour, 3600.0 * (hour + 1))

@@ -74,7 +74,7 @@ def test_the_socket_meter_of_grace_includes_memory_but_not_the_gpu(host):
     assert ("memory", "included in grace-0") in [(f.component, f.found) for f in found.findings]
 
 
-def test_a_superchip_whose_gpu_is_only_measured_with_its_module(host):
+def test_a_superchip_whose_gpu_is_measured_only_with_its_module(host):
     found = host(
         grace=finder(meter("grace-0", "cpu", "memory")), nvml=finder(meter("module", "gpu", "cpu", "memory"))
     )
@@ -94,8 +94,8 @@ def test_no_nvidia_gpu_is_not_reported_beside_a_gpu_of_another_vendor(host):
 
 
 def test_the_model_gives_the_reason_why_grace_cannot_be_read(host):
-    lacking = Finding("cpu", "missing", "Grace socket 0", "no such file", "boot with it", unmetered=True)
-    found = host(grace=SimpleNamespace(find=lambda: ([], [lacking])))
+    finding = Finding("cpu", "missing", "Grace socket 0", "no such file", "boot with it", unmetered=True)
+    found = host(grace=SimpleNamespace(find=lambda: ([], [finding])))
     (cpu,) = [f for f in found.findings if f.component == "cpu"]
     assert (cpu.method, cpu.reason, cpu.fix) == ("modelled.utilisation", "no such file", "boot with it")
     assert found.missing == ()

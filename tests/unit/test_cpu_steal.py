@@ -7,7 +7,7 @@ import pytest
 from carbon_otel.otel.cpu_steal import Steal
 
 
-def test_steal_is_a_share_of_all_time_and_none_on_hosts_without_it(tmp_path):
+def test_steal_is_a_share_of_all_time_and_none_without_steal(tmp_path):
     stat = tmp_path / "stat"
 
     def ticks(user, idle, stolen):

@@ -142,7 +142,7 @@ def test_a_segment_that_failed_is_written_before_a_later_one_of_its_run(store, w
     assert store.tags["r"]["carbon.segments"] == "3"
 
 
-def test_a_run_that_the_server_refuses_for_now_holds_up_no_other(store, writer):
+def test_a_temporarily_refused_run_delays_no_other(store, writer):
     store.down = True
     writer.put(batch(9, 1.0, run_id="first", resumed=False), store)
     assert writer.has_failed()
@@ -159,7 +159,7 @@ def test_a_run_that_the_server_refuses_for_now_holds_up_no_other(store, writer):
     assert store.values("r") == [5.0, 8.0]
 
 
-def test_a_run_that_is_refused_for_good_is_dropped_with_a_warning(store, writer, caplog):
+def test_a_permanently_refused_run_is_dropped_with_a_warning(store, writer, caplog):
     store.refused = {"deleted": "INVALID_PARAMETER_VALUE"}
     writer.put(batch(1, 5.0, run_id="deleted"), store)
     writer.put(batch(2, 3.0, resumed=False), store)
@@ -186,7 +186,7 @@ def test_a_segment_that_begins_while_the_first_is_failing(store, writer):
     assert store.values("r") == [5.0, 8.0]
 
 
-def test_no_checkpoint_is_left_out_and_they_go_together(store, writer):
+def test_every_checkpoint_is_sent_and_they_are_sent_together(store, writer):
     store.down = True
     writer.put(batch(1, 1.0, final=False), store)
     assert writer.has_failed()
@@ -200,7 +200,7 @@ def test_no_checkpoint_is_left_out_and_they_go_together(store, writer):
     assert store.calls == 1  # with the description
 
 
-def test_an_answer_that_was_lost_counts_nothing_twice(store, writer):
+def test_a_lost_answer_counts_nothing_twice(store, writer):
     """The store took the batch, its answer did not arrive: the writer writes it again."""
     log_batch = store.log_batch
     writer.put(batch(1, 5.0), store)
@@ -247,7 +247,7 @@ def test_a_users_description_stays(store, writer):
     assert store.tags["r"]["mlflow.note.content"] == "mine"
 
 
-def test_batches_left_at_the_end_are_sent_before_those_of_the_next_process(store, tmp_path, caplog):
+def test_batches_left_by_a_process_are_sent_before_those_of_the_next_one(store, tmp_path, caplog):
     """The first process resumes a run, has an answer lost and ends; the second resumes it once more."""
     store.points["r"] = {(0, 1): 10.0}
     store.tags["r"] = Contribution({ENERGY_WH: 10.0}, final=True).tags("part1")
@@ -282,7 +282,7 @@ def test_batches_of_another_process_that_the_store_does_not_know_are_kept_for_30
     """Another store may have moved to the address of theirs."""
     store.refused = {"theirs": "RESOURCE_DOES_NOT_EXIST"}
     box = Spool.create(tmp_path)
-    box.put(store.db_uri, batch(1, 5.0, run_id="theirs"))
+    box.put(store.db_uri, batch(1, 5.0, run_id="foreign"))
     box.close()
     for now_s, kept in ((86400.0, 1), (40 * 86400.0, 0)):
         monkeypatch.setattr(
@@ -296,19 +296,19 @@ def test_batches_of_another_process_that_the_store_does_not_know_are_kept_for_30
         assert len(list(tmp_path.glob("*.spool"))) == kept
 
 
-def test_a_refusal_for_another_process_does_not_hold_up_this_one(store, tmp_path):
-    store.refused = {"theirs": "PERMISSION_DENIED"}
+def test_a_refusal_for_another_process_does_not_delay_this_one(store, tmp_path):
+    store.refused = {"foreign": "PERMISSION_DENIED"}
     box = Spool.create(tmp_path)
-    box.put(store.db_uri, batch(1, 5.0, run_id="theirs"))
-    box.put(store.db_uri, batch(2, 4.0, run_id="also theirs", resumed=False))
+    box.put(store.db_uri, batch(1, 5.0, run_id="foreign"))
+    box.put(store.db_uri, batch(2, 4.0, run_id="also foreign", resumed=False))
     box.close()
     writer = Controlled(tmp_path)
     writer.put(batch(1, 7.0), store)
     assert writer.wait(20)
     writer.close(20)
-    assert store.values("r") == [7.0] and store.values("also theirs") == [4.0]
+    assert store.values("r") == [7.0] and store.values("also foreign") == [4.0]
     (left,) = Spool.left_in(tmp_path)
-    assert [row.batch.run_id for row in left.waiting(store.db_uri)] == ["theirs"]
+    assert [row.batch.run_id for row in left.waiting(store.db_uri)] == ["foreign"]
     left.close()
 
 
@@ -324,7 +324,7 @@ def test_batches_for_another_store_are_not_sent(store, tmp_path):
     assert len(list(tmp_path.glob("*.spool"))) == 1
 
 
-def test_two_processes_in_one_run_add_up_in_either_order_of_their_ends(store, tmp_path):
+def test_two_processes_in_one_run_add_up_in_either_order_of_end(store, tmp_path):
     """As ranks that share a run by its id do: their checkpoints mix, and each ends while the other goes on."""
     for order in (("one", "other"), ("other", "one")):
         store.points.clear(), store.tags.clear()
@@ -361,22 +361,22 @@ def test_a_run_of_many_kinds_of_stage_is_written_in_several_calls(store, writer)
     assert contributions.read(store.tags["r"])["part1"].values == values
 
 
-def test_a_batch_that_cannot_be_processed_holds_up_no_other_and_is_kept(store, tmp_path, caplog):
+def test_a_batch_that_cannot_be_processed_delays_no_other_and_is_kept(store, tmp_path, caplog):
     """For example one of another version: its step is not a number."""
     box = Spool.create(tmp_path)
-    box.put(store.db_uri, replace(batch(1, 5.0, run_id="theirs"), step="x"))
-    box.put(store.db_uri, batch(2, 4.0, run_id="also theirs", resumed=False))
+    box.put(store.db_uri, replace(batch(1, 5.0, run_id="foreign"), step="x"))
+    box.put(store.db_uri, batch(2, 4.0, run_id="also foreign", resumed=False))
     box.close()
     writer = Controlled(tmp_path)
     writer.put(batch(1, 7.0), store)
     assert writer.wait(20)
     writer.close(20)
-    assert store.values("r") == [7.0] and store.values("also theirs") == [4.0]
-    assert "run theirs cannot be sent" in caplog.text
+    assert store.values("r") == [7.0] and store.values("also foreign") == [4.0]
+    assert "run foreign cannot be sent" in caplog.text
     assert len(list(tmp_path.glob("*.spool"))) == 1
 
 
-def test_one_metric_and_one_tag_that_are_refused_cost_nothing_else(store, writer, caplog):
+def test_a_refused_metric_and_a_refused_tag_affect_no_others(store, writer, caplog):
     log_batch = store.log_batch
 
     def refuse_some(run_id, metrics, params, tags):
@@ -394,7 +394,7 @@ def test_one_metric_and_one_tag_that_are_refused_cost_nothing_else(store, writer
     assert writer.healthy
 
 
-def test_an_error_that_ends_the_upload_at_one_run_does_not_hold_up_the_others_for_ever(store, writer):
+def test_an_error_that_ends_the_upload_at_one_run_does_not_block_the_others(store, writer):
     """A store in this process raises no other error for one bad run than for a database that is gone."""
     log_batch = store.log_batch
 
@@ -442,7 +442,7 @@ def test_a_store_that_fails_does_not_postpone_another(store, writer):
     assert not writer.wait(20, 1)  # at once: its store is failing
 
 
-def test_a_left_file_with_batches_for_two_stores_is_sent_to_both(store, tmp_path):
+def test_a_file_of_an_ended_process_with_batches_for_two_stores_is_sent_to_both(store, tmp_path):
     other = Store()
     other.db_uri = "sqlite:////elsewhere/mlflow.db"
     box = Spool.create(tmp_path)
@@ -472,7 +472,7 @@ def test_a_batch_that_no_thread_waits_for_is_sent_after_the_linger(store, writer
     assert wait_until(writer, lambda: "r" in store.points)
 
 
-def test_a_disk_that_hangs_blocks_put_only(store, writer, monkeypatch):
+def test_a_hanging_disk_blocks_only_put(store, writer, monkeypatch):
     writing, go = threading.Event(), threading.Event()
     put = Spool.put
 
@@ -502,7 +502,7 @@ def test_a_password_in_an_error_is_not_logged(store, writer, caplog):
     assert "postgresql://me@db/m" in caplog.text and "hunter2" not in caplog.text
 
 
-def test_a_store_that_hangs_holds_up_the_end_for_the_timeout_only(store, tmp_path, caplog):
+def test_a_hanging_store_delays_the_end_by_at_most_the_timeout(store, tmp_path, caplog):
     asked, go = threading.Event(), threading.Event()
     log_batch = store.log_batch
 
@@ -541,7 +541,7 @@ def test_without_a_thread_the_end_does_not_wait_and_the_batches_stay(store, tmp_
     left.close()
 
 
-def test_uploads_use_a_store_with_connections_of_their_own(store, writer, monkeypatch):
+def test_uploads_use_a_store_with_separate_connections(store, writer, monkeypatch):
     own = Store()
     monkeypatch.setattr(worker.compat, "separate", lambda given: own if given is store else None)
     writer.put(batch(1, 5.0), store)
@@ -549,7 +549,7 @@ def test_uploads_use_a_store_with_connections_of_their_own(store, writer, monkey
     assert own.values("r") == [5.0] and store.points == {}
 
 
-def test_threads_that_put_at_once_share_one_file(store, tmp_path):
+def test_threads_that_put_at_the_same_time_share_one_file(store, tmp_path):
     writer = Controlled(tmp_path)
     threads = [
         threading.Thread(target=writer.put, args=(batch(n, 1.0, run_id=f"r{n}", resumed=False), store))

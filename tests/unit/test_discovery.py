@@ -68,10 +68,10 @@ def test_psys_contains_the_memory(found):
 
 def test_an_unreadable_package_is_missing_and_its_finding_has_the_fix(found):
     d = found(powercap.server, lambda tree: tree.package[1].forbid())
-    (lacking,) = [f for f in d.findings if f.unmetered]
-    assert (lacking.component, lacking.method, d.missing) == ("cpu", "missing", ("cpu",))
-    assert "intel-rapl:1/energy_uj" in lacking.reason and "directory" in lacking.reason
-    assert UDEV in lacking.fix and "udevadm" in lacking.fix
+    (finding,) = [f for f in d.findings if f.unmetered]
+    assert (finding.component, finding.method, d.missing) == ("cpu", "missing", ("cpu",))
+    assert "intel-rapl:1/energy_uj" in finding.reason and "directory" in finding.reason
+    assert UDEV in finding.fix and "udevadm" in finding.fix
     assert len(d.sensors) == 3
 
 
@@ -97,7 +97,7 @@ def test_without_a_readable_package_the_processor_is_modelled_with_its_memory(fo
 
 
 @pytest.mark.parametrize("folder", ["", "nowhere"])
-def test_an_empty_folder_and_none_at_all(folder, tmp_path):
+def test_an_empty_folder_and_a_missing_folder(folder, tmp_path):
     d = discover(tmp_path / folder)
     assert [s.device.method for s in d.sensors] == ["modelled.utilisation"]
     (cpu,) = by_component(d, "cpu")
@@ -249,20 +249,20 @@ class Telling(FakeSensor):
         return {1: 0.5}
 
 
-def test_sensors_prepare_where_they_can_and_one_that_fails_does_not_stop_the_others():
+def test_sensors_that_can_prepare_do_so_and_a_failure_does_not_stop_the_others():
     clock = Clock()
     sensors = (FakeSensor(clock), Faulty(clock), Preparing(clock))
     Discovery(sensors, (), "a processor").prepare()
     assert [sensor.update_period_s for sensor in sensors] == [0.001, 0.001, 0.5]
 
 
-def test_processes_are_asked_for_where_a_driver_reports_them():
+def test_drivers_that_report_processes_are_asked_for_them():
     clock = Clock()
     found = Discovery((FakeSensor(clock, "a"), Telling(clock, "b")), (), "a processor")
     assert {device: ask() for device, ask in found.utilisation.items()} == {"b": {1: 0.5}}
 
 
-def test_findings_of_sensors_that_were_never_tested_on_hardware_say_so(monkeypatch, tmp_path, caplog):
+def test_findings_of_sensors_never_tested_on_hardware_are_marked(monkeypatch, tmp_path, caplog):
     clock = Clock()
     device = gpu(clock).device
     findings = [

@@ -134,7 +134,7 @@ class TestSplits:
         b.close(first, second)
         assert first.end.figures.record.exclusive_j == second.end.figures.record.exclusive_j == 60
 
-    def test_what_no_stage_pays_is_unattributed(self, bench):
+    def test_energy_outside_of_stages_is_unattributed(self, bench):
         bench.clock.advance(3)
         stage = bench.open()
         bench.clock.advance(5)
@@ -202,7 +202,7 @@ class TestRuns:
         with ThreadPoolExecutor(1) as other:
             assert other.submit(bench.open).result().parent is run
 
-    def test_of_two_runs_a_stage_belongs_to_the_one_of_its_thread_or_to_none(self, bench):
+    def test_with_two_runs_a_stage_belongs_to_the_run_of_its_thread_or_to_none(self, bench):
         here = bench.engine.open_run("r1", "here", None)
         with ThreadPoolExecutor(1) as second, ThreadPoolExecutor(1) as third:
             there = second.submit(bench.engine.open_run, "r2", "there", None).result()
@@ -210,7 +210,7 @@ class TestRuns:
             assert second.submit(bench.open).result().parent is there
             assert third.submit(bench.open).result().parent is None
 
-    def test_of_nested_runs_the_innermost(self, bench):
+    def test_a_stage_belongs_to_the_innermost_of_nested_runs(self, bench):
         outer = bench.engine.open_run("r1", "outer", None)
         inner = bench.engine.open_run("r2", "inner", "r1")
         with ThreadPoolExecutor(1) as other:
@@ -220,7 +220,7 @@ class TestRuns:
         bench.engine.close_all()
         assert outer.end.figures.record.inclusive_j == pytest.approx(100)
 
-    def test_a_run_begun_inside_a_stage_is_the_stage_s_child_and_its_stages_are_the_run_s(self, bench):
+    def test_a_run_begun_inside_a_stage_is_its_child_and_the_parent_of_its_own_stages(self, bench):
         stage = bench.open("evaluation")
         token = current.set(stage)
         try:
@@ -232,7 +232,7 @@ class TestRuns:
 
 
 class TestRecords:
-    def test_so_far_goes_on_and_ends_in_the_record(self, bench):
+    def test_figures_so_far_grow_and_end_in_the_record(self, bench):
         stage = bench.open()
         bench.clock.advance(1)
         assert bench.footprint(stage).energy_j == pytest.approx(100)
@@ -255,7 +255,7 @@ class TestRecords:
         assert f.devices == {"package-0": pytest.approx(750), "ram": pytest.approx(250)}
         assert f.emissions_g == pytest.approx(0.1)
 
-    def test_a_gap_shows_in_the_stage_it_fell_in_and_in_no_other(self, bench):
+    def test_a_gap_is_in_the_figures_of_its_stage_only(self, bench):
         before, during = bench.open("a"), bench.open("b")
         bench.clock.advance(1)
         bench.close(before)
@@ -273,7 +273,7 @@ class TestRecords:
         for sound in (before, after):
             assert (bench.footprint(sound).flags, bench.footprint(sound).gap_s) == ((), 0)
 
-    def test_a_record_says_the_same_whenever_it_is_asked_for(self):
+    def test_a_record_does_not_depend_on_the_time_it_is_made(self):
         at_once, later = [], []
         for ask_at_once in (True, False):
             b = Bench()
@@ -288,7 +288,7 @@ class TestRecords:
             later = stage.end.figures.record.devices
         assert at_once == later
 
-    def test_a_stage_shorter_than_five_renewals_of_the_counter_is_flagged(self):
+    def test_a_stage_shorter_than_five_update_periods_is_flagged(self):
         clock = Clock()
         b = Bench(gpu(clock), clock=clock)
         for seconds, flags in ((0.4, ("short:GPU-0",)), (0.6, ())):
@@ -326,7 +326,7 @@ class TestBands:
         low, high = band(stage)
         assert low <= device.spent_j - spent <= high
 
-    def test_a_stage_that_begins_while_a_guess_that_was_too_high_is_worked_off(self):
+    def test_a_stage_that_begins_while_an_overestimate_is_corrected(self):
         b = self.bench(1000)
         (device,) = b.devices
         device.watts = 1
@@ -369,7 +369,7 @@ class TestBands:
 
 
 class TestSinks:
-    def test_they_are_told_every_joule_also_when_the_figures_were_looked_at_meanwhile(self, bench):
+    def test_sinks_get_every_joule_even_if_the_figures_are_read_in_between(self, bench):
         stage = bench.open()
         for _ in range(3):
             bench.clock.advance(1)
@@ -383,7 +383,7 @@ class TestSinks:
         assert bench.sink.joules(bench.engine.root) == pytest.approx(100)
         assert bench.sink.emissions_g(stage) == pytest.approx(0.03)
 
-    def test_they_are_told_what_a_child_paid_before_its_parent_ended(self, bench):
+    def test_sinks_get_the_joules_of_a_child_before_its_parent_ends(self, bench):
         parent = bench.open()
         child = bench.open("inference", parent)
         bench.clock.advance(1)
@@ -392,14 +392,14 @@ class TestSinks:
         bench.close(child)
         assert bench.sink.joules(child) == pytest.approx(200)
 
-    def test_they_are_told_while_a_stage_runs(self, bench):
+    def test_sinks_get_joules_while_a_stage_runs(self, bench):
         stage = bench.open()
         for seconds in (1, 2, 3):
             bench.clock.advance(1)
             bench.engine.tick()
             assert bench.sink.joules(stage) == pytest.approx(100 * seconds)
 
-    def test_one_that_fails_harms_neither_the_stage_nor_the_others_and_is_logged_once(self, bench, caplog):
+    def test_a_failing_sink_harms_neither_the_stage_nor_other_sinks_and_is_logged_once(self, bench, caplog):
         class Broken(Sink):
             def stage_opened(self, stage):
                 raise RuntimeError("disk full")

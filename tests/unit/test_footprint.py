@@ -85,7 +85,7 @@ def test_more_filled_than_inclusive_joules_count_as_not_measured():
     assert f.measured_fraction == 0.5
 
 
-def test_per_unit_and_other_units():
+def test_figures_per_unit_and_in_other_units():
     f = of(part("a", "cpu", 3600, 1, 1), grams=10, units={"samples": 100, "epochs": 0})
     assert f.per_unit == {"samples": Cost(energy_j=36, emissions_g=0.1)}
     joules, grams = f.per_unit["samples"]
@@ -93,7 +93,7 @@ def test_per_unit_and_other_units():
     assert (f.energy_wh, f.energy_kwh, f.emissions_kg) == (1, 0.001, 0.01)
 
 
-def test_as_dict_is_plain_json_and_says_where_the_factors_come_from():
+def test_as_dict_is_plain_json_with_the_sources_of_the_factors():
     f = of(part("a", "cpu", 100, 0.9, 1.1), units={"samples": 10}, by_kind={"training": Cost(60, 0.6)})
     figures = json.loads(json.dumps(f.as_dict()))
     assert figures["energy_j"] == 100 and figures["pue"] == 1.5

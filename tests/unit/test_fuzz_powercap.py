@@ -42,7 +42,7 @@ def tree(tmp_path):
 
 @FUZZ
 @given(CONTENT, CONTENT, CONTENT)
-def test_discovery_takes_any_content(tree, name, energy, most):
+def test_discovery_accepts_any_content(tree, name, energy, most):
     zone = tree.package[0]
     zone.rename(name)
     zone.write(energy)

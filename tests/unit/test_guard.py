@@ -26,7 +26,7 @@ def fail(error: BaseException) -> None:
     raise error
 
 
-def test_a_fault_gives_the_default_and_is_logged_with_its_trace(warnings):
+def test_a_fault_returns_the_default_and_is_logged_with_its_traceback(warnings):
     assert contain("dividing", 7, lambda a, b: a / b, 1, 0) == 7
     assert contain("dividing", 7, lambda a, *, b: a / b, 1, b=2) == 0.5
     (record,) = warnings.records
@@ -40,13 +40,13 @@ def test_a_block_ends_at_its_fault_and_the_program_goes_on(warnings):
     steps = []
     with guarded("working"):
         steps.append("before")
-        fail(ValueError("ours"))
+        fail(ValueError("internal"))
         steps.append("after")
-    assert steps == ["before"] and "working failed: ValueError('ours')" in warnings.text
+    assert steps == ["before"] and "working failed: ValueError('internal')" in warnings.text
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError])
-def test_what_stops_a_program_passes_through(error, warnings):
+def test_exceptions_that_stop_a_program_pass_through(error, warnings):
     with pytest.raises(error):
         contain("working", None, fail, error())
     with pytest.raises(error), guarded("working"):
@@ -65,7 +65,7 @@ def test_each_kind_is_logged_once_until_a_new_session(warnings):
     assert len(warnings.records) == 4
 
 
-def test_many_kinds_take_no_memory_without_bound(warnings):
+def test_the_memory_for_kinds_of_warnings_is_bounded(warnings):
     for number in range(3 * guard._MOST_LOGGED):
         log_once("file %d cannot be read", number, about=number)
     assert len(guard._logged) == guard._MOST_LOGGED + 1

@@ -28,7 +28,7 @@ def test_an_interval_over_hours_is_divided_by_time():
     assert shares("", DAY) == {}
 
 
-def test_a_clock_that_is_set_back():
+def test_the_clock_may_be_set_back():
     hours = Hours()
     hours.spend(2.0, START, START - 50)
     assert hours.text() == "2026-11-30T22=2"

@@ -11,11 +11,11 @@ import pytest
 from carbon_otel.host.identity import boot, identity, is_gone
 
 
-def test_this_process_is_not_gone():
+def test_this_process_has_not_ended():
     assert not is_gone(identity())
 
 
-def test_a_process_that_has_ended_is_gone():
+def test_an_ended_process_is_recognised():
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     known = identity(process.pid)
     assert not is_gone(known)
@@ -27,16 +27,16 @@ def test_another_process_with_the_same_id_is_a_different_one():
     assert is_gone(identity().rpartition("/")[0] + "/1")
 
 
-def test_a_process_of_an_earlier_boot_is_gone():
+def test_a_process_of_an_earlier_boot_has_ended():
     assert is_gone(identity().replace(boot(), "another"))
 
 
-def test_a_process_of_another_container_is_not_known_to_be_gone():
+def test_the_end_of_a_process_of_another_container_is_unknown():
     """A container on the host's network has the same host name and boot."""
     host, booted, namespace, _, began = identity().split("/")
     assert not is_gone(f"{host}/{booted}/{namespace}9/4194304/{began}")
 
 
 @pytest.mark.parametrize("known", ["", "elsewhere/x/1/2", "nonsense", f"{socket.gethostname()}/1/2/3"])
-def test_a_process_of_another_host_is_not_known_to_be_gone(known):
+def test_the_end_of_a_process_of_another_host_is_unknown(known):
     assert not is_gone(known)

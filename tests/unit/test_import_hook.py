@@ -86,9 +86,9 @@ def test_a_module_that_does_not_exist_is_still_missing(hook):
 def test_an_undo_leaves_a_later_replacement_alone(hook, package):
     module = importlib.import_module(package)
     hook.when_imported(package, doubled)
-    module.value = "theirs"
+    module.value = "other"
     hook.remove()
-    assert module.value == "theirs"
+    assert module.value == "other"
 
 
 def test_patches_are_undone_in_reverse_order(hook, package):
@@ -168,7 +168,7 @@ def test_a_patched_module_looks_as_if_imported_without_the_hook(hook, nested):
     assert importlib.reload(part).__loader__ is part.__spec__.loader
 
 
-def test_a_spec_that_is_only_looked_at_offers_all_of_its_loader(hook, nested):
+def test_a_spec_without_an_import_offers_everything_of_its_loader(hook, nested):
     plain = importlib.import_module(f"{nested}.part").__loader__
     name = f"{nested}.value_of"
     del sys.modules[name]
@@ -203,7 +203,7 @@ def test_a_namespace_package_is_imported_as_before(hook, tmp_path, monkeypatch):
     assert list(module.__path__) == [str(tmp_path / "later_imported")]
 
 
-def test_a_finder_that_asks_all_finders_in_turn(hook, package):
+def test_a_finder_that_calls_all_finders(hook, package):
     """As wrapt's does: it asks `importlib.util.find_spec`, which asks every finder, ours included."""
 
     class Asks:
@@ -229,7 +229,7 @@ def test_a_finder_that_asks_all_finders_in_turn(hook, package):
         sys.meta_path.remove(asks)
 
 
-def test_a_loader_of_the_old_kind_is_left_alone(hook, monkeypatch):
+def test_an_old_style_loader_is_not_changed(hook, monkeypatch):
     spec = ModuleSpec("later_imported", SimpleNamespace(load_module=lambda name: None))
     monkeypatch.setattr(sys, "meta_path", [SimpleNamespace(find_spec=lambda *_: spec), *sys.meta_path])
     hook.when_imported("later_imported", doubled)
@@ -260,7 +260,7 @@ def test_a_module_whose_import_is_in_progress_in_another_thread(hook, tmp_path, 
     del sys.modules["later_imported"]
 
 
-def test_a_hook_that_another_thread_has_removed_keeps_nothing(hook, package):
+def test_a_hook_removed_by_another_thread_keeps_no_patch(hook, package):
     module = importlib.import_module(package)
     hook.remove()
     hook.when_imported(package, doubled)

@@ -26,18 +26,18 @@ def rails(base, *names, slot="1-0040", number=3, driver="ina3221", **files):
 
 def found(base):
     sensors, findings = jetson.find(base / "hwmon", base / "i2c")
-    said = {s.device.name: (s.device.type, s.read()) for s in sensors}
+    readings = {s.device.name: (s.device.type, s.read()) for s in sensors}
     contained = [s.device.contains for s in sensors]
     for sensor in sensors:
         sensor.close()
-    return said, contained, findings
+    return readings, contained, findings
 
 
 @pytest.mark.parametrize("driver", ["ina3221", "ina3221x"])
-def test_the_whole_module_is_read_alone(tmp_path, driver):
+def test_only_the_rail_of_the_whole_module_is_read(tmp_path, driver):
     rails(tmp_path, "VDD_IN", "VDD_CPU_GPU_CV", "VDD_SOC", driver=driver)
-    said, contained, (finding,) = found(tmp_path)
-    assert said == {"VDD_IN": ("host", 5.0)}
+    readings, contained, (finding,) = found(tmp_path)
+    assert readings == {"VDD_IN": ("host", 5.0)}
     assert contained == [{"cpu", "gpu", "memory"}]
     assert finding.method == "measured.power"
 
@@ -45,8 +45,12 @@ def test_the_whole_module_is_read_alone(tmp_path, driver):
 def test_agx_orin_adds_its_rails_but_not_those_fed_by_five_volts(tmp_path):
     rails(tmp_path, "VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0", slot="1-0040", number=3)
     rails(tmp_path, "NC", "VDDQ_VDD2_1V8AO", "NC", slot="1-0041", number=4, in7_label="sum of shunt voltages")
-    said, _, _ = found(tmp_path)
-    assert said == {"VDD_GPU_SOC": ("gpu", 5.0), "VDD_CPU_CV": ("cpu", 10.0), "VIN_SYS_5V0": ("memory", 15.0)}
+    readings, _, _ = found(tmp_path)
+    assert readings == {
+        "VDD_GPU_SOC": ("gpu", 5.0),
+        "VDD_CPU_CV": ("cpu", 10.0),
+        "VIN_SYS_5V0": ("memory", 15.0),
+    }
 
 
 def test_a_memory_rail_without_a_measured_feed_is_counted(tmp_path):
@@ -65,16 +69,16 @@ def test_the_driver_of_jetpack_4_gives_milliwatts(tmp_path):
     hwmon.fill(
         chip, rail_name_0="POM_5V_IN", in_power0_input=4321, rail_name_1="POM_5V_GPU", in_power1_input=99
     )
-    said, _, _ = found(tmp_path)
-    assert said == {"POM_5V_IN": ("host", pytest.approx(4.321))}
+    readings, _, _ = found(tmp_path)
+    assert readings == {"POM_5V_IN": ("host", pytest.approx(4.321))}
 
 
 def test_an_unreadable_rail_is_missing_and_its_finding_has_the_fix(tmp_path):
     (rails(tmp_path, "GPU", "CPU") / "curr2_input").unlink()
-    said, _, findings = found(tmp_path)
-    assert list(said) == ["GPU"]
-    (lacking,) = [f for f in findings if f.unmetered]
-    assert lacking.found == "CPU" and "curr2_input" in lacking.fix
+    readings, _, findings = found(tmp_path)
+    assert list(readings) == ["GPU"]
+    (finding,) = [f for f in findings if f.unmetered]
+    assert finding.found == "CPU" and "curr2_input" in finding.fix
 
 
 def test_other_hosts_have_no_rails(tmp_path):

@@ -38,7 +38,7 @@ def test_a_program_that_changes_directory_keeps_its_journal(tmp_path, monkeypatc
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
-def test_it_is_written_at_checkpoints_only(tmp_path, delivery):
+def test_the_journal_is_written_at_checkpoints_only(tmp_path, delivery):
     journal = Journal(tmp_path / "journal.json", delivery)
     journal.tick(tick(checkpoint=False))
     assert journal.flush(20)(20)
@@ -48,7 +48,7 @@ def test_it_is_written_at_checkpoints_only(tmp_path, delivery):
     assert json.loads((tmp_path / "journal.json").read_text())["status"] == "running"
 
 
-def test_a_slow_disk_holds_up_neither_ticks_nor_the_order_of_states(tmp_path, delivery):
+def test_a_slow_disk_changes_neither_ticks_nor_the_order_of_states(tmp_path, delivery):
     reached, go = threading.Event(), threading.Event()
 
     def slow(record):

@@ -84,15 +84,15 @@ def test_a_process_that_joins_within_one_tick_of_the_file_clock_is_seen(peers, j
 
 
 def test_a_stopped_holder_of_the_lock_does_not_stop_the_others(peers, tmp_path):
-    with peers.locked() as ours:
-        assert ours
-        with peers.locked() as theirs:
-            assert not theirs
+    with peers.locked() as first:
+        assert first
+        with peers.locked() as second:
+            assert not second
     with peers.locked() as again:
         assert again
 
 
-def test_releases_of_different_formats_do_not_meet(peers, monkeypatch, tmp_path):
+def test_releases_with_different_formats_use_different_folders(peers, monkeypatch, tmp_path):
     monkeypatch.setattr(carbon_otel.host.membership, "_FORMAT", carbon_otel.host.membership._FORMAT + 1)
     other = Membership("host", tmp_path)
     assert other.folder is not None and other.folder != peers.folder
@@ -146,22 +146,22 @@ def test_without_a_folder_a_process_is_alone(tmp_path):
     alone.leave()
 
 
-def test_two_threads_that_ask_for_the_device_book_at_once_get_one_answer(peers, tmp_path, monkeypatch):
-    """The sampler's thread and a flush both tick; the lock is taken once, and released in the end."""
+def test_two_threads_that_ask_for_the_device_book_get_the_same_answer(peers, tmp_path, monkeypatch):
+    """The sampler's thread and a flush both tick; the lock is taken once, and released at the end."""
     take = carbon_otel.host.membership._lock
-    taken, go, answers = threading.Event(), threading.Event(), []
+    asked, go, answers = threading.Event(), threading.Event(), []
 
     def slow(path):
         descriptor = take(path)
-        if not taken.is_set():
-            taken.set()
+        if not asked.is_set():
+            asked.set()
             assert go.wait(20)
         return descriptor
 
     monkeypatch.setattr(carbon_otel.host.membership, "_lock", slow)
     threads = [threading.Thread(target=lambda: answers.append(peers.holds_device_book())) for _ in range(2)]
     threads[0].start()
-    assert taken.wait(20)
+    assert asked.wait(20)
     threads[1].start()
     threads[1].join(0.2)  # unless it waits for the first, it has been refused by now
     go.set()
@@ -211,7 +211,7 @@ def test_a_process_joins_while_another_one_tests_its_file(tmp_path, monkeypatch)
     joined.leave()
 
 
-def test_the_device_book_passes_on_until_when_devices_are_reported(peers, tmp_path):
+def test_the_next_holder_of_the_device_book_gets_the_last_reported_time(peers, tmp_path):
     assert peers.holds_device_book()
     assert peers.exchange_reported_until(100) == 100 and peers.exchange_reported_until(250) == 100
     peers.leave()

@@ -121,7 +121,7 @@ class TestReadingsOfSeveralThreads:
         meter.apply(early, early_ns)
         assert meter.edge(clock()).shares == (0.25,)
 
-    def test_an_edge_knows_how_long_its_reading_took(self, clock):
+    def test_an_edge_has_the_duration_of_its_reading(self, clock):
         class SlowSensor(FakeSensor):
             def read(self) -> float:
                 raw = super().read()
@@ -191,7 +191,7 @@ class TestShare:
             rule.present = Shares((share,), share, 0.0)
             assert follow(meter, tick=True) == [pytest.approx(joules)]
 
-    def test_joules_charged_too_early_are_a_debt(self, clock):
+    def test_joules_charged_too_early_are_subtracted_later(self, clock):
         rule = Rule(0.5)
         meter = Meter([package(clock, watts=100)], rule=rule, clock_ns=clock)
         follow(meter, tick=True)

@@ -47,14 +47,14 @@ def test_power_by_load(load, model, stat, clock):
     assert model.read() == pytest.approx(10 * (IDLE_W + (FULL_W - IDLE_W) * g))
 
 
-def test_stolen_time_is_not_counted(model, stat, clock):
+def test_stolen_time_does_not_count(model, stat, clock):
     model.read()
     clock.advance(10)
     stat.run(busy=0, idle=40, stolen=40)
     assert model.read() == pytest.approx(10 * IDLE_W)
 
 
-def test_parts_add_up_and_a_stat_that_steps_back_counts_as_idle(model, stat, clock):
+def test_components_add_up_and_a_stat_that_steps_back_counts_as_idle(model, stat, clock):
     model.read()
     clock.advance(1)
     stat.run(busy=8, idle=0)

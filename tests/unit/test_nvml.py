@@ -199,13 +199,13 @@ def test_the_period_is_learned_within_a_burst(period_s):
     assert host.gpus[0].edge_interval_s == pytest.approx(5 * period_s, rel=0.1)
 
 
-def test_a_period_too_short_to_see_is_given_as_the_spacing():
+def test_a_period_below_the_spacing_is_given_as_the_spacing():
     host = Renewed(0.001)
     host.learn()
     assert host.gpus[0].update_period_s == pytest.approx(0.01)
 
 
-def test_a_period_too_long_to_see_is_given_as_the_longest_standstill():
+def test_a_period_beyond_the_burst_is_given_as_the_longest_standstill():
     host = Renewed(10.0)
     host.learn()
     assert host.gpus[0].update_period_s >= 0.4
@@ -218,14 +218,14 @@ def test_gpus_of_one_name_learn_from_one():
     assert [library.energy_reads > 1 for library in host.libraries] == [True] + [False] * 7 + [True]
 
 
-def test_a_gpu_that_fails_meanwhile_keeps_the_assumed_period():
+def test_a_gpu_that_fails_during_learning_keeps_the_assumed_period():
     host = Renewed(0.05)
     host.libraries[0].answers["energy"] = Error(999)
     host.learn()
     assert host.gpus[0].update_period_s == 0.1
 
 
-def test_without_a_counter_there_is_nothing_to_learn():
+def test_without_a_counter_no_period_is_learned():
     library = Library(Clock(), {**HEALTHY, "energy": Error(3)})
     gpu = NvmlGpu(library, "GPU-0", object())
     gpu.prepare(sleep=lambda seconds: pytest.fail("slept"))

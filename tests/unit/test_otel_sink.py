@@ -194,7 +194,7 @@ def test_counters_move_while_a_stage_runs_and_link_to_its_span(application):
     assert [e.span_id for p in points for e in p.exemplars] == [span_id] * len(points)
 
 
-def test_a_second_session_on_the_same_provider_goes_on_counting(application, caplog):
+def test_a_second_session_on_the_same_provider_continues_the_counters(application, caplog):
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
             application.instrument()
@@ -218,7 +218,7 @@ def test_every_reader_gets_every_joule_once_in_either_temporality(tmp_path, temp
         with carbon_otel.stage("training"):
             application.draw(5)
         time.sleep(0.01)  # within 5 ms a counter that stands still is taken to go on as before
-        runtime.active().engine.tick()  # a flush would collect, and a delta is told once
+        runtime.active().engine.tick()  # a flush would collect, and a delta is reported once
         for application.reader in readers:
             by_name = defaultdict(float)
             for name, point in application.collect():
@@ -238,10 +238,10 @@ print(Membership(sys.argv[1]).holds_device_book())
 """
 
 
-def test_another_process_reports_the_devices_while_this_one_is_still_sending(application):
+def test_another_process_reports_the_devices_while_this_one_sends_its_last_data(application):
     application.instrument()
     carbon_otel.flush()
-    ours = runtime.active()
+    session = runtime.active()
     reported, others = [], []
 
     def joules():
@@ -253,11 +253,11 @@ def test_another_process_reports_the_devices_while_this_one_is_still_sending(app
             others.append(subprocess.run(ask, capture_output=True, text=True, check=True).stdout)
             reported.append(joules())
             application.draw(5)
-            ours.engine.tick()  # by a sampler that is slow to end
+            session.engine.tick()  # by a sampler that is slow to end
             return nothing_pending
 
     application.draw(5)
-    ours.engine.sinks.add(Sending())
+    session.engine.sinks.add(Sending())
     carbon_otel.uninstrument()
     assert others == ["True\n"]
     assert reported == [joules()] and reported[0] >= 5
@@ -268,9 +268,9 @@ class Ticks(Sink):
         self.last = tick
 
 
-def test_who_takes_the_devices_over_reports_them_from_where_the_last_one_stopped(application, monkeypatch):
-    ours = [False]
-    monkeypatch.setattr(Membership, "holds_device_book", lambda peers: ours[0])
+def test_a_process_that_takes_over_the_devices_continues_where_the_last_one_stopped(application, monkeypatch):
+    holds_book = [False]
+    monkeypatch.setattr(Membership, "holds_device_book", lambda peers: holds_book[0])
     monkeypatch.setattr(Membership, "exchange_reported_until", lambda peers, now_ns: now_ns - NS_PER_S // 20)
     application.instrument()
     ticks = Ticks()
@@ -279,15 +279,15 @@ def test_who_takes_the_devices_over_reports_them_from_where_the_last_one_stopped
         application.draw(1)
         runtime.active().engine.tick()
     assert application.points("hw.energy") == []
-    ours[0] = True
+    holds_book[0] = True
     runtime.active().engine.tick()
     drawing = {device.id: (joules, watts) for device, joules, watts in ticks.last.devices.devices}
-    told = {point.attributes["hw.id"]: point.value for point in application.points("hw.energy")}
-    assert told == {device: pytest.approx(min(j, w / 20)) for device, (j, w) in drawing.items()}
-    assert 0 < sum(told.values()) < 20
+    reported = {point.attributes["hw.id"]: point.value for point in application.points("hw.energy")}
+    assert reported == {device: pytest.approx(min(j, w / 20)) for device, (j, w) in drawing.items()}
+    assert 0 < sum(reported.values()) < 20
 
 
-def test_a_long_stage_shows_while_it_runs(application, monkeypatch):
+def test_a_long_stage_is_visible_while_it_runs(application, monkeypatch):
     monkeypatch.setattr("carbon_otel.otel.sink._PROGRESS_NS", 0)
     application.instrument()
     with carbon_otel.stage("training", "fit"):
@@ -295,13 +295,13 @@ def test_a_long_stage_shows_while_it_runs(application, monkeypatch):
         carbon_otel.flush()
         shown = application.spans()["fit (progress)"]
         assert "fit" not in application.spans()
-    whole = application.spans()["fit"]
-    assert shown.parent.span_id == whole.context.span_id
+    stage_span = application.spans()["fit"]
+    assert shown.parent.span_id == stage_span.context.span_id
     assert shown.attributes["carbon_otel.energy.total_j"] == pytest.approx(5)
-    assert whole.start_time == shown.start_time <= shown.end_time <= whole.end_time
+    assert stage_span.start_time == shown.start_time <= shown.end_time <= stage_span.end_time
 
 
-def test_units_are_a_counter_of_their_own(application):
+def test_units_have_a_separate_counter(application):
     application.instrument()
     for _ in range(2):
         with carbon_otel.stage("inference") as s:
@@ -310,7 +310,7 @@ def test_units_are_a_counter_of_their_own(application):
     assert done == {"tokens": 1000, "requests": 2}
 
 
-def test_tokens_are_by_the_thousand(application):
+def test_figures_of_tokens_are_per_thousand(application):
     application.instrument()
     with carbon_otel.stage("inference") as s:
         application.draw(4)
@@ -320,7 +320,7 @@ def test_tokens_are_by_the_thousand(application):
     assert attributes["carbon_otel.energy_j_per.request"] == pytest.approx(2)
 
 
-def test_work_of_a_pool_hangs_below_the_stage_that_gave_it(application):
+def test_stages_in_a_pool_are_children_of_the_submitting_stage(application):
     application.instrument()
 
     def work():
@@ -336,7 +336,7 @@ def test_work_of_a_pool_hangs_below_the_stage_that_gave_it(application):
     assert alone.parent is None
 
 
-def test_a_fault_of_an_exporter_stays_in_the_exporter(application, caplog):
+def test_a_fault_of_an_exporter_affects_nothing_else(application, caplog):
     class Broken(SimpleSpanProcessor):
         def on_start(self, span, parent_context=None):
             raise OSError("disk full")
@@ -433,7 +433,7 @@ def test_the_standard_variables_can_turn_the_export_off(variable):
     assert out == "ProxyTracerProvider\n"
 
 
-def test_logfire_receives_everything_and_rolls_it_up_once():
+def test_logfire_receives_everything_and_adds_it_up_once():
     out = program(
         """
 import json, logfire, carbon_otel
@@ -474,7 +474,7 @@ def configure():
 """
 
 
-def test_what_logfire_shows_of_a_stage():
+def test_the_line_that_logfire_shows_for_a_stage():
     out = program(
         LOGFIRE
         + """
@@ -512,7 +512,7 @@ carbon_otel.flush()
     assert out.count("call instrument() after setting the providers") == 1
 
 
-def test_logfire_configured_later_gets_everything_where_there_is_no_endpoint():
+def test_without_an_endpoint_logfire_configured_later_gets_everything():
     out = program(
         LOGFIRE
         + """
@@ -564,7 +564,7 @@ def unauthorized():
         web.shutdown()
 
 
-def test_a_thread_has_no_parent_span(application):
+def test_a_stage_in_a_thread_has_no_parent_span(application):
     application.instrument()
 
     def work():

@@ -80,7 +80,7 @@ def test_processes_start_and_end(proc):
     assert processes.trees([A]) == {A: {}}
 
 
-def test_an_orphan_belongs_to_the_parent_that_the_kernel_gives_it(proc):
+def test_an_orphan_belongs_to_its_new_parent(proc):
     for pid, parent in ((A, 1), (B, A), (C, B), (D, A)):
         proc.write(pid, parent)
     processes = LinuxProcesses(proc.folder)
@@ -96,7 +96,7 @@ def test_an_orphan_belongs_to_the_parent_that_the_kernel_gives_it(proc):
     assert processes.trees([A])[A].keys() == {A}
 
 
-def test_a_look_reads_one_file_for_each_process_of_the_tree_and_each_new_process(proc, monkeypatch):
+def test_one_file_is_read_for_each_process_of_the_tree_and_each_new_process(proc, monkeypatch):
     """No file per thread, and none for other processes of the host."""
     for pid, parent in ((A, 1), (B, A), (C, 1)):
         proc.write(pid, parent, threads=100)

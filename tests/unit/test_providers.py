@@ -23,20 +23,22 @@ def application(monkeypatch):
 
 
 @pytest.mark.parametrize("given", [(TRACER, None), (None, METER), (TRACER, METER)])
-def test_a_provider_that_was_given_listens(given, application):
+def test_a_provider_given_as_argument_receives_telemetry(given, application):
     providers = Providers.choose(*given)
     assert providers.listened and not providers.silent()
 
 
 @pytest.mark.parametrize(("kind", "provider"), [("tracer", TRACER), ("meter", METER)])
-def test_a_provider_that_the_application_sets_later_listens_from_then_on(kind, provider, application):
+def test_a_provider_that_the_application_sets_later_receives_telemetry_from_then_on(
+    kind, provider, application
+):
     providers = Providers.choose(None, None)
     assert providers.silent() and not providers.listened
     application[kind] = provider
     assert not providers.silent() and providers.listened
 
 
-def test_the_api_is_not_asked_again_once_somebody_listens(application, monkeypatch):
+def test_the_api_is_not_asked_again_once_a_provider_is_set(application, monkeypatch):
     providers = Providers.choose(TRACER, METER)
 
     def unexpected() -> None:

@@ -39,7 +39,7 @@ def test_the_zones_of_a_tree(build, layout, tmp_path):
     assert {s.device.id: (s.device.type, s.device.name) for s in chosen(root)} == TREES[build]
 
 
-def test_an_empty_folder_and_none_at_all(tmp_path):
+def test_an_empty_folder_and_a_missing_folder(tmp_path):
     assert rapl.zones(tmp_path) == rapl.zones(tmp_path / "none") == []
     assert rapl.select([]) == ([], [])
 
@@ -51,7 +51,7 @@ def test_psys_is_read_only_if_no_package_is_readable(tmp_path):
     assert [(s.device.type, s.device.name) for s in chosen(tree.root)] == [("host", "psys")]
 
 
-def test_a_package_that_only_the_mmio_tree_has_is_read_there(tmp_path):
+def test_a_package_only_in_the_mmio_tree_is_read_there(tmp_path):
     tree = powercap.Tree(tmp_path)
     tree.zone("intel-rapl-mmio:0", "package-0")
     assert [s.device.id for s in chosen(tree.root)] == ["intel-rapl-mmio:0"]
@@ -108,7 +108,7 @@ def test_a_zone_reads_its_counter_and_wraps_at_its_range(tmp_path):
         b"%d\n" % (powercap.INTEL_RANGE_UJ + 1),
     ],
 )
-def test_any_content_but_a_count_within_the_range_is_an_error(content, tmp_path):
+def test_any_content_except_a_count_within_the_range_is_an_error(content, tmp_path):
     tree = powercap.server(tmp_path)
     sensor = chosen(tree.root)[0]
     tree.package[0].write(content)

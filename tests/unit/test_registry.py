@@ -69,21 +69,21 @@ def test_spans(measured):
     spans = measured.spans()
     conform(spans["fit"].attributes, "span.carbon_otel.stage")
     assert spans["fit"].instrumentation_scope.schema_url == semconv.SCHEMA_URL
-    ours = {k: v for k, v in spans["chat"].attributes.items() if k.startswith("carbon_otel")}
-    conform(ours, "span.carbon_otel.annotated")
-    assert set(ours) == refs("span.carbon_otel.annotated")
+    own = {k: v for k, v in spans["chat"].attributes.items() if k.startswith("carbon_otel")}
+    conform(own, "span.carbon_otel.annotated")
+    assert set(own) == refs("span.carbon_otel.annotated")
 
 
 def test_metrics(measured):
     data = measured.reader.get_metrics_data()
     metrics = {m.name: m for r in data.resource_metrics for s in r.scope_metrics for m in s.metrics}
-    ours = {name for name in metrics if name.startswith("carbon_otel")}
-    assert ours | {"carbon_otel.cpu.steal"} == set(METRICS)  # steal: on guests only
-    for name in ours:
-        said, metric = METRICS[name], metrics[name]
-        assert (metric.unit, type(metric.data).__name__) == (said["unit"], INSTRUMENTS[said["instrument"]])
+    own = {name for name in metrics if name.startswith("carbon_otel")}
+    assert own | {"carbon_otel.cpu.steal"} == set(METRICS)  # steal: on guests only
+    for name in own:
+        entry, metric = METRICS[name], metrics[name]
+        assert (metric.unit, type(metric.data).__name__) == (entry["unit"], INSTRUMENTS[entry["instrument"]])
         for point in metric.data.data_points:
-            assert set(point.attributes) == refs(said["id"], "required")
+            assert set(point.attributes) == refs(entry["id"], "required")
             assert all(isinstance(v, PYTHON[definition(k)]) for k, v in point.attributes.items())
 
 

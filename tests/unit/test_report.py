@@ -33,8 +33,8 @@ def entry(number=0, wh=10.0, grams=5.0, hardware="a", zone="FR", energy_band=0.1
     )
 
 
-def report(*entries, **anew):
-    return report_of(Ledger("churn", entries), **anew)
+def report(*entries, **recomputed_for):
+    return report_of(Ledger("churn", entries), **recomputed_for)
 
 
 def band(total):
@@ -68,7 +68,7 @@ def test_recomputed_emissions_name_their_grid():
     )
 
 
-def test_a_year_that_one_grid_lacks_names_the_entry_and_the_way_out():
+def test_the_error_for_a_year_without_a_figure_names_the_entry_and_the_remedy():
     with pytest.raises(ValueError, match=r"run 1: no figure of World average for 2022.*write a zone"):
         report(entry(), entry(1, zone="WORLD"), year=2022)
     assert report(entry(), entry(1, zone="WORLD"), zone="FR", year=2022).total.emissions_g > 0

@@ -37,19 +37,19 @@ def strange():
     return report_of(Ledger(STRANGE, (one,), (STRANGE,), (f"{STRANGE}: cut",)))
 
 
-def test_names_are_text_in_a_table():
+def test_names_are_literal_text_in_a_table():
     text = text_of(strange())
     assert text.count(STRANGE) >= 8
     assert f"unreadable, not in the sums: {STRANGE}: cut" in text and f"not measured: {STRANGE}" in text
 
 
-def test_names_are_text_on_a_page():
+def test_names_are_literal_text_on_a_page():
     html = page(strange())
     assert "<script" not in html and html.count("</pre>") == 1
     assert unescape(re.sub(r"<[^>]*>", "", html)).count(STRANGE) >= 8
 
 
-def test_a_page_has_the_tables_and_needs_nothing_else():
+def test_a_page_has_the_tables_and_is_self_contained():
     html = page(report_of(Ledger("churn", (entry(), entry(1)))))
     assert html.startswith("<!doctype html>") and html.count("<h1>churn</h1>") == 1
     for shown in ("run 0", "run 1", "training", "1970-01", "20 Wh", "100% by a sensor", "intensity source"):

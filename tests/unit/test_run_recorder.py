@@ -72,7 +72,7 @@ def recorder(uploads, delivery):
     )
 
 
-def test_a_slow_disk_holds_up_neither_the_run_nor_a_tick_and_the_last_state_is_the_last(
+def test_a_slow_disk_delays_neither_the_run_nor_a_tick_and_the_last_state_comes_last(
     recorder, uploads, delivery
 ):
     uploads.go.clear()
@@ -90,7 +90,7 @@ def test_a_slow_disk_holds_up_neither_the_run_nor_a_tick_and_the_last_state_is_t
     assert [batch.tags["carbon.status"] for batch in uploads.batches] == ["running", "running", "final"]
 
 
-def test_units_of_stages_that_end_at_once_all_count(recorder, delivery, uploads):
+def test_units_of_stages_that_end_at_the_same_time_all_count(recorder, delivery, uploads):
     stage = run()
     recorder.expect("r", None, False)
     recorder.stage_opened(stage)
@@ -110,7 +110,7 @@ def test_units_of_stages_that_end_at_once_all_count(recorder, delivery, uploads)
     assert uploads.batches[-1].values["carbon/units/training/samples"] == 80_000.0
 
 
-def test_a_run_that_is_not_ours_is_left_alone(recorder, delivery, uploads):
+def test_an_unexpected_run_is_ignored(recorder, delivery, uploads):
     stage = run("unknown")
     recorder.stage_opened(stage)
     recorder.tick(checkpoint(stage))

@@ -11,7 +11,7 @@ from carbon_otel.cli.run_summary import show
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "5", "{}", '{"footprint":{}}'])
-def test_a_journal_that_cannot_be_read_is_named(tmp_path, content):
+def test_an_unreadable_journal_is_named(tmp_path, content):
     journal = tmp_path / "journal.json"
     journal.write_text(content)
     console = Console(file=io.StringIO(), width=200)

@@ -50,7 +50,7 @@ def test_the_sampler_can_be_stopped_from_its_own_tick():
     assert stopped.wait(10)
 
 
-def test_a_worker_does_one_call_after_another_and_survives_those_that_fail(caplog):
+def test_a_worker_makes_calls_in_order_and_survives_failures(caplog):
     done: list[int] = []
     worker = Worker("carbon_otel-test")
     with caplog.at_level(logging.WARNING, "carbon_otel"):

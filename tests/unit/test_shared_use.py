@@ -89,14 +89,14 @@ def host(tmp_path):
 CPU = {"host": 2.0}
 
 
-def test_a_process_alone_has_everything(host):
+def test_a_process_alone_has_all_resources(host):
     host.join(1, {"host": 2.0, "GPU-a": 0.0})
     for _ in range(5):
         host.run(1, p1=0.3)
         assert host.look(1) == {"host": 1.0, "GPU-a": 1.0}
 
 
-def test_idle_time_is_split_equally_and_active_time_by_cpu_time(host):
+def test_idle_time_is_divided_equally_and_active_time_by_cpu_time(host):
     host.join(1, CPU)
     host.join(2, CPU)
     host.look(1)
@@ -108,7 +108,7 @@ def test_idle_time_is_split_equally_and_active_time_by_cpu_time(host):
     assert host.look(2)["host"] == pytest.approx(0.5)
 
 
-def test_a_gpu_is_split_among_the_processes_that_see_it(host):
+def test_a_gpu_is_divided_among_the_processes_that_see_it(host):
     host.join(1, {"host": 2.0, "GPU-a": 0.0, "GPU-b": 0.0})
     host.join(2, {"host": 2.0, "GPU-a": 0.0})
     host.look(1)
@@ -151,7 +151,7 @@ def test_the_others_pay_for_a_killed_process(host):
     assert host.look(1)["host"] == 1.0
 
 
-def test_process_trees_are_walked_while_others_may_take_the_lock(host):
+def test_process_trees_are_walked_without_the_lock(host):
     host.join(1, CPU)
     host.join(2, CPU)
     host.look(1)
@@ -167,7 +167,7 @@ def test_process_trees_are_walked_while_others_may_take_the_lock(host):
     assert answers == [True]
 
 
-def test_an_older_walk_does_not_replace_a_younger_one(host):
+def test_an_older_walk_does_not_replace_a_newer_one(host):
     host.join(1, CPU)
     host.join(2, CPU)
     host.run(1, p1=1)

@@ -164,7 +164,7 @@ def test_signatures_and_docstrings_do_not_change_and_uninstrument_restores_the_m
     assert own_methods() == methods
 
 
-def test_an_estimator_class_that_is_defined_later(stages):
+def test_an_estimator_class_defined_later_is_instrumented(stages):
     class Majority(ClassifierMixin, BaseEstimator):
         def fit(self, X, y):  # noqa: N803 - scikit-learn's name
             self.classes_ = np.unique(y)

@@ -54,7 +54,7 @@ def test_two_concurrent_requests_share_the_energy_of_their_overlap(bench):
     assert bench.figures() == {"one": (30, 20), "two": (25, 15)}
 
 
-def test_a_span_within_another_gets_its_part_and_the_outer_span_keeps_all(bench):
+def test_a_nested_span_gets_its_part_and_the_outer_span_keeps_all(bench):
     request = bench.start("request")
     bench.joules = 10
     query = bench.start("query", request)
@@ -143,7 +143,7 @@ def test_spans_that_never_end_are_forgotten_with_their_objects(bench):
     assert (window, part) == (4, 2)  # shared with the span that is kept, and with no dropped one
 
 
-def test_a_collection_while_the_annotator_holds_its_lock(bench):
+def test_a_garbage_collection_while_the_annotator_holds_its_lock(bench):
     """The callback of a span that is collected then must not wait for the lock."""
     bench.start("dropped")
     bench.annotator._joules = lambda: gc.collect() * 0.0

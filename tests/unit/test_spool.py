@@ -47,14 +47,14 @@ class FullDisk:
         monkeypatch.setattr(spool.os, "pwrite", self)
 
     def __call__(self, descriptor, data, offset):
-        taken = min(self.free, len(data))
-        self.free -= taken
-        if not taken:
+        accepted = min(self.free, len(data))
+        self.free -= accepted
+        if not accepted:
             raise OSError(28, "No space left on device")
-        return self._pwrite(descriptor, data[:taken], offset)
+        return self._pwrite(descriptor, data[:accepted], offset)
 
 
-def test_a_batch_comes_back_as_it_was(box):
+def test_a_batch_is_read_back_unchanged(box):
     entry = LedgerRun("e", "inference m", 5, "m-1", "r-1")
     put = [
         batch(
@@ -79,7 +79,7 @@ def test_a_batch_may_hold_read_only_mappings(box):
     assert waiting(box) == [Batch("r", 1, {"a": 1.0}, {"b": "c"}, 0, 0)]
 
 
-def test_stores_are_apart_and_runs_can_be_left_out(box):
+def test_stores_are_separate_and_runs_can_be_excluded(box):
     box.put(A, batch(run_id="r"))
     box.put(B, batch(run_id="s", segment=2))
     box.put(A, batch(run_id="t", segment=3))
@@ -91,7 +91,7 @@ def test_stores_are_apart_and_runs_can_be_left_out(box):
     assert box.addresses() == {B: 1} and not box.is_waiting(1)
 
 
-def test_batches_that_were_left_are_found_and_an_empty_file_is_removed(tmp_path):
+def test_batches_of_an_ended_process_are_found_and_an_empty_file_is_removed(tmp_path):
     left, emptied = Spool.create(tmp_path), Spool.create(tmp_path)
     left.put(A, batch())
     left.put(A, batch(step=1))
@@ -106,7 +106,7 @@ def test_batches_that_were_left_are_found_and_an_empty_file_is_removed(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_file_of_a_living_process_is_in_use_and_that_of_a_killed_one_is_found(tmp_path):
+def test_the_file_of_a_living_process_is_in_use_and_that_of_a_killed_process_is_found(tmp_path):
     program = (
         "import sys, pathlib; sys.path.insert(0, '.'); from tests.unit.test_spool import *\n"
         "box = Spool.create(pathlib.Path(sys.argv[1])); box.put(A, batch()); print('put', flush=True); input()"
@@ -156,7 +156,7 @@ def test_a_kill_at_any_byte_costs_at_most_the_line_that_was_being_written(tmp_pa
         again.close()
 
 
-def test_an_unreadable_line_hides_no_other_and_stays(tmp_path, caplog):
+def test_an_unreadable_line_stays_and_hides_no_other(tmp_path, caplog):
     guard.forget()
     (tmp_path / "0-broken.spool").write_bytes(b"this is no JSON\n" * 500)
     (tmp_path / "0-broken.spool").chmod(0o600)
@@ -191,7 +191,7 @@ def test_a_file_that_another_process_checks_while_it_is_created_is_replaced(tmp_
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_a_forked_child_leaves_the_file_of_its_parent_alone(tmp_path):
+def test_a_forked_child_does_not_change_the_file_of_its_parent(tmp_path):
     box = Spool.create(tmp_path)
     box.put(A, batch())
     before = box.path.read_bytes()
@@ -239,7 +239,7 @@ def test_a_forked_child_does_not_keep_the_lock_of_a_parent_that_died(tmp_path):
         process.communicate()
 
 
-def test_only_its_user_can_read_the_file(tmp_path):
+def test_only_the_user_can_read_the_file(tmp_path):
     box = Spool.create(tmp_path / "state" / "mlflow")
     assert box.path.stat().st_mode & 0o077 == 0 and box.path.parent.stat().st_mode & 0o077 == 0
     box.close()
@@ -258,7 +258,7 @@ def test_links_and_files_that_others_can_write_are_not_read(tmp_path, caplog):
     assert elsewhere.read_bytes() == b"{}\n"
 
 
-def test_in_memory_if_the_folder_cannot_be_written(tmp_path, caplog):
+def test_batches_are_in_memory_if_the_folder_cannot_be_written(tmp_path, caplog):
     guard.forget()
     (tmp_path / "file").write_text("")
     box = Spool.create(tmp_path / "file" / "below")
@@ -288,7 +288,7 @@ def test_while_the_disk_is_full_batches_are_in_memory_and_in_order(box, monkeypa
     left.close()
 
 
-def test_batches_whose_end_cannot_be_noted_are_not_sent_for_ever(box, monkeypatch):
+def test_batches_whose_end_cannot_be_recorded_are_not_sent_again_and_again(box, monkeypatch):
     box.put(A, batch())
     box.put(A, batch(segment=2))
     FullDisk(monkeypatch)
@@ -296,7 +296,7 @@ def test_batches_whose_end_cannot_be_noted_are_not_sent_for_ever(box, monkeypatc
     assert [b.segment for b in waiting(box)] == [2]
 
 
-def test_the_file_does_not_grow_while_a_server_is_away(box, monkeypatch):
+def test_the_file_does_not_grow_without_bound_while_a_server_is_down(box, monkeypatch):
     monkeypatch.setattr(spool, "LIMIT", 20)
     monkeypatch.setattr(spool, "_SLACK_BYTES", 2000)
     box._compact_above = 2000
@@ -315,7 +315,7 @@ def test_the_file_does_not_grow_while_a_server_is_away(box, monkeypatch):
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_copy_that_a_kill_left_half_written_is_removed(tmp_path):
+def test_a_half_written_copy_of_a_killed_process_is_removed(tmp_path):
     half = tmp_path / "1-a.spool.compacted"
     half.write_bytes(b'{"id":')
     half.chmod(0o600)
@@ -340,7 +340,7 @@ def test_beyond_the_limit_the_last_states_stay_and_curves_get_coarser(puts):
         spool.LIMIT = limit
 
 
-def test_if_each_batch_is_the_only_state_of_its_run_the_oldest_is_dropped_with_a_warning(monkeypatch, caplog):
+def test_the_oldest_batch_is_dropped_with_a_warning_if_each_is_the_only_state_of_its_run(monkeypatch, caplog):
     guard.forget()
     monkeypatch.setattr(spool, "LIMIT", 3)
     box = Spool()
@@ -467,7 +467,7 @@ def test_a_file_of_the_former_version_is_sent_and_removed(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_of_the_former_version_that_a_kill_left_is_sent(tmp_path):
+def test_a_file_of_the_former_version_of_a_killed_process_is_sent(tmp_path):
     """Its last rows are in the log beside it."""
     program = (
         "import sys, pathlib; sys.path.insert(0, '.'); from tests.unit.test_spool import *\n"

@@ -24,7 +24,7 @@ def measured(tmp_path):
     carbon_otel.uninstrument()
 
 
-def test_a_stage_without_a_session_says_that_nothing_was_measured():
+def test_a_stage_without_a_session_has_a_footprint_that_was_not_measured():
     with carbon_otel.stage("training") as s:
         pass
     assert s.footprint.method == "missing"
@@ -107,7 +107,7 @@ def test_disabled_by_the_environment(monkeypatch):
     assert runtime.active() is None
 
 
-def test_no_zone_is_said_once_and_loudly(tmp_path, caplog):
+def test_a_missing_zone_is_warned_of_once(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "carbon_otel"):
         carbon_otel.instrument(powercap_root=server(tmp_path).root)
         carbon_otel.instrument(powercap_root=tmp_path / "class" / "powercap")
@@ -115,7 +115,7 @@ def test_no_zone_is_said_once_and_loudly(tmp_path, caplog):
     assert [r.levelname for r in caplog.records if "world average" in r.getMessage()] == ["WARNING"]
 
 
-def test_decorated_functions_keep_their_face_and_their_values(measured):
+def test_decorated_functions_keep_their_signature_and_their_values(measured):
     @carbon_otel.stage("data_processing")
     def clean(rows: int, *, fast: bool = False) -> int:
         """Clean."""
@@ -156,7 +156,7 @@ def test_async_stages_nest_by_task(measured):
     assert parents == {"a": "evaluation", "b": "evaluation"}
 
 
-def test_a_generator_pays_only_while_it_runs(measured):
+def test_a_generator_is_charged_only_while_it_runs(measured):
     books = runtime.active().engine.books
 
     def payers() -> list[str]:
@@ -174,7 +174,7 @@ def test_a_generator_pays_only_while_it_runs(measured):
     assert payers() == ["unattributed"]
 
 
-def test_generators_take_what_is_sent_and_thrown(measured):
+def test_generators_receive_sent_values_and_thrown_exceptions(measured):
     seen: list[object] = []
 
     @carbon_otel.stage("data_processing")
@@ -227,7 +227,7 @@ def test_async_generators(measured):
     assert not runtime.active().engine._open
 
 
-def test_one_manager_may_be_used_again_and_even_inside_itself(measured):
+def test_a_stage_object_may_be_used_again_even_inside_itself(measured):
     s = carbon_otel.stage("training")
     with s, s:
         pass
@@ -236,7 +236,7 @@ def test_one_manager_may_be_used_again_and_even_inside_itself(measured):
     assert not runtime.active().engine._open
 
 
-def test_threads_have_lines_of_their_own(measured):
+def test_each_thread_has_a_separate_current_stage(measured):
     from carbon_otel.stages.open_stage import current
 
     seen = []
@@ -252,7 +252,7 @@ def test_threads_have_lines_of_their_own(measured):
     assert seen == [None]
 
 
-def test_instrument_twice_is_one_session_and_other_settings_are_another(measured):
+def test_a_second_instrument_changes_nothing_with_the_same_settings_and_restarts_with_others(measured):
     first = runtime.active()
     carbon_otel.instrument(zone="FR", powercap_root=measured.root, interval_s=30)
     assert runtime.active() is first

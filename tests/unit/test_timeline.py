@@ -53,8 +53,8 @@ class TestClosedForms:
     @pytest.mark.parametrize("phase", [0, 0.25, 0.9])
     def test_square_wave(self, phase):
         def joules(s):  # 200 W for 0.5 s, 40 W for 1.5 s, and again
-            whole, rest = divmod(s, 2)
-            return whole * 160 + 200 * min(rest, 0.5) + 40 * max(0, rest - 0.5)
+            periods, remainder = divmod(s, 2)
+            return periods * 160 + 200 * min(remainder, 0.5) + 40 * max(0, remainder - 0.5)
 
         t = timeline(*((phase + s, joules(phase + s) * UJ) for s in range(21)))
         assert at(t, phase + 20) == pytest.approx(10 * 2 * (0.25 * 200 + 0.75 * 40), rel=1e-12)
@@ -68,7 +68,7 @@ class TestClosedForms:
         assert set(t.flags) == {"reset"}
 
 
-def test_between_readings_the_last_power_is_extrapolated_and_never_taken_back():
+def test_between_readings_the_last_power_is_extrapolated_and_the_joules_never_fall():
     t = timeline((0, 0), (1, 100 * UJ))
     assert at(t, 1.5) == 150
     feed(t, (2, 120 * UJ))  # 80 W too many were assumed since the reading at 1 s
@@ -82,7 +82,7 @@ def test_a_clock_that_steps_back_changes_nothing():
     assert (at(t, 2), at(t, 1)) == (200, 200)
 
 
-def test_a_reading_that_another_one_overtook_is_dropped():
+def test_an_overtaken_reading_is_dropped():
     t = timeline((0, 0), (1, 100 * UJ))
     t.observe(ns(2.1), 210 * UJ)
     t.observe(ns(2), 200 * UJ, took_ns=NS // 2)  # read before, entered after
@@ -124,7 +124,7 @@ def test_a_power_sensor_fills_its_gap_with_the_powers_on_both_sides():
     assert (t.gap_s, t.filled_j) == (4, 800)
 
 
-def test_a_gap_after_idle_is_counted_as_filled_too():
+def test_a_gap_after_idle_counts_as_filled():
     t = timeline((0, 0), (1, 0), (2, None), (3, 400), kind="power")
     assert at(t, 3) == 400
     assert (t.gap_s, t.filled_j) == (2, 400)
@@ -171,7 +171,7 @@ def test_a_first_reading_that_fails_opens_a_gap_which_is_filled_once_a_power_is_
     assert (at(t, 12), t.filled_j) == (1200, 1000)
 
 
-def test_an_unchanged_counter_is_ignored_until_its_renewal_is_due():
+def test_an_unchanged_counter_is_ignored_until_its_update_is_due():
     t = timeline((0, 0), (1, 100), (1.2, 100), joules_per_unit=1.0, update_period_s=0.1)
     assert at(t, 1.2) == 120
     assert not t.flags
@@ -185,14 +185,14 @@ def test_a_counter_unchanged_for_seconds_is_stuck_and_the_time_is_a_gap():
     assert (at(t, 11), t.gap_s, t.filled_j) == (1200, 0, 0)
 
 
-@pytest.mark.parametrize(("stall_s", "lacking"), [(170, 0), (180, 1), (360, 2)])
-def test_after_a_stall_longer_than_a_wrap_takes_wraps_may_be_lost(stall_s, lacking):
+@pytest.mark.parametrize(("stall_s", "lost_wraps"), [(170, 0), (180, 1), (360, 2)])
+def test_after_a_stall_longer_than_a_wrap_takes_wraps_may_be_lost(stall_s, lost_wraps):
     wrap_j = 262_144  # 175 s at 1500 W
     t = timeline((0, 0), (1, 100), joules_per_unit=1.0, wrap=wrap_j)
     feed(t, (1 + stall_s, 400))
     assert at(t, 1 + stall_s) == 400
-    assert t.ambiguous_j == lacking * wrap_j
-    assert ("ambiguous" in t.flags) == bool(lacking)
+    assert t.ambiguous_j == lost_wraps * wrap_j
+    assert ("ambiguous" in t.flags) == bool(lost_wraps)
 
 
 # Powers as (nanoseconds, whole watts): the energy up to any moment is a whole number of nanojoules.

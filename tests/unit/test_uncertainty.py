@@ -27,11 +27,11 @@ def doubt(begin: EdgeState, end: EdgeState, **sensor) -> tuple[float, float]:
     return energy.below_j, energy.above_j
 
 
-def test_edges_with_prompt_readings_leave_no_doubt():
+def test_edges_with_prompt_readings_have_no_uncertainty():
     assert doubt(edge(1, 0), edge(2, 100)) == (0, 0)
 
 
-def test_an_edge_without_a_fresh_reading_is_as_uncertain_as_the_power_since():
+def test_an_edge_without_a_new_reading_is_as_uncertain_as_the_power_since_the_last_one():
     # For half a second 100 W were assumed, where the device drew between 20 and 300 W.
     late = edge(2, 100, read_s=1.5)
     assert doubt(edge(1, 0), late) == pytest.approx((0.5 * 80, 0.5 * 200))

@@ -39,16 +39,16 @@ def test_the_session_is_flushed_after_a_servers_shutdown(monkeypatch):
     assert shut_down(monkeypatch, active) == ["shutdown 3", "written"]
 
 
-def test_a_server_that_is_not_measured_shuts_down(monkeypatch):
+def test_an_unmeasured_server_shuts_down(monkeypatch):
     assert shut_down(monkeypatch, lambda events: None) == ["shutdown 3"]
 
 
-def test_a_fault_of_ours_does_not_reach_the_server(monkeypatch, caplog):
+def test_a_fault_of_carbon_otel_does_not_reach_the_server(monkeypatch, caplog):
     def active(events):
-        raise RuntimeError("ours")
+        raise RuntimeError("in the session")
 
     assert shut_down(monkeypatch, active) == ["shutdown 3"]
-    assert "ours" in caplog.text
+    assert "in the session" in caplog.text
 
 
 def test_the_undo_restores_the_class():

@@ -64,10 +64,10 @@ def build(folder: Path) -> Path:
     assert spec is not None and spec.submodule_search_locations, "amdsmi is in the extra `test`"
     wrapper = Path(spec.submodule_search_locations[0], "amdsmi_wrapper.py").read_text()
     answered = set(re.findall(r"^int (amdsmi_\w+)\(", _SOURCE.read_text(), re.MULTILINE))
-    rest = sorted(set(_BOUND.findall(wrapper)) - answered)
-    assert len(rest) > 100
-    other = folder / "rest.c"
-    other.write_text("".join(f"int {name}(void) {{ return {NOT_SUPPORTED}; }}\n" for name in rest))
+    unanswered = sorted(set(_BOUND.findall(wrapper)) - answered)
+    assert len(unanswered) > 100
+    other = folder / "unanswered.c"
+    other.write_text("".join(f"int {name}(void) {{ return {NOT_SUPPORTED}; }}\n" for name in unanswered))
     (folder / "lib").mkdir()
     flags = ("-Wall", "-Werror", "-O1", "-shared", "-fPIC")
     library = folder / "lib" / "libamd_smi.so"

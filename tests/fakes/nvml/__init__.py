@@ -126,10 +126,10 @@ class Gpus:
         self._state.init_error = code
 
     def environment(self, **variables: str) -> dict[str, str]:
-        """The environment of a process that sees these GPUs; the caller's settings of ours are not in it."""
-        ours = ("CARBON_OTEL_", "OTEL_", "CUDA_VISIBLE_DEVICES")
+        """The environment of a process that sees these GPUs; the caller's settings of hidden are not in it."""
+        hidden = ("CARBON_OTEL_", "OTEL_", "CUDA_VISIBLE_DEVICES")
         return {
-            **{name: value for name, value in os.environ.items() if not name.startswith(ours)},
+            **{name: value for name, value in os.environ.items() if not name.startswith(hidden)},
             "LD_PRELOAD": str(self._library),
             "FAKE_NVML_STATE": str(self._file),
             **variables,
