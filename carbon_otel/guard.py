@@ -62,7 +62,7 @@ def contain(
     """Return `function(*args, **kwargs)`; if that raises, log the fault under `task` and return the default."""
     try:
         return function(*args, **kwargs)
-    except Exception as fault:  # noqa: BLE001 - no fault of ours may reach the user's program
+    except Exception as fault:  # noqa: BLE001 - no internal fault may reach the user's program
         log_fault(task, fault)
         return default
 

@@ -1,4 +1,4 @@
-"""What all tests share: an environment of their own, how they run in parallel, and what fails in the gate."""
+"""Shared by all tests: a clean environment, parallel runs, and the rules of the gate."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from tests.fakes import nvml
 
 REPOSITORY = Path(__file__).parents[1]
 
-# Deterministic by default; `--hypothesis-profile=search` looks for what the fixed examples do not show.
+# Deterministic by default; `--hypothesis-profile=search` searches for new examples.
 _always = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 settings.register_profile("fixed", _always, max_examples=60, derandomize=True, database=None)
 settings.register_profile("search", _always, max_examples=1000)
 settings.load_profile("fixed")
 
-# Habits of MLflow that are not under test: usage reports, a line to stdout at the end of each run, and seven
+# Features of MLflow that are not under test: usage reports, a line on stdout at the end of each run, and seven
 # processes of each server that wait for jobs.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "1")
-# MLflow starts uvicorn by its name: this puts the one of this environment first.
+# MLflow starts uvicorn by name, so the uvicorn of this environment comes first.
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
 
 _OUR_PREFIXES = ("CARBON_OTEL_", "OTEL_")
@@ -44,14 +44,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """No worker for a single file and for `-s`: the output is then seen at once."""
+    """No worker for a single file or with `-s`, so that the output appears at once."""
     files = {argument.partition("::")[0] for argument in config.args}
     single_file = len(files) == 1 and files.pop().endswith(".py")
     return 0 if single_file or config.option.capture == "no" else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselects the long variant of soak tests, and begins with the files that wait longest."""
+    """Deselects the long variant of soak tests, and starts with the files that wait longest."""
     if "soak" not in config.option.markexpr:
         long = [item for item in items if "soak" in item.keywords]
         if long:
@@ -78,7 +78,7 @@ def pytest_make_collect_report(collector: pytest.Collector):
 
 
 def _refuse_skip(config: pytest.Config, report: pytest.TestReport | pytest.CollectReport) -> None:
-    """On the gate's machine every component is installed, except a GPU: a skip hides one that is not."""
+    """Fails a skip in the gate: its machine has every component except a GPU, so a skip hides a missing one."""
     reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
     expected = any(text in reason for text in config.getoption("--may-skip"))
     if os.environ.get("CI") and sys.platform == "linux" and not expected:
@@ -88,19 +88,19 @@ def _refuse_skip(config: pytest.Config, report: pytest.TestReport | pytest.Colle
 
 @pytest.fixture(scope="session", autouse=True)
 def own_environment(tmp_path_factory: pytest.TempPathFactory):
-    """Fixtures of a session or a module see no settings of the caller and share no folder with other workers."""
+    """Session and module fixtures see no settings of the caller and share no folder with other workers."""
     with pytest.MonkeyPatch.context() as patch:
         _clean(patch)
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
-        # MLflow puts its default store and its folder of artifacts into the working folder.
+        # MLflow creates its default store and its folder of artifacts in the working folder.
         patch.chdir(tmp_path_factory.mktemp("cwd"))
         yield
 
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory):
-    """A test sees no settings of the caller, no GPU, no other measured process, and leaves no session behind."""
+    """A test sees no settings of the caller, no GPU and no other measured process, and leaves no session."""
     _clean(monkeypatch)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
     yield

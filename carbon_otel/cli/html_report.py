@@ -28,7 +28,7 @@ pre {{{{ font: 13px/1.35 ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", mono
 
 
 def page(report: Report) -> str:
-    """The whole page as text."""
+    """The page as text."""
     console = Console(
         record=True,
         file=io.StringIO(),

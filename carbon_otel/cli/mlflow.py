@@ -31,15 +31,15 @@ def reconcile(tracking_uri: _Uri = None) -> None:
     """Mark the runs of dead processes of this host as KILLED; their last checkpoint is a lower bound."""
     client, uri = client_of(tracking_uri)
     try:
-        found = orphans.find(client)
-        for orphan in found.runs:
+        orphaned = orphans.find(client)
+        for orphan in orphaned.runs:
             orphans.end(client, orphan)
             typer.echo(f"{orphan.run_id} marked as KILLED")
     except Exception as error:  # noqa: BLE001 - every kind of store raises its own
         refuse_store(uri, error)
-    for line in found.unreadable:
+    for line in orphaned.unreadable:
         typer.echo(f"unreadable, not changed: {line}", err=True)
-    typer.echo(f"{len(found.runs)} runs were left open by processes of this host")
+    typer.echo(f"{len(orphaned.runs)} runs were left open by processes of this host")
 
 
 @app.command()

@@ -268,45 +268,45 @@ def read(client: MlflowClient, name: str) -> Ledger:
         experiment = client.get_experiment_by_name(name)
         lineage = None if experiment else name
     everywhere = [each.experiment_id for each in found_by(client.search_experiments)]
-    found = _Entries()
+    collected = _Entries()
     if experiment is not None:
         title = name if experiment.name == name else f"{name}, experiment {experiment.name}"
-        found.add_all(client, [experiment.experiment_id])
+        collected.add_all(client, [experiment.experiment_id])
         ledger = client.get_experiment_by_name(names.LEDGER)
         if ledger is not None and ledger.experiment_id != experiment.experiment_id:
             of_it = f"tags.`{names.SOURCE_EXPERIMENT}` = '{experiment.experiment_id}'"
-            found.add_all(client, [ledger.experiment_id], of_it)
+            collected.add_all(client, [ledger.experiment_id], of_it)
     else:
         title = name if lineage == name else f"{name}, lineage {lineage}"
-        found.add_all(client, everywhere, f"tags.`{names.LINEAGE}` = {_quoted(lineage or name)}")
-    _require_entries(found, title, name)
-    entries = [*found.entries.values(), *_preparation(client, everywhere, found)]
+        collected.add_all(client, everywhere, f"tags.`{names.LINEAGE}` = {_quoted(lineage or name)}")
+    _require_entries(collected, title, name)
+    entries = [*collected.entries.values(), *_preparation(client, everywhere, collected)]
     return Ledger(
         title,
         tuple(sorted(entries, key=lambda entry: entry.start_ms)),
-        tuple(sorted(found.unmeasured)),
-        tuple(sorted(found.unreadable)),
+        tuple(sorted(collected.unmeasured)),
+        tuple(sorted(collected.unreadable)),
     )
 
 
-def _require_entries(found: _Entries, title: str, name: str) -> None:
-    if found.entries:
+def _require_entries(collected: _Entries, title: str, name: str) -> None:
+    if collected.entries:
         return
-    if found.unreadable:
-        raise NotFound(f"{title}: none of its runs can be read; {'; '.join(sorted(found.unreadable))}")
-    if found.unmeasured:
-        count = len(found.unmeasured)
+    if collected.unreadable:
+        raise NotFound(f"{title}: none of its runs can be read; {'; '.join(sorted(collected.unreadable))}")
+    if collected.unmeasured:
+        count = len(collected.unmeasured)
         raise NotFound(f"{title}: none of its {count} runs was measured; call carbon_otel.instrument() first")
     raise NotFound(
         f"there is no registered model, model id, run id, experiment or lineage {name!r} in this store"
     )
 
 
-def _preparation(client: MlflowClient, experiments: list[str], found: _Entries) -> Iterator[Entry]:
+def _preparation(client: MlflowClient, experiments: list[str], collected: _Entries) -> Iterator[Entry]:
     """Runs of other experiments that made a dataset of these runs, by the digest of `mlflow.log_input`."""
-    known = {entry.run_id for entry in found.entries.values()}
+    known = {entry.run_id for entry in collected.entries.values()}
     elsewhere = _Entries()
-    for digest in sorted(found.digests):
+    for digest in sorted(collected.digests):
         for run in _runs(client, experiments, f"dataset.digest = {_quoted(digest)}"):
             if run.info.run_id in known:
                 continue
@@ -314,7 +314,7 @@ def _preparation(client: MlflowClient, experiments: list[str], found: _Entries) 
             entry = elsewhere.entry(run)
             if entry and PREPARATION in entry.stages and not _OTHER_WORK & entry.stages.keys():
                 yield replace(entry, dataset=digest)
-    found.unreadable += [line for line in elsewhere.unreadable if line not in found.unreadable]
+    collected.unreadable += [line for line in elsewhere.unreadable if line not in collected.unreadable]
 
 
 @dataclass(frozen=True, slots=True)

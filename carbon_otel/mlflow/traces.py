@@ -161,7 +161,7 @@ class MlflowTraces(Sink):
             for key, value in _tags(trace, tokens).items():
                 if info.tags.get(key) != value:
                     client.set_trace_tag(trace_id, key, value)
-        except Exception:  # noqa: BLE001 - whatever the store raises; most of all, that it is not there yet
+        except Exception:  # noqa: BLE001 - stores raise different errors, often because the trace has not arrived
             if self._clock() < trace.give_up:
                 return
             logger.debug("trace %s gets no energy per token", trace_id, exc_info=True)

@@ -127,8 +127,8 @@ class ReportsProcesses(Protocol):
 class Finding:
     """The decision of discovery for one component.
 
-    `reason` is why it has no better tier, or why its figures are less reliable; `fix` is what the user can do.
-    `unmetered` marks a component that draws power and is not in the figures.
+    `reason` explains why it has no better tier, or why its figures are less reliable; `fix` is the remedy for the
+    user. `unmetered` marks a component that draws power and is not in the figures.
     """
 
     component: str

@@ -131,8 +131,8 @@ class _Search:
 def _gpus() -> tuple[list[Sensor], list[Finding]]:
     sensors: list[Sensor] = []
     findings: list[Finding] = []
-    for found, decided in (nvml.find(), _unverified(intel_gpu.find()), _unverified(amd_gpu.find())):
-        sensors += found
+    for added, decided in (nvml.find(), _unverified(intel_gpu.find()), _unverified(amd_gpu.find())):
+        sensors += added
         findings += decided
     if any(finding.unmetered or finding.method != "missing" for finding in findings):
         # Drop the findings "no GPU" of other vendors once one vendor was found.
@@ -201,8 +201,8 @@ def _model_processor(search: _Search, host: Processor, root: Path) -> None:
         fix = "sudo modprobe intel_rapl_msr; in a container, mount the host's powercap folder"
     # A modelled component is in the figures.
     search.findings = [f for f in search.findings if f.component not in ("cpu", "memory")]
-    found = f"{host.model_name}: {model.device.source}"
-    search.add(([model], [Finding("cpu", model.device.method, found, reason, fix)]))
+    description = f"{host.model_name}: {model.device.source}"
+    search.add(([model], [Finding("cpu", model.device.method, description, reason, fix)]))
 
 
 def _model_memory(search: _Search) -> None:
@@ -211,8 +211,8 @@ def _model_memory(search: _Search) -> None:
     reason = "the package is measured, but there is no readable dram zone"
     # A modelled component is in the figures; the finding stays, since its fix says how to measure it.
     search.findings = [replace(f, unmetered=f.unmetered and f.component != "memory") for f in search.findings]
-    found = f"{device.name} at {device.source}"
-    search.add(([memory], [Finding("memory", device.method, found, reason=reason)]))
+    description = f"{device.name} at {device.source}"
+    search.add(([memory], [Finding("memory", device.method, description, reason=reason)]))
 
 
 def _unreadable(zone: rapl.Zone, error: str) -> Finding:

@@ -82,12 +82,12 @@ def _device(meter: _Meter) -> Device:
 
 
 def _meters(root: Path) -> list[_Meter]:
-    found = []
+    meters = []
     for folder in folders(root):
         # Before kernel 6.8 the driver's files are in the ACPI device's folder.
         for place in (folder, folder / "device"):
             match = _METER.match(text(place / "power1_oem_info"))
             if match and _DRIVER in (text(folder / "name"), text(place / "name")):
-                found.append(_Meter(match["extent"].lower(), int(match["socket"]), place))
+                meters.append(_Meter(match["extent"].lower(), int(match["socket"]), place))
                 break
-    return found
+    return meters

@@ -74,10 +74,10 @@ def find(root: Path = DEFAULT_ROOT) -> tuple[list[Sensor], list[Finding]]:
             continue
         channel = _channel(folder)
         if channel is None:
-            found = f"{driver} ({folder.name})"
+            name = f"{driver} ({folder.name})"
             findings.append(
                 Finding(
-                    "gpu", "missing", found, "the driver has no energy counter for this GPU", unmetered=True
+                    "gpu", "missing", name, "the driver has no energy counter for this GPU", unmetered=True
                 )
             )
             continue

@@ -57,9 +57,9 @@ def find(root: Path = DEFAULT_ROOT, i2c: Path = DEFAULT_I2C) -> tuple[list[Senso
 
 
 def _chosen(rails: list[_Rail]) -> list[_Rail]:
-    whole = [rail for rail in rails if _WHOLE.fullmatch(rail.name)]
-    if whole:
-        return whole[:1]
+    inputs = [rail for rail in rails if _WHOLE.fullmatch(rail.name)]
+    if inputs:
+        return inputs[:1]
     fed = any(_FIVE_VOLTS.fullmatch(rail.name) for rail in rails)
     return [rail for rail in rails if not (fed and _FED_BY_FIVE_VOLTS.fullmatch(rail.name))]
 

@@ -96,10 +96,10 @@ class Zone:
 
 def zones(root: Path = DEFAULT_ROOT) -> list[Zone]:
     """Every zone below `root`, in the order of their ids, in the flat or the nested layout."""
-    found: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     for path in _zone_paths(root):
-        found.setdefault(path.name, path)
-    names = {zone_id: _name(path) for zone_id, path in found.items()}
+        paths.setdefault(path.name, path)
+    names = {zone_id: _name(path) for zone_id, path in paths.items()}
     return [
         Zone(
             path=path,
@@ -108,7 +108,7 @@ def zones(root: Path = DEFAULT_ROOT) -> list[Zone]:
             mmio="-mmio" in zone_id,
             error=_why_unreadable(path / "energy_uj"),
         )
-        for zone_id, path in sorted(found.items())
+        for zone_id, path in sorted(paths.items())
         if names[zone_id]
     ]
 

@@ -117,7 +117,7 @@ class Stage:
         entered = None
         try:
             entered = self._begin()
-        except Exception as fault:  # noqa: BLE001 - no fault of ours may reach the user's program
+        except Exception as fault:  # noqa: BLE001 - no internal fault may reach the user's program
             log_fault("opening a stage", fault)
         self._entered.append(entered)
         return self

@@ -1,4 +1,4 @@
-"""Collects what the benchmarks measured and prints it as one table, each figure beside its peers'."""
+"""Collects the results of the benchmarks and prints them as one table, each beside the results of other tools."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """One process: a table of costs needs the machine for itself."""
+    """One process: a table of costs needs the whole machine."""
     return 0
 
 
@@ -18,21 +18,21 @@ _rows: list[tuple[str, str, float, str]] = []
 
 @pytest.fixture(scope="session")
 def table() -> Callable[[str, str, float, str], None]:
-    """`table(what, tool, figure, unit)` adds a row."""
-    return lambda what, tool, figure, unit: _rows.append((what, tool, figure, unit))
+    """`table(task, tool, figure, unit)` adds a row."""
+    return lambda task, tool, figure, unit: _rows.append((task, tool, figure, unit))
 
 
 def pytest_terminal_summary(terminalreporter) -> None:
     write = terminalreporter.write_line
     if _rows:
         terminalreporter.section("cost, and ratio to carbon_otel in this run")
-    for what in dict.fromkeys(row[0] for row in _rows):
+    for task in dict.fromkeys(row[0] for row in _rows):
         figures: dict[str, list[float]] = {}
-        rows = [row for row in _rows if row[0] == what]
+        rows = [row for row in _rows if row[0] == task]
         unit = rows[-1][3]
         for _, tool, figure, _ in rows:
             figures.setdefault(tool, []).append(figure)
         own = statistics.median(figures.get("carbon_otel", [float("nan")]))
         for tool, values in figures.items():
             middle = statistics.median(values)
-            write(f"{what:<52} {tool:<24} {middle:>10.3f} {unit:<10} x{middle / own if own else 0:.2f}")
+            write(f"{task:<52} {tool:<24} {middle:>10.3f} {unit:<10} x{middle / own if own else 0:.2f}")

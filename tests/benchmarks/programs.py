@@ -1,4 +1,4 @@
-"""Small programs run in fresh interpreters; each prints one number."""
+"""Small programs run in new interpreters; each prints one number."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STARTS = {
     + _TIMED.format("T(country_iso_code='FRA', save_to_file=False, log_level='error').start()"),
 }
 
-# CPU seconds a minute of an idle process that is being measured, after the first second.
+# CPU seconds per minute of an idle measured process, after the first second.
 _IDLE = """
 import os, time
 {start}
@@ -42,7 +42,7 @@ SAMPLERS = {
     "tracker.start()",
 }
 
-# What a DataLoader or an OpenMP program looks like: children with threads that wait.
+# Like a DataLoader or an OpenMP program: children with waiting threads.
 CHILDREN = """
 import subprocess, sys
 child = "import sys, threading\\nwait = threading.Event().wait\\n" \
@@ -55,7 +55,7 @@ children = [
 for each in children: each.stdout.readline()
 """
 
-# Milliseconds of an empty run in a sqlite store that has its tables, in the median of fifty.
+# Milliseconds of an empty run in a sqlite store with its tables; median of fifty.
 EMPTY_RUN = """
 import statistics, time
 {start}

@@ -1,4 +1,4 @@
-"""What measuring costs, beside codecarbon and zeus where they are installed (`pip install -e . --group bench`).
+"""The cost of measuring, beside codecarbon and zeus if they are installed (`pip install -e . --group bench`).
 
     pytest tests/benchmarks --benchmark-disable-gc
 
@@ -122,7 +122,7 @@ def edge() -> None:
 def test_stage(session, fresh, request, benchmark, table):
     request.getfixturevalue(session)
     if fresh:
-        # As after a pause of 2 ms, without what a pause does to the caches of this machine.
+        # As after a pause of 2 ms, without the effect of a pause on the caches of the machine.
         for track in active().engine.meter.tracks:
             track.edge_interval_ns = 0
     benchmark.pedantic(edge, rounds=1000, warmup_rounds=50)
@@ -133,7 +133,7 @@ def test_stage(session, fresh, request, benchmark, table):
 
 @pytest.mark.skipif(not installed("mlflow"), reason="mlflow is not installed")
 def test_a_stage_with_a_lineage(tmp_path, benchmark, table):
-    """Each stage outside of runs is then booked for the model, and delivered to MLflow's store."""
+    """Each stage outside of runs is then recorded for the model, and delivered to MLflow's store."""
     import mlflow
 
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
@@ -181,7 +181,7 @@ def test_zeus_window(benchmark, table):
 
 
 def test_the_sdk_alone(benchmark, table):
-    """What the same telemetry costs without anything measured: a span of 15 attributes, three adds, a record."""
+    """The cost of the same telemetry without measuring: a span of 15 attributes, three adds, a record."""
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.metrics.export import InMemoryMetricReader
     from opentelemetry.sdk.trace import TracerProvider

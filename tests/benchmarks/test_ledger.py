@@ -1,5 +1,6 @@
-"""How long a report of 10,000 entries takes. The entries are copies of one, made in the database: writing each
-through MLflow takes 30 ms.
+"""The time of a report of 10,000 entries.
+
+The entries are copies of one, made in the database, because writing each through MLflow takes 30 ms.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def one_window(folder, model_run):
 
 
 def copy(database):
-    """Runs, tags and metrics of the one entry, under other ids, an hour apart."""
+    """Runs, tags and metrics of the one entry with other ids, an hour apart."""
     with sqlite3.connect(database) as db:
         (run,) = db.execute("select run_uuid from tags where key = ?", (names.ENTRY,)).fetchone()
         for number in range(1, ENTRIES):

@@ -1,7 +1,7 @@
 """The processor model's load curve against published load points, beside a line and codecarbon's cubic.
 
-Every machine is scaled from its own idle to its own full power, so that only the shape is judged. The curve's one
-parameter was set on Teads' ratios alone; the other machines are new to it.
+Every machine is scaled from its own idle to its own full power, so that only the shape is judged. The only
+parameter of the curve was set on Teads' ratios; the other machines were not used for it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def line(u: float, idle: float, full: float) -> float:
 
 
 def cubic(u: float, idle: float, full: float) -> float:
-    """codecarbon's estimate, with the machine's own full power for its TDP."""
+    """codecarbon's estimate, with the full power of the machine as its TDP."""
     return full * (0.1 + 0.9 * u**3)
 
 
@@ -61,7 +61,7 @@ def test_the_curve_is_nearer_than_a_line_and_a_cubic_over_all_machines():
 def test_package_power_is_concave_and_wall_power_of_old_servers_nearly_linear():
     assert overall(curve, "RAPL") == pytest.approx(0.134, abs=0.001)
     assert overall(line, "RAPL") == pytest.approx(0.205, abs=0.001)
-    # The other way round, and in the README: no one curve fits both.
+    # Here the line is nearer, as the README says: no curve fits both.
     assert overall(curve, "wall") == pytest.approx(0.113, abs=0.001)
     assert overall(line, "wall") == pytest.approx(0.041, abs=0.001)
 

@@ -1,6 +1,6 @@
-"""A process that serves tokens on a fake package, and is scraped. Argument: the port.
+"""A process that serves tokens on a fake package and is scraped. Argument: the port.
 
-Prints as JSON its joules, and those of inference by token.
+Prints as JSON its joules, and the joules of inference per token.
 """
 
 import json

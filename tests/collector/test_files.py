@@ -1,4 +1,4 @@
-"""The collector's files: components defined, used and built; nothing open to the network; no secret in them."""
+"""The files of the collector: components are defined, used and built; no open network port; no secret."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ COLLECTOR = Path(__file__).parents[2] / "collector"
 NAMES = ("config", "logfire", "upstream")
 CONFIGS = {name: yaml.safe_load((COLLECTOR / f"{name}.yaml").read_text()) for name in NAMES}
 KINDS = ("receivers", "processors", "exporters", "extensions")
-# The module that holds a component of a type.
+# The module that contains a component, by type.
 MODULES = {
     "otlp": "otlpreceiver",
     "memory_limiter": "memorylimiterprocessor",
@@ -30,7 +30,7 @@ MODULES = {
 
 
 def merged(name):
-    """config.yaml and, over it, another, as the collector merges them: maps are joined, lists replaced."""
+    """config.yaml and another file over it, as the collector merges them: maps are joined, lists replaced."""
 
     def join(one, other):
         if isinstance(one, dict) and isinstance(other, dict):
@@ -91,7 +91,7 @@ def test_a_service(name):
     image, _, tag = service["image"].rpartition(":")
     assert image and re.fullmatch(r"v?\d+(\.\d+)+", tag)
     assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ()))
-    # The collector's image has no program that could ask it.
+    # The collector's image has no program for a health check.
     assert "healthcheck" in service or name == "collector"
     for volume in service.get("volumes", ()):
         source = volume.split(":")[0]

@@ -1,4 +1,4 @@
-"""Rules, alerts and the dashboard's queries, in a real Prometheus that scrapes a real run of ours."""
+"""Rules, alerts and the dashboard's queries, in a real Prometheus that scrapes a real run."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_the_rules_give_the_expected_values_for_known_counters():
 
 
 class Prometheus:
-    """Debian's, on loopback, with our rules and a target of the test; evaluates every second."""
+    """Debian's Prometheus on loopback, with the repository's rules, evaluated every second."""
 
     def __init__(self, folder, target):
         self.port = free_port()
@@ -74,10 +74,10 @@ class Prometheus:
             return json.load(answer)["data"]["result"]
 
     def value(self, expression):
-        """The only sample of an expression, once there is one."""
+        """The only sample of an expression, as soon as there is one."""
 
         def samples():
-            with contextlib.suppress(OSError):  # it has not started
+            with contextlib.suppress(OSError):  # it has not started yet
                 return self.query(expression)
 
         (sample,) = wait_for(samples)
@@ -90,7 +90,7 @@ class Prometheus:
 
 @pytest.fixture(scope="module")
 def scraped(tmp_path_factory):
-    """A Prometheus that has scraped a run of 8 s to its end, and what the run says of itself."""
+    """A Prometheus that has scraped a run of 8 s to its end, and the output of the run."""
     folder = tmp_path_factory.mktemp("prometheus")
     port = free_port()
     with Drawing(server(folder / "sys"), zones=1, watts=40) as drawing:
@@ -106,7 +106,7 @@ def scraped(tmp_path_factory):
             run = json.loads(program.stdout.readline())
             total = pytest.approx(run["joules"], rel=1e-6)
             wait_for(lambda: prometheus.value("sum(hw_energy_joules_total)") == total)
-            # The rules are evaluated after the scrape, each second.
+            # Every second, the rules are evaluated after the scrape.
             scraped_s = prometheus.value("max(timestamp(hw_energy_joules_total))")
             wait_for(lambda: prometheus.value("min(timestamp(carbon:measured:ratio))") > scraped_s)
             yield prometheus, run
@@ -154,5 +154,5 @@ def test_the_measured_share_and_the_joules_per_token_are_those_of_the_run(scrape
     prometheus, run = scraped
     assert prometheus.value("carbon:measured:ratio") == 1
     per_token = prometheus.value('carbon:stage:joules_per_unit{carbon_otel_unit="tokens"}')
-    # The rule has rates, which leave out what was before the first scrape.
+    # The rule uses rates, which exclude the time before the first scrape.
     assert per_token == pytest.approx(run["joules_per_token"], rel=0.2)

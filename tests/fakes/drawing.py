@@ -1,4 +1,4 @@
-"""Powercap counters that move for as long as a `with` block lasts."""
+"""Powercap counters that increase during a `with` block."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.fakes.powercap import Tree, Zone
 
 @contextlib.contextmanager
 def trickle(zone: Zone) -> Iterator[None]:
-    """A microjoule now and then: a counter that stands still while a slow machine works counts as stuck."""
+    """Add a microjoule from time to time: a counter that stands still on a slow machine would count as stuck."""
     end = threading.Event()
 
     def idle() -> None:
@@ -32,7 +32,7 @@ def trickle(zone: Zone) -> Iterator[None]:
 class Drawing:
     """The first `zones` packages of `tree` draw `watts` each.
 
-    Their counters are written every 10 ms or when the machine gets to it, always with what is due by then.
+    Their counters are written every 10 ms, or later on a busy machine, always with all energy up to that time.
     """
 
     def __init__(self, tree: Tree, zones: int, watts: float) -> None:
@@ -44,7 +44,7 @@ class Drawing:
 
     @property
     def joules(self) -> float:
-        """What the counters say, in all."""
+        """The sum of the counters."""
         return sum(int(zone.file.read_text()) for zone in self._zones) / 1e6
 
     def __enter__(self) -> Drawing:

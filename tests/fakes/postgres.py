@@ -1,4 +1,4 @@
-"""A PostgreSQL of the test's own: Debian's package, a cluster in a temporary folder, on loopback."""
+"""A PostgreSQL for tests: Debian's package, a cluster in a temporary folder, on loopback."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from pathlib import Path
 
 
 def programs() -> Path | None:
-    """Where Debian has the server's programs; None where it is not installed."""
+    """The folder of the server's programs in Debian; None if it is not installed."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     return found[-1].parent if found else None
 
 
 @contextlib.contextmanager
 def running() -> Iterator[str]:
-    """The address of a database, for SQLAlchemy; gone afterwards."""
+    """The address of a database, for SQLAlchemy. The database is removed afterwards."""
     binaries = programs()
     assert binaries is not None, "Debian's package postgresql is not installed"
-    folder = Path(tempfile.mkdtemp(prefix="postgres-", dir="/tmp"))  # its socket's path must be short
+    folder = Path(tempfile.mkdtemp(prefix="postgres-", dir="/tmp"))  # the path of its socket must be short
     prefix: list[str] = []
-    if os.geteuid() == 0:  # the server refuses to be root
+    if os.geteuid() == 0:  # the server refuses to run as root
         shutil.chown(folder, "postgres")
         prefix = ["runuser", "-u", "postgres", "--"]
     with socket.socket() as s:

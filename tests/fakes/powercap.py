@@ -1,4 +1,4 @@
-"""Powercap trees with the kernel's own layout: nested devices, and the flat class folder of links to them."""
+"""Powercap trees with the layout of the kernel: nested devices, and the flat class folder of links to them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ AMD_RANGE_UJ = 65_532_610_987
 
 
 class Zone:
-    """One zone's files. Energy is set in joules and wraps at the range, as the hardware's does."""
+    """The files of one zone. Energy is set in joules and wraps at the range, as in the hardware."""
 
     def __init__(self, folder: Path, name: str, range_uj: int = INTEL_RANGE_UJ) -> None:
         self.folder = folder
@@ -23,7 +23,7 @@ class Zone:
         self._lock = threading.Lock()
         folder.mkdir(parents=True)
         (folder / "power").mkdir()
-        # A link that leads back to all zones: a walk that follows it never ends.
+        # A link back to all zones: a walk that follows it never ends.
         (folder / "subsystem").symlink_to("../..")
         (folder / "enabled").write_text("1\n")
         self.name = name
@@ -43,7 +43,7 @@ class Zone:
             self.set(self.joules + joules)
 
     def write(self, content: bytes) -> None:
-        """Put any content where the counter is, under the descriptors that readers keep open.
+        """Write any content to the counter, under the descriptors that readers keep open.
 
         One write of a fixed width: as in sysfs, a reader never sees half of it.
         """
@@ -67,11 +67,11 @@ class Zone:
         self.set(1000.0)
 
     def break_(self) -> None:
-        """From now on a read fails, also through descriptors kept open."""
+        """Let every read fail from now on, even through open descriptors."""
         self.write(b"")
 
     def forbid(self) -> None:
-        """Opening the counter fails, as a file mode would make it for anyone but root."""
+        """Let the opening of the counter fail, as by its mode for a user other than root."""
         self.file.unlink()
         self.file.mkdir()
 
@@ -80,7 +80,7 @@ class Zone:
 
 
 class Tree:
-    """A tree below `base`; `root` is what `powercap_root` takes."""
+    """A tree below `base`; `root` is a value for `powercap_root`."""
 
     def __init__(self, base: Path) -> None:
         self.devices = base / "devices" / "virtual" / "powercap"
@@ -132,7 +132,7 @@ def amd(base: Path) -> Tree:
 
 
 def mirrored_dies(base: Path) -> Tree:
-    """One package whose two dies show one counter, and one whose dies count for themselves."""
+    """One package whose two dies show the same counter, and one whose dies count separately."""
     tree = Tree(base)
     names = ("package-0-die-0", "package-0-die-1", "package-1-die-0", "package-1-die-1")
     for number, (name, joules) in enumerate(zip(names, (5000, 5000, 7000, 9), strict=True)):
@@ -143,7 +143,7 @@ def mirrored_dies(base: Path) -> Tree:
 
 
 def many_sockets(base: Path, sockets: int = 12) -> Tree:
-    """Zone numbers are hexadecimal and do not follow the packages'."""
+    """Zone numbers are hexadecimal and do not follow the numbers of the packages."""
     tree = Tree(base)
     for number in range(sockets):
         tree.package.append(tree.zone(f"intel-rapl:{number:x}", f"package-{sockets - 1 - number}"))

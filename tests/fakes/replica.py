@@ -1,4 +1,4 @@
-"""A replica that serves on a virtual clock: a device of known power, and all code from there to a store."""
+"""A replica that serves on a virtual clock: a device of known power, and the real code from there to a store."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.fakes.sensors import package
 
 
 class Replica:
-    """Begins at `start_s` (seconds since the epoch). Its windows go to MLflow's present store, by `folder`."""
+    """Begins at `start_s` (seconds since the epoch). Its windows go through `folder` to MLflow's current store."""
 
     def __init__(self, folder: Path, start_s: int, pue: float = 1.0) -> None:
         self.clock = Clock()
@@ -47,7 +47,7 @@ class Replica:
         return self._wall_ns() / 1e9
 
     def tick(self) -> None:
-        """Every checkpoint is delivered: on a virtual clock a later one would overtake it."""
+        """Tick, and deliver the checkpoint, because a later one would replace it on a virtual clock."""
         self._engine.tick()
         assert self._delivery.submit(lambda: None).wait(60)
 

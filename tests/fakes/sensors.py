@@ -1,4 +1,4 @@
-"""Devices of known power on a virtual clock, behind the interface that real sensors have."""
+"""Devices of known power on a virtual clock, with the interface of real sensors."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ EXACT = Band(1.0, 1.0, "a test's own device")
 
 
 class FakeSensor:
-    """Draws `watts` until told otherwise. Energy is kept in whole nanojoules, so that sums are exact.
+    """Draws `watts`. Energy is kept in whole nanojoules, so that sums are exact.
 
-    `fault` is what every reading raises while it is set, `spent_j` the truth, `reads` how often it was read.
+    Every reading raises `fault` if it is set; `spent_j` is the true energy, `reads` the number of readings.
     """
 
     def __init__(

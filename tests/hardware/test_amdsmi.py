@@ -1,4 +1,4 @@
-"""AMD GPUs through the unmodified amdsmi: what is read, and what happens when it cannot be."""
+"""AMD GPUs through the unmodified amdsmi: the readings, and the findings if there are none."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What only a card can tell. Run on one with `pytest -m gpu -s tests/hardware`; skipped elsewhere.
+"""Tests that need a real card. Run them with `pytest -m gpu -s tests/hardware`; skipped elsewhere.
 
-Each test prints its row for the table in README.md. Nothing else may use the card meanwhile.
+Each test prints its row for the table in README.md. Nothing else may use the card at the same time.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ while time.monotonic() < end:
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """The first card, which must have a counter of its own."""
+    """The first card, which must have an energy counter."""
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     try:
         Nvml()
@@ -61,7 +61,7 @@ def joules(gpu):
 
 
 class Trapezoid(threading.Thread):
-    """The instantaneous power at 50 Hz, integrated, from `start` to `stop`; with the counter's joules."""
+    """The integral of the instantaneous power at 50 Hz from `start` to `stop`, and the joules of the counter."""
 
     def __init__(self, gpu):
         super().__init__(daemon=True)
@@ -85,8 +85,8 @@ class Trapezoid(threading.Thread):
         self.join()
 
 
-def row(gpu, what, value):
-    print(f"\n| {time.strftime('%Y-%m-%d')} | {gpu.device.name} | {driver()} | {what} | {value} |")
+def row(gpu, task, value):
+    print(f"\n| {time.strftime('%Y-%m-%d')} | {gpu.device.name} | {driver()} | {task} | {value} |")
 
 
 def driver():
@@ -129,12 +129,12 @@ def test_the_cost_of_a_reading(gpu):
         gpu.read()
         costs.append((time.perf_counter_ns() - begin_ns) / 1e3)
     row(gpu, "one reading of the counter, median (most)", f"{median(costs):.0f} us ({max(costs):.0f} us)")
-    # Two at a stage's edges and one a second: the ceiling of what is stated to be cheap.
+    # Two readings at the edges of a stage and one a second: the stated limit of their cost.
     assert median(costs) < 20_000
 
 
 def test_energy_that_leaks_over_an_edge_without_synchronisation(gpu, torch):
-    """A kernel queue of some seconds: what the counter says at the end of the queueing, and when it has run."""
+    """A kernel queue of some seconds: the counter at the end of the queueing, and after the kernels have run."""
     a = torch.randn(8192, 8192, device="cuda", dtype=torch.float16)
     torch.cuda.synchronize()
     parts = []
@@ -152,7 +152,7 @@ def test_energy_that_leaks_over_an_edge_without_synchronisation(gpu, torch):
 
 
 def test_two_processes_on_one_gpu(gpu, torch):
-    """The counter is of the card, whoever works; NVML's parts of the two are alike, where it tells."""
+    """The counter is that of the card; the shares of two equal processes are alike, if NVML reports them."""
     both = [working(8), working(8)]
     time.sleep(1)
     gpu.utilisation()

@@ -1,4 +1,4 @@
-"""NVIDIA GPUs through the unmodified nvidia-ml-py: what is read, and what happens when it cannot be."""
+"""NVIDIA GPUs through the unmodified nvidia-ml-py: the readings, and the findings if there are none."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_a_stage_is_exact_to_the_joule_with_few_readings(gpus):
     assert output["energy_j"] == pytest.approx(3000)
     assert output["components"] == {"gpu": output["energy_j"]}
     assert (output["method"], output["measured_fraction"], output["flags"]) == ("measured.counter", 1, [])
-    # One to see whether there is a counter, one a second, and one at most at each edge.
+    # One reading to detect the counter, one a second, and at most one at each edge.
     assert output["reads"] <= 1 + 10 + 2
 
 
@@ -159,7 +159,7 @@ def test_a_counter_that_disappears_during_a_run_is_a_gap(gpus):
 
 
 def test_the_public_api_in_real_time(gpus):
-    """`instrument()` in a process of its own, with a counter that is renewed every 100 ms."""
+    """`instrument()` in a separate process, with a counter that is updated every 100 ms."""
     gpus[0].run(watts=400)
     output = gpus.ask(
         """
@@ -225,7 +225,7 @@ def test_a_partitioned_gpu_without_an_instance_is_missing(gpus):
     assert (output["ids"], output["missing"]) == ([], ["gpu"])
 
 
-# Reads second by second on a clock of its own; EVENTS happen before each reading.
+# Reads once a second on a virtual clock; EVENTS happen before each reading.
 RELOAD = """
 import json
 from carbon_otel.sensors.base import SensorError

@@ -37,7 +37,7 @@ def host(tmp_path: Path) -> Iterator[Drawing]:
 
 @pytest.fixture
 def launch() -> Iterator[Callable[..., processes.Program]]:
-    """Starts programs, and leaves none behind."""
+    """Starts programs, and ends them after the test."""
     started: list[processes.Program] = []
 
     def start(name: str, *arguments: str, **variables: str) -> processes.Program:
@@ -72,7 +72,7 @@ def refusing() -> Iterator[str]:
 
 @pytest.fixture
 def hanging() -> Iterator[str]:
-    """The address of a collector that accepts connections, as the kernel does for it, and never answers."""
+    """The address of a collector that accepts connections (the kernel does) and never answers."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         s.listen(16)
@@ -97,7 +97,7 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> EmptyStore:
 def tracking_server(
     tmp_path_factory: pytest.TempPathFactory, empty_store: EmptyStore
 ) -> Iterator[MlflowServer]:
-    """One MLflow server for all tests of a worker that do not stop it. They use experiments of their own."""
+    """One MLflow server for the tests of a worker that do not stop it. Each test uses a separate experiment."""
     folder = tmp_path_factory.mktemp("server")
     web = MlflowServer(folder, empty_store.copy(folder))
     web.start()

@@ -15,13 +15,13 @@ from typing import TypeVar
 PROGRAMS = Path(__file__).with_name("programs")
 T = TypeVar("T")
 
-# Below the range from which the kernel takes ports for clients. Each process begins somewhere else.
+# Below the range of ports for clients. Each process starts at a different port.
 _FIRST_PORT, _LAST_PORT = 15_000, 31_000
 _next_port = random.Random(os.getpid()).randrange(_FIRST_PORT, _LAST_PORT)
 
 
 def free_port() -> int:
-    """A port that nothing listens on and that this process gives out once."""
+    """A free port, which this process returns only once."""
     global _next_port
     while True:
         _next_port = _next_port + 1 if _next_port < _LAST_PORT else _FIRST_PORT
@@ -35,7 +35,7 @@ def free_port() -> int:
 
 
 def wait_for(condition: Callable[[], T], timeout_s: float = 120, poll_s: float = 0.05) -> T:
-    """What `condition` returns, once that is true. Fails after `timeout_s`, which no machine should need."""
+    """Wait until `condition` returns a true value, and return it. Fails after `timeout_s`, far beyond any need."""
     deadline = time.monotonic() + timeout_s
     while not (value := condition()):
         assert time.monotonic() < deadline, f"not true within {timeout_s} s"
@@ -44,7 +44,7 @@ def wait_for(condition: Callable[[], T], timeout_s: float = 120, poll_s: float =
 
 
 class Program:
-    """A program of the folder `programs` in a process of its own."""
+    """A program of the folder `programs`, run as a process."""
 
     def __init__(self, name: str, *arguments: str, **variables: str) -> None:
         self.process = subprocess.Popen(
@@ -59,7 +59,7 @@ class Program:
         self.out = self.err = ""
 
     def line(self) -> str:
-        """The next line that it prints; empty if it ends before."""
+        """The next line of its output; empty if it ends first."""
         assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
 
@@ -70,11 +70,11 @@ class Program:
         self.process.stdin.flush()
 
     def go(self) -> None:
-        """Let it leave its `input()`."""
+        """Let it continue after its `input()`."""
         self.say("go")
 
     def finish(self, timeout: float = 120) -> str:
-        """The output since the last `line()`. Fails unless it ends with status 0."""
+        """The output since the last `line()`. Fails if it does not end with status 0."""
         self.out, self.err = self.process.communicate(timeout=timeout)
         assert self.process.returncode == 0, self.out + self.err
         return self.out
@@ -85,6 +85,6 @@ class Program:
         self.out, self.err = self.process.communicate()
 
     def exit_s(self) -> float:
-        """Seconds from the time that it prints last, the end of its work, to the end of the process."""
+        """Seconds from the last printed time, the end of its work, to the end of the process."""
         worked_until = float(self.finish().split()[-1])
         return time.time() - worked_until

@@ -1,4 +1,4 @@
-"""Receivers of OTLP: one that decodes what it gets, one that is unavailable, and a real agent."""
+"""Receivers of OTLP: one that decodes its requests, one that is unavailable, and a real agent."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 class Receiver(_Handler):
-    """Answers 200 and keeps what it gets."""
+    """Answers 200 and keeps the requests."""
 
     def do_POST(self) -> None:
         body = self.body()
@@ -58,7 +58,7 @@ class Unavailable(_Handler):
 
 
 class Sink:
-    """What a receiver has got, decoded."""
+    """The requests of a receiver, decoded."""
 
     def __init__(self, server: _Server) -> None:
         self._received: list[Any] = []
@@ -72,7 +72,7 @@ class Sink:
         return [span for r in self.resource_spans() for scope in r.scope_spans for span in scope.spans]
 
     def exports(self) -> list[tuple[str, Any]]:
-        """Every metric as often as it came, each with the `service.instance.id` of its sender."""
+        """Every export of every metric, with the `service.instance.id` of its sender."""
         found = []
         for request in list(self._received):
             for resource in getattr(request, "resource_metrics", ()):
@@ -82,7 +82,7 @@ class Sink:
         return found
 
     def metrics(self) -> dict[str, Any]:
-        """Metrics by their names, as they came last."""
+        """The last export of each metric, by name."""
         return {metric.name: metric for _, metric in self.exports()}
 
 
@@ -103,7 +103,7 @@ def serving(handler: type[_Handler]) -> Iterator[Sink]:
 
 @contextlib.contextmanager
 def rotel(exporter_url: str) -> Iterator[str]:
-    """The address of an agent that takes gRPC and exports by HTTP to `exporter_url`."""
+    """The address of an agent that receives gRPC and exports by HTTP to `exporter_url`."""
     binary = Path(sysconfig.get_path("purelib")) / "rotel" / "rotel-agent"
     grpc, web = free_port(), free_port()
     command = [str(binary), "start"]

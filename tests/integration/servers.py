@@ -17,7 +17,7 @@ from tests.integration.processes import free_port, wait_for
 
 
 class _Server:
-    """A command that listens on `url`, in a process group of its own; its output goes to a file."""
+    """A command that listens on `url`, in a separate process group; its output goes to a file."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self._folder = folder
@@ -41,11 +41,11 @@ class _Server:
         wait_for(answers, 180)
 
     def output(self) -> str:
-        """The end of what it has written."""
+        """The end of its output."""
         return self._log.read_text()[-3000:]
 
     def terminate(self) -> None:
-        """Ask it and its workers to end."""
+        """Send SIGTERM to it and its workers."""
         assert self._process is not None
         os.killpg(self._process.pid, signal.SIGTERM)
 
@@ -59,7 +59,7 @@ class _Server:
 
 
 class MlflowServer(_Server):
-    """`mlflow server`, always at the same address, so that it can be killed and started again.
+    """`mlflow server` at a constant address, so that it can be killed and started again.
 
     `backend` is its store; artifacts are in `folder`.
     """

@@ -1,4 +1,4 @@
-"""MLflow stores for tests: each a copy of one empty database, since MLflow's migrations take seconds."""
+"""MLflow stores for tests, copies of one empty database, because the migrations of MLflow take seconds."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pathlib import Path
 
 
 class EmptyStore:
-    """An empty sqlite store below `folder`, made by the first worker that needs it."""
+    """An empty sqlite store below `folder`, created by the first worker that needs it."""
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / "empty-mlflow.db"
         self._lock = folder / "empty-mlflow.lock"
 
     def copy(self, folder: Path) -> str:
-        """The address of a store of its own in `folder`, with artifacts below `folder`."""
+        """The address of a new store in `folder`, with artifacts below `folder`."""
         with self._lock.open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not self._file.exists():
@@ -41,7 +41,7 @@ class EmptyStore:
 
 @contextlib.contextmanager
 def tracking(uri: str) -> Iterator[str]:
-    """Makes it the tracking store of this process and, by MLflow's variable, of its children."""
+    """Make it the tracking store of this process and, through MLflow's variable, of its children."""
     import mlflow
     from mlflow.tracking import fluent
 

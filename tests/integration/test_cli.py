@@ -31,7 +31,7 @@ def carbon_otel_cli(*arguments, cwd, **variables):
 
 
 def invoke(*arguments, **variables):
-    """The command in this process, which has loaded everything."""
+    """Run the command in this process, which has already loaded everything."""
     return CliRunner().invoke(app, arguments, env={"COLUMNS": "100", **variables})
 
 
@@ -82,7 +82,7 @@ def test_every_program_of_a_shell_line_is_in_the_summary(tmp_path):
 def test_run_loads_the_sitecustomize_that_it_hides(tmp_path):
     (tmp_path / "sitecustomize.py").write_text("print('hidden')")
     done = measured("print('program')", cwd=tmp_path, PYTHONPATH=str(tmp_path))
-    # Once for the command's own interpreter, once for the program's.
+    # Once for the interpreter of the command, once for that of the program.
     assert done.stdout == "hidden\ntheirs\nprogram\n"
     assert done.returncode == 0
 
@@ -117,13 +117,13 @@ def test_a_signal_ends_the_program_and_the_summary_follows(tmp_path, whole_group
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        # A shell that starts pytest in the background has it ignore SIGINT, and children inherit that.
+        # If a shell starts pytest in the background, pytest ignores SIGINT, and its children inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     deadline = time.monotonic() + 20
     while not journal.exists() and time.monotonic() < deadline:
         time.sleep(0.02)
-    # The terminal signals the whole group; a supervisor the command alone.
+    # A terminal signals the group of processes, a supervisor only the command.
     (os.killpg if whole_group else os.kill)(running.pid, number)
     _, stderr = running.communicate(timeout=30)
     assert running.returncode == code
@@ -148,7 +148,7 @@ def test_the_users_own_journal(tmp_path):
     program = "import os\nos.mkdir('elsewhere')\nos.chdir('elsewhere')"
     done = measured(program, cwd=tmp_path, **variables)
     assert "unattributed" in done.stderr and json.loads(journal.read_text())["status"] == "final"
-    # What an earlier program has left there is not this one's.
+    # The journal of an earlier program does not belong to this one.
     done = carbon_otel_cli("run", "--", "true", cwd=tmp_path, **variables)
     assert "nothing was measured" in done.stderr and "unattributed" not in done.stderr
 
@@ -198,7 +198,7 @@ def test_misuse_gives_a_message_of_one_line(tmp_path, monkeypatch, arguments, co
 
 @pytest.mark.parametrize("name", ["mlflow", "sklearn"])
 def test_the_demo_names_the_missing_package(tmp_path, name):
-    # Found before the real one, and as absent as if there were none.
+    # Found before the real package; its import fails like that of a missing one.
     for module in ("mlflow", "sklearn"):
         absent = f"raise ModuleNotFoundError('absent', name={name!r})" if module == name else ""
         (tmp_path / f"{module}.py").write_text(absent)

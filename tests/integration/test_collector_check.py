@@ -23,7 +23,7 @@ def ask(monkeypatch):
         with monkeypatch.context() as patch:
             patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
             patch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
-            # Their authorities take the place of OTEL_EXPORTER_OTLP_CERTIFICATE.
+            # These variables would replace OTEL_EXPORTER_OTLP_CERTIFICATE.
             patch.delenv("REQUESTS_CA_BUNDLE", raising=False)
             patch.delenv("CURL_CA_BUNDLE", raising=False)
             for name, value in variables.items():
@@ -168,7 +168,7 @@ def test_a_protocol_that_python_does_not_support(sink, ask):
         (422, "x-mlflow-experiment-id"),
         (429, "try again"),
         (503, "try again"),
-        (307, "leads to"),
+        (307, "target address"),
         (500, "OTLP receiver"),
     ],
 )

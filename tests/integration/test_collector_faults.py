@@ -1,4 +1,4 @@
-"""Collectors that fail and come back, and many stages: each arrives once, counters go on without a jump."""
+"""Collectors that fail and recover, and many stages: each arrives once, counters continue without a jump."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def variables(sink):
 @brief_and_long("stages", 5_000, 60_000)
 def test_a_thousand_stages_a_second_arrive_once_each(stages, launch, sink):
     """As fast as the machine can, but at most a thousand a second."""
-    # The SDK drops spans that its queue has no room for, which a slow machine would fill.
+    # The SDK drops spans if its queue is full, which happens on a slow machine.
     room = {"OTEL_BSP_MAX_QUEUE_SIZE": str(stages)}
     program = launch("stages_at_a_rate.py", "1000", str(stages), **variables(sink), **room)
     output = json.loads(program.finish(timeout=stages / 1000 * 20))
@@ -53,7 +53,7 @@ def test_a_thousand_stages_a_second_arrive_once_each(stages, launch, sink):
     )
     assert of_spans == pytest.approx(output["joules"], rel=1e-9)
     assert inference(sink)[-1] == pytest.approx(output["joules"], rel=1e-9)
-    # Once the buffers have their size, memory does not grow with the stages.
+    # After the buffers have reached their size, memory does not grow with the stages.
     assert output["memory"][-1] - output["memory"][1] < 20e6
 
 
@@ -88,7 +88,7 @@ def test_batches_that_a_failing_collector_accepts_later_are_not_lost(trouble, la
         output = json.loads(program.finish())
         sums = inference(sink)
         assert sums == sorted(sums)
-        # The last export may have failed, too, and the process ended before a retry.
+        # The last export may have failed too, with the process ending before a retry.
         assert sums[-1] <= output["joules"] * (1 + 1e-9)
         ids = [span.span_id for span in sink.spans() if span.name == "predict"]
         assert 0 < len(ids) <= 60 and len(set(ids)) == len(ids)

@@ -19,7 +19,7 @@ mlflow = pytest.importorskip("mlflow")
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory, empty_store):
-    """A store with a run measured by counters, one that was modelled, and one that was not measured."""
+    """A store with a run measured by counters, a modelled run, and a run that was not measured."""
     folder = tmp_path_factory.mktemp("store")
     with tracking(empty_store.copy(folder)) as uri:
         # By id: `set_experiment` would stay in the environment of the tests that follow.
@@ -43,7 +43,7 @@ def store(tmp_path_factory, empty_store):
 
 @pytest.fixture
 def compare(store, monkeypatch, tmp_path):
-    """The command in this process, which has loaded MLflow, in a folder of its own."""
+    """The command in this process, which has loaded MLflow, in a separate folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     mlflow.set_tracking_uri(store["uri"])
@@ -111,7 +111,7 @@ def test_quality_and_emissions(compare, store):
         (("{plain}", "{counted}"), "call carbon_otel.instrument() before it"),
         (("{counted}",), "a comparison needs two"),
         (("{counted}", "{modelled}", "--metric", "f1"), "none of these runs has a metric 'f1'"),
-        (("{counted}", "{counted}"), "named twice"),
+        (("{counted}", "{counted}"), "occurs twice"),
         (("{counted}", "no-such-run"), "--tracking-uri"),
         (
             ("{counted}", "{plain}", "--tracking-uri", "sqlite:///none.db"),

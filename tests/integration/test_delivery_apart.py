@@ -1,4 +1,4 @@
-"""Measuring never waits for delivering, and no backend waits for another."""
+"""Measuring never waits for delivery, and no backend waits for another."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Ticks(Sink):
             self._changed.notify_all()
 
     def wait(self, number):
-        """Until that many more have come."""
+        """Wait for this number of further ticks."""
         with self._changed:
             enough = self._seen + number
             assert self._changed.wait_for(lambda: self._seen >= enough, 60)
@@ -113,7 +113,7 @@ with mlflow.start_run(experiment_id=experiment) as run:
     print(run.info.run_id)
 """
 
-# MLflow's own client waits for its server: what it would ask is answered, what we ask hangs.
+# MLflow's client waits for its server. Its requests are answered, those of carbon_otel hang.
 HANGING_MLFLOW = """
 import sys, threading, carbon_otel
 from carbon_otel.mlflow.delivery import uploader

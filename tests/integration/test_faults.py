@@ -1,4 +1,4 @@
-"""Kills, dead servers and broken sensors: the program goes on, and the figure says what it lacks."""
+"""Kills, dead servers and broken sensors: the program continues, and the figure names the missing part."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_sensor_that_fails_in_mid_run_is_a_gap_and_one_line(tree, caplog):
     footprint = s.footprint
     assert "gap:intel-rapl:0" in footprint.flags
     assert footprint.gap_s > 0.1
-    assert footprint.energy_j > 10  # what was read, and the gap filled with the power it had
+    assert footprint.energy_j > 10  # the readings, and the gap filled with the last power
     assert footprint.measured_fraction < 1
     assert footprint.high_j - footprint.low_j > 0.1 * footprint.energy_j
     assert len([r for r in caplog.records if "could not be read" in r.getMessage()]) == 1
@@ -166,6 +166,6 @@ def test_a_run_over_http_and_then_the_server_dies(launch, tmp_path, empty_store)
     finally:
         server.kill()
     left_open.go()
-    # Our bound, 5 s; MLflow's own attempts to end the run; and what a busy machine adds.
+    # The bound of 5 s, MLflow's attempts to end the run, and an allowance for a busy machine.
     assert left_open.exit_s() < 30
     assert left_open.err.count("does not accept the figures") == 1

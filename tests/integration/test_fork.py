@@ -1,4 +1,4 @@
-"""Forks: a child neither ends nor counts again the stages of its parent; it can measure its own."""
+"""Forks: a child neither ends nor counts the stages of its parent again; it can measure itself."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_forks_in_a_stage_while_the_sampler_ticks(launch):
 
 @pytest.mark.parametrize("attribution", ["reserved", "process"])
 def test_a_child_can_read_the_footprint_of_an_inherited_stage(attribution, launch):
-    """Whichever locks the other threads of the parent held at the moment of the fork."""
+    """Whatever locks the other threads of the parent held at the fork."""
     assert launch("fork_looks.py", attribution).finish(60) == "[]\n"
 
 
@@ -80,7 +80,7 @@ def test_a_session_that_begins_in_a_worker_ends_in_order(launch, tmp_path):
 
 
 def test_programs_started_from_a_stage_are_not_delayed(tree):
-    """`subprocess` may use vfork, which runs none of the fork handlers; nothing of ours leaks into the program."""
+    """`subprocess` may use vfork, which runs no fork handlers; no patch reaches the program."""
     carbon_otel.instrument(zone="FR", powercap_root=tree.root, interval_s=0.01)
     listing = (
         "import os; print([os.readlink(f'/proc/self/fd/{n}') for n in os.listdir('/proc/self/fd')[:-1]])"

@@ -1,4 +1,4 @@
-"""Pre-fork servers: the workers' stages and what no stage paid are the device's joules, once."""
+"""Pre-fork servers: the stages and the unattributed energy of the workers add up to the device, once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ASKED_S = 3
 
 
 def last_sums(sink, name):
-    """The newest sum of a metric, by the process that sent it."""
+    """The last sum of a metric, by sending process."""
     sums = {}
     for instance, metric in sink.exports():
         if metric.name == name:
@@ -63,7 +63,7 @@ def test_workers_of_gunicorn_count_each_joule_once(host, sink, free_port):
     workers = set()
 
     def ask():
-        """For some seconds, and until both workers have answered."""
+        """Send requests for some seconds, and until both workers have answered."""
         until = time.monotonic() + ASKED_S
         while time.monotonic() < until or len(workers) < 2:
             workers.add(wait_for(answers))
@@ -81,6 +81,6 @@ def test_workers_of_gunicorn_count_each_joule_once(host, sink, free_port):
     assert "Traceback" not in errors
     assert len(workers) == 2
     stages, devices = last_sums(sink, "carbon_otel.stage.energy"), last_sums(sink, "hw.energy")
-    assert len(stages) == 3  # the master, too, has a book: what it spent before and beside its workers
-    # Shares change between two ticks when a worker comes or goes. One that is counted twice adds a third.
+    assert len(stages) == 3  # the master has a book too, with its energy before and beside its workers
+    # Shares change between two ticks when a worker starts or ends. Counting a worker twice would add a third.
     assert sum(stages.values()) == pytest.approx(sum(devices.values()), rel=0.15), (stages, devices)

@@ -1,4 +1,4 @@
-"""Stages outside of runs: with a `lineage` they are entries of its ledger, each joule in one."""
+"""Stages outside of runs: with a `lineage` they are entries of its ledger, and each joule is in one entry."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def draw(uri, tree):
 
 
 def near(joules):
-    """For 5 ms an unchanged counter tells nothing: energy of that time is extrapolated with the last power."""
+    """For 5 ms an unchanged counter gives no information, so the energy is extrapolated with the last power."""
     return pytest.approx(joules, rel=0.05, abs=2.5)
 
 
@@ -69,7 +69,7 @@ def test_a_job_that_prepares_data(uri, draw):
     assert by_stage(found) == {"data_processing": near(40), "evaluation": near(10)}
     assert found.total.energy_wh * 3600 == pytest.approx(outer.footprint.energy_j, rel=1e-9)
     assert found.total.emissions_g == pytest.approx(outer.footprint.emissions_g, rel=1e-9)
-    # The window is as sure as the process's figures are, the stage as its own edges are.
+    # The window has the relative uncertainty of the process, the stage that of its edges.
     assert found.total.low_wh < found.total.energy_wh < found.total.high_wh
     assert entry.units == {"evaluation/samples": 5, "data_processing/rows": 7}
     assert entry.duration_s == pytest.approx(outer.footprint.duration_s)

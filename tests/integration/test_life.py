@@ -1,7 +1,7 @@
-"""The whole life of one model, in many processes: the report is the sum of what they have used.
+"""The life of one model, in many processes: the report is the sum of their energy.
 
-Runs and the batch say what they used in their journals, served workers by OTLP, the simulated month by its
-devices; the killed attempt is in the store as far as it was written.
+Runs and the batch report their energy in their journals, served workers by OTLP, the simulated month by its
+devices. The energy of the killed attempt is the part in the store.
 """
 
 from __future__ import annotations
@@ -57,14 +57,14 @@ def uri(request, tmp_path, empty_store):
 
 
 class Life:
-    """The work for a model, on one fake package; `used` is what its processes have used, by stage."""
+    """The work for a model, on one fake package; `used` is the energy of its processes, by stage."""
 
     def __init__(self, folder, uri, tree, launch, sink) -> None:
         self.folder, self.uri, self.tree, self.launch, self.sink = folder, uri, tree, launch, sink
         self.used: dict[str, float] = defaultdict(float)
         self.drawn: dict[str, float] = defaultdict(float)
         self.requests = 0
-        self.reported: dict[str, object] = {}  # what each process said, for a failure's message
+        self.reported: dict[str, object] = {}  # the journals of the processes, for the message of a failure
         (folder / "model.py").write_text(MODEL)
         artifacts = (folder / "artifacts").as_uri()
         self.features, self.experiment = (
@@ -104,7 +104,7 @@ class Life:
         program.kill()
 
     def killed(self):
-        """What the store has of it. The next process sends what the killed one had written to its spool only."""
+        """The figures of the killed attempt in the store. The next process sends only batches in its spool."""
         found = mlflow.MlflowClient(self.uri).get_run(self.killed_id).data.metrics
         return {kind: found.get(f"carbon/{kind}/energy_wh", 0.0) * 3600 for kind in ("training", "run")}
 
@@ -120,7 +120,7 @@ class Life:
         self.keep_books(journal)
 
     def serve(self):
-        """Two workers that end after they have answered; what they used comes by OTLP."""
+        """Two workers that end after their answers; their energy arrives by OTLP."""
         variables = {
             "MLFLOW_TRACKING_URI": self.uri,
             "OTEL_EXPORTER_OTLP_ENDPOINT": self.sink.url,
@@ -147,7 +147,7 @@ class Life:
         self.used["inference"] += sum(by_worker.values())
 
     def simulate(self, model_id, run_id, days):
-        """Days of one replica, on a virtual clock: a load each hour, at another power."""
+        """Days of one replica on a virtual clock, with a different power each hour."""
         load = random.Random(30)
         replica = Replica(self.folder / "simulated", timegm((2025, 12, 31, 0, 0, 0)), PUE)
         device = replica.device

@@ -1,4 +1,4 @@
-"""Real runs in a real store: each has its figures once, in whichever way it starts and ends."""
+"""Real runs in a real store: each has its figures once, however it starts and ends."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ mlflow = pytest.importorskip("mlflow")
 
 
 def about(joules):
-    """Energy comes in steps of a joule, and is extrapolated for up to 5 ms at an edge: at 200 W on a quiet
-    machine, at twice that where several steps come at once.
+    """Tolerance: energy has steps of a joule, and is extrapolated for up to 5 ms at an edge.
+
+    That is 200 W on a quiet machine, and twice as much if several steps come at once.
     """
     return pytest.approx(joules, abs=2.5, rel=0.03)
 
@@ -57,7 +58,7 @@ def measured(store, tree):
 
 
 def metrics(run_id):
-    carbon_otel.flush(20)  # the end of a run does not wait long for its last write
+    carbon_otel.flush(20)  # the end of a run waits only briefly for its last write
     found = mlflow.MlflowClient().get_run(run_id).data.metrics
     return {name: value for name, value in found.items() if name.startswith("carbon/")}
 
@@ -67,7 +68,7 @@ def tags(run_id):
 
 
 def wh(run_id, part="energy_wh"):
-    """Joules of the run, or of one of its parts."""
+    """Joules of the run, or of one of its stages."""
     return metrics(run_id)[f"carbon/{part}"] * 3600
 
 
@@ -127,7 +128,7 @@ def test_checkpoints_rise(measured):
         assert wh(run.info.run_id) > 0
     history = mlflow.MlflowClient().get_metric_history(run.info.run_id, "carbon/energy_wh")
     assert len(history) > 2
-    # A checkpoint that the store was too slow for is left out: the next one has all of it.
+    # A slow store may skip a checkpoint; the next one includes its figures.
     assert [point.step for point in history] == sorted({point.step for point in history})
     assert [point.value for point in history] == sorted(point.value for point in history)
     assert history[-1].value * 3600 == about(20)
@@ -295,7 +296,7 @@ print(own.energy_j - own.exclusive_j, training.footprint.energy_j, flush=True)
 
 @pytest.mark.chaos
 def test_ranks_that_share_a_run_by_its_id(store, measured, tree, tmp_path):
-    """Each rank writes its part, a killed one until its last checkpoint; the run has the sum."""
+    """Each rank writes its contribution, a killed rank up to its last checkpoint; the run has the sum."""
     with mlflow.start_run() as run:
         run_id = run.info.run_id
         ranks = [
@@ -329,7 +330,7 @@ def test_ranks_that_share_a_run_by_its_id(store, measured, tree, tmp_path):
     by_rank = [part.values["carbon/energy_wh"] * 3600 for part in written.values()]
     assert any(joules == pytest.approx(float(printed[0]), rel=1e-9) for joules in by_rank)
     assert wh(run_id, "training/energy_wh") > own.footprint.energy_j
-    # The four share one package: together they have at most what it drew.
+    # The four processes share one package, so their sum is at most its energy.
     assert 15 < total * 3600 < 40
     (entry,) = [e for e in carbon_otel.report("tests").entries if e.run_id == run_id]
     assert entry.energy_wh == pytest.approx(total, rel=1e-9)

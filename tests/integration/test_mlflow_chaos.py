@@ -1,4 +1,4 @@
-"""Kills at random moments, and many writers of one model's ledger at once."""
+"""Kills at random moments, and many writers of one model's ledger at the same time."""
 
 from __future__ import annotations
 
@@ -63,10 +63,10 @@ def test_kills_at_random_moments(kills, launch, drawing, tmp_path, empty_store):
         recorded = client.get_run(run_id).data.metrics.get("carbon/training/energy_wh", 0.0) * 3600
         first_s, last_s = points[0][0], points[-1][0]
         lost_s = last_s - max((at for at, joules in points if joules <= recorded), default=first_s)
-        # The child prints every 10 ms: the longest pause says how busy the machine is.
+        # The child prints every 10 ms, so the longest pause shows how busy the machine is.
         pause_s = max(later - at for (at, _), (later, _) in itertools.pairwise(points))
         losses_s.append(max(0.0, lost_s - 3 * pause_s))
-        # Between the last line and the kill it may have used a little more.
+        # It may have used a little more between the last line and the kill.
         assert recorded <= points[-1][1] + 2 * WATTS * CHECKPOINT_S
     print(
         f"{kills} kills: lost {statistics.median(losses_s):.2f} s in the median, {max(losses_s):.2f} at most"
@@ -96,12 +96,12 @@ def test_eight_replicas_of_one_model(seconds, launch, drawing, tmp_path, trackin
         arguments = (uri, str(drawing.root), str(state), model.model_uri)
         served = launch("replicas.py", *arguments, str(REPLICAS), str(seconds))
         answers = json.loads(served.finish(timeout=seconds + 240).splitlines()[-1])
-        sync(uri, state)  # what a replica could not send before it ended
+        sync(uri, state)  # batches that a replica could not send before its end
         report = carbon_otel.report(model.model_id, tracking_uri=uri)
     joules = sum(part for part, _ in answers)
     assert len(answers) == REPLICAS
     assert report.by_stage["inference"][0] * 3600 == pytest.approx(joules, rel=1e-9)
     assert sum(e.units["inference/requests"] for e in report.entries) == sum(calls for _, calls in answers)
     print(f"{REPLICAS} replicas: {len(report.entries)} entries, {joules:.1f} J")
-    assert len(report.entries) > REPLICAS  # each has a window of 2 s after another
+    assert len(report.entries) > REPLICAS  # each has successive windows of 2 s
     assert report.lower_bounds == ()

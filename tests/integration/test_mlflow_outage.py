@@ -1,4 +1,4 @@
-"""A tracking server that dies: nothing is lost, whether it comes back during the run or after the process."""
+"""A tracking server that dies: nothing is lost, whether it returns during the run or after the process."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_killed_while_the_server_is_away_then_sent_by_the_command(program, mlflo
     mlflow_server.kill()
     program.say("how much?")
     at_least = float(program.line())
-    # The first write may be of a checkpoint that was taken before.
+    # The first write may be of an earlier checkpoint.
     next_write()
     next_write()
     program.kill()

@@ -1,4 +1,4 @@
-"""MLflow's pages in a real browser show our groups, figures, tags and description."""
+"""MLflow's pages in a real browser show the groups, figures, tags and description of carbon_otel."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Pages:
             carbon_otel.uninstrument()
 
     def stage(self, kind: str, joules: int) -> None:
-        """Draws at some 300 W, for long enough to be checkpointed more than once."""
+        """Draws about 300 W, long enough for more than one checkpoint."""
         with carbon_otel.stage(kind) as stage:
             for _ in range(joules):
                 time.sleep(0.01)
@@ -62,7 +62,7 @@ class Pages:
             stage.units(samples=10_000)
 
     def look(self, name: str, path: str, height: int) -> str:
-        """The page's text, once it is drawn; its picture is in the folder."""
+        """The text of the page after it is rendered; its screenshot is in the folder."""
         picture = self.folder / f"{name}.png"
         command = ["chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
         command += [f"--window-size=1700,{height}", "--virtual-time-budget=30000"]

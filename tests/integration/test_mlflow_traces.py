@@ -1,4 +1,4 @@
-"""Stages in MLflow's own traces: below the user's spans; the trace has its energy as tags."""
+"""Stages in MLflow's own traces: below the user's spans, with the energy of the trace as its tags."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def draw(store, tree):
 
 
 def trace_of(span):
-    """The trace in the store, after everything was sent there."""
+    """The trace in the store, after everything was sent."""
     mlflow.flush_trace_async_logging()
     carbon_otel.flush(20)
     return mlflow.MlflowClient().get_trace(span.trace_id)

@@ -1,4 +1,4 @@
-"""A store and an outbox that an earlier version wrote give the same sums as they gave then."""
+"""A store and an outbox of an earlier version give the same sums as with that version."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def stored(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def sent(tmp_path_factory):
-    """The store after what its outbox held has been sent."""
+    """The store after the batches of its outbox were sent."""
     folder = tmp_path_factory.mktemp("sent")
     uri = store_0(folder)
     outbox = outbox_0(folder / "state")
@@ -51,7 +51,7 @@ def assert_same_sums(report, then):
     assert {(a["name"], a["status"], a["entries"]): a["energy_wh"] for a in now["attempts"]} == attempts
     by_day = {each["day"]: near(each["inference_wh"]) for each in then["amortisation"]}
     assert {each["day"]: each["inference_wh"] for each in now["amortisation"]} == by_day
-    # The ids of ledger runs that the outbox made differ; their energies do not.
+    # Ledger runs from the outbox have other ids, but the same energies.
     energies = sorted(row["energy_wh"] for row in then["entries"])
     assert sorted(row["energy_wh"] for row in now["entries"]) == near(energies)
     assert sorted(now["unmeasured"]) == sorted(then["unmeasured"])

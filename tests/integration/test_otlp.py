@@ -1,4 +1,4 @@
-"""What real receivers of OTLP get, and how long a dead one can delay the exit of a process."""
+"""The data that real OTLP receivers get, and the delay of the exit by a dead receiver."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tests.integration.receivers import rotel
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the receivers are Linux binaries")
 
-# The bound on the exit with every backend dead, and what starting and ending threads adds on a busy machine.
+# The bound on the exit with all backends dead, and an allowance for threads on a busy machine.
 EXIT_BOUND_S = 5.0
 SLACK_S = 5.0
 
 
 @pytest.fixture
 def export(launch):
-    """Runs a program with one stage that exports to an endpoint; seconds from the end of its work to its exit."""
+    """Run a program with a stage that exports to an endpoint; returns the seconds from its work to its exit."""
 
     def run(endpoint: str, protocol: str) -> float:
         variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL": protocol}
@@ -36,7 +36,7 @@ def test_a_receiver_over_http(export, free_port):
     async def receive():
         settings = OtelTapHttpProtobufReceiverSettings(http_port=port)
         async with OtelTapHttpProtobufReceiver(settings) as receiver:
-            # The receiver does not keep what it gets: the waiting begins before the export.
+            # The receiver does not keep requests, so the test waits from before the export.
             waiting = [
                 asyncio.ensure_future(receiver.await_trace(lambda span: span.name == "fit", timeout=120)),
                 asyncio.ensure_future(

@@ -1,7 +1,7 @@
-"""Several measured processes of one host: each joule of a device is counted once.
+"""Several measured processes of one host: each joule of a device counts once.
 
-How a joule is split is tested on a virtual clock, in `tests/unit/test_shared_use.py`. Here real processes join,
-tick and leave whenever the machine lets them; what they have paid is compared with the counters.
+`tests/unit/test_shared_use.py` tests the division of a joule on a virtual clock. Here real processes join, tick
+and leave at any time, and their energy is compared with the counters.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from carbon_otel.host.membership import Membership
 
 pytestmark = pytest.mark.chaos
 
-# What is extrapolated at the edges, and what changes between two readings of one tick.
+# Extrapolation at the edges, and changes between two readings of one tick.
 TOLERANCE = 0.04
 
 
 def total_of(member):
-    """A member's (joules by its books, counters around its session: before and after the start, and the end)."""
+    """A member's joules, and the counters before and after its start and before and after its end."""
     output = json.loads(member.finish())
     return output["energy_j"], output["counters"]
 
@@ -39,7 +39,7 @@ def test_the_books_of_all_processes_add_up_to_the_device(kinds, host, launch):
             member.go()
             joules.append(float(member.line()))
         time.sleep(3)
-    # While all have their stages open, the busy ones pay more than the idle one.
+    # While all stages are open, the busy processes are charged more than the idle one.
     paid = [later - earlier for earlier, later in zip(*stages_j, strict=True)]
     if "idle" in kinds:
         assert min(paid[1:]) > paid[0]
@@ -71,7 +71,8 @@ def test_a_killed_process_leaves_no_lock_and_no_hole(host, launch):
     end_j = host.joules
     survivor.say("end")
     energy_j, counters = total_of(survivor)
-    # Half of the devices while there are two, then all of them. What the victim has not booked is the survivor's.
+    # Half of the devices while there are two processes, then all. The survivor also gets the victim's energy that
+    # was not booked.
     before_j, after_j = both_j - counters[1], counters[3] - end_j
     assert energy_j > ((alone_j - both_j) / 2 + end_j - alone_j) * (1 - TOLERANCE)
     assert energy_j < (before_j + end_j - both_j + after_j) * (1 + TOLERANCE)

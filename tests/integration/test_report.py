@@ -1,4 +1,4 @@
-"""A model's life in a real store: `carbon-otel report` against what was drawn, added up by the test itself."""
+"""A model's life in a real store: `carbon-otel report` compared with the sum that the test computes."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ class Life:
             s.units(**units)
 
     def total(self):
-        """What the processes themselves say of their runs, the killed one at its last checkpoint."""
-        # Read now: what the killed one had put but not sent, the next process has sent for it.
+        """The energy of the runs as reported by the processes, of the killed one at its last checkpoint."""
+        # Read only now, because the next process sends the waiting batches of the killed one.
         killed = mlflow.MlflowClient(self.uri).get_run(self.killed_id).data.metrics
         return pytest.approx(self.in_runs_j + killed["carbon/energy_wh"] * 3600, rel=1e-9)
 
@@ -56,7 +56,7 @@ class Life:
 
 
 def near(joules):
-    """What falls into the 5 ms in which an unchanged counter says nothing is assumed with the last power."""
+    """Tolerance: for 5 ms an unchanged counter gives no information, and the last power is assumed."""
     return pytest.approx(joules, rel=0.05, abs=2.5)
 
 
@@ -74,7 +74,7 @@ with carbon_otel.stage("training"):
 
 
 def killed(life):
-    """An attempt in a process of its own, that is killed once it has a checkpoint of its 6 J."""
+    """An attempt in a separate process that is killed after a checkpoint of its 6 J."""
     attempt = subprocess.Popen(
         [sys.executable, "-c", KILLED, life.uri, str(life.tree.root), life.experiment],
         stdin=subprocess.PIPE,
@@ -115,7 +115,7 @@ def lived(life, folder):
     begin = {"experiment_id": life.experiment}
     with mlflow.start_run(run_name="not measured", **begin):
         pass
-    killed(life)  # alone on the package: what it draws is not shared
+    killed(life)  # alone on the package, so that its energy is not shared
     carbon_otel.instrument(**settings)
     with mlflow.start_run(run_name="prepare", **begin):
         life.stage("prepare", "data_processing", 3)
@@ -188,7 +188,7 @@ def test_emissions_recomputed_for_another_grid(life):
 
 
 def test_emissions_recomputed_for_another_year(life):
-    """The year when half of France's reactors stood still."""
+    """In this year half of France's reactors were out of service."""
     as_logged = carbon_otel.report("churn", tracking_uri=life.uri)
     then = carbon_otel.report("churn", tracking_uri=life.uri, year=2022)
     assert then.total.emissions_g > 1.5 * as_logged.total.emissions_g

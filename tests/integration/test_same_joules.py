@@ -29,7 +29,7 @@ def spans_of(sink):
 
 
 def counted(sink):
-    """Exclusive joules by the name of the stage, from the last export."""
+    """Exclusive joules by name of stage, from the last export."""
     metric = sink.metrics().get("carbon_otel.stage.energy")
     sums = {}
     for point in metric.sum.data_points if metric else ():
@@ -49,7 +49,7 @@ def test_http_grpc_prometheus_and_logfire(launch, sink, other_sink, free_port):
     assert spans_of(sink) == spans_of(other_sink) == truth
     assert counted(sink) == counted(other_sink) == exclusive
     scraped = {}
-    # After a flush of the provider its Prometheus reader shows every series twice.
+    # After a flush of the provider, its Prometheus reader shows every series twice.
     series = dict(
         re.findall(r"^carbon_otel_stage_energy_joules_total({.*}) (\S+)", output["scraped"], re.MULTILINE)
     )

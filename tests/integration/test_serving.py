@@ -73,7 +73,7 @@ def figures(run):
 
 
 def requests(run):
-    """Requests of an entry; 0 where its first batch of metrics has not been written."""
+    """The requests of an entry; 0 before its first batch of metrics."""
     return figures(run)[0].get("carbon/units/inference/requests", 0)
 
 
@@ -151,9 +151,9 @@ def test_each_window_is_an_entry(made, measured, monkeypatch):
 
 
 def test_a_prediction_is_hardly_slower(made):
-    """Not a budget: a guard against reading hardware or asking a store at each prediction.
+    """A guard against reading hardware or a store at each prediction, not a budget.
 
-    The CPU time of the fastest of many depends little on what else the machine does.
+    The CPU time of the fastest of many predictions depends little on the load of the machine.
     """
     model = mlflow.pyfunc.load_model(made.model_uri)
 

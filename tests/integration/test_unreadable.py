@@ -1,4 +1,4 @@
-"""Windows of any size in a real store, and runs there that cannot be read."""
+"""Windows of any size in a real store, and runs in it that cannot be read."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ KINDS = 80
 
 @pytest.fixture(scope="module")
 def uri(tmp_path_factory, empty_store):
-    """A store with a window of 80 kinds of stage of the lineage `churn`, and a run of it whose tag was cut."""
+    """A store with a window of 80 kinds of stage in the lineage `churn`, and a run of it with a cut tag."""
     folder = tmp_path_factory.mktemp("unreadable")
     with tracking(empty_store.copy(folder)) as found:
         client = mlflow.MlflowClient()
-        client.search_experiments()  # loads the store, which takes longer than an exit may
+        client.search_experiments()  # load the store now, because that takes longer than the exit may
         tree = server(folder / "sys")
         carbon_otel.instrument(zone="FR", powercap_root=tree.root, interval_s=30, lineage="churn")
         for number in range(KINDS):
             with carbon_otel.stage(f"stage_number_{number}") as stage:
-                time.sleep(0.005)  # all at once would be more than a processor can draw
+                time.sleep(0.005)  # all at once would exceed the power of a processor
                 tree.package[0].add(1)
                 stage.units(requests=number + 1)
         carbon_otel.uninstrument()
@@ -63,7 +63,7 @@ def test_a_report_names_the_run_that_cannot_be_read(uri, output):
 
 def test_a_report_as_json_names_it_too(uri):
     report = json.loads(invoke(uri, "report", "churn", "--format", "json").stdout)
-    assert report["unreadable"] == ["cut: carbon.window is cut or has been changed"]
+    assert report["unreadable"] == ["cut: carbon.window is cut or was changed"]
     assert report["unmeasured"] == []
 
 

@@ -1,4 +1,4 @@
-"""The wheel and the sdist: what is in them, and what the wheel does with its base dependencies alone."""
+"""The content of the wheel and the sdist, and the wheel with its base dependencies alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prints what the replay found: errors side by side, and how often the truth was inside our band."""
+"""Prints the results of the replay: errors side by side, and how often the truth was inside the band."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 
 def pytest_xdist_auto_num_workers(config):
-    """One process, so that `pytest tests/replay` can print what it found."""
+    """One process, so that `pytest tests/replay` can print its results."""
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The same trace through carbon_otel's engine, and through the counter readers of codecarbon and zeus."""
+"""The same trace through the engine of carbon_otel and through the counter readers of codecarbon and zeus."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Window(NamedTuple):
 
 
 class ReplaySensor:
-    """Shows what the trace says at the virtual clock's time."""
+    """Reads the trace at the virtual clock's time."""
 
     kind = "counter"
 
@@ -70,8 +70,8 @@ def measured(
 ) -> tuple[list[Footprint], Footprint]:
     """The footprint of every window, and of the process.
 
-    `stall` names a time from and to which nothing ticks, `suspend_s` one when the host sleeps for an hour, of
-    which the monotonic clock knows nothing.
+    `stall` is a time range without ticks; at `suspend_s` the host sleeps for an hour, which the monotonic clock
+    does not count.
     """
     clock = Clock(1000.0)
     start_ns = clock()
@@ -95,11 +95,11 @@ def _replay(trace, windows, until, clock, start_ns, edge_interval_s, stall):
     for i, window in enumerate(windows):
         events += [(round(window.start * NS), 2, i), (round(window.end * NS), 0, -i)]
     stages: dict[int, Any] = {}
-    for at_ns, what, i in sorted(events):
+    for at_ns, event, i in sorted(events):
         clock.now_ns = start_ns + at_ns
-        if what == 1:
+        if event == 1:
             engine.tick()
-        elif what == 2:
+        elif event == 2:
             within = windows[i].within
             stages[i] = engine.open("training", f"{i}", {}, None if within is None else stages[within])
         else:
@@ -109,7 +109,7 @@ def _replay(trace, windows, until, clock, start_ns, edge_interval_s, stall):
 
 
 class Zone:
-    """A powercap zone on disk that shows a trace at whatever time it is set to."""
+    """A powercap zone on disk that shows a trace at a settable time."""
 
     def __init__(self, trace: Trace, folder: Path) -> None:
         self.folder, self._trace = folder, trace
@@ -145,7 +145,7 @@ def codecarbon(trace: Trace, window: Window, folder: Path) -> float | None:
 
 
 class _Poller:
-    """zeus's process that polls for wraps, as a thread on a virtual clock: its `time.sleep` parks it."""
+    """The process of zeus that polls for wraps, as a thread on a virtual clock; its `time.sleep` blocks."""
 
     def __init__(self, rapl: Any, file: Any, zone: Zone) -> None:
         self.count = multiprocessing.get_context("spawn").Value("i", 0)
@@ -179,7 +179,7 @@ class _Poller:
         try:
             self._rapl._polling_process(*self._arguments)
         except ValueError:
-            pass  # what it could not read has ended it, as it ends zeus's process
+            pass  # a failed reading has ended it, as it ends the process of zeus
         finally:
             self._over = True
             self._parked.set()
@@ -190,7 +190,7 @@ class _Poller:
         self._go.wait()
         self._go.clear()
         if self._over:
-            raise KeyboardInterrupt  # how zeus ends it
+            raise KeyboardInterrupt  # zeus ends it in this way
 
 
 def zeus(trace: Trace, window: Window, folder: Path) -> float | None:

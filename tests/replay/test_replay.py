@@ -1,4 +1,4 @@
-"""Traces with a known truth through the meter: errors, bands, and what a wrap, a reset or a gap costs."""
+"""Traces with a known truth through the meter: errors, bands, and the effect of wraps, resets and gaps."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GPU = {"update_s": 0.1, "unit_j": 1e-3, "wrap": None, "most_w": 200.0}
 
 @pytest.fixture(scope="module")
 def traces(tmp_path_factory):
-    """One trace of each shape, from a file, as it would be if it were recorded."""
+    """One trace of each shape, from a file like a recorded one."""
     folder = tmp_path_factory.mktemp("traces")
     made = {}
     for shape in SHAPES:
@@ -61,7 +61,7 @@ def test_windows_of_any_length_are_within_the_band(label, traces, tmp_path):
     ERRORS.append((f"RAPL, {label} windows", [percent(e) for e in errors.values()]))
     COVERAGE.append((f"RAPL, {label} windows", len(widths), covered, width))
     assert covered >= 0.95
-    # The quantum of a 1 ms counter, twice, and not more: a band that is always right says nothing.
+    # Twice the quantum of a 1 ms counter and not more, because a band that is too wide is useless.
     assert width <= 2 * 0.001 / length
 
 
@@ -108,7 +108,7 @@ def test_overlapping_stages_share_and_lose_nothing(traces):
 
 
 FAULTS = {
-    # name: (what the counter does, what stalls our ticks, flags that must be there)
+    # name: (behaviour of the counter, stall of the ticks, required flags)
     "a wrap in the window": ({"start_j": 262_143.32885 - 250}, (), set()),
     "a wrap every 1.5 s": ({"wrap": 150_000_000, "most_w": 140.0}, (), set()),
     "wraps while nothing ticked": ({"wrap": 150_000_000, "most_w": 140.0}, (3, 7), {"ambiguous"}),
@@ -146,7 +146,7 @@ def test_faults_are_within_the_band_or_flagged(name, tmp_path):
     assert f.energy_j > 0
     if (
         "reset" not in flags
-    ):  # what a reset has lost nobody can know: the figure is a lower bound, and says so
+    ):  # the energy lost in a reset is unknown: the figure is a lower bound and has a flag
         assert f.low_j <= true_j <= f.high_j
     else:
         assert f.energy_j <= true_j

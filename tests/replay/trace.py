@@ -1,4 +1,4 @@
-"""Traces of what a counter showed, in a plain file, and powers whose energy is known in closed form."""
+"""Traces of a counter in a plain file, and powers whose energy is known in closed form."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NS = 1_000_000_000
 
 
 class Power:
-    """Watts over time: `base`, plus `swing` W by the shape, with a period in seconds."""
+    """Watts over time: `base` plus `swing` by the shape, with a period in seconds."""
 
     def __init__(self, shape: str, base: float = 100.0, swing: float = 80.0, period_s: float = 2.0) -> None:
         self.shape, self.base, self.swing, self.period_s = shape, base, swing, period_s
@@ -39,7 +39,7 @@ class Power:
 
 @dataclass
 class Trace:
-    """Raw readings by the time from which the device shows them; None: it cannot be read."""
+    """Raw readings by the time at which the device begins to show them; None means unreadable."""
 
     unit_j: float
     wrap: int | None
@@ -87,7 +87,7 @@ def record(
     stuck: tuple[float, float] | None = None,
     gap: tuple[float, float] | None = None,
 ) -> Trace:
-    """What a counter would have shown of a power. Times of faults are seconds from the beginning."""
+    """The readings of a counter for a power. Times of faults are seconds from the beginning."""
     rng = random.Random(7)
     trace = Trace(unit_j, wrap, update_s, most_w, [], [])
     resets = sorted(resets)

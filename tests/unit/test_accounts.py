@@ -1,4 +1,4 @@
-"""Who pays: worked examples, and any sequence of operations beside a plain model of the rule."""
+"""The books: worked examples, and any sequence of operations compared with a plain model of the rule."""
 
 from __future__ import annotations
 
@@ -144,14 +144,14 @@ def test_accounts_nest_deeper_than_python_recurses():
         accounts.append(account)
     b.post([7])
     assert b.inclusive(b.root)[0] == [7]
-    b.close(accounts[0])  # all others are its descendants
+    b.close(accounts[0])  # all other accounts are its descendants
     for account in reversed(accounts):
         b.close(account)
     assert (b.inclusive(b.root)[0], accounts[0].inclusive_j, accounts[1].inclusive_j) == ([7], [7], [7])
 
 
 class Ledger:
-    """The rule in its plainest form: at every post, each payer's part is added to it and to all its ancestors."""
+    """The rule in its simplest form: each post adds each payer's part to the payer and to all its ancestors."""
 
     def __init__(self, kind: str, above: Ledger | None, keeps_kinds: bool) -> None:
         self.kind, self.above, self.keeps_kinds = kind, above, keeps_kinds
@@ -163,7 +163,7 @@ class Ledger:
 
 
 class AnyOrder(RuleBasedStateMachine):
-    """Accounts open, close, pause and resume in any order, parents before children too."""
+    """Accounts open, close, pause and resume in any order, even parents before children."""
 
     accounts = Bundle("accounts")
 
@@ -177,7 +177,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.payers = [self.root]
 
     def rests_on(self, ledger: Ledger) -> bool:
-        """Whether an open account that is not paused stands below."""
+        """Whether an open account that is not paused is below this one."""
         return any(m.above is ledger and m.open and not m.paused for m in self.model.values())
 
     def review(self) -> None:

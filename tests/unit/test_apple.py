@@ -1,6 +1,6 @@
 """Apple silicon behind a module with the interface of zeus-apple-silicon 1.1.
 
-The counters themselves cannot be faked on another system; that they are read and added rightly is what is shown.
+The counters cannot be faked on another system; the tests show that they are read and added up correctly.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ M1 = {
 
 @pytest.fixture
 def monitor(monkeypatch):
-    """What the package's monitor says: `fields`, or `fault` where it is set; `calls` counts."""
+    """The monitor of the package: it returns `fields` or raises `fault`, and counts its `calls`."""
     state = SimpleNamespace(fields=dict(M1), fault=None, calls=0)
 
     class AppleEnergyMonitor:
@@ -53,7 +53,7 @@ def test_processor_memory_and_gpu_with_its_own_memory(monitor):
     )
     assert [s.device.type for s in sensors] == ["cpu", "memory", "gpu", "gpu"]
     assert {f.method for f in findings} == {"measured.counter"}
-    assert monitor.calls == 1  # all channels come in one call
+    assert monitor.calls == 1  # one call returns all channels
 
 
 def test_a_chip_without_a_channel_has_no_device_for_it(monitor):

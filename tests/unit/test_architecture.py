@@ -1,7 +1,7 @@
-"""The rooms of the house and the arrows between them: data flows down this table, and imports run up it only.
+"""The packages and the imports between them: data flows down this table, and imports run only up.
 
-A room may import the rooms named beside it, and each of these stands above it in the table. So there is no circle.
-`CONTRIBUTING.md` explains the rooms.
+A package or module (a room) may import the rooms listed beside it, which are above it in the table, so there is no
+circle. `CONTRIBUTING.md` explains the rooms.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ ROOMS = {
     "fork": "guard",
     "provenance": "units",
     "background": "guard fork",
-    # What the hardware says.
+    # The readings of the hardware.
     "sensors.base": "provenance units",
     "sensors": "sensors.base provenance units guard fork",
-    # The words that cross rooms, and the figures made of them.
+    # The records that cross rooms, and the figures computed from them.
     "records": "sensors.base provenance units",
     "carbon": "provenance units",
     "footprint": "records carbon provenance units",
     "sinks": "footprint records guard",
     "config": "sensors carbon units",
-    # One timeline per device, and this process's part of it.
+    # One timeline per device, and this process's share of it.
     "host": f"{BASE} sensors sensors.base",
     "meter": f"{BASE} sensors.base host records",
-    # Which stage was open, and what it pays.
+    # The open stages, and their energy.
     "runtime": "guard fork config footprint",
     "stages": f"{CORE} meter runtime",
-    # Where the figures go.
+    # The destinations of the figures.
     "semconv": "footprint records",
     "journal": f"{CORE}",
     "otel": f"{CORE} semconv",
@@ -59,17 +59,17 @@ ROOMS = {
     "mlflow.standalone": f"{CORE} stages instrumentation mlflow.schema mlflow.delivery mlflow.runs mlflow.compat",
     "mlflow.integration": f"{CORE} config host stages runtime instrumentation mlflow.schema mlflow.delivery "
     "mlflow.runs mlflow.standalone mlflow.traces mlflow.compat",
-    # What a model has cost: a reader of stores, which knows no sink.
+    # The cost of a model: a reader of stores, which knows no sink.
     "lifecycle": "carbon provenance units records footprint mlflow.schema mlflow.compat",
-    # Puts everything together.
+    # The composition root.
     "session": f"{CORE} config host sensors meter stages otel journal instrumentation runtime",
     "__init__": f"{CORE} config runtime stages session lifecycle",
-    # On the roof.
+    # The entry points.
     "entry_points": f"{CORE} __init__ config sensors otel",
     "cli": f"{CORE} __init__ config sensors host runtime lifecycle otel mlflow.compat mlflow.schema mlflow.runs "
     "mlflow.delivery",
 }
-# The rooms that read hardware; all others know only the words of `sensors.base`.
+# The rooms that read hardware; all others know only `sensors.base`.
 HEAVY = ("mlflow", "grpc", "typer", "rich", "sqlite3", "logfire", "pandas", "numpy", "sklearn")
 
 
@@ -96,7 +96,7 @@ def room_of(module: str) -> str:
 
 
 def imports(path: Path) -> Iterator[str]:
-    """Modules of this package that a file imports, anywhere in it: lazily and for types, too."""
+    """Modules of this package that a file imports, including lazy imports and imports for types."""
     for node in ast.walk(ast.parse(path.read_text())):
         names: list[str] = []
         if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:

@@ -1,4 +1,4 @@
-"""The process's part of the host: cgroups, other members, the process tree."""
+"""The process's share of the host: cgroups, other members, the process tree."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HZ = os.sysconf("SC_CLK_TCK")
 
 
 def cgroup(base: Path, own: str, files: dict[str, str]) -> tuple[Path, Path]:
-    """A cgroup file system, and the file with this process's place in it."""
+    """A cgroup file system, and the file with this process's cgroup."""
     root, membership = base / "cgroup", base / "self-cgroup"
     root.mkdir()
     membership.write_text(own)
@@ -134,7 +134,10 @@ def test_by_cpu_time_the_share_of_the_host_is_that_of_the_tree(stat, tmp_path):
     ("running", "share"),
     [
         ({os.getpid(): 0.75, 1: 0.25}, 0.75),
-        ({os.getpid(): 0.3, 1: 0.1}, 0.4 * 0.75 + 0.6),  # idle for the rest, and nobody else is measured
+        (
+            {os.getpid(): 0.3, 1: 0.1},
+            0.4 * 0.75 + 0.6,
+        ),  # idle for the remaining time, and no other process is measured
         ({1: 1.0}, 0.0),
         ({}, 1.0),
         (None, 1.0),
@@ -174,7 +177,7 @@ def test_an_edge_does_not_wait_for_the_measurement_of_a_tick(stat, tmp_path):
     clock = Clock()
     edge_shares = []
 
-    def gpu_use():  # called in the middle of a tick's measurement
+    def gpu_use():  # called during the measurement of a tick
         clock.advance(1)
         edge_shares.append(shares.measure(clock(), tick=False))
 
@@ -193,7 +196,7 @@ def test_the_process_share_follows_from_the_cpu_time_of_the_tree(stat):
     least = spent_ns(before, tree(os.getpid())) / NS
     share = rule.look()
     most = spent_ns(before, tree(os.getpid())) / NS + 0.02
-    # c (2 - u), with c our part of 20 s of capacity and u = 0.5
+    # c (2 - u), with c the share of 20 s of capacity and u = 0.5
     assert least / 20 * 1.5 <= share * (1 + 1e-9) <= most / 20 * 1.5
     assert least >= 0.01
 
@@ -220,18 +223,18 @@ def test_the_process_share_stays_while_busy_time_is_unknown(stat):
     [
         ({1: Spent(10, 0)}, {1: Spent(15, 0)}, 5),
         ({1: Spent(10, 0)}, {1: Spent(10, 0), 2: Spent(7, 0)}, 7),
-        # It lived and died between two looks.
+        # It started and ended between two calls.
         ({1: Spent(10, 0)}, {1: Spent(10, 9)}, 9),
-        # It was seen at 7, died at 9 and was waited for.
+        # It was read at 7, ended at 9, and its parent waited for it.
         ({1: Spent(10, 0), 2: Spent(7, 0)}, {1: Spent(10, 9)}, 2),
-        # A grandchild's time passes through its parent.
+        # The time of a grandchild passes through its parent.
         ({1: Spent(10, 0), 2: Spent(7, 3)}, {1: Spent(10, 12)}, 2),
-        # It went away and nobody waited for it: what is not known is not taken back.
+        # It ended and no parent waited for it: the time that was counted stays.
         ({1: Spent(10, 0), 2: Spent(7, 0)}, {1: Spent(11, 0)}, 1),
-        # A measured child pays for itself, also when it is gone.
+        # A child that is measured separately is not counted, even after its end.
         ({1: Spent(10, 0), 2: Spent(7, 0, True)}, {1: Spent(12, 0), 2: Spent(30, 0, True)}, 2),
         ({1: Spent(10, 0), 2: Spent(30, 0, True)}, {1: Spent(12, 31)}, 3),
-        # The number was given to a new process.
+        # A new process has the same id.
         ({1: Spent(10, 0), 2: Spent(7, 0)}, {1: Spent(10, 8), 2: Spent(4, 0)}, 12),
     ],
 )

@@ -1,4 +1,4 @@
-"""Tags and metrics that were cut, changed or made up: they never stop a reader, and their runs are named."""
+"""Tags and metrics that were cut, changed or invented: they never stop a reader, and their runs are named."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Page(list):
 
 
 class Client:
-    """An MLflow store with one experiment, `churn`, that has these runs."""
+    """An MLflow store with these runs in one experiment, `churn`."""
 
     def __init__(self, *runs):
         self.runs = runs
@@ -76,7 +76,7 @@ class Client:
 
     def search_runs(self, experiments, condition="", max_results=0, order_by=None, page_token=None):
         self.collects_garbage = gc.isenabled()
-        # One part of the time holds all runs: the one without a lower limit.
+        # The part of the time without a lower limit has all runs.
         return Page(self.runs[:1] if order_by else self.runs if ">=" not in condition else ())
 
     def set_tag(self, run_id, name, value):
@@ -87,7 +87,7 @@ class Client:
 
 
 def with_kinds(kinds):
-    """Figures with that many further kinds of stage."""
+    """Figures with a number of further kinds of stage."""
     figures = dict(FIGURES)
     for number in range(kinds):
         figures[f"carbon/stage_number_{number}/energy_wh"] = 1.0 / (number + 3)
@@ -97,7 +97,7 @@ def with_kinds(kinds):
 
 
 def window(kinds):
-    """The metrics and tags of a window with those figures."""
+    """The metrics and tags of a window with such figures."""
     return names.pack(with_kinds(kinds), TAGS)
 
 

@@ -71,7 +71,7 @@ def test_a_lower_bound_never_used_less(tag, why):
     complete, bound = cost("a", 10, 9, 11), cost("b", 5, 4, 6, **tag)
     for line in (verdict(complete, bound), verdict(bound, complete)):
         assert f"b {'has ' if 'ended' in why else ''}{why}" in line and "not distinguishable" in line
-    # What it used at least is more than the other used at most.
+    # Its lower end is above the upper end of the other run.
     assert "more energy than a, beyond both bands" in verdict(cost("a", 1, 0.9, 1.1), bound)
 
 

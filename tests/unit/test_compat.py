@@ -1,4 +1,4 @@
-"""MLflow's private names, as far as they can be tried without a server."""
+"""MLflow's private names, as far as they can be tested without a server."""
 
 from __future__ import annotations
 
@@ -112,6 +112,6 @@ assert mlflow.get_current_active_span() is None
 
 
 def test_spans_of_mlflow_are_attached_and_detached(tmp_path):
-    # In a process of its own: MLflow exports the span from a thread, to the store of that moment.
+    # In a separate process, because MLflow exports the span from a thread, to the store of that moment.
     environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
     subprocess.run([sys.executable, "-c", SPANS], env=environment, cwd=tmp_path, check=True)

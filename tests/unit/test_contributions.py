@@ -36,7 +36,7 @@ def test_a_contribution_longer_than_a_tag_has_several_tags():
     tags = Contribution(values, final=True).tags("x")
     assert len(tags) > 2 and max(map(len, tags.values())) <= 8000
     assert contributions.read(tags)["x"] == Contribution(values, final=True)
-    # A shorter one that is written over it leaves the last tags of the longer.
+    # A shorter contribution that replaces it leaves the last tags of the longer one.
     assert contributions.read(tags | Contribution({"carbon/energy_wh": 2.0}).tags("x"))["x"] == Contribution(
         {"carbon/energy_wh": 2.0}
     )

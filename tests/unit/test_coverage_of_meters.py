@@ -33,7 +33,7 @@ NO_NVIDIA = SimpleNamespace(find=lambda: ([], [Finding("gpu", "missing", "none",
 
 @pytest.fixture
 def host(monkeypatch, tmp_path):
-    """`host(jetson=..., nvml=...)` discovers a host that has these; the rest it has not."""
+    """`host(jetson=..., nvml=...)` discovers a host with these meters and no others."""
 
     def discover(**finders):
         for vendor in ("jetson", "nvml", "intel_gpu", "amd_gpu", "grace", "apple"):
@@ -110,7 +110,7 @@ def test_every_host_has_a_sensor_or_a_finding_for_each_component(tmp_path_factor
     with pytest.MonkeyPatch.context() as patch:
         for vendor in ("jetson", "nvml", "intel_gpu", "amd_gpu", "grace", "apple"):
             default = NO_NVIDIA if vendor == "nvml" else finder()
-            # GPUs are asked for by vendor, so one's meter does not contain another's.
+            # GPUs are searched for by vendor, so the meter of one vendor does not contain another's.
             of = vendors.get(vendor)
             gpu = vendor in ("nvml", "amd_gpu")
             one = of and meter(

@@ -19,7 +19,7 @@ def test_steal_is_a_share_of_all_time_and_none_without_steal(tmp_path):
     assert steal.share() is None
     ticks(2000 + 300, 10000 + 500, 200)
     assert steal.share() == pytest.approx(200 / 3000)
-    assert steal.share() == pytest.approx(200 / 3000)  # asked again at once
+    assert steal.share() == pytest.approx(200 / 3000)  # called again at once
     ticks(2300 + 750, 10500, 200 + 250)
     assert steal.share() == pytest.approx(0.25)
     for content in ("", "cpu 1 2 3\n", "cpu a b\n"):

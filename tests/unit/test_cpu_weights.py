@@ -13,7 +13,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="the kernel's per-thr
 
 
 class Times:
-    """CPU seconds of threads 1, 2, … and of the process, as a test sets them."""
+    """CPU seconds of threads 1, 2, … and of the process, set by a test."""
 
     def __init__(self) -> None:
         self.threads = {1: 10.0, 2: 20.0}
@@ -76,6 +76,6 @@ def test_cpu_seconds_of_a_living_thread_grow_and_those_of_a_dead_one_are_unknown
     finally:
         stop.set()
         thread.join()
-    while thread_cpu_seconds(ids[0]) is not None:  # the kernel ends it a moment after Python has
+    while thread_cpu_seconds(ids[0]) is not None:  # the kernel ends the thread a moment after Python
         pass
     assert thread_cpu_seconds(threading.get_native_id()) > 0

@@ -1,4 +1,4 @@
-"""Delivery to stores that fail: the batches of a run stay in order, and no run or store holds up another."""
+"""Delivery to failing stores: the batches of a run stay in order, and no run or store delays another."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ def refusal(code):
 
 
 class Store:
-    """A tracking store at its `log_batch` and `get_run`; `down` as a server that is gone, `refused` has the
-    error codes of runs that it does not take.
+    """A tracking store with `log_batch` and `get_run`.
+
+    `down` makes it unreachable; `refused` has the error codes for runs that it does not accept.
     """
 
     db_uri = "sqlite:////somewhere/mlflow.db"
@@ -73,7 +74,7 @@ def store():
 
 
 class Controlled(DeliveryWorker):
-    """Tries again when a test says so; `no_time_passes` sees to it that it does not do so by itself."""
+    """Retries only when a test requests it; `no_time_passes` prevents other retries."""
 
     def __init__(self, folder):
         super().__init__(folder)
@@ -201,7 +202,7 @@ def test_every_checkpoint_is_sent_and_they_are_sent_together(store, writer):
 
 
 def test_a_lost_answer_counts_nothing_twice(store, writer):
-    """The store took the batch, its answer did not arrive: the writer writes it again."""
+    """The store accepted the batch, but its answer did not arrive, so the worker writes it again."""
     log_batch = store.log_batch
     writer.put(batch(1, 5.0), store)
     assert writer.wait(20)
@@ -248,7 +249,7 @@ def test_a_users_description_stays(store, writer):
 
 
 def test_batches_left_by_a_process_are_sent_before_those_of_the_next_one(store, tmp_path, caplog):
-    """The first process resumes a run, has an answer lost and ends; the second resumes it once more."""
+    """The first process resumes a run, loses an answer and ends; the second resumes the run again."""
     store.points["r"] = {(0, 1): 10.0}
     store.tags["r"] = Contribution({ENERGY_WH: 10.0}, final=True).tags("part1")
     first = Controlled(tmp_path)
@@ -279,8 +280,8 @@ def test_batches_left_by_a_process_are_sent_before_those_of_the_next_one(store, 
 def test_batches_of_another_process_that_the_store_does_not_know_are_kept_for_30_days(
     store, tmp_path, monkeypatch
 ):
-    """Another store may have moved to the address of theirs."""
-    store.refused = {"theirs": "RESOURCE_DOES_NOT_EXIST"}
+    """The address may now lead to a different store."""
+    store.refused = {"foreign": "RESOURCE_DOES_NOT_EXIST"}
     box = Spool.create(tmp_path)
     box.put(store.db_uri, batch(1, 5.0, run_id="foreign"))
     box.close()
@@ -325,7 +326,7 @@ def test_batches_for_another_store_are_not_sent(store, tmp_path):
 
 
 def test_two_processes_in_one_run_add_up_in_either_order_of_end(store, tmp_path):
-    """As ranks that share a run by its id do: their checkpoints mix, and each ends while the other goes on."""
+    """Like ranks that share a run by its id: their checkpoints mix, and one ends while the other continues."""
     for order in (("one", "other"), ("other", "one")):
         store.points.clear(), store.tags.clear()
         one, other = Controlled(tmp_path), Controlled(tmp_path)
@@ -362,7 +363,7 @@ def test_a_run_of_many_kinds_of_stage_is_written_in_several_calls(store, writer)
 
 
 def test_a_batch_that_cannot_be_processed_delays_no_other_and_is_kept(store, tmp_path, caplog):
-    """For example one of another version: its step is not a number."""
+    """For example a batch of another version, whose step is not a number."""
     box = Spool.create(tmp_path)
     box.put(store.db_uri, replace(batch(1, 5.0, run_id="foreign"), step="x"))
     box.put(store.db_uri, batch(2, 4.0, run_id="also foreign", resumed=False))
@@ -395,7 +396,7 @@ def test_a_refused_metric_and_a_refused_tag_affect_no_others(store, writer, capl
 
 
 def test_an_error_that_ends_the_upload_at_one_run_does_not_block_the_others(store, writer):
-    """A store in this process raises no other error for one bad run than for a database that is gone."""
+    """A store in this process raises the same error for a bad run as for a dead database."""
     log_batch = store.log_batch
 
     def fail_at_one(run_id, *args, **kwargs):
@@ -439,7 +440,7 @@ def test_a_store_that_fails_does_not_postpone_another(store, writer):
     assert writer.has_failed()
     writer.put(batch(2, 2.0, resumed=False), store)
     assert writer.wait(20, 2)
-    assert not writer.wait(20, 1)  # at once: its store is failing
+    assert not writer.wait(20, 1)  # at once, because its store is failing
 
 
 def test_a_file_of_an_ended_process_with_batches_for_two_stores_is_sent_to_both(store, tmp_path):
@@ -517,7 +518,7 @@ def test_a_hanging_store_delays_the_end_by_at_most_the_timeout(store, tmp_path, 
     assert asked.wait(20)
     writer.close(0.05)
     assert "1 checkpoints of energy have not reached MLflow" in caplog.text
-    assert list(Spool.left_in(tmp_path)) == []  # this process still sends it
+    assert list(Spool.left_in(tmp_path)) == []  # this process still sends the batch
     go.set()
     assert wait_until(writer, lambda: not writer._threads)
     for thread in [t for t in threading.enumerate() if t.name.startswith("carbon_otel upload")]:
@@ -526,7 +527,7 @@ def test_a_hanging_store_delays_the_end_by_at_most_the_timeout(store, tmp_path, 
 
 
 def test_without_a_thread_the_end_does_not_wait_and_the_batches_stay(store, tmp_path, monkeypatch, caplog):
-    """As at interpreter exit, if there was no `begin` before."""
+    """As at interpreter exit, without an earlier `begin`."""
 
     def refuse(self):
         raise RuntimeError("can't start new thread at interpreter shutdown")

@@ -10,6 +10,7 @@ from carbon_otel.carbon.grid import EmissionFactor, intensity
 from carbon_otel.footprint import footprint_of
 from carbon_otel.guard import forget
 from carbon_otel.meter.meter import Meter
+from carbon_otel.sensors.amd import gpu as amd_gpu
 from carbon_otel.sensors.base import Finding
 from carbon_otel.sensors.discovery import Discovery, discover
 from carbon_otel.stages.engine import Engine
@@ -22,7 +23,7 @@ UDEV = 'SUBSYSTEM=="powercap"'
 
 @pytest.fixture
 def found(tmp_path):
-    """`found(build, spoil)` discovers the tree that `build` makes, after `spoil(tree)`; sensors get closed."""
+    """`found(build, spoil)` discovers the tree of `build`, after `spoil(tree)`; the sensors are closed."""
     discoveries = []
 
     def make(build, spoil=lambda tree: None):
@@ -128,7 +129,7 @@ names = st.one_of(
 
 
 def measure(tree, broken=(), sabotage=lambda: None):
-    """Twelve seconds of a stage, 100 W from each zone that is not broken; `sabotage` happens after three."""
+    """A stage of twelve seconds with 100 W from each working zone; `sabotage` is called after three seconds."""
     discovery = discover(tree.root)
     try:
         clock, factor = Clock(), EmissionFactor(intensity("FR"))
@@ -153,7 +154,7 @@ def flagged(footprint) -> set[str]:
 
 
 def assert_sound(footprint, zones):
-    """These zones are as if nothing had happened to others; none is in the figures where all is modelled."""
+    """These zones are unaffected by faults in others; none is in the figures if everything is modelled."""
     if not footprint.method.startswith("modelled"):
         assert not {zone.id for zone in zones} & flagged(footprint)
         assert [footprint.devices[zone.id] for zone in zones] == [pytest.approx(1200)] * len(zones)
@@ -165,7 +166,7 @@ def tree(tmp_path_factory):
 
 
 def mended(tree, which):
-    """The zone to spoil, and the three others."""
+    """The zone to spoil, and the three other zones."""
     for each in tree.zones.values():
         each.mend()
     zone = getattr(tree, which)[1]
@@ -277,3 +278,12 @@ def test_findings_of_sensors_never_tested_on_hardware_are_marked(monkeypatch, tm
     assert reasons == ["unverified on hardware", "unverified on hardware; no counter", "no library"]
     (record,) = [r for r in caplog.records if "never tested" in r.message]
     assert record.levelname == "WARNING"
+
+
+def test_an_error_of_amdsmi_without_a_text_is_named_by_its_type(monkeypatch, tmp_path):
+    def fail():
+        raise OSError
+
+    monkeypatch.setattr(amd_gpu, "_library", fail)
+    _, (finding,) = amd_gpu.find(tmp_path)
+    assert finding.unmetered and finding.reason == "amdsmi: OSError"

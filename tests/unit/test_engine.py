@@ -1,4 +1,4 @@
-"""Stages against devices of known power: exact splits, bands that hold, joules that are in one place only."""
+"""Stages on devices of known power: exact divisions, correct bands, and each joule in exactly one place."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FACTOR = EmissionFactor(Intensity("X", "X", 360.0, 2024, EXACT, "test", "test"))
 
 
 class Recorder(Sink):
-    """What a sink is told: joules and grams by stage, and stages in the order of their ends."""
+    """Records the events of a sink: joules and grams by stage, and stages in the order of their ends."""
 
     def __init__(self) -> None:
         self.payments: list[tuple[object, float, float]] = []
@@ -48,7 +48,7 @@ class Recorder(Sink):
 
 
 class Bench:
-    """An engine on a virtual clock, and the devices below it."""
+    """An engine on a virtual clock, and its devices."""
 
     def __init__(self, *devices: FakeSensor, clock: Clock | None = None, rule=None, **engine) -> None:
         self.clock = clock or Clock()
@@ -97,7 +97,7 @@ class TestSplits:
         assert joules(train) == exactly(300, 300)
 
     def overlap(self, spent=None):
-        """A [0, 6] and B [4, 10] in threads of their own, at 60 W; CPU seconds spent by each in [4, 6]."""
+        """A [0, 6] and B [4, 10] in separate threads at 60 W, with the CPU seconds of each in [4, 6]."""
         clock, seconds = Clock(), defaultdict(float)
         weights = ThreadWeights(seconds.__getitem__, lambda: sum(seconds.values()))
         b = Bench(package(clock, watts=60), clock=clock, weights=weights)
@@ -304,7 +304,7 @@ def band(stage) -> tuple[float, float]:
 
 
 class TestBands:
-    """The devices' own bands are exact here: what is left is what a stage's edges do not know."""
+    """The bands of the devices are exact here, so only the uncertainty of a stage's edges remains."""
 
     def bench(self, watts: int) -> Bench:
         clock = Clock()
@@ -331,7 +331,7 @@ class TestBands:
         (device,) = b.devices
         device.watts = 1
         b.clock.advance(0.4)
-        b.close(b.open())  # by now 400 J too many
+        b.close(b.open())  # now 400 J too many
         b.clock.advance(0.1)
         stage, spent = b.open(), device.spent_j
         b.clock.advance(1)
@@ -426,7 +426,7 @@ def test_threads_that_open_and_close_at_once_pay_every_joule_once():
     moments = itertools.count(1000 * NS, 10_000)
 
     class Ticking(Clock):
-        """Moves on whenever it is looked at."""
+        """A clock that advances at each call."""
 
         def __call__(self) -> int:
             return next(moments)
@@ -456,7 +456,7 @@ def test_threads_that_open_and_close_at_once_pay_every_joule_once():
 
 
 class Equal:
-    """A device's share of each process of a made-up host: one of as many as there are."""
+    """The equal share of each process of a simulated host in a device."""
 
     def __init__(self, host: list, devices: int) -> None:
         self._host = host
@@ -473,8 +473,9 @@ class Equal:
 
 
 class AnyTime(RuleBasedStateMachine):
-    """Stages, threads, ticks, forks, failures and powers in any order: every joule of every device is in one
-    place, at every moment and in the end; no figure goes down, and none hides what it lacks.
+    """Stages, threads, ticks, forks, failures and powers in any order.
+
+    At every moment every joule of every device is in one place; no figure falls, and none hides a missing part.
     """
 
     stages = Bundle("stages")
@@ -514,7 +515,7 @@ class AnyTime(RuleBasedStateMachine):
     )
     def open(self, above, kind, process, thread):
         bench = self.processes[process % len(self.processes)]
-        # A stage inherited from before a fork is none of the child's.
+        # A stage from before a fork does not belong to the child.
         stage = self.pool.submit(bench.open, kind, above).result() if thread else bench.open(kind, above)
         self.opened[bench.engine].append(stage)
         return stage
@@ -545,7 +546,7 @@ class AnyTime(RuleBasedStateMachine):
     @precondition(lambda self: len(self.processes) < 3)
     @rule()
     def fork(self):
-        """All look at the host before it is divided anew, as the processes' ledger makes them."""
+        """All processes measure before the host is divided again, as the usage book requires."""
         self.tick()
         self._begin()
         self.tick()
@@ -604,7 +605,7 @@ class AnyTime(RuleBasedStateMachine):
             bench.engine.close_all()
         for device in self.devices:
             device.fault, device.watts = None, 1400
-        # What was assumed in gaps and between readings is worked off by now.
+        # Joules assumed in gaps and between readings are corrected by now.
         for _ in range(2 + (self.clock() - self.processes[0].engine.root.opened_ns) // (30 * NS)):
             for _ in range(2):
                 self.clock.advance(30)
@@ -614,7 +615,7 @@ class AnyTime(RuleBasedStateMachine):
         for i, device in enumerate(self.devices):
             own = sum(bench.engine.meter.tracks[i].own_j for bench in self.processes)
             alone = len(self.processes) == 1
-            # Of a device that no one read at the moment of the fork, each process assumes its own.
+            # Each process makes a separate assumption for a device that was not read at the fork.
             if device.kind == "counter" and (alone or (i == 0 and i not in self.failed)):
                 assert own == pytest.approx(device.spent_j, rel=1e-9)
 

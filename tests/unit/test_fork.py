@@ -1,4 +1,4 @@
-"""What a forked child renews: every lock of the session, in the order of registration."""
+"""The renewal in a forked child: every lock of the session, in the order of registration."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ LOCKS = (
     queue.Queue,
     queue.SimpleQueue,
 )
-# Locks that are the same in a forked child, and why no code waits for them there.
+# Locks that are not renewed in a forked child, with the reason why no code waits for them there.
 KEPT = {
     (
         "Sampler",
@@ -49,7 +49,7 @@ KEPT = {
 
 
 def in_a_child(check: Callable[[], object]) -> str:
-    """What `check()` returns in a forked child; the child is killed if it hangs."""
+    """The result of `check()` in a forked child; a child that hangs is killed."""
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -129,7 +129,7 @@ def test_each_lock_of_a_session_is_renewed_or_listed_with_its_reason(tmp_path, m
     session = runtime.active()
     assert session is not None
     integration.TRACKING.attach(session)
-    session.providers.flush(1)(1)  # makes the workers of the providers
+    session.providers.flush(1)(1)  # creates the workers of the providers
     before = {**locks_below(session), **locks_of_modules()}
     kinds = {cls for cls, _, _ in before}
     assert kinds >= {

@@ -49,7 +49,7 @@ def test_discovery_accepts_any_content(tree, name, energy, most):
     zone.set_range(most)
     readable, unreadable = rapl.select(rapl.zones(tree.root))
     zones = {each.id for each in (*readable, *unreadable)}
-    # What is neither read nor told is one of the names that the packages contain.
+    # A zone that is neither read nor reported has a name that the packages contain.
     assert zone.id in zones or name.strip() in (b"core", b"uncore", b"psys", b"dram")
     for sensor in rapl.sensors(readable, "GenuineIntel"):
         try:

@@ -11,7 +11,7 @@ TELEMETRY = ("Module Power Socket 0", "Grace Power Socket 0", "CPU Power Socket 
 
 
 def meters(base, names, old=False):
-    """One folder per meter; before kernel 6.8 its files were in the device's folder."""
+    """One folder per meter; before kernel 6.8 the files were in the folder of the device."""
     for number, name in enumerate(names):
         folder = hwmon.chip(base, "power_meter", f"PNP0C09:{number:02}", number)
         files = {"power1_oem_info": name, "power1_average": 1_000_000 * (number + 1)}

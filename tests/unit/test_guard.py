@@ -105,7 +105,9 @@ contain("flushing", False, flush, "soon")
 contain("flushing", False, flush, 1.0, 2.0)
 default: bool = contain("flushing", None, flush, 1.0)
 """)
-    shutil.copy(guard.__file__, tmp_path / "guard.py")  # alone: the rest of the package takes long to check
+    shutil.copy(
+        guard.__file__, tmp_path / "guard.py"
+    )  # only this file, because checking the package takes long
     done = subprocess.run(
         [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache"), program.name],
         cwd=tmp_path,

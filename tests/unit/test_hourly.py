@@ -1,4 +1,4 @@
-"""Energy by hour in a tag: nothing is lost between hours, in sums, or where the text gets too long."""
+"""Energy by hour in a tag: nothing is lost between hours, in sums, or in a text that gets too long."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Patches of modules that are imported, or will be."""
+"""Patches of imported modules, and of modules that are imported later."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def hook():
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """A package `later_imported` with a submodule, on the path and not imported."""
+    """A package `later_imported` with a submodule, on the path and not yet imported."""
     folder = tmp_path / "later_imported"
     folder.mkdir()
     (folder / "__init__.py").write_text("value = 1\n")
@@ -123,7 +123,7 @@ PACKAGE = {
 
 @pytest.fixture(params=["folder", "zip"])
 def nested(request, tmp_path, monkeypatch):
-    """A package whose modules import each other, in a folder or in a zip: one loader for all of its modules."""
+    """A package whose modules import each other, in a folder or in a zip (with one loader for all modules)."""
     if request.param == "zip":
         place = tmp_path / "packages.zip"
         with zipfile.ZipFile(place, "w") as archive:
@@ -204,7 +204,7 @@ def test_a_namespace_package_is_imported_as_before(hook, tmp_path, monkeypatch):
 
 
 def test_a_finder_that_calls_all_finders(hook, package):
-    """As wrapt's does: it asks `importlib.util.find_spec`, which asks every finder, ours included."""
+    """Like wrapt's finder: it calls `importlib.util.find_spec`, which calls every finder, this hook included."""
 
     class Asks:
         asking = False

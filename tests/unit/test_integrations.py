@@ -1,4 +1,4 @@
-"""Integrations: built in, of other packages, and those that need the session."""
+"""Integrations: built in, from other packages, and with access to the session."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def test_an_integration_that_fails_stops_no_other(hook, caplog):
 
 
 def test_every_built_in_integration_connects_and_is_undone():
-    """The library's attributes are the same objects after the undo."""
+    """After the undo the attributes of the library are the same objects as before."""
     import concurrent.futures.thread as thread_pools
     import multiprocessing.process
     import multiprocessing.spawn

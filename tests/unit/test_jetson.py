@@ -1,4 +1,4 @@
-"""The rails of a Jetson on fake sysfs folders: hwmon's since JetPack 5, iio's of JetPack 4."""
+"""The rails of a Jetson on fake sysfs folders: of hwmon since JetPack 5, of iio in JetPack 4."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The journal is one file, where it was when the session began, and its last state is the session's."""
+"""The journal is one file at the place where the session began, and its last state is that of the session."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_slow_disk_changes_neither_ticks_nor_the_order_of_states(tmp_path, del
     journal = Journal(tmp_path / "journal.json", delivery)
     journal.tick(tick(slow))
     assert reached.wait(20)
-    journal.tick(tick())  # returns while the first is being written
+    journal.tick(tick())  # returns while the first state is being written
     closed = journal.close(20)
     assert not closed(0)
     go.set()

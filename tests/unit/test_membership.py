@@ -1,4 +1,4 @@
-"""The measured processes of a host: joining, leaving, kills, and the state of their folder."""
+"""The measured processes of a host: joining, leaving, kills, and their folder."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def peers(tmp_path):
 
 @pytest.fixture
 def join(tmp_path):
-    """Starts another process that joins; all are killed in the end."""
+    """Starts another process that joins; all of them are killed at the end."""
     started = []
 
     def start():
@@ -102,7 +102,7 @@ def test_releases_with_different_formats_use_different_folders(peers, monkeypatc
 def test_a_process_whose_file_another_one_locks_counts_as_alone_and_warns(
     peers, join, monkeypatch, tmp_path, caplog
 ):
-    """As in a folder shared by containers, each of which numbers its processes from one."""
+    """As in a folder shared by containers, in which process ids start at one."""
     other = join()
     monkeypatch.setattr(carbon_otel.host.membership.os, "getpid", lambda: other.pid)
     forget()
@@ -123,7 +123,7 @@ def test_processes_of_another_container_are_no_members_but_cause_a_warning(
     assert elsewhere.folder != peers.folder
     (record,) = caplog.records
     assert "another container" in record.message
-    # The devices are the host's, so they are reported once.
+    # The devices belong to the host, so they are reported once.
     assert not elsewhere.holds_device_book()
     elsewhere.leave()
 
@@ -163,7 +163,7 @@ def test_two_threads_that_ask_for_the_device_book_get_the_same_answer(peers, tmp
     threads[0].start()
     assert asked.wait(20)
     threads[1].start()
-    threads[1].join(0.2)  # unless it waits for the first, it has been refused by now
+    threads[1].join(0.2)  # it has an answer by now, unless it waits for the first thread
     go.set()
     for thread in threads:
         thread.join(20)
@@ -196,7 +196,7 @@ def test_a_lock_is_released_while_a_forked_child_has_a_copy_of_it(peers, join, t
 
 
 def test_a_process_joins_while_another_one_tests_its_file(tmp_path, monkeypatch):
-    """Workers that start together each test the files of the others."""
+    """Workers that start at the same time test the files of each other."""
     take, looks = carbon_otel.host.membership._lock, []
 
     def looked_at(path):
@@ -216,6 +216,6 @@ def test_the_next_holder_of_the_device_book_gets_the_last_reported_time(peers, t
     assert peers.exchange_reported_until(100) == 100 and peers.exchange_reported_until(250) == 100
     peers.leave()
     next_one = Membership("host", tmp_path)
-    assert next_one.exchange_reported_until(300) == 300  # not the one who keeps it yet
+    assert next_one.exchange_reported_until(300) == 300  # it does not hold the book yet
     assert next_one.holds_device_book() and next_one.exchange_reported_until(300) == 250
     next_one.leave()

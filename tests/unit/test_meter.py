@@ -1,4 +1,4 @@
-"""All devices on one clock: when they are read, faults of readings, and the process's share."""
+"""All devices on one clock: times of readings, faults of readings, and the process's share."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def clock():
 
 
 def follow(meter: Meter, *, tick: bool = False) -> list[float]:
-    """An edge or a tick as the engine makes it; the joules of each device since the last one."""
+    """An edge or a tick like that of the engine; returns the joules of each device since the last one."""
     now_ns = meter.clock_ns()
     meter.apply(meter.read_for_tick(now_ns) if tick else meter.read_for_edge(now_ns), now_ns)
     return meter.advance(now_ns)
 
 
 class Rule:
-    """Shares that a test sets; measured at ticks only."""
+    """Shares set by a test; measured at ticks only."""
 
     def __init__(self, *shares: float, process: float = 0.0) -> None:
         self.present = Shares(shares, shares[0], process)
@@ -197,7 +197,7 @@ class TestShare:
         follow(meter, tick=True)
         clock.advance(1)
         assert follow(meter) == [pytest.approx(50)]
-        rule.present = Shares((0.2,), 0.2, 0.0)  # of the second that an edge has already paid half of
+        rule.present = Shares((0.2,), 0.2, 0.0)  # half of this second was already charged at an edge
         assert follow(meter, tick=True) == [0]
         clock.advance(1)
         assert follow(meter, tick=True) == [0]
@@ -234,5 +234,5 @@ def test_snapshot(clock):
     follow(meter, tick=True)
     clock.advance(1)
     follow(meter, tick=True)
-    # The devices whole: what of them is ours is the stages' business.
+    # The whole devices, before they are shared.
     assert meter.snapshot().devices == tuple((s.device, s.spent_j, s.watts) for s in sensors)

@@ -100,7 +100,7 @@ def test_readings_of_two_threads_count_an_interval_once(model, stat, clock, monk
         threads.append(threading.Thread(target=model.read))
         threads[-1].start()
         assert held_up.wait(20)
-    threads[1].join(0.1)  # it ends here only if it does not wait for the other one
+    threads[1].join(0.1)  # it ends here only if it does not wait for the other thread
     go_on.set()
     for thread in threads:
         thread.join(20)
@@ -154,7 +154,7 @@ def test_memory_of_this_host():
 
 
 def test_bands_state_their_coverage(model, clock):
-    """A table's percentiles, a spread of constants and our own choice are not standard uncertainties."""
+    """Percentiles of a table, a spread of constants and an estimate are not standard uncertainties."""
     assert model.device.band.coverage == "p5-p95"
     assert MemoryModel(10**9, clock).device.band.coverage == "spread"
     assert intensity("FR").band.coverage == "estimate"

@@ -1,4 +1,4 @@
-"""The NVML sensor with a library that gives any answer: a reading, or SensorError."""
+"""The NVML sensor with a library that returns any answer: a reading, or SensorError."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Error(Exception):
 
 
 class Library:
-    """A stand-in for `Nvml`: each function of the driver takes its answer from `answers`."""
+    """A fake of `Nvml`: the answers of the driver functions come from `answers`."""
 
     error = Error
 
@@ -52,8 +52,8 @@ class Library:
         value = SimpleNamespace(**members)
         return [SimpleNamespace(fieldId=186, nvmlReturn=code, valueType=kind, value=value)]
 
-    def _answer(self, what):
-        answer = self.answers[what]
+    def _answer(self, function):
+        answer = self.answers[function]
         answer = answer() if callable(answer) else answer
         if isinstance(answer, Exception):
             raise answer
@@ -129,7 +129,7 @@ def test_any_answer_of_the_driver_is_a_reading_or_an_error(replies):
         now_j = timeline.at(clock())
         assert joules <= now_j < math.inf
         joules = now_j
-        # More than the device can draw is never given out, flagged or not.
+        # A power above that of the device is never returned.
         assert joules - clean_j <= 1.01 * most_w * (clock() / NS - clean_s + 1)
         if isinstance(reply["energy"], int) and gpu.kind == "counter" and reply["energy"] < 0:
             assert "gap" in timeline.flags
@@ -155,7 +155,7 @@ def test_an_implausible_power_is_an_error_not_a_zero(milliwatts):
 
 
 class Renewed:
-    """GPUs at 200 W whose counters are renewed every `period_s` of a clock that only sleeping moves."""
+    """GPUs at 200 W whose counters are updated every `period_s` of a clock that only sleeping advances."""
 
     def __init__(self, period_s, names=("H100",)):
         self.clock = clock = Clock()
@@ -172,7 +172,7 @@ class Renewed:
             for name in names
         ]
         for library in self.libraries:
-            library.update_periods = self.libraries[0].update_periods  # as of the one library of a host
+            library.update_periods = self.libraries[0].update_periods  # as in the only library of a host
         self.gpus = [NvmlGpu(library, f"GPU-{i}", object()) for i, library in enumerate(self.libraries)]
 
     def sleep(self, seconds):

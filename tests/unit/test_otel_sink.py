@@ -1,4 +1,4 @@
-"""Spans and metrics as an application's own SDK providers receive them."""
+"""Spans and metrics as the SDK providers of an application receive them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PAIR = {"intel-rapl:0", "intel-rapl:1"}
 
 
 class Application:
-    """An application with providers of its own, on a server of constant power."""
+    """An application with its own providers, on a server of constant power."""
 
     def __init__(self, tree) -> None:
         self.tree = tree
@@ -202,7 +202,7 @@ def test_a_second_session_on_the_same_provider_continues_the_counters(applicatio
             carbon_otel.flush()
             carbon_otel.uninstrument()
     assert not caplog.records
-    # A session's last reading may be an extrapolation: five update periods (5 ms) of at most 600 W.
+    # The last reading of a session may be extrapolated: five update periods (5 ms) of at most 600 W.
     assert 12 <= sum(point.value for point in application.points("hw.energy")) + 1e-9 <= 12 + 2 * 3
 
 
@@ -217,8 +217,8 @@ def test_every_reader_gets_every_joule_once_in_either_temporality(tmp_path, temp
     for _ in range(3):
         with carbon_otel.stage("training"):
             application.draw(5)
-        time.sleep(0.01)  # within 5 ms a counter that stands still is taken to go on as before
-        runtime.active().engine.tick()  # a flush would collect, and a delta is reported once
+        time.sleep(0.01)  # for 5 ms an unchanged counter counts with the last power
+        runtime.active().engine.tick()  # not a flush, which would collect the delta
         for application.reader in readers:
             by_name = defaultdict(float)
             for name, point in application.collect():
@@ -253,7 +253,7 @@ def test_another_process_reports_the_devices_while_this_one_sends_its_last_data(
             others.append(subprocess.run(ask, capture_output=True, text=True, check=True).stdout)
             reported.append(joules())
             application.draw(5)
-            session.engine.tick()  # by a sampler that is slow to end
+            session.engine.tick()  # by a sampler that ends slowly
             return nothing_pending
 
     application.draw(5)

@@ -19,7 +19,7 @@ FACTOR = EmissionFactor(intensity("FR"))
 
 
 class ExactCounter(FakeSensor):
-    """A counter that is a function of the monotonic clock, and gives up the interpreter in each reading."""
+    """A counter that is a function of the monotonic clock, and releases the interpreter in each reading."""
 
     def __init__(self) -> None:
         super().__init__(Clock(), joules_per_unit=1e-9)
@@ -29,7 +29,7 @@ class ExactCounter(FakeSensor):
     def read(self) -> float:
         raw = WATTS * (time.monotonic_ns() - self._begin_ns)
         self.raw.append(raw)
-        time.sleep(0)  # as a system call does; another thread's Python runs before this one returns
+        time.sleep(0)  # like a system call; another thread runs before this call returns
         return raw
 
 
@@ -60,7 +60,7 @@ def test_stages_in_threads_add_up_to_the_counter(threads):
         stages_j = sum(sum(future.result()) for future in futures)
     timeline = engine.meter.tracks[0].timeline
     engine.tick()
-    while timeline.published_j > timeline.true_j:  # the power of a moment was too high for the next
+    while timeline.published_j > timeline.true_j:  # the power of one moment was too high for the next
         engine.tick()
     spent_j = (counter.raw[-1] - counter.raw[0]) * 1e-9
     assert timeline.flags == {}

@@ -16,7 +16,7 @@ HZ = os.sysconf("SC_CLK_TCK")
 
 
 class Proc:
-    """A /proc that a test writes. Its process ids lie above any that a real process can have."""
+    """A /proc written by a test. Its process ids are above those of real processes."""
 
     FIRST = 5_000_000
 
@@ -97,7 +97,7 @@ def test_an_orphan_belongs_to_its_new_parent(proc):
 
 
 def test_one_file_is_read_for_each_process_of_the_tree_and_each_new_process(proc, monkeypatch):
-    """No file per thread, and none for other processes of the host."""
+    """No file is read per thread, and none for other processes of the host."""
     for pid, parent in ((A, 1), (B, A), (C, 1)):
         proc.write(pid, parent, threads=100)
     processes = LinuxProcesses(proc.folder)

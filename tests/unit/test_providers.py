@@ -1,4 +1,4 @@
-"""Which providers receive the telemetry, and whether any does."""
+"""The providers that receive the telemetry, and whether there are any."""
 
 from __future__ import annotations
 

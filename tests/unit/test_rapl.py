@@ -135,7 +135,7 @@ def test_an_unreadable_range_is_assumed_to_be_that_of_most_packages(content, tmp
 
 
 def test_a_guest_of_scaphandre_has_packages_without_names(tmp_path):
-    """The tree its qemu exporter writes: an energy_uj for each socket, and empty folders below."""
+    """The tree of its qemu exporter: an energy_uj for each socket, and empty folders below."""
     for socket in range(2):
         (tmp_path / f"intel-rapl:{socket}" / f"intel-rapl:{socket}:0").mkdir(parents=True)
         (tmp_path / f"intel-rapl:{socket}" / "energy_uj").write_text("5000000")

@@ -1,4 +1,4 @@
-"""Everything that leaves is in the registry (OpenTelemetry Weaver's format), with its unit, type and level."""
+"""All telemetry is in the registry (OpenTelemetry Weaver's format), with its unit, type and level."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def refs(group, level=None):
 
 
 def definition(attribute):
-    """The attribute's own, or the template that its name has the prefix of."""
+    """The definition of the attribute, or of the template with the prefix of its name."""
     if attribute in DEFINED:
         return DEFINED[attribute]["type"]
     kind = DEFINED.get(attribute.rpartition(".")[0], {}).get("type", "")

@@ -1,4 +1,4 @@
-"""A report as table, page and CSV, of entries with anything in their names."""
+"""A report as table, page and CSV, with any text in the names of entries."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_page_has_the_tables_and_is_self_contained():
 
 
 def test_an_entry_without_stages():
-    """A run of which nothing is its own: all its energy is that of nested runs."""
+    """A run without its own energy: all of it belongs to nested runs."""
     report = report_of(
         Ledger("churn", (replace(entry(), stages={}, low_wh=0.0, high_wh=0.0, measured_wh=0.0),))
     )

@@ -1,4 +1,4 @@
-"""The order of a run's states, whichever threads report them."""
+"""The order of the states of a run, whichever threads report them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from carbon_otel.sinks import Checkpoint, Figures, StageEnd, Tick
 
 
 class Uploads:
-    """The batches that the recorder has handed over; `hold` stops it within a call, as a full disk does."""
+    """The batches from the recorder; `hold` stops it within a call, like a full disk."""
 
     healthy = False
 
@@ -82,7 +82,7 @@ def test_a_slow_disk_delays_neither_the_run_nor_a_tick_and_the_last_state_comes_
     assert uploads.reached.wait(20)
     recorder.tick(checkpoint(stage))
     recorder.stage_closed(stage, end())
-    recorder.tick(checkpoint(stage))  # one that was made before the end, and comes late
+    recorder.tick(checkpoint(stage))  # a checkpoint from before the end that arrives late
     assert uploads.batches == []
     uploads.go.set()
     assert delivery.submit(lambda: None).wait(20)

@@ -1,4 +1,4 @@
-"""The summary of a measured program, from journals of any content."""
+"""The summary of a measured program, from journals with any content."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sampler's thread and background workers: faults in them are logged once and stop nothing."""
+"""The sampler's thread and background workers: their faults are logged once and stop nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several processes split shared resources: their parts add up to one while processes join, leave and die."""
+"""Several processes divide shared resources: their shares add up to one while processes join, leave and die."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs flock and
 
 
 class Host:
-    """Made-up processes with real membership files and locks, on a virtual clock."""
+    """Simulated processes with real membership files and locks, on a virtual clock."""
 
     def __init__(self, base) -> None:
         self.base = base
@@ -53,7 +53,7 @@ class Host:
         self.peers.pop(pid).leave()
 
     def kill(self, pid: int) -> None:
-        """Close its descriptors and leave its file. Its share since its last look is lost."""
+        """Close its descriptors and leave its file. Its share since its last call is lost."""
         del self.splits[pid]
         os.close(self.peers.pop(pid)._own)
 
@@ -101,7 +101,7 @@ def test_idle_time_is_divided_equally_and_active_time_by_cpu_time(host):
     host.join(2, CPU)
     host.look(1)
     host.run(1, p1=0.9, p2=0.3)
-    # 1.2 of 2 thread-seconds: 60 % active, split 3 to 1.
+    # 1.2 of 2 thread-seconds: 60 % active, divided 3 to 1.
     assert host.look(1)["host"] == pytest.approx(0.4 / 2 + 0.6 * 0.75)
     assert host.look(2)["host"] == pytest.approx(0.4 / 2 + 0.6 * 0.25)
     host.run(1)
@@ -134,7 +134,8 @@ def test_a_process_that_joins_and_leaves_between_two_looks_of_another_counts_onc
     host.run(0.5, p2=0.5)
     host.leave(2)
     host.run(0.25)
-    # Half of the second alone; of the rest a quarter: half of the idle half. The active half is the other's.
+    # All of the first half second. In the second half, half of the idle half; the active half goes to the other
+    # process.
     assert host.look(1)["host"] == pytest.approx(0.5 + 0.5 * 0.25)
     assert host.paid_s["host"] == pytest.approx(2.0)
 
@@ -175,7 +176,7 @@ def test_an_older_walk_does_not_replace_a_newer_one(host):
     def another_process():
         host.run(0.5, p1=0.5)
         host.look(2)
-        host.cpu_ns[1] -= NS // 2  # the walk of the joining process is of the time before
+        host.cpu_ns[1] -= NS // 2  # the joining process has walked earlier
 
     host.while_walking = another_process
     host.join(3, CPU)
@@ -224,16 +225,16 @@ def test_the_host_is_paid_once_however_processes_join_and_leave(tmp_path_factory
     with pytest.MonkeyPatch.context() as patch:
         host = Host(tmp_path_factory.mktemp("host"))
         host.patch = patch
-        host.join(9, CPU)  # somebody is always there
+        host.join(9, CPU)  # one process is always there
         begin = host.clock()
-        for what, pid, amount in steps:
-            if what == "run":
+        for step, pid, amount in steps:
+            if step == "run":
                 host.run(amount, **{f"p{p}": amount / (p + 1) for p in host.splits})
-            elif what == "join" and pid not in host.splits:
+            elif step == "join" and pid not in host.splits:
                 host.join(pid, CPU)
-            elif what == "leave" and pid in host.splits:
+            elif step == "leave" and pid in host.splits:
                 host.leave(pid)
-            elif what == "look" and pid in host.splits:
+            elif step == "look" and pid in host.splits:
                 host.look(pid)
         host.end()
         assert host.paid_s["host"] == pytest.approx((host.clock() - begin) / NS, rel=1e-9, abs=1e-9)

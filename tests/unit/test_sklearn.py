@@ -1,4 +1,4 @@
-"""Calls on scikit-learn estimators are stages: the outermost ones only. Nothing else about estimators changes."""
+"""Only the outermost calls on scikit-learn estimators are stages. Nothing else about estimators changes."""
 
 from __future__ import annotations
 

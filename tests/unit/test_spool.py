@@ -39,7 +39,7 @@ def box(tmp_path):
 
 
 class FullDisk:
-    """Takes `free` more bytes, then part of a write and an error."""
+    """Accepts `free` more bytes, then writes a part and raises an error."""
 
     def __init__(self, monkeypatch):
         self.free = 0
@@ -127,9 +127,9 @@ def test_the_file_of_a_living_process_is_in_use_and_that_of_a_killed_process_is_
 
 
 def test_a_kill_at_any_byte_costs_at_most_the_line_that_was_being_written(tmp_path):
-    """The file is cut at every length; the rest is read, and can be written on."""
+    """The file is cut at every length; the remaining lines are read, and writing can continue."""
     box = Spool.create(tmp_path)
-    box.put(A, batch(segment=9))  # keeps the file from being emptied
+    box.put(A, batch(segment=9))  # prevents the emptying of the file
     ends, states = [box.path.stat().st_size], [[9]]
     for action in (
         lambda: box.put(A, batch(step=1)),
@@ -175,7 +175,7 @@ def test_an_unreadable_line_stays_and_hides_no_other(tmp_path, caplog):
 
 
 def test_a_file_that_another_process_checks_while_it_is_created_is_replaced(tmp_path, monkeypatch):
-    """Between the creation of the file and its lock, another process looks for what was left."""
+    """Between the creation of the file and its lock, another process searches for files of ended processes."""
     flock = fcntl.flock
 
     def check_first(descriptor, operation):
@@ -217,7 +217,7 @@ def test_a_forked_child_does_not_change_the_file_of_its_parent(tmp_path):
 
 
 def test_a_forked_child_does_not_keep_the_lock_of_a_parent_that_died(tmp_path):
-    """The child of a worker that is killed may live for days."""
+    """The child of a killed worker may live for days."""
     program = (
         "import os, sys, pathlib, time; sys.path.insert(0, '.'); from tests.unit.test_spool import *\n"
         "box = Spool.create(pathlib.Path(sys.argv[1])); box.put(A, batch())\n"
@@ -351,7 +351,7 @@ def test_the_oldest_batch_is_dropped_with_a_warning_if_each_is_the_only_state_of
 
 
 class AgainstAModel(RuleBasedStateMachine):
-    """Puts, ends, full disks, kills and compaction; a list of pairs knows what must be there."""
+    """Puts, ends, full disks, kills and compaction, compared with a list of pairs."""
 
     numbers = Bundle("numbers")
 
@@ -395,7 +395,7 @@ class AgainstAModel(RuleBasedStateMachine):
 
     @rule()
     def kill(self):
-        """Without `close`; batches in memory only are lost, unless a compaction has written them since."""
+        """End without `close`; batches in memory are lost, unless a compaction has written them."""
         volatile = {n for n, row in self.box._rows.items() if row.line is not None}
         assert volatile <= self.volatile
         self.box._renew()
@@ -424,7 +424,7 @@ AgainstAModel.TestCase.settings = settings(max_examples=60, stateful_step_count=
 TestAgainstAModel = AgainstAModel.TestCase
 
 
-# The table of version 0.1, as its class made it.
+# The table of version 0.1.
 FORMER_SCHEMA = (
     "create table batch (id integer primary key, address text, run text, segment integer, body text)"
 )
@@ -468,7 +468,7 @@ def test_a_file_of_the_former_version_is_sent_and_removed(tmp_path):
 
 
 def test_a_file_of_the_former_version_of_a_killed_process_is_sent(tmp_path):
-    """Its last rows are in the log beside it."""
+    """Its last rows are in the log beside the file."""
     program = (
         "import sys, pathlib; sys.path.insert(0, '.'); from tests.unit.test_spool import *\n"
         "database = former_outbox(sys.argv[1], [json.dumps(FORMER_BODY)]); print('put', flush=True); input()"
@@ -479,7 +479,7 @@ def test_a_file_of_the_former_version_of_a_killed_process_is_sent(tmp_path):
         stdout=subprocess.PIPE,
     )
     assert process.stdout.readline() == b"put\n"
-    assert list(Spool.left_in(tmp_path)) == []  # its process lives
+    assert list(Spool.left_in(tmp_path)) == []  # its process is alive
     process.kill()
     process.communicate()
     (found,) = Spool.left_in(tmp_path)

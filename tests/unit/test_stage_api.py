@@ -1,4 +1,4 @@
-"""The public face: what a user types, and what misuse says."""
+"""The public API: ordinary use, and the messages for misuse."""
 
 from __future__ import annotations
 

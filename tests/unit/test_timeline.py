@@ -1,4 +1,4 @@
-"""One device's joules: the closed-form vectors, the accumulator's rule, and its properties."""
+"""The joules of one device: examples in closed form, the rule for the accumulator, and its properties."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def timeline(*readings: tuple[float, float | None], **sensor) -> Timeline:
 
 
 def feed(to: Timeline, *readings: tuple[float, float | None]) -> None:
-    """Take in readings, and publish after each, as the meter does."""
+    """Enter readings, and publish after each, like the meter."""
     for seconds, raw in readings:
         if raw is None:
             to.miss(ns(seconds))
@@ -52,7 +52,7 @@ class TestClosedForms:
 
     @pytest.mark.parametrize("phase", [0, 0.25, 0.9])
     def test_square_wave(self, phase):
-        def joules(s):  # 200 W for 0.5 s, 40 W for 1.5 s, and again
+        def joules(s):  # 200 W for 0.5 s, 40 W for 1.5 s, repeated
             periods, remainder = divmod(s, 2)
             return periods * 160 + 200 * min(remainder, 0.5) + 40 * max(0, remainder - 0.5)
 
@@ -85,7 +85,7 @@ def test_a_clock_that_steps_back_changes_nothing():
 def test_an_overtaken_reading_is_dropped():
     t = timeline((0, 0), (1, 100 * UJ))
     t.observe(ns(2.1), 210 * UJ)
-    t.observe(ns(2), 200 * UJ, took_ns=NS // 2)  # read before, entered after
+    t.observe(ns(2), 200 * UJ, took_ns=NS // 2)  # read earlier, entered later
     t.observe(ns(2.05), 900 * UJ)
     t.miss(ns(2.05))
     feed(t, (3, 300 * UJ))
@@ -250,7 +250,7 @@ def test_gaps_at_any_moment_lose_nothing_of_a_counter(curve, moments, data):
 
 @given(st.integers(1, 1500), instants, st.lists(st.integers(0, 40 * NS)).map(sorted))
 def test_the_parts_of_any_partition_add_up(watts, readings, cuts):
-    """At constant power also between readings: extrapolation is then exact."""
+    """At constant power also between readings, because extrapolation is then exact."""
     t = counter()
     readings = [0, NS, *(2 * NS + r for r in readings)]
     cuts = [2 * NS + c for c in cuts]

@@ -1,4 +1,4 @@
-"""The joules by which a stage's figure of one device may be wrong, from the meter's states at its edges."""
+"""The uncertainty of a stage's figure of one device, from the states of the meter at its edges."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ WATTS = 100.0
 
 
 def edge(at_s: float, joules: float, *, read_s: float | None = None, took_s: float = 0.0) -> EdgeState:
-    """An edge of a device at 100 W, read `read_s` or at the edge, with a timeline that says `joules`."""
+    """An edge of a device at 100 W, read at `read_s` or at the edge, with the timeline at `joules`."""
     read_ns = round((at_s if read_s is None else read_s) * NS)
     read_j = joules - WATTS * (at_s * NS - read_ns) / NS
     device = (joules, read_j, WATTS, read_ns, round(took_s * NS))
@@ -32,13 +32,13 @@ def test_edges_with_prompt_readings_have_no_uncertainty():
 
 
 def test_an_edge_without_a_new_reading_is_as_uncertain_as_the_power_since_the_last_one():
-    # For half a second 100 W were assumed, where the device drew between 20 and 300 W.
+    # For half a second 100 W were assumed, while the device drew between 20 and 300 W.
     late = edge(2, 100, read_s=1.5)
     assert doubt(edge(1, 0), late) == pytest.approx((0.5 * 80, 0.5 * 200))
 
 
 def test_a_slow_reading_may_be_of_any_moment_until_it_ended():
-    # At most 0.1 s at 300 W are in the reading although they came after the edge.
+    # The reading may include at most 0.1 s at 300 W from after the edge.
     assert doubt(edge(1, 0), edge(2, 100, took_s=0.1)) == pytest.approx((30, 0))
     assert doubt(edge(1, 0, took_s=0.1), edge(2, 100)) == pytest.approx((0, 30))
 

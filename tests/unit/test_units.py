@@ -1,4 +1,4 @@
-"""Figures for a reader."""
+"""Figures as text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server flushes its session when it shuts down, since its process ends by a signal, without atexit."""
+"""A server flushes its session at its shutdown, because its process ends by a signal, without atexit."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def _end_orphans(client: Any, run_id: str) -> None:
         experiments = [client().get_run(run_id).info.experiment_id]
         ledger = client().get_experiment_by_name(names.LEDGER)
         ended = reconcile(client(), experiments + ([ledger.experiment_id] if ledger else []))
-    except Exception:  # noqa: BLE001 - `carbon-otel mlflow reconcile` does it, too, and reports its errors
+    except Exception:  # noqa: BLE001 - `carbon-otel mlflow reconcile` does the same and reports its errors
         logger.debug("the search for runs of killed processes failed", exc_info=True)
         return
     if ended:

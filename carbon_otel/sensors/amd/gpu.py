@@ -128,13 +128,15 @@ def _library() -> Any:
 
 
 def _unavailable(error: Exception) -> Finding:
-    found = "AMD GPU"
+    component = "AMD GPU"
     if isinstance(error, ModuleNotFoundError):
         fix = "pip install 'carbon-otel[amd]', in the version of your ROCm"
-        return Finding("gpu", "missing", found, "the package amdsmi is not installed", fix, unmetered=True)
+        return Finding(
+            "gpu", "missing", component, "the package amdsmi is not installed", fix, unmetered=True
+        )
     fix = "install ROCm's amd-smi-lib, and the amdsmi of the same version"
     return Finding(
-        "gpu", "missing", found, f"amdsmi: {str(error) or type(error).__name__}", fix, unmetered=True
+        "gpu", "missing", component, f"amdsmi: {str(error) or type(error).__name__}", fix, unmetered=True
     )
 
 

@@ -31,7 +31,7 @@ def find() -> tuple[list[Sensor], list[Finding]]:
         for uuid, handle in listed
         if mig.is_partitioned(library, handle)
     }
-    instances = {each.uuid: each for found in partitions.values() for each in found}
+    instances = {each.uuid: each for listed in partitions.values() for each in listed}
     sensors: list[Sensor] = []
     chosen = cuda_visible.visible(list(handles), cuda_visible.setting(), instances.values())
     for uuid in dict.fromkeys(_first_instance(partitions, uuid) for uuid in chosen):
@@ -51,8 +51,8 @@ def find() -> tuple[list[Sensor], list[Finding]]:
 
 
 def _first_instance(partitions: dict[str, list[mig.Instance]], uuid: str) -> str:
-    found = partitions.get(uuid)
-    return found[0].uuid if found else uuid
+    listed = partitions.get(uuid)
+    return listed[0].uuid if listed else uuid
 
 
 def _sensor(

@@ -87,7 +87,7 @@ class Nvml:
 
         Raises NvmlUnavailable.
         """
-        found, faults = [], []
+        devices, faults = [], []
         try:
             count = self.api.nvmlDeviceGetCount()
         except self.error as error:
@@ -95,10 +95,10 @@ class Nvml:
         for index in range(count):
             try:
                 handle = self.api.nvmlDeviceGetHandleByIndex(index)
-                found.append((str(self.api.nvmlDeviceGetUUID(handle)), handle))
+                devices.append((str(self.api.nvmlDeviceGetUUID(handle)), handle))
             except (self.error, UnicodeDecodeError) as error:
                 faults.append(f"GPU {index}: {error}")
-        return found, faults
+        return devices, faults
 
     def handle(self, uuid: str) -> Any:
         """The handle of a device. Raises NVML's error."""

@@ -55,7 +55,7 @@ def is_partitioned(nvml: Nvml, handle: Any) -> bool:
 def instances(nvml: Nvml, gpu_uuid: str, handle: Any) -> list[Instance]:
     """The instances of a partitioned GPU that this process may see."""
     api = nvml.api
-    found = []
+    listed = []
     try:
         # The greatest number of instances is the number of compute slices: 7 on A100 and H100, 4 on A30.
         most = api.nvmlDeviceGetMaxMigDeviceCount(handle)
@@ -80,8 +80,8 @@ def instances(nvml: Nvml, gpu_uuid: str, handle: Any) -> list[Instance]:
             )
         except (nvml.error, UnicodeDecodeError):
             continue  # there is no such instance, or it belongs to another container
-        found.append(instance)
-    return found
+        listed.append(instance)
+    return listed
 
 
 class MigInstance(NvmlGpu):

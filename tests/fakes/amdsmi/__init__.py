@@ -1,7 +1,7 @@
-"""GPUs for the unmodified amdsmi: a libamd_smi.so of our own, compiled from the C file beside this one.
+"""GPUs for the unmodified amdsmi: a stub of libamd_smi.so, compiled from the C file beside this one.
 
-amdsmi looks for it below `ROCM_PATH`, and binds every function it knows of when it is imported: those that we do
-not answer are made by `build`, from the package's own list.
+amdsmi searches for the library below `ROCM_PATH`, and binds every function at its import. `build` generates the
+functions that the stub does not implement, from the list in the package.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _BOUND = re.compile(r"_libraries\['libamd_smi\.so'\]\.(\w+)\s*$", re.MULTILINE)
 
 
 class Gpu(ctypes.Structure):
-    """One GPU, as it lies in the library's memory."""
+    """One GPU, with the layout of the memory of the library."""
 
     _fields_ = (
         ("name", ctypes.c_char * 64),
@@ -42,7 +42,7 @@ class Gpu(ctypes.Structure):
 
 
 def host(*names: str) -> ctypes.Array[Gpu]:
-    """The GPUs of this process: each counts and says 500 W."""
+    """The GPUs of this process; each counts, and reports 500 W."""
     library = ctypes.CDLL(f"{os.environ['ROCM_PATH']}/lib/libamd_smi.so")
     ctypes.c_uint32.in_dll(library, "stub_count").value = len(names)
     gpus = (Gpu * 8).in_dll(library, "stub_gpus")
@@ -59,7 +59,7 @@ def fail_to_start(code: int) -> None:
 
 
 def build(folder: Path) -> Path:
-    """Compile the stub below `folder`, which is then a ROCM_PATH. Raises FileNotFoundError without gcc."""
+    """Compile the stub below `folder`, which becomes a ROCM_PATH. Raises FileNotFoundError without gcc."""
     spec = importlib.util.find_spec("amdsmi")
     assert spec is not None and spec.submodule_search_locations, "amdsmi is in the extra `test`"
     wrapper = Path(spec.submodule_search_locations[0], "amdsmi_wrapper.py").read_text()
@@ -76,7 +76,7 @@ def build(folder: Path) -> Path:
 
 
 def ask(rocm: Path, program: str, **variables: str) -> Any:
-    """What a program, run by a fresh interpreter that has this ROCm, prints as JSON in its last line."""
+    """The JSON in the last line that a program prints, run by a new interpreter with this ROCm."""
     hidden = ("CARBON_OTEL_", "OTEL_", "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
     environment |= {"ROCM_PATH": str(rocm), "ROCM_HOME": str(rocm), "PYTHONPATH": str(_REPOSITORY)}

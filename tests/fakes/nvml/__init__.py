@@ -1,8 +1,8 @@
-"""GPUs for the unmodified nvidia-ml-py: a libnvidia-ml.so.1 of our own, compiled from the C file beside this one.
+"""GPUs for the unmodified nvidia-ml-py: a stub of libnvidia-ml.so.1, compiled from the C file beside this one.
 
-A process sees the GPUs when it is started with `Gpus.environment()`: the loader then holds a library of that
-name before anybody asks for it. What they draw is in a file that both map, so a test changes it while the other
-process measures.
+A process that is started with `Gpus.environment()` sees the GPUs, because the loader then already holds a library
+of that name. Their state is in a file that both processes map, so a test can change it while the other process
+measures.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Sample(ctypes.Structure):
 
 
 class Partition(ctypes.Structure):
-    """A MIG instance: GPU instance `number + 1`, compute instance 0; none where `slices` is 0."""
+    """A MIG instance: GPU instance `number + 1`, compute instance 0; not there if `slices` is 0."""
 
     _fields_ = (("uuid", ctypes.c_char * 96), ("slices", ctypes.c_uint32))
 
@@ -70,7 +70,7 @@ class Gpu(ctypes.Structure):
         return str(self._uuid.decode())
 
     def partition(self, *slices: int, of: int = 7) -> list[str]:
-        """Turn MIG on, with an instance of each number of compute slices; their UUIDs."""
+        """Turn MIG on, with one instance for each number of compute slices; returns their UUIDs."""
         self.mig_slices = of
         for number, count in enumerate(slices):
             instance = self._instances[number]
@@ -79,7 +79,7 @@ class Gpu(ctypes.Structure):
         return [instance.uuid.decode() for instance in self._instances[: len(slices)]]
 
     def runs(self, *processes: tuple[int, int, int]) -> None:
-        """(pid, microseconds, per cent of the multiprocessors) as NVML's samples have them."""
+        """Set samples of processes: (pid, microseconds, per cent of the multiprocessors), as in NVML."""
         self.sample_count = len(processes)
         for sample, process in zip(self.samples, processes, strict=False):
             sample.pid, sample.stamp_us, sample.busy = process
@@ -126,7 +126,7 @@ class Gpus:
         self._state.init_error = code
 
     def environment(self, **variables: str) -> dict[str, str]:
-        """The environment of a process that sees these GPUs; the caller's settings of hidden are not in it."""
+        """The environment of a process that sees these GPUs, without the settings of the caller."""
         hidden = ("CARBON_OTEL_", "OTEL_", "CUDA_VISIBLE_DEVICES")
         return {
             **{name: value for name, value in os.environ.items() if not name.startswith(hidden)},
@@ -136,7 +136,7 @@ class Gpus:
         }
 
     def ask(self, program: str, **variables: str) -> Any:
-        """What a program, run by a fresh interpreter that sees these GPUs, prints as JSON."""
+        """The JSON that a program prints, run by a new interpreter that sees these GPUs."""
         done = subprocess.run(
             [sys.executable, "-c", program],
             env=self.environment(PYTHONPATH=str(_REPOSITORY), **variables),
@@ -149,13 +149,15 @@ class Gpus:
 
 
 def mine() -> ctypes.Array[Gpu]:
-    """The GPUs that this process was started with."""
+    """The GPUs with which this process was started."""
     return cast("ctypes.Array[Gpu]", driver().gpus)
 
 
 def driver() -> _State:
-    """The driver that this process was started with: `loads` grows when it is reloaded, `init_error` keeps it
-    from starting, `stale_uses` counts handles used after a reload, `inits` how often NVML was started.
+    """The driver with which this process was started.
+
+    Incrementing `loads` reloads it, `init_error` prevents its start, `stale_uses` counts handles used after a
+    reload, `inits` counts the starts of NVML.
     """
     return _map(Path(os.environ["FAKE_NVML_STATE"]))
 
@@ -166,7 +168,7 @@ def _map(path: Path) -> _State:
 
 
 def build(folder: Path) -> Path:
-    """Compile the stub. Raises FileNotFoundError without gcc, CalledProcessError where it does not compile."""
+    """Compile the stub. Raises FileNotFoundError without gcc, CalledProcessError if it does not compile."""
     library = folder / "libnvidia-ml.so.1"
     flags = ("-Wall", "-Werror", "-O1", "-shared", "-fPIC", "-Wl,-soname,libnvidia-ml.so.1")
     subprocess.run(["gcc", *flags, "-o", str(library), str(_SOURCE)], check=True)

@@ -1,6 +1,6 @@
-"""Forks while four threads make annotated spans; each child makes one, then one more inside a stage of its own.
+"""Forks while four threads make annotated spans; each child makes one, then one more inside a new stage.
 
-Prints the exit statuses of the children that failed: an alarm ends a child that hangs.
+Prints the exit statuses of the failed children; an alarm ends a child that hangs.
 """
 
 import os

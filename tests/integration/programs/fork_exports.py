@@ -1,4 +1,4 @@
-"""Exports over OTLP and forks after a stage; argument 1 says whether the child has a stage of its own.
+"""Exports over OTLP and forks after a stage; argument 1 states whether the child opens a stage.
 
 The child lives for some export intervals. Prints the joules of the parent.
 """

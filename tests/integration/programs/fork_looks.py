@@ -1,7 +1,6 @@
-"""Forks in a stage while another thread keeps the books busy; each child looks at what the stage has cost.
+"""Forks in a stage while another thread changes the books; each child reads the cost of the stage.
 
-Argument: the attribution. Prints the exit statuses of the children that did not come back: an alarm ends those
-that hang.
+Argument: the attribution. Prints the exit statuses of the failed children; an alarm ends a child that hangs.
 """
 
 import os

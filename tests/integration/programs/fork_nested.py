@@ -1,4 +1,4 @@
-"""A process that is forked in a stage starts another; prints the second's output and the first's status."""
+"""A process forked in a stage starts another; prints the output of the second and the status of the first."""
 
 import multiprocessing
 

@@ -1,6 +1,6 @@
-"""Forks in a stage, again and again while the sampler ticks; each child does something else with it.
+"""Forks in a stage repeatedly while the sampler ticks; each child uses the stage in a different way.
 
-Prints what went wrong in a child, if anything did; then the number of stages left open, and of spans, by name.
+Prints the faults in the children, if any; then the numbers of stages left open and of spans, by name.
 """
 
 import collections

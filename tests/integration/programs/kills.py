@@ -1,7 +1,7 @@
-"""For each line it gets, a child that measures a run until it is killed; prints the child's process id, then what
-it says: its run id, and the joules and the time again and again.
+"""For each line of input, a child that measures a run until it is killed.
 
-MLflow is imported once: a child is there in an instant.
+Prints the process id of the child and its output: its run id, then repeatedly its joules and the time. MLflow is
+imported only once, so that a child starts at once.
 """
 
 import os

@@ -1,7 +1,8 @@
-"""A measured process beside others. At its first line it starts, with a stage; at each further one it prints the
-joules of its stage, and at `end` it ends. Arguments: the powercap root; `busy`, `children` or `idle`.
+"""A measured process beside others.
 
-Prints at last, as JSON, the joules of the process and the counters before and after its start and its end.
+The first line of input starts it with a stage, each further line makes it print the joules of the stage, and `end`
+ends it. Arguments: the powercap root; `busy`, `children` or `idle`. At the end it prints as JSON the joules of the
+process, and the counters before and after its start and its end.
 """
 
 import json

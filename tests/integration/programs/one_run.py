@@ -1,4 +1,4 @@
-"""A run with a stage of a second in it; prints its id, waits for a line, then prints the time when all is done.
+"""A run with a stage of one second; prints its id, waits for a line, then prints the time at the end.
 
 Arguments: the tracking URI; `end` or `leave` for the run.
 """

@@ -1,4 +1,4 @@
-"""Replicas that serve one model at once. Prints the joules and the predictions of each, as JSON.
+"""Replicas that serve one model at the same time. Prints the joules and the predictions of each as JSON.
 
 Arguments: the tracking URI, the powercap root, the state folder, the model, the number of replicas, the seconds.
 """

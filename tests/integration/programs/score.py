@@ -1,4 +1,4 @@
-"""A batch scored with a registered model, outside of runs and of stages."""
+"""Scores a batch with a registered model, outside of runs and stages."""
 
 import sys
 

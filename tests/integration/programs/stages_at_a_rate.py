@@ -1,6 +1,6 @@
-"""Stages at a rate, or slower on a machine that cannot. Arguments: stages a second, number of stages.
+"""Opens stages at a rate, or slower on a slow machine. Arguments: stages per second, number of stages.
 
-Prints as JSON their exclusive joules, and the memory each time another second's stages are done.
+Prints as JSON their exclusive joules, and the memory after each second of stages.
 """
 
 import json

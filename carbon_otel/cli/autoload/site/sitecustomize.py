@@ -20,8 +20,8 @@ def _measure() -> None:
         paths = [path for path in os.environ.pop("PYTHONPATH", "").split(os.pathsep) if path != _HERE]
         if paths:
             os.environ["PYTHONPATH"] = os.pathsep.join(paths)
-        for ours in ("CARBON_OTEL_RUN_JOURNALS", "CARBON_OTEL_RUN_CHILDREN"):
-            os.environ.pop(ours, None)
+        for variable in ("CARBON_OTEL_RUN_JOURNALS", "CARBON_OTEL_RUN_CHILDREN"):
+            os.environ.pop(variable, None)
     if folder and not ("CARBON_OTEL_JOURNAL" in os.environ and _is_first(folder)):
         os.environ["CARBON_OTEL_JOURNAL"] = f"{folder}{os.sep}{os.getpid()}.json"
 
@@ -34,10 +34,10 @@ def _measure() -> None:
     finally:
         os.environ.pop("CARBON_OTEL_JOURNAL", None)
     if kind:
-        whole = carbon_otel.stage(kind)
-        whole.__enter__()
+        program = carbon_otel.stage(kind)
+        program.__enter__()
         # Registered after the end of the session, so it runs before that.
-        atexit.register(whole.__exit__, None, None, None)
+        atexit.register(program.__exit__, None, None, None)
 
 
 def _is_first(folder: str) -> bool:
