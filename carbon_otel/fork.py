@@ -27,7 +27,7 @@ _registered: Final[dict[int, Callable[[], None]]] = {}
 
 
 def renew_after_fork(renew: Callable[[], None]) -> None:
-    """Call `renew()` in every forked child, on its only thread, before the program goes on there.
+    """Call `renew()` in every forked child, on its only thread, before the program continues there.
 
     A bound method is held weakly and is dropped with its object. A function is kept. An exception is logged,
     and the other functions are called.

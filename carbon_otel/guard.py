@@ -53,7 +53,7 @@ def forget() -> None:
 
 def log_fault(task: str, fault: Exception) -> None:
     """Log a contained exception, once per `task`."""
-    log_once("%s failed: %r; the program goes on", task, fault, about=task, exc_info=fault)
+    log_once("%s failed: %r; the program continues", task, fault, about=task, exc_info=fault)
 
 
 def contain(

@@ -209,7 +209,7 @@ def _model_memory(search: _Search) -> None:
     memory = MemoryModel()
     device = memory.device
     reason = "the package is measured, but there is no readable dram zone"
-    # A modelled component is in the figures; the finding stays, since its fix says how to measure it.
+    # A modelled component is in the figures; the finding stays, because its fix allows measuring it.
     search.findings = [replace(f, unmetered=f.unmetered and f.component != "memory") for f in search.findings]
     description = f"{device.name} at {device.source}"
     search.add(([memory], [Finding("memory", device.method, description, reason=reason)]))
@@ -232,7 +232,7 @@ def _unknown(zone: rapl.Zone) -> Finding:
         component="memory" if zone.parent is not None else "cpu",
         method="missing",
         found=f"{zone.id}",
-        reason=f"{zone.path / 'name'} says {zone.name!r}, which is not a known type of powercap zone",
+        reason=f"{zone.path / 'name'} contains {zone.name!r}, which is not a known type of powercap zone",
         fix="report its name if it is a separate counter",
         unmetered=True,
     )

@@ -69,7 +69,7 @@ class Stage:
 
     Nested, concurrent and asynchronous stages may be open at once; the innermost ones get the energy. A decorated
     function opens a new stage at each call. Before `carbon_otel.instrument()` a stage does nothing, and its
-    footprint says that nothing was measured.
+    footprint is marked as not measured.
     """
 
     __slots__ = ("_attributes", "_entered", "_kind", "_last", "_name", "_recorder", "_units")

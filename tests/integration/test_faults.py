@@ -63,7 +63,7 @@ def test_a_sensor_that_comes_back_loses_nothing(tree):
     assert s.footprint.gap_s == 0
 
 
-def test_a_stopped_process_goes_on_where_it_was():
+def test_a_stopped_process_continues_where_it_was():
     text = """
 import sys, time, json, carbon_otel
 carbon_otel.instrument(zone="FR", interval_s=0.05)
@@ -94,7 +94,7 @@ def test_a_journal_that_cannot_be_written_is_one_line(tmp_path):
     )
     assert done.returncode == 0
     assert done.stdout == "modelled.utilisation\n"
-    assert done.stderr.count("the program goes on") == 1
+    assert done.stderr.count("the program continues") == 1
 
 
 def test_a_disk_that_is_full():

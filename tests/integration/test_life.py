@@ -173,7 +173,7 @@ class Life:
 
 
 @brief_and_long("days", 2, 30)
-def test_a_whole_life(days, tmp_path, uri, launch, sink, monkeypatch):
+def test_the_life_of_a_model(days, tmp_path, uri, launch, sink, monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     tree = server(tmp_path / "sys")
     with trickle(tree.package[0]):

@@ -162,7 +162,7 @@ def test_renaming_a_run_that_is_not_measured_starts_no_measurement(measured):
     assert metrics(run_id) == {}
 
 
-def test_a_resumed_run_goes_on(measured):
+def test_a_resumed_run_continues(measured):
     with mlflow.start_run() as run, carbon_otel.stage("training"):
         measured(6)
     run_id = run.info.run_id

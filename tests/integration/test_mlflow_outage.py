@@ -49,7 +49,7 @@ def history(server, run_id):
 
 
 @brief_and_long("outage_s", 5, 60)
-def test_a_run_goes_on_without_the_server(outage_s, program, mlflow_server, drawing):
+def test_a_run_continues_without_the_server(outage_s, program, mlflow_server, drawing):
     run_id = program.line()
     wait_for(lambda: len(history(mlflow_server, run_id)) >= 2)
     mlflow_server.kill()

@@ -31,12 +31,12 @@ def test_a_fault_returns_the_default_and_is_logged_with_its_traceback(warnings):
     assert contain("dividing", 7, lambda a, *, b: a / b, 1, b=2) == 0.5
     (record,) = warnings.records
     assert (
-        record.getMessage() == "dividing failed: ZeroDivisionError('division by zero'); the program goes on"
+        record.getMessage() == "dividing failed: ZeroDivisionError('division by zero'); the program continues"
     )
     assert record.exc_info[0] is ZeroDivisionError
 
 
-def test_a_block_ends_at_its_fault_and_the_program_goes_on(warnings):
+def test_a_block_ends_at_its_fault_and_the_program_continues(warnings):
     steps = []
     with guarded("working"):
         steps.append("before")

@@ -34,7 +34,7 @@ def test_the_sampler_ticks_until_it_is_stopped_even_if_ticks_fail(caplog):
     assert not ticks[0].is_alive() and ticks[0].daemon
     assert len({thread.ident for thread in ticks}) == 1
     assert [r.getMessage() for r in caplog.records] == [
-        "reading the sensors failed: OSError('no more descriptors'); the program goes on"
+        "reading the sensors failed: OSError('no more descriptors'); the program continues"
     ]
 
 
