@@ -12,6 +12,7 @@ J_PER_KWH: Final = 3.6e6
 J_PER_WH: Final = 3.6e3
 NS_PER_S: Final = 1_000_000_000
 S_PER_NS: Final = 1e-9
+NS_PER_MS: Final = 1_000_000
 MS_PER_S: Final = 1000
 S_PER_H: Final = 3600.0
 

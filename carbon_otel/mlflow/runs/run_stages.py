@@ -12,6 +12,7 @@ from carbon_otel.mlflow.runs.recorder import RunRecorder
 from carbon_otel.mlflow.schema import names
 from carbon_otel.stages.engine import Engine
 from carbon_otel.stages.open_stage import OpenStage
+from carbon_otel.units import NS_PER_MS
 
 # The end of a run waits at most this long for its totals, because most programs read a run right after its
 # end. It does not wait for a server that is unreachable.
@@ -33,7 +34,7 @@ class RunStages:
         if run_id in self._stages:
             return
         outer = self._stages.get(parent_run_id or "")
-        if outer is not None and start_ms <= outer.info.start_unix_ns // 1_000_000:
+        if outer is not None and start_ms <= outer.info.start_unix_ns // NS_PER_MS:
             return  # a run that an autologged search records after its end
         self._recorder.expect(run_id, store, resumed)
         stage = self._engine.open_run(run_id, name, parent_run_id)

@@ -31,7 +31,7 @@ from carbon_otel.records import Cost, StageInfo
 from carbon_otel.sinks import Figures, Sink, StageEnd, Tick
 from carbon_otel.stages.engine import Engine
 from carbon_otel.stages.open_stage import OpenStage, current
-from carbon_otel.units import NS_PER_S, S_PER_H
+from carbon_otel.units import NS_PER_MS, NS_PER_S, S_PER_H
 
 _KIND: Final = "inference"
 _WINDOW_S: Final = S_PER_H
@@ -126,7 +126,7 @@ class Predictions:
         ledger_run = LedgerRun(
             entry_id=str(uuid.uuid5(uuid.NAMESPACE_OID, own)),
             name=f"{_KIND} {name}",
-            start_ms=start_ns // 1_000_000,
+            start_ms=start_ns // NS_PER_MS,
             model_id=model_id,
             source_run_id=source_run_id,
         )

@@ -26,7 +26,7 @@ from carbon_otel.mlflow.runs.recorder import Tags
 from carbon_otel.mlflow.standalone.inference import has_a_store
 from carbon_otel.records import UNATTRIBUTED, Cost, StageInfo, StageRecord
 from carbon_otel.sinks import Checkpoint, Pending, Sink, StageEnd, Tick, ToFootprint, nothing_pending
-from carbon_otel.units import NS_PER_S, S_PER_H
+from carbon_otel.units import NS_PER_MS, NS_PER_S, S_PER_H
 
 _WINDOW_S: Final = S_PER_H
 
@@ -129,7 +129,7 @@ class StandaloneStages(Sink):
         ledger_run = LedgerRun(
             entry_id=str(uuid.uuid5(uuid.NAMESPACE_OID, f"{self._process}/{start_ns}/{stage.id}")),
             name=f"{stage.kind} outside of runs",
-            start_ms=start_ns // 1_000_000,
+            start_ms=start_ns // NS_PER_MS,
         )
         segment = Segment(stage.id, start_ns / NS_PER_S, ledger_run=ledger_run)
         window = _Window(segment, start_ns, self._clock() + _WINDOW_S, [0.0] * self._devices)
