@@ -49,7 +49,7 @@ class Attribution:
         rule: Literal["reserved", "process"],
         devices: Sequence[Device],
         reserved: Reservation,
-        peers: Membership,
+        membership: Membership,
         busy_time: BusyTime,
         now_ns: int,
         gpu_use: Mapping[str, GpuUse] = _NO_GPU_USE,
@@ -63,9 +63,9 @@ class Attribution:
         gpus = {device.id: 0.0 for device in devices if device.type == "gpu"}
         processes = host_processes()
         uses = {self._host: reserved.threads, **gpus}
-        self._shared_use = SharedUse(peers, uses, now_ns, processes, clock_ns)
+        self._shared_use = SharedUse(membership, uses, now_ns, processes, clock_ns)
         self._shares: Mapping[str, float] = dict(self._shared_use.look(now_ns))
-        self._tree = TreeShare(peers.pid, busy_time, processes)
+        self._tree = TreeShare(membership.pid, busy_time, processes)
         self._process = 0.0
         self._due_ns = 0
         self._lock = threading.Lock()

@@ -99,13 +99,13 @@ class SharedUse:
 
     def __init__(
         self,
-        peers: Membership,
+        membership: Membership,
         uses: Mapping[str, float],
         now_ns: int,
         processes: Processes | None = None,
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        self._peers = peers
+        self._membership = membership
         self._uses = dict(uses)
         self._processes = processes or host_processes()
         self._clock_ns = clock_ns
@@ -117,11 +117,11 @@ class SharedUse:
 
     def look(self, now_ns: int) -> Mapping[str, float]:
         """This process's share of each resource since the last call."""
-        if self._peers.quiet() and not self.others:
+        if self._membership.quiet() and not self.others:
             self._advance(now_ns, {r: s + (now_ns - self._at_ns) * S_PER_NS for r, s in self._sums.items()})
         else:
             began_ns, trees = self._walk()
-            with self._peers.locked() as held:
+            with self._membership.locked() as held:
                 if held:
                     self._consult(began_ns, trees)
         return self._shares
@@ -129,11 +129,11 @@ class SharedUse:
     def leave(self) -> None:
         """Settle the part of this process until now; from then on the other members are charged."""
         began_ns, trees = self._walk()
-        with self._peers.locked() as held:
+        with self._membership.locked() as held:
             if held:
                 book = self._load()
                 self._settle(book, began_ns, trees)
-                book.members.pop(self._peers.pid, None)
+                book.members.pop(self._membership.pid, None)
                 self._save(book)
 
     def _walk(self) -> tuple[int, dict[int, Tree]]:
@@ -142,9 +142,9 @@ class SharedUse:
         No tree is walked if the book was just updated and this process is in it.
         """
         began_ns = self._clock_ns()
-        if self._peers.folder is None:
+        if self._membership.folder is None:
             return began_ns, {}
-        book, pid = self._load(), self._peers.pid
+        book, pid = self._load(), self._membership.pid
         if pid in book.members and began_ns - book.at_ns < _FRESH_NS:
             return began_ns, {}
         return began_ns, self._processes.trees({*book.members, pid}, book.members.keys())
@@ -152,15 +152,15 @@ class SharedUse:
     def _consult(self, began_ns: int, trees: Mapping[int, Tree]) -> None:
         book = self._load()
         known = set(book.members)
-        us = book.members.get(self._peers.pid)
-        joining = us is None or us.uses != self._uses
+        own = book.members.get(self._membership.pid)
+        joining = own is None or own.uses != self._uses
         stale = began_ns - book.at_ns >= _FRESH_NS
-        if joining or stale or any(not self._peers.alive(pid) for pid in known):
+        if joining or stale or any(not self._membership.alive(pid) for pid in known):
             self._settle(book, began_ns, trees)
-        if us is None or joining:
-            us = book.members[self._peers.pid] = Member(self._uses, dict(self._sums))
-            us.spent = trees.get(self._peers.pid, {})
-        self.others = frozenset(book.members.keys() - {self._peers.pid})
+        if own is None or joining:
+            own = book.members[self._membership.pid] = Member(self._uses, dict(self._sums))
+            own.spent = trees.get(self._membership.pid, {})
+        self.others = frozenset(book.members.keys() - {self._membership.pid})
         # A process alone gets all of the time; the book need not be updated.
         if self.others or book.members.keys() != known:
             self._save(book)
@@ -170,7 +170,7 @@ class SharedUse:
             users = [member.uses for member in book.members.values()]
             self._shares = {r: 1 / sum(r in uses for uses in users) for r in self._uses}
         else:
-            self._advance(book.at_ns, us.sums)
+            self._advance(book.at_ns, own.sums)
 
     def _advance(self, at_ns: int, sums: Mapping[str, float]) -> None:
         seconds = (at_ns - self._at_ns) * S_PER_NS
@@ -181,26 +181,26 @@ class SharedUse:
 
     def _settle(self, book: UsageBook, began_ns: int, trees: Mapping[int, Tree]) -> None:
         for pid in list(book.members):
-            if not self._peers.alive(pid):
+            if not self._membership.alive(pid):
                 del book.members[pid]
         # Another member has walked later and updated the book to a later moment.
         if book.at_ns <= began_ns:
             book.settle(self._clock_ns(), trees)
 
     def _load(self) -> UsageBook:
-        assert self._peers.folder is not None
+        assert self._membership.folder is not None
         try:
-            return UsageBook.from_json((self._peers.folder / _FILE).read_text())
+            return UsageBook.from_json((self._membership.folder / _FILE).read_text())
         except (OSError, ValueError, TypeError, AttributeError, KeyError):
             return UsageBook(self._clock_ns(), {})
 
     def _save(self, book: UsageBook) -> None:
         """Replace the file in one step, so that a kill leaves the old file."""
-        assert self._peers.folder is not None
-        fresh = self._peers.folder / f"{_FILE}.new"
+        assert self._membership.folder is not None
+        fresh = self._membership.folder / f"{_FILE}.new"
         try:
             _write(fresh, book.to_json())
-            fresh.replace(self._peers.folder / _FILE)
+            fresh.replace(self._membership.folder / _FILE)
         except OSError:
             # The disk is full: every member keeps its last shares until the book can be written again.
             fresh.unlink(missing_ok=True)

@@ -30,8 +30,8 @@ def device_energies(
 
     * at an edge without a new reading: since the last reading the device drew between its least and its most
       power, and the timeline may already have led the device; a slow reading may be of any moment during it;
-    * the quantum of the counter: with edges anywhere within its period T, up to P T; more in proportion if the
-      device drew more at an edge than on average;
+    * the quantum of the counter: with edges anywhere within its update period, up to the mean power times that
+      period; more in proportion if the device drew more at an edge;
     * the joules that fill gaps, up and down, and lost whole wraps, upwards.
     """
     duration_s = (end.now_ns - begin.now_ns) * S_PER_NS
