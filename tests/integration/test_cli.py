@@ -83,7 +83,7 @@ def test_run_loads_the_sitecustomize_that_it_hides(tmp_path):
     (tmp_path / "sitecustomize.py").write_text("print('hidden')")
     done = measured("print('program')", cwd=tmp_path, PYTHONPATH=str(tmp_path))
     # Once for the interpreter of the command, once for that of the program.
-    assert done.stdout == "hidden\ntheirs\nprogram\n"
+    assert done.stdout == "hidden\nhidden\nprogram\n"
     assert done.returncode == 0
 
 
@@ -92,7 +92,7 @@ def test_an_interpreter_without_carbon_otel_runs_the_program_unmeasured(tmp_path
     (tmp_path / "sitecustomize.py").write_text("print('hidden')")
     bare = tmp_path / "bare" / "bin" / "python"
     done = measured("print('program')", cwd=tmp_path, python=bare, PYTHONPATH=str(tmp_path))
-    assert (done.returncode, done.stdout) == (0, "hidden\ntheirs\nprogram\n")
+    assert (done.returncode, done.stdout) == (0, "hidden\nhidden\nprogram\n")
     assert "nothing was measured" in done.stderr and "Traceback" not in done.stderr
 
 
