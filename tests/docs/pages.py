@@ -60,7 +60,8 @@ class Page:
 
 def table(section: str) -> list[list[str]]:
     """The cells of the first table of a section, without its heading."""
-    lines = [line for line in section.splitlines() if line.startswith("|")]
+    found = re.search(r"(?:^\|.*\n)+", section, re.MULTILINE)
+    lines = found[0].splitlines() if found else []
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 

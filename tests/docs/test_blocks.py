@@ -19,7 +19,7 @@ NOT_RUN = {
     ("README.md", 'pip install -e ".[all]" && carbon-otel demo'): "installs from a registry; the demo runs in "
     "tests/integration/test_demo.py",
     ("README.md", 'pip install -e ".[all,test]" && pytest'): "it would run this test",
-    ("CONTRIBUTING.md", 'pip install -e ".[all,test]" && pre-commit install'): "installs from a registry",
+    ("CONTRIBUTING.md", 'pip install -e ".[all,test]"'): "installs from a registry",
     ("CONTRIBUTING.md", "ruff check . && ruff format --check . && mypy && pytest tests/unit"): "the gate itself",
     (
         "carbon_otel/otel/README.md",
@@ -33,6 +33,7 @@ NOT_RUN = {
         "collector/README.md",
         "cp collector/.env.example collector/.env  # and write two passwords into it",
     ): "needs docker; the files are checked by tests/collector/test_files.py",
+    ("tests/hardware/README.md", "pytest -m gpu -s tests/hardware"): "needs a real GPU",
     ("examples/README.md", "python examples/random_forest.py"): "tests/integration/test_examples.py runs it",
     ("examples/README.md", "python examples/logfire_pipeline.py"): "tests/integration/test_examples.py runs it",
 }
