@@ -102,6 +102,12 @@ def test_no_lock_is_made_in_a_way_that_the_table_misses():
     assert made == assigned
 
 
+@pytest.mark.parametrize("file", sorted({file for file, _ in locks()}))
+def test_each_module_with_a_lock_renews_it_in_a_forked_child(file):
+    text = (ROOT / file).read_text()
+    assert text.count("renew_after_fork(") >= len(re.findall(r"def (?:_renew|_abandon|_after_fork_in_child)\(", text)) > 0
+
+
 def test_locked_files_are_named():
     section = PAGE.section("Locks")
     for file, _ in files_with("fcntl.flock("):
