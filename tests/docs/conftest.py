@@ -1,4 +1,4 @@
-"""A folder like a reader's, for the commands and the code of the pages: programs to run, a store with a model's life."""
+"""A folder for the commands and the code of the pages: programs to run, and a store with the life of a model."""
 
 from __future__ import annotations
 

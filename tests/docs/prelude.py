@@ -1,4 +1,4 @@
-"""The names that the pages' code uses: a host whose counter shows exactly the joules that `fit` and `predict` draw."""
+"""The names that the code of the pages uses. `fit` and `predict` draw exact joules from a fake counter."""
 
 import os
 import tempfile

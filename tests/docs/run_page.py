@@ -1,6 +1,6 @@
-"""Runs the Python blocks of a page in one namespace, and compares what each prints with its lines `#> …`.
+"""Runs the Python blocks of a page in one namespace, and compares what each prints with its lines `# -> …`.
 
-    python -m tests.docs.run_page README.md
+python -m tests.docs.run_page README.md
 """
 
 from __future__ import annotations
@@ -8,15 +8,17 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
-from typing import Any
+from typing import Any, Final
 
 import carbon_otel
 from tests.docs import prelude
 from tests.docs.pages import PAGES, Block
 
+MARK: Final = "# -> "
+
 
 def expected(block: Block) -> list[str]:
-    return [line[3:] for line in block.code.splitlines() if line.startswith("#> ")]
+    return [line.removeprefix(MARK) for line in block.code.splitlines() if line.startswith(MARK)]
 
 
 def run(page: str) -> None:
@@ -30,10 +32,10 @@ def run(page: str) -> None:
         # Blank lines in front, so that a traceback has the line of the page.
         code = compile("\n" * (block.line - 1) + block.code, page, "exec")
         with contextlib.redirect_stdout(out):
-            exec(code, namespace)  # noqa: S102 - the repository's own pages
+            exec(code, namespace)
         printed = out.getvalue().splitlines()
         if printed != expected(block):
-            sys.exit(f"{page}:{block.line} prints\n" + "\n".join(f"#> {line}" for line in printed))
+            sys.exit(f"{page}:{block.line} prints\n" + "\n".join(MARK + line for line in printed))
 
 
 if __name__ == "__main__":

@@ -16,18 +16,24 @@ else:
 
 # Blocks that do not run here, by page and first line, each with the reason.
 NOT_RUN = {
-    ("README.md", 'pip install -e ".[all]" && carbon-otel demo'): "installs from a registry; the demo runs in "
-    "tests/integration/test_demo.py",
+    (
+        "README.md",
+        'pip install -e ".[all]" && carbon-otel demo',
+    ): "installs from a registry; the demo runs in tests/integration/test_demo.py",
     ("README.md", 'pip install -e ".[all,test]" && pytest'): "it would run this test",
     ("CONTRIBUTING.md", 'pip install -e ".[all,test]"'): "installs from a registry",
-    ("CONTRIBUTING.md", "ruff check . && ruff format --check . && mypy && pytest tests/unit"): "the gate itself",
+    (
+        "CONTRIBUTING.md",
+        "ruff check . && ruff format --check . && mypy && pytest tests/unit",
+    ): "the gate itself",
     (
         "carbon_otel/otel/README.md",
         "export OTEL_EXPORTER_OTLP_ENDPOINT=https://logfire-eu.pydantic.dev",
     ): "needs a network and a write token",
     (
         "carbon_otel/mlflow/README.md",
-        "carbon-otel run --children --zone FR -- mlflow models serve -m models:/churn/1 --env-manager local --workers 2",
+        "carbon-otel run --children --zone FR -- "
+        "mlflow models serve -m models:/churn/1 --env-manager local --workers 2",
     ): "serves until it is stopped; tests/integration/test_life.py runs it",
     (
         "collector/README.md",
@@ -35,7 +41,10 @@ NOT_RUN = {
     ): "needs docker; the files are checked by tests/collector/test_files.py",
     ("tests/hardware/README.md", "pytest -m gpu -s tests/hardware"): "needs a real GPU",
     ("examples/README.md", "python examples/random_forest.py"): "tests/integration/test_examples.py runs it",
-    ("examples/README.md", "python examples/logfire_pipeline.py"): "tests/integration/test_examples.py runs it",
+    (
+        "examples/README.md",
+        "python examples/logfire_pipeline.py",
+    ): "tests/integration/test_examples.py runs it",
 }
 LANGUAGES = {"bash", "python", "text", "toml"}
 
@@ -71,7 +80,9 @@ def test_every_block_names_its_language_and_none_is_indented():
     for page in PAGES.values():
         previous = ""
         for line in page.prose.splitlines():
-            assert not (line.startswith("    ") and not previous.strip()), f"{page.name}: fence {line.strip()!r}"
+            assert not (line.startswith("    ") and not previous.strip()), (
+                f"{page.name}: fence {line.strip()!r}"
+            )
             previous = line
 
 

@@ -77,7 +77,9 @@ def locks() -> set[tuple[str, str]]:
                 called = value.func if isinstance(value, ast.Call) else None
                 name = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
                 if name in ("Lock", "RLock", "Condition", "Semaphore", "BoundedSemaphore"):
-                    found.add((file, target.attr if isinstance(target, ast.Attribute) else ast.unparse(target)))
+                    found.add(
+                        (file, target.attr if isinstance(target, ast.Attribute) else ast.unparse(target))
+                    )
     return found
 
 
@@ -105,7 +107,11 @@ def test_no_lock_is_made_in_a_way_that_the_table_misses():
 @pytest.mark.parametrize("file", sorted({file for file, _ in locks()}))
 def test_each_module_with_a_lock_renews_it_in_a_forked_child(file):
     text = (ROOT / file).read_text()
-    assert text.count("renew_after_fork(") >= len(re.findall(r"def (?:_renew|_abandon|_after_fork_in_child)\(", text)) > 0
+    assert (
+        text.count("renew_after_fork(")
+        >= len(re.findall(r"def (?:_renew|_abandon|_after_fork_in_child)\(", text))
+        > 0
+    )
 
 
 def test_locked_files_are_named():

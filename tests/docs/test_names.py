@@ -75,11 +75,14 @@ def texts(folder: str) -> Iterator[str]:
     """The string constants of a room, as regular expressions: any text stands for a placeholder."""
     for file in (ROOT / "carbon_otel" / folder).rglob("*.py"):
         tree = ast.parse(file.read_text())
-        inside = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
+        inside = {
+            id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values
+        }
         for node in ast.walk(tree):
             if isinstance(node, ast.JoinedStr):
                 yield "".join(
-                    re.escape(str(part.value)) if isinstance(part, ast.Constant) else ".+" for part in node.values
+                    re.escape(str(part.value)) if isinstance(part, ast.Constant) else ".+"
+                    for part in node.values
                 )
             elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in inside:
                 yield re.escape(node.value)
@@ -161,7 +164,9 @@ def test_commands_and_options(page):
     for line in (*page.spans(), *code):
         for call in re.findall(r"(?:^|&& )carbon-otel ([^#&]*)", line):
             words = call.partition(" -- ")[0].split()
-            name = next((n for n in sorted(known, key=len, reverse=True) if words[: len(n.split())] == n.split()))
+            name = next(
+                n for n in sorted(known, key=len, reverse=True) if words[: len(n.split())] == n.split()
+            )
             assert name, f"{page.name}: {line}"
             options = {word.partition("=")[0] for word in words if word.startswith("--")}
             assert options <= known[name], f"{page.name}: {line}"
@@ -232,11 +237,15 @@ def labels_of_benchmarks() -> set[str]:
 
 def test_the_table_of_costs_has_rows_of_the_benchmarks_a_date_and_versions():
     section = PAGES["tests/README.md"].section("What it costs")
-    assert re.search(r"Measured on 20\d\d-\d\d-\d\d with Python [\d.]+, opentelemetry [\d.]+, codecarbon [\d.]+", section)
+    assert re.search(
+        r"Measured on 20\d\d-\d\d-\d\d with Python [\d.]+, opentelemetry [\d.]+, codecarbon [\d.]+", section
+    )
     patterns = labels_of_benchmarks()
     for row in table(section):
         assert any(re.match(pattern, row[0]) for pattern in patterns), row[0]
-    others = [page.name for page in PAGES.values() if "codecarbon 133 ms" in page.text or "57 us" in page.text]
+    others = [
+        page.name for page in PAGES.values() if "codecarbon 133 ms" in page.text or "57 us" in page.text
+    ]
     assert others == ["tests/README.md"], "costs are in one place"
 
 

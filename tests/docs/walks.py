@@ -1,4 +1,4 @@
-"""The walk of one reading through the package, as `sys.setprofile` sees it: which function was called, and returned."""
+"""Which functions of the package are called and return, as `sys.setprofile` sees it."""
 
 from __future__ import annotations
 
@@ -31,10 +31,12 @@ def recorded(*threads: str) -> Iterator[list[Event]]:
     prefix = f"{PACKAGE}/"
 
     def profile(frame: FrameType, kind: str, argument: Any) -> None:
-        if kind in ("call", "return") and frame.f_code.co_filename.startswith(prefix):
-            if threading.current_thread().name.startswith((here, *threads)):
-                name = frame.f_code.co_filename.removeprefix(prefix)
-                events.append(Event(kind, name, frame.f_code.co_name))  # type: ignore[arg-type]
+        code = frame.f_code
+        if kind not in ("call", "return") or not code.co_filename.startswith(prefix):
+            return
+        if threading.current_thread().name.startswith((here, *threads)):
+            file = code.co_filename.removeprefix(prefix)
+            events.append(Event(kind, file, code.co_name))  # type: ignore[arg-type]
 
     threading.setprofile(profile)
     sys.setprofile(profile)
