@@ -71,6 +71,15 @@ def test_files_and_folders_exist(page):
             assert any(place.exists() for place in places), f"{page.name}: {span}"
 
 
+@pages
+def test_paths_in_commands_exist(page):
+    code = [line for block in page.blocks("bash") for line in block.code.splitlines()]
+    for line in (*page.spans(), *code):
+        for path in re.findall(r"(?<![\w/.])(?:tests|collector|examples|carbon_otel)/[\w./-]*", line):
+            made = path == "collector/.env"  # by the reader
+            assert made or (ROOT / path).exists(), f"{page.name}: {line}"
+
+
 def texts(folder: str) -> Iterator[str]:
     """The string constants of a room, as regular expressions: any text stands for a placeholder."""
     for file in (ROOT / "carbon_otel" / folder).rglob("*.py"):
