@@ -28,7 +28,10 @@ def rooms_table() -> str:
                 names = [name for name in names if name not in group]
         cells = [*words, *(f"`{name}`" for name in names)]
         lines.append(f"| `{room}` | {', '.join(cells)} |")
-    return "\n".join(lines)
+    base, core = (
+        ", ".join(f"`{name}`" for name in group.split()) for group in (BASE, CORE.removeprefix(BASE))
+    )
+    return "\n".join([*lines, "", f"*base*: {base}", "", f"*core*: *base*, {core}"])
 
 
 def test_rooms_and_arrows():
@@ -139,6 +142,16 @@ def threads() -> set[tuple[str, str]]:
 def test_every_thread_is_in_the_table():
     rows = {(row[0].strip("`"), row[1].strip("`")) for row in table(PAGE.section("Threads"))}
     assert rows - {("the application's", "the application")} == threads()
+
+
+def test_each_name_of_the_table_of_calls_exists():
+    calls = PAGE.section("Threads").partition("| what | may be called |")[2]
+    rows = re.findall(r"^\| (.*?) \|", calls, re.MULTILINE)
+    assert rows
+    source = "\n".join(file.read_text() for file in PACKAGE.rglob("*.py"))
+    for name in re.findall(r"`([A-Za-z_.]+)`", " ".join(rows)):
+        for part in name.split("."):
+            assert re.search(rf"^ *(async )?(def|class) {part}\b", source, re.MULTILINE), name
 
 
 def test_pre_commit_runs_the_tools_of_the_gate():
