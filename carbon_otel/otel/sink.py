@@ -30,7 +30,8 @@ from carbon_otel.units import NS_PER_S, S_PER_NS
 _RUN_SPAN = "mlflow.run"
 # A span is exported when it ends: a long stage shows in between by children of this length.
 _PROGRESS_NS: Final = 60 * NS_PER_S
-# A stage's name is a metric label. Names beyond this number, such as f"batch {i}", share the label "other".
+# A stage's kind and name are metric labels, which a backend keeps for ever. Beyond this number of them, names such
+# as f"batch {i}" share the label "other"; beyond twice this number, kinds do, too.
 _MOST_NAMES: Final = 200
 _OTHER: Final = "other"
 
@@ -232,12 +233,14 @@ class OtelSink(Sink):
 
     def _labels_of(self, stage: StageInfo) -> _Labels:
         # The name of a run is made up anew each time.
-        name = RUN if stage.kind == RUN else stage.name
-        labels = self._labels.get((stage.kind, name))
+        key = stage.kind, RUN if stage.kind == RUN else stage.name
+        if key not in self._labels and len(self._labels) >= _MOST_NAMES:
+            key = stage.kind, _OTHER
+            if key not in self._labels and len(self._labels) >= 2 * _MOST_NAMES:
+                key = _OTHER, _OTHER
+        labels = self._labels.get(key)
         if labels is None:
-            if len(self._labels) >= _MOST_NAMES:
-                name = _OTHER
-            labels = self._labels[stage.kind, name] = _Labels(stage.kind, name, self._groups)
+            labels = self._labels[key] = _Labels(*key, self._groups)
         return labels
 
 
