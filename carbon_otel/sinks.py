@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from carbon_otel.footprint import Footprint
 from carbon_otel.guard import log_fault
@@ -39,8 +40,7 @@ class Figures:
         return self._footprint
 
 
-@dataclass(frozen=True, slots=True)
-class StageEnd:
+class StageEnd(NamedTuple):
     """How a stage ended.
 
     Attributes:
