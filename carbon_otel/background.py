@@ -46,9 +46,9 @@ class Worker:
     def _renew(self) -> None:
         self._calls: queue.SimpleQueue[tuple[Callable[[], object], threading.Event] | None]
         self._calls = queue.SimpleQueue()
-        self._starting = threading.Lock()
+        self._starting = threading.RLock()
         self._latest: dict[object, Callable[[], object]] = {}
-        self._replacing = threading.Lock()
+        self._replacing = threading.RLock()
         self._started = False
 
     def _call_if_latest(self, key: object, call: Callable[[], object]) -> None:

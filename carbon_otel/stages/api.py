@@ -187,12 +187,14 @@ class Stage:
         engine = opened.engine
         self._last = opened
         # In a child forked inside the block the stage is the parent's: the child leaves it, but does not end it.
-        if engine.alive and self._recorder is not None:
-            self._recorder.synchronize()
-        engine.leave(opened)
-        if engine.alive:
-            engine.close(opened, error)
-        _reset(token)
+        try:
+            if engine.alive and self._recorder is not None:
+                self._recorder.synchronize()
+        finally:  # KeyboardInterrupt ends the wait for the accelerator, and the stage ends all the same
+            engine.leave(opened)
+            if engine.alive:
+                engine.close(opened, error)
+            _reset(token)
 
     def _around_generator(self, function: Callable[..., Generator[Any, Any, Any]]) -> Callable[..., Any]:
         def wrapped(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:

@@ -13,6 +13,7 @@ import pytest
 
 import carbon_otel
 from carbon_otel import runtime
+from carbon_otel.stages.open_stage import current
 from tests.fakes.powercap import server
 
 
@@ -133,6 +134,23 @@ def test_exceptions_pass_through_unchanged(measured):
         raise error
     assert caught.value is error
     assert s.footprint.method == "measured.counter"
+
+
+def test_a_stage_ends_though_its_wait_for_the_accelerator_is_interrupted(measured, monkeypatch):
+    session = runtime.active()
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), carbon_otel.stage("training") as s:
+        monkeypatch.setattr(session, "synchronize", interrupt)
+    monkeypatch.undo()
+    measured.package[0].add(100)
+    with carbon_otel.stage("evaluation") as later:
+        pass
+    assert s.footprint.energy_j == pytest.approx(0, abs=1e-6)
+    assert session.engine.parent_of(current.get()) is None
+    assert later._last.parent is None
 
 
 def test_async_stages_nest_by_task(measured):

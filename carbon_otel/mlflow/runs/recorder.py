@@ -12,7 +12,6 @@ from typing import Any, Final
 
 from carbon_otel.background import Worker
 from carbon_otel.footprint import Footprint
-from carbon_otel.fork import renew_after_fork
 from carbon_otel.mlflow.delivery.segment import Segment
 from carbon_otel.mlflow.delivery.worker import DeliveryWorker
 from carbon_otel.mlflow.schema import names
@@ -76,12 +75,6 @@ class RunRecorder(Sink):
         self._expected: dict[str, _Expected] = {}
         self._runs: dict[str, _Run] = {}
         self._ended: dict[str, tuple[_Run, threading.Event]] = {}
-        self._adding = threading.Lock()
-        renew_after_fork(self._renew)
-
-    def _renew(self) -> None:
-        """In a forked child: the thread that held the lock does not exist there."""
-        self._adding = threading.Lock()
 
     def expect(self, run_id: str, store: Any, resumed: bool) -> None:
         """The stage of this run opens next; its figures go to that store."""
@@ -134,8 +127,8 @@ class RunRecorder(Sink):
         elif end.units:
             run = self._runs.get(run_id)
             if run is not None:
-                with self._adding:
-                    _add(run.units, {f"{stage.kind}/{unit}": amount for unit, amount in end.units.items()})
+                units = {f"{stage.kind}/{unit}": amount for unit, amount in end.units.items()}
+                self._delivery.submit(partial(_add, run.units, units))
 
     def tick(self, tick: Tick) -> None:
         if tick.checkpoint is not None and self._runs:
@@ -176,9 +169,7 @@ class RunRecorder(Sink):
         self, run: _Run, footprint: Footprint, nested: Mapping[str, float], wall_s: float, *, final: bool
     ) -> None:
         tags = self._tags(footprint, "final" if final else "running", run.trace_id)
-        with self._adding:
-            units = dict(run.units)
-        batch = run.segment.state(footprint, tags, wall_s, nested=nested, units=units, final=final)
+        batch = run.segment.state(footprint, tags, wall_s, nested=nested, units=run.units, final=final)
         self._worker.put(batch, run.store)
 
 

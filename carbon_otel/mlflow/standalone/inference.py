@@ -68,12 +68,12 @@ class Predictions:
         self._clock = clock
         self._wall_ns = wall_ns
         self._windows: dict[tuple[str | None, str | None], Window] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         renew_after_fork(self._renew)
 
     def _renew(self) -> None:
         """In a forked child: the thread that held the lock does not exist there."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def predicting(
         self, model_id: str | None, source_run_id: str | None
