@@ -48,6 +48,7 @@ class StageEnd:
         duration_s: seconds from its opening.
         units: functional units that the stage has done, such as samples.
         error: the exception that its block raised.
+        below: for a run, the runs that are open below it, with their figures at its end.
     """
 
     figures: Figures
@@ -55,6 +56,7 @@ class StageEnd:
     duration_s: float
     units: Mapping[str, float]
     error: BaseException | None = None
+    below: Mapping[StageInfo, Figures] = field(default_factory=dict)
 
     @property
     def footprint(self) -> Footprint:
