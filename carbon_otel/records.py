@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from carbon_otel.sensors.base import Device
@@ -16,6 +17,8 @@ AttributeValue = (
 RUN: Final = "run"
 UNATTRIBUTED: Final = "unattributed"
 
+_NONE: Final[Mapping[str, float]] = MappingProxyType({})
+
 
 class Cost(NamedTuple):
     """Joules and grams of CO2 equivalent."""
@@ -24,18 +27,10 @@ class Cost(NamedTuple):
     emissions_g: float
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class StageInfo:
-    """A stage as it is known when it opens. Each execution is a record of its own, equal to no other.
+_NO_COSTS: Final[Mapping[str, Cost]] = MappingProxyType({})
 
-    Attributes:
-        id: increases with every stage of this process.
-        parent: the stage around it in this process.
-        run_id: the experiment run that it belongs to; for the stage of a run, that run.
-        in_record: whether it, or a stage around it, is recorded on its own: a run, or a window of inference.
-        start_unix_ns: wall-clock nanoseconds, a label only.
-    """
 
+class _StageFields(NamedTuple):
     id: int
     kind: str
     name: str
@@ -46,8 +41,25 @@ class StageInfo:
     start_unix_ns: int
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceEnergy:
+class StageInfo(_StageFields):
+    """A stage as it is known when it opens. Each execution is a record of its own, equal to no other.
+
+    Records of a stage's edges are named tuples: a frozen dataclass takes three times as long to make.
+
+    Attributes:
+        id: increases with every stage of this process.
+        parent: the stage around it in this process.
+        run_id: the experiment run that it belongs to; for the stage of a run, that run.
+        in_record: whether it, or a stage around it, is recorded on its own: a run, or a window of inference.
+        start_unix_ns: wall-clock nanoseconds, a label only.
+    """
+
+    __slots__ = ()
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+
+class DeviceEnergy(NamedTuple):
     """The joules of one device that one stage paid, and how sure they are.
 
     `below_j` and `above_j` are how far the inclusive joules may lie from the truth beyond the device's band:
@@ -78,8 +90,7 @@ class DeviceEnergy:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class StageRecord:
+class StageRecord(NamedTuple):
     """A stage that has ended, or the process so far. Wall-clock times only label.
 
     `by_kind` are exclusive joules and grams by kind of stage, for runs and for the process. `shares` are this
@@ -93,9 +104,9 @@ class StageRecord:
     devices: tuple[DeviceEnergy, ...]
     exclusive_g: float
     inclusive_g: float
-    units: Mapping[str, float] = field(default_factory=dict)
-    by_kind: Mapping[str, Cost] = field(default_factory=dict)
-    shares: Mapping[str, float] = field(default_factory=dict)
+    units: Mapping[str, float] = _NONE
+    by_kind: Mapping[str, Cost] = _NO_COSTS
+    shares: Mapping[str, float] = _NONE
 
     @property
     def exclusive_j(self) -> float:

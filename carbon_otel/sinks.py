@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 
 from carbon_otel.footprint import Footprint
 from carbon_otel.guard import log_fault
@@ -39,8 +41,7 @@ class Figures:
         return self._footprint
 
 
-@dataclass(frozen=True, slots=True)
-class StageEnd:
+class StageEnd(NamedTuple):
     """How a stage ended.
 
     Attributes:
@@ -56,7 +57,7 @@ class StageEnd:
     duration_s: float
     units: Mapping[str, float]
     error: BaseException | None = None
-    below: Mapping[StageInfo, Figures] = field(default_factory=dict)
+    below: Mapping[StageInfo, Figures] = MappingProxyType({})
 
     @property
     def footprint(self) -> Footprint:

@@ -93,6 +93,8 @@ def own_environment(tmp_path_factory: pytest.TempPathFactory):
         _clean(patch)
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
+        # MLflow puts its default store and its folder of artifacts into the working folder.
+        patch.chdir(tmp_path_factory.mktemp("cwd"))
         yield
 
 
@@ -113,7 +115,7 @@ def _clean(patch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def clean_checkout():
-    """A test leaves no file at the top of the repository, which is the working folder."""
+    """A test leaves no file at the top of the repository."""
     before = _visible_files()
     yield
     left = _visible_files() - before

@@ -173,7 +173,10 @@ def _build_tracer_provider(resource: Callable[[], Any]) -> Any:
 
     exporter: Any
     if _protocol("TRACES") == "grpc":
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
+        try:
+            from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
+        except ImportError:
+            return _warn_of_missing_grpc()
 
         exporter = GrpcExporter(timeout=_timeout_s("TRACES"))
     else:
@@ -191,7 +194,12 @@ def _build_meter_provider(resource: Callable[[], Any]) -> Any:
 
     exporter: Any
     if _protocol("METRICS") == "grpc":
-        from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter as GrpcExporter
+        try:
+            from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import (
+                OTLPMetricExporter as GrpcExporter,
+            )
+        except ImportError:
+            return _warn_of_missing_grpc()
 
         exporter = GrpcExporter(timeout=_timeout_s("METRICS"))
     else:
@@ -211,3 +219,10 @@ def _export_only_here(exporter: Any, done: object) -> None:
         return export(*args, **kwargs) if os.getpid() == pid else done
 
     exporter.export = export_here
+
+
+def _warn_of_missing_grpc() -> None:
+    log_once(
+        "OTLP over gRPC is asked for, but its exporter is not installed: run "
+        '`pip install "carbon-otel[grpc]"` or set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf'
+    )

@@ -30,7 +30,8 @@ from carbon_otel.units import NS_PER_S, S_PER_NS
 _RUN_SPAN = "mlflow.run"
 # A span is exported when it ends: a long stage shows in between by children of this length.
 _PROGRESS_NS: Final = 60 * NS_PER_S
-# A stage's name is a metric label. Names beyond this number, such as f"batch {i}", share the label "other".
+# A stage's kind and name are metric labels, which a backend keeps for ever. Beyond this number of them, names such
+# as f"batch {i}" share the label "other"; beyond twice this number, kinds do, too.
 _MOST_NAMES: Final = 200
 _OTHER: Final = "other"
 
@@ -97,7 +98,8 @@ class OtelSink(Sink):
     def stage_entered(self, stage: StageInfo) -> None:
         own = self._spans.get(stage)
         if own is not None:
-            own.token = context.attach(trace.set_span_in_context(own.span))
+            own.context = trace.set_span_in_context(own.span)
+            own.token = context.attach(own.context)
 
     def stage_left(self, stage: StageInfo) -> None:
         own = self._spans.get(stage)
@@ -111,7 +113,7 @@ class OtelSink(Sink):
             return
         labels = self._labels_of(stage)
         # With the stage's span in its context, exemplars link to it and Logfire rolls the sums up.
-        here = trace.set_span_in_context(own.span) if own is not None else None
+        here = own.around() if own is not None else None
         for indexes, group_labels in zip(self._groups.values(), labels.groups, strict=True):
             amount = sum([joules[i] for i in indexes])
             if amount > 0:
@@ -133,9 +135,7 @@ class OtelSink(Sink):
             self._instruments.duration.record(end.duration_s, labels.stage)
             return
         span: Span = own.span
-        self._instruments.duration.record(
-            end.duration_s, labels.stage, context=trace.set_span_in_context(span)
-        )
+        self._instruments.duration.record(end.duration_s, labels.stage, context=own.around())
         above = self._spans.get(stage.parent) if stage.parent is not None else None
         if above is not None:
             above.joules_below += own.joules + own.joules_below
@@ -191,7 +191,7 @@ class OtelSink(Sink):
         while above is not None:
             own = self._spans.get(above)
             if own is not None:
-                return trace.set_span_in_context(own.span)
+                return own.around()
             above = above.parent
         return self._started_from
 
@@ -221,7 +221,7 @@ class OtelSink(Sink):
             joules, grams = inclusive[stage]
             self._tracer.start_span(
                 f"{stage.name} (progress)",
-                context=trace.set_span_in_context(own.span),
+                context=own.around(),
                 attributes={
                     semconv.STAGE_KIND: stage.kind,
                     semconv.STAGE_NAME: stage.name,
@@ -233,12 +233,14 @@ class OtelSink(Sink):
 
     def _labels_of(self, stage: StageInfo) -> _Labels:
         # The name of a run is made up anew each time.
-        name = RUN if stage.kind == RUN else stage.name
-        labels = self._labels.get((stage.kind, name))
+        key = stage.kind, RUN if stage.kind == RUN else stage.name
+        if key not in self._labels and len(self._labels) >= _MOST_NAMES:
+            key = stage.kind, _OTHER
+            if key not in self._labels and len(self._labels) >= 2 * _MOST_NAMES:
+                key = _OTHER, _OTHER
+        labels = self._labels.get(key)
         if labels is None:
-            if len(self._labels) >= _MOST_NAMES:
-                name = _OTHER
-            labels = self._labels[stage.kind, name] = _Labels(stage.kind, name, self._groups)
+            labels = self._labels[key] = _Labels(*key, self._groups)
         return labels
 
 
@@ -256,15 +258,25 @@ class _Labels:
 
 
 class _StageSpan:
-    """The span of an open stage, its exclusive joules and grams so far, and those of stages that ended in it."""
+    """The span of an open stage, its exclusive joules and grams so far, and those of stages that ended in it.
 
-    __slots__ = ("grams", "grams_below", "joules", "joules_below", "shown_ns", "span", "token")
+    `context` has the span as the current one, above the context that the stage was last entered in.
+    """
+
+    __slots__ = ("context", "grams", "grams_below", "joules", "joules_below", "shown_ns", "span", "token")
 
     def __init__(self, span: Span) -> None:
         self.span = span
+        self.context: Context | None = None
         self.token: Token[Context] | None = None
         self.shown_ns = 0
         self.joules = self.joules_below = self.grams = self.grams_below = 0.0
+
+    def around(self) -> Context:
+        """The context of work within the stage."""
+        if self.context is None:
+            self.context = trace.set_span_in_context(self.span)
+        return self.context
 
     def since(self, stage: StageInfo) -> int:
         """When progress was last shown."""

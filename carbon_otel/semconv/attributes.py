@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from carbon_otel.footprint import Footprint
@@ -27,7 +28,7 @@ def footprint_attributes(footprint: Footprint) -> dict[str, Any]:
         semconv.MEASURED_FRACTION: footprint.measured_fraction,
     }
     for component, joules in footprint.components.items():
-        attributes[semconv.ENERGY_COMPONENT_J.format(component)] = joules
+        attributes[_named(semconv.ENERGY_COMPONENT_J, component)] = joules
     if footprint.intensity is not None:
         attributes[semconv.INTENSITY_G_PER_KWH] = footprint.intensity.g_per_kwh
         attributes[semconv.INTENSITY_SOURCE] = footprint.intensity.source
@@ -39,7 +40,7 @@ def footprint_attributes(footprint: Footprint) -> dict[str, Any]:
         attributes[semconv.ENERGY_J_PER.format(by)] = joules * times
         attributes[semconv.EMISSIONS_G_PER.format(by)] = grams * times
     for rule, share in footprint.shares.items():
-        attributes[semconv.SHARE.format(rule)] = share
+        attributes[_named(semconv.SHARE, rule)] = share
     if footprint.gap_s:
         attributes[semconv.GAP_S] = footprint.gap_s
     if footprint.flags:
@@ -47,3 +48,8 @@ def footprint_attributes(footprint: Footprint) -> dict[str, Any]:
     if footprint.missing:
         attributes[semconv.MISSING] = footprint.missing
     return attributes
+
+
+@functools.cache
+def _named(template: str, part: str) -> str:
+    return template.format(part)

@@ -13,7 +13,7 @@ from carbon_otel.records import RUN, Cost, StageInfo, StageRecord
 from carbon_otel.sensors.base import Sensor
 from carbon_otel.sinks import StageEnd
 from carbon_otel.stages.accounts import Account
-from carbon_otel.stages.uncertainty import device_energy, shares_between
+from carbon_otel.stages.uncertainty import device_energies, shares_between
 from carbon_otel.units import S_PER_NS
 
 if TYPE_CHECKING:
@@ -102,10 +102,7 @@ def _record(
         name=info.name,
         start_unix_ns=info.start_unix_ns,
         duration_s=(end.now_ns - opened_ns) * S_PER_NS,
-        devices=tuple(
-            device_energy(sensor, i, begin, end, exclusive_j[i], inclusive_j[i])
-            for i, sensor in enumerate(sensors)
-        ),
+        devices=device_energies(sensors, begin, end, exclusive_j, inclusive_j),
         exclusive_g=exclusive_g,
         inclusive_g=inclusive_g,
         units=units,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from carbon_otel.meter.meter import DeviceState, EdgeState, QualityCounters
@@ -10,14 +11,20 @@ from carbon_otel.sensors.base import Sensor
 from carbon_otel.units import S_PER_NS
 
 _NO_FAULT: Final = QualityCounters(0.0, 0.0, 0.0, {})
+_NO_FLAGS: Final[frozenset[str]] = frozenset()
 # A window of fewer periods of the counter than this is flagged.
 _SHORT_PERIODS: Final = 5
+_SHORT: Final = frozenset({"short"})
 
 
-def device_energy(
-    sensor: Sensor, index: int, begin: EdgeState, end: EdgeState, exclusive_j: float, inclusive_j: float
-) -> DeviceEnergy:
-    """One device's figures in a record. Beyond the device's band these joules are uncertain:
+def device_energies(
+    sensors: Sequence[Sensor],
+    begin: EdgeState,
+    end: EdgeState,
+    exclusive_j: Sequence[float],
+    inclusive_j: Sequence[float],
+) -> tuple[DeviceEnergy, ...]:
+    """The figures of each device in a record. Beyond the device's band these joules are uncertain:
 
     * at an edge without a fresh reading: since the last one the device drew between its least and its most
       power, and the timeline may already have been ahead of it; a slow reading may be of any moment of it;
@@ -26,42 +33,65 @@ def device_energy(
     * the joules that gaps were filled with, up or down, and lost whole wraps, upwards.
     """
     duration_s = (end.now_ns - begin.now_ns) * S_PER_NS
+    parts = []
+    for i, sensor in enumerate(sensors):
+        before, after, joules, share = begin.devices[i], end.devices[i], inclusive_j[i], end.shares[i]
+        least_w, most_w = sensor.power_bounds_w
+        least_ahead_j, most_ahead_j = _ahead_j(before, begin.now_ns, least_w, most_w)
+        least_behind_j, most_behind_j = _ahead_j(after, end.now_ns, least_w, most_w)
+        below_j = (most_behind_j - least_ahead_j) * share if most_behind_j > least_ahead_j else 0.0
+        above_j = (most_ahead_j - least_behind_j) * share if most_ahead_j > least_behind_j else 0.0
+        flags, period_s = _NO_FLAGS, sensor.quantum_s
+        if period_s > 0 and duration_s > 0:
+            device_j = after[0] - before[0]
+            # The most that the counter's steps hide: the stage's mean power for one period, and as much more as
+            # the device drew at an edge.
+            quantum_j = joules * period_s / duration_s
+            if device_j > 0:
+                quantum_j *= max(1.0, max(before[2], after[2]) * duration_s / device_j)
+            below_j += quantum_j
+            above_j += quantum_j
+            if duration_s < _SHORT_PERIODS * period_s:
+                flags = _SHORT
+        part = DeviceEnergy(
+            sensor.device, exclusive_j[i], joules, 0.0, min(joules, below_j), above_j, 0.0, flags
+        )
+        if end.quality is not None:
+            part = _with_faults(part, i, begin, end, below_j)
+        parts.append(part)
+    return tuple(parts)
+
+
+def _with_faults(
+    part: DeviceEnergy, index: int, begin: EdgeState, end: EdgeState, below_j: float
+) -> DeviceEnergy:
+    """Widen the figures of a device by the gaps, lost wraps and flags between two edges."""
+    before = begin.quality[index] if begin.quality is not None else _NO_FAULT
+    after = end.quality[index] if end.quality is not None else _NO_FAULT
     share = end.shares[index]
-    before, after = (edge.quality[index] if edge.quality else _NO_FAULT for edge in (begin, end))
-    flags = {flag for flag, seen_ns in after.flags.items() if seen_ns > begin.now_ns}
-    least_ahead, most_ahead = _ahead(sensor, index, begin)
-    least_behind, most_behind = _ahead(sensor, index, end)
-    below, above = max(0.0, most_behind - least_ahead), max(0.0, most_ahead - least_behind)
-    quantum_j = 0.0
-    if sensor.quantum_s > 0 and duration_s > 0:
-        mean_w = inclusive_j / duration_s
-        quantum_j = _quantum_j(sensor.quantum_s, mean_w, begin.devices[index], end.devices[index], duration_s)
-        if duration_s < _SHORT_PERIODS * sensor.quantum_s:
-            flags.add("short")
-    filled_j = min(inclusive_j, max(0.0, after.filled_j - before.filled_j) * share)
+    flags = {flag for flag, seen_ns in after.flags.items() if seen_ns > begin.now_ns} | part.flags
+    filled_j = min(part.inclusive_j, max(0.0, after.filled_j - before.filled_j) * share)
     gap_s = max(0.0, after.gap_s - before.gap_s)
     if gap_s > 0:
         flags |= after.flags.keys() & {"gap", "stuck"}
-    return DeviceEnergy(
-        device=sensor.device,
-        exclusive_j=exclusive_j,
-        inclusive_j=inclusive_j,
+    return part._replace(
         filled_j=filled_j,
-        below_j=min(inclusive_j, below * share + quantum_j + filled_j),
-        above_j=(above + after.ambiguous_j - before.ambiguous_j) * share + quantum_j + filled_j,
+        below_j=min(part.inclusive_j, below_j + filled_j),
+        above_j=part.above_j + (after.ambiguous_j - before.ambiguous_j) * share + filled_j,
         gap_s=gap_s,
         flags=frozenset(flags),
     )
 
 
-def _quantum_j(
-    period_s: float, mean_w: float, begin: DeviceState, end: DeviceState, duration_s: float
-) -> float:
-    """The most joules that the counter's steps hide of a stage that paid `mean_w` on average."""
-    (begin_j, _, begin_w, _, _), (end_j, _, end_w, _, _) = begin, end
-    device_w = (end_j - begin_j) / duration_s
-    peak = max(begin_w, end_w) / device_w if device_w > 0 else 1.0
-    return mean_w * period_s * max(1.0, peak)
+def _ahead_j(state: DeviceState, now_ns: int, least_w: float, most_w: float) -> tuple[float, float]:
+    """Bounds in joules on how far the timeline led the device at an edge; negative where it lagged."""
+    published_j, read_j, _, read_ns, took_ns = state
+    since_ns = now_ns - read_ns if now_ns > read_ns else 0
+    # The reading may be of any moment until it ended.
+    least_ns = since_ns - took_ns
+    ahead_j = published_j - read_j
+    least_j = (least_w if least_ns > 0 else most_w) * least_ns * S_PER_NS
+    return ahead_j - most_w * since_ns * S_PER_NS, ahead_j - least_j
 
 
 def shares_between(begin: EdgeState, end: EdgeState) -> dict[str, float]:
@@ -75,14 +105,3 @@ def shares_between(begin: EdgeState, end: EdgeState) -> dict[str, float]:
     }
     # New shares are known at ticks; an edge between two ticks extrapolates the last ones, so clamp.
     return {rule: min(1.0, max(0.0, mean)) for rule, mean in means.items()}
-
-
-def _ahead(sensor: Sensor, index: int, edge: EdgeState) -> tuple[float, float]:
-    """Bounds in joules on how far the timeline led the device at an edge; negative where it lagged."""
-    published_j, read_j, _, read_ns, took_ns = edge.devices[index]
-    since_read_s = max(0, edge.now_ns - read_ns) * S_PER_NS
-    # The reading may be of any moment until it ended.
-    least_s = since_read_s - took_ns * S_PER_NS
-    least_w, most_w = sensor.power_bounds_w
-    ahead_j = published_j - read_j
-    return ahead_j - most_w * since_read_s, ahead_j - (least_w if least_s > 0 else most_w) * least_s

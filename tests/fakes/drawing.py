@@ -1,12 +1,32 @@
-"""A powercap tree whose packages draw a constant power, for as long as a `with` block lasts."""
+"""Powercap counters that move for as long as a `with` block lasts."""
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-from tests.fakes.powercap import Tree
+from tests.fakes.powercap import Tree, Zone
+
+
+@contextlib.contextmanager
+def trickle(zone: Zone) -> Iterator[None]:
+    """A microjoule now and then: a counter that stands still while a slow machine works counts as stuck."""
+    end = threading.Event()
+
+    def idle() -> None:
+        while not end.wait(0.05):
+            zone.add(1e-6)
+
+    thread = threading.Thread(target=idle)
+    thread.start()
+    try:
+        yield
+    finally:
+        end.set()
+        thread.join()
 
 
 class Drawing:

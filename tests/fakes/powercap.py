@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from pathlib import Path
 
 INTEL_RANGE_UJ = 262_143_328_850
@@ -19,6 +20,7 @@ class Zone:
         self.id = folder.name
         self.range_uj = range_uj
         self.file = folder / "energy_uj"
+        self._lock = threading.Lock()
         folder.mkdir(parents=True)
         (folder / "power").mkdir()
         # A link that leads back to all zones: a walk that follows it never ends.
@@ -37,7 +39,8 @@ class Zone:
         self.write(f"{self.counter_uj}\n".encode())
 
     def add(self, joules: float) -> None:
-        self.set(self.joules + joules)
+        with self._lock:
+            self.set(self.joules + joules)
 
     def write(self, content: bytes) -> None:
         """Put any content where the counter is, under the descriptors that readers keep open.

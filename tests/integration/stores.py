@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -42,9 +43,14 @@ class EmptyStore:
 def tracking(uri: str) -> Iterator[str]:
     """Makes it the tracking store of this process and, by MLflow's variable, of its children."""
     import mlflow
+    from mlflow.tracking import fluent
 
     mlflow.set_tracking_uri(uri)
     try:
         yield uri
     finally:
         mlflow.set_tracking_uri(None)
+        # `mlflow.set_experiment` stays in the process and, for children, in the environment.
+        fluent._active_experiment_id = None
+        for name in ("MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
+            os.environ.pop(name, None)

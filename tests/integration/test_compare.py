@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 
 import pytest
@@ -12,36 +11,34 @@ from typer.testing import CliRunner
 import carbon_otel
 from carbon_otel.cli import app
 from tests.fakes.powercap import server
+from tests.integration.stores import tracking
 from tests.integration.test_cli import carbon_otel_cli
 
-mlflow = pytest.importorskip("mlflow") if not os.environ.get("CI") else __import__("mlflow")
+mlflow = pytest.importorskip("mlflow")
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
+def store(tmp_path_factory, empty_store):
     """A store with a run measured by counters, one that was modelled, and one that was not measured."""
     folder = tmp_path_factory.mktemp("store")
-    uri = f"sqlite:///{folder}/mlflow.db"
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(uri)
-    # By id: `set_experiment` would stay in the environment of the tests that follow.
-    tests = mlflow.create_experiment("tests", artifact_location=folder.as_uri())
-    with mlflow.start_run(run_name="plain", experiment_id=tests) as plain:
-        pass
-    tree = server(folder / "sys")
-    (folder / "none").mkdir()
-    ids = {"plain": plain.info.run_id, "uri": uri}
-    for name, root in (("counted", tree.root), ("modelled", folder / "none")):
-        carbon_otel.instrument(zone="FR", powercap_root=root, interval_s=0.05)
-        with mlflow.start_run(run_name=name, experiment_id=tests) as run:
-            for _ in range(10):
-                time.sleep(0.02)
-                tree.package[0].add(1)
-            mlflow.log_metric("accuracy", 0.9)
-        ids[name] = run.info.run_id
-        carbon_otel.uninstrument()
-    yield ids
-    mlflow.set_tracking_uri(before)
+    with tracking(empty_store.copy(folder)) as uri:
+        # By id: `set_experiment` would stay in the environment of the tests that follow.
+        tests = mlflow.create_experiment("tests", artifact_location=folder.as_uri())
+        with mlflow.start_run(run_name="plain", experiment_id=tests) as plain:
+            pass
+        tree = server(folder / "sys")
+        (folder / "none").mkdir()
+        ids = {"plain": plain.info.run_id, "uri": uri}
+        for name, root in (("counted", tree.root), ("modelled", folder / "none")):
+            carbon_otel.instrument(zone="FR", powercap_root=root, interval_s=0.05)
+            with mlflow.start_run(run_name=name, experiment_id=tests) as run:
+                for _ in range(10):
+                    time.sleep(0.02)
+                    tree.package[0].add(1)
+                mlflow.log_metric("accuracy", 0.9)
+            ids[name] = run.info.run_id
+            carbon_otel.uninstrument()
+        yield ids
 
 
 @pytest.fixture

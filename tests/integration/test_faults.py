@@ -146,7 +146,7 @@ def test_a_stage_left_open_in_a_daemon_thread_at_exit():
 
 
 def test_a_run_over_http_and_then_the_server_dies(launch, tmp_path, empty_store):
-    from mlflow import MlflowClient
+    MlflowClient = pytest.importorskip("mlflow").MlflowClient  # noqa: N806
 
     server = MlflowServer(tmp_path, empty_store.copy(tmp_path))
     impatient = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "2"}

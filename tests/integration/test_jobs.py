@@ -69,8 +69,8 @@ def test_a_job_that_prepares_data(uri, draw):
     assert by_stage(found) == {"data_processing": near(40), "evaluation": near(10)}
     assert found.total.energy_wh * 3600 == pytest.approx(outer.footprint.energy_j, rel=1e-9)
     assert found.total.emissions_g == pytest.approx(outer.footprint.emissions_g, rel=1e-9)
-    # The bands of the single stages differ.
-    assert found.total.high_wh * 3600 == pytest.approx(outer.footprint.high_j, rel=0.1)
+    # The window is as sure as the process's figures are, the stage as its own edges are.
+    assert found.total.low_wh < found.total.energy_wh < found.total.high_wh
     assert entry.units == {"evaluation/samples": 5, "data_processing/rows": 7}
     assert entry.duration_s == pytest.approx(outer.footprint.duration_s)
     assert sum(entry.components.values()) == pytest.approx(entry.energy_wh)

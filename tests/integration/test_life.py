@@ -18,6 +18,7 @@ import pytest
 import carbon_otel
 from carbon_otel.carbon.grid import intensity
 from tests.fakes import postgres
+from tests.fakes.drawing import trickle
 from tests.fakes.powercap import server
 from tests.fakes.replica import Replica
 from tests.integration.processes import wait_for
@@ -174,13 +175,19 @@ class Life:
 @brief_and_long("days", 2, 30)
 def test_a_whole_life(days, tmp_path, uri, launch, sink, monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    life = Life(tmp_path, uri, server(tmp_path / "sys"), launch, sink)
+    tree = server(tmp_path / "sys")
+    with trickle(tree.package[0]):
+        live(Life(tmp_path, uri, tree, launch, sink), days)
+
+
+def live(life, days):
+    uri = life.uri
     life.run("prepare", "data_processing", 8, experiment=life.features)
     for number in range(2):
         life.run(f"attempt {number}", "training", 10 + number)
     life.run("attempt 2", "training", 7, end="fail")
     life.run("attempt 3", "training", 6, end="kill")
-    life.run("attempt 4", "training", 15, model=str(tmp_path / "model.py"))
+    life.run("attempt 4", "training", 15, model=str(life.folder / "model.py"))
     life.run("evaluate", "evaluation", 5)
     client = mlflow.MlflowClient(uri)
     client.set_registered_model_alias("clicks-model", "champion", "1")

@@ -6,7 +6,6 @@ import contextlib
 import csv
 import io
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -19,8 +18,10 @@ import carbon_otel
 from carbon_otel.cli import app
 from tests.fakes import postgres
 from tests.fakes.powercap import server
+from tests.integration.processes import wait_for
+from tests.integration.stores import tracking
 
-mlflow = pytest.importorskip("mlflow") if not os.environ.get("CI") else __import__("mlflow")
+mlflow = pytest.importorskip("mlflow")
 
 
 class Life:
@@ -31,7 +32,6 @@ class Life:
         self.artifacts = folder.as_uri()
         self.tree = server(folder / "sys")
         self.truth: dict[str, dict[str, float]] = {}
-        mlflow.set_tracking_uri(self.uri)
         self.experiment = mlflow.create_experiment("churn", artifact_location=folder.as_uri())
 
     def draw(self, run, stage, joules):
@@ -89,30 +89,25 @@ def killed(life):
 
     for _ in range(6):
         life.draw("attempt 3", "training", 1)
-    deadline = time.monotonic() + 60
-    while written() < 5.5 and time.monotonic() < deadline:
-        time.sleep(0.1)
+    wait_for(lambda: written() >= 5.5)
     attempt.send_signal(signal.SIGKILL)
     attempt.communicate()
     life.killed_id = run_id
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def life(request, tmp_path_factory):
+def life(request, tmp_path_factory, empty_store):
     folder = tmp_path_factory.mktemp("life")
     with contextlib.ExitStack() as stack:
         if request.param == "sqlite":
-            uri = f"sqlite:///{folder}/mlflow.db"
-        elif postgres.programs() is None and not os.environ.get("CI"):
+            uri = empty_store.copy(folder)
+        elif postgres.programs() is None:
             pytest.skip("needs Debian's package postgresql")
         else:
             uri = stack.enter_context(postgres.running())
-        before = mlflow.get_tracking_uri()
-        try:
-            yield lived(Life(folder, uri), folder)
-        finally:
-            carbon_otel.uninstrument()
-            mlflow.set_tracking_uri(before)
+        stack.enter_context(tracking(uri))
+        stack.callback(carbon_otel.uninstrument)
+        yield lived(Life(folder, uri), folder)
 
 
 def lived(life, folder):

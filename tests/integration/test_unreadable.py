@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import time
 
 import pytest
 from typer.testing import CliRunner
@@ -11,32 +11,35 @@ from typer.testing import CliRunner
 import carbon_otel
 from carbon_otel.cli import app
 from tests.fakes.powercap import server
+from tests.integration.stores import tracking
 
-mlflow = pytest.importorskip("mlflow") if not os.environ.get("CI") else __import__("mlflow")
+mlflow = pytest.importorskip("mlflow")
 
 KINDS = 80
 
 
 @pytest.fixture(scope="module")
-def uri(tmp_path_factory):
+def uri(tmp_path_factory, empty_store):
     """A store with a window of 80 kinds of stage of the lineage `churn`, and a run of it whose tag was cut."""
     folder = tmp_path_factory.mktemp("unreadable")
-    found = f"sqlite:///{folder}/mlflow.db"
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(found)
-    client = mlflow.MlflowClient(found)
-    client.search_experiments()  # makes the tables, which takes longer than an exit may
-    tree = server(folder / "sys")
-    carbon_otel.instrument(zone="FR", powercap_root=tree.root, interval_s=30, lineage="churn")
-    for number in range(KINDS):
-        with carbon_otel.stage(f"stage_number_{number}") as stage:
-            tree.package[0].add(1)
-            stage.units(requests=number + 1)
-    carbon_otel.uninstrument()
-    tags = {"carbon.lineage": "churn", "carbon.status": "running", "carbon.window": '{"metrics":{"carbon/'}
-    client.create_run("0", tags=tags, run_name="cut")
-    yield found
-    mlflow.set_tracking_uri(before)
+    with tracking(empty_store.copy(folder)) as found:
+        client = mlflow.MlflowClient()
+        client.search_experiments()  # loads the store, which takes longer than an exit may
+        tree = server(folder / "sys")
+        carbon_otel.instrument(zone="FR", powercap_root=tree.root, interval_s=30, lineage="churn")
+        for number in range(KINDS):
+            with carbon_otel.stage(f"stage_number_{number}") as stage:
+                time.sleep(0.005)  # all at once would be more than a processor can draw
+                tree.package[0].add(1)
+                stage.units(requests=number + 1)
+        carbon_otel.uninstrument()
+        tags = {
+            "carbon.lineage": "churn",
+            "carbon.status": "running",
+            "carbon.window": '{"metrics":{"carbon/',
+        }
+        client.create_run("0", tags=tags, run_name="cut")
+        yield found
 
 
 def invoke(uri, *arguments):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from dataclasses import replace
 from types import SimpleNamespace
@@ -17,11 +16,7 @@ from carbon_otel.mlflow.schema import contributions
 from carbon_otel.mlflow.schema.contributions import Contribution
 from carbon_otel.mlflow.schema.names import ENERGY_WH
 
-exceptions = (
-    pytest.importorskip("mlflow.exceptions")
-    if not os.environ.get("CI")
-    else __import__("mlflow.exceptions").exceptions
-)
+exceptions = pytest.importorskip("mlflow.exceptions")
 
 
 def refusal(code):

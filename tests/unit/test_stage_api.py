@@ -13,6 +13,7 @@ import pytest
 
 import carbon_otel
 from carbon_otel import runtime
+from carbon_otel.sinks import Sink
 from carbon_otel.stages.open_stage import current
 from tests.fakes.powercap import server
 
@@ -287,3 +288,27 @@ def test_uninstrument_ends_open_stages_and_later_ones_measure_nothing(tmp_path):
     with carbon_otel.stage("training") as later:
         pass
     assert later.footprint.method == "missing"
+
+
+def test_ten_thousand_short_stages_lose_no_joule(measured):
+    class Sums(Sink):
+        joules = 0.0
+
+        def energy_attributed(self, stage, joules, grams):
+            self.joules += sum(joules)
+
+    sums = Sums()
+    runtime.active().add_sink(sums)
+    stages = []
+    for number in range(10_000):
+        with carbon_otel.stage("inference") as s:
+            if number % 100 == 0:
+                measured.package[0].add(0.05)
+        stages.append(s)
+    carbon_otel.flush()
+    process = carbon_otel.footprint()
+    assert process.energy_j > 0
+    assert sum(s.footprint.exclusive_j for s in stages) == pytest.approx(
+        process.stages["inference"].energy_j, rel=1e-9
+    )
+    assert sums.joules == pytest.approx(process.energy_j, rel=1e-9)

@@ -18,8 +18,8 @@ from carbon_otel.mlflow.delivery.store_uri import normalised, of_store, printabl
         ("postgresql+psycopg2://me:p%40ss@db:5432/mlflow", "postgresql+psycopg2://me@db:5432/mlflow"),
         ("postgresql://db/mlflow?sslmode=require", "postgresql://db/mlflow?sslmode=require"),
         ("sqlite:////data/mlflow.db", "sqlite:////data/mlflow.db"),
-        ("sqlite:///mlflow.db", f"sqlite:///{Path.cwd()}/mlflow.db"),
-        ("./mlruns", f"{Path.cwd()}/mlruns"),
+        ("sqlite:///mlflow.db", "sqlite:///{here}/mlflow.db"),
+        ("./mlruns", "{here}/mlruns"),
         ("databricks", "databricks"),
         (
             "postgresql://db/m?user=me&password=hunter2&sslmode=on",
@@ -39,6 +39,7 @@ from carbon_otel.mlflow.delivery.store_uri import normalised, of_store, printabl
     ],
 )
 def test_normalised(uri, address):
+    address = address.replace("{here}", str(Path.cwd()))
     assert normalised(uri) == address
     assert normalised(address) == address
 

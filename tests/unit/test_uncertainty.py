@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from carbon_otel.meter.meter import EdgeState
-from carbon_otel.stages.uncertainty import device_energy, shares_between
+from carbon_otel.stages.uncertainty import device_energies, shares_between
 from tests.fakes.clock import NS, Clock
 from tests.fakes.sensors import FakeSensor
 
@@ -23,7 +23,7 @@ def edge(at_s: float, joules: float, *, read_s: float | None = None, took_s: flo
 def doubt(begin: EdgeState, end: EdgeState, **sensor) -> tuple[float, float]:
     made = FakeSensor(Clock(), update_period_s=0.0, power_bounds_w=(20.0, 300.0), **sensor)
     joules = end.devices[0][0] - begin.devices[0][0]
-    energy = device_energy(made, 0, begin, end, joules, joules)
+    (energy,) = device_energies((made,), begin, end, (joules,), (joules,))
     return energy.below_j, energy.above_j
 
 

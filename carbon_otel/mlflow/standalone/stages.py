@@ -7,6 +7,7 @@ second. Each stage counts with its exclusive energy, so a run that begins within
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -181,7 +182,7 @@ class StandaloneStages(Sink):
         if segment.ended or not has_a_store():
             return
         footprint = self._price(make())
-        if footprint.energy_j > 0:
+        if math.isfinite(footprint.energy_j):
             tags = self._tags(footprint, "final" if final else "running", None)
             batch = segment.state(footprint, tags, wall_ns / 1e9, units=footprint.units, final=final)
             self._worker.put(batch)
