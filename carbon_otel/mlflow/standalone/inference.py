@@ -93,12 +93,13 @@ class Predictions:
         return window, current.set(window.stage)
 
     def predicted(self, window: Window, token: Token[OpenStage | None], rows: int, calls: int = 1) -> None:
-        current.reset(token)
         with self._lock:
             window.in_flight -= 1
             window.calls += calls
             window.rows += rows
             window.stage.units.update(requests=float(window.calls), rows=float(window.rows))
+        # Last, since it raises ValueError in another context: the window would stay in use for ever.
+        current.reset(token)
 
     def before_tick(self) -> None:
         """Pause the stages of models that were not asked, and end the windows whose hour is over."""
