@@ -232,6 +232,26 @@ def test_a_closed_generator_closes_its_stage(measured):
     assert "data_processing" not in {stage.info.kind for stage in runtime.active().engine._open.values()}
 
 
+def test_a_generator_that_is_closed_pays_for_it_and_sets_no_context_variable(measured):
+    """Before Python 3.12 the interpreter crashes where a collection does so while another one is being set."""
+    seen = []
+
+    @carbon_otel.stage("data_processing")
+    def items():
+        try:
+            yield 1
+        finally:
+            seen.append(current.get())
+            measured.package[0].add(7)
+
+    with carbon_otel.stage("training") as outer:
+        generator = items()
+        next(generator)
+        generator.close()
+    assert seen == [outer._last]
+    assert carbon_otel.footprint().stages["data_processing"].energy_j == pytest.approx(7, rel=0.1)
+
+
 def test_async_generators(measured):
     @carbon_otel.stage("inference")
     async def tokens():
