@@ -234,6 +234,7 @@ def test_a_closed_generator_closes_its_stage(measured):
 
 def test_a_generator_that_is_closed_pays_for_it_and_sets_no_context_variable(measured):
     """Before Python 3.12 the interpreter crashes where a collection does so while another one is being set."""
+    books = runtime.active().engine.books
     seen = []
 
     @carbon_otel.stage("data_processing")
@@ -241,15 +242,13 @@ def test_a_generator_that_is_closed_pays_for_it_and_sets_no_context_variable(mea
         try:
             yield 1
         finally:
-            seen.append(current.get())
-            measured.package[0].add(7)
+            seen.append((current.get(), [account.kind for account in books.payers()]))
 
     with carbon_otel.stage("training") as outer:
         generator = items()
         next(generator)
         generator.close()
-    assert seen == [outer._last]
-    assert carbon_otel.footprint().stages["data_processing"].energy_j == pytest.approx(7, rel=0.1)
+    assert seen == [(outer._last, ["data_processing"])]
 
 
 def test_async_generators(measured):
