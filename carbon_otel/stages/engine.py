@@ -68,6 +68,8 @@ class Engine:
         self._lock = threading.RLock()
         self._changing = False
         # Ends that came while this thread was changing the books.
+        # Or was telling the sinks: OpenTelemetry's own locks are held then. The threads that are doing so.
+        self._telling: set[int] = set()
         self._late_ends: deque[tuple[OpenStage, BaseException | None]] = deque()
         self._checkpoint_ns = int(checkpoint_s * NS_PER_S)
         now_ns = meter.clock_ns()
@@ -120,6 +122,10 @@ class Engine:
 
     def close(self, stage: OpenStage, error: BaseException | None = None) -> None:
         """End a stage; nothing, if it has ended before."""
+        here = threading.get_ident()
+        if here in self._telling:
+            self._late_ends.append((stage, error))
+            return
         now_ns = self.meter.clock_ns()
         readings = self.meter.read_for_edge(now_ns)
         with self._lock:
@@ -151,8 +157,12 @@ class Engine:
                 raise
             finally:
                 self._changing = False
-        self.sinks.energy_attributed(stage.info, joules, grams)
-        self.sinks.stage_closed(stage.info, end if error is None else end._replace(error=error))
+        self._telling.add(here)
+        try:
+            self.sinks.energy_attributed(stage.info, joules, grams)
+            self.sinks.stage_closed(stage.info, end if error is None else end._replace(error=error))
+        finally:
+            self._telling.discard(here)
         if self._late_ends:
             self._end_late()
 
@@ -205,10 +215,15 @@ class Engine:
                 raise
             finally:
                 self._changing = False
-        for info, joules, grams in payments:
-            if any(joules):
-                self.sinks.energy_attributed(info, joules, grams)
-        self.sinks.tick(Tick(now_ns, devices, drawn))
+        here = threading.get_ident()
+        self._telling.add(here)
+        try:
+            for info, joules, grams in payments:
+                if any(joules):
+                    self.sinks.energy_attributed(info, joules, grams)
+            self.sinks.tick(Tick(now_ns, devices, drawn))
+        finally:
+            self._telling.discard(here)
         self._end_late()
 
     def cached_joules(self) -> float:
@@ -265,6 +280,7 @@ class Engine:
         """In a forked child: no stage opens or ends here any more, and no thread is left to release the lock."""
         self.alive = self._changing = False
         self._late_ends.clear()
+        self._telling.clear()
         self._lock = threading.RLock()
 
     def parent_of(self, inherited: OpenStage | None) -> OpenStage | None:
@@ -281,7 +297,12 @@ class Engine:
         return here if here is not None else self._only_run
 
     def _begin(self, stage: OpenStage, *, recorded: bool) -> OpenStage:
-        self.sinks.stage_opened(stage.info)
+        here = threading.get_ident()
+        self._telling.add(here)
+        try:
+            self.sinks.stage_opened(stage.info)
+        finally:
+            self._telling.discard(here)
         now_ns = self.meter.clock_ns()
         readings = self.meter.read_for_edge(now_ns)
         with self._lock:
@@ -357,8 +378,14 @@ class Engine:
         self.books.restore(self._open.keys())
 
     def _end_late(self) -> None:
-        while self._late_ends:
-            self.close(*self._late_ends.popleft())
+        if threading.get_ident() in self._telling:
+            return
+        for _ in range(len(self._late_ends)):
+            try:
+                late = self._late_ends.popleft()
+            except IndexError:  # another thread was first
+                return
+            self.close(*late)
 
     def _runs_below(self, stage: OpenStage, now_ns: int) -> dict[StageInfo, Figures]:
         """The open runs in a run that ends, with their figures at this moment."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import linecache
 import sys
+import threading
 
 import pytest
 
 from carbon_otel.meter.meter import Meter
+from carbon_otel.sinks import Sink
 from carbon_otel.stages import accounts, engine
 from carbon_otel.stages.engine import Engine
 from tests.fakes.clock import Clock
@@ -151,3 +153,22 @@ def test_what_is_measured_after_a_keyboard_interrupt_at_any_line_is_right():
             interrupted(bench.work, at, interrupt)
         bench.engine.close_all()
         bench.check()
+
+
+def test_a_collection_ends_a_stage_while_a_sink_is_told():
+    """The locks of OpenTelemetry's instruments let no thread in twice."""
+    bench = Bench()
+    lock = threading.Lock()
+
+    class Instrument(Sink):
+        def energy_attributed(self, stage, joules, grams):
+            assert lock.acquire(timeout=0)
+            bench.engine.close(abandoned)
+            lock.release()
+
+    abandoned = bench.open("abandoned")
+    bench.engine.sinks.add(Instrument())
+    bench.clock.advance(1)
+    bench.engine.tick()
+    assert abandoned.end is not None
+    assert lock.acquire(timeout=0)
