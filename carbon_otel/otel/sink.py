@@ -62,7 +62,7 @@ class OtelSink(Sink):
         self._waiting = not reports_devices()
         if not self._waiting:
             exchange_reported_until(time.monotonic_ns())
-        self._reporting = threading.Lock()  # a flush may tick while the sampler does
+        self._reporting = threading.RLock()  # a flush may tick while the sampler does
         renew_after_fork(self._renew)
         self._tracer = trace.get_tracer(semconv.SCOPE, __version__, providers.tracer, semconv.SCHEMA_URL)
         self._instruments = instruments_of(providers.meter)
@@ -77,7 +77,7 @@ class OtelSink(Sink):
 
     def _renew(self) -> None:
         """In a forked child: the thread that held the lock does not exist there."""
-        self._reporting = threading.Lock()
+        self._reporting = threading.RLock()
 
     def stage_opened(self, stage: StageInfo) -> None:
         if self._providers.silent():

@@ -42,7 +42,7 @@ class SpanAnnotator(SpanProcessor):
 
     def __init__(self, joules: Callable[[], float]) -> None:
         """`joules` returns the energy of this process so far; it is called on the application's threads."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         # Ids of spans that were collected before they ended. A deque, since a collection can run at any point
         # of the code, with the lock held too.
         self._collected: deque[int] = deque()
@@ -93,7 +93,7 @@ class SpanAnnotator(SpanProcessor):
 
     def _renew(self) -> None:
         """In a forked child: the open spans are the parent's, and the child's own session begins anew."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._open = {}
         self._outermost = 0
         self.active = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import sys
 import threading
 from types import SimpleNamespace
@@ -132,3 +133,29 @@ def test_two_ticks_at_once_end_a_window_once(bench, caplog):
             thread.join()
     assert caplog.records == []
     assert len(bench.states()) == 20
+
+
+def test_a_prediction_that_ends_in_another_context_is_over(bench):
+    window, token = bench.predictions.predicting("m-1", None)
+    with pytest.raises(ValueError, match="different Context"):
+        contextvars.Context().run(bench.predictions.predicted, window, token, 1)
+    assert window.in_flight == 0
+    bench.tick()
+    bench.tick()
+    assert window.paused
+
+
+def test_a_prediction_that_a_signal_handler_makes_during_another_one(bench):
+    """The thread does not wait for its own lock."""
+    handler = iter([lambda: bench.predict("m-2")])
+
+    def clock() -> float:
+        next(handler, lambda: None)()
+        return bench.clock() / 1e9
+
+    bench.predictions._clock = clock
+    thread = threading.Thread(target=bench.predict, args=("m-1",), daemon=True)
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive()
+    assert sorted(model for model, _ in bench.predictions._windows) == ["m-1", "m-2"]

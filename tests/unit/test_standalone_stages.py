@@ -175,3 +175,25 @@ def test_stages_of_several_threads_lose_nothing(bench):
     values, _ = bench.delivered()[-1]
     paid = sum(cost.energy_j for kind, cost in total.by_kind.items() if kind == "inference")
     assert joules(values, "carbon/energy_wh") == pytest.approx(paid)
+
+
+def test_a_stage_that_a_collection_ends_while_another_one_is_added(bench):
+    """Both count, and the thread does not wait for itself."""
+    outer, inner = bench.open("training"), bench.open("evaluation")
+    amounts = [(inner, [3.0, 0.0])]
+
+    def wall_ns() -> int:
+        while amounts:
+            stage, joules = amounts.pop()
+            bench.sink.energy_attributed(stage.info, joules, 0.3)
+        return bench.clock()
+
+    bench.sink._wall_ns = wall_ns
+    add = threading.Thread(
+        target=bench.sink.energy_attributed, args=(outer.info, [2.0, 0.0], 0.2), daemon=True
+    )
+    add.start()
+    add.join(20)
+    assert not add.is_alive()
+    costs = bench.sink._window.costs
+    assert {kind: cost.energy_j for kind, cost in costs.items()} == {"training": 2.0, "evaluation": 3.0}
