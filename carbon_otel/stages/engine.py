@@ -66,10 +66,11 @@ class Engine:
         self._open: dict[Account, OpenStage] = {}
         self._recorded: set[OpenStage] = set()
         self._lock = threading.RLock()
+        # Whether the holder of the lock is changing the books, and the threads that are telling the sinks: a call
+        # of the same thread then interrupts it, and OpenTelemetry's own locks may be held.
         self._changing = False
-        # Ends that came while this thread was changing the books.
-        # Or was telling the sinks: OpenTelemetry's own locks are held then. The threads that are doing so.
         self._telling: set[int] = set()
+        # Ends that came in such a moment.
         self._late_ends: deque[tuple[OpenStage, BaseException | None]] = deque()
         self._checkpoint_ns = int(checkpoint_s * NS_PER_S)
         now_ns = meter.clock_ns()
