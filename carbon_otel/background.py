@@ -15,7 +15,8 @@ class Worker:
     """Runs submitted calls in order.
 
     The thread starts with the object, since no thread can be started at interpreter exit. In a forked child it
-    starts with the first call submitted there; calls submitted before the fork run in the parent only.
+    starts with the first call submitted there; calls submitted before the fork run in the parent only. A signal
+    handler, or a finalizer, may submit a call while its thread is just submitting one.
     """
 
     def __init__(self, name: str) -> None:
@@ -25,7 +26,10 @@ class Worker:
         renew_after_fork(self._renew)
 
     def submit(self, call: Callable[[], object]) -> threading.Event:
-        """Queue a call. The event is set when the call has returned or failed."""
+        """Queue a call. The event is set when the call has returned or failed.
+
+        Raises RuntimeError in a forked child that is exiting, if this is its first call.
+        """
         with self._starting:
             if not self._started:
                 self._start()
@@ -46,9 +50,9 @@ class Worker:
     def _renew(self) -> None:
         self._calls: queue.SimpleQueue[tuple[Callable[[], object], threading.Event] | None]
         self._calls = queue.SimpleQueue()
-        self._starting = threading.Lock()
+        self._starting = threading.RLock()
         self._latest: dict[object, Callable[[], object]] = {}
-        self._replacing = threading.Lock()
+        self._replacing = threading.RLock()
         self._started = False
 
     def _call_if_latest(self, key: object, call: Callable[[], object]) -> None:
@@ -60,7 +64,11 @@ class Worker:
 
     def _start(self) -> None:
         self._started = True
-        threading.Thread(target=self._run, name=self._name, daemon=True).start()
+        try:
+            threading.Thread(target=self._run, name=self._name, daemon=True).start()
+        except BaseException:
+            self._started = False
+            raise
 
     def _run(self) -> None:
         while (item := self._calls.get()) is not None:

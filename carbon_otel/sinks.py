@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import NamedTuple
 
 from carbon_otel.footprint import Footprint
@@ -48,6 +49,7 @@ class StageEnd(NamedTuple):
         duration_s: seconds from its opening.
         units: functional units of the stage, such as samples.
         error: the exception that its block raised.
+        below: for a run, the runs that are open below it, with their figures at its end.
     """
 
     figures: Figures
@@ -55,6 +57,7 @@ class StageEnd(NamedTuple):
     duration_s: float
     units: Mapping[str, float]
     error: BaseException | None = None
+    below: Mapping[StageInfo, Figures] = MappingProxyType({})
 
     @property
     def footprint(self) -> Footprint:

@@ -27,7 +27,7 @@ from carbon_otel.config import Settings
 from carbon_otel.footprint import Footprint
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.host.identity import identity
-from carbon_otel.instrumentation.base import Undo
+from carbon_otel.instrumentation.base import Undo, undo_all
 from carbon_otel.mlflow import compat
 from carbon_otel.mlflow.delivery.worker import DeliveryWorker
 from carbon_otel.mlflow.runs import tracking_hook
@@ -129,7 +129,7 @@ class _Tracking:
         _attach(session)
 
     def connect(self, module: ModuleType) -> Undo:
-        return tracking_hook.patch(module, _runs)
+        return undo_all([_leave, tracking_hook.patch(module, _runs)])
 
 
 class _PyFunc:
@@ -157,6 +157,13 @@ def _attach(measurement: Measurement) -> None:
     with _lock:
         if _room is None or _room.measurement is not measurement:
             _room = Room(measurement)
+
+
+def _leave() -> None:
+    """The measurement is over: it can be collected."""
+    global _room
+    with _lock:
+        _room = None
 
 
 def _renew() -> None:

@@ -62,13 +62,13 @@ class MlflowTraces(Sink):
         self._clock = clock
         self._marks: dict[StageInfo, _Mark] = {}
         self._traces: dict[str, _Trace] = {}
-        self._adding = threading.Lock()  # stages of one trace may end in several threads at the same time
+        self._adding = threading.RLock()  # stages of one trace may end in several threads at once
         renew_after_fork(self._renew)
         self._worker: Worker | None = None
 
     def _renew(self) -> None:
         """In a forked child: the thread that held the lock does not exist there."""
-        self._adding = threading.Lock()
+        self._adding = threading.RLock()
 
     def stage_entered(self, stage: StageInfo) -> None:
         mlflow: Any = sys.modules.get("mlflow")

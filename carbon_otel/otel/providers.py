@@ -113,7 +113,16 @@ class Providers:
         return lambda left_s: _all_done(begun, left_s)
 
     def _on_workers(self, providers: Iterable[Any], call: Callable[[Any], object]) -> list[threading.Event]:
-        return [self._worker(p).submit(functools.partial(call, p)) for p in providers]
+        return [self._begin(p, functools.partial(call, p)) for p in providers]
+
+    def _begin(self, provider: Any, call: Callable[[], object]) -> threading.Event:
+        try:
+            return self._worker(provider).submit(call)
+        except RuntimeError:  # no thread can be started at interpreter exit (Python 3.12)
+            done = threading.Event()
+            contain("sending telemetry", None, call)
+            done.set()
+            return done
 
     def _worker(self, provider: Any) -> Worker:
         worker = self._workers.get(id(provider))

@@ -30,7 +30,8 @@ from carbon_otel.units import NS_PER_S, S_PER_NS
 _RUN_SPAN = "mlflow.run"
 # A span is exported at its end. Child spans of this length show a long stage while it runs.
 _PROGRESS_NS: Final = 60 * NS_PER_S
-# A stage's name is a metric label. Names beyond this number, such as f"batch {i}", share the label "other".
+# A stage's kind and name are metric labels, which a backend keeps for ever. Beyond this number of them, names such
+# as f"batch {i}" share the label "other"; beyond twice this number, kinds do, too.
 _MOST_NAMES: Final = 200
 _OTHER: Final = "other"
 
@@ -62,7 +63,7 @@ class OtelSink(Sink):
         self._waiting = not reports_devices()
         if not self._waiting:
             exchange_reported_until(time.monotonic_ns())
-        self._reporting = threading.Lock()  # a flush and the sampler may tick at the same time
+        self._reporting = threading.RLock()  # a flush may tick while the sampler does
         renew_after_fork(self._renew)
         self._tracer = trace.get_tracer(semconv.SCOPE, __version__, providers.tracer, semconv.SCHEMA_URL)
         self._instruments = instruments_of(providers.meter)
@@ -77,7 +78,7 @@ class OtelSink(Sink):
 
     def _renew(self) -> None:
         """In a forked child: the thread that held the lock does not exist there."""
-        self._reporting = threading.Lock()
+        self._reporting = threading.RLock()
 
     def stage_opened(self, stage: StageInfo) -> None:
         if self._providers.silent():
@@ -232,13 +233,15 @@ class OtelSink(Sink):
             ).end(now_ns)
 
     def _labels_of(self, stage: StageInfo) -> _Labels:
-        # Each run has a new random name.
-        name = RUN if stage.kind == RUN else stage.name
-        labels = self._labels.get((stage.kind, name))
+        # The name of a run is made up anew each time.
+        key = stage.kind, RUN if stage.kind == RUN else stage.name
+        if key not in self._labels and len(self._labels) >= _MOST_NAMES:
+            key = stage.kind, _OTHER
+            if key not in self._labels and len(self._labels) >= 2 * _MOST_NAMES:
+                key = _OTHER, _OTHER
+        labels = self._labels.get(key)
         if labels is None:
-            if len(self._labels) >= _MOST_NAMES:
-                name = _OTHER
-            labels = self._labels[stage.kind, name] = _Labels(stage.kind, name, self._groups)
+            labels = self._labels[key] = _Labels(*key, self._groups)
         return labels
 
 

@@ -42,9 +42,9 @@ class SpanAnnotator(SpanProcessor):
 
     def __init__(self, joules: Callable[[], float]) -> None:
         """`joules` returns the energy of this process so far; it is called on the application's threads."""
-        self._lock = threading.Lock()
-        # Ids of spans that were garbage-collected before they ended. A deque, because a collection can run at any
-        # point, even while the lock is held.
+        self._lock = threading.RLock()
+        # Ids of spans that were collected before they ended. A deque, since a collection can run at any point
+        # of the code, with the lock held too.
         self._collected: deque[int] = deque()
         renew_after_fork(self._renew)
         self.begin(joules)
@@ -92,8 +92,8 @@ class SpanAnnotator(SpanProcessor):
         return True
 
     def _renew(self) -> None:
-        """In a forked child: the open spans belong to the parent, and the child's session starts with none."""
-        self._lock = threading.Lock()
+        """In a forked child: the open spans are the parent's, and the child's own session begins anew."""
+        self._lock = threading.RLock()
         self._open = {}
         self._outermost = 0
         self.active = False

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final, Literal
 
+from carbon_otel.fork import renew_after_fork
 from carbon_otel.provenance import Band
 from carbon_otel.sensors.base import Device, DeviceType, Finding, Sensor, SensorError
 from carbon_otel.units import MILLI
@@ -42,6 +43,11 @@ class IoReport:
         self._latest: Any = None
         self._read_at_ns = 0
         # Without the lock, a delayed thread could replace a newer sample with an older one.
+        self._lock = threading.Lock()
+        renew_after_fork(self._renew)
+
+    def _renew(self) -> None:
+        """In a forked child: the thread that held the lock does not exist there."""
         self._lock = threading.Lock()
 
     def counters(self) -> Any:

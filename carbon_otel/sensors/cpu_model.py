@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Final, Literal
 
+from carbon_otel.fork import renew_after_fork
 from carbon_otel.provenance import Band
 from carbon_otel.sensors.base import Device
 from carbon_otel.sensors.cpu_info import Processor
@@ -107,6 +108,11 @@ class CpuModel:
         self._busy = self._idle = 0.0
         self._joules = 0.0
         # Each reading continues the sum of the last one, so readings of two threads must not overlap.
+        self._lock = threading.Lock()
+        renew_after_fork(self._renew)
+
+    def _renew(self) -> None:
+        """In a forked child: the thread that held the lock does not exist there."""
         self._lock = threading.Lock()
 
     def read(self) -> float:

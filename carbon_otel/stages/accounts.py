@@ -12,7 +12,7 @@ does not depend on the number of open accounts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 Joules = list[float]  # one entry per device
 
@@ -123,6 +123,38 @@ class Books:
         if above._paying:
             self._stop_paying(above)
         return account
+
+    def left_out(self, kind: str) -> Account:
+        """An account that is closed from the start: it pays nothing, and one opened below it is below the root."""
+        account = Account(kind, None, self._devices, keeps_kinds=False)
+        account.open = False
+        return account
+
+    def restore(self, known: Collection[Account]) -> None:
+        """Find the payers again, after an exception has broken off a change. `known` are the open accounts.
+
+        A joule that was being charged at that moment may be lost or be there twice.
+        """
+        accounts = [self.root, *known]
+        for account in accounts:
+            account._children = set()
+        for account in known:
+            above = account.parent or self.root
+            while above not in known and above.parent is not None:
+                above = above.parent
+            account.parent = above
+            above._children.add(account)
+        self._payers = set()
+        for account in accounts:
+            account._unpaused_children = sum(not child._paused for child in account._children)
+            was_paying = account._paying
+            account._paying = not account._paused and not account._unpaused_children
+            account._weights = None
+            if account._paying:
+                self._payers.add(account)
+                if not was_paying:
+                    account._clock_at = self._clock.copy()
+        self._sum_weights()
 
     def close(self, account: Account) -> tuple[Joules, float]:
         """End an account; its last joules and grams, as `settle` gives them.

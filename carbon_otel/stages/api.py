@@ -181,13 +181,15 @@ class Stage:
     def _end(self, opened: OpenStage, token: Token[OpenStage | None], error: BaseException | None) -> None:
         engine = opened.engine
         self._last = opened
-        # A child that was forked inside the block leaves the stage, but the parent ends it.
-        if engine.alive and self._recorder is not None:
-            self._recorder.synchronize()
-        engine.leave(opened)
-        if engine.alive:
-            engine.close(opened, error)
-        _reset(token)
+        # In a child forked inside the block the stage is the parent's: the child leaves it, but does not end it.
+        try:
+            if engine.alive and self._recorder is not None:
+                self._recorder.synchronize()
+        finally:  # KeyboardInterrupt ends the wait for the accelerator, and the stage ends all the same
+            engine.leave(opened)
+            if engine.alive:
+                engine.close(opened, error)
+            _reset(token)
 
     def _around_generator(self, function: Callable[..., Generator[Any, Any, Any]]) -> Callable[..., Any]:
         def wrapped(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
@@ -205,8 +207,7 @@ class Stage:
                         sent = yield item
                         step = functools.partial(inner.send, sent)
                     except GeneratorExit:
-                        with line:
-                            inner.close()
+                        line.close(inner)
                         raise
                     except BaseException as thrown:  # noqa: BLE001 - handed to the generator, as `yield from` does
                         step = functools.partial(inner.throw, thrown)
@@ -266,6 +267,21 @@ class _SuspendableStage(contextlib.AbstractContextManager["_SuspendableStage"]):
         if error is not None and not isinstance(error, (StopIteration, StopAsyncIteration)):
             self._error = error
         contain("suspending a stage", None, self._suspend)
+
+    def close(self, generator: Generator[Any, Any, Any]) -> None:
+        """Close the generator; the stage pays for it, but is not made current.
+
+        A collection may close an abandoned generator while the program sets a context variable. Before Python
+        3.12, setting another one at that moment crashes the interpreter.
+        """
+        opened = self._opened
+        if opened is not None and opened.engine.alive:
+            contain("resuming a stage", None, opened.engine.resume, opened)
+        try:
+            generator.close()
+        except BaseException as error:
+            self._error = error
+            raise
 
     def end(self) -> None:
         opened = self._opened

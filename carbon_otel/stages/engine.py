@@ -1,6 +1,11 @@
 """Opens and closes stages, charges them with energy, and informs the sinks.
 
-Hardware is read outside the lock, the books are changed under it, and the sinks are called after its release.
+Hardware is read outside the lock, the books are changed under it, the sinks are told after it is released.
+
+Between any two instructions a garbage collection may end the stage of an abandoned generator, and a signal
+handler may open one or raise, on the thread that is just changing the books. Such a change within a change would
+corrupt the books. So an end that comes then is made after the change, and a stage that opens then is left out:
+the stages around it pay for it. After an exception in the middle of a change the books are restored.
 """
 
 from __future__ import annotations
@@ -8,6 +13,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Final
@@ -60,6 +66,12 @@ class Engine:
         self._open: dict[Account, OpenStage] = {}
         self._recorded: set[OpenStage] = set()
         self._lock = threading.RLock()
+        # Whether the holder of the lock is changing the books, and the threads that are telling the sinks: a call
+        # of the same thread then interrupts it, and OpenTelemetry's own locks may be held.
+        self._changing = False
+        self._telling: set[int] = set()
+        # Ends that came in such a moment.
+        self._late_ends: deque[tuple[OpenStage, BaseException | None]] = deque()
         self._checkpoint_ns = int(checkpoint_s * NS_PER_S)
         now_ns = meter.clock_ns()
         self._due_ns = now_ns + self._checkpoint_ns
@@ -110,26 +122,50 @@ class Engine:
         return self._begin(OpenStage(self, info, parent, self.books.root), recorded=True)
 
     def close(self, stage: OpenStage, error: BaseException | None = None) -> None:
-        """End a stage. A second call does nothing."""
+        """End a stage; nothing, if it has ended before."""
+        here = threading.get_ident()
+        if here in self._telling:
+            self._late_ends.append((stage, error))
+            return
         now_ns = self.meter.clock_ns()
         readings = self.meter.read_for_edge(now_ns)
         with self._lock:
-            self._follow(readings, now_ns)
+            if self._changing:
+                self._late_ends.append((stage, error))
+                return
             if stage.end is not None:
                 return
-            account = stage.account
-            joules, grams = self.books.close(account)
-            figures = self._figures(stage, self.meter.edge(now_ns), account.inclusive_j, account.inclusive_g)
-            seconds = (now_ns - stage.opened_ns) * S_PER_NS
-            end = stage.end = StageEnd(figures, now_ns, seconds, dict(stage.units), error)
-            self._open.pop(account, None)
-            self._recorded.discard(stage)
-            if stage.run is stage:
-                self.runs.pop(stage.info.run_id or "", None)
-                self._run_ids.discard(stage.info.run_id or "")
-                self._review_runs()
-        self.sinks.energy_attributed(stage.info, joules, grams)
-        self.sinks.stage_closed(stage.info, end)
+            try:
+                self._changing = True
+                self._follow(readings, now_ns)
+                below = self._runs_below(stage, now_ns) if stage.run is stage else {}
+                account = stage.account
+                joules, grams = self.books.close(account)
+                edge = self.meter.edge(now_ns)
+                figures = self._figures(stage, edge, account.inclusive_j, account.inclusive_g)
+                seconds = (now_ns - stage.opened_ns) * S_PER_NS
+                # Without the error: its traceback would keep the locals of the block as long as the stage is kept.
+                end = stage.end = StageEnd(figures, now_ns, seconds, dict(stage.units), below=below)
+                self._open.pop(account, None)
+                self._recorded.discard(stage)
+                if stage.run is stage:
+                    self.runs.pop(stage.info.run_id or "", None)
+                    self._run_ids.discard(stage.info.run_id or "")
+                    self._review_runs()
+            except BaseException:
+                self._restore()
+                self._late_ends.append((stage, error))
+                raise
+            finally:
+                self._changing = False
+        self._telling.add(here)
+        try:
+            self.sinks.energy_attributed(stage.info, joules, grams)
+            self.sinks.stage_closed(stage.info, end if error is None else end._replace(error=error))
+        finally:
+            self._telling.discard(here)
+        if self._late_ends:
+            self._end_late()
 
     def enter(self, stage: OpenStage) -> None:
         self.sinks.stage_entered(stage.info)
@@ -157,23 +193,39 @@ class Engine:
         readings = self.meter.read_for_tick(now_ns)
         drawn = None
         with self._lock:
-            self.meter.note_suspend()
-            self._follow(readings, now_ns)
-            payments = [
-                (stage.info, *self.books.settle(stage.account)) for stage in (self.root, *self._open.values())
-            ]
-            self._weigh()
-            devices = self.meter.snapshot()
-            tracks = self.meter.tracks
-            watts = sum(track.share * track.timeline.power_w for track in tracks)
-            self._last_tick = (now_ns, sum(track.own_j for track in tracks), watts)
-            if checkpoint or now_ns >= self._due_ns:
-                self._due_ns = now_ns + self._checkpoint_ns
-                drawn = self._checkpoint(now_ns)
-        for info, joules, grams in payments:
-            if any(joules):
-                self.sinks.energy_attributed(info, joules, grams)
-        self.sinks.tick(Tick(now_ns, devices, drawn))
+            if self._changing:
+                return  # a signal handler flushes: what is measured so far is sent
+            try:
+                self._changing = True
+                self.meter.note_suspend()
+                self._follow(readings, now_ns)
+                payments = [
+                    (stage.info, *self.books.settle(stage.account))
+                    for stage in (self.root, *self._open.values())
+                ]
+                self._weigh()
+                devices = self.meter.snapshot()
+                tracks = self.meter.tracks
+                watts = sum(track.share * track.timeline.power_w for track in tracks)
+                self._last_tick = (now_ns, sum(track.own_j for track in tracks), watts)
+                if checkpoint or now_ns >= self._due_ns:
+                    self._due_ns = now_ns + self._checkpoint_ns
+                    drawn = self._checkpoint(now_ns)
+            except BaseException:
+                self._restore()
+                raise
+            finally:
+                self._changing = False
+        here = threading.get_ident()
+        self._telling.add(here)
+        try:
+            for info, joules, grams in payments:
+                if any(joules):
+                    self.sinks.energy_attributed(info, joules, grams)
+            self.sinks.tick(Tick(now_ns, devices, drawn))
+        finally:
+            self._telling.discard(here)
+        self._end_late()
 
     def cached_joules(self) -> float:
         """This process's joules so far, extrapolated with the last power; takes no reading and no lock."""
@@ -195,11 +247,20 @@ class Engine:
         now_ns = self.meter.clock_ns()
         readings = self.meter.read_for_edge(now_ns)
         with self._lock:
-            self._follow(readings, now_ns)
-            if stage.end is not None:
-                return stage.end.figures
-            edge = self.meter.edge(now_ns)
-            return self._figures(stage, edge, *self.books.inclusive(stage.account))
+            if self._changing:
+                raise RuntimeError("the books are being changed by the code that this call interrupts")
+            try:
+                self._changing = True
+                self._follow(readings, now_ns)
+                if stage.end is not None:
+                    return stage.end.figures
+                edge = self.meter.edge(now_ns)
+                return self._figures(stage, edge, *self.books.inclusive(stage.account))
+            except BaseException:
+                self._restore()
+                raise
+            finally:
+                self._changing = False
 
     def close_all(self) -> None:
         """End every open stage, the innermost first."""
@@ -217,8 +278,10 @@ class Engine:
             self.close(window)
 
     def _abandon(self) -> None:
-        """In a forked child: no stage opens or ends here, and no thread can release the lock."""
-        self.alive = False
+        """In a forked child: no stage opens or ends here any more, and no thread is left to release the lock."""
+        self.alive = self._changing = False
+        self._late_ends.clear()
+        self._telling.clear()
         self._lock = threading.RLock()
 
     def parent_of(self, inherited: OpenStage | None) -> OpenStage | None:
@@ -236,22 +299,40 @@ class Engine:
         return here if here is not None else self._only_run
 
     def _begin(self, stage: OpenStage, *, recorded: bool) -> OpenStage:
-        self.sinks.stage_opened(stage.info)
+        here = threading.get_ident()
+        self._telling.add(here)
+        try:
+            self.sinks.stage_opened(stage.info)
+        finally:
+            self._telling.discard(here)
         now_ns = self.meter.clock_ns()
         readings = self.meter.read_for_edge(now_ns)
         with self._lock:
-            self._follow(readings, now_ns)
-            above = stage.parent.account if stage.parent else None
-            stage.account = self.books.open(stage.info.kind, above, keeps_kinds=stage.run is stage)
             stage.opened_ns = now_ns
-            stage.begin = self.meter.edge(now_ns)
-            self._open[stage.account] = stage
-            if recorded:
-                self._recorded.add(stage)
-            if stage.run is stage:
-                # After its account is open: from now on another thread may open a stage below it.
-                self.runs[stage.info.run_id or ""] = stage
-                self._review_runs()
+            if self._changing:
+                stage.account = self.books.left_out(stage.info.kind)
+                stage.begin = self.meter.edge(now_ns)
+                return stage
+            try:
+                self._changing = True
+                self._follow(readings, now_ns)
+                above = stage.parent.account if stage.parent else None
+                stage.account = self.books.open(stage.info.kind, above, keeps_kinds=stage.run is stage)
+                stage.begin = self.meter.edge(now_ns)
+                self._open[stage.account] = stage
+                if recorded:
+                    self._recorded.add(stage)
+                if stage.run is stage:
+                    # Not before it has an account: another thread's stage may open below it from now on.
+                    self.runs[stage.info.run_id or ""] = stage
+                    self._review_runs()
+            except BaseException:
+                self._restore()
+                raise
+            finally:
+                self._changing = False
+        if self._late_ends:
+            self._end_late()
         return stage
 
     def _review_runs(self) -> None:
@@ -278,8 +359,44 @@ class Engine:
         now_ns = self.meter.clock_ns()
         readings = self.meter.read_for_edge(now_ns)
         with self._lock:
-            self._follow(readings, now_ns)
-            change(account)
+            if self._changing:
+                return  # a generator that is collected is resumed for its end only, and paused again
+            try:
+                self._changing = True
+                self._follow(readings, now_ns)
+                change(account)
+            except BaseException:
+                self._restore()
+                raise
+            finally:
+                self._changing = False
+        if self._late_ends:
+            self._end_late()
+
+    def _restore(self) -> None:
+        """After an exception, most likely KeyboardInterrupt, in the middle of a change."""
+        for account in [account for account in self._open if not account.open]:
+            del self._open[account]
+        self.books.restore(self._open.keys())
+
+    def _end_late(self) -> None:
+        if threading.get_ident() in self._telling:
+            return
+        for _ in range(len(self._late_ends)):
+            try:
+                late = self._late_ends.popleft()
+            except IndexError:  # another thread was first
+                return
+            self.close(*late)
+
+    def _runs_below(self, stage: OpenStage, now_ns: int) -> dict[StageInfo, Figures]:
+        """The open runs in a run that ends, with their figures at this moment."""
+        edge = self.meter.edge(now_ns)
+        return {
+            run.info: self._figures(run, edge, *self.books.inclusive(run.account))
+            for run in self.runs.values()
+            if run is not stage and _is_below(run.account, stage.account)
+        }
 
     def _follow(self, readings: Readings, now_ns: int) -> None:
         """Enter readings, and charge the energy up to `now_ns` to the stages that were open until then."""
@@ -297,3 +414,10 @@ class Engine:
                 for account, weight in (by_cpu or {}).items()
             }
         )
+
+
+def _is_below(account: Account, other: Account) -> bool:
+    above = account.parent
+    while above is not None and above is not other:
+        above = above.parent
+    return above is other

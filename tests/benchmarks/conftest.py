@@ -1,9 +1,15 @@
-"""Collects the results of the benchmarks and prints them as one table, each beside the results of other tools."""
+"""Collects what the benchmarks measured and prints it as one table, each figure beside its peers'.
+
+`tests/README.md` quotes the table with its date and versions.
+"""
 
 from __future__ import annotations
 
+import platform
 import statistics
+import time
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
 
 import pytest
 
@@ -22,11 +28,28 @@ def table() -> Callable[[str, str, float, str], None]:
     return lambda task, tool, figure, unit: _rows.append((task, tool, figure, unit))
 
 
+def measured_with() -> str:
+    """The date and the versions, as the table of costs for readers needs them."""
+    versions = [f"Python {platform.python_version()}"]
+    for label, package in (
+        ("opentelemetry", "opentelemetry-sdk"),
+        ("codecarbon", "codecarbon"),
+        ("zeus", "zeus"),
+        ("mlflow", "mlflow"),
+    ):
+        try:
+            versions.append(f"{label} {version(package)}")
+        except PackageNotFoundError:
+            continue
+    return f"Measured on {time.strftime('%Y-%m-%d', time.gmtime())} with {', '.join(versions)}."
+
+
 def pytest_terminal_summary(terminalreporter) -> None:
     write = terminalreporter.write_line
     if _rows:
         terminalreporter.section("cost, and ratio to carbon_otel in this run")
-    for task in dict.fromkeys(row[0] for row in _rows):
+        write(measured_with())
+    for what in dict.fromkeys(row[0] for row in _rows):
         figures: dict[str, list[float]] = {}
         rows = [row for row in _rows if row[0] == task]
         unit = rows[-1][3]

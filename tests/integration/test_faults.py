@@ -58,7 +58,8 @@ def test_a_sensor_that_comes_back_loses_nothing(tree):
         time.sleep(0.1)
         tree.package[0].add(8)
         time.sleep(0.1)
-    assert s.footprint.energy_j == pytest.approx(8, abs=0.01)
+    # The last reading may be 2 ms old: that time is extrapolated with the last power, 160 W at most.
+    assert 8 - 1e-9 <= s.footprint.energy_j <= 8 + 0.002 * 160
     assert s.footprint.measured_fraction == 1
     assert s.footprint.gap_s == 0
 

@@ -68,7 +68,14 @@ def test_the_sdist_has_the_sources_the_tests_and_the_documents(distributions):
     with tarfile.open(distributions[0]) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert package_files() <= names
-    assert {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "tests/conftest.py"} <= names
+    assert {
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "tests/conftest.py",
+    } <= names
     assert "examples/random_forest.py" in names
 
 

@@ -19,7 +19,7 @@ import carbon_otel
 PACKAGE = Path(carbon_otel.__file__).parent
 
 # Each room is a module or a folder; the longest name that fits a module is its room.
-BASE = "units provenance guard fork background _version"
+BASE = "units provenance guard fork background serial _version"
 CORE = f"{BASE} sensors.base records carbon footprint sinks"
 ROOMS = {
     "_version": "",
@@ -28,7 +28,8 @@ ROOMS = {
     "fork": "guard",
     "provenance": "units",
     "background": "guard fork",
-    # The readings of the hardware.
+    "serial": "guard fork",
+    # What the hardware says.
     "sensors.base": "provenance units",
     "sensors": "sensors.base provenance units guard fork",
     # The records that cross rooms, and the figures computed from them.

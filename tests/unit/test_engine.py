@@ -643,3 +643,28 @@ def assert_honest(f):
 
 TestAnyTime = AnyTime.TestCase
 TestAnyTime.settings = settings(stateful_step_count=30, max_examples=60, deadline=None)
+
+
+def test_a_stage_that_is_kept_does_not_keep_the_exception_of_its_block(bench):
+    """Its traceback holds the locals of the block: gigabytes of a GPU, after an out-of-memory error."""
+    errors = []
+    bench.engine.sinks.add(
+        type("Errors", (Sink,), {"stage_closed": lambda _, stage, end: errors.append(end.error)})()
+    )
+    stage = bench.open()
+    error = MemoryError()
+    bench.engine.close(stage, error)
+    assert errors == [error]
+    assert stage.end.error is None
+
+
+def test_the_end_of_a_run_has_the_figures_of_the_runs_that_are_open_below_it(bench):
+    outer = bench.engine.open_run("outer", "outer", None)
+    inner = bench.engine.open_run("inner", "inner", "outer")
+    beside = bench.engine.open_run("beside", "beside", None)
+    bench.clock.advance(2)
+    bench.engine.close(outer)
+    assert list(outer.end.below) == [inner.info]
+    assert outer.end.below[inner.info].record.inclusive_j == pytest.approx(100)
+    bench.engine.close(beside)
+    assert not beside.end.below

@@ -23,6 +23,10 @@ import carbon_otel
 from carbon_otel import fork, runtime
 from carbon_otel.background import Worker
 from carbon_otel.mlflow import integration
+from carbon_otel.sensors.apple import IoReport
+from carbon_otel.sensors.cpu_info import processor
+from carbon_otel.sensors.cpu_model import CpuModel
+from carbon_otel.sensors.proc_stat import BusyTime
 from tests.fakes.powercap import server
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
@@ -133,8 +137,8 @@ def test_each_lock_of_a_session_is_renewed_or_listed_with_its_reason(tmp_path, m
     before = {**locks_below(session), **locks_of_modules()}
     kinds = {cls for cls, _, _ in before}
     assert kinds >= {
-        *("Engine", "Attribution", "Membership", "OtelSink", "SpanAnnotator", "Worker"),
-        *("RunRecorder", "Predictions", "StandaloneStages", "MlflowTraces", "DeliveryWorker"),
+        *("Engine", "Attribution", "Membership", "OtelSink", "SpanAnnotator", "Worker", "Serial"),
+        *("Predictions", "MlflowTraces", "DeliveryWorker"),
     }
 
     def kept() -> list[tuple[str, str]]:
@@ -142,6 +146,13 @@ def test_each_lock_of_a_session_is_renewed_or_listed_with_its_reason(tmp_path, m
         return sorted({key[:2] for key, lock in before.items() if after.get(key) is lock})
 
     assert in_a_child(kept) == str(sorted(KEPT))
+
+
+def test_a_child_reads_a_sensor_that_another_thread_was_reading_at_the_fork():
+    model = CpuModel(processor(), BusyTime())
+    apple = IoReport(types.SimpleNamespace(get_cumulative_energy=lambda: "counters"))
+    with model._lock, apple._lock:
+        assert in_a_child(lambda: (model.read() >= 0, apple.counters())) == "(True, 'counters')"
 
 
 def test_functions_are_called_in_the_order_of_registration_and_one_that_fails_stops_no_other():

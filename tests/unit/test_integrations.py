@@ -189,3 +189,20 @@ def test_every_built_in_integration_connects_and_is_undone():
     assert all(getattr(*place) is not old for place, old in zip(places, before, strict=True))
     hook.remove()
     assert [getattr(*place) for place in places] == before
+
+
+def test_mlflow_keeps_no_measurement_that_is_over():
+    pytest.importorskip("mlflow")
+    program = """
+import gc, weakref
+import mlflow
+import carbon_otel
+from carbon_otel import runtime
+carbon_otel.instrument(zone="FR")
+measurement = weakref.ref(runtime.active())
+carbon_otel.uninstrument()
+gc.collect()
+print(measurement())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-1] == "None", done.stdout

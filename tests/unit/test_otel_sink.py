@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import http.server
 import logging
 import subprocess
@@ -301,7 +302,56 @@ def test_a_long_stage_is_visible_while_it_runs(application, monkeypatch):
     assert stage_span.start_time == shown.start_time <= shown.end_time <= stage_span.end_time
 
 
-def test_units_have_a_separate_counter(application):
+def test_the_progress_of_a_stage_has_the_energy_of_its_open_and_ended_children(application, monkeypatch):
+    monkeypatch.setattr("carbon_otel.otel.sink._PROGRESS_NS", 0)
+    application.instrument()
+    with carbon_otel.stage("training", "fit"):
+        with carbon_otel.stage("evaluation", "ended"):
+            application.draw(2)
+        with carbon_otel.stage("evaluation", "open"):
+            application.draw(3)
+            carbon_otel.flush()
+            shown = application.spans()["fit (progress)"]
+    assert shown.attributes["carbon_otel.energy.total_j"] == pytest.approx(5)
+
+
+def test_names_without_end_share_a_label(application):
+    application.instrument()
+    for number in range(1000):
+        with carbon_otel.stage("training", f"batch {number}"):
+            pass
+    for number in range(1000):
+        with carbon_otel.stage(f"kind_{number}"):
+            pass
+    durations = application.points("carbon_otel.stage.duration")
+    assert len(durations) <= 401
+    assert sum(point.count for point in durations) == 2000
+    names = {point.attributes["carbon_otel.stage.name"] for point in durations}
+    assert {"batch 0", "batch 199", "other"} <= names and "batch 200" not in names
+    assert "batch 999" in application.spans()
+
+
+def leave_in_another_context(stage):
+    """As asyncio does with callbacks, and pytest with fixtures."""
+    contextvars.copy_context().run(stage.__enter__)
+    contextvars.copy_context().run(stage.__exit__, None, None, None)
+
+
+def test_a_stage_left_in_another_context_logs_nothing_and_has_its_span(application, caplog):
+    application.instrument()
+    for _ in range(3):
+        leave_in_another_context(carbon_otel.stage("inference", "stream"))
+    copied = contextvars.copy_context()
+    with carbon_otel.stage("training", "fit") as inside:
+        pass
+    copied.run(inside.__enter__)
+    contextvars.copy_context().run(inside.__exit__, None, None, None)
+    assert caplog.records == []
+    assert application.spans().keys() == {"stream", "fit"}
+    assert not trace.get_current_span().get_span_context().is_valid
+
+
+def test_units_are_a_counter_of_their_own(application):
     application.instrument()
     for _ in range(2):
         with carbon_otel.stage("inference") as s:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 from opentelemetry import metrics, trace
 from opentelemetry.sdk.metrics import MeterProvider
@@ -62,3 +64,14 @@ def test_a_flush_succeeds_when_both_do(results):
     providers = Providers(*map(Provider, results))
     assert providers.flush(10)(10) is all(results)
     providers.close(10)
+
+
+def test_a_flush_succeeds_where_no_thread_can_be_started_any_more(monkeypatch):
+    """As at interpreter exit with Python 3.12."""
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    providers = Providers(Provider(True), Provider(True))
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert providers.flush(10)(10)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
 from carbon_otel.background import Worker
-from carbon_otel.footprint import NOT_MEASURED
+from carbon_otel.footprint import NOT_MEASURED, Cost
 from carbon_otel.mlflow.runs.recorder import RunRecorder
 from carbon_otel.records import RUN, Snapshot, StageInfo
 from carbon_otel.sinks import Checkpoint, Figures, StageEnd, Tick
@@ -117,3 +118,62 @@ def test_an_unexpected_run_is_ignored(recorder, delivery, uploads):
     recorder.stage_closed(stage, end())
     assert delivery.submit(lambda: None).wait(20)
     assert uploads.batches == []
+
+
+def of(joules: float) -> Figures:
+    """The figures of a run that has used so much."""
+    footprint = replace(NOT_MEASURED, energy_j=joules, emissions_g=0.0, stages={RUN: Cost(joules, 0.0)})
+    return Figures(lambda: None, lambda record: footprint)
+
+
+def own_joules(batch) -> float:
+    nested_wh = batch.values.get("carbon/nested/run/energy_wh", 0.0)
+    return (batch.values["carbon/energy_wh"] - nested_wh) * 3600
+
+
+def tick_of(joules: dict[StageInfo, float]) -> Tick:
+    figures_of = {stage: of(amount) for stage, amount in joules.items()}
+    return Tick(1, Snapshot(()), Checkpoint(time.time_ns(), of(0.0), figures_of))
+
+
+def test_nested_runs_that_end_in_any_order_have_each_joule_once(recorder, delivery, uploads):
+    outer = run("outer")
+    middle = run("middle", outer)
+    inner = run("inner", middle)
+    for stage in (outer, middle, inner):
+        recorder.expect(stage.run_id, None, False)
+        recorder.stage_opened(stage)
+    recorder.tick(tick_of({outer: 20.0, middle: 12.0, inner: 4.0}))
+    assert delivery.submit(lambda: None).wait(20)
+    recorder.stage_closed(middle, StageEnd(of(30.0), 1, 1.0, {}, below={inner: of(10.0)}))
+    recorder.tick(tick_of({outer: 60.0, inner: 15.0}))
+    assert delivery.submit(lambda: None).wait(20)
+    recorder.stage_closed(inner, StageEnd(of(25.0), 1, 1.0, {}))
+    recorder.stage_closed(outer, StageEnd(of(100.0), 1, 1.0, {}))
+    assert delivery.submit(lambda: None).wait(20)
+    states = [(batch.run_id, round(own_joules(batch), 6)) for batch in uploads.batches if batch.values]
+    assert states == [
+        ("outer", 8.0),
+        ("middle", 8.0),
+        ("inner", 4.0),
+        ("middle", 20.0),
+        ("outer", 25.0),
+        ("inner", 15.0),
+        ("inner", 25.0),
+        ("outer", 55.0),
+    ]
+
+
+def test_a_checkpoint_that_comes_after_the_end_of_a_nested_run_has_its_joules_once(
+    recorder, delivery, uploads
+):
+    outer = run("outer")
+    inner = run("inner", outer)
+    for stage in (outer, inner):
+        recorder.expect(stage.run_id, None, False)
+        recorder.stage_opened(stage)
+    before_the_end = tick_of({outer: 20.0, inner: 9.0})
+    recorder.stage_closed(inner, StageEnd(of(10.0), 1, 1.0, {}))
+    recorder.tick(before_the_end)
+    assert delivery.submit(lambda: None).wait(20)
+    assert own_joules(uploads.batches[-1]) == pytest.approx(10.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 
 import pytest
 from hypothesis import given
@@ -149,6 +150,23 @@ def test_a_garbage_collection_while_the_annotator_holds_its_lock(bench):
     bench.annotator._joules = lambda: gc.collect() * 0.0
     bench.start("span").end()
     assert list(bench.figures()) == ["span"]
+
+
+def test_a_span_that_ends_while_the_annotator_holds_its_lock(bench):
+    """A collection ends the spans of abandoned generators, and a signal handler may end one, at any point."""
+    inner = bench.start("inner")
+    inner_ends = iter([inner.end])
+
+    def joules() -> float:
+        next(inner_ends, lambda: None)()
+        return 0.0
+
+    bench.annotator._joules = joules
+    thread = threading.Thread(target=lambda: bench.start("outer").end(), daemon=True)
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive()
+    assert sorted(bench.figures()) == ["inner", "outer"]
 
 
 def test_a_provider_has_one_annotator_for_all_sessions(tmp_path):

@@ -13,6 +13,8 @@ import pytest
 
 import carbon_otel
 from carbon_otel import runtime
+from carbon_otel.sinks import Sink
+from carbon_otel.stages.open_stage import current
 from tests.fakes.powercap import server
 
 
@@ -135,6 +137,23 @@ def test_exceptions_pass_through_unchanged(measured):
     assert s.footprint.method == "measured.counter"
 
 
+def test_a_stage_ends_though_its_wait_for_the_accelerator_is_interrupted(measured, monkeypatch):
+    session = runtime.active()
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), carbon_otel.stage("training") as s:
+        monkeypatch.setattr(session, "synchronize", interrupt)
+    monkeypatch.undo()
+    measured.package[0].add(100)
+    with carbon_otel.stage("evaluation") as later:
+        pass
+    assert s.footprint.energy_j == pytest.approx(0, abs=1e-6)
+    assert session.engine.parent_of(current.get()) is None
+    assert later._last.parent is None
+
+
 def test_async_stages_nest_by_task(measured):
     parents: dict[str, str | None] = {}
 
@@ -213,6 +232,25 @@ def test_a_closed_generator_closes_its_stage(measured):
     assert "data_processing" not in {stage.info.kind for stage in runtime.active().engine._open.values()}
 
 
+def test_a_generator_that_is_closed_pays_for_it_and_sets_no_context_variable(measured):
+    """Before Python 3.12 the interpreter crashes where a collection does so while another one is being set."""
+    books = runtime.active().engine.books
+    seen = []
+
+    @carbon_otel.stage("data_processing")
+    def items():
+        try:
+            yield 1
+        finally:
+            seen.append((current.get(), [account.kind for account in books.payers()]))
+
+    with carbon_otel.stage("training") as outer:
+        generator = items()
+        next(generator)
+        generator.close()
+    assert seen == [(outer._last, ["data_processing"])]
+
+
 def test_async_generators(measured):
     @carbon_otel.stage("inference")
     async def tokens():
@@ -269,3 +307,28 @@ def test_uninstrument_ends_open_stages_and_later_ones_measure_nothing(tmp_path):
     with carbon_otel.stage("training") as later:
         pass
     assert later.footprint.method == "missing"
+
+
+def test_ten_thousand_short_stages_lose_no_joule(measured):
+    class Sums(Sink):
+        joules = 0.0
+
+        def energy_attributed(self, stage, joules, grams):
+            self.joules += sum(joules)
+
+    sums = Sums()
+    runtime.active().add_sink(sums)
+    stages = []
+    for number in range(10_000):
+        with carbon_otel.stage("inference") as s:
+            if number % 100 == 0:
+                measured.package[0].add(0.05)
+        stages.append(s)
+    process_before = carbon_otel.footprint()
+    carbon_otel.flush()
+    process = carbon_otel.footprint()
+    assert sum(s.footprint.exclusive_j for s in stages) == pytest.approx(
+        process.stages["inference"].energy_j, rel=1e-9
+    )
+    # The modelled memory draws power between the two figures and the last tick.
+    assert process_before.energy_j * (1 - 1e-9) <= sums.joules <= process.energy_j * (1 + 1e-9)

@@ -12,14 +12,12 @@ from typing import Any, Final
 
 from carbon_otel.background import Worker
 from carbon_otel.footprint import Footprint
-from carbon_otel.fork import renew_after_fork
 from carbon_otel.mlflow.delivery.segment import Segment
 from carbon_otel.mlflow.delivery.worker import DeliveryWorker
 from carbon_otel.mlflow.schema import names
 from carbon_otel.records import RUN, DeviceEnergy, StageInfo, StageRecord
 from carbon_otel.sensors.base import Device
-from carbon_otel.sinks import Checkpoint, Sink, StageEnd, Tick, ToFootprint
-from carbon_otel.units import NS_PER_S
+from carbon_otel.sinks import Checkpoint, Figures, Price, Sink, StageEnd, Tick
 
 # The end of a run without stages that took less than this does not wait for its totals.
 _EMPTY_S: Final = 1.0
@@ -34,18 +32,27 @@ class _Expected:
     resumed: bool
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Run:
-    """`of_nested` sums the subtotals of the ended runs nested in it, `units` the functional units of its stages.
+    """An open run. All but `worked` is used on the delivery thread.
 
-    `worked` is false for an empty run; the end of an empty run does not wait for its totals.
+    Attributes:
+        outer: the run that this one is nested in; if that ends first, the run around it from then on.
+        inner: the open runs nested in this one.
+        nested: the parts of the runs that have ended in it.
+        handed: this run's own parts as of the end of its last `outer`, which has them.
+        units: the functional units of its stages.
+        worked: tells a run with figures that a program may read at its end from an empty one.
     """
 
     stage: StageInfo
     store: Any
     segment: Segment
     trace_id: str | None
-    of_nested: dict[str, float] = field(default_factory=dict)
+    outer: _Run | None = None
+    inner: list[_Run] = field(default_factory=list)
+    nested: dict[str, float] = field(default_factory=dict)
+    handed: Mapping[str, float] = field(default_factory=dict)
     units: dict[str, float] = field(default_factory=dict)
     worked: bool = False
 
@@ -77,12 +84,6 @@ class RunRecorder(Sink):
         self._expected: dict[str, _Expected] = {}
         self._runs: dict[str, _Run] = {}
         self._ended: dict[str, tuple[_Run, threading.Event]] = {}
-        self._adding = threading.Lock()
-        renew_after_fork(self._renew)
-
-    def _renew(self) -> None:
-        """In a forked child: the thread that held the lock does not exist there."""
-        self._adding = threading.Lock()
 
     def expect(self, run_id: str, store: Any, resumed: bool) -> None:
         """Announce that the stage of this run opens next; its figures go to `store`."""
@@ -119,7 +120,9 @@ class RunRecorder(Sink):
             resumed=expected.resumed,
             efficiency_metric=self._efficiency_metric,
         )
-        run = self._runs[run_id] = _Run(stage, expected.store, segment, self._trace_id(stage))
+        outer = self._runs.get(stage.parent.run_id or "") if stage.parent is not None else None
+        run = _Run(stage, expected.store, segment, self._trace_id(stage), outer)
+        self._runs[run_id] = run
         self._delivery.submit(partial(self._open, run))
 
     def stage_closed(self, stage: StageInfo, end: StageEnd) -> None:
@@ -129,15 +132,14 @@ class RunRecorder(Sink):
         if stage.kind == RUN:
             run = self._runs.pop(run_id, None)
             if run is not None:
-                outer = self._runs.get(stage.parent.run_id or "") if stage.parent is not None else None
                 run.worked |= end.duration_s > _EMPTY_S
-                finish = partial(self._finish, run, outer, end, time.time())
+                finish = partial(self._finish, run, end, time.time())
                 self._ended[run_id] = run, self._delivery.submit(finish)
         elif end.units:
             run = self._runs.get(run_id)
             if run is not None:
-                with self._adding:
-                    _add(run.units, {f"{stage.kind}/{unit}": amount for unit, amount in end.units.items()})
+                units = {f"{stage.kind}/{unit}": amount for unit, amount in end.units.items()}
+                self._delivery.submit(partial(_add, run.units, units))
 
     def tick(self, tick: Tick) -> None:
         if tick.checkpoint is not None and self._runs:
@@ -154,34 +156,46 @@ class RunRecorder(Sink):
             exclusive_g=0.0,
             inclusive_g=0.0,
         )
-        tags = self._tags(self._to_footprint(nothing), "running", run.trace_id)
+        while run.outer is not None and run.outer.segment.ended:
+            run.outer = run.outer.outer
+        if run.outer is not None:
+            run.outer.inner.append(run)
+        tags = self._tags(self._price(nothing), "running", run.trace_id)
         self._worker.put(run.segment.opening(tags), run.store)
 
     def _write_open(self, runs: Sequence[_Run], checkpoint: Checkpoint) -> None:
-        of_open: dict[str, dict[str, float]] = {}
-        for stage, figures in checkpoint.open.items():
-            if stage.kind == RUN and stage.parent is not None and stage.parent.run_id:
-                _add(of_open.setdefault(stage.parent.run_id, {}), names.subtotals(figures.footprint))
         for run in runs:
+            # A run that has ended since has written its last state, and its outer run has its parts.
             if run.stage in checkpoint.open and not run.segment.ended:
-                of_nested = dict(run.of_nested)
-                _add(of_nested, of_open.get(run.stage.run_id or "", {}))
+                inside = {**run.nested}
+                for inner in run.inner:
+                    _add(inside, _since_handed(inner, checkpoint.open.get(inner.stage)))
                 footprint = checkpoint.open[run.stage].footprint
                 self._write(run, footprint, of_nested, checkpoint.wall_ns / NS_PER_S, final=False)
 
-    def _finish(self, run: _Run, outer: _Run | None, end: StageEnd, wall_s: float) -> None:
-        if outer is not None:
-            _add(outer.of_nested, names.subtotals(end.footprint))
-        self._write(run, end.footprint, run.of_nested, wall_s, final=True)
+    def _finish(self, run: _Run, end: StageEnd, wall_s: float) -> None:
+        for inner in run.inner:
+            figures = end.below.get(inner.stage)
+            _add(run.nested, _since_handed(inner, figures))
+            inner.outer, inner.handed = run.outer, names.parts(figures.footprint) if figures else {}
+        if run.outer is not None:
+            run.outer.inner.remove(run)
+            run.outer.inner += run.inner
+            _add(run.outer.nested, _since_handed(run, end.figures))
+        self._write(run, end.footprint, run.nested, wall_s, final=True)
 
     def _write(
         self, run: _Run, footprint: Footprint, of_nested: Mapping[str, float], wall_s: float, *, final: bool
     ) -> None:
         tags = self._tags(footprint, "final" if final else "running", run.trace_id)
-        with self._adding:
-            units = dict(run.units)
-        batch = run.segment.state(footprint, tags, wall_s, of_nested=of_nested, units=units, final=final)
+        batch = run.segment.state(footprint, tags, wall_s, nested=nested, units=run.units, final=final)
         self._worker.put(batch, run.store)
+
+
+def _since_handed(run: _Run, figures: Figures | None) -> dict[str, float]:
+    """The parts of a run that its last outer run does not have."""
+    parts = names.parts(figures.footprint) if figures is not None else {}
+    return {part: value - run.handed.get(part, 0.0) for part, value in parts.items()}
 
 
 def _add(sums: dict[str, float], more: Mapping[str, float]) -> None:

@@ -70,12 +70,12 @@ class Predictions:
         self._clock = clock
         self._wall_ns = wall_ns
         self._windows: dict[tuple[str | None, str | None], Window] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         renew_after_fork(self._renew)
 
     def _renew(self) -> None:
         """In a forked child: the thread that held the lock does not exist there."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def predicting(
         self, model_id: str | None, source_run_id: str | None
@@ -95,12 +95,13 @@ class Predictions:
         return window, current.set(window.stage)
 
     def predicted(self, window: Window, token: Token[OpenStage | None], rows: int, calls: int = 1) -> None:
-        current.reset(token)
         with self._lock:
             window.in_flight -= 1
             window.calls += calls
             window.rows += rows
             window.stage.units.update(requests=float(window.calls), rows=float(window.rows))
+        # Last, since it raises ValueError in another context: the window would stay in use for ever.
+        current.reset(token)
 
     def before_tick(self) -> None:
         """Pause stages without a prediction since the last tick, and end the windows whose hour is over."""

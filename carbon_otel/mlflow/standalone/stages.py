@@ -9,24 +9,22 @@ in a stage is not counted twice.
 from __future__ import annotations
 
 import math
-import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
 from carbon_otel.background import Worker
-from carbon_otel.fork import renew_after_fork
 from carbon_otel.mlflow.delivery.segment import Segment
 from carbon_otel.mlflow.delivery.spool import LedgerRun
 from carbon_otel.mlflow.delivery.worker import DeliveryWorker
 from carbon_otel.mlflow.runs.recorder import Tags
 from carbon_otel.mlflow.standalone.inference import has_a_store
 from carbon_otel.records import UNATTRIBUTED, Cost, StageInfo, StageRecord
-from carbon_otel.sinks import Checkpoint, Pending, Sink, StageEnd, Tick, ToFootprint, nothing_pending
-from carbon_otel.units import NS_PER_MS, NS_PER_S, S_PER_H
+from carbon_otel.serial import Serial
+from carbon_otel.sinks import Checkpoint, Pending, Price, Sink, StageEnd, Tick, nothing_pending
 
 _WINDOW_S: Final = S_PER_H
 
@@ -75,52 +73,51 @@ class StandaloneStages(Sink):
         self._window: _Window | None = None
         self._open: dict[StageInfo, float] = {}
         self._last: Checkpoint | None = None
-        self._lock = threading.Lock()
-        renew_after_fork(self._renew)
-
-    def _renew(self) -> None:
-        """In a forked child: the thread that held the lock does not exist there."""
-        self._lock = threading.Lock()
+        # All changes of the sums.
+        self._changes = Serial("adding up the stages outside of runs")
 
     def stage_opened(self, stage: StageInfo) -> None:
         if not stage.in_record and stage.parent is None:
-            with self._lock:
-                self._open[stage] = self._clock()
+            self._open[stage] = self._clock()
 
     def energy_attributed(self, stage: StageInfo, joules: Sequence[float], grams: float) -> None:
-        if stage.in_record or stage.kind == UNATTRIBUTED:
-            return
-        with self._lock:
-            window = self._window or self._begin(stage)
-            spent_j, spent_g = window.costs.get(stage.kind, (0.0, 0.0))
-            window.costs[stage.kind] = Cost(spent_j + sum(joules), spent_g + grams)
-            for device, amount in enumerate(joules):
-                window.joules[device] += amount
+        if not stage.in_record and stage.kind != UNATTRIBUTED:
+            self._changes.run(self._add_energy, stage, joules, grams)
 
     def stage_closed(self, stage: StageInfo, end: StageEnd) -> None:
-        if stage.in_record:
-            return
-        with self._lock:
-            window = self._window or self._begin(stage)
-            if stage.parent is None:
-                self._open.pop(stage, None)
-                window.duration_s += end.duration_s
-            for unit, amount in end.units.items():
-                name = f"{stage.kind}/{unit}"
-                window.units[name] = window.units.get(name, 0.0) + amount
+        if stage.parent is None:
+            self._open.pop(stage, None)
+        if not stage.in_record:
+            self._changes.run(self._add_end, stage, end.duration_s, end.units)
 
     def tick(self, tick: Tick) -> None:
-        if tick.checkpoint is None:
-            return
-        self._last = tick.checkpoint
-        with self._lock:
-            over = self._window is not None and self._clock() >= self._window.ends and not self._open
-        self._write(tick.checkpoint, final=over)
+        if tick.checkpoint is not None:
+            self._changes.run(self._checkpoint, tick.checkpoint)
 
     def close(self, timeout_s: float) -> Pending:
         if self._last is not None:
-            self._write(self._last, final=True)
+            self._changes.run(self._write, self._last, True)
         return nothing_pending
+
+    def _add_energy(self, stage: StageInfo, joules: Sequence[float], grams: float) -> None:
+        window = self._window or self._begin(stage)
+        spent_j, spent_g = window.costs.get(stage.kind, (0.0, 0.0))
+        window.costs[stage.kind] = Cost(spent_j + sum(joules), spent_g + grams)
+        for device, amount in enumerate(joules):
+            window.joules[device] += amount
+
+    def _add_end(self, stage: StageInfo, duration_s: float, units: Mapping[str, float]) -> None:
+        window = self._window or self._begin(stage)
+        if stage.parent is None:
+            window.duration_s += duration_s
+        for unit, amount in units.items():
+            name = f"{stage.kind}/{unit}"
+            window.units[name] = window.units.get(name, 0.0) + amount
+
+    def _checkpoint(self, checkpoint: Checkpoint) -> None:
+        self._last = checkpoint
+        over = self._window is not None and self._clock() >= self._window.ends and not self._open
+        self._write(checkpoint, over)
 
     def _begin(self, stage: StageInfo) -> _Window:
         # Start the thread now: none can be started at interpreter exit.
@@ -136,27 +133,25 @@ class StandaloneStages(Sink):
         self._window = window
         return window
 
-    def _write(self, checkpoint: Checkpoint, *, final: bool) -> None:
-        """Pass a copy of the sums to the delivery thread."""
-        with self._lock:
-            window = self._window
-            if window is None:
-                return
-            now = self._clock()
-            seconds = window.duration_s + sum(now - since for since in self._open.values())
-            make = partial(
-                self._record,
-                checkpoint,
-                window.start_ns,
-                seconds,
-                tuple(window.joules),
-                dict(window.costs),
-                dict(window.units),
-            )
-            if final:
-                self._window = None
+    def _write(self, checkpoint: Checkpoint, final: bool) -> None:
+        """Hand a copy of the sums to the delivery thread."""
+        window = self._window
+        if window is None:
+            return
+        now = self._clock()
+        seconds = window.duration_s + sum(now - since for since in list(self._open.values()))
+        make = partial(
+            self._record,
+            checkpoint,
+            window.start_ns,
+            seconds,
+            tuple(window.joules),
+            dict(window.costs),
+            dict(window.units),
+        )
         put = partial(self._put, window.segment, make, self._wall_ns(), final=final)
         if final:
+            self._window = None
             self._delivery.submit(put)
         else:
             self._delivery.submit_latest(self, put)

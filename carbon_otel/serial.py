@@ -1,0 +1,45 @@
+"""Calls made one at a time, without a lock that a thread waits for.
+
+Garbage collection may run the end of an abandoned generator, and so of its stage, between any two instructions,
+and a signal handler may open a stage there. A thread that held a plain lock would then wait for itself.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from carbon_otel.fork import renew_after_fork
+from carbon_otel.guard import contain
+
+
+class Serial:
+    """Makes calls in the order in which they come in, never two at once.
+
+    A call that comes in during another one, in any thread, is made right after it by the thread that is busy.
+    """
+
+    def __init__(self, what: str) -> None:
+        """`what` names the calls in the log, where their exceptions end."""
+        self._what = what
+        self._renew()
+        renew_after_fork(self._renew)
+
+    def run(self, call: Callable[..., object], *args: Any) -> None:
+        """Make the call, or leave it to the thread that is making one."""
+        self._waiting.append((call, args))
+        # Looked at again after each release: a call may have come in just before.
+        while self._waiting and self._busy.acquire(blocking=False):
+            try:
+                while self._waiting:
+                    waiting, its_args = self._waiting.popleft()
+                    contain(self._what, None, waiting, *its_args)
+            finally:
+                self._busy.release()
+
+    def _renew(self) -> None:
+        """In a forked child: the thread that was busy does not exist there, and its calls are the parent's."""
+        self._waiting: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self._busy = threading.Lock()

@@ -1,0 +1,84 @@
+"""A folder for the commands and the code of the pages: programs to run, and a store with the life of a model."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.docs.pages import ROOT
+
+TRAIN = """
+import carbon_otel
+
+carbon_otel.instrument(zone="FR")
+with carbon_otel.stage("training"):
+    sum(range(100_000))
+"""
+
+# The life of the model `churn`: two runs of 36 J each.
+LIFE = """
+import mlflow
+
+from tests.docs.prelude import X, carbon_otel, model, y
+
+carbon_otel.instrument(zone="FR")
+mlflow.set_experiment("churn")
+for accuracy in (0.8, 0.9):
+    with mlflow.start_run():
+        model.fit(X, y)
+        mlflow.log_metric("accuracy", accuracy)
+assert carbon_otel.flush(timeout=60)
+"""
+
+
+def execute(folder: Path, *command: str, **variables: str) -> str:
+    """Run a command in the folder; its output. Fails with that output if the command does."""
+    scripts = str(Path(sys.executable).parent)
+    environment = {
+        **os.environ,
+        "PATH": os.pathsep.join([scripts, os.environ.get("PATH", os.defpath)]),
+        "PYTHONPATH": str(ROOT),
+        "XDG_STATE_HOME": str(folder / "state"),
+        "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
+        "LOGFIRE_SEND_TO_LOGFIRE": "false",
+        "LOGFIRE_CONSOLE": "false",
+        **variables,
+    }
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}"
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def life(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with the life of the model `churn`."""
+    pytest.importorskip("mlflow")
+    folder = tmp_path_factory.mktemp("life")
+    execute(folder, sys.executable, "-c", LIFE)
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def reader(tmp_path: Path, life: Path) -> Callable[..., str]:
+    """Runs a command in a folder of a reader of the pages."""
+    shutil.copy(life, tmp_path / "mlflow.db")
+    (tmp_path / "train.py").write_text(TRAIN)
+
+    def run(*command: str, **variables: str) -> str:
+        return execute(tmp_path, *command, **variables)
+
+    return run

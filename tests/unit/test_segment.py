@@ -1,0 +1,95 @@
+"""The states of a run or of a window, one after another."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from carbon_otel.carbon.grid import EmissionFactor, intensity
+from carbon_otel.footprint import footprint_of
+from carbon_otel.mlflow.delivery.batch import LedgerRun
+from carbon_otel.mlflow.delivery.segment import Segment
+from carbon_otel.mlflow.schema import hourly, names
+from carbon_otel.records import Cost, DeviceEnergy, StageRecord
+from tests.fakes.clock import Clock
+from tests.fakes.sensors import package
+
+FACTOR = EmissionFactor(intensity("FR"))
+DEVICE = package(Clock()).device
+BEGIN_S = 1_790_000_000.0
+
+
+def figures(joules: float, seconds: float):
+    grams = FACTOR.emissions_g(joules)
+    return footprint_of(
+        StageRecord(
+            kind="run",
+            name="r",
+            start_unix_ns=0,
+            duration_s=seconds,
+            devices=(DeviceEnergy(DEVICE, joules, joules),),
+            exclusive_g=grams,
+            inclusive_g=grams,
+            by_kind={"training": Cost(joules, grams)},
+        ),
+        FACTOR,
+    )
+
+
+def test_the_first_state_of_a_run_has_tags_and_no_metric():
+    batch = Segment(7, BEGIN_S, run_id="r").opening({"carbon.status": "running"})
+    assert batch.values == {} and batch.tags == {"carbon.status": "running"}
+    assert batch.segment == 7 and batch.run_id == "r" and not batch.final
+
+
+def test_power_is_the_mean_since_the_state_before():
+    segment = Segment(1, BEGIN_S, run_id="r")
+    segment.opening({})
+    segment.state(figures(100, 10), {}, BEGIN_S + 10)
+    batch = segment.state(figures(400, 20), {}, BEGIN_S + 20)
+    assert batch.gauges == {"carbon/power/package-0_w": pytest.approx(30)}
+    assert batch.step == 1
+
+
+def test_a_clock_that_is_set_back_puts_no_state_before_the_last_one():
+    segment = Segment(1, BEGIN_S, run_id="r")
+    stamps = [segment.state(figures(1, 1), {}, BEGIN_S - back).timestamp_ms for back in (0, 50, 100)]
+    assert stamps == sorted(set(stamps))
+
+
+def test_nested_runs_are_left_out_of_the_hours():
+    segment = Segment(1, BEGIN_S, run_id="r")
+    nested = names.parts(figures(60, 10))
+    batch = segment.state(figures(100, 10), {}, BEGIN_S + 10, nested=nested)
+    assert sum(hourly.parsed(batch.hourly).values()) * 3600 == pytest.approx(40)
+    assert batch.values["carbon/nested/training/energy_wh"] * 3600 == pytest.approx(60)
+
+
+def test_a_window_of_any_size_is_packed_and_read_back():
+    kinds = {f"kind_{number}": Cost(1.0, 0.1) for number in range(200)}
+    units = {f"kind_{number}/samples": 5.0 for number in range(200)}
+    ledger_run = LedgerRun("id", "inference m", int(BEGIN_S * 1000), model_id="m")
+    segment = Segment(1, BEGIN_S, ledger_run=ledger_run)
+    footprint = replace(figures(200, 10), stages=kinds)
+    batch = segment.state(footprint, {"carbon.status": "final"}, BEGIN_S + 10, units=units, final=True)
+    assert batch.final and segment.ended and all(len(value) <= 8000 for value in batch.tags.values())
+    values, tags = names.unpacked(batch.values, batch.tags)
+    assert values["carbon/units/kind_199/samples"] == 5.0
+    assert values["carbon/kind_199/energy_wh"] * 3600 == pytest.approx(1)
+    assert tags["carbon.model_id"] == "m" and tags["carbon.status"] == "final"
+    assert "carbon/energy_kwh" not in values
+
+
+@given(st.lists(st.tuples(st.floats(0, 1e6), st.floats(0.001, 7200)), min_size=1, max_size=20))
+def test_the_hours_add_up_to_the_energy(spent):
+    segment = Segment(1, BEGIN_S, run_id="r")
+    joules = seconds = 0.0
+    for more_j, more_s in spent:
+        joules, seconds = joules + more_j, seconds + more_s
+        batch = segment.state(figures(joules, seconds), {}, BEGIN_S + seconds)
+    hours = hourly.parsed(batch.hourly)
+    # Their text has six digits for each hour.
+    assert sum(hours.values()) * 3600 == pytest.approx(joules, rel=1e-5, abs=1e-3)
