@@ -49,7 +49,7 @@ def pytest_terminal_summary(terminalreporter) -> None:
     if _rows:
         terminalreporter.section("cost, and ratio to carbon_otel in this run")
         write(measured_with())
-    for what in dict.fromkeys(row[0] for row in _rows):
+    for task in dict.fromkeys(row[0] for row in _rows):
         figures: dict[str, list[float]] = {}
         rows = [row for row in _rows if row[0] == task]
         unit = rows[-1][3]

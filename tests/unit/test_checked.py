@@ -309,7 +309,7 @@ figures = st.dictionaries(st.sampled_from(sorted(FIGURES)), st.floats())
 
 
 @pytest.mark.usefixtures("_mlflow")
-@given(figures, st.dictionaries(ours, texts, max_size=8))
+@given(figures, st.dictionaries(own_names, texts, max_size=8))
 def test_no_text_in_a_tag_and_no_figure_in_a_metric_raises(metrics, tags):
     strange = run({**FIGURES, **metrics}, {**TAGS, **tags}, name="strange")
     ledger = read(

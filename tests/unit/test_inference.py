@@ -52,7 +52,7 @@ class Bench:
         """The last state of each window: values and tags."""
         assert self.delivery.submit(lambda: None).wait(20)
         last = {batch.ordering_key: batch for batch in self.uploads.batches}
-        return [names.unpacked(batch.values, batch.tags) for batch in last.values()]
+        return [names.unpack(batch.values, batch.tags) for batch in last.values()]
 
 
 @pytest.fixture

@@ -76,7 +76,7 @@ def test_a_window_of_any_size_is_packed_and_read_back():
     footprint = replace(figures(200, 10), stages=kinds)
     batch = segment.state(footprint, {"carbon.status": "final"}, BEGIN_S + 10, units=units, final=True)
     assert batch.final and segment.ended and all(len(value) <= 8000 for value in batch.tags.values())
-    values, tags = names.unpacked(batch.values, batch.tags)
+    values, tags = names.unpack(batch.values, batch.tags)
     assert values["carbon/units/kind_199/samples"] == 5.0
     assert values["carbon/kind_199/energy_wh"] * 3600 == pytest.approx(1)
     assert tags["carbon.model_id"] == "m" and tags["carbon.status"] == "final"

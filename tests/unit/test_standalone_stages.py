@@ -45,7 +45,7 @@ class Bench:
             self.uploads,
             self.delivery,
             len(self.devices),
-            self.engine.price,
+            self.engine.to_footprint,
             lambda footprint, status, trace_id: {"carbon.status": status},
             process="p",
             clock=lambda: self.clock() / 1e9,
@@ -64,7 +64,7 @@ class Bench:
 
     def delivered(self):
         assert self.delivery.submit(lambda: None).wait(20)
-        return [names.unpacked(batch.values, batch.tags) for batch in self.uploads.batches]
+        return [names.unpack(batch.values, batch.tags) for batch in self.uploads.batches]
 
 
 @pytest.fixture

@@ -17,7 +17,8 @@ from carbon_otel.mlflow.delivery.worker import DeliveryWorker
 from carbon_otel.mlflow.schema import names
 from carbon_otel.records import RUN, DeviceEnergy, StageInfo, StageRecord
 from carbon_otel.sensors.base import Device
-from carbon_otel.sinks import Checkpoint, Figures, Price, Sink, StageEnd, Tick
+from carbon_otel.sinks import Checkpoint, Figures, Sink, StageEnd, Tick, ToFootprint
+from carbon_otel.units import NS_PER_S
 
 # The end of a run without stages that took less than this does not wait for its totals.
 _EMPTY_S: Final = 1.0
@@ -39,7 +40,7 @@ class _Run:
     Attributes:
         outer: the run that this one is nested in; if that ends first, the run around it from then on.
         inner: the open runs nested in this one.
-        nested: the parts of the runs that have ended in it.
+        of_nested: the subtotals of the runs that have ended in it.
         handed: this run's own parts as of the end of its last `outer`, which has them.
         units: the functional units of its stages.
         worked: tells a run with figures that a program may read at its end from an empty one.
@@ -51,7 +52,7 @@ class _Run:
     trace_id: str | None
     outer: _Run | None = None
     inner: list[_Run] = field(default_factory=list)
-    nested: dict[str, float] = field(default_factory=dict)
+    of_nested: dict[str, float] = field(default_factory=dict)
     handed: Mapping[str, float] = field(default_factory=dict)
     units: dict[str, float] = field(default_factory=dict)
     worked: bool = False
@@ -160,42 +161,42 @@ class RunRecorder(Sink):
             run.outer = run.outer.outer
         if run.outer is not None:
             run.outer.inner.append(run)
-        tags = self._tags(self._price(nothing), "running", run.trace_id)
+        tags = self._tags(self._to_footprint(nothing), "running", run.trace_id)
         self._worker.put(run.segment.opening(tags), run.store)
 
     def _write_open(self, runs: Sequence[_Run], checkpoint: Checkpoint) -> None:
         for run in runs:
             # A run that has ended since has written its last state, and its outer run has its parts.
             if run.stage in checkpoint.open and not run.segment.ended:
-                inside = {**run.nested}
+                of_nested = {**run.of_nested}
                 for inner in run.inner:
-                    _add(inside, _since_handed(inner, checkpoint.open.get(inner.stage)))
+                    _add(of_nested, _since_handed(inner, checkpoint.open.get(inner.stage)))
                 footprint = checkpoint.open[run.stage].footprint
                 self._write(run, footprint, of_nested, checkpoint.wall_ns / NS_PER_S, final=False)
 
     def _finish(self, run: _Run, end: StageEnd, wall_s: float) -> None:
         for inner in run.inner:
             figures = end.below.get(inner.stage)
-            _add(run.nested, _since_handed(inner, figures))
-            inner.outer, inner.handed = run.outer, names.parts(figures.footprint) if figures else {}
+            _add(run.of_nested, _since_handed(inner, figures))
+            inner.outer, inner.handed = run.outer, names.subtotals(figures.footprint) if figures else {}
         if run.outer is not None:
             run.outer.inner.remove(run)
             run.outer.inner += run.inner
-            _add(run.outer.nested, _since_handed(run, end.figures))
-        self._write(run, end.footprint, run.nested, wall_s, final=True)
+            _add(run.outer.of_nested, _since_handed(run, end.figures))
+        self._write(run, end.footprint, run.of_nested, wall_s, final=True)
 
     def _write(
         self, run: _Run, footprint: Footprint, of_nested: Mapping[str, float], wall_s: float, *, final: bool
     ) -> None:
         tags = self._tags(footprint, "final" if final else "running", run.trace_id)
-        batch = run.segment.state(footprint, tags, wall_s, nested=nested, units=run.units, final=final)
+        batch = run.segment.state(footprint, tags, wall_s, of_nested=of_nested, units=run.units, final=final)
         self._worker.put(batch, run.store)
 
 
 def _since_handed(run: _Run, figures: Figures | None) -> dict[str, float]:
-    """The parts of a run that its last outer run does not have."""
-    parts = names.parts(figures.footprint) if figures is not None else {}
-    return {part: value - run.handed.get(part, 0.0) for part, value in parts.items()}
+    """The subtotals of a run that its last outer run does not have."""
+    subtotals = names.subtotals(figures.footprint) if figures is not None else {}
+    return {name: value - run.handed.get(name, 0.0) for name, value in subtotals.items()}
 
 
 def _add(sums: dict[str, float], more: Mapping[str, float]) -> None:

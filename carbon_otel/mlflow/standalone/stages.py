@@ -24,7 +24,8 @@ from carbon_otel.mlflow.runs.recorder import Tags
 from carbon_otel.mlflow.standalone.inference import has_a_store
 from carbon_otel.records import UNATTRIBUTED, Cost, StageInfo, StageRecord
 from carbon_otel.serial import Serial
-from carbon_otel.sinks import Checkpoint, Pending, Price, Sink, StageEnd, Tick, nothing_pending
+from carbon_otel.sinks import Checkpoint, Pending, Sink, StageEnd, Tick, ToFootprint, nothing_pending
+from carbon_otel.units import NS_PER_MS, NS_PER_S, S_PER_H
 
 _WINDOW_S: Final = S_PER_H
 
