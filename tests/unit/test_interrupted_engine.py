@@ -15,7 +15,7 @@ from carbon_otel.stages import accounts, engine
 from carbon_otel.stages.engine import Engine
 from tests.fakes.clock import Clock
 from tests.fakes.sensors import package
-from tests.unit.test_engine import PRICING, Recorder
+from tests.unit.test_engine import FACTOR, Recorder
 
 FILES = {accounts.__file__, engine.__file__}
 
@@ -25,7 +25,7 @@ class Bench:
         self.clock = Clock()
         self.device = package(self.clock, watts=100)
         self.sink = Recorder()
-        self.engine = Engine(Meter([self.device], clock_ns=self.clock), PRICING, [self.sink])
+        self.engine = Engine(Meter([self.device], clock_ns=self.clock), FACTOR, [self.sink])
 
     def open(self, kind: str, above=None):
         return self.engine.open(kind, kind, {}, above)

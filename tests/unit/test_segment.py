@@ -62,8 +62,8 @@ def test_a_clock_that_is_set_back_puts_no_state_before_the_last_one():
 
 def test_nested_runs_are_left_out_of_the_hours():
     segment = Segment(1, BEGIN_S, run_id="r")
-    nested = names.parts(figures(60, 10))
-    batch = segment.state(figures(100, 10), {}, BEGIN_S + 10, nested=nested)
+    nested = names.subtotals(figures(60, 10))
+    batch = segment.state(figures(100, 10), {}, BEGIN_S + 10, of_nested=nested)
     assert sum(hourly.parsed(batch.hourly).values()) * 3600 == pytest.approx(40)
     assert batch.values["carbon/nested/training/energy_wh"] * 3600 == pytest.approx(60)
 
