@@ -233,7 +233,7 @@ class OtelSink(Sink):
             ).end(now_ns)
 
     def _labels_of(self, stage: StageInfo) -> _Labels:
-        # The name of a run is made up anew each time.
+        # Each run has a new name.
         key = stage.kind, RUN if stage.kind == RUN else stage.name
         if key not in self._labels and len(self._labels) >= _MOST_NAMES:
             key = stage.kind, _OTHER

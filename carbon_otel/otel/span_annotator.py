@@ -92,7 +92,7 @@ class SpanAnnotator(SpanProcessor):
         return True
 
     def _renew(self) -> None:
-        """In a forked child: the open spans are the parent's, and the child's own session begins anew."""
+        """In a forked child: the open spans are the parent's, and a session of the child begins with none."""
         self._lock = threading.RLock()
         self._open = {}
         self._outermost = 0

@@ -1,11 +1,11 @@
-"""Opens and closes stages, charges them with energy, and informs the sinks.
+"""Opens and closes stages against the meter, and tells the sinks.
 
-Hardware is read outside the lock, the books are changed under it, the sinks are told after it is released.
+Hardware is read outside the lock, the books are changed under it, and the sinks are told after its release.
 
-Between any two instructions a garbage collection may end the stage of an abandoned generator, and a signal
-handler may open one or raise, on the thread that is just changing the books. Such a change within a change would
-corrupt the books. So an end that comes then is made after the change, and a stage that opens then is left out:
-the stages around it pay for it. After an exception in the middle of a change the books are restored.
+A change of the books can be interrupted on its own thread: a garbage collection ends the stage of an abandoned
+generator, or a signal handler opens a stage or raises. A second change inside the first would corrupt the books.
+So an end that interrupts a change is made after it, and a stage that interrupts a change is left out: the stages
+around it pay. After an exception within a change the books are restored.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from carbon_otel import config, session
 from carbon_otel.mlflow.delivery import spool
 from carbon_otel.mlflow.runs import recorder, run_stages
 from carbon_otel.otel import sink
-from tests.calibration.test_curve import cubic, line, machines, ours, overall
+from tests.calibration.test_curve import cubic, curve, line, machines, overall
 from tests.docs.conftest import execute
 from tests.docs.pages import PAGES, ROOT, table
 
@@ -46,11 +46,11 @@ def test_the_exit_takes_no_longer_than_the_pages_promise():
 def test_the_load_curve():
     text = " ".join(SENSORS.text.split())
     assert "points of eight machines" in text and len(machines()) == 8
-    assert f"its error is {overall(ours):.0%}".replace("%", " %") in text
+    assert f"its error is {overall(curve):.0%}".replace("%", " %") in text
     assert f"a line's is {overall(line):.0%}".replace("%", " %") in text
     assert f"`TDP*(0.1+0.9u^3)` {overall(cubic):.0%}".replace("%", " %") in text
-    package = f"({overall(ours, 'RAPL'):.0%} against the line's {overall(line, 'RAPL'):.0%})"
-    wall = f"({overall(line, 'wall'):.0%} against {overall(ours, 'wall'):.0%})"
+    package = f"({overall(curve, 'RAPL'):.0%} against the line's {overall(line, 'RAPL'):.0%})"
+    wall = f"({overall(line, 'wall'):.0%} against {overall(curve, 'wall'):.0%})"
     assert package.replace("%", " %") in text
     assert wall.replace("%", " %") in text
 

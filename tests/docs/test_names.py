@@ -115,8 +115,8 @@ def metrics_of_a_run() -> set[str]:
         components={"cpu": 1.0},
         stages={"training": Cost(1.0, 1.0), "run": Cost(1.0, 1.0)},
     )
-    sums = schema.metrics(footprint, units={"training/samples": 1.0})
-    return {name.replace("/device_", "/<device>_") for name in (*sums, *schema.rates(sums))}
+    sums = schema.footprint_metrics(footprint, units={"training/samples": 1.0})
+    return {name.replace("/device_", "/<device>_") for name in (*sums, *schema.rates_per_1k(sums))}
 
 
 METRICS = metrics_of_a_run() | {"carbon/power/<device>_w"}  # a gauge of `Segment`
