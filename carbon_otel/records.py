@@ -118,6 +118,14 @@ class StageRecord(NamedTuple):
         return sum(d.inclusive_j for d in self.devices)
 
 
+class Shares(NamedTuple):
+    """This process's share of every device, and of the host by either rule; each from 0 to 1."""
+
+    devices: tuple[float, ...]
+    reserved: float
+    process: float
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """All devices at a tick: (device, its joules since the start, its present watts)."""

@@ -11,13 +11,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence, Set
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
 
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.host.cgroup import Reservation
 from carbon_otel.host.membership import Membership
 from carbon_otel.host.process_tree import Processes, Tree, host_processes, spent_ns
 from carbon_otel.host.shared_use import SharedUse
+from carbon_otel.records import Shares
 from carbon_otel.sensors.base import Device, SensorError
 from carbon_otel.sensors.proc_stat import BusyTime
 from carbon_otel.units import NS_PER_S, S_PER_NS
@@ -27,14 +28,6 @@ _INTERVAL_NS: Final = NS_PER_S // 10
 # The share of a GPU's multiprocessor time by process id; None if the driver does not report it.
 GpuUse = Callable[[], Mapping[int, float] | None]
 _NO_GPU_USE: Final[Mapping[str, GpuUse]] = {}
-
-
-class Shares(NamedTuple):
-    """This process's share of every device, and of the host by either rule; each from 0 to 1."""
-
-    devices: tuple[float, ...]
-    reserved: float
-    process: float
 
 
 class Attribution:

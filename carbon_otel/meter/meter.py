@@ -6,9 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, Protocol
 
-from carbon_otel.host.attribution import Shares
 from carbon_otel.meter.timeline import Timeline
-from carbon_otel.records import Snapshot
+from carbon_otel.records import Shares, Snapshot
 from carbon_otel.sensors.base import Sensor, SensorError
 from carbon_otel.units import NS_PER_S, S_PER_NS
 

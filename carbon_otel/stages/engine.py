@@ -16,9 +16,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from carbon_otel.carbon.grid import EmissionFactor
 from carbon_otel.footprint import footprint_of
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.guard import log_fault
@@ -29,6 +28,9 @@ from carbon_otel.stages.accounts import Account, Books
 from carbon_otel.stages.cpu_weights import ThreadWeights
 from carbon_otel.stages.open_stage import OpenStage, current, record_at
 from carbon_otel.units import NS_PER_S, S_PER_NS
+
+if TYPE_CHECKING:
+    from carbon_otel.carbon.grid import EmissionFactor
 
 _CHECKPOINT_S: Final = 15.0
 _ids = itertools.count()

@@ -39,8 +39,8 @@ ROOMS = {
     "sinks": "footprint records guard",
     "config": "sensors carbon units",
     # One timeline per device, and this process's share of it.
-    "host": f"{BASE} sensors sensors.base",
-    "meter": f"{BASE} sensors.base host records",
+    "host": f"{BASE} sensors sensors.base records",
+    "meter": f"{BASE} sensors.base records",
     # The open stages, and their energy.
     "runtime": "guard fork config footprint",
     "stages": f"{CORE} meter runtime",

@@ -15,8 +15,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precon
 from carbon_otel import guard
 from carbon_otel.carbon.grid import EmissionFactor, Intensity
 from carbon_otel.footprint import footprint_of
-from carbon_otel.host.attribution import Shares
 from carbon_otel.meter.meter import Meter
+from carbon_otel.records import Shares
 from carbon_otel.sinks import Fanout, Sink
 from carbon_otel.stages.cpu_weights import ThreadWeights
 from carbon_otel.stages.engine import Engine

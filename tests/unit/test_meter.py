@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from carbon_otel.host.attribution import Shares
 from carbon_otel.meter.meter import Meter
+from carbon_otel.records import Shares
 from tests.fakes.clock import NS, Clock
 from tests.fakes.sensors import FakeSensor, gpu, package
 

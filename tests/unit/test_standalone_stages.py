@@ -195,5 +195,5 @@ def test_a_stage_that_a_collection_ends_while_another_one_is_added(bench):
     add.start()
     add.join(20)
     assert not add.is_alive()
-    costs = bench.sink._window.costs
-    assert {kind: cost.energy_j for kind, cost in costs.items()} == {"training": 2.0, "evaluation": 3.0}
+    spent = bench.sink._window.spent
+    assert spent == {"training": [2.0, 0.0, 0.2], "evaluation": [3.0, 0.0, 0.3]}

@@ -34,15 +34,14 @@ _WINDOW_S: Final = S_PER_H
 class _Window:
     """An hour of this process.
 
-    `joules` has the energy of each device, `costs` joules and grams by kind of stage, `duration_s` the time
-    of the ended outermost stages.
+    `spent` has by kind of stage the joules of each device, then the grams; `duration_s` is the time of the ended
+    outermost stages.
     """
 
     segment: Segment
     start_ns: int
     ends: float
-    joules: list[float]
-    costs: dict[str, Cost] = field(default_factory=dict)
+    spent: dict[str, list[float]] = field(default_factory=dict)
     units: dict[str, float] = field(default_factory=dict)
     duration_s: float = 0.0
 
@@ -102,10 +101,12 @@ class StandaloneStages(Sink):
 
     def _add_energy(self, stage: StageInfo, joules: Sequence[float], grams: float) -> None:
         window = self._window or self._begin(stage)
-        spent_j, spent_g = window.costs.get(stage.kind, (0.0, 0.0))
-        window.costs[stage.kind] = Cost(spent_j + sum(joules), spent_g + grams)
+        spent = window.spent.get(stage.kind)
+        if spent is None:
+            spent = window.spent[stage.kind] = [0.0] * (self._devices + 1)
         for device, amount in enumerate(joules):
-            window.joules[device] += amount
+            spent[device] += amount
+        spent[-1] += grams
 
     def _add_end(self, stage: StageInfo, duration_s: float, units: Mapping[str, float]) -> None:
         window = self._window or self._begin(stage)
@@ -130,7 +131,7 @@ class StandaloneStages(Sink):
             start_ms=start_ns // NS_PER_MS,
         )
         segment = Segment(stage.id, start_ns / NS_PER_S, ledger_run=ledger_run)
-        window = _Window(segment, start_ns, self._clock() + _WINDOW_S, [0.0] * self._devices)
+        window = _Window(segment, start_ns, self._clock() + _WINDOW_S)
         self._window = window
         return window
 
@@ -146,8 +147,7 @@ class StandaloneStages(Sink):
             checkpoint,
             window.start_ns,
             seconds,
-            tuple(window.joules),
-            dict(window.costs),
+            {kind: tuple(spent) for kind, spent in window.spent.items()},
             dict(window.units),
         )
         put = partial(self._put, window.segment, make, self._wall_ns(), final=final)
@@ -162,13 +162,14 @@ class StandaloneStages(Sink):
         checkpoint: Checkpoint,
         start_ns: int,
         seconds: float,
-        joules: Sequence[float],
-        costs: dict[str, Cost],
+        spent: Mapping[str, Sequence[float]],
         units: dict[str, float],
     ) -> StageRecord:
         """The sums as one record, with the relative uncertainty of the process's figures."""
         process = checkpoint.process.record
-        grams = sum(grams for _, grams in costs.values())
+        costs = {kind: Cost(sum(joules), grams) for kind, (*joules, grams) in spent.items()}
+        grams = sum(cost.emissions_g for cost in costs.values())
+        joules = [sum(each[device] for each in spent.values()) for device in range(self._devices)]
         return StageRecord(
             kind="standalone",
             name="stages outside of runs",
