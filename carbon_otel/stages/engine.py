@@ -26,6 +26,7 @@ from carbon_otel.records import RUN, UNATTRIBUTED, AttributeValue, StageInfo
 from carbon_otel.sinks import Checkpoint, Fanout, Figures, Sink, StageEnd, Tick
 from carbon_otel.stages.accounts import Account, Books
 from carbon_otel.stages.cpu_weights import ThreadWeights
+from carbon_otel.stages.open_runs import OpenRuns
 from carbon_otel.stages.open_stage import OpenStage, current, record_at
 from carbon_otel.units import NS_PER_S, S_PER_NS
 
@@ -57,13 +58,9 @@ class Engine:
         self.devices = tuple(sensor.device for sensor in self.sensors)
         self.to_footprint = partial(footprint_of, factor=factor, missing=missing)
         self.books = Books(len(meter.tracks), factor.emissions_g)
-        self.runs: dict[str, OpenStage] = {}
+        self.runs = OpenRuns()
         # Called on the sampler's thread before each tick; integrations pause and end their stages in them.
         self.before_tick: list[Callable[[], None]] = []
-        # The last run begun in each thread, and the run that is open if there is only one.
-        self._last_run: dict[int, OpenStage] = {}
-        self._only_run: OpenStage | None = None
-        self._run_ids: set[str] = set()
         self._weights = weights or ThreadWeights()
         self._open: dict[Account, OpenStage] = {}
         self._recorded: set[OpenStage] = set()
@@ -111,9 +108,8 @@ class Engine:
         Its parent is the stage of the parent run, or the stage that starts the run.
         """
         with self._lock:
-            if run_id in self._run_ids:
+            if not self.runs.reserve(run_id):
                 return None
-            self._run_ids.add(run_id)
             inherited = current.get()
             parent = self.runs.get(parent_run_id or "")
             if inherited is not None and inherited.engine is self and inherited.open:
@@ -151,9 +147,7 @@ class Engine:
                 self._open.pop(account, None)
                 self._recorded.discard(stage)
                 if stage.run is stage:
-                    self.runs.pop(stage.info.run_id or "", None)
-                    self._run_ids.discard(stage.info.run_id or "")
-                    self._review_runs()
+                    self.runs.remove(stage)
             except BaseException:
                 self._restore()
                 self._late_ends.append((stage, error))
@@ -293,12 +287,7 @@ class Engine:
         """
         if inherited is not None and (inherited.engine is not self or not inherited.open):
             inherited = None
-        if not self.runs:
-            return inherited
-        here = self._last_run.get(threading.get_ident())
-        if inherited is not None:
-            return here if here is not None and here.info.id > inherited.info.id else inherited
-        return here if here is not None else self._only_run
+        return self.runs.here(inherited)
 
     def _begin(self, stage: OpenStage, *, recorded: bool) -> OpenStage:
         here = threading.get_ident()
@@ -326,8 +315,7 @@ class Engine:
                     self._recorded.add(stage)
                 if stage.run is stage:
                     # Not before it has an account: another thread's stage may open below it from now on.
-                    self.runs[stage.info.run_id or ""] = stage
-                    self._review_runs()
+                    self.runs.add(stage)
             except BaseException:
                 self._restore()
                 raise
@@ -336,14 +324,6 @@ class Engine:
         if self._late_ends:
             self._end_late()
         return stage
-
-    def _review_runs(self) -> None:
-        """Find the parents of stages in advance, because runs change far less often than stages."""
-        runs = sorted(self.runs.values(), key=lambda run: run.info.id)
-        self._last_run = {run.thread: run for run in runs}
-        outer = {run.parent.run for run in runs if run.parent is not None}
-        innermost = [run for run in runs if run not in outer]
-        self._only_run = innermost[0] if len(innermost) == 1 else None
 
     def _checkpoint(self, now_ns: int) -> Checkpoint:
         edge = self.meter.edge(now_ns)
@@ -396,7 +376,7 @@ class Engine:
         edge = self.meter.edge(now_ns)
         return {
             run.info: self._figures(run, edge, *self.books.inclusive(run.account))
-            for run in self.runs.values()
+            for run in self.runs
             if run is not stage and _is_below(run.account, stage.account)
         }
 
