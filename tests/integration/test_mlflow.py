@@ -163,15 +163,17 @@ def test_renaming_a_run_that_is_not_measured_starts_no_measurement(measured):
 
 
 def test_a_resumed_run_continues(measured):
-    with mlflow.start_run() as run, carbon_otel.stage("training"):
+    with mlflow.start_run() as run, carbon_otel.stage("training") as first:
         measured(6)
     run_id = run.info.run_id
     steps = mlflow.MlflowClient().get_metric_history(run_id, "carbon/energy_wh")[-1].step
     measured(30)
-    with mlflow.start_run(run_id=run_id), carbon_otel.stage("training"):
+    with mlflow.start_run(run_id=run_id), carbon_otel.stage("training") as second:
         measured(3)
-    assert wh(run_id) == about(9)
-    assert wh(run_id, "training/energy_wh") == about(9)
+    # Not the joules drawn: on a busy machine the time between may have been charged for some of them in advance.
+    trained = first.footprint.energy_j + second.footprint.energy_j
+    assert wh(run_id, "training/energy_wh") == pytest.approx(trained, rel=1e-9)
+    assert trained <= wh(run_id) * (1 + 1e-9) < trained + 25  # without the 30 J between
     assert mlflow.MlflowClient().get_metric_history(run_id, "carbon/energy_wh")[-1].step > steps
     assert tags(run_id)["carbon.segments"] == "2"
     assert_adds_up(run_id)
