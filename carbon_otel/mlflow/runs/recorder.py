@@ -41,7 +41,7 @@ class _Run:
         outer: the run that this one is nested in; if that ends first, the run around it from then on.
         inner: the open runs nested in this one.
         of_nested: the subtotals of the runs that have ended in it.
-        handed: this run's own parts as of the end of its last `outer`, which has them.
+        handed: the subtotals that this run had at the end of its last `outer`, which contains them.
         units: the functional units of its stages.
         worked: tells a run with figures that a program may read at its end from an empty one.
     """
