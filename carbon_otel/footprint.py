@@ -52,7 +52,8 @@ class Footprint:
         low_g: lower end of the band of `emissions_g`, which adds the band of the grid.
         high_g: upper end of the band of `emissions_g`.
         duration_s: wall time of the stage.
-        measured_fraction: share of the joules that a hardware sensor measured, 0 to 1.
+        measured_fraction: share of the joules that a hardware sensor measured, 0 to 1; 0 for no joules without a
+            reading.
         method: the method tiers of the joules, best first, joined by `+`.
         devices: device id to exclusive joules, as in `exclusive.devices`.
         devices_inclusive: device id to inclusive joules, as in `inclusive.devices`.
@@ -231,7 +232,9 @@ def footprint_of(record: StageRecord, factor: EmissionFactor, missing: tuple[str
         low_g=max(0.0, grams * (1 - math.hypot(_ratio(below_j, energy_j), 1 - grid.low))),
         high_g=grams * (1 + math.hypot(_ratio(above_j, energy_j), grid.high - 1)),
         duration_s=record.duration_s,
-        measured_fraction=measured_j / energy_j if energy_j > 0 else float(all(map(is_measured, methods))),
+        measured_fraction=measured_j / energy_j
+        if energy_j > 0
+        else float(gap_s == 0 and all(map(is_measured, methods))),
         method=_tiers(frozenset(methods), bool(missing)),
         devices=exclusive,
         devices_inclusive=inclusive,

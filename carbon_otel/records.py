@@ -119,11 +119,15 @@ class StageRecord(NamedTuple):
 
 
 class Shares(NamedTuple):
-    """This process's share of every device, and of the host by either rule; each from 0 to 1."""
+    """This process's share of every device, and of the host by either rule; each from 0 to 1.
+
+    They are not `known` if the share that is charged could not be measured; then it is the last one.
+    """
 
     devices: tuple[float, ...]
     reserved: float
     process: float
+    known: bool = True
 
 
 @dataclass(frozen=True, slots=True)

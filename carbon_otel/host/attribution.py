@@ -24,6 +24,8 @@ from carbon_otel.sensors.proc_stat import BusyTime
 from carbon_otel.units import NS_PER_S, S_PER_NS
 
 _INTERVAL_NS: Final = NS_PER_S // 10
+# In a longer time, the host's processor time must have advanced: it counts hundredths of a second of each thread.
+_SILENT_AFTER_NS: Final = NS_PER_S // 10
 
 # The share of a GPU's multiprocessor time by process id; None if the driver does not report it.
 GpuUse = Callable[[], Mapping[int, float] | None]
@@ -58,8 +60,9 @@ class Attribution:
         uses = {self._host: reserved.threads, **gpus}
         self._shared_use = SharedUse(membership, uses, now_ns, processes, clock_ns)
         self._shares: Mapping[str, float] = dict(self._shared_use.look(now_ns))
-        self._tree = TreeShare(membership.pid, busy_time, processes)
+        self._tree = TreeShare(membership.pid, busy_time, processes, now_ns, reserved.share)
         self._process = 0.0
+        self._known = True
         self._due_ns = 0
         self._lock = threading.Lock()
         renew_after_fork(self._renew)
@@ -76,7 +79,10 @@ class Attribution:
                 return None
             self._due_ns = now_ns + _INTERVAL_NS
             by_members = self._shared_use.look(now_ns) if tick else None
-            self._process = self._tree.look(self._shared_use.others)
+            share = self._tree.look(now_ns, self._shared_use.others)
+            self._known = share is not None or self._rule == "reserved"
+            if share is not None:
+                self._process = share
             if by_members is not None:
                 self._shares = {**by_members, **self._by_use(by_members)}
             return self.present
@@ -107,7 +113,7 @@ class Attribution:
         reserved = self._reserved * self._shares[self._host]
         host = reserved if self._rule == "reserved" else self._process
         devices = tuple(self._shares.get(d.id, 1.0) if d.type == "gpu" else host for d in self._devices)
-        return Shares(devices, reserved, self._process)
+        return Shares(devices, reserved, self._process, self._known)
 
     def _renew(self) -> None:
         """In a forked child: the thread that held the lock does not exist there."""
@@ -127,13 +133,17 @@ class TreeShare:
     are measured separately are excluded.
     """
 
-    def __init__(self, pid: int, busy_time: BusyTime, processes: Processes) -> None:
+    def __init__(
+        self, pid: int, busy_time: BusyTime, processes: Processes, now_ns: int, share: float = 1.0
+    ) -> None:
+        """`share` is returned until the share has been measured."""
         self._pid = pid
         self._processes = processes
         self._busy_time = busy_time
         self._before: tuple[float, float, Tree] | None = None
-        self._share = 0.0
-        self.look()
+        self._before_ns = now_ns
+        self._share = share
+        self.look(now_ns)
 
     @property
     def pids(self) -> Set[int]:
@@ -142,21 +152,31 @@ class TreeShare:
             return frozenset()
         return {pid for pid, spent in self._before[2].items() if not spent.foreign}
 
-    def look(self, others: frozenset[int] = frozenset()) -> float:
-        """The share since the last call; the last share while the processors' time cannot be read."""
+    def look(self, now_ns: int, others: frozenset[int] = frozenset()) -> float | None:
+        """The share since the last measurement; None if it cannot be measured now.
+
+        A time that could not be measured is part of the next measurement, unless a clock has stepped back.
+        """
         try:
             busy, idle = self._busy_time.read()
-        except SensorError:
-            return self._share
-        now = self._processes.trees([self._pid], others)[self._pid]
+            now = self._processes.trees([self._pid], others)[self._pid]
+        except (OSError, SensorError):
+            return None
+        if not now:  # this host does not show its processes
+            return None
+        stepped_back = False
         if self._before is not None:
             busy_then, idle_then, then = self._before
             ran, rested = busy - busy_then, idle - idle_then
             capacity = ran + rested
-            if capacity <= 0 or ran < 0 or rested < 0:
-                return self._share
-            spent = spent_ns(then, now) * S_PER_NS
-            part = min(spent, capacity) / capacity
-            self._share = part * (2 - max(ran / capacity, part))
-        self._before = busy, idle, now
-        return self._share
+            if capacity == 0:
+                silent = now_ns - self._before_ns > _SILENT_AFTER_NS
+                return None if silent else self._share
+            stepped_back = capacity < 0
+            if not stepped_back:
+                spent = spent_ns(then, now) * S_PER_NS
+                part = min(spent, capacity) / capacity
+                active = min(1.0, max(0.0, ran / capacity))
+                self._share = part * (2 - max(active, part))
+        self._before, self._before_ns = (busy, idle, now), now_ns
+        return None if stepped_back else self._share

@@ -7,6 +7,7 @@ moved to a living one.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
@@ -20,6 +21,11 @@ from carbon_otel.units import NS_PER_S
 
 _TICK_NS: Final = NS_PER_S // (os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100)
 _STAT_BYTES: Final = 2048
+_STAT_FIELDS: Final = 15
+# The errors of a process that has ended, or that this user may not see.
+_NOT_THERE: Final = (FileNotFoundError, ProcessLookupError, PermissionError)
+# The two ways to read a process's time differ by less than this; a lower figure is that of another process.
+_JITTER_NS: Final = NS_PER_S // 10
 
 
 class Spent(NamedTuple):
@@ -40,16 +46,19 @@ Tree = dict[int, Spent]
 def spent_ns(before: Tree, after: Tree) -> int:
     """CPU nanoseconds of a tree between two states of it."""
     ran = reaped = 0
+    gone = {pid: then for pid, then in before.items() if pid not in after}
     for pid, now in after.items():
         if now.foreign:
             continue
         then = before.get(pid)
-        if then is None or then.own_ns > now.own_ns:
-            then = Spent(0, 0)
-        ran += now.own_ns - then.own_ns
-        reaped += now.reaped_ns - then.reaped_ns
+        if then is not None and then.own_ns > now.own_ns + _JITTER_NS:
+            gone[pid] = then  # another process has its id
+            then = None
+        own_then, reaped_then = (then.own_ns, then.reaped_ns) if then is not None else (0, 0)
+        ran += max(0, now.own_ns - own_then)
+        reaped += now.reaped_ns - reaped_then
     # A process that exited now shows up in its parent's reaped time; subtract the part counted before.
-    counted = sum(then.own_ns + then.reaped_ns for pid, then in before.items() if pid not in after)
+    counted = sum(then.own_ns + then.reaped_ns for then in gone.values())
     return ran + max(0, reaped - counted)
 
 
@@ -59,10 +68,16 @@ class Processes:
     def trees(self, roots: Iterable[int], foreign: Collection[int] = ()) -> dict[int, Tree]:
         """The current trees of these processes; empty for a process that has ended.
 
-        A `foreign` process below a root is in the tree, marked as such; its descendants are not.
+        A `foreign` process below a root is in the tree, marked as such; its descendants are not. Raises OSError if
+        the processes cannot be read, for example because this process has no file descriptor left: a tree that
+        lacks a process would look as if the process had ended.
         """
-        self._refresh()
-        return {root: self._tree(root, foreign) for root in roots}
+        try:
+            self._refresh()
+            return {root: self._tree(root, foreign) for root in roots}
+        except OSError:
+            self._forget_all()
+            raise
 
     def _tree(self, root: int, foreign: Collection[int]) -> Tree:
         tree: Tree = {}
@@ -80,6 +95,9 @@ class Processes:
 
     def _refresh(self) -> None:
         """Update the set of processes."""
+
+    def _forget_all(self) -> None:
+        """Begin again: an error has broken off a change of the set of processes."""
 
     def _children(self, pid: int) -> Iterable[int]:
         try:
@@ -112,7 +130,7 @@ class LinuxProcesses(Processes):
     def _refresh(self) -> None:
         try:
             listing = os.listdir(self._folder)  # noqa: PTH208 - thousands of names at each tick, not paths
-        except OSError:
+        except FileNotFoundError:
             return  # not mounted here: every tree is empty
         if listing == self._listing:
             return
@@ -124,6 +142,11 @@ class LinuxProcesses(Processes):
             if name.isdigit():
                 self._read(int(name))
         self._listing = listing
+
+    def _forget_all(self) -> None:
+        self._listing = []
+        self._parent.clear()
+        self._below.clear()
 
     def _children(self, pid: int) -> Iterable[int]:
         return self._below.get(pid, ())
@@ -140,18 +163,20 @@ class LinuxProcesses(Processes):
         return Spent(own, (int(fields[13]) + int(fields[14])) * _TICK_NS)
 
     def _read(self, pid: int) -> list[bytes] | None:
-        """The fields of /proc/PID/stat from the third on; records the parent of the process."""
+        """The fields of /proc/PID/stat from the third on, None if it has ended; records its parent."""
         try:
             descriptor = os.open(f"{self._folder}/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
+        except _NOT_THERE:
             return None
         try:
             # The name, the second field, may hold spaces and parentheses.
             fields = os.read(descriptor, _STAT_BYTES).rpartition(b")")[2].split()
-        except OSError:
+        except _NOT_THERE:
             return None
         finally:
             os.close(descriptor)
+        if len(fields) < _STAT_FIELDS:
+            raise OSError(errno.ENODATA, "has too few fields", f"{self._folder}/{pid}/stat")
         self._note_parent(pid, int(fields[1]))
         return fields
 

@@ -120,7 +120,10 @@ class SharedUse:
         if self._membership.quiet() and not self.others:
             self._advance(now_ns, {r: s + (now_ns - self._at_ns) * S_PER_NS for r, s in self._sums.items()})
         else:
-            began_ns, trees = self._walk()
+            try:
+                began_ns, trees = self._walk()
+            except OSError:  # this process cannot read the others now: its last shares stay
+                return self._shares
             with self._membership.locked() as held:
                 if held:
                     self._consult(began_ns, trees)
@@ -128,7 +131,10 @@ class SharedUse:
 
     def leave(self) -> None:
         """Settle the part of this process until now; from then on the other members are charged."""
-        began_ns, trees = self._walk()
+        try:
+            began_ns, trees = self._walk()
+        except OSError:  # this process leaves without its last CPU time
+            began_ns, trees = self._clock_ns(), {}
         with self._membership.locked() as held:
             if held:
                 book = self._load()
@@ -139,7 +145,7 @@ class SharedUse:
     def _walk(self) -> tuple[int, dict[int, Tree]]:
         """The begin of the walk, and the process trees of the members and of this process.
 
-        No tree is walked if the book was just updated and this process is in it.
+        No tree is walked if the book was just updated and this process is in it. Raises OSError.
         """
         began_ns = self._clock_ns()
         if self._membership.folder is None:

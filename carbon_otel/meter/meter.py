@@ -32,13 +32,15 @@ class Readings(NamedTuple):
 class QualityCounters(NamedTuple):
     """The faults in the readings of a device so far.
 
-    Joules filled in, joules that lost wraps may add, seconds without a reading, and the last time of each flag.
+    Joules filled in, joules that lost wraps may add, seconds without a reading, the last time of each flag, and
+    the seconds in which no reading has given a power, so that the device may have drawn any.
     """
 
     filled_j: float
     ambiguous_j: float
     gap_s: float
     flags: dict[str, int]
+    blind_s: float = 0.0
 
 
 class EdgeState(NamedTuple):
@@ -86,7 +88,8 @@ class SoleProcess:
 class DeviceTrack:
     """The timeline of a device, the times to read it, and this process's share of it.
 
-    `own_j` is the energy charged to this process.
+    `own_j` is the energy charged to this process. `unshared_j` and `unshared_s` are the device's joules and the
+    seconds in which the share could not be measured, and was taken to be the last one.
     """
 
     __slots__ = (
@@ -99,8 +102,11 @@ class DeviceTrack:
         "own_j",
         "read",
         "share",
+        "silent",
         "tick_interval_ns",
         "timeline",
+        "unshared_j",
+        "unshared_s",
     )
 
     def __init__(self, sensor: Sensor, share: float) -> None:
@@ -111,9 +117,11 @@ class DeviceTrack:
         self.due_edge_ns = self.due_tick_ns = 0
         self.renew_period()
         self.error: str | None = None
+        self.silent = False
         self.own_j = 0.0
         self._base_device_j = 0.0
         self._base_own_j = 0.0
+        self.unshared_j = self.unshared_s = 0.0
 
     def renew_period(self) -> None:
         """Take over the sensor's update period."""
@@ -128,6 +136,24 @@ class DeviceTrack:
         gained = own - self.own_j
         self.own_j = own
         return gained
+
+    def note_unknown_share(self, now_ns: int, seconds: float) -> None:
+        """Count the energy since the last settlement as shared by an old share. Call before `settle_share`."""
+        self.unshared_j += self.timeline.published_j - self._base_device_j
+        self.unshared_s += seconds
+        self.timeline.flag("share", now_ns)
+
+    @property
+    def quality(self) -> QualityCounters:
+        """The faults so far, in readings and in shares."""
+        t = self.timeline
+        return QualityCounters(
+            t.filled_j + self.unshared_j,
+            t.ambiguous_j,
+            t.gap_s + self.unshared_s,
+            t.flags.copy(),
+            t.blind_s,
+        )
 
     def settle_share(self, share: float) -> None:
         """Charge the energy since the last call with this share, and keep the share until the next call."""
@@ -172,6 +198,8 @@ class Meter:
     def read_for_tick(self, now_ns: int) -> Readings:
         """Read the devices that are due at a tick at `now_ns`."""
         due = [track for track in self.tracks if now_ns >= track.due_tick_ns]
+        for track in self.tracks:
+            self._report_silence(track)
         return Readings(self._read(due, now_ns), self._rule.measure(now_ns, tick=True))
 
     def _read(self, due: list[DeviceTrack], now_ns: int) -> list[Reading]:
@@ -195,6 +223,12 @@ class Meter:
             began_ns = ended_ns
         return readings
 
+    def _report_silence(self, track: DeviceTrack) -> None:
+        timeline = track.timeline
+        if track.error is None and not track.silent and timeline.stands_still:
+            self._on_fault(timeline.sensor, "it answers, but its counter does not change")
+        track.silent = timeline.stands_still
+
     def apply(self, readings: Readings, now_ns: int) -> None:
         """Enter readings into the timelines, and the shares of the interval that ends at `now_ns`."""
         for timeline, began_ns, ended_ns, raw in readings.sensors:
@@ -214,6 +248,8 @@ class Meter:
         self._shares, self._shares_ns = shares, now_ns
         for track, share in zip(self.tracks, shares.devices, strict=True):
             track.timeline.at(now_ns)
+            if not shares.known and track.timeline.sensor.device.type != "gpu":
+                track.note_unknown_share(now_ns, seconds)
             track.settle_share(share)
 
     def note_suspend(self) -> bool:
@@ -237,9 +273,7 @@ class Meter:
         quality = None
         for timeline in timelines:
             if timeline.flags:
-                quality = tuple(
-                    [QualityCounters(t.filled_j, t.ambiguous_j, t.gap_s, t.flags.copy()) for t in timelines]
-                )
+                quality = tuple([track.quality for track in self.tracks])
                 break
         shares = self._shares
         since_s = (now_ns - self._shares_ns) * S_PER_NS

@@ -13,8 +13,11 @@ The rules for each reading:
   new reading is a lower bound of the energy spent;
 * an implausible reading is set aside. If the next one agrees with the old counter, nothing is lost; if it
   agrees with the reading set aside, the counter has jumped, and the time up to the jump is a gap;
+* a counter that steps back by less than one percent was neither reset nor has it wrapped: it is set aside;
 * a failed reading opens a gap. Gaps are filled with the neighbouring power and counted in `gap_s` and
-  `filled_j`; a counter that comes back closes its gap exactly.
+  `filled_j`; a counter that comes back closes its gap exactly;
+* a counter that has never changed says nothing: until it changes, the time since its first reading is counted in
+  `blind_s`, and the device may have drawn any power.
 """
 
 from __future__ import annotations
@@ -31,6 +34,10 @@ _POWER_WINDOW_PERIODS: Final = 5
 # A counter that is unchanged for less than this time may simply not have been updated.
 _RENEWED_WITHIN_PERIODS: Final = 5
 _STUCK_AFTER_S: Final = 5.0
+# The same for a counter that has never changed: its power is unknown, so it is not believed for as long.
+_SILENT_AFTER_S: Final = 0.1
+# The part of its count by which a counter steps back at least when it is reset.
+_LEAST_RESET: Final = 0.01
 # The device's clock may be faster than the monotonic clock by this factor.
 _PLAUSIBLE_SLACK: Final = 1.001
 
@@ -39,7 +46,8 @@ class Timeline:
     """The joules of one device since the first reading. Times are monotonic nanoseconds.
 
     `last_ns` is the begin of the last good reading, `took_ns` the duration of the last reading, `power_w` the
-    power before it. `flags` has the time of the last fault of each kind.
+    power before it. `flags` has the time of the last fault of each kind. `blind_s` are the seconds in which no
+    reading has given a power; 0 as soon as one has.
     """
 
     __slots__ = (
@@ -53,6 +61,7 @@ class Timeline:
         "_last_raw",
         "_most_w",
         "_moving_power_w",
+        "_power_known",
         "_power_window_ns",
         "_renewal_s",
         "_slack_s",
@@ -61,6 +70,7 @@ class Timeline:
         "_unfilled_s",
         "_unit_j",
         "ambiguous_j",
+        "blind_s",
         "filled_j",
         "flags",
         "gap_s",
@@ -82,6 +92,7 @@ class Timeline:
         self.gap_s = 0.0
         self.filled_j = 0.0
         self.ambiguous_j = 0.0
+        self.blind_s = 0.0
         self.flags: dict[str, int] = {}
         self.last_ns = 0
         self.took_ns = 0
@@ -96,6 +107,7 @@ class Timeline:
         self._gap_s_before = 0.0
         self._filled_before_gap_j = 0.0
         self._is_counter = sensor.kind == "counter"
+        self._power_known = False
         self._unit_j = sensor.joules_per_unit
         self._most_w = sensor.power_bounds_w[1] * _PLAUSIBLE_SLACK
         # In a shorter time the counter cannot have wrapped completely.
@@ -139,6 +151,12 @@ class Timeline:
             self.flag("gap", now_ns)
         self.at(now_ns)
 
+    @property
+    def stands_still(self) -> bool:
+        """Whether the counter is read, but has not changed for much longer than its updates take."""
+        stuck = self.gap_since_ns is not None and "stuck" in self.flags
+        return stuck or ("silent" in self.flags and self.blind_s > _STUCK_AFTER_S)
+
     def at(self, now_ns: int) -> float:
         """Joules up to `now_ns`; never less than in an earlier call."""
         if now_ns > self.last_ns:
@@ -151,6 +169,8 @@ class Timeline:
             self.published_j = self.true_j
         if self.gap_since_ns is not None and now_ns > self.gap_since_ns:
             self.gap_s = self._gap_s_before + (now_ns - self.gap_since_ns) * S_PER_NS
+            if not self._power_known:
+                self.blind_s = max(self.blind_s, self.gap_s)
         return self.published_j
 
     def _observe_first(self, now_ns: int, raw: float) -> None:
@@ -160,6 +180,8 @@ class Timeline:
             return
         self._last_raw = raw
         self.last_ns = self._changed_ns = self._anchor_ns = now_ns
+        if power:
+            self._know_power()
         # The least power of the device, until a second reading of the counter gives its power.
         self.power_w = raw if power else self.sensor.power_bounds_w[0]
         if self.gap_since_ns is not None:
@@ -224,7 +246,8 @@ class Timeline:
             if self._plausible(joules, elapsed_s):
                 return joules, None
         joules = new * unit
-        return (joules, "reset") if self._plausible(joules, elapsed_s) else (None, None)
+        was_reset = new <= old * (1 - _LEAST_RESET) and self._plausible(joules, elapsed_s)
+        return (joules, "reset") if was_reset else (None, None)
 
     def _plausible(self, joules: float, elapsed_s: float) -> bool:
         """Whether the device can have spent these joules between two readings that began `elapsed_s` apart.
@@ -255,10 +278,19 @@ class Timeline:
     def _believe_unchanged(self, now_ns: int) -> bool:
         """Whether a counter that should have been updated, and is unchanged, means that no energy was spent.
 
-        Beyond `_STUCK_AFTER_S` the counter is stuck, because every powered device draws power. The time since its
-        last change becomes a gap, filled with the power before it.
+        Beyond `_STUCK_AFTER_S` the counter is stuck, because a powered device draws power, except one that may
+        rest. The time since its last change becomes a gap, filled with the power before it. A counter that has
+        never changed is not believed at all.
         """
-        if (now_ns - self._changed_ns) * S_PER_NS <= _STUCK_AFTER_S:
+        unchanged_s = (now_ns - self._changed_ns) * S_PER_NS
+        if self.sensor.device.may_rest:
+            return True
+        if not self._power_known:
+            if unchanged_s > _SILENT_AFTER_S:
+                self.blind_s = max(self.blind_s, unchanged_s)
+                self.flag("silent", now_ns)
+            return False
+        if unchanged_s <= _STUCK_AFTER_S:
             return True
         if self.gap_since_ns is None:
             self.last_ns, self.power_w = self._changed_ns, self._moving_power_w
@@ -270,6 +302,8 @@ class Timeline:
     def _accept(self, now_ns: int, raw: float, joules: float) -> None:
         if raw != self._last_raw:
             self._changed_ns = now_ns
+            if not self._power_known:
+                self._know_power()
         self.true_j += joules
         self.last_ns, self._last_raw = now_ns, raw
         if now_ns - self._anchor_ns >= self._power_window_ns:
@@ -279,6 +313,11 @@ class Timeline:
                 self._moving_power_w = self.power_w
                 if self._unfilled_s:
                     self._fill_first_gap()
+
+    def _know_power(self) -> None:
+        self._power_known = True
+        self.blind_s = 0.0
+        self.flags.pop("silent", None)
 
     def _close_gap_exactly(self) -> None:
         if self.gap_since_ns is not None:

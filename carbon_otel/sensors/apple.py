@@ -105,7 +105,10 @@ def find(system: str = sys.platform, machine: str | None = None) -> tuple[list[S
     sensors: list[Sensor] = []
     findings: list[Finding] = []
     for identity, device_type, name, fields in _CHANNELS:
-        device = Device(identity, device_type, name, "measured.counter", _BAND, "IOReport energy model")
+        source = "IOReport energy model"
+        # The chip cuts the power of its GPU and its neural engine while they are unused.
+        may_rest = device_type == "gpu"
+        device = Device(identity, device_type, name, "measured.counter", _BAND, source, frozenset(), may_rest)
         sensor = AppleChannel(report, device, fields)
         try:
             sensor.read()

@@ -22,7 +22,9 @@ class Device:
     """A component that draws power, with the names of the OpenTelemetry `hw.*` conventions.
 
     `id` is unique within the host (`hw.id`), `source` names the interface or the table behind the figures.
-    `contains` lists the types of other devices that its meter includes; they must not be counted too.
+    `contains` lists the types of other devices that its meter includes; they must not be counted too. `may_rest`
+    marks a device that draws nothing while it is unused; a reading of every other device that stays at zero says
+    nothing.
     """
 
     id: str
@@ -32,6 +34,7 @@ class Device:
     band: Band
     source: str
     contains: frozenset[DeviceType] = frozenset()
+    may_rest: bool = False
 
 
 class SensorError(Exception):

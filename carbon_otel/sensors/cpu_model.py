@@ -21,12 +21,15 @@ from typing import Final, Literal
 
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.provenance import Band
-from carbon_otel.sensors.base import Device
+from carbon_otel.sensors.base import Device, SensorError
+from carbon_otel.sensors.constant_power import ConstantPower
 from carbon_otel.sensors.cpu_info import Processor
 from carbon_otel.sensors.proc_stat import BusyTime
 from carbon_otel.units import S_PER_NS
 
 CURVE_K: Final = 0.75
+# In a longer time, /proc/stat counts at least one hundredth of a second for every thread.
+_SILENT_AFTER_S: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,7 @@ class CpuModel:
         self._then_ns: int | None = None
         self._busy = self._idle = 0.0
         self._joules = 0.0
+        self._watts = self._idle_w
         # Each reading continues the sum of the last one, so readings of two threads must not overlap.
         self._lock = threading.Lock()
         renew_after_fork(self._renew)
@@ -122,14 +126,48 @@ class CpuModel:
     def _advance(self) -> float:
         now_ns = self._clock_ns()
         busy, idle = self._busy_time.read()
-        if self._then_ns is not None:
-            ran, rested = busy - self._busy, idle - self._idle
-            # /proc/stat can step back in a container that moved to another host: count the interval as idle.
-            utilisation = ran / (ran + rested) if ran >= 0 and rested >= 0 and ran + rested > 0 else 0.0
-            watts = self._idle_w + (self._full_w - self._idle_w) * load_curve(utilisation)
-            self._joules += watts * (now_ns - self._then_ns) * S_PER_NS
+        if self._then_ns is None:
+            self._then_ns, self._busy, self._idle = now_ns, busy, idle
+            return self._joules
+        elapsed_s = (now_ns - self._then_ns) * S_PER_NS
+        ran, rested = busy - self._busy, idle - self._idle
+        # The kernel may take idle time back by a tick, but not the sum of all times.
+        stepped_back = ran + rested < 0
+        if ran + rested == 0:
+            # The next reading covers this time.
+            if elapsed_s > _SILENT_AFTER_S:
+                raise SensorError("the processor time of this host does not change")
+            return self._joules
+        if not stepped_back:
+            utilisation = min(1.0, max(0.0, ran / (ran + rested)))
+            self._watts = self._idle_w + (self._full_w - self._idle_w) * load_curve(utilisation)
+        self._joules += self._watts * elapsed_s
         self._then_ns, self._busy, self._idle = now_ns, busy, idle
+        if stepped_back:  # a container has moved to another host
+            raise SensorError("the processor time of this host has stepped back")
         return self._joules
 
     def close(self) -> None:
         self._busy_time.close()
+
+
+def constant_model(processor: Processor) -> ConstantPower:
+    """The model of a processor whose load is unknown: the mean of idle and full power, from one to the other."""
+    power = thread_power(processor.family)
+    mean_w = (power.idle_w + power.full_w) / 2
+    band = Band(
+        low=power.idle_w * power.band.low / mean_w,
+        high=power.full_w * power.band.high / mean_w,
+        source=f"from idle to full load, {power.band.source}",
+        coverage="spread",
+    )
+    device = Device(
+        id="cpu-model",
+        type="cpu",
+        name=processor.model_name,
+        method="modelled.constant",
+        band=band,
+        source=power.source,
+        contains=frozenset({"memory"}),
+    )
+    return ConstantPower(device, mean_w * processor.threads)

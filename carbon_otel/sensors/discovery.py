@@ -12,14 +12,17 @@ from carbon_otel.guard import contain, log_once
 from carbon_otel.provenance import combined
 from carbon_otel.sensors import apple, grace, intel_gpu, jetson, rapl
 from carbon_otel.sensors.amd import gpu as amd_gpu
-from carbon_otel.sensors.base import Finding, Prepares, ReportsProcesses, Sensor
+from carbon_otel.sensors.base import Finding, Prepares, ReportsProcesses, Sensor, SensorError
 from carbon_otel.sensors.cpu_info import ARM, Processor, processor
-from carbon_otel.sensors.cpu_model import CpuModel
-from carbon_otel.sensors.memory_model import MemoryModel
+from carbon_otel.sensors.cpu_model import CpuModel, constant_model
+from carbon_otel.sensors.memory_model import memory_model
 from carbon_otel.sensors.nvidia import find as nvml
 from carbon_otel.sensors.proc_stat import BusyTime
 
 _UDEV_FILE: Final = "/etc/udev/rules.d/90-powercap.rules"
+_SHARE_COUNTERS: Final = (
+    "if the host of this virtual machine shares its counters, mount them and set CARBON_OTEL_POWERCAP_ROOT"
+)
 _ORDER: Final = ("host", "cpu", "memory", "gpu")
 _UNVERIFIED: Final = "unverified on hardware"
 
@@ -186,7 +189,12 @@ def _powercap(root: Path, host: Processor) -> tuple[list[Sensor], list[Finding]]
 
 def _model_processor(search: _Search, host: Processor, root: Path) -> None:
     """Model the processor if it has no meter; the model is of the whole server, memory included."""
-    model = CpuModel(host, BusyTime())
+    busy_time = BusyTime()
+    model: Sensor = CpuModel(host, busy_time)
+    silence = _silence(busy_time)
+    if silence:
+        model = constant_model(host)
+        busy_time.close()
     blocked = next((f for f in search.findings if f.component in ("cpu", "memory") and f.fix), None)
     if blocked:
         reason, fix = blocked.reason, blocked.fix
@@ -195,18 +203,28 @@ def _model_processor(search: _Search, host: Processor, root: Path) -> None:
         fix = "set CARBON_OTEL_CPU_FAMILY to the most similar family of the table"
     elif host.virtual:
         reason = "a virtual machine whose host exports no RAPL counter"
-        fix = "if the host shares its counters, mount them and set CARBON_OTEL_POWERCAP_ROOT"
+        fix = _SHARE_COUNTERS
     else:
         reason = f"no powercap zone in {root}"
         fix = "sudo modprobe intel_rapl_msr; in a container, mount the host's powercap folder"
+    if silence:
+        reason = f"{reason}; {silence}, so its load is unknown"
     # A modelled component is in the figures.
     search.findings = [f for f in search.findings if f.component not in ("cpu", "memory")]
     description = f"{host.model_name}: {model.device.source}"
     search.add(([model], [Finding("cpu", model.device.method, description, reason, fix)]))
 
 
+def _silence(busy_time: BusyTime) -> str | None:
+    """The reason why the host's processor time says nothing, as in some sandboxes; None if it says something."""
+    try:
+        return None if sum(busy_time.read()) > 0 else "the host shows no processor time"
+    except SensorError as error:
+        return str(error)
+
+
 def _model_memory(search: _Search) -> None:
-    memory = MemoryModel()
+    memory = memory_model()
     device = memory.device
     reason = "the package is measured, but there is no readable dram zone"
     # A modelled component is in the figures; the finding stays, because its fix allows measuring it.
@@ -217,12 +235,15 @@ def _model_memory(search: _Search) -> None:
 
 def _unreadable(zone: rapl.Zone, error: str) -> Finding:
     rule = rapl.UDEV_RULE.format(group=_group())
+    fix = f"echo '{rule}' | sudo tee {_UDEV_FILE} && sudo udevadm control --reload && sudo udevadm trigger"
+    if error == rapl.STANDS_AT_ZERO:
+        fix = _SHARE_COUNTERS
     return Finding(
         component="memory" if zone.name == "dram" else "cpu",
         method="missing",
         found=f"{zone.name} ({zone.id})",
         reason=f"{zone.path / 'energy_uj'}: {error}",
-        fix=f"echo '{rule}' | sudo tee {_UDEV_FILE} && sudo udevadm control --reload && sudo udevadm trigger",
+        fix=fix,
         unmetered=True,
     )
 

@@ -62,6 +62,8 @@ class HwmonPower:
         watts = math.prod(self._number(path, fd) for path, fd in self._files) * self._watts_per_unit
         if not 0 <= watts <= self.power_bounds_w[1]:
             raise SensorError(f"{self.device.name}: {watts:g} W is out of range")
+        if watts == 0 and not self.device.may_rest:
+            raise SensorError(f"{self.device.name}: 0 W, but a device that answers draws power")
         return watts
 
     def close(self) -> None:

@@ -8,6 +8,8 @@ does not wrap; it restarts when the driver is loaded.
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Literal
 
@@ -21,6 +23,7 @@ _DRIVERS: Final = ("i915", "xe")
 _BAND = Band(0.90, 1.10, "Intel GPU energy counter: +-10 %, our estimate after RAPL", "estimate")
 _MOST_W: Final = 1000.0
 _MOST_UJ: Final = 2**64
+_MOVES_WITHIN_S: Final = 0.02
 
 
 class IntelGpu:
@@ -64,8 +67,10 @@ class IntelGpu:
             self._fd = -1
 
 
-def find(root: Path = DEFAULT_ROOT) -> tuple[list[Sensor], list[Finding]]:
-    """The Intel GPUs of this host that count their energy. Never raises."""
+def find(
+    root: Path = DEFAULT_ROOT, sleep: Callable[[float], None] = time.sleep
+) -> tuple[list[Sensor], list[Finding]]:
+    """The Intel GPUs of this host that count their energy. Never raises. Waits 20 ms for a counter that is 0."""
     sensors: list[Sensor] = []
     findings: list[Finding] = []
     for folder in folders(root):
@@ -86,7 +91,9 @@ def find(root: Path = DEFAULT_ROOT) -> tuple[list[Sensor], list[Finding]]:
             address, "gpu", f"Intel GPU {address}", "measured.counter", _BAND, f"hwmon ({driver})"
         )
         try:
-            sensors.append(IntelGpu(channel, device))
+            sensor = IntelGpu(channel, device)
+            _check_counts(sensor, sleep)
+            sensors.append(sensor)
         except SensorError as error:
             findings.append(
                 Finding(
@@ -96,6 +103,15 @@ def find(root: Path = DEFAULT_ROOT) -> tuple[list[Sensor], list[Finding]]:
         else:
             findings.append(Finding("gpu", device.method, device.name))
     return sensors, findings
+
+
+def _check_counts(sensor: IntelGpu, sleep: Callable[[float], None]) -> None:
+    """Close a sensor whose counter stays at 0, and raise SensorError."""
+    if sensor.read() == 0:
+        sleep(_MOVES_WITHIN_S)
+        if sensor.read() == 0:
+            sensor.close()
+            raise SensorError("the counter stands at 0")
 
 
 def _channel(folder: Path) -> Path | None:

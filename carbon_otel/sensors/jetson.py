@@ -77,7 +77,9 @@ def _device(rail: _Rail) -> Device:
         # Memory, its controller on the SOC rail, and I/O.
         device_type = "memory"
     source = "hwmon (INA3221)"
-    return Device(rail.id, device_type, rail.name, "measured.power", _BAND, source, contains)
+    # The module cuts the power of parts that are unused.
+    may_rest = device_type != "host"
+    return Device(rail.id, device_type, rail.name, "measured.power", _BAND, source, contains, may_rest)
 
 
 def _hwmon(root: Path) -> Iterator[_Rail]:

@@ -8,48 +8,30 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Final, Literal
+from typing import Final
 
 import psutil
 
 from carbon_otel.provenance import Band
 from carbon_otel.sensors.base import Device
-from carbon_otel.units import BYTES_PER_GB, S_PER_NS
+from carbon_otel.sensors.constant_power import ConstantPower
+from carbon_otel.units import BYTES_PER_GB
 
 WATTS_PER_GB: Final = 0.30
 _BAND = Band(0.1 / WATTS_PER_GB, 0.6 / WATTS_PER_GB, "published W/GB constants, 0.1-0.6", "spread")
 
 
-class MemoryModel:
-    """Integrates `WATTS_PER_GB` times the size of the memory over time."""
-
-    kind: Literal["counter"] = "counter"
-    joules_per_unit = 1.0
-    wrap = None
-    update_period_s = 0.001
-    quantum_s = 0.0
-    edge_interval_s = 0.002
-    tick_interval_s = 0.0
-
-    def __init__(
-        self, bytes_total: int | None = None, clock_ns: Callable[[], int] = time.monotonic_ns
-    ) -> None:
-        gigabytes = (bytes_total or psutil.virtual_memory().total) / BYTES_PER_GB
-        self._watts = WATTS_PER_GB * gigabytes
-        self.power_bounds_w = (self._watts, self._watts)
-        self.device = Device(
-            id="memory-model",
-            type="memory",
-            name=f"{gigabytes:.0f} GB",
-            method="modelled.constant",
-            band=_BAND,
-            source=f"{WATTS_PER_GB} W/GB",
-        )
-        self._clock_ns = clock_ns
-        self._start_ns = clock_ns()
-
-    def read(self) -> float:
-        return self._watts * (self._clock_ns() - self._start_ns) * S_PER_NS
-
-    def close(self) -> None:
-        """Does nothing: there is nothing to release."""
+def memory_model(
+    bytes_total: int | None = None, clock_ns: Callable[[], int] = time.monotonic_ns
+) -> ConstantPower:
+    """`WATTS_PER_GB` times the size of the memory, by default of this host."""
+    gigabytes = (bytes_total or psutil.virtual_memory().total) / BYTES_PER_GB
+    device = Device(
+        id="memory-model",
+        type="memory",
+        name=f"{gigabytes:.0f} GB",
+        method="modelled.constant",
+        band=_BAND,
+        source=f"{WATTS_PER_GB} W/GB",
+    )
+    return ConstantPower(device, WATTS_PER_GB * gigabytes, clock_ns)

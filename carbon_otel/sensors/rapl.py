@@ -16,8 +16,9 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
@@ -33,6 +34,10 @@ _KNOWN: Final = ("core", "uncore", "dram", "psys")
 # 2^32 units of 2^-14 J: the range of most Intel packages, for trees that state no range.
 _DEFAULT_RANGE_UJ: Final = 262_143_328_850
 _MIRROR_TOLERANCE: Final = 1e-6
+# A counter is updated every millisecond.
+_MOVES_WITHIN_S: Final = 0.02
+# The error of a zone in a virtual machine whose hypervisor emulates the register and does not count.
+STANDS_AT_ZERO: Final = "the counter stands at 0"
 
 # At k=2; Desrochers et al. (MEMSYS 2016) for Intel packages and DRAM, Schoene et al. (2021) for the modelled
 # counters of AMD Zen.
@@ -94,13 +99,16 @@ class Zone:
         return self.path.name
 
 
-def zones(root: Path = DEFAULT_ROOT) -> list[Zone]:
-    """Every zone below `root`, in the order of their ids, in the flat or the nested layout."""
+def zones(root: Path = DEFAULT_ROOT, sleep: Callable[[float], None] = time.sleep) -> list[Zone]:
+    """Every zone below `root`, in the order of their ids, in the flat or the nested layout.
+
+    Waits up to 20 ms if a counter is 0.
+    """
     paths: dict[str, Path] = {}
     for path in _zone_paths(root):
         paths.setdefault(path.name, path)
     names = {zone_id: _name(path) for zone_id, path in paths.items()}
-    return [
+    found = [
         Zone(
             path=path,
             name=names[zone_id],
@@ -111,6 +119,19 @@ def zones(root: Path = DEFAULT_ROOT) -> list[Zone]:
         for zone_id, path in sorted(paths.items())
         if names[zone_id]
     ]
+    silent = _standing_at_zero([zone.path for zone in found if zone.error is None], sleep)
+    return [replace(zone, error=STANDS_AT_ZERO) if zone.path in silent else zone for zone in found]
+
+
+def _standing_at_zero(paths: Iterable[Path], sleep: Callable[[float], None]) -> set[Path]:
+    """The zones whose counter stays at 0 for longer than its update takes."""
+    silent = {path for path in paths if _read_number(path / "energy_uj") == 0}
+    waited_s = 0.0
+    while silent and waited_s < _MOVES_WITHIN_S:
+        sleep(0.001)
+        waited_s += 0.001
+        silent = {path for path in silent if _read_number(path / "energy_uj") == 0}
+    return silent
 
 
 def select(candidates: list[Zone]) -> tuple[list[Zone], list[Zone]]:

@@ -32,7 +32,8 @@ def device_energies(
       power, and the timeline may already have led the device; a slow reading may be of any moment during it;
     * the quantum of the counter: with edges anywhere within its update period, up to the mean power times that
       period; more in proportion if the device drew more at an edge;
-    * the joules that fill gaps, up and down, and lost whole wraps, upwards.
+    * the joules that fill gaps, up and down, and lost whole wraps, upwards;
+    * while no reading has given a power: up to the device's most power.
     """
     duration_s = (end.now_ns - begin.now_ns) * S_PER_NS
     parts = []
@@ -48,9 +49,11 @@ def device_energies(
             device_j = after[0] - before[0]
             # At most one period at the stage's mean power is hidden in a step of the counter, and more in
             # proportion if the device drew more at an edge.
-            quantum_j = joules * period_s / duration_s
+            at_edges_w = max(before[2], after[2])
             if device_j > 0:
-                quantum_j *= max(1.0, max(before[2], after[2]) * duration_s / device_j)
+                quantum_j = joules / duration_s * max(1.0, at_edges_w * duration_s / device_j) * period_s
+            else:
+                quantum_j = at_edges_w * share * period_s
             below_j += quantum_j
             above_j += quantum_j
             if duration_s < _SHORT_PERIODS * period_s:
@@ -59,13 +62,13 @@ def device_energies(
             sensor.device, exclusive_j[i], joules, 0.0, min(joules, below_j), above_j, 0.0, flags
         )
         if end.quality is not None:
-            part = _with_faults(part, i, begin, end, below_j)
+            part = _with_faults(part, i, begin, end, below_j, most_w)
         parts.append(part)
     return tuple(parts)
 
 
 def _with_faults(
-    part: DeviceEnergy, index: int, begin: EdgeState, end: EdgeState, below_j: float
+    part: DeviceEnergy, index: int, begin: EdgeState, end: EdgeState, below_j: float, most_w: float
 ) -> DeviceEnergy:
     """Widen the figures of a device by the gaps, lost wraps and flags between two edges."""
     before = begin.quality[index] if begin.quality is not None else _NO_FAULT
@@ -73,13 +76,15 @@ def _with_faults(
     share = end.shares[index]
     flags = {flag for flag, seen_ns in after.flags.items() if seen_ns > begin.now_ns} | part.flags
     filled_j = min(part.inclusive_j, max(0.0, after.filled_j - before.filled_j) * share)
-    gap_s = max(0.0, after.gap_s - before.gap_s)
+    blind_s = max(0.0, after.blind_s - before.blind_s)
+    gap_s = max(0.0, after.gap_s - before.gap_s, blind_s)
     if gap_s > 0:
-        flags |= after.flags.keys() & {"gap", "stuck"}
+        flags |= after.flags.keys() & {"gap", "stuck", "silent"}
+    unknown_j = after.ambiguous_j - before.ambiguous_j + blind_s * most_w
     return part._replace(
         filled_j=filled_j,
         below_j=min(part.inclusive_j, below_j + filled_j),
-        above_j=part.above_j + (after.ambiguous_j - before.ambiguous_j) * share + filled_j,
+        above_j=part.above_j + unknown_j * share + filled_j,
         gap_s=gap_s,
         flags=frozenset(flags),
     )

@@ -147,10 +147,17 @@ def test_a_gpu_that_is_lost_is_a_gap_with_the_power_it_had(gpus):
 
 
 def test_a_gpu_that_comes_back_closes_its_gap(gpus):
-    gpus[0].energy_mj = 0
+    before_mj = gpus[0].energy_mj
     output = measure(gpus, f"gpu.energy_error = {nvml.GPU_IS_LOST} if 3 <= second < 6 else 0")
     assert output["gap_s"] == 0 and output["measured_fraction"] == 1
-    assert output["energy_j"] == pytest.approx(gpus[0].energy_mj / 1000)
+    assert output["energy_j"] == pytest.approx((gpus[0].energy_mj - before_mj) / 1000)
+
+
+def test_a_counter_that_stands_at_zero_is_not_read(gpus):
+    """As for a virtual GPU of a guest."""
+    gpus[0].energy_mj = 0
+    output = gpus.ask(DISCOVER)
+    assert (output["methods"], output["kinds"], output["raw"]) == (["measured.power"], ["power"], [100])
 
 
 def test_a_counter_that_disappears_during_a_run_is_a_gap(gpus):

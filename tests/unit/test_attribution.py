@@ -189,12 +189,12 @@ def test_an_edge_does_not_wait_for_the_measurement_of_a_tick(stat, tmp_path):
 
 
 def test_the_process_share_follows_from_the_cpu_time_of_the_tree(stat):
-    rule = TreeShare(os.getpid(), BusyTime(stat.path), host_processes())
+    rule = TreeShare(os.getpid(), BusyTime(stat.path), host_processes(), 0)
     before = tree(os.getpid())
     burn(0.02)
     stat.run(busy=10, idle=10)
     least = spent_ns(before, tree(os.getpid())) / NS
-    share = rule.look()
+    share = rule.look(NS)
     most = spent_ns(before, tree(os.getpid())) / NS + 0.02
     # c (2 - u), with c the share of 20 s of capacity and u = 0.5
     assert least / 20 * 1.5 <= share * (1 + 1e-9) <= most / 20 * 1.5
@@ -202,20 +202,21 @@ def test_the_process_share_follows_from_the_cpu_time_of_the_tree(stat):
 
 
 def test_a_tree_that_ran_longer_than_the_coarse_busy_time_has_all_of_it(stat):
-    rule = TreeShare(os.getpid(), BusyTime(stat.path), host_processes())
+    rule = TreeShare(os.getpid(), BusyTime(stat.path), host_processes(), 0)
     burn(0.05)
     stat.run(busy=0.01, idle=0.99)
-    share = rule.look()
+    share = rule.look(NS)
     assert 0.05 * 1.9 < share < 1
 
 
-def test_the_process_share_stays_while_busy_time_is_unknown(stat):
-    rule = TreeShare(os.getpid(), BusyTime(stat.path), host_processes())
+def test_the_process_share_is_unknown_while_busy_time_is(stat):
+    rule = TreeShare(os.getpid(), BusyTime(stat.path), host_processes(), 0)
     stat.run(busy=1, idle=0)
-    known = rule.look()
-    assert rule.look() == known
+    known = rule.look(NS)
+    assert known is not None
+    assert rule.look(NS) == known
     stat.path.write_text("")
-    assert rule.look() == known
+    assert rule.look(2 * NS) is None
 
 
 @pytest.mark.parametrize(
@@ -235,7 +236,9 @@ def test_the_process_share_stays_while_busy_time_is_unknown(stat):
         ({1: Spent(10, 0), 2: Spent(7, 0, True)}, {1: Spent(12, 0), 2: Spent(30, 0, True)}, 2),
         ({1: Spent(10, 0), 2: Spent(30, 0, True)}, {1: Spent(12, 31)}, 3),
         # A new process has the same id.
-        ({1: Spent(10, 0), 2: Spent(7, 0)}, {1: Spent(10, 8), 2: Spent(4, 0)}, 12),
+        ({1: Spent(10, 0), 2: Spent(NS, 0)}, {1: Spent(10, NS + 8), 2: Spent(4, 0)}, 12),
+        # A clock that steps back by less than its resolution is not another process.
+        ({1: Spent(10 * NS, 0)}, {1: Spent(10 * NS - 9, 0)}, 0),
     ],
 )
 def test_the_cpu_time_of_a_tree_between_two_looks(before, after, spent):

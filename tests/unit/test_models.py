@@ -12,7 +12,7 @@ from carbon_otel.carbon.grid import intensity
 from carbon_otel.sensors.base import SensorError
 from carbon_otel.sensors.cpu_info import processor
 from carbon_otel.sensors.cpu_model import CpuModel, load_curve, thread_power
-from carbon_otel.sensors.memory_model import MemoryModel
+from carbon_otel.sensors.memory_model import memory_model
 from carbon_otel.sensors.proc_stat import BusyTime
 from tests.fakes.clock import Clock
 from tests.unit.test_attribution import Stat
@@ -54,16 +54,17 @@ def test_stolen_time_does_not_count(model, stat, clock):
     assert model.read() == pytest.approx(10 * IDLE_W)
 
 
-def test_components_add_up_and_a_stat_that_steps_back_counts_as_idle(model, stat, clock):
+def test_the_time_in_which_a_stat_steps_back_has_the_last_power_and_is_a_gap(model, stat, clock):
     model.read()
     clock.advance(1)
     stat.run(busy=8, idle=0)
     assert model.read() == pytest.approx(FULL_W)
     clock.advance(1)
     stat.run(busy=-50, idle=-400)
-    assert model.read() == pytest.approx(FULL_W + IDLE_W)
+    with pytest.raises(SensorError, match="stepped back"):
+        model.read()
     clock.advance(1)
-    stat.run(busy=8, idle=0)
+    stat.run(busy=0, idle=8)
     assert model.read() == pytest.approx(2 * FULL_W + IDLE_W)
 
 
@@ -140,7 +141,7 @@ def test_every_row_of_the_table_has_its_provenance_and_a_band_about_its_value():
 
 
 def test_memory_by_size(clock):
-    model = MemoryModel(64 * 10**9, clock)
+    model = memory_model(64 * 10**9, clock)
     clock.advance(100)
     assert model.read() == pytest.approx(0.30 * 64 * 100)
     assert model.device.name == "64 GB"
@@ -150,11 +151,11 @@ def test_memory_by_size(clock):
 
 
 def test_memory_of_this_host():
-    assert MemoryModel().power_bounds_w[0] > 0
+    assert memory_model().power_bounds_w[0] > 0
 
 
 def test_bands_state_their_coverage(model, clock):
     """Percentiles of a table, a spread of constants and an estimate are not standard uncertainties."""
     assert model.device.band.coverage == "p5-p95"
-    assert MemoryModel(10**9, clock).device.band.coverage == "spread"
+    assert memory_model(10**9, clock).device.band.coverage == "spread"
     assert intensity("FR").band.coverage == "estimate"

@@ -55,10 +55,8 @@ class NvmlGpu:
         source = "NVML total energy"
         contains: frozenset[DeviceType] = frozenset()
         self._raw: Callable[[Any], float] = nvml.api.nvmlDeviceGetTotalEnergyConsumption
-        try:
-            self._raw(handle)
-        except nvml.error:
-            power = power_source(nvml, handle, self.power_bounds_w[1])
+        power = None if self._counts() else power_source(nvml, handle, self.power_bounds_w[1])
+        if power is not None:
             self._raw, source = power.read, power.name
             self.kind, self.joules_per_unit = "power", 1.0
             if power.whole_module:
@@ -145,6 +143,13 @@ class NvmlGpu:
         starts = self._nvml.starts
         self._handle = self._nvml.handle(self._uuid)
         self._starts = starts
+
+    def _counts(self) -> bool:
+        """Whether the energy counter works. Since the driver was loaded, a GPU has used some energy."""
+        try:
+            return bool(self._raw(self._handle) != 0)
+        except self._nvml.error:
+            return False
 
     def _limit_w(self) -> float:
         try:
