@@ -56,10 +56,12 @@ def test_a_sensor_that_comes_back_loses_nothing(tree):
         time.sleep(0.05)
         tree.package[0].write(b"")
         time.sleep(0.1)
-        tree.package[0].add(8)
+        for zone in tree.zones.values():  # a counter that never changes would be flagged
+            zone.add(8)
         time.sleep(0.1)
     # The last reading may be 2 ms old: that time is extrapolated with the last power, 160 W at most.
-    assert 8 - 1e-9 <= s.footprint.energy_j <= 8 + 0.002 * 160
+    devices = s.footprint.devices
+    assert 8 - 1e-9 <= devices["intel-rapl:0"] <= 8 + 0.002 * 160
     assert s.footprint.measured_fraction == 1
     assert s.footprint.gap_s == 0
 
