@@ -12,8 +12,9 @@ from carbon_otel.background import Worker
 from carbon_otel.guard import guarded
 from carbon_otel.instrumentation.base import Integration, Undo
 from carbon_otel.instrumentation.import_hook import ImportHook
+from carbon_otel.instrumentation.joblib import JoblibIntegration
 from carbon_otel.instrumentation.multiprocessing import ProcessIntegration, SpawnIntegration
-from carbon_otel.instrumentation.sklearn import SklearnIntegration
+from carbon_otel.instrumentation.sklearn import FUNCTIONS, SklearnIntegration
 from carbon_otel.instrumentation.subprocesses import SubprocessIntegration
 from carbon_otel.instrumentation.thread_pools import ThreadPoolIntegration
 from carbon_otel.instrumentation.uvicorn import UvicornIntegration
@@ -25,6 +26,8 @@ ENTRY_POINTS: Final = "carbon_otel_instrumentation"
 
 BUILT_IN: Final[tuple[Integration, ...]] = (
     SklearnIntegration(),
+    *FUNCTIONS,
+    JoblibIntegration(),
     SubprocessIntegration(),
     ProcessIntegration(),
     SpawnIntegration(),

@@ -1,139 +1,234 @@
-"""scikit-learn: each outermost call on an estimator is a stage.
+"""scikit-learn: each outermost call on an estimator is a stage, and each cross-validation.
 
-==========================================================  =================
-`fit`, `partial_fit` of a predictor                         `training`
-`fit`, `partial_fit` of a transformer without `predict`     `data_processing`
-`transform`, `fit_transform`                                `data_processing`
-`predict`, `predict_proba`                                  `inference`
-`score`                                                     `evaluation`
-==========================================================  =================
+==============================================================  =================
+`fit`, `partial_fit`, `fit_predict` of a predictor              `training`
+`fit`, `partial_fit` of a transformer without `predict`         `data_processing`
+`transform`, `fit_transform`, `inverse_transform`               `data_processing`
+`fit_resample` (imbalanced-learn)                               `data_processing`
+`predict`, `predict_proba`, `predict_log_proba`,                `inference`
+`decision_function`, `score_samples`, `kneighbors`,
+`radius_neighbors`
+`score`                                                         `evaluation`
+`cross_validate`, `cross_val_score`, `cross_val_predict`,       `training`
+`learning_curve`, `validation_curve`, `permutation_test_score`
+`permutation_importance`                                        `evaluation`
+==============================================================  =================
+
+A cross-validation is `training`, as a search is: it fits a model on each fold, which costs more than the scores,
+and its processes do not tell the two apart. The same folds in a loop of yours are `training` and `evaluation`.
 
 Pipelines, searches and ensembles call methods of their parts; these calls belong to the stage of the outermost
 call. Calls inside a lifecycle stage of the user belong to that stage. If an MLflow run begins inside a call
 (autologging may start one), the next call inside the run is a stage of the run.
 
-The methods are replaced on the classes, by functions of the same name, signature and docstring. Estimators are not
-changed, so cloning and pickling work as before.
+The code of the functions is changed, see `in_place.py`: classes, functions and estimators stay the same objects,
+so pickling, cloning and patches of others work as before. Nothing is asked of an estimator: its class is looked up
+statically, because an attribute or an operator of a user's class may do anything.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib
-import types
-from collections.abc import Callable
-from contextvars import ContextVar
-from types import ModuleType
+import inspect
+import weakref
+from contextlib import AbstractContextManager
+from types import ModuleType, TracebackType
 from typing import Any, Final, cast
 
 from carbon_otel.guard import contain
-from carbon_otel.instrumentation.base import Undo, replace, undo_all
-from carbon_otel.stages.api import LIFECYCLE, covered, stage
+from carbon_otel.instrumentation.base import Undo
+from carbon_otel.instrumentation.in_place import Around, Changed
+from carbon_otel.stages.api import LIFECYCLE, Stage, covered
 
-_KINDS: Final = {
+_METHODS: Final = {
     "fit": "training",
     "partial_fit": "training",
+    "fit_predict": "training",
     "transform": "data_processing",
     "fit_transform": "data_processing",
+    "inverse_transform": "data_processing",
+    "fit_resample": "data_processing",
     "predict": "inference",
     "predict_proba": "inference",
+    "predict_log_proba": "inference",
+    "decision_function": "inference",
+    "score_samples": "inference",
+    "kneighbors": "inference",
+    "radius_neighbors": "inference",
     "score": "evaluation",
 }
+_FUNCTIONS: Final = {
+    "sklearn.model_selection._validation": {
+        "cross_validate": "training",
+        "cross_val_score": "training",
+        "cross_val_predict": "training",
+        "learning_curve": "training",
+        "validation_curve": "training",
+        "permutation_test_score": "training",
+    },
+    "sklearn.inspection._permutation_importance": {"permutation_importance": "evaluation"},
+}
+_MAX_NAME: Final = 250
+_DEEPEST: Final = 20
 
-# True in scikit-learn's worker threads, which do not inherit the context of the caller.
-_in_worker: ContextVar[bool] = ContextVar("carbon_otel_sklearn_worker", default=False)
+# As `type` reads them, whatever a metaclass says about them.
+_name_of: Final = type.__dict__["__name__"].__get__
+_parents_of: Final = type.__dict__["__mro__"].__get__
+_attributes_of: Final = type.__dict__["__dict__"].__get__
 
 
 class SklearnIntegration:
-    """Instruments every existing estimator class, and each later one at its definition."""
+    """Instruments every existing estimator class, and each later one when it is defined or first unpickled."""
 
     module = "sklearn.base"
 
     def connect(self, module: ModuleType) -> Undo:
-        base: Any = module.BaseEstimator
-        undos: list[Undo] = []
-        seen: set[type] = set()
-
-        def instrument(cls: type) -> None:
-            for owner in cls.__mro__:
-                if owner not in seen and owner is not object:
-                    seen.add(owner)
-                    undos.extend(_instrument_class(owner))
-
-        def instrument_below(cls: type[Any]) -> None:
-            instrument(cls)
-            for below in cls.__subclasses__():
-                instrument_below(below)
-
-        original: Callable[..., None] = base.__init_subclass__.__func__
-
-        @functools.wraps(original)
-        def __init_subclass__(cls: type[Any], /, **kwargs: Any) -> None:  # noqa: N807 - the name of the replaced method
-            original(cls, **kwargs)
-            contain("instrumenting an estimator class", None, instrument, cls)
-
-        undos.append(_mark_workers())
-        undos.append(replace(base, "__init_subclass__", classmethod(cast(Any, __init_subclass__))))
-        instrument_below(base)
-        return undo_all(undos)
+        changed = Changed()
+        _Classes(module.BaseEstimator, changed).connect()
+        return changed.undo
 
 
-def _mark_workers() -> Undo:
-    """Let the work in scikit-learn's worker threads belong to the call that started it."""
-    parallel = importlib.import_module("sklearn.utils.parallel")
-    original = parallel._FuncWrapper.__call__
+class SklearnFunctions:
+    """Instruments the functions of one module."""
 
-    @functools.wraps(original)
-    def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N807 - the name of the replaced method
-        token = _in_worker.set(True)
-        try:
-            return original(self, *args, **kwargs)
-        finally:
-            _in_worker.reset(token)
+    def __init__(self, module: str) -> None:
+        self.module = module
 
-    return replace(parallel._FuncWrapper, "__call__", __call__)
+    def connect(self, module: ModuleType) -> Undo:
+        changed = Changed()
+        for name, kind in _FUNCTIONS[self.module].items():
+            changed.put(vars(module).get(name), Around(_enter_function, kind, name))
+        return changed.undo
 
 
-def _instrument_class(owner: type) -> list[Undo]:
-    own = vars(owner)
-    undos = []
-    for method in _KINDS:
-        attribute = own.get(method)
-        if isinstance(attribute, types.FunctionType):
-            undos.append(replace(owner, method, _measured(method, attribute)))
-        elif attribute is not None and hasattr(type(attribute), "__get__") and hasattr(attribute, "fn"):
-            undos.append(replace(owner, method, _MeasuredIfAvailable(method, attribute)))
-    return undos
+FUNCTIONS: Final = tuple(SklearnFunctions(module) for module in _FUNCTIONS)
 
 
-def _measured(method: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(function)
-    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if _in_worker.get() or covered(LIFECYCLE):
-            return function(self, *args, **kwargs)
-        with stage(_kind(method, self), f"{type(self).__name__}.{method}"):
-            return function(self, *args, **kwargs)
+class _Classes:
+    """The estimator classes, and what happens when another one appears."""
 
-    return call
+    def __init__(self, base: type, changed: Changed) -> None:
+        self._base = base
+        self._changed = changed
+        self._around = {method: Around(_enter_method, base, method) for method in _METHODS}
+        self._descriptors: dict[type, str] = {property: "fget", _available_if(): "fn"}
+        self._defined = _Seen()
+        self._unpickled = _Seen()
+
+    def connect(self) -> None:
+        pending: list[type] = [self._base]
+        while pending:
+            cls = pending.pop()
+            pending += type.__subclasses__(cls)
+            self._instrument(cls, self._defined)
+        base: Any = self._base
+        self._changed.put(base.__init_subclass__.__func__, Around(_Defining, self))
+        self._changed.put(base.__setstate__, Around(self.unpickle))
+
+    def define(self, cls: type) -> None:
+        # Subclasses of a parent of the base call this, too.
+        if issubclass(cls, self._base):
+            self._instrument(cls, self._defined)
+
+    def unpickle(self, estimator: Any = None) -> None:
+        """A class that is pickled by value gets its methods after its definition, but before its objects."""
+        cls = type(estimator)
+        if cls not in self._unpickled:
+            contain("instrumenting an estimator class", None, self._instrument, cls, self._unpickled)
+
+    def _instrument(self, cls: type, seen: _Seen) -> None:
+        for owner in _parents_of(cls):
+            if owner is not object and owner not in seen:
+                seen.add(owner)
+                own = _attributes_of(owner)
+                for method, around in self._around.items():
+                    if method in own:
+                        self._changed.put(own[method], around, self._descriptors)
 
 
-class _MeasuredIfAvailable:
-    """A measured method behind scikit-learn's `available_if`, which decides whether the method exists."""
+class _Seen:
+    """A set of classes, which keeps none of them alive. By id, because a metaclass may define `==` and a hash."""
 
-    def __init__(self, method: str, descriptor: Any) -> None:
-        self._method = method
-        self._descriptor = descriptor
-        functools.update_wrapper(self, descriptor)  # type: ignore[arg-type] # a descriptor is no function
+    def __init__(self) -> None:
+        self._classes: dict[int, weakref.ref[type]] = {}
 
-    def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        bound = self._descriptor.__get__(instance, owner)
-        if instance is None:
-            return _measured(self._method, bound)
-        return types.MethodType(_measured(self._method, bound.__func__), instance)
+    def __contains__(self, cls: type) -> bool:
+        seen = self._classes.get(id(cls))
+        return seen is not None and seen() is cls
+
+    def add(self, cls: type) -> None:
+        self._classes[id(cls)] = weakref.ref(cls, functools.partial(self._forget, id(cls)))
+
+    def _forget(self, key: int, reference: weakref.ref[type]) -> None:
+        if self._classes.get(key) is reference:
+            del self._classes[key]
 
 
-def _kind(method: str, estimator: Any) -> str:
-    kind = _KINDS[method]
-    if kind == "training" and hasattr(estimator, "transform") and not hasattr(estimator, "predict"):
-        return "data_processing"
-    return kind
+class _Defining:
+    """Instruments a class at the end of its `__init_subclass__`."""
+
+    __slots__ = ("_classes", "_cls")
+
+    def __init__(self, classes: _Classes, cls: Any = None) -> None:
+        self._classes = classes
+        self._cls = cls
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            contain("instrumenting an estimator class", None, self._classes.define, self._cls)
+
+
+def _enter_method(base: type, method: str, estimator: Any = None) -> AbstractContextManager[object] | None:
+    # A function that became a method may be called with anything.
+    if not issubclass(type(estimator), base):
+        return None
+    return contain("opening a stage", None, _stage_of, method, estimator)
+
+
+def _enter_function(kind: str, name: str, *_: Any) -> AbstractContextManager[object] | None:
+    return contain("opening a stage", None, _stage, kind, name)
+
+
+def _stage_of(method: str, estimator: Any) -> Stage | None:
+    if covered(LIFECYCLE):
+        return None
+    cls = type(estimator)
+    kind = _METHODS[method]
+    if method in ("fit", "partial_fit") and _has(estimator, "transform") and not _has(estimator, "predict"):
+        kind = "data_processing"
+    return Stage(kind, f"{_name_of(cls)}.{method}"[:_MAX_NAME])
+
+
+def _stage(kind: str, name: str) -> Stage | None:
+    return None if covered(LIFECYCLE) else Stage(kind, name)
+
+
+def _has(estimator: Any, method: str, depth: int = 0) -> bool:
+    """Whether the estimator has the method; a pipeline or a search may have it from its part."""
+    if type(estimator) is str:
+        return method == "transform"  # "passthrough", a step of a pipeline
+    for owner in _parents_of(type(estimator)):
+        if method in _attributes_of(owner):
+            conditional = type(_attributes_of(owner)[method]) is _available_if()
+            part = _part(estimator) if conditional and depth < _DEEPEST else None
+            return part is None or _has(part, method, depth + 1)
+    return False
+
+
+def _part(estimator: Any) -> Any:
+    """The estimator to which a pipeline or a search delegates; None if it is not known."""
+    steps = inspect.getattr_static(estimator, "steps", None)
+    if type(steps) is list and steps and type(steps[-1]) is tuple and len(steps[-1]) > 1:
+        return steps[-1][1]
+    return inspect.getattr_static(estimator, "estimator", None)
+
+
+def _available_if() -> type:
+    """The type of methods that exist under a condition."""
+    return cast(type, importlib.import_module("sklearn.utils._available_if")._AvailableIfDescriptor)

@@ -26,6 +26,7 @@ from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.svm import SVC
 
 import carbon_otel
+from carbon_otel.instrumentation import in_place
 from tests.fakes.powercap import server
 
 X, Y = make_classification(120, 6, random_state=0)
@@ -155,12 +156,14 @@ def own_methods():
     return methods
 
 
-def test_signatures_and_docstrings_do_not_change_and_uninstrument_restores_the_methods(tmp_path):
+def test_methods_signatures_and_docstrings_stay_and_uninstrument_restores_the_code(tmp_path):
     signatures, methods = signatures_and_docstrings(), own_methods()
+    code = in_place.innermost(LogisticRegression.fit).__code__
     carbon_otel.instrument(zone="FR", powercap_root=server(tmp_path).root)
-    assert signatures_and_docstrings() == signatures
-    assert own_methods() != methods
+    assert signatures_and_docstrings() == signatures and own_methods() == methods
+    assert in_place.innermost(LogisticRegression.fit).__code__ is not code
     carbon_otel.uninstrument()
+    assert in_place.innermost(LogisticRegression.fit).__code__ is code
     assert own_methods() == methods
 
 

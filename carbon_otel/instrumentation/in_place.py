@@ -1,0 +1,190 @@
+"""Puts something of ours around a function by a change of its code. The function stays the same object.
+
+Whoever has imported the function by name, wrapped it or stored it before gets the change, too, and the order of
+patches does not matter. The new code has the parameters of the old code, so that signatures and the errors of
+wrong calls stay the same. A private copy of the function keeps the old code:
+
+    def fit(self, X, y=None):
+        entered = <enter>(self)
+        if entered is None:
+            return <original>(self, X, y)
+        with entered:
+            return <original>(self, X, y)
+
+`<enter>` and `<original>` are constants of the code. Where a function is pickled by value, as cloudpickle does
+with the classes of a script, the copy goes with it, and `<enter>` becomes `contextlib.nullcontext`: the result
+loads where carbon_otel is not installed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+from collections.abc import Mapping
+from types import CodeType, FunctionType, MappingProxyType
+from typing import Any, Final, cast
+from weakref import WeakSet
+
+# `warnings` skips frames of files with these two words: `stacklevel` counts as without our frame.
+FILE: Final = "<carbon_otel, skipped by warnings like importlib._bootstrap>"
+_LAZY: Final = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
+_VARIADIC: Final = inspect.CO_VARARGS | inspect.CO_VARKEYWORDS
+# A code with these last variables is one of ours. Its file may have another name, if it was pickled by value.
+_LOCALS: Final = ("_around_enter", "_around_original", "_around_entered")
+_ENTER: Final = "enter"
+_ORIGINAL: Final = "original"
+_DEEPEST: Final = 50
+
+
+class Around(functools.partial[Any]):
+    """The constant `<enter>`: a function of ours, and what it gets before the first argument of the call.
+
+    The function returns a context manager for the call, or None. It raises nothing.
+    """
+
+    __slots__ = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return functools.partial, (contextlib.nullcontext,)
+
+
+class Changed:
+    """The functions that one integration has changed. It keeps none of them alive."""
+
+    def __init__(self) -> None:
+        self._functions: WeakSet[FunctionType] = WeakSet()
+
+    def put(
+        self, attribute: Any, around: Around, descriptors: Mapping[type, str] = MappingProxyType({})
+    ) -> None:
+        """Put `around` around the innermost function of the attribute, if there is one."""
+        function = innermost(attribute, descriptors)
+        if function is not None and put_around(function, around):
+            self._functions.add(function)
+
+    def undo(self) -> None:
+        for function in tuple(self._functions):
+            take_away(function)
+        self._functions.clear()
+
+
+def innermost(attribute: Any, descriptors: Mapping[type, str] = MappingProxyType({})) -> FunctionType | None:
+    """The function that was there before others wrapped it; None if there is no plain function.
+
+    A wrapper that others have put around the function before us is passed over, and one that they put around it
+    later is outside of it, too. So the order makes no difference. `descriptors` has the types of descriptors that
+    keep a function, and the name of its attribute.
+    """
+    found = None
+    for _ in range(_DEEPEST):
+        for descriptor, name in descriptors.items():
+            if type(attribute) is descriptor:
+                attribute = getattr(attribute, name, None)
+        if type(attribute) is not FunctionType:
+            break
+        found = attribute
+        if is_changed(found):
+            break
+        attribute = found.__dict__.get("__wrapped__")
+    return found
+
+
+def put_around(function: FunctionType, around: Around) -> bool:
+    """Change the code of the function; False if that is done already, or if its calls do their work later."""
+    original = _original_of(function)
+    if original is not None and any(isinstance(each, Around) for each in function.__code__.co_consts):
+        return False
+    code = function.__code__ if original is None else original.__code__
+    if code.co_flags & _LAZY:
+        return False
+    if original is None:
+        original = _copy(function)
+    function.__code__ = _stub(code, around, original)
+    function.__dict__.setdefault("__wrapped__", original)
+    return True
+
+
+def take_away(function: FunctionType) -> None:
+    """Give the function its own code back."""
+    original = _original_of(function)
+    if original is not None:
+        function.__code__ = original.__code__
+        if function.__dict__.get("__wrapped__") is original:
+            del function.__dict__["__wrapped__"]
+
+
+def is_changed(function: FunctionType) -> bool:
+    """Whether something is around the function, here or where it was pickled."""
+    return function.__code__.co_varnames[-len(_LOCALS) :] == _LOCALS
+
+
+def _original_of(function: FunctionType) -> FunctionType | None:
+    if not is_changed(function):
+        return None
+    return next(each for each in function.__code__.co_consts if type(each) is FunctionType)
+
+
+def _copy(function: FunctionType) -> FunctionType:
+    copy = FunctionType(function.__code__, function.__globals__, closure=function.__closure__)
+    functools.update_wrapper(copy, function)
+    copy.__dict__.clear()
+    copy.__dict__.update(function.__dict__)
+    copy.__defaults__, copy.__kwdefaults__ = function.__defaults__, function.__kwdefaults__
+    return copy
+
+
+def _stub(code: CodeType, around: Around, original: FunctionType) -> CodeType:
+    positional, keyword = code.co_argcount, code.co_kwonlyargcount
+    template = _template(
+        positional,
+        code.co_posonlyargcount,
+        code.co_varnames[positional : positional + keyword],
+        code.co_flags & _VARIADIC,
+    )
+    parameters = positional + keyword + (code.co_flags & _VARIADIC).bit_count()
+    constants = {_ENTER: around, _ORIGINAL: original}
+    changes: dict[str, Any] = {
+        "co_consts": tuple(
+            constants.get(each, each) if type(each) is str else each for each in template.co_consts
+        ),
+        "co_varnames": code.co_varnames[:parameters] + template.co_varnames[parameters:],
+        "co_name": code.co_name,
+        "co_freevars": code.co_freevars,  # as many as the function has cells
+    }
+    if hasattr(code, "co_qualname"):
+        changes["co_qualname"] = code.co_qualname
+    return template.replace(**changes)
+
+
+@functools.cache
+def _template(positional: int, only_positional: int, keywords: tuple[str, ...], variadic: int) -> CodeType:
+    """The compiled stub for one form of parameters. It hands positional ones on by place, whatever their names."""
+    names = [f"_around_{n}" for n in range(positional)]
+    parameters, call = list(names), list(names)
+    if only_positional:
+        parameters.insert(only_positional, "/")
+    if variadic & inspect.CO_VARARGS:
+        parameters.append("*_around_args")
+        call.append("*_around_args")
+    elif keywords:
+        parameters.append("*")
+    parameters += keywords
+    call += [f"{name}={name}" for name in keywords]
+    if variadic & inspect.CO_VARKEYWORDS:
+        parameters.append("**_around_kwargs")
+        call.append("**_around_kwargs")
+    first = names[0] if names else "*_around_args[:1]" if variadic & inspect.CO_VARARGS else ""
+    source = f"""\
+def stub({", ".join(parameters)}):
+    _around_enter = {_ENTER!r}
+    _around_original = {_ORIGINAL!r}
+    _around_entered = _around_enter({first})
+    if _around_entered is None:
+        return _around_original({", ".join(call)})
+    with _around_entered:
+        return _around_original({", ".join(call)})
+"""
+    namespace: dict[str, Any] = {}
+    exec(compile(source, FILE, "exec", dont_inherit=True), namespace)
+    return cast(CodeType, namespace["stub"].__code__)

@@ -1,0 +1,77 @@
+"""joblib: tasks of a `Parallel` in threads belong to the stage in which the `Parallel` was called.
+
+joblib takes later tasks from the caller's iterator, and starts them, in threads that tell it of the end of earlier
+ones. There, and in the threads that run the tasks, the stage of the call is made the current one.
+"""
+
+from __future__ import annotations
+
+from contextvars import Token
+from types import ModuleType, TracebackType
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from carbon_otel.guard import contain
+from carbon_otel.instrumentation.base import Undo
+from carbon_otel.instrumentation.in_place import Around, Changed
+from carbon_otel.stages.api import recorder
+from carbon_otel.stages.open_stage import OpenStage, current
+
+
+class JoblibIntegration:
+    """Hands the stage of a call of `Parallel` on."""
+
+    module = "joblib.parallel"
+
+    def connect(self, module: ModuleType) -> Undo:
+        of_calls: _Stages = WeakKeyDictionary()
+        of_batches: _Stages = WeakKeyDictionary()
+        changed = Changed()
+        for owner, method, around in (
+            (module.Parallel, "__call__", Around(_remember, of_calls)),
+            (module.Parallel, "dispatch_one_batch", Around(_within, of_calls)),
+            (module.BatchedCalls, "__init__", Around(_remember, of_batches)),
+            (module.BatchedCalls, "__call__", Around(_within, of_batches)),
+        ):
+            changed.put(vars(owner)[method], around)
+        return changed.undo
+
+
+_Stages = WeakKeyDictionary[Any, OpenStage]
+
+
+def _remember(stages: _Stages, owner: Any) -> None:
+    contain("handing a stage on to joblib", None, _remember_stage, stages, owner)
+
+
+def _remember_stage(stages: _Stages, owner: Any) -> None:
+    active = recorder()
+    stage = active.engine.parent_of(current.get()) if active is not None else None
+    if stage is not None:
+        stages[owner] = stage
+    else:
+        stages.pop(owner, None)
+
+
+def _within(stages: _Stages, owner: Any) -> _Within | None:
+    stage = contain("taking a stage from joblib", None, stages.get, owner)
+    return None if stage is None or stage is current.get() else _Within(stage)
+
+
+class _Within:
+    """A block in which a stage is the current one."""
+
+    __slots__ = ("_stage", "_token")
+
+    def __init__(self, stage: OpenStage) -> None:
+        self._stage = stage
+        self._token: Token[OpenStage | None] | None = None
+
+    def __enter__(self) -> None:
+        self._token = current.set(self._stage)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._token is not None:
+            current.reset(self._token)
