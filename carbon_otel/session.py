@@ -44,6 +44,7 @@ EXIT_BUDGET_S: Final = 4.5
 # The package `carbon_otel.mlflow` is imported when the program imports one of these modules.
 _MLFLOW: Final = {
     "mlflow.tracking._tracking_service.client": "TRACKING",
+    "mlflow.tracking.fluent": "FLUENT",
     "mlflow.pyfunc": "PYFUNC",
 }
 

@@ -68,7 +68,7 @@ class StageEnd(NamedTuple):
 class Checkpoint:
     """The figures, at one tick, of the process and of the stages that are recorded while they are open.
 
-    `wall_ns` is wall-clock nanoseconds.
+    `wall_ns` is wall-clock nanoseconds. A run is left out if it has used nothing since the last checkpoint.
     """
 
     wall_ns: int

@@ -8,11 +8,17 @@ from __future__ import annotations
 import copy
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 # A program that imports this module can create runs.
 TRACKING_CLIENT_MODULE: Final = "mlflow.tracking._tracking_service.client"
+# It starts runs, and knows which is active.
+FLUENT_MODULE: Final = "mlflow.tracking.fluent"
+# The methods of tracking stores that delete; the second of each pair is for `mlflow gc`.
+DELETE_RUN: Final = ("delete_run", "_hard_delete_run")
+DELETE_EXPERIMENT: Final = ("delete_experiment", "_hard_delete_experiment")
 _SERVING: Final = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"
 
 
@@ -75,6 +81,29 @@ def current_store() -> TrackingStore:
     """The tracking store of MLflow's fluent API, which must have been imported."""
     store: TrackingStore = sys.modules["mlflow.tracking.fluent"]._get_store()
     return store
+
+
+def active_run_ids() -> list[str]:
+    """The runs that the fluent API has active in this thread, the innermost first.
+
+    `mlflow.active_run()` would create a list for a thread that has none.
+    """
+    variable = getattr(sys.modules.get(FLUENT_MODULE), "_active_run_stack", None)
+    value = getattr(getattr(variable, "thread_local", None), "value", None)
+    if value is None:
+        return []
+    stack, pid = value
+    return [run.info.run_id for run in reversed(stack)] if stack and pid == os.getpid() else []
+
+
+def active_runs() -> list[Any]:
+    """The runs that the fluent API has active in any living thread; the outer before those nested in it."""
+    variable = getattr(sys.modules.get(FLUENT_MODULE), "_active_run_stack", None)
+    if variable is None:
+        return []
+    living = {thread.ident for thread in threading.enumerate()}
+    stacks = variable.get_all_thread_values()
+    return [run for thread, stack in stacks.items() if thread in living for run in stack]
 
 
 def location_of(store: Any) -> str | None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from types import ModuleType
 from typing import Final, Protocol
@@ -32,7 +32,7 @@ from carbon_otel.mlflow import compat
 from carbon_otel.mlflow.delivery.worker import DeliveryWorker
 from carbon_otel.mlflow.runs import tracking_hook
 from carbon_otel.mlflow.runs.recorder import RunRecorder
-from carbon_otel.mlflow.runs.run_stages import RunStages
+from carbon_otel.mlflow.runs.run_stages import Begun, RunStages
 from carbon_otel.mlflow.schema import names
 from carbon_otel.mlflow.standalone import pyfunc_hook
 from carbon_otel.mlflow.standalone.inference import InferenceLedger, Predictions
@@ -129,7 +129,23 @@ class _Tracking:
         _attach(session)
 
     def connect(self, module: ModuleType) -> Undo:
-        return undo_all([_leave, tracking_hook.patch(module, _runs)])
+        undo = undo_all([_leave, tracking_hook.patch(module, _runs)])
+        runs = _runs()
+        if runs is not None:
+            runs.continue_with(_unfinished)
+        return undo
+
+
+class _Fluent:
+    """Connects when MLflow's fluent API is imported; from then on, the active run of each thread is known."""
+
+    module = compat.FLUENT_MODULE
+
+    def attach(self, session: Measurement) -> None:
+        _attach(session)
+
+    def connect(self, module: ModuleType) -> Undo:
+        return tracking_hook.patch_fluent(module, _runs)
 
 
 class _PyFunc:
@@ -145,9 +161,12 @@ class _PyFunc:
 
 
 TRACKING: Final = _Tracking()
+FLUENT: Final = _Fluent()
 PYFUNC: Final = _PyFunc()
 
 _room: Room | None = None
+# The runs that were open at the end of the former measurement.
+_unfinished: Sequence[Begun] = ()
 _lock = threading.Lock()
 
 
@@ -161,15 +180,18 @@ def _attach(measurement: Measurement) -> None:
 
 def _leave() -> None:
     """The measurement is over: it can be collected."""
-    global _room
+    global _room, _unfinished
     with _lock:
+        if _room is not None:
+            _unfinished = _room.runs.unfinished()
         _room = None
 
 
 def _renew() -> None:
-    """In a forked child: the thread that held the lock does not exist there."""
-    global _lock
+    """In a forked child: the thread that held the lock does not exist there, and the runs are the parent's."""
+    global _lock, _unfinished
     _lock = threading.Lock()
+    _unfinished = ()
 
 
 renew_after_fork(_renew)

@@ -1,10 +1,11 @@
 """The books that divide the joules of every device among the open stages.
 
 Accounts form a tree. Its root is `unattributed`; a stage's account is a child of the stage it was opened in.
-At any moment the payers are the open accounts without an open child; a paused account does not count as open. So
-the root pays exactly when no other account is open. Payers share by weight, through a virtual clock: one running
-sum per device of joules per unit of weight. So the cost of posting energy, and of opening or closing an account,
-does not depend on the number of open accounts.
+At any moment the payers are the open accounts without an open child. A paused account does not count as open. An
+account at rest (a run that no work belongs to) does not pay, and counts as open while an account below it does. So
+the root pays exactly when no other account counts as open. Payers share by weight, through a virtual clock: one
+running sum per device of joules per unit of weight. So the cost of posting energy, and of opening or closing an
+account, does not depend on the number of open accounts.
 
     sum of all accounts' exclusive joules = joules posted          (always, to float precision)
     inclusive = exclusive + the children's joules paid while the account was open
@@ -34,6 +35,7 @@ class Account:
         "_handed_j",
         "_paused",
         "_paying",
+        "_resting",
         "_settled_g",
         "_settled_j",
         "_unpaused_children",
@@ -57,7 +59,7 @@ class Account:
         self._children_j: Joules = [0.0] * devices
         self._children_g = 0.0
         self._unpaused_children = 0
-        self._paused = self._paying = False
+        self._paused = self._resting = self._paying = False
         self._weights: Sequence[float] | None = None  # None: one for every device
         self._clock_at: Joules = []
         self._entered_j = 0.0
@@ -122,6 +124,8 @@ class Books:
         above._unpaused_children += 1
         if above._paying:
             self._stop_paying(above)
+        elif above._resting and above._unpaused_children == 1 and not above._paused:
+            self._count(above, 1)
         return account
 
     def left_out(self, kind: str) -> Account:
@@ -138,6 +142,7 @@ class Books:
         accounts = [self.root, *known]
         for account in accounts:
             account._children = set()
+            account._unpaused_children = 0
         for account in known:
             above = account.parent or self.root
             while above not in known and above.parent is not None:
@@ -145,10 +150,16 @@ class Books:
             account.parent = above
             above._children.add(account)
         self._payers = set()
+        for account in known:
+            each, counts = account, not account._paused and not account._resting
+            while counts and each.parent is not None:
+                each = each.parent
+                counted = _counts(each)
+                each._unpaused_children += 1
+                counts = _counts(each) != counted
         for account in accounts:
-            account._unpaused_children = sum(not child._paused for child in account._children)
             was_paying = account._paying
-            account._paying = not account._paused and not account._unpaused_children
+            account._paying = not (account._paused or account._resting or account._unpaused_children)
             account._weights = None
             if account._paying:
                 self._payers.add(account)
@@ -167,31 +178,45 @@ class Books:
         last = self.settle(account)
         if account._paying:
             self._stop_paying(account)
+        counted, parent_counted = _counts(account), parent._resting and _counts(parent)
         if account._children:
             self._adopt_children(account, parent)
         account.open = False
         self._hand_up(account, parent, account.inclusive_j, account.inclusive_g)
         parent._children.discard(account)
-        if not account._paused:
+        if counted:
             parent._unpaused_children -= 1
         self._review(parent)
+        if parent._resting and _counts(parent) != parent_counted:
+            self._count(parent, -1 if parent_counted else 1)
         return last
 
     def pause(self, account: Account) -> None:
         """Stop charging a suspended generator; the stage that resumes it pays."""
         if account.open and not account._paused and account.parent is not None:
+            counted = _counts(account)
             account._paused = True
-            self._review(account)
-            account.parent._unpaused_children -= 1
-            self._review(account.parent)
+            self._recount(account, counted)
 
     def resume(self, account: Account) -> None:
         """End a pause."""
         if account.open and account._paused and account.parent is not None:
             account._paused = False
-            self._review(account)
-            account.parent._unpaused_children += 1
-            self._review(account.parent)
+            self._recount(account, False)
+
+    def rest(self, account: Account) -> None:
+        """Charge only what is below the account, until it wakes."""
+        if account.open and not account._resting and account.parent is not None:
+            counted = _counts(account)
+            account._resting = True
+            self._recount(account, counted)
+
+    def wake(self, account: Account) -> None:
+        """End a rest."""
+        if account.open and account._resting and account.parent is not None:
+            counted = _counts(account)
+            account._resting = False
+            self._recount(account, counted)
 
     def settle(self, account: Account) -> tuple[Joules, float]:
         """The joules and grams that the account has paid since it was last settled."""
@@ -251,9 +276,28 @@ class Books:
                 subtotal.grams += grams
             above = above.parent
 
+    def _recount(self, account: Account, counted: bool) -> None:
+        """Review an account whose state has changed; `counted` is whether it counted as open before."""
+        self._review(account)
+        if _counts(account) != counted:
+            self._count(account, -1 if counted else 1)
+
+    def _count(self, account: Account, change: int) -> None:
+        """The account counts as an open child of its parent from now on (1), or no longer (-1)."""
+        above = account.parent
+        while above is not None:
+            counted = _counts(above)
+            above._unpaused_children += change
+            self._review(above)
+            if _counts(above) == counted:
+                return
+            above = above.parent
+
     def _review(self, account: Account) -> None:
         """Start or stop charging the account, by the rule in the docstring of the module."""
-        should_pay = account.open and not account._paused and account._unpaused_children == 0
+        should_pay = (
+            account.open and not account._paused and not account._resting and account._unpaused_children == 0
+        )
         if should_pay and not account._paying:
             self._start_paying(account)
         elif account._paying and not should_pay:
@@ -296,7 +340,7 @@ class Books:
             self._hand_up(child, account, *self.inclusive(child))
             child.parent = parent
             parent._children.add(child)
-            if not child._paused:
+            if _counts(child):
                 parent._unpaused_children += 1
         account._children.clear()
 
@@ -308,3 +352,8 @@ class Books:
             total[i] += amount if handed is None else amount - handed[i]
         parent._children_g += grams - account._handed_g
         account._handed_j, account._handed_g = joules, grams
+
+
+def _counts(account: Account) -> bool:
+    """Whether the account counts as an open child of its parent."""
+    return not account._paused and (not account._resting or account._unpaused_children > 0)

@@ -63,7 +63,8 @@ class Engine:
         self.before_tick: list[Callable[[], None]] = []
         self._weights = weights or ThreadWeights()
         self._open: dict[Account, OpenStage] = {}
-        self._recorded: set[OpenStage] = set()
+        # The recorded stages, with the joules of their last checkpoint.
+        self._recorded: dict[OpenStage, float | None] = {}
         self._lock = threading.RLock()
         # Whether the holder of the lock is changing the books, and the threads that are telling the sinks: a call
         # of the same thread then interrupts it, and OpenTelemetry's own locks may be held.
@@ -145,7 +146,7 @@ class Engine:
                 # Without the error: its traceback would keep the locals of the block as long as the stage is kept.
                 end = stage.end = StageEnd(figures, now_ns, seconds, dict(stage.units), below=below)
                 self._open.pop(account, None)
-                self._recorded.discard(stage)
+                self._recorded.pop(stage, None)
                 if stage.run is stage:
                     self.runs.remove(stage)
             except BaseException:
@@ -174,6 +175,13 @@ class Engine:
 
     def resume(self, stage: OpenStage) -> None:
         self._change(self.books.resume, stage.account)
+
+    def settle_run(self, stage: OpenStage, at_work: Callable[[], bool]) -> None:
+        """Charge a run for its own time only while it is at work.
+
+        `at_work` is asked under the lock, so that of two calls at once the second has the latest answer.
+        """
+        self._change(partial(self._settle_run, stage, at_work), stage.account)
 
     def tick(self, checkpoint: bool = False) -> None:
         """Read every device that is due, settle all open stages, and inform the sinks.
@@ -281,10 +289,7 @@ class Engine:
         self._lock = threading.RLock()
 
     def parent_of(self, inherited: OpenStage | None) -> OpenStage | None:
-        """The parent of a stage opened here.
-
-        The inherited stage; else the last run begun in this thread; else the only open run.
-        """
+        """The parent of a stage opened here: the inherited stage or a run, by the rule of `OpenRuns.here`."""
         if inherited is not None and (inherited.engine is not self or not inherited.open):
             inherited = None
         return self.runs.here(inherited)
@@ -312,7 +317,7 @@ class Engine:
                 stage.begin = self.meter.edge(now_ns)
                 self._open[stage.account] = stage
                 if recorded:
-                    self._recorded.add(stage)
+                    self._recorded[stage] = None
                 if stage.run is stage:
                     # Not before it has an account: another thread's stage may open below it from now on.
                     self.runs.add(stage)
@@ -327,12 +332,14 @@ class Engine:
 
     def _checkpoint(self, now_ns: int) -> Checkpoint:
         edge = self.meter.edge(now_ns)
-        figures = {
-            stage: self._figures(stage, edge, *self.books.inclusive(stage.account))
-            for stage in (self.root, *self._recorded)
-        }
-        process = figures.pop(self.root)
-        return Checkpoint(time.time_ns(), process, {stage.info: each for stage, each in figures.items()})
+        process = self._figures(self.root, edge, *self.books.inclusive(self.root.account))
+        figures = {}
+        for stage, before_j in self._recorded.items():
+            joules, grams = self.books.inclusive(stage.account)
+            total_j = self._recorded[stage] = sum(joules)
+            if stage.run is not stage or total_j != before_j:
+                figures[stage.info] = self._figures(stage, edge, joules, grams)
+        return Checkpoint(time.time_ns(), process, figures)
 
     def _figures(self, stage: OpenStage, edge: EdgeState, joules: Sequence[float], grams: float) -> Figures:
         return Figures(record_at(stage, self.sensors, edge, joules, grams), self.to_footprint)
@@ -354,6 +361,16 @@ class Engine:
                 self._changing = False
         if self._late_ends:
             self._end_late()
+
+    def _settle_run(self, stage: OpenStage, at_work: Callable[[], bool], account: Account) -> None:
+        if not stage.open:
+            return
+        if at_work():
+            self.books.wake(account)
+            self.runs.wake(stage)
+        else:
+            self.books.rest(account)
+            self.runs.rest(stage)
 
     def _restore(self) -> None:
         """After an exception, most likely KeyboardInterrupt, in the middle of a change."""
@@ -377,7 +394,7 @@ class Engine:
         return {
             run.info: self._figures(run, edge, *self.books.inclusive(run.account))
             for run in self.runs
-            if run is not stage and _is_below(run.account, stage.account)
+            if run is not stage and run.is_in(stage)
         }
 
     def _follow(self, readings: Readings, now_ns: int) -> None:
@@ -396,10 +413,3 @@ class Engine:
                 for account, weight in (by_cpu or {}).items()
             }
         )
-
-
-def _is_below(account: Account, other: Account) -> bool:
-    above = account.parent
-    while above is not None and above is not other:
-        above = above.parent
-    return above is other

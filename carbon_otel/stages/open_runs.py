@@ -1,23 +1,39 @@
-"""The open experiment runs, and the run that a new stage belongs to."""
+"""The stages of the open experiment runs, and the run that a new stage belongs to."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from carbon_otel.stages.open_stage import OpenStage
 
 
+def _none() -> None:
+    return None
+
+
 class OpenRuns:
-    """Changed under the engine's lock; `here` is called without it."""
+    """Changed under the engine's lock; `here` is called without it.
+
+    A run is at rest while all work belongs to others. Whoever knows the runs sets the two functions:
+
+    Attributes:
+        active: the run that the experiment tracker itself calls active in this thread.
+        entered: the run that was entered last in this context; False if there are several and none is known to be
+            meant.
+    """
 
     def __init__(self) -> None:
+        self.active: Callable[[], OpenStage | None] = _none
+        self.entered: Callable[[], OpenStage | Literal[False] | None] = _none
         self._ids: set[str] = set()
         self._stages: dict[str, OpenStage] = {}
-        # The last run begun in each thread, and the run that is open if there is only one.
-        self._last_of_thread: dict[int, OpenStage] = {}
+        self._at_work: set[OpenStage] = set()
+        # The number of runs at work that are nested in each run, the runs at work with none, and the only one of
+        # these: kept up to date, because runs change far less often than stages.
+        self._within: dict[OpenStage, int] = {}
+        self._innermost: dict[OpenStage, None] = {}
         self._only: OpenStage | None = None
 
     def __iter__(self) -> Iterator[OpenStage]:
@@ -40,31 +56,57 @@ class OpenRuns:
     def add(self, stage: OpenStage) -> None:
         """The stage of a run is open: from now on, stages of other threads can open below it."""
         self._stages[stage.info.run_id or ""] = stage
-        self._review()
+        self.wake(stage)
 
     def remove(self, stage: OpenStage) -> None:
         """The stage of a run has ended."""
+        self.rest(stage)
+        self._within.pop(stage, None)
         self._stages.pop(stage.info.run_id or "", None)
         self._ids.discard(stage.info.run_id or "")
-        self._review()
+
+    def wake(self, stage: OpenStage) -> None:
+        """The run is at work from now on."""
+        if stage not in self._at_work:
+            self._at_work.add(stage)
+            self._review(stage, 1)
+
+    def rest(self, stage: OpenStage) -> None:
+        """The run is at rest from now on."""
+        if stage in self._at_work:
+            self._at_work.discard(stage)
+            self._review(stage, -1)
 
     def here(self, inherited: OpenStage | None) -> OpenStage | None:
         """The parent of a stage opened here.
 
-        The inherited stage; else the last run begun in this thread; else the only open run.
+        The run that the tracker calls active in this thread, unless the inherited stage is within it; else what
+        was opened last in this context, the inherited stage or a run; else the only run at work.
         """
         if not self._stages:
             return inherited
-        begun_here = self._last_of_thread.get(threading.get_ident())
+        run = self.active()
+        if run is not None:
+            within = inherited is not None and inherited.info.id >= run.info.id and inherited.is_in(run)
+            return inherited if within else run
+        entered = self.entered()
         if inherited is not None:
-            later = begun_here is not None and begun_here.info.id > inherited.info.id
-            return begun_here if later else inherited
-        return begun_here if begun_here is not None else self._only
+            return entered if entered and entered.info.id > inherited.info.id else inherited
+        return (entered or None) if entered is not None else self._only
 
-    def _review(self) -> None:
-        """Find the parents of stages in advance, because runs change far less often than stages."""
-        runs = sorted(self._stages.values(), key=lambda run: run.info.id)
-        self._last_of_thread = {run.thread: run for run in runs}
-        outer = {run.parent.run for run in runs if run.parent is not None}
-        innermost = [run for run in runs if run not in outer]
-        self._only = innermost[0] if len(innermost) == 1 else None
+    def _review(self, stage: OpenStage, change: int) -> None:
+        """Find the only innermost run at work, after one run has woken or gone to rest."""
+        self._place(stage)
+        above = stage.parent.run if stage.parent is not None else None
+        while above is not None:
+            if above.open:
+                self._within[above] = self._within.get(above, 0) + change
+                self._place(above)
+            above = above.parent.run if above.parent is not None else None
+        self._only = next(iter(self._innermost)) if len(self._innermost) == 1 else None
+
+    def _place(self, run: OpenStage) -> None:
+        if run in self._at_work and not self._within.get(run):
+            self._innermost[run] = None
+        else:
+            self._innermost.pop(run, None)

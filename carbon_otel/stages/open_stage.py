@@ -58,6 +58,15 @@ class OpenStage:
     def open(self) -> bool:
         return self.end is None
 
+    def is_in(self, run: OpenStage) -> bool:
+        """Whether this is the stage of that run, or below it."""
+        if self.run is run:
+            return True
+        account: Account | None = self.account
+        while account is not None and account is not run.account:
+            account = account.parent
+        return account is not None
+
 
 def record_at(
     stage: OpenStage,

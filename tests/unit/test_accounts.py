@@ -150,12 +150,46 @@ def test_accounts_nest_deeper_than_python_recurses():
     assert (b.inclusive(b.root)[0], accounts[0].inclusive_j, accounts[1].inclusive_j) == ([7], [7], [7])
 
 
+def test_an_account_at_rest_pays_only_through_its_children():
+    b = books()
+    run = b.open("run")
+    b.post([1])
+    b.rest(run)
+    b.post([20])
+    stage = b.open("training", run)
+    b.post([300])
+    b.close(stage)
+    b.post([4000])
+    b.wake(run)
+    b.post([50000])
+    b.close(run)
+    assert (run.paid, run.inclusive_j, b.root.paid) == ([50001], [50301], [4020])
+
+
+def test_restored_books_have_the_same_payers():
+    b = books()
+    idle, busy = b.open("run"), b.open("run")
+    inner = b.open("run", busy)
+    generator = b.open("data_processing", inner)
+    stage = b.open("training", inner)
+    known = [idle, busy, inner, generator, stage]
+    for account in (idle, busy, inner):
+        b.rest(account)
+    b.pause(generator)
+    for last in (stage, busy):
+        assert b.payers() == {stage if last is stage else b.root}
+        payers = b.payers()
+        b.restore([account for account in known if account.open])
+        assert b.payers() == payers
+        b.close(last)
+
+
 class Ledger:
     """The rule in its simplest form: each post adds each payer's part to the payer and to all its ancestors."""
 
     def __init__(self, kind: str, above: Ledger | None, keeps_kinds: bool) -> None:
         self.kind, self.above, self.keeps_kinds = kind, above, keeps_kinds
-        self.open, self.paused = True, False
+        self.open, self.paused, self.resting = True, False, False
         self.weights = [1.0] * DEVICES
         self.paid = [0.0] * DEVICES
         self.inclusive = [0.0] * DEVICES
@@ -163,7 +197,7 @@ class Ledger:
 
 
 class AnyOrder(RuleBasedStateMachine):
-    """Accounts open, close, pause and resume in any order, even parents before children."""
+    """Accounts open, close, pause, resume, rest and wake in any order, even parents before children."""
 
     accounts = Bundle("accounts")
 
@@ -177,11 +211,18 @@ class AnyOrder(RuleBasedStateMachine):
         self.payers = [self.root]
 
     def rests_on(self, ledger: Ledger) -> bool:
-        """Whether an open account that is not paused is below this one."""
-        return any(m.above is ledger and m.open and not m.paused for m in self.model.values())
+        """Whether an account that counts as open is below this one."""
+        return any(m.above is ledger and self.counts(m) for m in self.model.values())
+
+    def counts(self, ledger: Ledger) -> bool:
+        return ledger.open and not ledger.paused and (not ledger.resting or self.rests_on(ledger))
 
     def review(self) -> None:
-        payers = [m for m in self.model.values() if m.open and not m.paused and not self.rests_on(m)]
+        payers = [
+            m
+            for m in self.model.values()
+            if m.open and not m.paused and not m.resting and not self.rests_on(m)
+        ]
         for ledger in payers:
             if ledger not in self.payers:
                 ledger.weights = [1.0] * DEVICES
@@ -224,6 +265,19 @@ class AnyOrder(RuleBasedStateMachine):
         self.books.resume(account)
         if self.model[account].open:
             self.model[account].paused = False
+        self.review()
+
+    @rule(account=accounts)
+    def rest(self, account):
+        self.books.rest(account)
+        self.model[account].resting |= self.model[account].open
+        self.review()
+
+    @rule(account=accounts)
+    def wake(self, account):
+        self.books.wake(account)
+        if self.model[account].open:
+            self.model[account].resting = False
         self.review()
 
     @rule(joules=st.tuples(*[st.sampled_from([0.0, 0.001, 1.0, 60.0, 1e6]) | st.floats(0, 1e4)] * DEVICES))

@@ -41,6 +41,7 @@ class _Run:
         outer: the run that this one is nested in; if that ends first, the run around it from then on.
         inner: the open runs nested in this one.
         of_nested: the subtotals of the runs that have ended in it.
+        latest: its subtotals at the last checkpoint that has it.
         handed: the subtotals that this run had at the end of its last `outer`, which contains them.
         units: the functional units of its stages.
         worked: tells a run with figures that a program may read at its end from an empty one.
@@ -53,6 +54,7 @@ class _Run:
     outer: _Run | None = None
     inner: list[_Run] = field(default_factory=list)
     of_nested: dict[str, float] = field(default_factory=dict)
+    latest: Mapping[str, float] = field(default_factory=dict)
     handed: Mapping[str, float] = field(default_factory=dict)
     units: dict[str, float] = field(default_factory=dict)
     worked: bool = False
@@ -178,7 +180,7 @@ class RunRecorder(Sink):
         for inner in run.inner:
             figures = end.below.get(inner.stage)
             _add(run.of_nested, _since_handed(inner, figures))
-            inner.outer, inner.handed = run.outer, names.subtotals(figures.footprint) if figures else {}
+            inner.outer, inner.handed = run.outer, inner.latest
         if run.outer is not None:
             run.outer.inner.remove(run)
             run.outer.inner += run.inner
@@ -195,8 +197,9 @@ class RunRecorder(Sink):
 
 def _since_handed(run: _Run, figures: Figures | None) -> dict[str, float]:
     """The subtotals of a run that its last outer run does not have."""
-    subtotals = names.subtotals(figures.footprint) if figures is not None else {}
-    return {name: value - run.handed.get(name, 0.0) for name, value in subtotals.items()}
+    if figures is not None:
+        run.latest = names.subtotals(figures.footprint)
+    return {name: value - run.handed.get(name, 0.0) for name, value in run.latest.items()}
 
 
 def _add(sums: dict[str, float], more: Mapping[str, float]) -> None:

@@ -1,17 +1,22 @@
-"""MLflow runs as stages: the start of a run opens a stage, and its end closes it."""
+"""MLflow runs as stages: a run has a stage from the time when work can belong to it, until it ends."""
 
 from __future__ import annotations
 
 import sys
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Final, Literal
 
 from carbon_otel.background import Worker
-from carbon_otel.guard import logger
+from carbon_otel.guard import contain, log_once, logger
+from carbon_otel.mlflow import compat
 from carbon_otel.mlflow.runs.orphans import reconcile
 from carbon_otel.mlflow.runs.recorder import RunRecorder
 from carbon_otel.mlflow.schema import names
 from carbon_otel.stages.engine import Engine
-from carbon_otel.stages.open_stage import OpenStage
+from carbon_otel.stages.open_stage import OpenStage, current
+from carbon_otel.stages.run_lines import Run, RunLines
 from carbon_otel.units import NS_PER_MS
 
 # The end of a run waits at most this long for its totals, because most programs read a run right after its
@@ -19,34 +24,176 @@ from carbon_otel.units import NS_PER_MS
 _END_WAIT_S: Final = 0.2
 
 
-class RunStages:
-    """The stages of the open runs of this process."""
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A run that has begun: created or resumed, by whatever API.
 
-    def __init__(self, engine: Engine, recorder: RunRecorder) -> None:
+    Attributes:
+        parent_run_id: the run that it is nested in.
+        store: the tracking store that has it.
+        resumed: whether it may have figures already.
+        start_ms: milliseconds since the epoch.
+    """
+
+    run_id: str
+    name: str
+    store: Any
+    experiment_id: str
+    start_ms: int
+    parent_run_id: str | None = None
+    resumed: bool = False
+
+
+class RunStages:
+    """The open runs of this process, and their stages."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        recorder: RunRecorder,
+        active_ids: Callable[[], Sequence[str]] = compat.active_run_ids,
+    ) -> None:
         self._engine = engine
         self._recorder = recorder
-        self._stages: dict[str, OpenStage] = {}
+        self._active_ids = active_ids
+        self._lines = RunLines(active_ids)
+        self._begun: dict[str, Begun] = {}
         self._reconciled = False
+        engine.runs.active, engine.runs.entered = self._active, self._entered
+        engine.before_tick.append(self._bury)
 
-    def run_started(
-        self, run_id: str, name: str, parent_run_id: str | None, store: Any, resumed: bool, start_ms: int
-    ) -> None:
-        if run_id in self._stages:
-            return
-        outer = self._stages.get(parent_run_id or "")
-        if outer is not None and start_ms <= outer.info.start_unix_ns // NS_PER_MS:
+    def run_started(self, begun: Begun, *, here: bool = True) -> None:
+        """A run has begun; `here`, if the thread or task that calls this did that."""
+        outer = self._engine.runs.get(begun.parent_run_id or "")
+        if outer is not None and not begun.resumed and begun.start_ms <= outer.info.start_unix_ns // NS_PER_MS:
             return  # a run that an autologged search records after its end
-        self._recorder.expect(run_id, store, resumed)
-        stage = self._engine.open_run(run_id, name, parent_run_id)
-        if stage is not None:
-            self._stages[run_id] = stage
-            self._reconcile(run_id)
+        self._begun.setdefault(begun.run_id, begun)
+        self._settle(self._lines.begin(begun.run_id, begun.parent_run_id, current.get(), here=here))
 
-    def run_ended(self, run_id: str) -> None:
-        stage = self._stages.pop(run_id, None)
-        if stage is not None:
+    def run_entered(self, run_id: str) -> None:
+        """MLflow makes a run active in this thread."""
+        changed = self._lines.enter(run_id)
+        if changed:
+            self._bring_here(changed[-1])
+        self._settle(changed)
+
+    def run_ended(self, run_id: str) -> Callable[[], None] | None:
+        """A run ends; the result takes that back. None if the run is not open."""
+        run, changed = self._lines.end(run_id)
+        begun = self._begun.pop(run_id, None)
+        if run is None or begun is None:
+            return None
+        if run.stage is not None:
+            self._engine.close(run.stage)
+            begun = replace(begun, resumed=True)
+        self._settle(changed)
+        self._recorder.wait(run_id, _END_WAIT_S)
+        return partial(self._not_ended, begun)
+
+    def experiment_ended(self, store: Any, experiment_id: str) -> Callable[[], None] | None:
+        """All runs of an experiment end; the result takes that back."""
+        address = compat.location_of(store)
+        undos = [
+            self.run_ended(begun.run_id)
+            for begun in list(self._begun.values())
+            if begun.experiment_id == experiment_id and compat.location_of(begun.store) == address
+        ]
+
+        def undo() -> None:
+            for each in undos:
+                if each is not None:
+                    each()
+
+        return undo
+
+    def unfinished(self) -> list[Begun]:
+        """The runs that are open when the measurement ends: the next one may continue them."""
+        return [replace(begun, resumed=True) for begun in self._begun.values()]
+
+    def continue_with(self, unfinished: Sequence[Begun]) -> None:
+        """Continue the runs of a former measurement that are still running. Asks the stores, in the background."""
+        if unfinished:
+            worker = Worker("carbon_otel continue")
+            for begun in unfinished:
+                worker.submit(partial(self._continue_if_running, begun))
+            worker.close()
+
+    def _continue_if_running(self, begun: Begun) -> None:
+        info = begun.store.get_run(begun.run_id).info
+        if info.status == "RUNNING" and info.lifecycle_stage == "active" and self._engine.alive:
+            self.run_started(begun, here=False)
+
+    def _not_ended(self, begun: Begun) -> None:
+        self.run_started(begun)
+        if begun.run_id in self._active_ids():
+            self.run_entered(begun.run_id)
+
+    def _active(self) -> OpenStage | None:
+        if self._lines.over:
+            contain("noticing the end of a thread", None, self._bury)
+        run = self._lines.active()
+        if run is None:
+            return None
+        if run.stage is None and not run.entered:
+            # It was active in this thread before the measurement began.
+            contain("entering an MLflow run", None, self.run_entered, run.id)
+        return run.stage
+
+    def _entered(self) -> OpenStage | Literal[False] | None:
+        stage = self._lines.entered()
+        if stage is False:
+            log_once(
+                "clients have created several MLflow runs here, and none is active, so a stage belongs to none of "
+                "them; mlflow.start_run(run_id=...) makes one active"
+            )
+        return stage
+
+    def _bury(self) -> None:
+        self._settle(self._lines.bury())
+
+    def _settle(self, runs: Sequence[Run]) -> None:
+        """Open the stages of runs that are at work for the first time, and let the others rest."""
+        for run in runs:
+            if run.stage is not None:
+                self._engine.settle_run(run.stage, partial(_is_at_work, run))
+            elif run.at_work or run.entered:
+                self._open(run)
+
+    def _open(self, run: Run) -> None:
+        begun = self._begun.get(run.id)
+        if begun is None:
+            return
+        self._recorder.expect(run.id, begun.store, begun.resumed)
+        token = current.set(run.above)
+        try:
+            stage = self._engine.open_run(run.id, begun.name, begun.parent_run_id)
+        finally:
+            current.reset(token)
+        if stage is None:
+            return
+        run.stage = stage
+        if self._begun.get(run.id) is None:  # another thread has ended it in the meantime
             self._engine.close(stage)
-            self._recorder.wait(run_id, _END_WAIT_S)
+        elif not run.at_work:
+            self._engine.settle_run(stage, partial(_is_at_work, run))
+        self._reconcile(run.id)
+
+    def _bring_here(self, run: Run) -> None:
+        """Open the stage of a run that is entered anew, if the stages around this place do not contain it."""
+        above = current.get()
+        stage = run.stage
+        if stage is None:
+            run.above = above
+        elif (
+            above is not None
+            and above.engine is self._engine
+            and above.open
+            and not above.is_in(stage)
+            and not stage.is_in(above)
+        ):
+            run.above, run.stage = above, None
+            self._begun[run.id] = replace(self._begun[run.id], resumed=True)
+            self._engine.close(stage)
 
     def _reconcile(self, run_id: str) -> None:
         """End the runs that killed processes of this host left open: once per process, in the background."""
@@ -57,6 +204,10 @@ class RunStages:
         worker = Worker("carbon_otel reconcile")
         worker.submit(lambda: _end_orphans(client, run_id))
         worker.close()
+
+
+def _is_at_work(run: Run) -> bool:
+    return run.at_work
 
 
 def _end_orphans(client: Any, run_id: str) -> None:

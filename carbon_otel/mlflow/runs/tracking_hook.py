@@ -1,15 +1,14 @@
 """Reports the start and the end of MLflow runs, whatever API starts them.
 
 The fluent API, the client, resumed runs, nested runs, other threads and autologging all reach the tracking
-store. Its methods `create_run` and `update_run_info` show every event: the start of a run, its resumption
-(status RUNNING) and its end. `mlflow.start_run` is not patched, because from-imports and clients would bypass
-the patch.
+store. Its methods show every event: the start of a run, its resumption (status RUNNING) and its end, which may
+be a deletion. `mlflow.start_run` is not patched, because from-imports and clients would bypass the patch; the
+`ActiveRun` that it makes shows that a run becomes active in a thread.
 """
 
 from __future__ import annotations
 
 import functools
-import sys
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -19,6 +18,7 @@ from typing import Any, Final, Protocol
 from carbon_otel.guard import contain, log_once
 from carbon_otel.instrumentation.base import Undo, replace
 from carbon_otel.mlflow import compat, otlp_redirect
+from carbon_otel.mlflow.runs.run_stages import Begun
 from carbon_otel.mlflow.schema import names
 from carbon_otel.units import MS_PER_S
 
@@ -29,18 +29,27 @@ _UNFINISHED: Final = ("RUNNING", "SCHEDULED")
 # runs.
 _PAST_MS: Final = 1000
 
+# Tells the listener what ends; the result takes that back.
+_End = Callable[["RunEvents", Any, Any], "Callable[[], None] | None"]
+
 _renaming: ContextVar[bool] = ContextVar("carbon_otel_mlflow_renaming", default=False)
 
 
 class RunEvents(Protocol):
     """The listener to the events of runs."""
 
-    def run_started(
-        self, run_id: str, name: str, parent_run_id: str | None, store: Any, resumed: bool, start_ms: int
-    ) -> None: ...
+    def run_started(self, begun: Begun, *, here: bool = True) -> None: ...
 
-    def run_ended(self, run_id: str) -> None:
-        """The run is about to be marked as ended. Figures written now are there when it is."""
+    def run_entered(self, run_id: str) -> None: ...
+
+    def run_ended(self, run_id: str) -> Callable[[], None] | None:
+        """The run is about to be marked as ended. Figures written now are there when it is.
+
+        The result is called if the store refuses.
+        """
+
+    def experiment_ended(self, store: Any, experiment_id: str) -> Callable[[], None] | None:
+        """The same for all runs of an experiment."""
 
 
 def patch(module: ModuleType, events: Callable[[], RunEvents | None]) -> Undo:
@@ -86,12 +95,29 @@ def patch(module: ModuleType, events: Callable[[], RunEvents | None]) -> Undo:
     return undo
 
 
+def patch_fluent(module: ModuleType, events: Callable[[], RunEvents | None]) -> Undo:
+    """Patch the fluent API. `events` returns the listener at each event, or None."""
+    original = module.ActiveRun.__init__
+
+    @functools.wraps(original)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807 - the name of the replaced method
+        original(self, *args, **kwargs)
+        contain("entering an MLflow run", None, _entered, self.info.run_id, events)
+
+    return replace(module.ActiveRun, "__init__", __init__)
+
+
 def _adopt(events: Callable[[], RunEvents | None]) -> None:
-    """Measure a run that was active before the patch, from now on."""
-    fluent: Any = sys.modules.get("mlflow.tracking.fluent")
-    run = fluent.active_run() if fluent is not None else None
-    if run is not None:
-        _resumed(compat.current_store(), run.info.run_id, run.info, events)
+    """Measure the runs that were active before the patch, from now on."""
+    listener = events()
+    if listener is None:
+        return
+    mine = compat.active_run_ids()
+    for run in compat.active_runs():
+        begun = _begun(compat.current_store(), run, resumed=True)
+        listener.run_started(begun, here=run.info.run_id in mine)
+    for run_id in reversed(mine):
+        listener.run_entered(run_id)
 
 
 def _known_stores(module: ModuleType) -> list[type]:
@@ -127,16 +153,72 @@ def _watch_store(owner: type, events: Callable[[], RunEvents | None]) -> list[Un
         @functools.wraps(update)
         def update_run_info(self: Any, *args: Any, **kwargs: Any) -> Any:
             status = _status(args, kwargs)
-            run_id = kwargs.get("run_id") or (args[0] if args else None)
+            run_id = _first(args, kwargs, "run_id")
             if run_id and status and status not in _UNFINISHED:
-                contain("ending an MLflow run", None, _ended, run_id, events)
+                return _ending(_run_ended, run_id, events, update, self, *args, **kwargs)
             info = update(self, *args, **kwargs)
             if run_id and status == _RUNNING and not _renaming.get():
                 contain("noticing a resumed MLflow run", None, _resumed, self, run_id, info, events)
             return info
 
         undos.append(replace(owner, "update_run_info", update_run_info))
+    undos += [
+        _watch_end(owner, name, "run_id", _run_ended, events)
+        for name in compat.DELETE_RUN
+        if name in vars(owner)
+    ]
+    undos += [
+        _watch_end(owner, name, "experiment_id", _experiment_ended, events)
+        for name in compat.DELETE_EXPERIMENT
+        if name in vars(owner)
+    ]
     return undos
+
+
+def _watch_end(
+    owner: type, name: str, argument: str, ended: _End, events: Callable[[], RunEvents | None]
+) -> Undo:
+    """Watch a method that ends what its first argument names."""
+    original = vars(owner)[name]
+
+    @functools.wraps(original)
+    def delete(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return _ending(ended, _first(args, kwargs, argument), events, original, self, *args, **kwargs)
+
+    return replace(owner, name, delete)
+
+
+def _ending(
+    ended: _End,
+    subject: Any,
+    events: Callable[[], RunEvents | None],
+    original: Callable[..., Any],
+    store: Any,
+    /,
+    *args: Any,
+    **kwargs: Any,
+) -> Any:
+    """Call a method of the store that ends a run. If it raises, the run has not ended."""
+    listener = contain("ending an MLflow run", None, events)
+    undo = (
+        contain("ending an MLflow run", None, ended, listener, store, subject)
+        if listener is not None
+        else None
+    )
+    try:
+        return original(store, *args, **kwargs)
+    except BaseException:
+        if undo is not None:
+            contain("continuing an MLflow run", None, undo)
+        raise
+
+
+def _run_ended(listener: RunEvents, store: Any, run_id: str) -> Callable[[], None] | None:
+    return listener.run_ended(run_id)
+
+
+def _experiment_ended(listener: RunEvents, store: Any, experiment_id: Any) -> Callable[[], None] | None:
+    return listener.experiment_ended(store, str(experiment_id))
 
 
 def _created(store: Any, run: Any, events: Callable[[], RunEvents | None]) -> None:
@@ -144,22 +226,39 @@ def _created(store: Any, run: Any, events: Callable[[], RunEvents | None]) -> No
     if run.data is not None and names.ENTRY in run.data.tags:
         return  # an entry of the ledger
     if listener is not None:
-        parent = run.data.tags.get(_PARENT_TAG) if run.data is not None else None
-        name = run.info.run_name or run.info.run_id
-        listener.run_started(run.info.run_id, name, parent, store, False, run.info.start_time)
+        listener.run_started(_begun(store, run, resumed=False))
 
 
 def _resumed(store: Any, run_id: str, info: Any, events: Callable[[], RunEvents | None]) -> None:
     listener = events()
     if listener is not None:
-        name = getattr(info, "run_name", None) or run_id
-        listener.run_started(run_id, name, None, store, True, getattr(info, "start_time", 0))
+        listener.run_started(
+            Begun(
+                run_id,
+                getattr(info, "run_name", None) or run_id,
+                store,
+                str(getattr(info, "experiment_id", "")),
+                getattr(info, "start_time", 0),
+                resumed=True,
+            )
+        )
 
 
-def _ended(run_id: str, events: Callable[[], RunEvents | None]) -> None:
+def _entered(run_id: str, events: Callable[[], RunEvents | None]) -> None:
     listener = events()
     if listener is not None:
-        listener.run_ended(run_id)
+        listener.run_entered(run_id)
+
+
+def _begun(store: Any, run: Any, *, resumed: bool) -> Begun:
+    info = run.info
+    parent = run.data.tags.get(_PARENT_TAG) if run.data is not None else None
+    name = info.run_name or info.run_id
+    return Begun(info.run_id, name, store, str(info.experiment_id), info.start_time, parent, resumed)
+
+
+def _first(args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> Any:
+    return kwargs.get(name) or (args[0] if args else None)
 
 
 def _status(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
