@@ -18,7 +18,7 @@ from carbon_otel.stages.arguments import LIFECYCLE as LIFECYCLE
 from carbon_otel.stages.arguments import Lifecycle
 from carbon_otel.stages.callables import measured
 from carbon_otel.stages.engine import Engine
-from carbon_otel.stages.open_stage import OpenStage, current
+from carbon_otel.stages.open_stage import OpenStage, current, leave
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -169,7 +169,7 @@ class Stage:
             engine.leave(opened)
             if engine.alive:
                 engine.close(opened, error)
-            _reset(token)
+            leave(opened, token)
 
 
 stage = Stage
@@ -248,9 +248,9 @@ class _SuspendableStage(contextlib.AbstractContextManager["_SuspendableStage"]):
             opened.engine.leave(opened)
             if opened.engine.alive:
                 opened.engine.pause(opened)
-        if token is not None:
-            _reset(token)
-            self._token = None
+            if token is not None:
+                leave(opened, token)
+                self._token = None
 
 
 def _stream_of(call: Stage) -> _SuspendableStage:
@@ -294,9 +294,3 @@ def covered(kinds: tuple[str, ...]) -> bool:
 
 def _footprint(stage: OpenStage) -> Footprint:
     return stage.engine.so_far(stage).footprint
-
-
-def _reset(token: Token[OpenStage | None]) -> None:
-    # A stage may be left in a different context than it was entered in (asyncio callbacks, pytest fixtures).
-    with contextlib.suppress(ValueError, RuntimeError):
-        current.reset(token)
