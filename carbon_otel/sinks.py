@@ -145,7 +145,8 @@ class Fanout:
         self._sinks = sinks
         self._opened = [s.stage_opened for s in sinks if _overrides(s, "stage_opened")]
         self._entered = [s.stage_entered for s in sinks if _overrides(s, "stage_entered")]
-        self._left = [s.stage_left for s in sinks if _overrides(s, "stage_left")]
+        # In the reverse order of entering: two sinks may have put their spans into one context.
+        self._left = [s.stage_left for s in reversed(sinks) if _overrides(s, "stage_left")]
         self._attributed = [s.energy_attributed for s in sinks if _overrides(s, "energy_attributed")]
         self._closed = [s.stage_closed for s in sinks if _overrides(s, "stage_closed")]
 

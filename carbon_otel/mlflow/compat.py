@@ -10,7 +10,11 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import Token
 from typing import Any, Final, NamedTuple, Protocol
+
+from opentelemetry import context, trace
+from opentelemetry.context import Context
 
 # A program that imports this module can create runs.
 TRACKING_CLIENT_MODULE: Final = "mlflow.tracking._tracking_service.client"
@@ -152,9 +156,17 @@ def attach_span(span: Any) -> object:
     return token
 
 
-def detach_span(token: object) -> None:
-    """Undo `attach_span`."""
-    sys.modules["mlflow.tracing.provider"].detach_span_from_context(token)
+def detach_span(span: Any, token: object) -> None:
+    """Undo `attach_span`; nothing in a context in which another span is active.
+
+    The token cannot be given back to MLflow in another context than the one in which the span was attached:
+    OpenTelemetry would log an error.
+    """
+    for each in token if isinstance(token, tuple) else (token,):
+        if isinstance(each, Token) and trace.get_current_span(each.var.get()) is span._span:
+            each.var.set(Context() if each.old_value is Token.MISSING else each.old_value)
+        elif each is not None and not isinstance(each, Token):
+            context.detach(each)
 
 
 def is_serving(environ: Mapping[str, str] = os.environ) -> bool:

@@ -94,7 +94,7 @@ class MlflowTraces(Sink):
     def stage_left(self, stage: StageInfo) -> None:
         mark = self._marks.get(stage)
         if mark is not None and mark.token is not None:
-            compat.detach_span(mark.token)
+            compat.detach_span(mark.span, mark.token)
             mark.token = None
 
     def stage_closed(self, stage: StageInfo, end: StageEnd) -> None:

@@ -99,13 +99,13 @@ class OtelSink(Sink):
     def stage_entered(self, stage: StageInfo) -> None:
         own = self._spans.get(stage)
         if own is not None:
-            own.context = trace.set_span_in_context(own.span)
+            own.context = _StageContext(trace.set_span_in_context(own.span))
             own.token = context.attach(own.context)
 
     def stage_left(self, stage: StageInfo) -> None:
         own = self._spans.get(stage)
         if own is not None and own.token is not None:
-            _detach(own.token)
+            _leave(own.context, own.token)
             own.token = None
 
     def energy_attributed(self, stage: StageInfo, joules: Sequence[float], grams: float) -> None:
@@ -187,7 +187,9 @@ class OtelSink(Sink):
 
     def _context_below(self, above: StageInfo | None) -> Context | None:
         """The context whose span is the parent; None if the application's own span, or the stage's, is current."""
-        if trace.get_current_span().get_span_context().is_valid:
+        here = context.get_current()
+        left = isinstance(here, _StageContext) and here.before is not None
+        if not left and trace.get_current_span(here).get_span_context().is_valid:
             return None
         while above is not None:
             own = self._spans.get(above)
@@ -284,19 +286,29 @@ class _StageSpan:
         return self.shown_ns or stage.start_unix_ns
 
 
-def _detach(token: Any) -> None:
-    """Leave the context of a span.
+class _StageContext(Context):
+    """A context in which the span of a stage is current."""
 
-    OpenTelemetry logs an error if the span was entered in a different context (asyncio callbacks, pytest fixtures,
-    streams that their server closes). That is not a fault of the application, so the error is suppressed.
+    # The context to return to, once the stage was left.
+    before: Context | None = None
+
+
+def _leave(entered: Context | None, token: Any) -> None:
+    """Make the context current that was so before; nothing where another context is current.
+
+    A stage may be left in another context than it was entered in, or after one that was entered later (streams
+    that their server closes, asyncio callbacks, pytest fixtures). OpenTelemetry's `detach` would log an error, or
+    make an ended span current.
     """
-    if not isinstance(token, contextvars.Token):
+    if not isinstance(token, contextvars.Token) or not isinstance(entered, _StageContext):
         context.detach(token)
         return
-    try:
-        token.var.reset(token)
-    except (ValueError, RuntimeError):
-        return
+    before = Context() if token.old_value is contextvars.Token.MISSING else token.old_value
+    while isinstance(before, _StageContext) and before.before is not None:
+        before = before.before
+    entered.before = before
+    if token.var.get() is entered:
+        token.var.set(before)
 
 
 def _message(stage: StageInfo, footprint: Footprint) -> str:

@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import inspect
-import math
-import numbers
-import re
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping, MutableMapping
+from collections.abc import Callable, Generator, Mapping, MutableMapping
 from contextvars import Token
 from dataclasses import replace
 from types import MappingProxyType, TracebackType
-from typing import Any, Final, Literal, Protocol, TypeVar, cast, get_args
+from typing import Any, Protocol, TypeVar, cast
 
 from carbon_otel import runtime
 from carbon_otel.footprint import NOT_MEASURED, Footprint
 from carbon_otel.guard import contain, log_fault
-from carbon_otel.records import RUN, UNATTRIBUTED, AttributeValue
+from carbon_otel.records import AttributeValue
+from carbon_otel.stages import arguments
+from carbon_otel.stages.arguments import LIFECYCLE as LIFECYCLE
+from carbon_otel.stages.arguments import Lifecycle
+from carbon_otel.stages.callables import measured
 from carbon_otel.stages.engine import Engine
-from carbon_otel.stages.open_stage import OpenStage, current
+from carbon_otel.stages.open_stage import OpenStage, current, leave
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-Lifecycle = Literal["data_processing", "training", "evaluation", "inference"]
-LIFECYCLE: Final[tuple[str, ...]] = get_args(Lifecycle)
-_KIND = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]{0,63}")
-_UNIT = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
 
 class Recorder(Protocol):
@@ -61,44 +55,45 @@ class Stage:
         kind: `data_processing`, `training`, `evaluation`, `inference`, or your own name: letters, digits, `_`, `.`
             and `-`, starting with a letter or `_`, at most 64 characters.
         name: name of the span; the kind by default.
-        attributes: put on the span as they are: str, bool, int, float, or lists of one of these. Attributes with
-            plain names may also be given as keywords.
+        attributes: put on the span as they are: str (of 8192 characters at most, longer ones are cut), bool, int,
+            float, or lists of one of these (1024 items at most). Attributes with plain names may also be given as
+            keywords. Keys that begin with `carbon_otel.`, `hw.`, `logfire.` or `mlflow.` are reserved.
 
     Raises:
         ValueError: for a kind, name or attribute that OpenTelemetry or MLflow would not accept.
 
     Nested, concurrent and asynchronous stages may be open at once; the innermost ones get the energy. A decorated
-    function opens a new stage at each call. Before `carbon_otel.instrument()` a stage does nothing, and its
-    footprint is marked as not measured.
+    function or method opens a new stage at each call. If the call returns a coroutine, a generator or a task, the
+    stage ends with that. Write the decorator directly above the function, below those of other libraries. Before
+    `carbon_otel.instrument()` a stage does nothing, and its footprint is marked as not measured.
     """
 
     __slots__ = ("_attributes", "_entered", "_kind", "_last", "_name", "_recorder", "_units")
 
     def __init__(
         self,
+        /,
         kind: Lifecycle | str,
         name: str | None = None,
         *,
         attributes: Mapping[str, Any] = MappingProxyType({}),
         **more: Any,
     ) -> None:
-        self._kind = _check_kind(kind)
-        self._name = kind if name is None else _check_name(name)
-        self._attributes = {k: _check_attribute(k, v) for k, v in {**attributes, **more}.items()}
+        self._kind = arguments.kind_of(kind)
+        self._name = kind if name is None else arguments.name_of(name)
+        self._attributes: Mapping[str, AttributeValue] = arguments.attributes_of(attributes, more)
         self._units: dict[str, float] = {}
         self._entered: list[tuple[OpenStage, Token[OpenStage | None]] | None] = []
         self._last: OpenStage | None = None
         self._recorder: Recorder | None = None
 
-    def units(self, **units: float) -> Stage:
+    def units(self, /, **units: float) -> Stage:
         """Set functional units, such as `samples=10_000`, `tokens=…`, `epochs=…`.
 
         The footprint then has joules and grams per unit. Raises ValueError for a negative or infinite number.
         """
         for unit, amount in units.items():
-            if not _UNIT.fullmatch(unit):
-                raise ValueError(f"unit {unit!r}: write a plain name, such as samples")
-            self._units[unit] = _check_amount(unit, amount)
+            self._units[arguments.unit_of(unit)] = arguments.amount_of(unit, amount)
         if self._last is not None:
             self._last.units.update(self._units)
         return self
@@ -141,29 +136,14 @@ class Stage:
         self.__exit__(kind, error, trace)
 
     def __call__(self, function: F) -> F:
-        if inspect.isasyncgenfunction(function):
-            wrapped: Any = self._around_async_generator(function)
-        elif inspect.isgeneratorfunction(function):
-            wrapped = self._around_generator(function)
-        elif inspect.iscoroutinefunction(function):
+        return cast(F, measured(function, self._again, _stream_of))
 
-            async def wrapped(*args: Any, **kwargs: Any) -> Any:
-                async with self._again():
-                    return await function(*args, **kwargs)
-
-        else:
-
-            def wrapped(*args: Any, **kwargs: Any) -> Any:
-                with self._again():
-                    return function(*args, **kwargs)
-
-        return cast(F, functools.wraps(function)(wrapped))
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy is a new stage, which has not begun: the measurement belongs to this process."""
+        return _new, (self._kind, self._name, self._attributes, self._units)
 
     def _again(self) -> Stage:
-        fresh = Stage.__new__(Stage)
-        fresh._kind, fresh._name, fresh._attributes = self._kind, self._name, self._attributes
-        fresh._units, fresh._entered, fresh._last, fresh._recorder = {}, [], None, None
-        return fresh
+        return _new(self._kind, self._name, self._attributes, {})
 
     def _begin(self) -> tuple[OpenStage, Token[OpenStage | None]] | None:
         active = recorder()
@@ -189,63 +169,18 @@ class Stage:
             engine.leave(opened)
             if engine.alive:
                 engine.close(opened, error)
-            _reset(token)
-
-    def _around_generator(self, function: Callable[..., Generator[Any, Any, Any]]) -> Callable[..., Any]:
-        def wrapped(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-            line = _SuspendableStage(self._again())
-            inner = function(*args, **kwargs)
-            try:
-                step: Callable[[], Any] = functools.partial(next, inner)
-                while True:
-                    try:
-                        with line:
-                            item = step()
-                    except StopIteration as stop:
-                        return stop.value
-                    try:
-                        sent = yield item
-                        step = functools.partial(inner.send, sent)
-                    except GeneratorExit:
-                        line.close(inner)
-                        raise
-                    except BaseException as thrown:  # noqa: BLE001 - handed to the generator, as `yield from` does
-                        step = functools.partial(inner.throw, thrown)
-            finally:
-                line.end()
-
-        return wrapped
-
-    def _around_async_generator(
-        self, function: Callable[..., AsyncGenerator[Any, Any]]
-    ) -> Callable[..., Any]:
-        async def wrapped(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-            line = _SuspendableStage(self._again())
-            inner = function(*args, **kwargs)
-            try:
-                step: Callable[[], Any] = inner.__anext__
-                while True:
-                    try:
-                        with line:
-                            item = await step()
-                    except StopAsyncIteration:
-                        return
-                    try:
-                        sent = yield item
-                        step = functools.partial(inner.asend, sent)
-                    except GeneratorExit:
-                        with line:
-                            await inner.aclose()
-                        raise
-                    except BaseException as thrown:  # noqa: BLE001 - handed to the generator
-                        step = functools.partial(inner.athrow, thrown)
-            finally:
-                line.end()
-
-        return wrapped
+            leave(opened, token)
 
 
 stage = Stage
+
+
+def _new(kind: str, name: str, attributes: Mapping[str, AttributeValue], units: Mapping[str, float]) -> Stage:
+    """A stage of words that were checked before."""
+    fresh = Stage.__new__(Stage)
+    fresh._kind, fresh._name, fresh._attributes, fresh._units = kind, name, attributes, dict(units)
+    fresh._entered, fresh._last, fresh._recorder = [], None, None
+    return fresh
 
 
 class _SuspendableStage(contextlib.AbstractContextManager["_SuspendableStage"]):
@@ -268,15 +203,19 @@ class _SuspendableStage(contextlib.AbstractContextManager["_SuspendableStage"]):
             self._error = error
         contain("suspending a stage", None, self._suspend)
 
+    def pay(self) -> None:
+        """Charge the stage from now on, without making it current."""
+        opened = self._opened
+        if opened is not None and opened.engine.alive:
+            contain("resuming a stage", None, opened.engine.resume, opened)
+
     def close(self, generator: Generator[Any, Any, Any]) -> None:
         """Close the generator; the stage pays for it, but is not made current.
 
         A collection may close an abandoned generator while the program sets a context variable. Before Python
         3.12, setting another one at that moment crashes the interpreter.
         """
-        opened = self._opened
-        if opened is not None and opened.engine.alive:
-            contain("resuming a stage", None, opened.engine.resume, opened)
+        self.pay()
         try:
             generator.close()
         except BaseException as error:
@@ -287,6 +226,11 @@ class _SuspendableStage(contextlib.AbstractContextManager["_SuspendableStage"]):
         opened = self._opened
         if opened is not None and opened.engine.alive:
             contain("closing a stage", None, opened.engine.close, opened, self._error)
+
+    def __del__(self) -> None:
+        # The stream was never started, so that none of its code ends the stage.
+        if self._opened is not None and self._opened.open:
+            self.end()
 
     def _resume(self) -> None:
         if self._opened is None:
@@ -304,9 +248,21 @@ class _SuspendableStage(contextlib.AbstractContextManager["_SuspendableStage"]):
             opened.engine.leave(opened)
             if opened.engine.alive:
                 opened.engine.pause(opened)
-        if token is not None:
-            _reset(token)
-            self._token = None
+            if token is not None:
+                leave(opened, token)
+                self._token = None
+
+
+def _stream_of(call: Stage) -> _SuspendableStage:
+    """The stage of a stream: the open stage of the call, which is suspended now, or one that opens later."""
+    line = _SuspendableStage(call)
+    if call._entered:
+        # Taken out of the call, which then leaves no stage.
+        entered, call._entered[-1] = call._entered[-1], None
+        if entered is not None:
+            line._opened, line._token = entered
+            contain("suspending a stage", None, line._suspend)
+    return line
 
 
 def inject(environment: MutableMapping[str, str] | None = None) -> MutableMapping[str, str]:
@@ -338,52 +294,3 @@ def covered(kinds: tuple[str, ...]) -> bool:
 
 def _footprint(stage: OpenStage) -> Footprint:
     return stage.engine.so_far(stage).footprint
-
-
-def _reset(token: Token[OpenStage | None]) -> None:
-    # A stage may be left in a different context than it was entered in (asyncio callbacks, pytest fixtures).
-    with contextlib.suppress(ValueError, RuntimeError):
-        current.reset(token)
-
-
-def _check_kind(kind: Any) -> str:
-    if not isinstance(kind, str) or not _KIND.fullmatch(kind):
-        raise ValueError(
-            f"stage kind {kind!r}: write one of {', '.join(LIFECYCLE)}, or a name of letters, digits, '_', '.' "
-            "and '-' that starts with a letter or '_' and has at most 64 characters"
-        )
-    if kind in (RUN, UNATTRIBUTED):
-        raise ValueError(
-            f"stage kind {kind!r} is used by carbon_otel itself; write another, such as 'training'"
-        )
-    return kind
-
-
-def _check_name(name: Any) -> str:
-    if not isinstance(name, str) or not name.strip() or len(name) > 250:
-        raise ValueError(f"stage name {name!r}: write 1 to 250 characters, or leave it out to use the kind")
-    return name
-
-
-def _check_amount(unit: str, amount: Any) -> float:
-    if isinstance(amount, bool) or not isinstance(amount, numbers.Real):
-        raise ValueError(f"{unit}={amount!r}: write a number of {unit}")
-    number = float(amount)
-    if not math.isfinite(number) or number < 0:
-        raise ValueError(f"{unit}={amount!r}: write a number of {unit} from 0 up")
-    return number
-
-
-def _check_attribute(key: str, value: Any) -> AttributeValue:
-    if isinstance(value, (str, bool, int, float)):
-        return value
-    if isinstance(value, numbers.Real):  # numpy's scalars
-        return int(value) if isinstance(value, numbers.Integral) else float(value)
-    if isinstance(value, (list, tuple)) and (
-        not value or any(all(isinstance(item, t) for item in value) for t in (str, bool, int, float))
-    ):
-        return cast(AttributeValue, tuple(value))
-    raise ValueError(
-        f"attribute {key}={value!r}: OpenTelemetry takes str, bool, int, float, or a list of one of these; "
-        f"write {key}=str(...) or leave it out"
-    )

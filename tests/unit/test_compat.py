@@ -106,7 +106,7 @@ from carbon_otel.mlflow import compat
 span = mlflow.start_span_no_context("s")
 token = compat.attach_span(span)
 assert mlflow.get_current_active_span().span_id == span.span_id
-compat.detach_span(token)
+compat.detach_span(span, token)
 assert mlflow.get_current_active_span() is None
 """
 

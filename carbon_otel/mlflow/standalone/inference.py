@@ -30,7 +30,7 @@ from carbon_otel.mlflow.runs.recorder import Tags
 from carbon_otel.records import Cost, StageInfo
 from carbon_otel.sinks import Figures, Sink, StageEnd, Tick
 from carbon_otel.stages.engine import Engine
-from carbon_otel.stages.open_stage import OpenStage, current
+from carbon_otel.stages.open_stage import OpenStage, current, leave
 from carbon_otel.units import NS_PER_MS, NS_PER_S, S_PER_H
 
 _KIND: Final = "inference"
@@ -100,8 +100,7 @@ class Predictions:
             window.calls += calls
             window.rows += rows
             window.stage.units.update(requests=float(window.calls), rows=float(window.rows))
-        # Last, since it raises ValueError in another context: the window would stay in use for ever.
-        current.reset(token)
+        leave(window.stage, token)
 
     def before_tick(self) -> None:
         """Pause stages without a prediction since the last tick, and end the windows whose hour is over."""
