@@ -119,11 +119,15 @@ class StageRecord(NamedTuple):
 
 
 class Shares(NamedTuple):
-    """This process's share of every device, and of the host by either rule; each from 0 to 1."""
+    """This process's share of every device, and of the host by either rule; each from 0 to 1.
+
+    `uncoordinated` are the ids of the devices that processes may share which cannot meet this one.
+    """
 
     devices: tuple[float, ...]
     reserved: float
     process: float
+    uncoordinated: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,124 @@
+"""The folder in which the measured processes of a user meet: the same one in whatever environment they start.
+
+No variable chooses it, because a login session, a cron job and the jobs of a batch system have different ones. It
+is the first of a fixed list of names that exists and belongs to this user, or, if none does, the first that can be
+made. Where another user has taken a name first, the next one is used. So all processes of the user agree: one that
+has made or found a folder moves if one with precedence appears.
+
+Each process touches its folder from time to time. Processes that cannot meet, such as those of other users, can
+see that.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Final
+
+from carbon_otel.host.identity import in_container
+from carbon_otel.private_files import is_private_folder, names_in, user_id
+
+# Folders of the whole host in which every user, or this user, may write. The first is in memory, and the last
+# exists on every system.
+PLACES: Final = (Path("/dev/shm"), Path(f"/run/user/{user_id()}"), Path("/tmp"), Path("/var/tmp"))  # noqa: S108
+
+# Processes tick at least every 30 s.
+TOUCHED_EVERY_S: Final = 30.0
+_SILENT_S: Final = 3 * TOUCHED_EVERY_S
+
+
+def existing(places: Sequence[Path]) -> Path | None:
+    """The first folder of this user that exists."""
+    return next(_existing(places), None)
+
+
+def _existing(places: Sequence[Path]) -> Iterator[Path]:
+    return filter(is_private_folder, chain.from_iterable(map(names_in, places)))
+
+
+def found_or_made(places: Sequence[Path]) -> Path | None:
+    """The folder of this user, made if there is none yet; None if none can be made."""
+    found = existing(places)
+    if found is not None:
+        return found
+    for place in places:
+        for folder in names_in(place):
+            try:
+                folder.mkdir(mode=0o700)
+            except FileExistsError:
+                if is_private_folder(folder):  # another process of this user has just made it
+                    return folder
+            except OSError:
+                break  # the place does not exist, or is not writable
+            else:
+                return folder
+    return None
+
+
+def touch(folder: Path) -> None:
+    """Show that processes meet here. Raises OSError."""
+    os.utime(folder)
+
+
+def retire(folder: Path) -> None:
+    """Show that this process has left. The others that meet here, if any, touch the folder again. Raises OSError."""
+    os.utime(folder, (0, 0))
+
+
+def other_groups(own: Path, places: Sequence[Path]) -> tuple[bool, bool]:
+    """Whether processes of this user meet in another folder than `own`, and whether those of other users meet.
+
+    Other users' folders are looked for in the place of `own` and in those before it: where this user could make
+    a folder, they could, too.
+    """
+    since_s = time.time() - _SILENT_S
+    elsewhere = any(folder != own and _touched(folder, since_s) for folder in _existing(places))
+    listed = places[: places.index(own.parent) + 1]
+    return elsewhere, any(_has_other_users(place, since_s) for place in listed)
+
+
+def _has_other_users(place: Path, since_s: float) -> bool:
+    try:
+        with os.scandir(place) as entries:
+            # A folder whose name has another number than its owner only occupies the name.
+            return any(
+                entry.name.startswith("carbon_otel-")
+                and (owner := entry.stat(follow_symlinks=False).st_uid) != user_id()
+                and entry.name.split("-")[1] == str(owner)
+                and entry.is_dir(follow_symlinks=False)
+                and _touched(place / entry.name, since_s)
+                for entry in entries
+            )
+    except OSError:
+        return False
+
+
+def _touched(folder: Path, since_s: float) -> bool:
+    try:
+        return folder.lstat().st_mtime > since_s
+    except OSError:
+        return False
+
+
+def is_apart(folder: Path) -> bool:
+    """Whether this process is known to be in a container, or to see another folder here than the host does."""
+    if sys.platform != "linux":
+        return False
+    own, host = _mount(folder, "self"), _mount(folder, "1")
+    return in_container() or (own is not None and host is not None and own != host)
+
+
+def _mount(folder: Path, pid: str) -> tuple[str, ...] | None:
+    """The mount that holds a folder, as a process sees it: device, root and mount point; None if unreadable."""
+    try:
+        lines = Path(f"/proc/{pid}/mountinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        return None
+    above = {str(folder), *map(str, folder.parents)}
+    mounts = [tuple(fields[2:5]) for fields in map(str.split, lines) if len(fields) > 4 and fields[4] in above]
+    # Of the mounts of one folder, the last one hides the others.
+    return max(enumerate(mounts), key=lambda mount: (len(mount[1][2]), mount[0]))[1] if mounts else None
