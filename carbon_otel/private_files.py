@@ -100,7 +100,7 @@ def is_private_folder(path: Path) -> bool:
     return stat.S_ISDIR(status.st_mode) and status.st_uid == user_id() and not status.st_mode & 0o077
 
 
-def names_in(place: Path, name: str = "carbon_otel") -> Iterator[Path]:
+def names_in(place: Path, name: str) -> Iterator[Path]:
     """The names for this user's folder in a folder in which all users write, in the order of preference.
 
     Another user may have taken the first of them.

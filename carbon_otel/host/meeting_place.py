@@ -15,7 +15,6 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +24,8 @@ from carbon_otel.private_files import is_private_folder, names_in, user_id
 # Folders of the whole host in which every user, or this user, may write. The first is in memory, and the last
 # exists on every system.
 PLACES: Final = (Path("/dev/shm"), Path(f"/run/user/{user_id()}"), Path("/tmp"), Path("/var/tmp"))  # noqa: S108
+
+_NAME: Final = "carbon_otel-host"
 
 # Processes tick at least every 30 s.
 TOUCHED_EVERY_S: Final = 30.0
@@ -37,7 +38,7 @@ def existing(places: Sequence[Path]) -> Path | None:
 
 
 def _existing(places: Sequence[Path]) -> Iterator[Path]:
-    return filter(is_private_folder, chain.from_iterable(map(names_in, places)))
+    return (folder for place in places for folder in names_in(place, _NAME) if is_private_folder(folder))
 
 
 def found_or_made(places: Sequence[Path]) -> Path | None:
@@ -46,7 +47,7 @@ def found_or_made(places: Sequence[Path]) -> Path | None:
     if found is not None:
         return found
     for place in places:
-        for folder in names_in(place):
+        for folder in names_in(place, _NAME):
             try:
                 folder.mkdir(mode=0o700)
             except FileExistsError:
@@ -59,7 +60,7 @@ def found_or_made(places: Sequence[Path]) -> Path | None:
     return None
 
 
-def touch(folder: Path) -> None:
+def note_alive(folder: Path) -> None:
     """Show that processes meet here. Raises OSError."""
     os.utime(folder)
 
@@ -86,9 +87,9 @@ def _has_other_users(place: Path, since_s: float) -> bool:
         with os.scandir(place) as entries:
             # A folder whose name has another number than its owner only occupies the name.
             return any(
-                entry.name.startswith("carbon_otel-")
+                entry.name.startswith(f"{_NAME}-")
                 and (owner := entry.stat(follow_symlinks=False).st_uid) != user_id()
-                and entry.name.split("-")[1] == str(owner)
+                and entry.name.removeprefix(f"{_NAME}-").partition("-")[0] == str(owner)
                 and entry.is_dir(follow_symlinks=False)
                 and _touched(place / entry.name, since_s)
                 for entry in entries

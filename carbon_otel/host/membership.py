@@ -130,7 +130,7 @@ class Membership:
             self.other_groups = True
             return
         with contextlib.suppress(OSError):
-            meeting_place.touch(self._root)
+            meeting_place.note_alive(self._root)
         self.other_groups, self.other_users = meeting_place.other_groups(self._root, self._places)
 
     def quiet(self) -> bool:
