@@ -26,6 +26,7 @@ class ProcessName(NamedTuple):
         return f"{self.pid}.{self.namespace}.{self.began}"
 
     @classmethod
+    @functools.lru_cache(maxsize=1024)  # every tick asks for the same names
     def parse(cls, text: str) -> ProcessName | None:
         """The name in a text; None if the text is none."""
         pid, namespace, began = ([*text.split("."), "", ""])[:3]

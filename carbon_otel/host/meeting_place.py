@@ -21,15 +21,19 @@ from typing import Final
 from carbon_otel.host.identity import in_container
 from carbon_otel.private_files import is_private_folder, names_in, user_id
 
-# Folders of the whole host in which every user, or this user, may write. The first is in memory, and the last
-# exists on every system.
-PLACES: Final = (Path("/dev/shm"), Path(f"/run/user/{user_id()}"), Path("/tmp"), Path("/var/tmp"))  # noqa: S108
+_SHARED_MEMORY: Final = Path("/dev/shm")
+_TEMPORARY: Final = (Path("/tmp"), Path("/var/tmp"))
 
 _NAME: Final = "carbon_otel-host"
 
 # Processes tick at least every 30 s.
 TOUCHED_EVERY_S: Final = 30.0
 _SILENT_S: Final = 3 * TOUCHED_EVERY_S
+
+
+def host_wide() -> tuple[Path, ...]:
+    """The places of the whole host in which every user, or this user, may write."""
+    return (_SHARED_MEMORY, Path(f"/run/user/{user_id()}"), *_TEMPORARY)
 
 
 def existing(places: Sequence[Path]) -> Path | None:
@@ -109,17 +113,24 @@ def is_apart(folder: Path) -> bool:
     """Whether this process is known to be in a container, or to see another folder here than the host does."""
     if sys.platform != "linux":
         return False
-    own, host = _mount(folder, "self"), _mount(folder, "1")
+    own, host = (mount_of(folder, _mounts(pid)) for pid in ("self", "1"))
     return in_container() or (own is not None and host is not None and own != host)
 
 
-def _mount(folder: Path, pid: str) -> tuple[str, ...] | None:
-    """The mount that holds a folder, as a process sees it: device, root and mount point; None if unreadable."""
-    try:
-        lines = Path(f"/proc/{pid}/mountinfo").read_text(errors="replace").splitlines()
-    except OSError:
-        return None
+def mount_of(folder: Path, mountinfo: str) -> tuple[str, ...] | None:
+    """The mount that holds a folder, by proc_pid_mountinfo(5): device, root and mount point."""
     above = {str(folder), *map(str, folder.parents)}
-    mounts = [tuple(fields[2:5]) for fields in map(str.split, lines) if len(fields) > 4 and fields[4] in above]
-    # Of the mounts of one folder, the last one hides the others.
-    return max(enumerate(mounts), key=lambda mount: (len(mount[1][2]), mount[0]))[1] if mounts else None
+    found = None
+    for fields in map(str.split, mountinfo.splitlines()):
+        mount = tuple(fields[2:5])
+        # Of the mounts at one point, the last one hides the others.
+        if len(mount) == 3 and mount[2] in above and (found is None or len(mount[2]) >= len(found[2])):
+            found = mount
+    return found
+
+
+def _mounts(pid: str) -> str:
+    try:
+        return Path(f"/proc/{pid}/mountinfo").read_text(errors="replace")
+    except OSError:
+        return ""  # hidden from this user

@@ -221,7 +221,7 @@ class Membership:
 def _places(base: Path | None) -> tuple[Path, ...]:
     if fcntl is None:
         return ()
-    return meeting_place.PLACES if base is None else (base,)
+    return meeting_place.host_wide() if base is None else (base,)
 
 
 def _enter(folder: Path, name: str) -> int | None:
