@@ -144,8 +144,8 @@ def _trace_url(value: Any) -> str | None:
 def _state_dir() -> Path:
     """The user's folder for state, by the XDG base directory specification; its files outlive the process.
 
-    Where that is a folder of another user (`sudo -E`, `docker run --user`), or there is none, a folder of this user
-    in /var/tmp.
+    Where that is a folder of another user (`sudo -E`, `docker run --user`), or there is none, it is a folder of
+    this user in /var/tmp.
     """
     with contextlib.suppress(RuntimeError, OSError):
         named = os.environ.get("XDG_STATE_HOME", "")

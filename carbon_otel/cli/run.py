@@ -49,7 +49,9 @@ def run(
     try:
         scratch = tempfile.TemporaryDirectory(prefix="carbon_otel-")
     except OSError as error:
-        refuse(f"no folder for temporary files can be made ({error}); set TMPDIR to a folder that you can write")
+        refuse(
+            f"no folder for temporary files can be made ({error}); set TMPDIR to a folder that you can write"
+        )
     with scratch as folder:
         environment = {**os.environ, **autoload.variables(stage, Path(folder), children)}
         given = {"ZONE": zone, "PUE": pue, "JOURNAL": settings.journal and settings.journal.absolute()}

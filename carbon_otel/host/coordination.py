@@ -23,7 +23,8 @@ def uncoordinated(
     """The ids of these devices, with a warning for each reason.
 
     Shares by CPU time and the reservations of cgroups are apart from each other whether or not their processes
-    meet. What other containers do is not visible, so a container is told only if it measures the whole host.
+    meet. What other containers do is not visible, so a container is told only if it reads counters of the whole
+    host; a model may be that of a virtual machine which the container has for itself.
     """
     if membership.other_groups:
         log_once(

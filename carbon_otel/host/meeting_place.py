@@ -5,8 +5,8 @@ is the first of a fixed list of names that exists and belongs to this user, or, 
 made. Where another user has taken a name first, the next one is used. So all processes of the user agree: one that
 has made or found a folder moves if one with precedence appears.
 
-Each process touches its folder from time to time. Processes that cannot meet, such as those of other users, can
-see that.
+Each process sets the time of its folder every 30 s. Processes that cannot meet it, such as those of other users,
+see by that time that it lives.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _TEMPORARY: Final = (Path("/tmp"), Path("/var/tmp"))
 _NAME: Final = "carbon_otel-host"
 
 # Processes tick at least every 30 s.
-TOUCHED_EVERY_S: Final = 30.0
-_SILENT_S: Final = 3 * TOUCHED_EVERY_S
+SHOWN_EVERY_S: Final = 30.0
+_SILENT_S: Final = 3 * SHOWN_EVERY_S
 
 
 def host_wide() -> tuple[Path, ...]:
@@ -64,13 +64,13 @@ def found_or_made(places: Sequence[Path]) -> Path | None:
     return None
 
 
-def note_alive(folder: Path) -> None:
+def show_alive(folder: Path) -> None:
     """Show that processes meet here. Raises OSError."""
     os.utime(folder)
 
 
 def retire(folder: Path) -> None:
-    """Show that this process has left. The others that meet here, if any, touch the folder again. Raises OSError."""
+    """Show that this process has left; others that meet here show again that they live. Raises OSError."""
     os.utime(folder, (0, 0))
 
 
@@ -81,7 +81,7 @@ def other_groups(own: Path, places: Sequence[Path]) -> tuple[bool, bool]:
     a folder, they could, too.
     """
     since_s = time.time() - _SILENT_S
-    elsewhere = any(folder != own and _touched(folder, since_s) for folder in _existing(places))
+    elsewhere = any(folder != own and _is_alive(folder, since_s) for folder in _existing(places))
     listed = places[: places.index(own.parent) + 1]
     return elsewhere, any(_has_other_users(place, since_s) for place in listed)
 
@@ -95,14 +95,14 @@ def _has_other_users(place: Path, since_s: float) -> bool:
                 and (owner := entry.stat(follow_symlinks=False).st_uid) != user_id()
                 and entry.name.removeprefix(f"{_NAME}-").partition("-")[0] == str(owner)
                 and entry.is_dir(follow_symlinks=False)
-                and _touched(place / entry.name, since_s)
+                and _is_alive(place / entry.name, since_s)
                 for entry in entries
             )
     except OSError:
         return False
 
 
-def _touched(folder: Path, since_s: float) -> bool:
+def _is_alive(folder: Path, since_s: float) -> bool:
     try:
         return folder.lstat().st_mtime > since_s
     except OSError:

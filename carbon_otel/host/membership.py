@@ -31,6 +31,7 @@ try:
 except ImportError:  # Windows: every process counts as alone
     fcntl = None  # type: ignore[assignment] # a module has no value None
 
+_HAS_LOCKS: Final = bool(fcntl)
 # The format of these files and of the usage book. Releases with different formats use different folders.
 _FORMAT: Final = 3
 _BOOK: Final = "device-book"
@@ -62,6 +63,7 @@ class Membership:
         self._places = _places(base)
         self._is_named = base is not None
         self._root: Path | None = None
+        self._path = Path()
         self._unusable: set[Path] = set()  # places
         self._own: int | None = None
         self._book: int | None = None
@@ -75,7 +77,7 @@ class Membership:
         self.meet()
 
     def meet(self) -> None:
-        """Stay where this user's processes meet: join, move to a folder with precedence, show that this one lives."""
+        """Join the user's other processes, or move with them to a folder with precedence; call it at each tick."""
         with self._asking:
             if self._left:
                 return
@@ -85,14 +87,18 @@ class Membership:
             if (due or self._root is not None) and not self._is_in_place():
                 self._join()
             if due:
-                self._due_s = time.monotonic() + meeting_place.TOUCHED_EVERY_S
+                self._due_s = time.monotonic() + meeting_place.SHOWN_EVERY_S
                 self._look_around()
 
     def _is_in_place(self) -> bool:
-        return self._root is not None and meeting_place.existing(self._usable()) == self._root and self._is_there()
+        return (
+            self._root is not None
+            and meeting_place.existing(self._usable()) == self._root
+            and self._is_there()
+        )
 
     def _is_there(self) -> bool:
-        """Whether this process's file is; a cleaner, or the end of a login session, may have removed the folder."""
+        """Whether this process's file exists: a cleaner, or the end of a login session, may have removed it."""
         try:
             return self._own is not None and os.fstat(self._own).st_ino == self._path.lstat().st_ino
         except OSError:
@@ -130,7 +136,7 @@ class Membership:
             self.other_groups = True
             return
         with contextlib.suppress(OSError):
-            meeting_place.note_alive(self._root)
+            meeting_place.show_alive(self._root)
         self.other_groups, self.other_users = meeting_place.other_groups(self._root, self._places)
 
     def quiet(self) -> bool:
@@ -219,7 +225,7 @@ class Membership:
 
 
 def _places(base: Path | None) -> tuple[Path, ...]:
-    if fcntl is None:
+    if not _HAS_LOCKS:
         return ()
     return meeting_place.host_wide() if base is None else (base,)
 

@@ -10,8 +10,8 @@ one set of CPU times; the others read consistent figures, however late they look
 
 A member that dies without leaving gets no part of the interval in which it died: the other members are charged.
 
-Containers that share the folder cannot see the CPU times of each other. The members of each process id namespace
-are walked by one of them, and count with their last known rate when a member of another namespace updates the book.
+Containers that share the folder cannot see the CPU times of each other. So the members of each process id
+namespace walk their own trees; when a member of another namespace updates the book, their last rates count.
 
 Process trees are walked before the members' lock is taken: a walk may take long on a busy host, and every member
 waits for the lock. The book has the times of the walks, so an older walk never replaces a newer one.

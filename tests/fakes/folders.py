@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,9 +17,11 @@ def forbid(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(os, name, _forbidding(getattr(os, name), str(folder)))
 
 
-def _forbidding(function, folder: str):
-    def forbidden(path=".", *arguments, **options):
-        if isinstance(path, (str, os.PathLike)) and (f"{path}" == folder or f"{path}".startswith(f"{folder}/")):
+def _forbidding(function: Callable[..., Any], folder: str) -> Callable[..., Any]:
+    def forbidden(path: Any = ".", *arguments: Any, **options: Any) -> Any:
+        if isinstance(path, (str, os.PathLike)) and (
+            f"{path}" == folder or f"{path}".startswith(f"{folder}/")
+        ):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
         return function(path, *arguments, **options)
 

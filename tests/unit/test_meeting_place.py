@@ -89,7 +89,9 @@ def squat_by_file(path: Path) -> None:
     "squat", [squat_by_mkdir, squat_by_mode, squat_by_link, squat_by_dangling_link, squat_by_file]
 )
 @pytest.mark.parametrize("names", [1, 2, 10])
-def test_a_name_that_another_user_has_taken_keeps_no_processes_apart(squat, names, places, member, monkeypatch):
+def test_a_name_that_another_user_has_taken_keeps_no_processes_apart(
+    squat, names, places, member, monkeypatch
+):
     for path in list(names_in(places[0], "carbon_otel-host"))[:names]:
         squat(path)
     first, second = member(monkeypatch), member(monkeypatch)
@@ -280,8 +282,8 @@ def test_a_private_mount_of_the_place_is_known(places, monkeypatch, tmp_path):
     assert meeting_place.mount_of(Path("/tmp/x"), _mountinfo(host)) == ("8:1", "/", "/")
     private = {**host, "/tmp": "8:1 /tmp/private/tmp /tmp", "/dev/shm": "0:99 / /dev/shm"}
     for place in ("/tmp/x", "/dev/shm/x"):
-        folder = Path(place)
-        assert meeting_place.mount_of(folder, _mountinfo(private)) != meeting_place.mount_of(folder, _mountinfo(host))
+        inside, outside = (meeting_place.mount_of(Path(place), _mountinfo(seen)) for seen in (private, host))
+        assert inside != outside
     hidden = _mountinfo({**host, "again": "0:21 / /dev/shm"})
     assert meeting_place.mount_of(Path("/dev/shm/x"), hidden) == ("0:21", "/", "/dev/shm")
     assert meeting_place.mount_of(Path("/dev/shm/x"), "") is None

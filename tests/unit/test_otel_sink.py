@@ -253,7 +253,8 @@ def test_another_process_reports_the_devices_while_this_one_sends_its_last_data(
 
     class Sending(Sink):
         def close(self, timeout_s):
-            ask = [sys.executable, "-c", ASKING_FOR_THE_BOOK, str(application.tree.root), os.environ["CARBON_OTEL_RUNTIME_DIR"]]
+            arguments = [str(application.tree.root), os.environ["CARBON_OTEL_RUNTIME_DIR"]]
+            ask = [sys.executable, "-c", ASKING_FOR_THE_BOOK, *arguments]
             others.append(subprocess.run(ask, capture_output=True, text=True, check=True).stdout)
             reported.append(joules())
             application.draw(5)

@@ -252,7 +252,17 @@ def test_members_that_tick_together_walk_the_trees_once(host):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"[]", b"{", b"\xff\xfe", b"[1, {}, 2]", b'[1, {"7": [{}, {}, {}, 0, 0]}]', b'[1, {"7.1.1": [[], {}, {}, 0, 0]}]', b"null"]
+    "content",
+    [
+        b"",
+        b"[]",
+        b"{",
+        b"\xff\xfe",
+        b"[1, {}, 2]",
+        b'[1, {"7": [{}, {}, {}, 0, 0]}]',
+        b'[1, {"7.1.1": [[], {}, {}, 0, 0]}]',
+        b"null",
+    ],
 )
 def test_an_unreadable_book_is_replaced(content, host):
     host.join(1, CPU)
