@@ -12,13 +12,11 @@ see by that time that it lives.
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from carbon_otel.host.identity import in_container
 from carbon_otel.private_files import is_private_folder, names_in, user_id
 
 _SHARED_MEMORY: Final = Path("/dev/shm")
@@ -109,12 +107,13 @@ def _is_alive(folder: Path, since_s: float) -> bool:
         return False
 
 
-def is_apart(folder: Path) -> bool:
-    """Whether this process is known to be in a container, or to see another folder here than the host does."""
-    if sys.platform != "linux":
-        return False
-    own, host = (mount_of(folder, _mounts(pid)) for pid in ("self", "1"))
-    return in_container() or (own is not None and host is not None and own != host)
+def shared_with_host(places: Sequence[Path]) -> tuple[Path, ...]:
+    """The places that are the same for the first process of the host; those of which that is unknown, too.
+
+    A job of a batch system or a service may have a private `/tmp` or `/dev/shm`.
+    """
+    own, host = _mounts("self"), _mounts("1")
+    return tuple(place for place in places if not host or mount_of(place, own) == mount_of(place, host))
 
 
 def mount_of(folder: Path, mountinfo: str) -> tuple[str, ...] | None:

@@ -22,7 +22,7 @@ from typing import Final
 
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.host import meeting_place
-from carbon_otel.host.identity import ProcessName, boot, this_process
+from carbon_otel.host.identity import ProcessName, boot, in_container, this_process
 from carbon_otel.private_files import make_folder, open_file
 from carbon_otel.units import NS_PER_S
 
@@ -51,7 +51,8 @@ class Membership:
         process: the name of this process.
         other_groups: whether processes of this user meet in another folder, or cannot meet.
         other_users: whether processes of other users measure this host.
-        apart: whether this process is in a container that shares no folder with the host.
+        apart: whether this process is known to be in a container, or in a job that shares not all places with the
+            host; false where `base` is named.
     """
 
     def __init__(self, view: str, base: Path | None = None) -> None:
@@ -60,8 +61,7 @@ class Membership:
         self.folder: Path | None = None
         self.other_groups = self.other_users = self.apart = False
         self._view = hashlib.sha256(view.encode()).hexdigest()[:16]
-        self._places = _places(base)
-        self._is_named = base is not None
+        self._places: tuple[Path, ...] = ()
         self._root: Path | None = None
         self._path = Path()
         self._unusable: set[Path] = set()  # places
@@ -74,7 +74,19 @@ class Membership:
         self._seen_ns = -1
         self._due_s = 0.0
         renew_after_fork(self._abandon)
+        self._choose_places(base)
         self.meet()
+
+    def _choose_places(self, base: Path | None) -> None:
+        if not _HAS_LOCKS:
+            return
+        if base is not None:
+            self._places = (base,)
+            return
+        places = meeting_place.host_wide()
+        shared = meeting_place.shared_with_host(places)
+        self._places = shared or places
+        self.apart = in_container() or shared != places
 
     def meet(self) -> None:
         """Join the user's other processes, or move with them to a folder with precedence; call it at each tick."""
@@ -127,7 +139,6 @@ class Membership:
                 meeting_place.retire(self._root)
         self._drop(_unlock)
         self._root, self.folder, self._path, self._own = root, folder, folder / self.name, own
-        self.apart = not self._is_named and meeting_place.is_apart(root)
         self._due_s = 0.0
         _remove_dead(folder, self.name)
 
@@ -222,12 +233,6 @@ class Membership:
             if descriptor is not None:
                 release(descriptor)
         self._own = self._book = self.folder = self._root = None
-
-
-def _places(base: Path | None) -> tuple[Path, ...]:
-    if not _HAS_LOCKS:
-        return ()
-    return meeting_place.host_wide() if base is None else (base,)
 
 
 def _enter(folder: Path, name: str) -> int | None:

@@ -281,12 +281,28 @@ def test_a_private_mount_of_the_place_is_known(places, monkeypatch, tmp_path):
     assert meeting_place.mount_of(Path("/dev/shm/x"), _mountinfo(host)) == ("0:20", "/", "/dev/shm")
     assert meeting_place.mount_of(Path("/tmp/x"), _mountinfo(host)) == ("8:1", "/", "/")
     private = {**host, "/tmp": "8:1 /tmp/private/tmp /tmp", "/dev/shm": "0:99 / /dev/shm"}
-    for place in ("/tmp/x", "/dev/shm/x"):
+    for place in ("/tmp", "/dev/shm"):
         inside, outside = (meeting_place.mount_of(Path(place), _mountinfo(seen)) for seen in (private, host))
         assert inside != outside
     hidden = _mountinfo({**host, "again": "0:21 / /dev/shm"})
     assert meeting_place.mount_of(Path("/dev/shm/x"), hidden) == ("0:21", "/", "/dev/shm")
     assert meeting_place.mount_of(Path("/dev/shm/x"), "") is None
+
+
+def test_processes_with_a_private_place_meet_in_one_that_the_host_shares(places, member, monkeypatch):
+    def seen(pid):
+        root = "/job" if pid == "self" else "/"
+        return _mountinfo({"shm": f"0:20 {root} {places[0]}", "/": "8:1 / /"})
+
+    monkeypatch.setattr(meeting_place, "_mounts", seen)
+    first, second = member(monkeypatch), member(monkeypatch)
+    assert meet_in_one(first, second) and first.folder.is_relative_to(places[1])
+    assert first.apart, "processes of the host meet in the other place"
+    monkeypatch.setattr(
+        meeting_place, "_mounts", lambda pid: seen("self") if pid == "self" else ""
+    )  # unreadable
+    unknown = member(monkeypatch)
+    assert unknown.folder.is_relative_to(places[1]) and not unknown.apart
 
 
 def _mountinfo(mounts: dict[str, str]) -> str:
