@@ -48,8 +48,8 @@ def uncoordinated(
         found |= measured
         if measured:
             log_once(
-                "this process is in a container and measures the whole host; if other containers or the host do "
-                "so too, the energy is counted more than once, so it is flagged 'uncoordinated'; "
-                f"set {_SETTING} to a volume that they share, or limit the processors of the container",
+                "this process is in a container, or in a job with private folders, and measures the whole host; "
+                "what others measure there may be counted more than once, and is flagged 'uncoordinated'; "
+                f"set {_SETTING} to a folder that all of them share, or limit the processors of the container",
             )
     return frozenset(found)

@@ -5,8 +5,8 @@ is the first of a fixed list of names that exists and belongs to this user, or, 
 made. Where another user has taken a name first, the next one is used. So all processes of the user agree: one that
 has made or found a folder moves if one with precedence appears.
 
-Each process sets the time of its folder every 30 s. Processes that cannot meet it, such as those of other users,
-see by that time that it lives.
+Each process sets the time of its folder again and again. Processes that cannot meet it, such as those of other
+users, see by that time that it lives.
 """
 
 from __future__ import annotations
@@ -24,9 +24,8 @@ _TEMPORARY: Final = (Path("/tmp"), Path("/var/tmp"))
 
 _NAME: Final = "carbon_otel-host"
 
-# Processes tick at least every 30 s.
-SHOWN_EVERY_S: Final = 30.0
-_SILENT_S: Final = 3 * SHOWN_EVERY_S
+# Processes tick, and show that they live, every 30 s at least.
+_SILENT_S: Final = 90.0
 
 
 def host_wide() -> tuple[Path, ...]:

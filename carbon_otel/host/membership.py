@@ -37,6 +37,10 @@ _FORMAT: Final = 3
 _BOOK: Final = "device-book"
 _SPLIT_LOCK: Final = "split.lock"
 _TRIES: Final = 5
+# Between two looks at the other groups: this time, or longer where a look is slow, but not longer than the second.
+_LOOK_EVERY_S: Final = 5.0
+_LOOK_AT_LEAST_EVERY_S: Final = 30.0
+_MOST_SPENT: Final = 1e-3
 _PATIENCE_S: Final = 0.05
 
 
@@ -99,7 +103,6 @@ class Membership:
             if (due or self._root is not None) and not self._is_in_place():
                 self._join()
             if due:
-                self._due_s = time.monotonic() + meeting_place.SHOWN_EVERY_S
                 self._look_around()
 
     def _is_in_place(self) -> bool:
@@ -134,21 +137,32 @@ class Membership:
 
     def _move(self, root: Path, folder: Path, own: int) -> None:
         if self._root is not None and self._root != root:
-            with contextlib.suppress(OSError):
-                self._path.unlink(missing_ok=True)
-                meeting_place.retire(self._root)
+            self._show_left()
         self._drop(_unlock)
         self._root, self.folder, self._path, self._own = root, folder, folder / self.name, own
         self._due_s = 0.0
-        _remove_dead(folder, self.name)
+        _living(folder, self.name)
 
     def _look_around(self) -> None:
         if self._root is None:
             self.other_groups = True
+            self._due_s = time.monotonic() + _LOOK_AT_LEAST_EVERY_S
             return
+        began_s = time.monotonic()
         with contextlib.suppress(OSError):
             meeting_place.show_alive(self._root)
         self.other_groups, self.other_users = meeting_place.other_groups(self._root, self._places)
+        now_s = time.monotonic()
+        pause_s = max(_LOOK_EVERY_S, (now_s - began_s) / _MOST_SPENT)
+        self._due_s = now_s + min(pause_s, _LOOK_AT_LEAST_EVERY_S)
+
+    def _show_left(self) -> None:
+        """Show that this process has left, if it is the last one here."""
+        assert self.folder is not None
+        with contextlib.suppress(OSError):
+            self._path.unlink(missing_ok=True)
+            if self._root is not None and not _living(self.folder, self.name):
+                meeting_place.retire(self._root)
 
     def quiet(self) -> bool:
         """Whether no process has joined, left or written since the last call."""
@@ -214,11 +228,8 @@ class Membership:
     def leave(self) -> None:
         """End the membership: release the locks, and remove this process's file."""
         with self._asking:
-            if self._own is not None:
-                self._path.unlink(missing_ok=True)
-            if self._root is not None:
-                with contextlib.suppress(OSError):
-                    meeting_place.retire(self._root)
+            if self.folder is not None:
+                self._show_left()
             self._drop(_unlock)
             self._left = True
 
@@ -286,8 +297,7 @@ def _is_locked(path: Path) -> bool:
     return False
 
 
-def _remove_dead(folder: Path, own: str) -> None:
-    """Remove the files of dead processes."""
-    for path in folder.iterdir():
-        if path.name != own and ProcessName.parse(path.name):
-            _is_locked(path)
+def _living(folder: Path, own: str) -> list[str]:
+    """The members except `own`; removes the files of dead ones."""
+    names = [path.name for path in folder.iterdir() if ProcessName.parse(path.name)]
+    return [name for name in names if name != own and _is_locked(folder / name)]

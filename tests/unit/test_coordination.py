@@ -36,10 +36,10 @@ BOTH = {CPU.id, GPU.id}
         ({"other_users"}, "reserved", HOST, BOTH, "attribution='process'"),
         ({"other_users"}, "reserved", LIMITED, {GPU.id}, "attribution='process'"),
         ({"other_users"}, "process", HOST, {GPU.id}, "attribution='process'"),
-        ({"apart"}, "reserved", HOST, {CPU.id}, "a volume that they share"),
+        ({"apart"}, "reserved", HOST, {CPU.id}, "a folder that all of them share"),
         ({"apart"}, "reserved", LIMITED, set(), None),
         ({"apart"}, "process", HOST, set(), None),
-        ({"apart", "other_users"}, "reserved", HOST, BOTH, "a volume that they share"),
+        ({"apart", "other_users"}, "reserved", HOST, BOTH, "a folder that all of them share"),
     ],
 )
 def test_reasons_and_devices(found, rule, reserved, flagged, advice, caplog):

@@ -185,6 +185,31 @@ def test_a_full_place_is_left_out_and_makes_no_second_folder(places, member, mon
     assert meet_in_one(first, second)
 
 
+@as_root
+def test_a_process_that_leaves_does_not_hide_those_that_stay(places, member, monkeypatch):
+    first, second = member(monkeypatch), member(monkeypatch)
+    root = next(names_in(places[0], "carbon_otel-host"))
+    first.leave()
+    assert root.stat().st_mtime > 0
+    second.leave()
+    assert root.stat().st_mtime == 0
+
+
+def test_a_slow_look_at_the_places_is_taken_less_often(places, member, monkeypatch):
+    now_s = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now_s[0])
+    look = meeting_place.other_groups
+    for took_s, pause_s in ((0.0, 5), (0.01, 10), (1.0, 30)):
+
+        def slow(*arguments, took_s=took_s):
+            now_s[0] += took_s
+            return look(*arguments)
+
+        monkeypatch.setattr(meeting_place, "other_groups", slow)
+        joined = member(monkeypatch)
+        assert joined._due_s - now_s[0] == pytest.approx(pause_s)
+
+
 def test_without_a_folder_a_process_is_alone_and_says_so(places, member, monkeypatch):
     for place in places:
         place.rmdir()
