@@ -7,16 +7,17 @@ of `instrument()` and with the table of settings for users.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 from carbon_otel.carbon import grid
+from carbon_otel.private_files import is_private_folder, names_in, user_id
 
 Attribution = Literal["reserved", "process"]
 
@@ -108,6 +109,11 @@ def _folder(value: Any) -> Path | None:
     return path if path is not None and path.is_dir() else None
 
 
+def _absolute_folder(value: Any) -> Path | None:
+    path = _folder(value)
+    return path if path is not None and path.is_absolute() else None
+
+
 def _zone(value: Any) -> str | None:
     return grid.intensity(value).zone if isinstance(value, str) else None
 
@@ -136,14 +142,32 @@ def _trace_url(value: Any) -> str | None:
 
 
 def _state_dir() -> Path:
-    """The user's folder for state, by the XDG base directory specification; its files outlive the process."""
-    named = os.environ.get("XDG_STATE_HOME", "")
-    if named:
-        return Path(named) / "carbon_otel"
-    try:
-        return Path.home() / ".local" / "state" / "carbon_otel"
-    except RuntimeError:  # a container's user without a home
-        return Path(tempfile.gettempdir()) / f"carbon_otel-{os.getuid()}"
+    """The user's folder for state, by the XDG base directory specification; its files outlive the process.
+
+    Where that is a folder of another user (`sudo -E`, `docker run --user`), or there is none, it is a folder of
+    this user in /var/tmp.
+    """
+    with contextlib.suppress(RuntimeError, OSError):
+        named = os.environ.get("XDG_STATE_HOME", "")
+        home = Path.home() if not named else Path(named)
+        folder = home / "carbon_otel" if named else home / ".local" / "state" / "carbon_otel"
+        if (named or home.is_dir()) and _is_users(folder):
+            return folder
+    folders = list(names_in(Path("/var/tmp"), "carbon_otel-state"))
+    return next((f for f in folders if is_private_folder(f) or not os.path.lexists(f)), folders[0])
+
+
+def _is_users(folder: Path) -> bool:
+    """Whether this user can make files in a folder, or can make the folder, and no other user owns it."""
+    for place in (folder, *folder.parents):
+        try:
+            owner = place.stat().st_uid
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError:
+            return False
+        return owner in (0, user_id()) and os.access(place, os.W_OK | os.X_OK)
+    return False
 
 
 def _declare(value: Any, **declaration: Any) -> Any:
@@ -258,6 +282,15 @@ class Settings:
         sentence="Folder for checkpoints that an MLflow server has not taken yet.",
         parse=_path,
         write="the path of a folder",
+    )
+    runtime_dir: Path | None = _declare(
+        None,
+        default="a folder in `/dev/shm`, else in `/run/user/<uid>`, `/tmp` or `/var/tmp`",
+        sentence="Folder in which the measured processes of one host meet, the same for all of them: for "
+        "containers, a volume that they share.",
+        parse=_absolute_folder,
+        write="the absolute path of a folder that exists, the same for all processes of the host",
+        argument=False,
     )
     journal: Path | None = _declare(
         None,

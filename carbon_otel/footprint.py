@@ -62,7 +62,8 @@ class Footprint:
         pue: the power usage effectiveness behind the emissions.
         units: functional units set with `stage.units(...)`, such as samples.
         gap_s: device seconds without a reading, filled with neighbouring power.
-        flags: quality signals, `flag:device`, such as `short:GPU-…` or `reset:intel-rapl:0`.
+        flags: quality signals, `flag:device`, such as `short:GPU-…` or `reset:intel-rapl:0`; `uncoordinated` means
+            that other processes may have counted the same energy.
         missing: components that draw power but could not be read; their energy is not in the figure.
         stages: for a run or the process, the cost of each kind of stage; exclusive, so that they add up.
         shares: this process's mean share of the host by rule of attribution, `reserved` and `process`; the

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from functools import partial
 from pathlib import Path
 
 from carbon_otel.background import Worker
+from carbon_otel.private_files import replace_file
 from carbon_otel.sinks import Checkpoint, Pending, Sink, Tick
 
 
@@ -33,7 +33,5 @@ class Journal(Sink):
         return self._delivery.submit(partial(self._write, self._last, "final")).wait
 
     def _write(self, checkpoint: Checkpoint, status: str) -> None:
-        scratch = self._path.with_name(f".{self._path.name}.{os.getpid()}")
         state = {"status": status, "footprint": checkpoint.process.footprint.as_dict()}
-        scratch.write_text(json.dumps(state))
-        scratch.replace(self._path)
+        replace_file(self._path, json.dumps(state))

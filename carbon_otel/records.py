@@ -121,12 +121,14 @@ class StageRecord(NamedTuple):
 class Shares(NamedTuple):
     """This process's share of every device, and of the host by either rule; each from 0 to 1.
 
-    They are not `known` if the share that is charged could not be measured; then it is the last one.
+    `uncoordinated` are the ids of the devices that processes may share which cannot meet this one. The shares are
+    not `known` if the share that is charged could not be measured; then it is the last one.
     """
 
     devices: tuple[float, ...]
     reserved: float
     process: float
+    uncoordinated: frozenset[str] = frozenset()
     known: bool = True
 
 

@@ -18,6 +18,7 @@ from carbon_otel.footprint import Footprint
 from carbon_otel.guard import contain, log_once
 from carbon_otel.host.attribution import Attribution
 from carbon_otel.host.cgroup import reservation
+from carbon_otel.host.counters_view import view_of
 from carbon_otel.host.membership import Membership
 from carbon_otel.instrumentation import cuda_sync
 from carbon_otel.instrumentation.base import Undo
@@ -60,7 +61,7 @@ class Session:
         with ExitStack() as undo:
             self.discovery = discover(settings.powercap_root, settings.cpu_family)
             undo.callback(self.discovery.close)
-            self.membership = Membership(str(settings.powercap_root or ""))
+            self.membership = Membership(view_of(settings.powercap_root), settings.runtime_dir)
             undo.callback(self.membership.leave)
             self._busy_time = BusyTime()
             undo.callback(self._busy_time.close)

@@ -92,7 +92,7 @@ def own_environment(tmp_path_factory: pytest.TempPathFactory):
     with pytest.MonkeyPatch.context() as patch:
         _clean(patch)
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
-        patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
+        patch.setenv("CARBON_OTEL_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
         # MLflow creates its default store and its folder of artifacts in the working folder.
         patch.chdir(tmp_path_factory.mktemp("cwd"))
         yield
@@ -102,7 +102,7 @@ def own_environment(tmp_path_factory: pytest.TempPathFactory):
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory):
     """A test sees no settings of the caller, no GPU and no other measured process, and leaves no session."""
     _clean(monkeypatch)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
+    monkeypatch.setenv("CARBON_OTEL_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
     yield
     carbon_otel.uninstrument()
 

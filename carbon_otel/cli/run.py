@@ -46,7 +46,13 @@ def run(
             carbon_otel.stage(stage)
     except ValueError as error:
         refuse(str(error))
-    with tempfile.TemporaryDirectory(prefix="carbon_otel-") as folder:
+    try:
+        scratch = tempfile.TemporaryDirectory(prefix="carbon_otel-")
+    except OSError as error:
+        refuse(
+            f"no folder for temporary files can be made ({error}); set TMPDIR to a folder that you can write"
+        )
+    with scratch as folder:
         environment = {**os.environ, **autoload.variables(stage, Path(folder), children)}
         given = {"ZONE": zone, "PUE": pue, "JOURNAL": settings.journal and settings.journal.absolute()}
         environment |= {

@@ -15,6 +15,7 @@ from typing import Final, Literal
 
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.host.cgroup import Reservation
+from carbon_otel.host.coordination import uncoordinated
 from carbon_otel.host.membership import Membership
 from carbon_otel.host.process_tree import Processes, Tree, host_processes, spent_ns
 from carbon_otel.host.shared_use import SharedUse
@@ -50,19 +51,21 @@ class Attribution:
         gpu_use: Mapping[str, GpuUse] = _NO_GPU_USE,
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        self._rule = rule
+        self._rule: Literal["reserved", "process"] = rule
         self._gpu_use = gpu_use if rule == "process" else _NO_GPU_USE
         self._devices = tuple(devices)
-        self._host = reserved.by
-        self._reserved = reserved.share
+        self._host = reserved.resource
+        self._reserved = reserved
+        self._membership = membership
         gpus = {device.id: 0.0 for device in devices if device.type == "gpu"}
         processes = host_processes()
         uses = {self._host: reserved.threads, **gpus}
         self._shared_use = SharedUse(membership, uses, now_ns, processes, clock_ns)
         self._shares: Mapping[str, float] = dict(self._shared_use.look(now_ns))
-        self._tree = TreeShare(membership.pid, busy_time, processes, now_ns, reserved.share)
+        self._tree = TreeShare(membership.process.pid, busy_time, processes, now_ns, reserved.share)
         self._process = 0.0
         self._known = True
+        self._uncoordinated = uncoordinated(membership, devices, rule, reserved)
         self._due_ns = 0
         self._lock = threading.Lock()
         renew_after_fork(self._renew)
@@ -79,11 +82,14 @@ class Attribution:
                 return None
             self._due_ns = now_ns + _INTERVAL_NS
             by_members = self._shared_use.look(now_ns) if tick else None
-            share = self._tree.look(now_ns, self._shared_use.others)
+            share = self._tree.look(now_ns, self._shared_use.visible)
             self._known = share is not None or self._rule == "reserved"
             if share is not None:
                 self._process = share
             if by_members is not None:
+                self._uncoordinated = uncoordinated(
+                    self._membership, self._devices, self._rule, self._reserved
+                )
                 self._shares = {**by_members, **self._by_use(by_members)}
             return self.present
         finally:
@@ -110,10 +116,10 @@ class Attribution:
     @property
     def present(self) -> Shares:
         """The shares as last measured."""
-        reserved = self._reserved * self._shares[self._host]
+        reserved = self._reserved.share * self._shares[self._host]
         host = reserved if self._rule == "reserved" else self._process
         devices = tuple(self._shares.get(d.id, 1.0) if d.type == "gpu" else host for d in self._devices)
-        return Shares(devices, reserved, self._process, self._known)
+        return Shares(devices, reserved, self._process, self._uncoordinated, self._known)
 
     def _renew(self) -> None:
         """In a forked child: the thread that held the lock does not exist there."""

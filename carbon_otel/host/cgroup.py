@@ -20,6 +20,15 @@ class Reservation(NamedTuple):
         """The share of the host, in (0, 1]."""
         return self.threads / self.of
 
+    @property
+    def resource(self) -> str:
+        """A name of what is reserved; it is the same in every container, which may see another path."""
+        try:
+            status = Path(self.by).stat() if self.by != "host" else None
+        except OSError:
+            return self.by
+        return f"cgroup {status.st_dev}:{status.st_ino}" if status is not None else self.by
+
 
 def reservation(threads: int, cgroup: Path = _CGROUP, own: Path = Path("/proc/self/cgroup")) -> Reservation:
     """The tightest reservation of this process's cgroups on a host of `threads` hardware threads."""

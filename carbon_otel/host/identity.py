@@ -7,8 +7,31 @@ import functools
 import os
 import socket
 from pathlib import Path
+from typing import Final, NamedTuple
 
 import psutil
+
+# The inode of the pid namespace of the host itself (PROC_PID_INIT_INO in Linux' include/linux/proc_ns.h).
+_HOST_NAMESPACE: Final = str(0xEFFFFFFC)
+
+
+class ProcessName(NamedTuple):
+    """A name that no other process of this boot has: process ids repeat over time and in containers."""
+
+    pid: int
+    namespace: str
+    began: str
+
+    def __str__(self) -> str:
+        return f"{self.pid}.{self.namespace}.{self.began}"
+
+    @classmethod
+    @functools.lru_cache(maxsize=1024)  # every tick asks for the same names
+    def parse(cls, text: str) -> ProcessName | None:
+        """The name in a text; None if the text is none."""
+        pid, namespace, began = ([*text.split("."), "", ""])[:3]
+        is_name = pid.isdigit() and namespace and began
+        return cls(int(pid), namespace, began) if is_name and text.count(".") == 2 else None
 
 
 @functools.cache
@@ -18,6 +41,12 @@ def boot() -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return str(int(psutil.boot_time()))
+
+
+def this_process() -> ProcessName:
+    """The name of this process."""
+    pid = os.getpid()
+    return ProcessName(pid, pid_namespace(), _began(pid))
 
 
 def identity(pid: int | None = None) -> str:
@@ -50,6 +79,11 @@ def pid_namespace() -> str:
         return str(Path("/proc/self/ns/pid").stat().st_ino)
     except OSError:
         return "0"
+
+
+def in_container() -> bool:
+    """Whether this process has a process id namespace of its own, as in a container. False where unknown."""
+    return pid_namespace() not in ("0", _HOST_NAMESPACE)
 
 
 def _began(pid: int) -> str:

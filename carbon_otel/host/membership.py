@@ -4,19 +4,15 @@ Each process has a file in a folder of its user and boot, and holds a lock on it
 the process ends, however it ends. A process that finds an unlocked file removes it. A further lock is the device
 book: its holder reports the devices; when it ends, another process takes over.
 
-Members must be able to see each other's CPU times, so each process id namespace has a separate folder; the
-device book is above these folders.
-
-    <runtime folder>/<boot id>/v<format>/<view>/device-book
-    <runtime folder>/<boot id>/v<format>/<view>/<namespace>/<process id>
+    <meeting place>/<boot id>/v<format>/<view>/device-book
+    <meeting place>/<boot id>/v<format>/<view>/<process id>.<process id namespace>.<start time>
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-import stat
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,8 +21,9 @@ from pathlib import Path
 from typing import Final
 
 from carbon_otel.fork import renew_after_fork
-from carbon_otel.guard import log_once
-from carbon_otel.host.identity import boot, pid_namespace
+from carbon_otel.host import meeting_place
+from carbon_otel.host.identity import ProcessName, boot, in_container, this_process
+from carbon_otel.private_files import make_folder, open_file
 from carbon_otel.units import NS_PER_S
 
 try:
@@ -34,24 +31,44 @@ try:
 except ImportError:  # Windows: every process counts as alone
     fcntl = None  # type: ignore[assignment] # a module has no value None
 
+_HAS_LOCKS: Final = bool(fcntl)
 # The format of these files and of the usage book. Releases with different formats use different folders.
-_FORMAT: Final = 2
+_FORMAT: Final = 3
 _BOOK: Final = "device-book"
 _SPLIT_LOCK: Final = "split.lock"
 _TRIES: Final = 5
+# Between two looks at the other groups: this time, or longer where a look is slow, but not longer than the second.
+_LOOK_EVERY_S: Final = 5.0
+_LOOK_AT_LEAST_EVERY_S: Final = 30.0
+_MOST_SPENT: Final = 1e-3
 _PATIENCE_S: Final = 0.05
 
 
 class Membership:
     """Membership in the group of processes that read the same devices.
 
-    `view` identifies the source of the readings; processes with different views share nothing. Without a usable
-    folder the process counts as alone, and `folder` is None.
+    `view` identifies the source of the readings; processes with different views share nothing. `base` is the place
+    to meet that the user names, instead of those of the host. Without a usable folder the process counts as alone,
+    and `folder` is None.
+
+    Attributes:
+        process: the name of this process.
+        other_groups: whether processes of this user meet in another folder, or cannot meet.
+        other_users: whether processes of other users measure this host.
+        apart: whether this process is known to be in a container, or in a job that shares not all places with the
+            host; false where `base` is named.
     """
 
     def __init__(self, view: str, base: Path | None = None) -> None:
-        self.pid = os.getpid()
-        self.folder = _folder(view, base)
+        self.process = this_process()
+        self.name = str(self.process)
+        self.folder: Path | None = None
+        self.other_groups = self.other_users = self.apart = False
+        self._view = hashlib.sha256(view.encode()).hexdigest()[:16]
+        self._places: tuple[Path, ...] = ()
+        self._root: Path | None = None
+        self._path = Path()
+        self._unusable: set[Path] = set()  # places
         self._own: int | None = None
         self._book: int | None = None
         # If two threads tick at the same time, the second would overwrite the descriptor with which the first
@@ -59,24 +76,93 @@ class Membership:
         self._asking = threading.Lock()
         self._left = False
         self._seen_ns = -1
+        self._due_s = 0.0
         renew_after_fork(self._abandon)
-        if self.folder is not None:
-            self._path = self.folder / f"{self.pid}"
-            for _ in range(_TRIES):
-                self._own = _lock(self._path)
-                if self._own is not None:
-                    break
-                time.sleep(_PATIENCE_S / _TRIES)  # another process is testing whether this one is dead
-            if self._own is None:
-                log_once(
-                    "%s is locked by another process; this process counts as alone on the host, so energy that "
-                    "both share is counted twice",
-                    self._path,
-                )
-                self.folder = None
-            else:
-                _remove_dead(self.folder, self._path)
-                self._warn_of_other_namespaces()
+        self._choose_places(base)
+        self.meet()
+
+    def _choose_places(self, base: Path | None) -> None:
+        if not _HAS_LOCKS:
+            return
+        if base is not None:
+            self._places = (base,)
+            return
+        places = meeting_place.host_wide()
+        shared = meeting_place.shared_with_host(places)
+        self._places = shared or places
+        self.apart = in_container() or shared != places
+
+    def meet(self) -> None:
+        """Join the user's other processes, or move with them to a folder with precedence; call it at each tick."""
+        with self._asking:
+            if self._left:
+                return
+            due = time.monotonic() >= self._due_s
+            if due:
+                self._unusable.clear()
+            if (due or self._root is not None) and not self._is_in_place():
+                self._join()
+            if due:
+                self._look_around()
+
+    def _is_in_place(self) -> bool:
+        return (
+            self._root is not None
+            and meeting_place.existing(self._usable()) == self._root
+            and self._is_there()
+        )
+
+    def _is_there(self) -> bool:
+        """Whether this process's file exists: a cleaner, or the end of a login session, may have removed it."""
+        try:
+            return self._own is not None and os.fstat(self._own).st_ino == self._path.lstat().st_ino
+        except OSError:
+            return False
+
+    def _usable(self) -> list[Path]:
+        return [place for place in self._places if place not in self._unusable]
+
+    def _join(self) -> None:
+        while (root := meeting_place.found_or_made(self._usable())) is not None:
+            if root == self._root and self._is_there():
+                return  # the places with precedence have just proved unusable
+            folder = root / boot() / f"v{_FORMAT}" / self._view
+            own = _enter(folder, self.name)
+            if own is not None:
+                self._move(root, folder, own)
+                return
+            self._unusable.add(root.parent)
+        if not self._is_there():
+            self._drop(_unlock)
+
+    def _move(self, root: Path, folder: Path, own: int) -> None:
+        if self._root is not None and self._root != root:
+            self._show_left()
+        self._drop(_unlock)
+        self._root, self.folder, self._path, self._own = root, folder, folder / self.name, own
+        self._due_s = 0.0
+        _living(folder, self.name)
+
+    def _look_around(self) -> None:
+        if self._root is None:
+            self.other_groups = True
+            self._due_s = time.monotonic() + _LOOK_AT_LEAST_EVERY_S
+            return
+        began_s = time.monotonic()
+        with contextlib.suppress(OSError):
+            meeting_place.show_alive(self._root)
+        self.other_groups, self.other_users = meeting_place.other_groups(self._root, self._places)
+        now_s = time.monotonic()
+        pause_s = max(_LOOK_EVERY_S, (now_s - began_s) / _MOST_SPENT)
+        self._due_s = now_s + min(pause_s, _LOOK_AT_LEAST_EVERY_S)
+
+    def _show_left(self) -> None:
+        """Show that this process has left, if it is the last one here."""
+        assert self.folder is not None
+        with contextlib.suppress(OSError):
+            self._path.unlink(missing_ok=True)
+            if self._root is not None and not _living(self.folder, self.name):
+                meeting_place.retire(self._root)
 
     def quiet(self) -> bool:
         """Whether no process has joined, left or written since the last call."""
@@ -92,9 +178,9 @@ class Membership:
         self._seen_ns = changed_ns
         return quiet
 
-    def alive(self, pid: int) -> bool:
+    def alive(self, name: str) -> bool:
         """Whether a member lives; the file of a dead one is removed."""
-        return self.folder is not None and (pid == self.pid or _is_locked(self.folder / f"{pid}"))
+        return self.folder is not None and (name == self.name or _is_locked(self.folder / name))
 
     @contextmanager
     def locked(self) -> Iterator[bool]:
@@ -121,7 +207,7 @@ class Membership:
             if self.folder is None:
                 return not self._left
             if self._book is None:
-                self._book = _lock(self.folder.parent / _BOOK)
+                self._book = _lock(self.folder / _BOOK)
             return self._book is not None
 
     def exchange_reported_until(self, now_ns: int) -> int:
@@ -142,66 +228,43 @@ class Membership:
     def leave(self) -> None:
         """End the membership: release the locks, and remove this process's file."""
         with self._asking:
-            if self._own is not None:
-                self._path.unlink(missing_ok=True)
+            if self.folder is not None:
+                self._show_left()
             self._drop(_unlock)
+            self._left = True
 
     def _abandon(self) -> None:
         """In a forked child: close the copies of the parent's locks, which stay locked, and leave its files."""
         self._asking = threading.Lock()  # the thread that held it does not exist in the child
         self._drop(os.close)
+        self._left = True
 
     def _drop(self, release: Callable[[int], None]) -> None:
         for descriptor in (self._own, self._book):
             if descriptor is not None:
                 release(descriptor)
-        self._own = self._book = self.folder = None
-        self._left = True
-
-    def _warn_of_other_namespaces(self) -> None:
-        """Warn if processes of other containers use this folder: they share the hardware, but not the book."""
-        assert self.folder is not None
-        for namespace in self.folder.parent.iterdir():
-            if namespace != self.folder and namespace.is_dir() and _remove_dead(namespace):
-                log_once(
-                    "processes in another container measure the same hardware; each container counts it as its "
-                    "own, so their sum may be too high",
-                )
-                return
+        self._own = self._book = self.folder = self._root = None
 
 
-def runtime_folder() -> Path:
-    """The folder where this user's processes meet: in the session's runtime folder, else in the temporary one."""
-    base = os.environ.get("XDG_RUNTIME_DIR")
-    return Path(base) / "carbon_otel" if base else Path(tempfile.gettempdir()) / f"carbon_otel-{os.getuid()}"
-
-
-def _folder(view: str, base: Path | None) -> Path | None:
-    """The folder of this boot, view and namespace, writable by this user only; None if it cannot be made."""
+def _enter(folder: Path, name: str) -> int | None:
+    """Make the folder, and lock the file of this process in it; None if that fails."""
     try:
-        if fcntl is None:
-            raise OSError("this system has no locks on files")
-        root = base or runtime_folder()
-        name = hashlib.sha256(view.encode()).hexdigest()[:16]
-        root.parent.mkdir(parents=True, exist_ok=True)
-        root.mkdir(mode=0o700, exist_ok=True)
-        folder = root
-        for part in (boot(), f"v{_FORMAT}", name, pid_namespace()):
-            folder /= part
-            folder.mkdir(mode=0o700, exist_ok=True)
-        owner = root.lstat()
-    except (OSError, AttributeError):
+        make_folder(folder)
+    except OSError:
         return None
-    # In a shared temporary folder another user may have made this folder first.
-    safe = stat.S_ISDIR(owner.st_mode) and owner.st_uid == os.getuid() and not owner.st_mode & 0o022
-    return folder if safe else None
+    for _ in range(_TRIES):
+        own = _lock(folder / name)
+        if own is not None:
+            return own
+        time.sleep(_PATIENCE_S / _TRIES)  # another process is testing whether this one is dead
+    return None
 
 
 def _lock(path: Path) -> int | None:
     """An open descriptor that holds the file's lock; None if another process holds it."""
     for _ in range(_TRIES):
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            descriptor = open_file(path, os.O_RDWR | os.O_CREAT)
         except OSError:
             return None
         try:
@@ -234,8 +297,7 @@ def _is_locked(path: Path) -> bool:
     return False
 
 
-def _remove_dead(folder: Path, own: Path | None = None) -> bool:
-    """Remove the files of dead processes; returns whether another process lives."""
-    others = [path for path in folder.iterdir() if path.name.isdigit() and path != own]
-    living = [path for path in others if _is_locked(path)]
-    return bool(living)
+def _living(folder: Path, own: str) -> list[str]:
+    """The members except `own`; removes the files of dead ones."""
+    names = [path.name for path in folder.iterdir() if ProcessName.parse(path.name)]
+    return [name for name in names if name != own and _is_locked(folder / name)]

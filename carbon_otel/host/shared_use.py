@@ -10,8 +10,11 @@ one set of CPU times; the others read consistent figures, however late they look
 
 A member that dies without leaving gets no part of the interval in which it died: the other members are charged.
 
+Containers that share the folder cannot see the CPU times of each other. So the members of each process id
+namespace walk their own trees; when a member of another namespace updates the book, their last rates count.
+
 Process trees are walked before the members' lock is taken: a walk may take long on a busy host, and every member
-waits for the lock. The book has the time of its CPU times, so an older walk never replaces a newer one.
+waits for the lock. The book has the times of the walks, so an older walk never replaces a newer one.
 """
 
 from __future__ import annotations
@@ -19,18 +22,22 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from carbon_otel.host.identity import ProcessName
 from carbon_otel.host.membership import Membership
 from carbon_otel.host.process_tree import Processes, Spent, Tree, host_processes, spent_ns
+from carbon_otel.private_files import open_file
 from carbon_otel.units import NS_PER_S, S_PER_NS
 
 _FILE: Final = "split.json"
 # A book newer than this is up to date, because all processes tick together.
 _FRESH_NS: Final = NS_PER_S // 20
+# Processes tick at least every 30 s.
+_LONGEST_NS: Final = 60 * NS_PER_S
 
 
 @dataclass(slots=True)
@@ -38,57 +45,61 @@ class Member:
     """A process that uses some of the resources.
 
     `uses` names the resources and the hardware threads of each (0: not a processor), `sums` has their
-    share-seconds, `spent` the CPU times of the process tree at the last update of the book.
+    share-seconds, `spent` the CPU times of the process tree at the moment `walked_ns`, and `rate` the CPU seconds
+    per second before that.
     """
 
     uses: dict[str, float]
     sums: dict[str, float]
     spent: Tree = field(default_factory=dict)
+    walked_ns: int = 0
+    rate: float = 0.0
 
 
 @dataclass(slots=True)
 class UsageBook:
-    """The members by process id, at a moment of the monotonic clock."""
+    """The members by name, at a moment of the monotonic clock."""
 
     at_ns: int
-    members: dict[int, Member]
+    members: dict[str, Member]
 
-    def settle(self, at_ns: int, trees: Mapping[int, Tree]) -> None:
-        """Add the interval up to `at_ns` to the sums of every member, given the process trees of that moment.
+    def settle(self, at_ns: int, trees: Mapping[str, Tree]) -> None:
+        """Add the interval up to `at_ns` to the sums of every member, given some process trees of that moment.
 
-        A member without a tree has joined since the trees were walked; its CPU time counts at the next update.
+        A member without a tree is one of another namespace, or has joined since the trees were walked.
         """
         seconds = (at_ns - self.at_ns) * S_PER_NS
         self.at_ns = max(self.at_ns, at_ns)
-        ran_s = dict.fromkeys(self.members, 0.0)
-        for pid, after in trees.items():
-            member = self.members.get(pid)
+        for name, after in trees.items():
+            member = self.members.get(name)
             if member is not None:
-                if member.spent and after:
-                    ran_s[pid] = spent_ns(member.spent, after) * S_PER_NS
-                member.spent = after
+                since_s = (at_ns - member.walked_ns) * S_PER_NS
+                known = member.spent and after and since_s > 0
+                member.rate = spent_ns(member.spent, after) * S_PER_NS / since_s if known else 0.0
+                member.spent, member.walked_ns = after, at_ns
         if seconds <= 0:
             return
         for resource in {resource for member in self.members.values() for resource in member.uses}:
-            users = {pid: member for pid, member in self.members.items() if resource in member.uses}
-            threads = max(member.uses[resource] for member in users.values())
-            ran = {pid: ran_s[pid] if threads else 0.0 for pid in users}
-            total = sum(ran.values())
-            active = min(1.0, total / (seconds * threads)) if total > 0 else 0.0
-            for pid, member in users.items():
-                share = (1 - active) / len(users) + (active * ran[pid] / total if total > 0 else 0.0)
+            users = [member for member in self.members.values() if resource in member.uses]
+            threads = max(member.uses[resource] for member in users)
+            # The rate of a member that was not walked for so long, such as a stopped one, says nothing any more.
+            rates = [m.rate if threads and at_ns - m.walked_ns < _LONGEST_NS else 0.0 for m in users]
+            total = sum(rates)
+            active = min(1.0, total / threads) if total > 0 else 0.0
+            for member, rate in zip(users, rates, strict=True):
+                share = (1 - active) / len(users) + (active * rate / total if total > 0 else 0.0)
                 member.sums[resource] = member.sums.get(resource, 0.0) + share * seconds
 
     def to_json(self) -> str:
         """The book as text."""
-        members = {pid: [m.uses, m.sums, m.spent] for pid, m in self.members.items()}
+        members = {name: [m.uses, m.sums, m.spent, m.walked_ns, m.rate] for name, m in self.members.items()}
         return json.dumps([self.at_ns, members], separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> UsageBook:
         """The book in a text. Raises ValueError, TypeError, AttributeError or KeyError for any other text."""
         at_ns, members = json.loads(text)
-        return cls(int(at_ns), {int(pid): _member(*columns) for pid, columns in members.items()})
+        return cls(int(at_ns), {_named(name): _member(*columns) for name, columns in members.items()})
 
 
 class SharedUse:
@@ -112,12 +123,18 @@ class SharedUse:
         self._at_ns = now_ns
         self._sums = dict.fromkeys(self._uses, 0.0)
         self._shares = dict.fromkeys(self._uses, 1.0)
-        self.others: frozenset[int] = frozenset()
+        self._others: frozenset[str] = frozenset()
         self.look(now_ns)
+
+    @property
+    def visible(self) -> frozenset[int]:
+        """The process ids of the other members that this process can see."""
+        return frozenset(self._visible(self._others).values())
 
     def look(self, now_ns: int) -> Mapping[str, float]:
         """This process's share of each resource since the last call."""
-        if self._membership.quiet() and not self.others:
+        self._membership.meet()
+        if self._membership.quiet() and not self._others:
             self._advance(now_ns, {r: s + (now_ns - self._at_ns) * S_PER_NS for r, s in self._sums.items()})
         else:
             try:
@@ -139,36 +156,51 @@ class SharedUse:
             if held:
                 book = self._load()
                 self._settle(book, began_ns, trees)
-                book.members.pop(self._membership.pid, None)
+                book.members.pop(self._membership.name, None)
                 self._save(book)
 
-    def _walk(self) -> tuple[int, dict[int, Tree]]:
-        """The begin of the walk, and the process trees of the members and of this process.
+    def _walk(self) -> tuple[int, dict[str, Tree]]:
+        """The begin of the walk, and the process trees of the members that this process can see, and its own.
 
-        No tree is walked if the book was just updated and this process is in it. Raises OSError.
+        No tree is walked if a member has just done so. Raises OSError.
         """
         began_ns = self._clock_ns()
         if self._membership.folder is None:
             return began_ns, {}
-        book, pid = self._load(), self._membership.pid
-        if pid in book.members and began_ns - book.at_ns < _FRESH_NS:
+        book, process = self._load(), self._membership.process
+        if not self._is_stale(book, began_ns):
             return began_ns, {}
-        return began_ns, self._processes.trees({*book.members, pid}, book.members.keys())
+        visible = self._visible(book.members)
+        trees = self._processes.trees({*visible.values(), process.pid}, visible.values())
+        return began_ns, {
+            name: trees[pid] for name, pid in {**visible, self._membership.name: process.pid}.items()
+        }
 
-    def _consult(self, began_ns: int, trees: Mapping[int, Tree]) -> None:
-        book = self._load()
+    def _visible(self, members: Iterable[str]) -> dict[str, int]:
+        """The process ids of the members in the namespace of this process, by name."""
+        names = filter(None, map(ProcessName.parse, members))
+        own = self._membership.process.namespace
+        return {str(name): name.pid for name in names if name.namespace == own}
+
+    def _is_stale(self, book: UsageBook, now_ns: int) -> bool:
+        """Whether the CPU times of the members that this process can see are older than a tick."""
+        own = book.members.get(self._membership.name)
+        return own is None or now_ns - own.walked_ns >= _FRESH_NS
+
+    def _consult(self, began_ns: int, trees: Mapping[str, Tree]) -> None:
+        book, name = self._load(), self._membership.name
         known = set(book.members)
-        own = book.members.get(self._membership.pid)
+        own = book.members.get(name)
         joining = own is None or own.uses != self._uses
-        stale = began_ns - book.at_ns >= _FRESH_NS
-        if joining or stale or any(not self._membership.alive(pid) for pid in known):
+        stale = self._is_stale(book, began_ns)
+        if joining or stale or any(not self._membership.alive(member) for member in known):
             self._settle(book, began_ns, trees)
         if own is None or joining:
-            own = book.members[self._membership.pid] = Member(self._uses, dict(self._sums))
-            own.spent = trees.get(self._membership.pid, {})
-        self.others = frozenset(book.members.keys() - {self._membership.pid})
+            own = book.members[name] = Member(self._uses, dict(self._sums))
+            own.spent, own.walked_ns = trees.get(name, {}), book.at_ns
+        self._others = frozenset(book.members.keys() - {name})
         # A process alone gets all of the time; the book need not be updated.
-        if self.others or book.members.keys() != known:
+        if self._others or book.members.keys() != known:
             self._save(book)
         if joining:
             # The book does not have the time before: begin with equal shares.
@@ -185,12 +217,13 @@ class SharedUse:
                 self._shares[resource] = min(1.0, max(0.0, (sums.get(resource, then) - then) / seconds))
             self._at_ns, self._sums = at_ns, dict(sums)
 
-    def _settle(self, book: UsageBook, began_ns: int, trees: Mapping[int, Tree]) -> None:
-        for pid in list(book.members):
-            if not self._membership.alive(pid):
-                del book.members[pid]
-        # Another member has walked later and updated the book to a later moment.
-        if book.at_ns <= began_ns:
+    def _settle(self, book: UsageBook, began_ns: int, trees: Mapping[str, Tree]) -> None:
+        for name in list(book.members):
+            if not self._membership.alive(name):
+                del book.members[name]
+        walks = [book.members[name].walked_ns for name in self._visible(book.members)]
+        # Otherwise another member has walked later.
+        if max(walks, default=0) <= began_ns:
             book.settle(self._clock_ns(), trees)
 
     def _load(self) -> UsageBook:
@@ -212,7 +245,13 @@ class SharedUse:
             fresh.unlink(missing_ok=True)
 
 
-def _member(uses: Any, sums: Any, spent: Any) -> Member:
+def _named(name: str) -> str:
+    if ProcessName.parse(name) is None:
+        raise ValueError(f"{name!r} is no process")
+    return name
+
+
+def _member(uses: Any, sums: Any, spent: Any, walked_ns: Any, rate: Any) -> Member:
     return Member(
         {str(r): float(n) for r, n in uses.items()},
         {str(r): float(s) for r, s in sums.items()},
@@ -220,10 +259,12 @@ def _member(uses: Any, sums: Any, spent: Any) -> Member:
             int(pid): Spent(int(own), int(reaped), bool(foreign))
             for pid, (own, reaped, foreign) in spent.items()
         },
+        int(walked_ns),
+        float(rate),
     )
 
 
 def _write(path: Path, text: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
+    with os.fdopen(open_file(path, os.O_WRONLY | os.O_CREAT), "w") as file:
+        file.truncate()
         file.write(text)

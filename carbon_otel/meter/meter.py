@@ -47,7 +47,8 @@ class EdgeState(NamedTuple):
     """The state of the meter at one moment.
 
     `quality` is None until a device has a fault. `shares` are the current ones; `reserved_s` and `process_s` are
-    the host's shares by either rule, integrated over time.
+    the host's shares by either rule, integrated over time. `uncoordinated` are the devices whose energy other
+    processes may have counted too, and the last moment at which they may have.
     """
 
     now_ns: int
@@ -56,6 +57,7 @@ class EdgeState(NamedTuple):
     shares: tuple[float, ...]
     reserved_s: float = 0.0
     process_s: float = 0.0
+    uncoordinated: tuple[frozenset[str], int] = (frozenset(), -1)
 
 
 NO_EDGE: Final = EdgeState(0, (), None, ())
@@ -187,6 +189,7 @@ class Meter:
         self.clock_ns = clock_ns
         self._shares_ns = clock_ns()
         self._reserved_s = self._process_s = 0.0
+        self._uncoordinated: tuple[frozenset[str], int] = (self._shares.uncoordinated, self._shares_ns)
         self._on_fault = on_fault
         self._asleep_ns = _boot_minus_monotonic()
 
@@ -245,6 +248,8 @@ class Meter:
         seconds = (now_ns - self._shares_ns) * S_PER_NS
         self._reserved_s += shares.reserved * seconds
         self._process_s += shares.process * seconds
+        if self._shares.uncoordinated:
+            self._uncoordinated = (self._shares.uncoordinated, now_ns)
         self._shares, self._shares_ns = shares, now_ns
         for track, share in zip(self.tracks, shares.devices, strict=True):
             track.timeline.at(now_ns)
@@ -284,6 +289,7 @@ class Meter:
             shares.devices,
             self._reserved_s + shares.reserved * since_s,
             self._process_s + shares.process * since_s,
+            (shares.uncoordinated, now_ns) if shares.uncoordinated else self._uncoordinated,
         )
 
     def snapshot(self) -> Snapshot:

@@ -15,6 +15,7 @@ _NO_FLAGS: Final[frozenset[str]] = frozenset()
 # A stage with fewer periods of the counter than this is flagged.
 _SHORT_PERIODS: Final = 5
 _SHORT: Final = frozenset({"short"})
+_UNCOORDINATED: Final = frozenset({"uncoordinated"})
 
 
 def device_energies(
@@ -36,6 +37,9 @@ def device_energies(
     * while no reading has given a power: up to the device's most power.
     """
     duration_s = (end.now_ns - begin.now_ns) * S_PER_NS
+    uncoordinated, last_ns = end.uncoordinated
+    if last_ns < begin.now_ns:
+        uncoordinated = _NO_FLAGS
     parts = []
     for i, sensor in enumerate(sensors):
         before, after, joules, share = begin.devices[i], end.devices[i], inclusive_j[i], end.shares[i]
@@ -58,6 +62,8 @@ def device_energies(
             above_j += quantum_j
             if duration_s < _SHORT_PERIODS * period_s:
                 flags = _SHORT
+        if sensor.device.id in uncoordinated:
+            flags |= _UNCOORDINATED
         part = DeviceEnergy(
             sensor.device, exclusive_j[i], joules, 0.0, min(joules, below_j), above_j, 0.0, flags
         )

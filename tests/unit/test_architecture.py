@@ -19,7 +19,7 @@ import carbon_otel
 PACKAGE = Path(carbon_otel.__file__).parent
 
 # Each room is a module or a folder; the longest name that fits a module is its room.
-BASE = "units provenance guard fork background serial _version"
+BASE = "units provenance guard fork background serial private_files _version"
 CORE = f"{BASE} sensors.base records carbon footprint sinks"
 ROOMS = {
     "_version": "",
@@ -29,6 +29,7 @@ ROOMS = {
     "provenance": "units",
     "background": "guard fork",
     "serial": "guard fork",
+    "private_files": "",
     # What the hardware says.
     "sensors.base": "provenance units",
     "sensors": "sensors.base provenance units guard fork",
@@ -37,7 +38,7 @@ ROOMS = {
     "carbon": "provenance units",
     "footprint": "records carbon provenance units",
     "sinks": "footprint records guard",
-    "config": "sensors carbon units",
+    "config": "sensors carbon units private_files",
     # One timeline per device, and this process's share of it.
     "host": f"{BASE} sensors sensors.base records",
     "meter": f"{BASE} sensors.base records",

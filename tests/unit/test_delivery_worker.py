@@ -15,6 +15,7 @@ from carbon_otel.mlflow.delivery.worker import DeliveryWorker
 from carbon_otel.mlflow.schema import contributions
 from carbon_otel.mlflow.schema.contributions import Contribution
 from carbon_otel.mlflow.schema.names import ENERGY_WH
+from tests.fakes.folders import forbid
 
 exceptions = pytest.importorskip("mlflow.exceptions")
 
@@ -126,6 +127,18 @@ def batch(segment, energy_wh, run_id="r", step=0, final=True, resumed=None):
         resumed=segment > 1 if resumed is None else resumed,
         final=final,
     )
+
+
+def test_a_state_folder_that_may_not_be_entered_keeps_no_figure_from_a_healthy_store(
+    store, tmp_path, monkeypatch, caplog
+):
+    forbid(tmp_path / "state", monkeypatch)
+    writer = Controlled(tmp_path / "state" / "mlflow")
+    writer.put(batch(1, 5.0), store)
+    assert writer.wait(20)
+    writer.close(20)
+    assert store.values("r") == [5.0]
+    assert "kept in memory only" in caplog.text
 
 
 def test_a_segment_that_failed_is_written_before_a_later_one_of_its_run(store, writer):

@@ -11,7 +11,6 @@ import time
 import pytest
 
 import carbon_otel.host.membership
-from carbon_otel.guard import forget
 from carbon_otel.host.membership import Membership
 from tests.fakes.clock import NS
 
@@ -22,7 +21,7 @@ import sys
 from pathlib import Path
 from carbon_otel.host.membership import Membership
 peers = Membership("host", Path(sys.argv[1]))
-print("joined", flush=True)
+print(peers.name, flush=True)
 sys.stdin.readline()
 """
 
@@ -42,7 +41,8 @@ def join(tmp_path):
     def start():
         program = [sys.executable, "-c", MEMBER, str(tmp_path)]
         started.append(subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
-        assert started[-1].stdout.readline() == "joined\n"
+        started[-1].name = started[-1].stdout.readline().strip()
+        assert started[-1].name
         return started[-1]
 
     yield start
@@ -53,11 +53,11 @@ def join(tmp_path):
 
 def test_a_killed_process_is_no_member_and_its_file_is_removed(peers, join, tmp_path):
     first, second = join(), join()
-    assert peers.alive(first.pid) and peers.alive(second.pid) and peers.alive(os.getpid())
+    assert peers.alive(first.name) and peers.alive(second.name) and peers.alive(peers.name)
     first.kill()
     first.wait()
-    assert not peers.alive(first.pid) and peers.alive(second.pid)
-    assert not list(tmp_path.rglob(str(first.pid)))
+    assert not peers.alive(first.name) and peers.alive(second.name)
+    assert not list(tmp_path.rglob(first.name))
 
 
 def test_a_joining_process_removes_the_files_of_killed_ones(join, tmp_path):
@@ -65,12 +65,12 @@ def test_a_joining_process_removes_the_files_of_killed_ones(join, tmp_path):
     victim.kill()
     victim.wait()
     peers = Membership("host", tmp_path)
-    assert not list(tmp_path.rglob(str(victim.pid)))
+    assert not list(tmp_path.rglob(victim.name))
     peers.leave()
 
 
 def test_a_process_that_joins_within_one_tick_of_the_file_clock_is_seen(peers, join, tmp_path):
-    (folder,) = {own.parent for own in tmp_path.rglob(str(os.getpid()))}
+    (folder,) = {own.parent for own in tmp_path.rglob(peers.name)}
     same_tick = 2 * (time.time_ns() + NS,)
     os.utime(folder, ns=same_tick)
     assert not peers.quiet()
@@ -99,51 +99,17 @@ def test_releases_with_different_formats_use_different_folders(peers, monkeypatc
     other.leave()
 
 
-def test_a_process_whose_file_another_one_locks_counts_as_alone_and_warns(
-    peers, join, monkeypatch, tmp_path, caplog
-):
-    """As in a folder shared by containers, in which process ids start at one."""
-    other = join()
-    monkeypatch.setattr(carbon_otel.host.membership.os, "getpid", lambda: other.pid)
-    forget()
-    for _ in range(2):
-        alone = Membership("host", tmp_path)
-        assert alone.folder is None and alone.quiet()
-    (record,) = caplog.records
-    assert record.levelname == "WARNING" and "counted twice" in record.message
-
-
-def test_processes_of_another_container_are_no_members_but_cause_a_warning(
-    monkeypatch, tmp_path, caplog, peers
-):
-    monkeypatch.setattr(carbon_otel.host.membership, "pid_namespace", lambda: "another")
-    forget()
-    assert peers.holds_device_book()
-    elsewhere = Membership("host", tmp_path)
-    assert elsewhere.folder != peers.folder
-    (record,) = caplog.records
-    assert "another container" in record.message
+def test_processes_of_containers_with_the_same_ids_are_two_members(peers, monkeypatch, tmp_path):
+    """They share the folder; in a container, process ids start at one."""
+    elsewhere = peers.process._replace(namespace="another")
+    monkeypatch.setattr(carbon_otel.host.membership, "this_process", lambda: elsewhere)
+    other = Membership("host", tmp_path)
+    assert other.folder == peers.folder and other.process.pid == peers.process.pid
+    assert peers.alive(other.name) and other.alive(peers.name)
     # The devices belong to the host, so they are reported once.
-    assert not elsewhere.holds_device_book()
-    elsewhere.leave()
-
-
-def test_dead_processes_of_another_container_cause_no_warning(monkeypatch, tmp_path, caplog, join):
-    victim = join()
-    victim.kill()
-    victim.wait()
-    monkeypatch.setattr(carbon_otel.host.membership, "pid_namespace", lambda: "another")
-    forget()
-    Membership("host", tmp_path).leave()
-    assert not caplog.records
-
-
-def test_without_a_folder_a_process_is_alone(tmp_path):
-    (tmp_path / "a file").touch()
-    alone = Membership("host", tmp_path / "a file")
-    assert alone.quiet()
-    assert alone.holds_device_book()
-    alone.leave()
+    assert peers.holds_device_book() and not other.holds_device_book()
+    other.leave()
+    assert not peers.alive(other.name)
 
 
 def test_two_threads_that_ask_for_the_device_book_get_the_same_answer(peers, tmp_path, monkeypatch):
@@ -200,14 +166,14 @@ def test_a_process_joins_while_another_one_tests_its_file(tmp_path, monkeypatch)
     take, looks = carbon_otel.host.membership._lock, []
 
     def looked_at(path):
-        if path.name == str(os.getpid()) and not looks:
+        if path.name.startswith(f"{os.getpid()}.") and not looks:
             looks.append(path)
             return None
         return take(path)
 
     monkeypatch.setattr(carbon_otel.host.membership, "_lock", looked_at)
     joined = Membership("host", tmp_path)
-    assert looks and joined.folder is not None and joined.alive(os.getpid())
+    assert looks and joined.folder is not None and joined.alive(joined.name)
     joined.leave()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import http.server
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -234,8 +235,10 @@ def test_every_reader_gets_every_joule_once_in_either_temporality(tmp_path, temp
 
 ASKING_FOR_THE_BOOK = """
 import sys
+from pathlib import Path
+from carbon_otel.host.counters_view import view_of
 from carbon_otel.host.membership import Membership
-print(Membership(sys.argv[1]).holds_device_book())
+print(Membership(view_of(Path(sys.argv[1])), Path(sys.argv[2])).holds_device_book())
 """
 
 
@@ -250,7 +253,8 @@ def test_another_process_reports_the_devices_while_this_one_sends_its_last_data(
 
     class Sending(Sink):
         def close(self, timeout_s):
-            ask = [sys.executable, "-c", ASKING_FOR_THE_BOOK, str(application.tree.root)]
+            arguments = [str(application.tree.root), os.environ["CARBON_OTEL_RUNTIME_DIR"]]
+            ask = [sys.executable, "-c", ASKING_FOR_THE_BOOK, *arguments]
             others.append(subprocess.run(ask, capture_output=True, text=True, check=True).stdout)
             reported.append(joules())
             application.draw(5)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from carbon_otel.host.identity import ProcessName
 from carbon_otel.host.membership import Membership
 from carbon_otel.host.process_tree import Spent
 from carbon_otel.host.shared_use import Member, SharedUse, UsageBook
@@ -18,7 +19,10 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs flock and
 
 
 class Host:
-    """Simulated processes with real membership files and locks, on a virtual clock."""
+    """Simulated processes with real membership files and locks, on a virtual clock.
+
+    The number of a process is its id in its container, plus ten times the number of the container.
+    """
 
     def __init__(self, base) -> None:
         self.base = base
@@ -31,50 +35,56 @@ class Host:
         self.walks = 0
         self.while_walking = None
 
-    def join(self, pid: int, uses: dict[str, float]) -> None:
-        self._becoming(pid)
-        self.cpu_ns.setdefault(pid, 0)
-        self.peers[pid] = Membership("host", self.base)
-        self.splits[pid] = SharedUse(self.peers[pid], uses, self.clock(), self, self.clock)
-        self.since_ns[pid] = self.clock()
+    def join(self, number: int, uses: dict[str, float]) -> None:
+        self.cpu_ns.setdefault(number, 0)
+        container = number // 10
+        name = ProcessName(number % 10, f"{container}", "1")
+        self.patch.setattr("carbon_otel.host.membership.this_process", lambda: name)
+        self.peers[number] = Membership("host", self.base)
+        visible = Visible(self, container)
+        self.splits[number] = SharedUse(self.peers[number], uses, self.clock(), visible, self.clock)
+        self.since_ns[number] = self.clock()
 
-    def look(self, pid: int) -> dict[str, float]:
-        shares = dict(self.splits[pid].look(self.clock()))
-        seconds = (self.clock() - self.since_ns[pid]) / NS
-        self.since_ns[pid] = self.clock()
+    def look(self, number: int) -> dict[str, float]:
+        shares = dict(self.splits[number].look(self.clock()))
+        seconds = (self.clock() - self.since_ns[number]) / NS
+        self.since_ns[number] = self.clock()
         for resource, share in shares.items():
             self.paid_s[resource] = self.paid_s.get(resource, 0.0) + share * seconds
         return shares
 
-    def leave(self, pid: int) -> None:
-        self.look(pid)
-        self.splits.pop(pid).leave()
-        self._becoming(pid)
-        self.peers.pop(pid).leave()
+    def leave(self, number: int) -> None:
+        self.look(number)
+        self.splits.pop(number).leave()
+        self.peers.pop(number).leave()
 
-    def kill(self, pid: int) -> None:
+    def kill(self, number: int) -> None:
         """Close its descriptors and leave its file. Its share since its last call is lost."""
-        del self.splits[pid]
-        os.close(self.peers.pop(pid)._own)
+        del self.splits[number]
+        os.close(self.peers.pop(number)._own)
 
     def run(self, seconds: float, **busy: float) -> None:
         self.clock.advance(seconds)
-        for pid, cpu in busy.items():
-            self.cpu_ns[int(pid[1:])] += round(cpu * NS)
+        for number, cpu in busy.items():
+            self.cpu_ns[int(number[1:])] += round(cpu * NS)
 
     def end(self) -> None:
-        for pid in list(self.splits):
-            self.leave(pid)
+        for number in list(self.splits):
+            self.leave(number)
+
+
+class Visible:
+    """The processes that those of one container can see."""
+
+    def __init__(self, host: Host, container: int) -> None:
+        self.host, self.container = host, container
 
     def trees(self, roots, foreign=()):
-        self.walks += 1
-        if self.while_walking is not None:
-            meanwhile, self.while_walking = self.while_walking, None
+        self.host.walks += 1
+        if self.host.while_walking is not None:
+            meanwhile, self.host.while_walking = self.host.while_walking, None
             meanwhile()
-        return {pid: {pid: Spent(self.cpu_ns[pid], 0)} for pid in roots}
-
-    def _becoming(self, pid: int) -> None:
-        self.patch.setattr("carbon_otel.host.membership.os.getpid", lambda: pid)
+        return {pid: {pid: Spent(self.host.cpu_ns[10 * self.container + pid], 0)} for pid in roots}
 
 
 @pytest.fixture
@@ -152,6 +162,50 @@ def test_the_others_pay_for_a_killed_process(host):
     assert host.look(1)["host"] == 1.0
 
 
+def test_two_containers_with_the_same_process_ids_divide_the_host(host):
+    """They share the folder, and cannot see the CPU times of each other."""
+    host.join(11, CPU)
+    host.join(21, CPU)
+    begin = host.clock()
+    host.look(11)
+    for _ in range(20):
+        host.run(0.5, p11=0.45, p21=0.15)
+        host.look(11)
+        host.run(0.5, p11=0.45, p21=0.15)
+        host.look(21)
+    assert host.look(11)["host"] + host.look(21)["host"] == pytest.approx(1)
+    # 1.2 of 2 thread-seconds: 60 % active, divided 3 to 1, although each knows only its own CPU time.
+    for number, share in ((11, 0.4 / 2 + 0.6 * 0.75), (21, 0.4 / 2 + 0.6 * 0.25)):
+        host.run(1, p11=0.9, p21=0.3)
+        assert host.look(number)["host"] == pytest.approx(share, rel=0.02)
+    host.leave(11), host.leave(21)
+    assert host.paid_s["host"] == pytest.approx((host.clock() - begin) / NS)
+
+
+def test_containers_that_tick_together_both_report_their_cpu_time(host):
+    host.join(11, CPU)
+    host.join(21, CPU)
+    for _ in range(5):
+        host.run(1, p11=0.5, p21=0.5)
+        host.look(11)
+        host.clock.advance(0.001)
+        host.look(21)
+    assert host.look(21)["host"] == pytest.approx(0.5, rel=0.01)
+
+
+def test_a_stopped_process_of_another_container_is_charged_no_cpu_time_for_ever(host):
+    host.join(11, CPU)
+    host.join(21, CPU)
+    host.run(1, p21=2)
+    host.look(21)
+    host.look(11)
+    for _ in range(61):
+        host.run(1, p11=1)
+        host.look(11)
+    host.run(1, p11=1)
+    assert host.look(11)["host"] == pytest.approx(0.75)
+
+
 def test_process_trees_are_walked_without_the_lock(host):
     host.join(1, CPU)
     host.join(2, CPU)
@@ -198,7 +252,17 @@ def test_members_that_tick_together_walk_the_trees_once(host):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"[]", b"{", b"\xff\xfe", b"[1, {}, 2]", b'[1, {"7": [[], {}, {}]}]', b"null"]
+    "content",
+    [
+        b"",
+        b"[]",
+        b"{",
+        b"\xff\xfe",
+        b"[1, {}, 2]",
+        b'[1, {"7": [{}, {}, {}, 0, 0]}]',
+        b'[1, {"7.1.1": [[], {}, {}, 0, 0]}]',
+        b"null",
+    ],
 )
 def test_an_unreadable_book_is_replaced(content, host):
     host.join(1, CPU)
@@ -249,11 +313,11 @@ def test_shares_add_up_for_any_cpu_times(seconds, members, threads):
     ledger = UsageBook(
         0,
         {
-            pid: Member({"host": threads, **({"gpu": 0.0} if sees else {})}, {}, {pid: Spent(0, 0)})
+            f"{pid}.1.1": Member({"host": threads, **({"gpu": 0.0} if sees else {})}, {}, {pid: Spent(0, 0)})
             for pid, (_, sees) in enumerate(members)
         },
     )
-    trees = {pid: {pid: Spent(int(cpu * NS), 0)} for pid, (cpu, _) in enumerate(members)}
+    trees = {f"{pid}.1.1": {pid: Spent(int(cpu * NS), 0)} for pid, (cpu, _) in enumerate(members)}
     now_ns = int(seconds * NS)
     ledger = UsageBook.from_json(ledger.to_json())
     ledger.settle(now_ns, trees)

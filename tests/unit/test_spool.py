@@ -258,6 +258,37 @@ def test_links_and_files_that_others_can_write_are_not_read(tmp_path, caplog):
     assert elsewhere.read_bytes() == b"{}\n"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to own files as another user")
+def test_files_of_another_user_in_a_shared_folder_are_neither_read_nor_mentioned(tmp_path, caplog):
+    guard.forget()
+    own, other = Spool.create(tmp_path), Spool.create(tmp_path)
+    for box in (own, other):
+        box.put(A, batch())
+        box.close()
+    os.chown(other.path, 65534, 65534)
+    former_outbox(tmp_path / "1-a.outbox", [json.dumps(FORMER_BODY)]).close()
+    os.chown(tmp_path / "1-a.outbox", 65534, 65534)
+    (left,) = Spool.left_in(tmp_path)
+    assert left.path == own.path
+    left.close()
+    assert other.path.exists() and (tmp_path / "1-a.outbox").exists()
+    assert not caplog.records
+
+
+def test_an_outbox_that_others_could_replace_is_not_opened(tmp_path, caplog):
+    guard.forget()
+    former_outbox(tmp_path / "1-a.outbox", [json.dumps(FORMER_BODY)]).close()
+    tmp_path.chmod(0o777)
+    assert list(Spool.left_in(tmp_path)) == []
+    tmp_path.chmod(0o700)
+    former_outbox(tmp_path / "elsewhere", [json.dumps(FORMER_BODY)]).close()
+    (tmp_path / "1-a.outbox").unlink()
+    (tmp_path / "1-a.outbox").symlink_to(tmp_path / "elsewhere")
+    assert list(Spool.left_in(tmp_path)) == []
+    assert caplog.text.count("1-a.outbox cannot be read") == 1  # once for each file
+    assert (tmp_path / "elsewhere").exists()
+
+
 def test_batches_are_in_memory_if_the_folder_cannot_be_written(tmp_path, caplog):
     guard.forget()
     (tmp_path / "file").write_text("")

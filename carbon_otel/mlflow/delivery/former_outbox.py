@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 from carbon_otel.guard import log_once
 from carbon_otel.mlflow.delivery import spool
 from carbon_otel.mlflow.delivery.batch import decoded
+from carbon_otel.private_files import NotPrivateError, open_file, user_id
 
 
 def convert(paths: Iterable[Path]) -> None:
@@ -27,6 +29,11 @@ def convert(paths: Iterable[Path]) -> None:
 
 
 def _convert(path: Path) -> None:
+    os.close(open_file(path, os.O_RDWR))
+    # sqlite opens the file, and those beside it, by their names.
+    folder = path.parent.stat()
+    if folder.st_uid != user_id() or folder.st_mode & 0o022:
+        raise NotPrivateError(f"other users can write {path.parent}")
     uri = f"{path.absolute().as_uri()}?mode=rw"
     with contextlib.closing(sqlite3.connect(uri, timeout=0, isolation_level=None, uri=True)) as database:
         database.execute("pragma locking_mode = exclusive")

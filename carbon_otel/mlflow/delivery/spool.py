@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import stat
 import threading
 import uuid
 from collections import Counter
@@ -25,6 +24,7 @@ from typing import Any, Final
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.guard import log_once
 from carbon_otel.mlflow.delivery.batch import Batch, LedgerRun, decoded, to_line
+from carbon_otel.private_files import make_folder, open_file, user_id
 
 try:
     import fcntl
@@ -89,7 +89,7 @@ class Spool:
     def create(cls, folder: Path) -> Spool:
         """A new file in `folder`, which is created; if that fails, a spool in memory, with a warning."""
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(folder)
             for _ in range(_TRIES):
                 path = folder / f"{os.getpid()}-{uuid.uuid4().hex[:12]}{_SUFFIX}"
                 with contextlib.suppress(
@@ -114,15 +114,15 @@ class Spool:
     @classmethod
     def left_in(cls, folder: Path) -> Iterator[Spool]:
         """The spools of processes that have ended; the caller closes each. Unreadable lines stay in their file."""
-        for path in sorted(folder.glob(f"*{_COMPACTED_SUFFIX}")):
+        for path in _own_files(folder, _COMPACTED_SUFFIX):
             with contextlib.suppress(OSError):
                 os.close(_lock(path))
                 path.unlink(missing_ok=True)
-        if any(folder.glob(f"*{_FORMER_SUFFIX}")):
+        if former := _own_files(folder, _FORMER_SUFFIX):
             from carbon_otel.mlflow.delivery import former_outbox  # noqa: PLC0415 - imports sqlite3
 
-            former_outbox.convert(sorted(folder.glob(f"*{_FORMER_SUFFIX}")))
-        for path in sorted(folder.glob(f"*{_SUFFIX}")):
+            former_outbox.convert(former)
+        for path in _own_files(folder, _SUFFIX):
             try:
                 left = cls.open(path)
             except SpoolInUse:
@@ -320,19 +320,29 @@ class Spool:
         self._compact_above = self._end + _SLACK_BYTES
 
 
+def _own_files(folder: Path, suffix: str) -> list[Path]:
+    """The files of this user in a folder, which users may share; none in a folder that cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            names = [e.name for e in entries if e.stat(follow_symlinks=False).st_uid == user_id()]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        log_once("%s cannot be read, so batches that may wait there are not sent: %s", folder, error)
+        return []
+    return [folder / name for name in sorted(names) if name.endswith(suffix)]
+
+
 def _lock(path: Path, flags: int = 0) -> int:
     """An open descriptor with the file's lock. Raises SpoolInUse, and OSError for another user's file."""
     if fcntl is None:
         raise OSError("this system has no locks on files")
-    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | flags, 0o600)
+    descriptor = open_file(path, os.O_RDWR | flags)
     try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
-            raise OSError("other users can write it, or it is not a regular file")
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Between open and lock, another process may have removed or replaced the file.
-            if path.lstat().st_ino != status.st_ino:
+            if path.lstat().st_ino != os.fstat(descriptor).st_ino:
                 raise SpoolInUse(str(path))
         except (BlockingIOError, FileNotFoundError):
             raise SpoolInUse(str(path)) from None

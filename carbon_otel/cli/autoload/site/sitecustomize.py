@@ -43,7 +43,7 @@ def _measure() -> None:
 def _is_first(folder: str) -> bool:
     """A journal holds one process: the user's journal is for the first process that begins."""
     try:
-        os.close(os.open(f"{folder}{os.sep}first", os.O_CREAT | os.O_EXCL))
+        os.close(os.open(f"{folder}{os.sep}first", os.O_CREAT | os.O_EXCL, 0o600))
     except FileExistsError:
         return False
     return True
