@@ -160,3 +160,21 @@ def test_nothing_that_a_session_makes_can_be_entered_by_others_without_a_umask(t
     assert any(line.endswith(".spool") for line in lines) and any("device-book" in line for line in lines)
     assert any(line.endswith("journal.json") for line in lines)
     assert not [line for line in lines if line.split()[0] not in ("600", "700")]
+
+
+@as_root
+def test_a_link_of_another_user_leads_to_no_folder(tmp_path):
+    (tmp_path / "target").mkdir()
+    (tmp_path / "link").symlink_to("target")
+    make_folder(tmp_path / "link")
+    os.chown(tmp_path / "link", NOBODY, NOBODY, follow_symlinks=False)
+    with pytest.raises(NotPrivateError):
+        make_folder(tmp_path / "link")
+
+
+def test_on_a_system_without_owners_modes_say_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr("carbon_otel.private_files._HAS_OWNERS", False)
+    monkeypatch.setattr("carbon_otel.private_files.user_id", lambda: tmp_path.stat().st_uid)
+    (tmp_path / "file").touch()
+    (tmp_path / "file").chmod(0o666)
+    os.close(open_file(tmp_path / "file", os.O_RDWR))
