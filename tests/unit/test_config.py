@@ -240,8 +240,8 @@ def test_a_pyproject_that_another_user_has_put_into_a_shared_folder_does_not_cou
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine").chmod(0o700)
     tmp_path.chmod(0o1777)
-    assert resolve({}, {}, tmp_path / "mine").journal is not None
+    assert resolve(folder=tmp_path / "mine").journal is not None
     os.chown(tmp_path / "pyproject.toml", 65534, 65534)
-    assert resolve({}, {}, tmp_path / "mine").journal is None
+    assert resolve(folder=tmp_path / "mine").journal is None
     tmp_path.chmod(0o755)  # as a checkout of another user, mounted into a container
-    assert resolve({}, {}, tmp_path / "mine").journal is not None
+    assert resolve(folder=tmp_path / "mine").journal is not None
