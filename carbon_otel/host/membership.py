@@ -65,7 +65,10 @@ class Membership:
         self.folder: Path | None = None
         self.other_groups = self.other_users = self.apart = False
         self._view = hashlib.sha256(view.encode()).hexdigest()[:16]
+        self._is_named = base is not None
+        self._all_places: tuple[Path, ...] = ()
         self._places: tuple[Path, ...] = ()
+        self._private: set[Path] = set()
         self._root: Path | None = None
         self._path = Path()
         self._unusable: set[Path] = set()  # places
@@ -78,19 +81,12 @@ class Membership:
         self._seen_ns = -1
         self._due_s = 0.0
         renew_after_fork(self._abandon)
-        self._choose_places(base)
+        if _HAS_LOCKS:
+            self._all_places = meeting_place.host_wide() if base is None else (base,)
+            shared = self._all_places if self._is_named else meeting_place.shared_with_host(self._all_places)
+            self._places = shared or self._all_places
+            self._private = set(self._all_places) - set(shared)
         self.meet()
-
-    def _choose_places(self, base: Path | None) -> None:
-        if not _HAS_LOCKS:
-            return
-        if base is not None:
-            self._places = (base,)
-            return
-        places = meeting_place.host_wide()
-        shared = meeting_place.shared_with_host(places)
-        self._places = shared or places
-        self.apart = in_container() or shared != places
 
     def meet(self) -> None:
         """Join the user's other processes, or move with them to a folder with precedence; call it at each tick."""
@@ -134,6 +130,7 @@ class Membership:
             self._unusable.add(root.parent)
         if not self._is_there():
             self._drop(_unlock)
+            self._due_s = 0.0
 
     def _move(self, root: Path, folder: Path, own: int) -> None:
         if self._root is not None and self._root != root:
@@ -141,7 +138,11 @@ class Membership:
         self._drop(_unlock)
         self._root, self.folder, self._path, self._own = root, folder, folder / self.name, own
         self._due_s = 0.0
-        _living(folder, self.name)
+        # The processes of the host meet in the first of these places, which this process may not share.
+        preferred = self._all_places[: self._all_places.index(root.parent) + 1]
+        self.apart = not self._is_named and (in_container() or not self._private.isdisjoint(preferred))
+        with contextlib.suppress(OSError):
+            _living(folder, self.name)
 
     def _look_around(self) -> None:
         if self._root is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -220,6 +221,28 @@ def test_without_a_folder_a_process_is_alone_and_says_so(places, member, monkeyp
     assert alone.folder is None, "the places are looked at again after 30 s"
     tick(alone)
     assert alone.folder is not None and not alone.other_groups
+
+
+def test_a_private_place_that_comes_after_the_shared_one_keeps_nothing_apart(places, member, monkeypatch):
+    """As under PrivateTmp of systemd, which leaves `/dev/shm` shared."""
+
+    def seen(pid):
+        root = "/private" if pid == "self" else "/"
+        return _mountinfo({"tmp": f"0:20 {root} {places[1]}", "/": "8:1 / /"})
+
+    monkeypatch.setattr(meeting_place, "_mounts", seen)
+    service = member(monkeypatch)
+    assert service.folder.is_relative_to(places[0]) and not service.apart
+
+
+def test_where_the_last_place_goes_the_process_says_so_at_the_next_tick(places, member, monkeypatch):
+    alone = member(monkeypatch)
+    for place in places:
+        shutil.rmtree(place)
+    alone.meet()
+    assert alone.folder is None
+    alone.meet()
+    assert alone.other_groups
 
 
 def test_the_folder_that_the_user_names_is_used_in_the_same_way(places, member, monkeypatch, tmp_path):
