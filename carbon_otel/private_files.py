@@ -66,7 +66,8 @@ def replace_file(path: Path, text: str) -> None:
             mode = stat.S_IMODE(before.st_mode)
     # A name that another user cannot guess: the folder may be one in which all users write.
     scratch = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = open_file(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    # Without the checks of `open_file`: some file systems show other modes and owners than those of a new file.
+    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _CAREFUL, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(text.encode())

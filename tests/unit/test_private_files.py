@@ -106,6 +106,14 @@ def test_a_file_or_folder_of_another_user_is_refused(tmp_path):
 
 
 @posix
+def test_a_file_is_replaced_on_a_file_system_that_shows_another_owner(tmp_path, monkeypatch):
+    monkeypatch.setattr("carbon_otel.private_files.user_id", lambda: tmp_path.stat().st_uid + 1)
+    for text in ("first", "second"):
+        replace_file(tmp_path / "file", text)
+        assert (tmp_path / "file").read_text() == text
+
+
+@posix
 def test_a_failed_write_leaves_no_file(tmp_path):
     program = (
         "import resource, signal, sys, pathlib\n"
