@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carbon_otel.host import identity, meeting_place
+from carbon_otel.host import identity, meeting_place, membership
 from carbon_otel.host.membership import Membership
 from carbon_otel.private_files import is_private_folder, names_in, user_id
 
@@ -164,24 +164,24 @@ def test_a_place_that_cannot_be_written_is_left_out(places, member, monkeypatch)
 
 
 def test_a_full_place_is_left_out_and_makes_no_second_folder(places, member, monkeypatch):
-    make = os.mkdir
+    make = membership.make_folder
 
-    def full(path, *arguments, **options):
-        if Path(path).parent.parent == places[0]:
+    def full(path):
+        if path.is_relative_to(places[0]):
             raise OSError(28, "No space left on device")
-        make(path, *arguments, **options)
+        make(path)
 
-    monkeypatch.setattr(os, "mkdir", full)
+    monkeypatch.setattr(membership, "make_folder", full)
     first = member(monkeypatch)
     assert first.folder.is_relative_to(places[1]) and len(list(places[0].iterdir())) == 1
     # A process that can use the place is not met, and both say so.
-    monkeypatch.setattr(os, "mkdir", make)
+    monkeypatch.setattr(membership, "make_folder", make)
     second = member(monkeypatch)
     assert second.folder.is_relative_to(places[0])
-    monkeypatch.setattr(os, "mkdir", full)
+    monkeypatch.setattr(membership, "make_folder", full)
     tick(second)
     assert second.other_groups
-    monkeypatch.setattr(os, "mkdir", make)
+    monkeypatch.setattr(membership, "make_folder", make)
     tick(first, second)
     assert meet_in_one(first, second)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
 import subprocess
 import sys
@@ -79,10 +80,13 @@ def test_what_is_no_regular_file_is_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe", 0o600)
     with pytest.raises(NotPrivateError):
         open_file(tmp_path / "pipe", os.O_RDONLY)
-    for path in (tmp_path / "pipe", tmp_path, Path("/dev/null")):
-        with pytest.raises(NotPrivateError):
-            replace_file(path, "text")
-    assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
+    (tmp_path / "folder").mkdir()
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "socket"))
+        for name in ("pipe", "folder", "socket"):
+            with pytest.raises(NotPrivateError):
+                replace_file(tmp_path / name, "text")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "pipe", "socket"]
 
 
 @posix
