@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 from carbon_otel.carbon import grid
-from carbon_otel.private_files import is_private_folder, names_in, user_id
+from carbon_otel.private_files import is_private_folder, may_be_planted, names_in, user_id
 
 Attribution = Literal["reserved", "process"]
 
@@ -363,7 +363,10 @@ def _given(
 
 
 def _pyproject(folder: Path | None) -> Mapping[str, Any]:
-    """The `[tool.carbon_otel]` table of the nearest pyproject.toml in or above `folder`."""
+    """The `[tool.carbon_otel]` table of the nearest pyproject.toml in or above `folder`.
+
+    One that another user has put into `/tmp` does not count: a setting can name a file to write.
+    """
     try:
         folder = folder or Path.cwd()
     except OSError:  # the working folder has been removed
@@ -371,6 +374,8 @@ def _pyproject(folder: Path | None) -> Mapping[str, Any]:
     for place in (folder, *folder.parents):
         file = place / "pyproject.toml"
         try:
+            if may_be_planted(file):
+                continue
             text = file.read_text("utf-8")
         except (OSError, UnicodeDecodeError):
             continue

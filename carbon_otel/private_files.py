@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-# Windows lacks some of these flags and has no owners.
+_HAS_OWNERS: Final = hasattr(os, "geteuid")
+# Windows lacks some of these flags.
 _CAREFUL: Final = (
     getattr(os, "O_CLOEXEC", 0)
     | getattr(os, "O_NOFOLLOW", 0)
@@ -31,7 +32,7 @@ class NotPrivateError(PermissionError):
 
 def user_id() -> int:
     """The user whose files this process makes; 0 on a system without user ids."""
-    return os.geteuid() if hasattr(os, "geteuid") else 0
+    return os.geteuid() if _HAS_OWNERS else 0
 
 
 def open_file(path: Path, flags: int) -> int:
@@ -43,7 +44,7 @@ def open_file(path: Path, flags: int) -> int:
             raise NotPrivateError(f"{path} is not a regular file")
         if status.st_uid != user_id():
             raise NotPrivateError(f"{path} belongs to another user")
-        if status.st_mode & 0o022:
+        if _HAS_OWNERS and status.st_mode & 0o022:
             raise NotPrivateError(f"other users can write {path}")
     except BaseException:
         os.close(descriptor)
@@ -65,7 +66,8 @@ def replace_file(path: Path, text: str) -> None:
             mode = stat.S_IMODE(before.st_mode)
     # A name that another user cannot guess: the folder may be one in which all users write.
     scratch = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = open_file(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    # Without the checks of `open_file`: some file systems show other modes and owners than those of a new file.
+    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _CAREFUL, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(text.encode())
@@ -78,7 +80,10 @@ def replace_file(path: Path, text: str) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and its missing parents; those that exist stay as they are. Raises OSError."""
+    """Make a folder and its missing parents; those that exist stay as they are. Raises OSError.
+
+    A link to a folder is followed if this user or root made it.
+    """
     try:
         path.mkdir(mode=0o700)
     except FileNotFoundError:
@@ -89,6 +94,8 @@ def make_folder(path: Path) -> None:
     except OSError:
         if not path.is_dir():
             raise
+        if path.lstat().st_uid not in (0, user_id()) and path.is_symlink():
+            raise NotPrivateError(f"another user has made the link {path}") from None
 
 
 def is_private_folder(path: Path) -> bool:
@@ -98,6 +105,11 @@ def is_private_folder(path: Path) -> bool:
     except OSError:
         return False
     return stat.S_ISDIR(status.st_mode) and status.st_uid == user_id() and not status.st_mode & 0o077
+
+
+def may_be_planted(path: Path) -> bool:
+    """Whether another user may have put a file into a folder in which all users can write. Raises OSError."""
+    return bool(path.parent.stat().st_mode & 0o002) and path.lstat().st_uid not in (0, user_id())
 
 
 def names_in(place: Path, name: str) -> Iterator[Path]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import time
 from collections.abc import MutableMapping
 from contextlib import ExitStack
@@ -17,7 +16,7 @@ from carbon_otel.carbon.grid import EmissionFactor, intensity
 from carbon_otel.footprint import Footprint
 from carbon_otel.guard import contain, log_once
 from carbon_otel.host.attribution import Attribution
-from carbon_otel.host.cgroup import reservation
+from carbon_otel.host.cgroup import host_threads, reservation
 from carbon_otel.host.counters_view import view_of
 from carbon_otel.host.membership import Membership
 from carbon_otel.instrumentation import cuda_sync
@@ -182,7 +181,7 @@ class Session:
         return Attribution(
             self.settings.attribution,
             [sensor.device for sensor in self.discovery.sensors],
-            reservation(os.cpu_count() or 1),
+            reservation(host_threads()),
             self.membership,
             self._busy_time,
             time.monotonic_ns(),

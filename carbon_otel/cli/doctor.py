@@ -15,7 +15,7 @@ from rich.table import Table
 from carbon_otel import __version__, config
 from carbon_otel.carbon.grid import WORLD, intensity
 from carbon_otel.cli.refusal import refuse
-from carbon_otel.host.cgroup import reservation
+from carbon_otel.host.cgroup import host_threads, reservation
 from carbon_otel.sensors.discovery import discover
 
 _ENDPOINTS = tuple(f"OTEL_EXPORTER_OTLP_{signal}ENDPOINT" for signal in ("", "TRACES_", "METRICS_"))
@@ -36,7 +36,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
         "hardware": discovery.hardware,
         "components": [asdict(finding) for finding in discovery.findings],
         "attribution": settings.attribution,
-        "reserved_share": reservation(os.cpu_count() or 1).share,
+        "reserved_share": reservation(host_threads()).share,
         "grid": {
             "zone": grid.zone,
             "name": grid.name,

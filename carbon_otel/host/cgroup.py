@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Final, NamedTuple
 
 _CGROUP: Final = Path("/sys/fs/cgroup")
+_ONLINE: Final = Path("/sys/devices/system/cpu/online")
 
 
 class Reservation(NamedTuple):
@@ -28,6 +30,14 @@ class Reservation(NamedTuple):
         except OSError:
             return self.by
         return f"cgroup {status.st_dev}:{status.st_ino}" if status is not None else self.by
+
+
+def host_threads(online: Path = _ONLINE) -> int:
+    """The hardware threads of the host.
+
+    `os.cpu_count()` follows PYTHON_CPU_COUNT from Python 3.13 on, and the affinity with some C libraries.
+    """
+    return _count_cpus(_read(online)) or os.cpu_count() or 1
 
 
 def reservation(threads: int, cgroup: Path = _CGROUP, own: Path = Path("/proc/self/cgroup")) -> Reservation:

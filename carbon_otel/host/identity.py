@@ -45,8 +45,10 @@ def boot() -> str:
 
 def this_process() -> ProcessName:
     """The name of this process."""
-    pid = os.getpid()
-    return ProcessName(pid, pid_namespace(), _began(pid))
+    pid, began = os.getpid(), "unknown"
+    with contextlib.suppress(psutil.Error):  # where /proc is not mounted
+        began = _began(pid)
+    return ProcessName(pid, pid_namespace(), began)
 
 
 def identity(pid: int | None = None) -> str:

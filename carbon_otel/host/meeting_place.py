@@ -14,9 +14,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from carbon_otel.host.identity import in_container
 from carbon_otel.private_files import is_private_folder, names_in, user_id
 
 _SHARED_MEMORY: Final = Path("/dev/shm")
@@ -28,8 +30,40 @@ _NAME: Final = "carbon_otel-host"
 _SILENT_S: Final = 90.0
 
 
+@dataclass(frozen=True, slots=True)
+class Places:
+    """The places where processes meet, in the order of preference.
+
+    `shared` are those of `all` that this process shares with the others that it should meet.
+    """
+
+    all: tuple[Path, ...]
+    shared: tuple[Path, ...]
+    in_container: bool = False
+
+    @property
+    def usable(self) -> tuple[Path, ...]:
+        """The places in which to meet: the shared ones, or, if there is none, all."""
+        return self.shared or self.all
+
+    def is_apart(self, folder: Path) -> bool:
+        """Whether others may meet elsewhere while this process is in `folder`: in a place that it prefers, too."""
+        preferred = self.all[: self.all.index(folder.parent) + 1]
+        return self.in_container or any(place not in self.shared for place in preferred)
+
+
+def of_host() -> Places:
+    """The places of this host."""
+    places = host_wide()
+    own, host = _mounts("self"), _mounts("1")
+    # A service, or a job of a batch system, may have a private `/tmp` or `/dev/shm`. Nothing is known where the
+    # mounts of the host's first process are hidden.
+    shared = [place for place in places if not host or mount_of(place, own) == mount_of(place, host)]
+    return Places(places, tuple(shared), in_container())
+
+
 def host_wide() -> tuple[Path, ...]:
-    """The places of the whole host in which every user, or this user, may write."""
+    """The folders of the whole host in which every user, or this user, may write."""
     return (_SHARED_MEMORY, Path(f"/run/user/{user_id()}"), *_TEMPORARY)
 
 
@@ -104,15 +138,6 @@ def _is_alive(folder: Path, since_s: float) -> bool:
         return folder.lstat().st_mtime > since_s
     except OSError:
         return False
-
-
-def shared_with_host(places: Sequence[Path]) -> tuple[Path, ...]:
-    """The places that are the same for the first process of the host; those of which that is unknown, too.
-
-    A job of a batch system or a service may have a private `/tmp` or `/dev/shm`.
-    """
-    own, host = _mounts("self"), _mounts("1")
-    return tuple(place for place in places if not host or mount_of(place, own) == mount_of(place, host))
 
 
 def mount_of(folder: Path, mountinfo: str) -> tuple[str, ...] | None:

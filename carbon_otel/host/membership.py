@@ -22,7 +22,7 @@ from typing import Final
 
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.host import meeting_place
-from carbon_otel.host.identity import ProcessName, boot, in_container, this_process
+from carbon_otel.host.identity import ProcessName, boot, this_process
 from carbon_otel.private_files import make_folder, open_file
 from carbon_otel.units import NS_PER_S
 
@@ -65,7 +65,7 @@ class Membership:
         self.folder: Path | None = None
         self.other_groups = self.other_users = self.apart = False
         self._view = hashlib.sha256(view.encode()).hexdigest()[:16]
-        self._places: tuple[Path, ...] = ()
+        self._places = meeting_place.of_host() if base is None else meeting_place.Places((base,), (base,))
         self._root: Path | None = None
         self._path = Path()
         self._unusable: set[Path] = set()  # places
@@ -78,19 +78,7 @@ class Membership:
         self._seen_ns = -1
         self._due_s = 0.0
         renew_after_fork(self._abandon)
-        self._choose_places(base)
         self.meet()
-
-    def _choose_places(self, base: Path | None) -> None:
-        if not _HAS_LOCKS:
-            return
-        if base is not None:
-            self._places = (base,)
-            return
-        places = meeting_place.host_wide()
-        shared = meeting_place.shared_with_host(places)
-        self._places = shared or places
-        self.apart = in_container() or shared != places
 
     def meet(self) -> None:
         """Join the user's other processes, or move with them to a folder with precedence; call it at each tick."""
@@ -120,7 +108,9 @@ class Membership:
             return False
 
     def _usable(self) -> list[Path]:
-        return [place for place in self._places if place not in self._unusable]
+        if not _HAS_LOCKS:
+            return []
+        return [place for place in self._places.usable if place not in self._unusable]
 
     def _join(self) -> None:
         while (root := meeting_place.found_or_made(self._usable())) is not None:
@@ -134,6 +124,7 @@ class Membership:
             self._unusable.add(root.parent)
         if not self._is_there():
             self._drop(_unlock)
+            self._due_s = 0.0
 
     def _move(self, root: Path, folder: Path, own: int) -> None:
         if self._root is not None and self._root != root:
@@ -141,7 +132,9 @@ class Membership:
         self._drop(_unlock)
         self._root, self.folder, self._path, self._own = root, folder, folder / self.name, own
         self._due_s = 0.0
-        _living(folder, self.name)
+        self.apart = self._places.is_apart(root)
+        with contextlib.suppress(OSError):
+            _living(folder, self.name)
 
     def _look_around(self) -> None:
         if self._root is None:
@@ -151,7 +144,7 @@ class Membership:
         began_s = time.monotonic()
         with contextlib.suppress(OSError):
             meeting_place.show_alive(self._root)
-        self.other_groups, self.other_users = meeting_place.other_groups(self._root, self._places)
+        self.other_groups, self.other_users = meeting_place.other_groups(self._root, self._places.usable)
         now_s = time.monotonic()
         pause_s = max(_LOOK_EVERY_S, (now_s - began_s) / _MOST_SPENT)
         self._due_s = now_s + min(pause_s, _LOOK_AT_LEAST_EVERY_S)

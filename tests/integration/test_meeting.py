@@ -107,6 +107,21 @@ def test_two_processes_meet_whatever_the_path_by_which_they_know_the_counters(fe
     assert at_least * (1 - TOLERANCE) < joules < at_most * (1 + TOLERANCE)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to own folders as another user")
+def test_two_processes_meet_where_another_user_has_taken_the_name_of_their_folder(fed, launch, tmp_path):
+    place = tmp_path / "place"
+    place.mkdir()
+    place.chmod(0o1777)
+    (place / "carbon_otel-host-0").mkdir()
+    os.chown(place / "carbon_otel-host-0", NOBODY, NOBODY)
+    members = [
+        launch("member.py", str(fed.root), "busy", CARBON_OTEL_RUNTIME_DIR=str(place)) for _ in range(2)
+    ]
+    joules, at_least, at_most = charged(members)
+    assert at_least * (1 - TOLERANCE) < joules < at_most * (1 + TOLERANCE)
+    assert not any(member.err for member in members)
+
+
 READ_ONLY = """
 import errno, os
 def refused(*arguments, **options):

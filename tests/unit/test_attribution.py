@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from carbon_otel.host.attribution import Attribution, TreeShare
-from carbon_otel.host.cgroup import Reservation, reservation
+from carbon_otel.host.cgroup import Reservation, host_threads, reservation
 from carbon_otel.host.membership import Membership
 from carbon_otel.host.process_tree import Spent, Tree, host_processes, spent_ns
 from carbon_otel.sensors.proc_stat import BusyTime
@@ -72,6 +72,15 @@ V1 = "5:cpuset:/docker/c1\n3:cpu,cpuacct:/docker/c1\n1:name=systemd:/docker/c1\n
 )
 def test_reserved_share(own, files, share, tmp_path):
     assert reservation(8, *cgroup(tmp_path, own, files)).share == share
+
+
+def test_the_size_of_the_host_does_not_depend_on_the_environment(tmp_path, monkeypatch):
+    """Python 3.13 takes the number of processors from PYTHON_CPU_COUNT."""
+    online = tmp_path / "online"
+    online.write_text("0-3,8-11\n")
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    assert host_threads(online) == 8
+    assert host_threads(tmp_path / "nothing") == 3
 
 
 class Stat:

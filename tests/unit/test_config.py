@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -229,3 +230,18 @@ def test_the_table_of_settings_for_users_is_that_of_the_declarations():
     marked = re.compile(r"<!-- settings -->\n(.*?)\n<!-- /settings -->", re.DOTALL)
     tables = [table for page in pages for table in marked.findall(page.read_text("utf-8"))]
     assert tables == [settings_table()], f"write between the markers:\n{settings_table()}"
+
+
+@pytest.mark.skipif(
+    os.name != "posix" or os.geteuid() != 0, reason="needs root, to own files as another user"
+)
+def test_a_pyproject_that_another_user_has_put_into_a_shared_folder_does_not_count(tmp_path):
+    (tmp_path / "pyproject.toml").write_text('[tool.carbon_otel]\njournal = "/etc/passwd"\n')
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine").chmod(0o700)
+    tmp_path.chmod(0o1777)
+    assert resolve(folder=tmp_path / "mine").journal is not None
+    os.chown(tmp_path / "pyproject.toml", 65534, 65534)
+    assert resolve(folder=tmp_path / "mine").journal is None
+    tmp_path.chmod(0o755)  # as a checkout of another user, mounted into a container
+    assert resolve(folder=tmp_path / "mine").journal is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carbon_otel.host import identity, meeting_place
+from carbon_otel.host import identity, meeting_place, membership
 from carbon_otel.host.membership import Membership
 from carbon_otel.private_files import is_private_folder, names_in, user_id
 
@@ -163,24 +164,24 @@ def test_a_place_that_cannot_be_written_is_left_out(places, member, monkeypatch)
 
 
 def test_a_full_place_is_left_out_and_makes_no_second_folder(places, member, monkeypatch):
-    make = os.mkdir
+    make = membership.make_folder
 
-    def full(path, *arguments, **options):
-        if Path(path).parent.parent == places[0]:
+    def full(path):
+        if path.is_relative_to(places[0]):
             raise OSError(28, "No space left on device")
-        make(path, *arguments, **options)
+        make(path)
 
-    monkeypatch.setattr(os, "mkdir", full)
+    monkeypatch.setattr(membership, "make_folder", full)
     first = member(monkeypatch)
     assert first.folder.is_relative_to(places[1]) and len(list(places[0].iterdir())) == 1
     # A process that can use the place is not met, and both say so.
-    monkeypatch.setattr(os, "mkdir", make)
+    monkeypatch.setattr(membership, "make_folder", make)
     second = member(monkeypatch)
     assert second.folder.is_relative_to(places[0])
-    monkeypatch.setattr(os, "mkdir", full)
+    monkeypatch.setattr(membership, "make_folder", full)
     tick(second)
     assert second.other_groups
-    monkeypatch.setattr(os, "mkdir", make)
+    monkeypatch.setattr(membership, "make_folder", make)
     tick(first, second)
     assert meet_in_one(first, second)
 
@@ -220,6 +221,28 @@ def test_without_a_folder_a_process_is_alone_and_says_so(places, member, monkeyp
     assert alone.folder is None, "the places are looked at again after 30 s"
     tick(alone)
     assert alone.folder is not None and not alone.other_groups
+
+
+def test_a_private_place_that_comes_after_the_shared_one_keeps_nothing_apart(places, member, monkeypatch):
+    """As under PrivateTmp of systemd, which leaves `/dev/shm` shared."""
+
+    def seen(pid):
+        root = "/private" if pid == "self" else "/"
+        return _mountinfo({"tmp": f"0:20 {root} {places[1]}", "/": "8:1 / /"})
+
+    monkeypatch.setattr(meeting_place, "_mounts", seen)
+    service = member(monkeypatch)
+    assert service.folder.is_relative_to(places[0]) and not service.apart
+
+
+def test_where_the_last_place_goes_the_process_says_so_at_the_next_tick(places, member, monkeypatch):
+    alone = member(monkeypatch)
+    for place in places:
+        shutil.rmtree(place)
+    alone.meet()
+    assert alone.folder is None
+    alone.meet()
+    assert alone.other_groups
 
 
 def test_the_folder_that_the_user_names_is_used_in_the_same_way(places, member, monkeypatch, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
 import subprocess
 import sys
@@ -79,10 +80,13 @@ def test_what_is_no_regular_file_is_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe", 0o600)
     with pytest.raises(NotPrivateError):
         open_file(tmp_path / "pipe", os.O_RDONLY)
-    for path in (tmp_path / "pipe", tmp_path, Path("/dev/null")):
-        with pytest.raises(NotPrivateError):
-            replace_file(path, "text")
-    assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
+    (tmp_path / "folder").mkdir()
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "socket"))
+        for name in ("pipe", "folder", "socket"):
+            with pytest.raises(NotPrivateError):
+                replace_file(tmp_path / name, "text")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "pipe", "socket"]
 
 
 @posix
@@ -103,6 +107,14 @@ def test_a_file_or_folder_of_another_user_is_refused(tmp_path):
     with pytest.raises(NotPrivateError):
         open_file(tmp_path / "file", os.O_RDWR)
     assert not is_private_folder(tmp_path / "folder")
+
+
+@posix
+def test_a_file_is_replaced_on_a_file_system_that_shows_another_owner(tmp_path, monkeypatch):
+    monkeypatch.setattr("carbon_otel.private_files.user_id", lambda: tmp_path.stat().st_uid + 1)
+    for text in ("first", "second"):
+        replace_file(tmp_path / "file", text)
+        assert (tmp_path / "file").read_text() == text
 
 
 @posix
@@ -160,3 +172,21 @@ def test_nothing_that_a_session_makes_can_be_entered_by_others_without_a_umask(t
     assert any(line.endswith(".spool") for line in lines) and any("device-book" in line for line in lines)
     assert any(line.endswith("journal.json") for line in lines)
     assert not [line for line in lines if line.split()[0] not in ("600", "700")]
+
+
+@as_root
+def test_a_link_of_another_user_leads_to_no_folder(tmp_path):
+    (tmp_path / "target").mkdir()
+    (tmp_path / "link").symlink_to("target")
+    make_folder(tmp_path / "link")
+    os.chown(tmp_path / "link", NOBODY, NOBODY, follow_symlinks=False)
+    with pytest.raises(NotPrivateError):
+        make_folder(tmp_path / "link")
+
+
+def test_on_a_system_without_owners_modes_say_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr("carbon_otel.private_files._HAS_OWNERS", False)
+    monkeypatch.setattr("carbon_otel.private_files.user_id", lambda: tmp_path.stat().st_uid)
+    (tmp_path / "file").touch()
+    (tmp_path / "file").chmod(0o666)
+    os.close(open_file(tmp_path / "file", os.O_RDWR))
