@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import os
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -97,13 +96,14 @@ def active_run_ids() -> list[str]:
 
 
 def active_runs() -> list[Any]:
-    """The runs that the fluent API has active in any living thread; the outer before those nested in it."""
+    """The runs that the fluent API has active in any thread; the outer before those nested in it.
+
+    A thread that has ended may have left some.
+    """
     variable = getattr(sys.modules.get(FLUENT_MODULE), "_active_run_stack", None)
     if variable is None:
         return []
-    living = {thread.ident for thread in threading.enumerate()}
-    stacks = variable.get_all_thread_values()
-    return [run for thread, stack in stacks.items() if thread in living for run in stack]
+    return [run for stack in variable.get_all_thread_values().values() for run in stack]
 
 
 def location_of(store: Any) -> str | None:
