@@ -18,6 +18,7 @@ FLUENT_MODULE: Final = "mlflow.tracking.fluent"
 # The methods of tracking stores that delete; the second of each pair is for `mlflow gc`.
 DELETE_RUN: Final = ("delete_run", "_hard_delete_run")
 DELETE_EXPERIMENT: Final = ("delete_experiment", "_hard_delete_experiment")
+_NO_RUNS: Final[tuple[tuple[Any, ...], int]] = (), 0
 _SERVING: Final = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"
 
 
@@ -82,17 +83,18 @@ def current_store() -> TrackingStore:
     return store
 
 
-def active_run_ids() -> list[str]:
+def active_run_ids() -> Sequence[str]:
     """The runs that the fluent API has active in this thread, the innermost first.
 
-    `mlflow.active_run()` would create a list for a thread that has none.
+    Called at each edge of a stage. `mlflow.active_run()` would create a list for a thread that has none.
     """
     variable = getattr(sys.modules.get(FLUENT_MODULE), "_active_run_stack", None)
-    value = getattr(getattr(variable, "thread_local", None), "value", None)
-    if value is None:
-        return []
-    stack, pid = value
-    return [run.info.run_id for run in reversed(stack)] if stack and pid == os.getpid() else []
+    if variable is None:  # not imported, or not yet completely
+        return ()
+    stack, pid = getattr(variable.thread_local, "value", _NO_RUNS)
+    if not stack or pid != os.getpid():
+        return ()
+    return (stack[0].info.run_id,) if len(stack) == 1 else [run.info.run_id for run in reversed(stack)]
 
 
 def active_runs() -> list[Any]:

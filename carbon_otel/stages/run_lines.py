@@ -190,7 +190,9 @@ class RunLines:
             if run is not None:
                 chosen = run.line.chosen
                 # A run that a client has begun in it is at work instead.
-                return run if chosen is None or chosen.entered or not run.entered else chosen
+                if chosen is run or chosen is None or chosen.entered or not run.entered:
+                    return run
+                return chosen
         return None
 
     def entered(self) -> OpenStage | Literal[False] | None:

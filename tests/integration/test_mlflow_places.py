@@ -48,6 +48,8 @@ def measured(store, tmp_path):
         while mlflow.active_run():
             with contextlib.suppress(mlflow.exceptions.MlflowException):
                 mlflow.end_run()
+        # Threads that have ended leave runs on their stacks, and MLflow would add later traces to those.
+        mlflow.tracking.fluent._active_run_stack.reset()
         carbon_otel.uninstrument()
 
 
