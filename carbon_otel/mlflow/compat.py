@@ -108,6 +108,12 @@ def active_runs() -> list[Any]:
     return [run for stack in variable.get_all_thread_values().values() for run in stack]
 
 
+def is_served(store: Any) -> bool:
+    """Whether it is the store of an MLflow server in this process, whose runs belong to other processes."""
+    handlers = sys.modules.get("mlflow.server.handlers")
+    return handlers is not None and getattr(handlers, "_tracking_store", None) is store
+
+
 def location_of(store: Any) -> str | None:
     """The database, server or folder of a store, as MLflow writes it; it may contain a password."""
     credentials = getattr(store, "get_host_creds", None)

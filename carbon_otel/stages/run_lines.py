@@ -83,9 +83,10 @@ class _Line:
 
 
 class _Node(NamedTuple):
-    """The runs that were begun or entered in one context, the last one first."""
+    """The runs that were begun or entered in one context, and their lines then, the last one first."""
 
     run: Run
+    line: _Line
     before: _Node | None
 
 
@@ -199,16 +200,12 @@ class RunLines:
         """The stage of the run that is meant in this context; False if there are several, and none is known."""
         node = _here.get()
         while node is not None:
-            run = node.run
-            if self._runs.get(run.id) is run:
+            run, line, node = node
+            # Another thread may have entered the run, which is then meant there.
+            if run.line is line and self._runs.get(run.id) is run and line is not self._elsewhere:
                 if run.entered:
                     return run.stage
-                chosen = run.line.chosen
-                if run.line is not self._elsewhere:
-                    return (chosen is not None and chosen.stage) or False
-                if chosen is run:
-                    return run.stage
-            node = node.before
+                return (line.chosen is not None and line.chosen.stage) or False
         return None
 
     def _entered_in_thread(self) -> Run | None:
@@ -252,7 +249,7 @@ def _note(run: Run) -> None:
     before = _here.get()
     while before is not None and (before.run is run or not before.run.open):
         before = before.before
-    _here.set(_Node(run, before))
+    _here.set(_Node(run, run.line, before))
 
 
 def _token() -> object:

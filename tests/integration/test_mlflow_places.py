@@ -22,6 +22,7 @@ from tests.integration.processes import wait_for
 from tests.integration.stores import tracking
 
 mlflow = pytest.importorskip("mlflow")
+handlers = pytest.importorskip("mlflow.server.handlers")
 
 STORES = ["sqlite", "file"]
 
@@ -408,6 +409,12 @@ def test_a_measurement_that_begins_late_knows_the_active_runs_of_all_threads(sto
         assert trained(inner.info.run_id) == trained(outer.info.run_id) == joules(mine)
         assert trained(run_id) == joules(stage)
         carbon_otel.uninstrument()
+
+
+def test_the_runs_that_a_server_in_this_process_keeps_for_others_are_not_its_own(client, create, monkeypatch):
+    monkeypatch.setattr(handlers, "_tracking_store", client._tracking_client.store)
+    create()
+    assert run_here() is None
 
 
 def test_many_runs_of_a_client_cost_a_run_nothing(create):

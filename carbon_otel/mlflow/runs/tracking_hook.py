@@ -234,13 +234,13 @@ def _created(store: Any, run: Any, events: Callable[[], RunEvents | None]) -> No
     listener = events()
     if run.data is not None and names.ENTRY in run.data.tags:
         return  # an entry of the ledger
-    if listener is not None:
+    if listener is not None and not compat.is_served(store):
         listener.run_started(_begun(store, run, resumed=False))
 
 
 def _resumed(store: Any, run_id: str, info: Any, events: Callable[[], RunEvents | None]) -> None:
     listener = events()
-    if listener is not None:
+    if listener is not None and not compat.is_served(store):
         listener.run_started(
             Begun(
                 run_id,
