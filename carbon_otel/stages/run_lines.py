@@ -170,7 +170,7 @@ class RunLines:
             if run is None:
                 return None, []
             changed = self._bury()
-            run.open = False
+            run.open, run.above = False, None
             run.line.drop(run)
             for each in run.inner:
                 each.outer = run.outer

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextvars
+import gc
 import itertools
 import logging
 import threading
+import weakref
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from unittest.mock import Mock
@@ -531,11 +533,9 @@ class Runs(RunStages):
         self.run_entered(run_id)
         self.tracker.stack.append(run_id)
 
-    def leave(self) -> str | None:
-        run_id = self.tracker.stack.pop() if self.tracker.stack else None
-        if run_id is not None:
-            self.run_ended(run_id)
-        return run_id
+    def leave_top(self) -> None:
+        if self.tracker.stack:
+            self.run_ended(self.tracker.stack.pop())
 
     def _reconcile(self, run_id: str) -> None: ...
 
@@ -626,7 +626,7 @@ class AnyTime(RuleBasedStateMachine):
 
     @rule(place=places)
     def leave_run(self, place):
-        self._at(place, self.tracked.leave)
+        self._at(place, self.tracked.leave_top)
 
     @rule(run_id=tracked_runs, place=places)
     def end_run(self, run_id, place):
@@ -658,9 +658,7 @@ class AnyTime(RuleBasedStateMachine):
         bench = self.processes[0]
         stage, active = self._at(place, lambda: (bench.open(), self.tracked.tracker.active_ids()))
         self.opened[bench.engine].append(stage)
-        known = [
-            run_id for run_id in active if run_id in {begun.run_id for begun in self.tracked.unfinished()}
-        ]
+        known = [run_id for run_id in active if run_id in self.tracked._begun]
         if known:
             assert known[0] in (stage.info.run_id, self.outer_of[stage.info.run_id])
         return stage
@@ -793,6 +791,20 @@ def assert_honest(f):
 
 TestAnyTime = AnyTime.TestCase
 TestAnyTime.settings = settings(stateful_step_count=30, max_examples=60, deadline=None)
+
+
+def test_a_context_does_not_keep_a_measurement_that_has_ended():
+    bench = Bench()
+    runs = Runs(bench.engine, Tracker())
+    runs.enter("1")
+    runs.leave_top()
+    runs.enter("2")  # and is never left
+    assert [begun.run_id for begun in runs.leave()] == ["2"]
+    bench.engine.close_all()
+    engine = weakref.ref(bench.engine)
+    del bench, runs
+    gc.collect()
+    assert engine() is None
 
 
 def test_a_stage_that_is_kept_does_not_keep_the_exception_of_its_block(bench):

@@ -82,8 +82,9 @@ class RunStages:
         begun = self._begun.pop(run_id, None)
         if run is None or begun is None:
             return None
-        if run.stage is not None:
-            self._engine.close(run.stage)
+        stage, run.stage = run.stage, None
+        if stage is not None:
+            self._engine.close(stage)
             begun = replace(begun, resumed=True)
         self._settle(changed)
         self._recorder.wait(run_id, _END_WAIT_S)
@@ -105,9 +106,14 @@ class RunStages:
 
         return undo
 
-    def unfinished(self) -> list[Begun]:
-        """The runs that are open when the measurement ends: the next one may continue them."""
-        return [replace(begun, resumed=True) for begun in self._begun.values()]
+    def leave(self) -> list[Begun]:
+        """Forget the runs, because the measurement ends; returns those that the next one may continue."""
+        unfinished = [replace(begun, resumed=True) for begun in self._begun.values()]
+        for begun in unfinished:
+            run, _ = self._lines.end(begun.run_id)
+            if run is not None:
+                run.stage = None  # contexts of the program keep the run, and it would keep the measurement
+        return unfinished
 
     def continue_with(self, unfinished: Sequence[Begun]) -> None:
         """Continue those runs that are still running. Asks their stores, in the background."""
