@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import os
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import Token
 from typing import Any, Final, NamedTuple, Protocol
@@ -23,6 +22,7 @@ FLUENT_MODULE: Final = "mlflow.tracking.fluent"
 # The methods of tracking stores that delete; the second of each pair is for `mlflow gc`.
 DELETE_RUN: Final = ("delete_run", "_hard_delete_run")
 DELETE_EXPERIMENT: Final = ("delete_experiment", "_hard_delete_experiment")
+_NO_RUNS: Final[tuple[tuple[Any, ...], int]] = (), 0
 _SERVING: Final = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"
 
 
@@ -87,27 +87,35 @@ def current_store() -> TrackingStore:
     return store
 
 
-def active_run_ids() -> list[str]:
+def active_run_ids() -> Sequence[str]:
     """The runs that the fluent API has active in this thread, the innermost first.
 
-    `mlflow.active_run()` would create a list for a thread that has none.
+    Called at each edge of a stage. `mlflow.active_run()` would create a list for a thread that has none.
     """
     variable = getattr(sys.modules.get(FLUENT_MODULE), "_active_run_stack", None)
-    value = getattr(getattr(variable, "thread_local", None), "value", None)
-    if value is None:
-        return []
-    stack, pid = value
-    return [run.info.run_id for run in reversed(stack)] if stack and pid == os.getpid() else []
+    if variable is None:  # not imported, or not yet completely
+        return ()
+    stack, pid = getattr(variable.thread_local, "value", _NO_RUNS)
+    if not stack or pid != os.getpid():
+        return ()
+    return (stack[0].info.run_id,) if len(stack) == 1 else [run.info.run_id for run in reversed(stack)]
 
 
 def active_runs() -> list[Any]:
-    """The runs that the fluent API has active in any living thread; the outer before those nested in it."""
+    """The runs that the fluent API has active in any thread; the outer before those nested in it.
+
+    A thread that has ended may have left some.
+    """
     variable = getattr(sys.modules.get(FLUENT_MODULE), "_active_run_stack", None)
     if variable is None:
         return []
-    living = {thread.ident for thread in threading.enumerate()}
-    stacks = variable.get_all_thread_values()
-    return [run for thread, stack in stacks.items() if thread in living for run in stack]
+    return [run for stack in variable.get_all_thread_values().values() for run in stack]
+
+
+def is_served(store: Any) -> bool:
+    """Whether it is the store of an MLflow server in this process, whose runs belong to other processes."""
+    handlers = sys.modules.get("mlflow.server.handlers")
+    return handlers is not None and getattr(handlers, "_tracking_store", None) is store
 
 
 def location_of(store: Any) -> str | None:

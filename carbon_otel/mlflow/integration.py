@@ -183,7 +183,7 @@ def _leave() -> None:
     global _room, _unfinished
     with _lock:
         if _room is not None:
-            _unfinished = _room.runs.unfinished()
+            _unfinished = _room.runs.leave()
         _room = None
 
 

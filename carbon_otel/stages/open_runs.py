@@ -87,8 +87,9 @@ class OpenRuns:
             return inherited
         run = self.active()
         if run is not None:
-            within = inherited is not None and inherited.info.id >= run.info.id and inherited.is_in(run)
-            return inherited if within else run
+            if inherited is None or inherited.run is run:
+                return inherited or run
+            return inherited if inherited.info.id > run.info.id and inherited.is_in(run) else run
         entered = self.entered()
         if inherited is not None:
             return entered if entered and entered.info.id > inherited.info.id else inherited

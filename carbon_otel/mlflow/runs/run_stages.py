@@ -17,7 +17,6 @@ from carbon_otel.mlflow.schema import names
 from carbon_otel.stages.engine import Engine
 from carbon_otel.stages.open_stage import OpenStage, current
 from carbon_otel.stages.run_lines import Run, RunLines
-from carbon_otel.units import NS_PER_MS
 
 # The end of a run waits at most this long for its totals, because most programs read a run right after its
 # end. It does not wait for a server that is unreachable.
@@ -64,8 +63,8 @@ class RunStages:
 
     def run_started(self, begun: Begun, *, here: bool = True) -> None:
         """A run has begun; `here`, if the thread or task that calls this did that."""
-        outer = self._engine.runs.get(begun.parent_run_id or "")
-        if outer is not None and not begun.resumed and begun.start_ms <= outer.info.start_unix_ns // NS_PER_MS:
+        outer = self._begun.get(begun.parent_run_id or "")
+        if outer is not None and not begun.resumed and begun.start_ms <= outer.start_ms:
             return  # a run that an autologged search records after its end
         self._begun.setdefault(begun.run_id, begun)
         self._settle(self._lines.begin(begun.run_id, begun.parent_run_id, current.get(), here=here))
@@ -83,8 +82,9 @@ class RunStages:
         begun = self._begun.pop(run_id, None)
         if run is None or begun is None:
             return None
-        if run.stage is not None:
-            self._engine.close(run.stage)
+        stage, run.stage = run.stage, None
+        if stage is not None:
+            self._engine.close(stage)
             begun = replace(begun, resumed=True)
         self._settle(changed)
         self._recorder.wait(run_id, _END_WAIT_S)
@@ -106,12 +106,17 @@ class RunStages:
 
         return undo
 
-    def unfinished(self) -> list[Begun]:
-        """The runs that are open when the measurement ends: the next one may continue them."""
-        return [replace(begun, resumed=True) for begun in self._begun.values()]
+    def leave(self) -> list[Begun]:
+        """Forget the runs, because the measurement ends; returns those that the next one may continue."""
+        unfinished = [replace(begun, resumed=True) for begun in self._begun.values()]
+        for begun in unfinished:
+            run, _ = self._lines.end(begun.run_id)
+            if run is not None:
+                run.stage = None  # contexts of the program keep the run, and it would keep the measurement
+        return unfinished
 
     def continue_with(self, unfinished: Sequence[Begun]) -> None:
-        """Continue the runs of a former measurement that are still running. Asks the stores, in the background."""
+        """Continue those runs that are still running. Asks their stores, in the background."""
         if unfinished:
             worker = Worker("carbon_otel continue")
             for begun in unfinished:
@@ -119,7 +124,11 @@ class RunStages:
             worker.close()
 
     def _continue_if_running(self, begun: Begun) -> None:
-        info = begun.store.get_run(begun.run_id).info
+        try:
+            info = begun.store.get_run(begun.run_id).info
+        except Exception:  # noqa: BLE001 - stores raise different errors; the run may be deleted
+            logger.debug("run %s is not continued", begun.run_id, exc_info=True)
+            return
         if info.status == "RUNNING" and info.lifecycle_stage == "active" and self._engine.alive:
             self.run_started(begun, here=False)
 

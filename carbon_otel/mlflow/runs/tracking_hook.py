@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from types import ModuleType
 from typing import Any, Final, Protocol
@@ -38,9 +38,12 @@ _renaming: ContextVar[bool] = ContextVar("carbon_otel_mlflow_renaming", default=
 class RunEvents(Protocol):
     """The listener to the events of runs."""
 
-    def run_started(self, begun: Begun, *, here: bool = True) -> None: ...
+    def run_started(self, begun: Begun) -> None: ...
 
     def run_entered(self, run_id: str) -> None: ...
+
+    def continue_with(self, unfinished: Sequence[Begun]) -> None:
+        """Continue those runs that are still running, in the background."""
 
     def run_ended(self, run_id: str) -> Callable[[], None] | None:
         """The run is about to be marked as ended. Figures written now are there when it is.
@@ -113,11 +116,12 @@ def _adopt(events: Callable[[], RunEvents | None]) -> None:
     if listener is None:
         return
     mine = compat.active_run_ids()
-    for run in compat.active_runs():
-        begun = _begun(compat.current_store(), run, resumed=True)
-        listener.run_started(begun, here=run.info.run_id in mine)
-    for run_id in reversed(mine):
-        listener.run_entered(run_id)
+    begun = [_begun(compat.current_store(), run, resumed=True) for run in compat.active_runs()]
+    for each in begun:
+        if each.run_id in mine:
+            listener.run_started(each)
+            listener.run_entered(each.run_id)
+    listener.continue_with([each for each in begun if each.run_id not in mine])
 
 
 def _known_stores(module: ModuleType) -> list[type]:
@@ -141,7 +145,12 @@ def _watch_store(owner: type, events: Callable[[], RunEvents | None]) -> list[Un
         @functools.wraps(create)
         def create_run(self: Any, *args: Any, **kwargs: Any) -> Any:
             asked_ms = time.time() * MS_PER_S
-            run = create(self, *args, **kwargs)
+            # A file store names a new run by an update, which is not a resumption.
+            token = _renaming.set(True)
+            try:
+                run = create(self, *args, **kwargs)
+            finally:
+                _renaming.reset(token)
             start_ms = kwargs.get("start_time") or (args[2] if len(args) > 2 else None)
             if not start_ms or start_ms > asked_ms - _PAST_MS:
                 contain("noticing a new MLflow run", None, _created, self, run, events)
@@ -225,13 +234,13 @@ def _created(store: Any, run: Any, events: Callable[[], RunEvents | None]) -> No
     listener = events()
     if run.data is not None and names.ENTRY in run.data.tags:
         return  # an entry of the ledger
-    if listener is not None:
+    if listener is not None and not compat.is_served(store):
         listener.run_started(_begun(store, run, resumed=False))
 
 
 def _resumed(store: Any, run_id: str, info: Any, events: Callable[[], RunEvents | None]) -> None:
     listener = events()
-    if listener is not None:
+    if listener is not None and not compat.is_served(store):
         listener.run_started(
             Begun(
                 run_id,
