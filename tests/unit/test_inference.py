@@ -57,6 +57,7 @@ class Bench:
 
 @pytest.fixture
 def bench(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////a.db")
     monkeypatch.setitem(sys.modules, "mlflow", SimpleNamespace(is_tracking_uri_set=lambda: True))
     bench = Bench()
     yield bench
@@ -158,4 +159,4 @@ def test_a_prediction_that_a_signal_handler_makes_during_another_one(bench):
     thread.start()
     thread.join(20)
     assert not thread.is_alive()
-    assert sorted(model for model, _ in bench.predictions._windows) == ["m-1", "m-2"]
+    assert sorted(model for model, *_ in bench.predictions._windows) == ["m-1", "m-2"]

@@ -24,12 +24,14 @@ class Uploads:
 
     def __init__(self):
         self.batches = []
+        self.uris = []
 
     def begin(self):
         """No thread is needed."""
 
-    def put(self, batch):
+    def put(self, batch, store):
         self.batches.append(batch)
+        self.uris.append(store)
 
 
 class Bench:
@@ -69,6 +71,7 @@ class Bench:
 
 @pytest.fixture
 def bench(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////a.db")
     monkeypatch.setitem(sys.modules, "mlflow", SimpleNamespace(is_tracking_uri_set=lambda: True))
     bench = Bench()
     yield bench
@@ -195,5 +198,6 @@ def test_a_stage_that_a_collection_ends_while_another_one_is_added(bench):
     add.start()
     add.join(20)
     assert not add.is_alive()
-    spent = bench.sink._window.spent
+    (window,) = bench.sink._windows.values()
+    spent = window.spent
     assert spent == {"training": [2.0, 0.0, 0.2], "evaluation": [3.0, 0.0, 0.3]}

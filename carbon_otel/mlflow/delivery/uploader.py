@@ -8,27 +8,33 @@ from __future__ import annotations
 
 import itertools
 import math
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from carbon_otel.guard import log_once, logger
 from carbon_otel.mlflow.compat import TrackingStore
-from carbon_otel.mlflow.delivery import store_uri
 from carbon_otel.mlflow.delivery.description import described
+from carbon_otel.mlflow.delivery.faults import (
+    INVALID,
+    Faults,
+    is_ambiguous,
+    is_refusal,
+    is_unreachable,
+    text_of,
+)
 from carbon_otel.mlflow.delivery.spool import Batch, LedgerRun, Spool, Waiting
 from carbon_otel.mlflow.schema import contributions, names
 from carbon_otel.mlflow.schema.contributions import Contribution
-from carbon_otel.units import MS_PER_S
 
 # A server accepts 1000 metrics and tags in one call, among them 100 tags.
 _METRICS_AT_ONCE: Final = 900
 _TAGS_AT_ONCE: Final = 90
-_KEPT_S: Final = 30 * 86400.0
-_INVALID: Final = frozenset({"INVALID_PARAMETER_VALUE", "BAD_REQUEST"})
-# A retry would be refused too: the run was deleted, or the store does not accept a value.
-_REFUSED_PERMANENTLY: Final = _INVALID | {"RESOURCE_DOES_NOT_EXIST"}
+# A store that accepts nothing is not asked about more runs than these.
+_FAULTS_OF_A_STORE: Final = 3
+# An error at the model of an entry is raised this many times, in case it passes; then the entry goes without it.
+_TRIES_OF_A_MODEL: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +47,14 @@ class _Others:
     last_ms: int = 0
 
 
+class _Failed(NamedTuple):
+    """Batches of one run that the store did not accept, with their numbers in the spool."""
+
+    last: Batch
+    numbers: Sequence[int]
+    error: Exception
+
+
 class Uploader:
     """Sends the batches for one store."""
 
@@ -48,69 +62,77 @@ class Uploader:
         self,
         store: TrackingStore,
         delivered: Callable[[Batch], object] = lambda batch: None,
-        *,
-        keeps_refused: bool = False,
     ) -> None:
-        """`delivered` is called with the last batch of each segment once the store has it.
-
-        A batch that the store refuses permanently is dropped. With `keeps_refused`, for the batches of other
-        processes, it is kept for 30 days: the address may now lead to a different store.
-        """
+        """`delivered` is called with the last batch of each segment once the store has it."""
+        self.faults = Faults()
         self._store = store
-        self._keeps_refused = keeps_refused
         self._delivered = delivered
         self._entry_runs: dict[str, str] = {}
         self._others_of: dict[str, _Others] = {}
         self._origins: dict[tuple[str | None, str | None], dict[str, str]] = {}
-        # The run at which the last call stopped comes last in the next call, because the fault may be in that
-        # run.
-        self._broke_off_at = ""
+        self._tries_of_model: Counter[tuple[str | None, str | None]] = Counter()
+        # Runs that failed in the last call come last in the next one, since one of them may be the reason.
+        self._last: set[str] = set()
 
-    def send(self, spool: Spool, address: str, *, raise_refusals: bool = True) -> int:
-        """Send the batches for this address; returns their number. Raises the errors of the store.
+    def send(
+        self,
+        spool: Spool,
+        address: str,
+        urgent: Callable[[], Collection[int]] = tuple,
+        most_refused: float = math.inf,
+    ) -> int:
+        """Send the batches for this address; returns their number. Raises the error of a store that is down.
 
-        If the store refuses a batch temporarily, the later batches of that run wait, the other runs continue,
-        and the refusal is raised at the end. A store that cannot be reached ends the call at once.
+        A run that the store does not accept is set aside, and the others continue; `faults` knows it. The call
+        ends early after `most_refused` such runs. `urgent` returns the segments for which a thread waits: their
+        runs come first, also if they come in during the call.
         """
-        sent, refused, refusal = 0, set[str](), None
-        last_key, self._broke_off_at = self._broke_off_at, ""
-        while True:
-            rows = spool.waiting(address, excluded=refused | {last_key})
-            if not rows and not last_key:
+        sent, failed, doubtful, down = 0, set[str](), list[_Failed](), False
+        last, self._last = self._last, failed
+        while not down and len(failed) < most_refused:
+            hurried = frozenset(urgent())
+            excluded = self.faults.not_due() | failed
+            rows = spool.waiting(address, excluded | last, first=hurried)
+            if not rows and not last:
                 break
             if not rows:
-                last_key = ""
+                last = set()
             for group in _groups(rows):
-                last = group[-1].batch
-                if last.ordering_key in refused:
+                batch, numbers = group[-1].batch, [row.number for row in group]
+                if batch.ordering_key in failed:
                     continue
                 try:
                     self._write([row.batch for row in group])
-                except Exception as error:
-                    if _is_permanent(error) and (not self._keeps_refused or _is_old(last)):
-                        message = store_uri.printable(str(error))
-                        log_once(
-                            "MLflow refused the figures of %s; they are lost: %s",
-                            last.label,
-                            message,
-                            about=last.ordering_key,
-                        )
-                    elif _is_permanent(error):
-                        refused.add(last.ordering_key)
-                        continue
-                    elif _is_of_this_run(error):
-                        refused.add(last.ordering_key)
-                        refusal = error
-                        _report(last, error)
-                        continue
+                except Exception as error:  # noqa: BLE001 - every kind of store raises its own
+                    failed.add(batch.ordering_key)
+                    fault = _Failed(batch, numbers, error)
+                    if is_refusal(error):
+                        self._set_aside(spool, [fault])
                     else:
-                        self._broke_off_at = last.ordering_key
-                        raise
-                sent += len(group)
-                spool.done([row.number for row in group])
-        if refusal is not None and raise_refusals:
-            raise refusal
+                        doubtful.append(fault)
+                        down = _is_down(doubtful, sent)
+                else:
+                    sent += len(group)
+                    spool.done(numbers)
+                    self.faults.accepted(batch.ordering_key)
+                    # The store is up, so the faults before were of their runs.
+                    self._set_aside(spool, doubtful)
+                    doubtful.clear()
+                if down or not hurried.issuperset(urgent()):
+                    break
+        if (
+            down
+            or (not sent and len(doubtful) > 1)
+            or (not sent and doubtful and is_ambiguous(doubtful[0].error))
+        ):
+            raise doubtful[0].error
+        self._set_aside(spool, doubtful)
         return sent
+
+    def _set_aside(self, spool: Spool, failed: Iterable[_Failed]) -> None:
+        for batch, numbers, error in failed:
+            if not self.faults.note(batch, error):
+                spool.done(numbers)
 
     def _write(self, batches: list[Batch]) -> None:
         last = batches[-1]
@@ -165,7 +187,11 @@ class Uploader:
         points = [
             point for batch in batches for point in _points(batch.values, batch.step, batch.timestamp_ms)
         ]
-        self._log(run_id, points, last.tags)
+        try:
+            self._log(run_id, points, last.tags)
+        except Exception:
+            del self._entry_runs[entry.entry_id]  # it may have been deleted: the next try looks for it again
+            raise
         if last.final:
             self._store.update_run_info(run_id, RunStatus.FINISHED, last.timestamp_ms, None)
             del self._entry_runs[entry.entry_id]
@@ -205,7 +231,7 @@ class Uploader:
         try:
             self._store.log_batch(run_id, metrics=metrics, params=[], tags=tags)
         except MlflowException as error:
-            if error.error_code not in _INVALID:
+            if error.error_code not in INVALID:
                 raise
             logger.debug("run %s: %s", run_id, error)
             return False
@@ -291,8 +317,7 @@ class Uploader:
         return self._origins[key]
 
     def _find_origin(self, entry: LedgerRun) -> dict[str, str]:
-        from mlflow.exceptions import MlflowException
-
+        key = entry.model_id, entry.source_run_id
         tags = {}
         try:
             source = entry.source_run_id
@@ -304,14 +329,16 @@ class Uploader:
                 lineage = run.data.tags.get(names.LINEAGE)
                 if lineage:
                     tags[names.LINEAGE] = lineage
-        except MlflowException as error:
-            if error.error_code not in _REFUSED_PERMANENTLY:
+        except Exception as error:
+            self._tries_of_model[key] += 1
+            may_pass = not is_refusal(error) and self._tries_of_model[key] < _TRIES_OF_A_MODEL
+            if is_unreachable(error) or may_pass:
                 raise
             log_once(
                 "the store does not know the model of %r (%s): its energy is in the experiment %s, but not in the "
                 "ledger of the model; set lineage",
                 entry.name,
-                error.message,
+                text_of(error),
                 names.LEDGER,
                 about=entry.model_id,
             )
@@ -338,39 +365,21 @@ def _tags_of_total(total: Contribution, count: int) -> dict[str, str]:
     }
 
 
-def _is_permanent(error: Exception) -> bool:
-    from mlflow.exceptions import MlflowException
-
-    return isinstance(error, MlflowException) and error.error_code in _REFUSED_PERMANENTLY
-
-
-def _is_of_this_run(error: Exception) -> bool:
-    """Whether other runs may still be accepted: the server has answered, or the batch cannot be processed."""
-    from mlflow.exceptions import MlflowException, RestException
-
-    return isinstance(error, RestException) or not isinstance(error, (MlflowException, OSError))
-
-
-def _report(batch: Batch, error: Exception) -> None:
-    """Log a fault of one batch. The caller reports a refusal, which may concern the whole store."""
-    from mlflow.exceptions import RestException
-
-    if isinstance(error, RestException):
-        logger.debug("%s is not accepted", batch.label, exc_info=error)
-    else:
-        message = store_uri.printable(repr(error))
-        log_once("the figures of %s cannot be sent: %s", batch.label, message, about=batch.ordering_key)
-
-
-def _is_old(batch: Batch) -> bool:
-    return time.time() - batch.timestamp_ms / MS_PER_S > _KEPT_S
+def _is_down(doubtful: Sequence[_Failed], sent: int) -> bool:
+    """Whether these successive faults are of the store: it has accepted nothing, or none of several runs."""
+    if is_unreachable(doubtful[-1].error) and (not sent or len(doubtful) > 1):
+        return True
+    return len(doubtful) == _FAULTS_OF_A_STORE
 
 
 def _groups(rows: Iterable[Waiting]) -> Iterator[list[Waiting]]:
-    """Successive batches of one segment, as many as fit in one call."""
+    """The batches run by run: successive batches of one segment, as many as fit in one call."""
+    by_run: dict[str, list[Waiting]] = {}
+    for row in rows:
+        by_run.setdefault(row.batch.ordering_key, []).append(row)
     group: list[Waiting] = []
     metrics = 0
-    for row in rows:
+    for row in itertools.chain.from_iterable(by_run.values()):
         size = 2 * len(row.batch.values) + len(row.batch.gauges)  # with the rates
         if group and (row.batch.segment != group[0].batch.segment or metrics + size > _METRICS_AT_ONCE):
             yield group

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import sys
+import weakref
 from typing import Any, Final
 
 from carbon_otel.background import Worker
 from carbon_otel.guard import logger
+from carbon_otel.mlflow import compat
 from carbon_otel.mlflow.runs.orphans import reconcile
 from carbon_otel.mlflow.runs.recorder import RunRecorder
 from carbon_otel.mlflow.schema import names
@@ -26,7 +27,7 @@ class RunStages:
         self._engine = engine
         self._recorder = recorder
         self._stages: dict[str, OpenStage] = {}
-        self._reconciled = False
+        self._reconciled: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def run_started(
         self, run_id: str, name: str, parent_run_id: str | None, store: Any, resumed: bool, start_ms: int
@@ -40,7 +41,7 @@ class RunStages:
         stage = self._engine.open_run(run_id, name, parent_run_id)
         if stage is not None:
             self._stages[run_id] = stage
-            self._reconcile(run_id)
+            self._reconcile(run_id, store)
 
     def run_ended(self, run_id: str) -> None:
         stage = self._stages.pop(run_id, None)
@@ -48,23 +49,23 @@ class RunStages:
             self._engine.close(stage)
             self._recorder.wait(run_id, _END_WAIT_S)
 
-    def _reconcile(self, run_id: str) -> None:
-        """End the runs that killed processes of this host left open: once per process, in the background."""
-        client: Any = getattr(sys.modules.get("mlflow"), "MlflowClient", None)
-        if self._reconciled or client is None:
+    def _reconcile(self, run_id: str, store: Any) -> None:
+        """End the runs that killed processes of this host left open: once per store, in the background."""
+        if store in self._reconciled:
             return
-        self._reconciled = True
+        self._reconciled.add(store)
+        # A thread for each store, since one may hang.
         worker = Worker("carbon_otel reconcile")
-        worker.submit(lambda: _end_orphans(client, run_id))
+        worker.submit(lambda: _end_orphans(compat.client_of(compat.separate(store)), run_id))
         worker.close()
 
 
 def _end_orphans(client: Any, run_id: str) -> None:
     """End the orphans in the run's experiment, and those on the ledger."""
     try:
-        experiments = [client().get_run(run_id).info.experiment_id]
-        ledger = client().get_experiment_by_name(names.LEDGER)
-        ended = reconcile(client(), experiments + ([ledger.experiment_id] if ledger else []))
+        experiments = [client.get_run(run_id).info.experiment_id]
+        ledger = client.get_experiment_by_name(names.LEDGER)
+        ended = reconcile(client, experiments + ([ledger.experiment_id] if ledger else []))
     except Exception:  # noqa: BLE001 - `carbon-otel mlflow reconcile` does the same and reports its errors
         logger.debug("the search for runs of killed processes failed", exc_info=True)
         return
