@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,8 +32,8 @@ from carbon_otel.mlflow.schema.contributions import Contribution
 # A server accepts 1000 metrics and tags in one call, among them 100 tags.
 _METRICS_AT_ONCE: Final = 900
 _TAGS_AT_ONCE: Final = 90
-# A store that accepts nothing is not asked about more runs than these.
-_FAULTS_OF_A_STORE: Final = 3
+# A store that accepts nothing for this time is left alone; a dead server takes longer for one call.
+_PATIENCE_S: Final = 1.0
 # An error at the model of an entry is raised this many times, in case it passes; then the entry goes without it.
 _TRIES_OF_A_MODEL: Final = 3
 
@@ -71,8 +72,8 @@ class Uploader:
         self._others_of: dict[str, _Others] = {}
         self._origins: dict[tuple[str | None, str | None], dict[str, str]] = {}
         self._tries_of_model: Counter[tuple[str | None, str | None]] = Counter()
-        # Runs that failed in the last call come last in the next one, since one of them may be the reason.
-        self._last: set[str] = set()
+        # The runs that come last in the next call, because they failed.
+        self._last: frozenset[str] = frozenset()
 
     def send(
         self,
@@ -87,20 +88,21 @@ class Uploader:
         ends early after `most_refused` such runs. `urgent` returns the segments for which a thread waits: their
         runs come first, also if they come in during the call.
         """
-        sent, failed, doubtful, down = 0, set[str](), list[_Failed](), False
-        last, self._last = self._last, failed
-        while not down and len(failed) < most_refused:
+        sent, failed, doubtful, since = 0, set[str](), list[_Failed](), math.inf
+        last = self._last
+        while len(failed) < most_refused:
             hurried = frozenset(urgent())
             excluded = self.faults.not_due() | failed
             rows = spool.waiting(address, excluded | last, first=hurried)
             if not rows and not last:
                 break
             if not rows:
-                last = set()
+                last = frozenset()
             for group in _groups(rows):
                 batch, numbers = group[-1].batch, [row.number for row in group]
                 if batch.ordering_key in failed:
                     continue
+                began = time.monotonic()
                 try:
                     self._write([row.batch for row in group])
                 except Exception as error:  # noqa: BLE001 - every kind of store raises its own
@@ -110,7 +112,7 @@ class Uploader:
                         self._set_aside(spool, [fault])
                     else:
                         doubtful.append(fault)
-                        down = _is_down(doubtful, sent)
+                        since = min(since, began)
                 else:
                     sent += len(group)
                     spool.done(numbers)
@@ -118,16 +120,30 @@ class Uploader:
                     # The store is up, so the faults before were of their runs.
                     self._set_aside(spool, doubtful)
                     doubtful.clear()
-                if down or not hurried.issuperset(urgent()):
+                    since = math.inf
+                if time.monotonic() - since > _PATIENCE_S and (len(doubtful) > 1 or not sent):
+                    most_refused = 0
                     break
-        if (
-            down
-            or (not sent and len(doubtful) > 1)
-            or (not sent and doubtful and is_ambiguous(doubtful[0].error))
-        ):
+                if not hurried.issuperset(urgent()):
+                    break
+        # Another order next time, since one of these runs may be the reason.
+        self._last = frozenset(failed) if sent else self._last | failed
+        if doubtful and not self._are_of_runs(doubtful, sent):
             raise doubtful[0].error
         self._set_aside(spool, doubtful)
         return sent
+
+    def _are_of_runs(self, doubtful: Sequence[_Failed], sent: int) -> bool:
+        """Whether these last faults of a call, in which `sent` others were accepted, are not of the store."""
+        if len(doubtful) == 1 and not is_ambiguous(doubtful[0].error):
+            return True
+        if not sent and not all(failed.last.ordering_key in self.faults for failed in doubtful):
+            return False
+        try:
+            self._store.get_experiment_by_name(names.LEDGER)
+        except Exception:  # noqa: BLE001 - every kind of store raises its own
+            return False
+        return True
 
     def _set_aside(self, spool: Spool, failed: Iterable[_Failed]) -> None:
         for batch, numbers, error in failed:
@@ -363,13 +379,6 @@ def _tags_of_total(total: Contribution, count: int) -> dict[str, str]:
         "carbon.status": "final" if total.final else "running",
         names.HOURLY: total.hourly,
     }
-
-
-def _is_down(doubtful: Sequence[_Failed], sent: int) -> bool:
-    """Whether these successive faults are of the store: it has accepted nothing, or none of several runs."""
-    if is_unreachable(doubtful[-1].error) and (not sent or len(doubtful) > 1):
-        return True
-    return len(doubtful) == _FAULTS_OF_A_STORE
 
 
 def _groups(rows: Iterable[Waiting]) -> Iterator[list[Waiting]]:

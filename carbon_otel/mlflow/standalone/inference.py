@@ -156,7 +156,7 @@ class InferenceLedger(Sink):
         self._segments: dict[StageInfo, tuple[Segment, str]] = {}
 
     def begin(self, stage: StageInfo, segment: Segment, uri: str) -> None:
-        """Record the figures of this stage in the segment, for this tracking URI or, if empty, MLflow's default."""
+        """Record the figures of this stage in the segment, for this URI, by default that of MLflow."""
         if not uri and not has_a_store():
             return
         # Start the thread now: none can be started at interpreter exit.
