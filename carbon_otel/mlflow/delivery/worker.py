@@ -200,8 +200,8 @@ class DeliveryWorker:
             self._closed = True
             self._changed.notify_all()
             outlets = list(self._outlets.values()) if self._threads else []
-            self._changed.wait_for(lambda: all(o.idle or not o.healthy for o in outlets), timeout_s)
-            # A store that had failed gets more time as long as it accepts batches again.
+            self._changed.wait_for(lambda: all(o.idle or o.late or not o.healthy for o in outlets), timeout_s)
+            # A store that had failed, or was late, gets more time as long as it accepts batches.
             before, left = -1, self._count()
             is_idle = all(o.idle for o in outlets)
             while not is_idle and left != before and (remaining_s := deadline - time.monotonic()) > 0:
