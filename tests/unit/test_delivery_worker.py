@@ -623,6 +623,31 @@ def test_a_password_in_an_error_is_not_logged(store, writer, caplog):
     assert "postgresql://me@db/m" in caplog.text and "hunter2" not in caplog.text
 
 
+def test_the_file_of_waiting_batches_has_no_credentials_and_any_process_with_its_own_sends_it(
+    store, tmp_path
+):
+    def at(host):
+        store.get_host_creds = lambda: SimpleNamespace(host=host)
+        return store
+
+    store.down = True
+    first = Controlled(tmp_path)
+    first.put(batch(1, 5.0), at("https://me:hunter2@mlflow.example"))
+    assert first.has_failed()
+    first.retry()
+    first.close(20)
+    (left,) = tmp_path.glob("*.spool")
+    assert b"hunter2" not in left.read_bytes() and left.stat().st_mode & 0o777 == 0o600
+    store.down = False
+    second = Controlled(tmp_path)  # as with MLFLOW_TRACKING_USERNAME in its environment
+    other = Store()
+    other.get_host_creds = lambda: SimpleNamespace(host="https://mlflow.example")
+    second.put(batch(2, 6.0, run_id="second", resumed=False), other)
+    assert second.wait(20)
+    second.close(20)
+    assert other.values("r") == [5.0] and not left.exists()
+
+
 def test_a_hanging_store_delays_the_end_by_at_most_the_timeout(store, tmp_path, caplog):
     asked, go = threading.Event(), threading.Event()
     log_batch = store.log_batch

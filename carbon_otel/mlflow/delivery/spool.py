@@ -24,6 +24,7 @@ from typing import Any, Final, TypeVar
 
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.guard import log_once
+from carbon_otel.mlflow.delivery import store_uri
 from carbon_otel.mlflow.delivery.batch import Batch, LedgerRun, decoded, to_line
 
 try:
@@ -251,7 +252,9 @@ class Spool:
             self._drop(number)
         if "done" not in record:
             batch, number = decoded(record["batch"]), int(record["id"])
-            self._add(number, _Row(record["address"], batch.ordering_key, batch.segment, size, offset))
+            # Before version 0.2, the address of a server had the user.
+            address = store_uri.normalised(record["address"])
+            self._add(number, _Row(address, batch.ordering_key, batch.segment, size, offset))
             self._next = max(self._next, number + 1)
 
     def _add(self, number: int, row: _Row) -> None:
