@@ -539,6 +539,32 @@ def test_a_flush_does_not_wait_for_a_run_that_is_refused_and_tries_it_again(stor
     assert store.values("bad") == [1.0]
 
 
+def test_a_run_that_is_refused_is_not_tried_without_a_pause(store, writer, monkeypatch):
+    """Even if the store goes down, or the batches of the run are dropped, when its next try is due."""
+    passes = []
+    upload = writer._upload
+    monkeypatch.setattr(writer, "_upload", lambda outlet: passes.append(outlet) or upload(outlet))
+    store.refused = {"bad": "PERMISSION_DENIED"}
+    writer.put(batch(1, 1.0, run_id="bad", resumed=False), store)
+    assert wait_until(writer, lambda: writer.is_failing(1))
+    (outlet,) = writer._outlets.values()
+    store.down = True
+    writer.put(batch(2, 2.0, resumed=False), store)
+    assert writer.has_failed()
+    with writer._changed:
+        outlet.uploader.faults.retry()
+        outlet.again = 0.0
+        writer._changed.notify_all()
+    store.down = False
+    count = len(passes)
+    time.sleep(0.1)
+    assert len(passes) == count  # the whole store is waited for
+    writer._spool.done([1])
+    writer.retry()
+    assert writer.wait(20)
+    assert outlet.again == float("inf") and not outlet.refused
+
+
 def test_a_deleted_entry_is_made_again(store, writer):
     store.runs = []
     store.get_experiment_by_name = lambda name: SimpleNamespace(experiment_id="7")

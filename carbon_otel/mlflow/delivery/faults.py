@@ -94,7 +94,7 @@ class Faults:
             fault.again = 0.0
 
     def accepted(self, key: str) -> None:
-        """The store has taken the figures of this run."""
+        """The store has taken the figures of this run, or they are gone."""
         self._faults.pop(key, None)
 
     def note(self, batch: Batch, error: Exception) -> bool:

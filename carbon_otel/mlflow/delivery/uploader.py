@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
@@ -22,9 +21,8 @@ from carbon_otel.mlflow.delivery.faults import (
     Faults,
     is_ambiguous,
     is_refusal,
-    is_unreachable,
-    text_of,
 )
+from carbon_otel.mlflow.delivery.ledger_runs import LedgerRuns
 from carbon_otel.mlflow.delivery.spool import Batch, LedgerRun, Spool, Waiting
 from carbon_otel.mlflow.schema import contributions, names
 from carbon_otel.mlflow.schema.contributions import Contribution
@@ -34,8 +32,6 @@ _METRICS_AT_ONCE: Final = 900
 _TAGS_AT_ONCE: Final = 90
 # A store that accepts nothing for this time is left alone; a dead server takes longer for one call.
 _PATIENCE_S: Final = 1.0
-# An error at the model of an entry is raised this many times, in case it passes; then the entry goes without it.
-_TRIES_OF_A_MODEL: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +52,28 @@ class _Failed(NamedTuple):
     error: Exception
 
 
+@dataclass(slots=True)
+class _Call:
+    """What has happened in one call of `send`.
+
+    Attributes:
+        sent: the number of batches that the store has accepted.
+        failed: the ordering keys of the runs that it has not.
+        doubtful: those since the last success, whose faults may be of the store.
+        since: when the first of these was tried, in monotonic seconds.
+    """
+
+    sent: int = 0
+    failed: set[str] = field(default_factory=set)
+    doubtful: list[_Failed] = field(default_factory=list)
+    since: float = math.inf
+
+    def is_in_vain(self) -> bool:
+        """Whether the store has accepted nothing for a while."""
+        is_several = len(self.doubtful) > 1 or not self.sent
+        return is_several and time.monotonic() - self.since > _PATIENCE_S
+
+
 class Uploader:
     """Sends the batches for one store."""
 
@@ -68,10 +86,8 @@ class Uploader:
         self.faults = Faults()
         self._store = store
         self._delivered = delivered
-        self._entry_runs: dict[str, str] = {}
+        self._ledger_runs = LedgerRuns(store)
         self._others_of: dict[str, _Others] = {}
-        self._origins: dict[tuple[str | None, str | None], dict[str, str]] = {}
-        self._tries_of_model: Counter[tuple[str | None, str | None]] = Counter()
         # The runs that come last in the next call, because they failed.
         self._last: frozenset[str] = frozenset()
 
@@ -88,50 +104,56 @@ class Uploader:
         ends early after `most_refused` such runs. `urgent` returns the segments for which a thread waits: their
         runs come first, also if they come in during the call.
         """
-        sent, failed, doubtful, since = 0, set[str](), list[_Failed](), math.inf
-        last = self._last
-        while len(failed) < most_refused:
+        call = _Call()
+        last, due = self._last, set(self.faults) - self.faults.not_due()
+        while len(call.failed) < most_refused and not call.is_in_vain():
             hurried = frozenset(urgent())
-            excluded = self.faults.not_due() | failed
+            excluded = self.faults.not_due() | call.failed
             rows = spool.waiting(address, excluded | last, first=hurried)
             if not rows and not last:
                 break
             if not rows:
                 last = frozenset()
             for group in _groups(rows):
-                batch, numbers = group[-1].batch, [row.number for row in group]
-                if batch.ordering_key in failed:
-                    continue
-                began = time.monotonic()
-                try:
-                    self._write([row.batch for row in group])
-                except Exception as error:  # noqa: BLE001 - every kind of store raises its own
-                    failed.add(batch.ordering_key)
-                    fault = _Failed(batch, numbers, error)
-                    if is_refusal(error):
-                        self._set_aside(spool, [fault])
-                    else:
-                        doubtful.append(fault)
-                        since = min(since, began)
-                else:
-                    sent += len(group)
-                    spool.done(numbers)
-                    self.faults.accepted(batch.ordering_key)
-                    # The store is up, so the faults before were of their runs.
-                    self._set_aside(spool, doubtful)
-                    doubtful.clear()
-                    since = math.inf
-                if time.monotonic() - since > _PATIENCE_S and (len(doubtful) > 1 or not sent):
-                    most_refused = 0
-                    break
-                if not hurried.issuperset(urgent()):
+                if group[-1].batch.ordering_key not in call.failed:
+                    self._try(spool, group, call)
+                if call.is_in_vain() or not hurried.issuperset(urgent()):
                     break
         # Another order next time, since one of these runs may be the reason.
-        self._last = frozenset(failed) if sent else self._last | failed
-        if doubtful and not self._are_of_runs(doubtful, sent):
-            raise doubtful[0].error
-        self._set_aside(spool, doubtful)
-        return sent
+        self._last = frozenset(call.failed) if call.sent else self._last | call.failed
+        if call.doubtful and not self._are_of_runs(call.doubtful, call.sent):
+            raise call.doubtful[0].error
+        self._set_aside(spool, call.doubtful)
+        for key in due - call.failed:  # the spool has dropped its batches
+            self.faults.accepted(key)
+        return call.sent
+
+    def _try(self, spool: Spool, group: Sequence[Waiting], call: _Call) -> None:
+        last, numbers = group[-1].batch, [row.number for row in group]
+        began = time.monotonic()
+        try:
+            self._write([row.batch for row in group])
+        except Exception as error:  # noqa: BLE001 - every kind of store raises its own
+            call.failed.add(last.ordering_key)
+            fault = _Failed(last, numbers, error)
+            if is_refusal(error):
+                self._set_aside(spool, [fault])
+            else:
+                call.doubtful.append(fault)
+                call.since = min(call.since, began)
+        else:
+            spool.done(numbers)
+            self.faults.accepted(last.ordering_key)
+            # The store is up, so the faults before were of their runs.
+            self._set_aside(spool, call.doubtful)
+            call.sent += len(group)
+            call.doubtful.clear()
+            call.since = math.inf
+
+    def _set_aside(self, spool: Spool, failed: Iterable[_Failed]) -> None:
+        for batch, numbers, error in failed:
+            if not self.faults.note(batch, error):
+                spool.done(numbers)
 
     def _are_of_runs(self, doubtful: Sequence[_Failed], sent: int) -> bool:
         """Whether these last faults of a call, in which `sent` others were accepted, are not of the store."""
@@ -144,11 +166,6 @@ class Uploader:
         except Exception:  # noqa: BLE001 - every kind of store raises its own
             return False
         return True
-
-    def _set_aside(self, spool: Spool, failed: Iterable[_Failed]) -> None:
-        for batch, numbers, error in failed:
-            if not self.faults.note(batch, error):
-                spool.done(numbers)
 
     def _write(self, batches: list[Batch]) -> None:
         last = batches[-1]
@@ -199,18 +216,18 @@ class Uploader:
     def _write_entry(self, entry: LedgerRun, batches: list[Batch]) -> None:
         from mlflow.entities import RunStatus
 
-        last, run_id = batches[-1], self._entry_run(entry)
+        last, run_id = batches[-1], self._ledger_runs.run_id(entry)
         points = [
             point for batch in batches for point in _points(batch.values, batch.step, batch.timestamp_ms)
         ]
         try:
             self._log(run_id, points, last.tags)
         except Exception:
-            del self._entry_runs[entry.entry_id]  # it may have been deleted: the next try looks for it again
+            self._ledger_runs.forget(entry)  # it may have been deleted: the next try looks for it again
             raise
         if last.final:
             self._store.update_run_info(run_id, RunStatus.FINISHED, last.timestamp_ms, None)
-            del self._entry_runs[entry.entry_id]
+            self._ledger_runs.forget(entry)
             self._delivered(last)
 
     def _log(self, run_id: str, points: list[Any], tags: Mapping[str, str]) -> None:
@@ -288,77 +305,6 @@ class Uploader:
         efficiency, note = described(last, data, values, {**tags, **corrected})
         if points or efficiency or corrected or note:
             self._log(last.run_id, points + efficiency, corrected | note)
-
-    def _entry_run(self, entry: LedgerRun) -> str:
-        """The run of a ledger entry. It is looked up first: the answer to its creation may have been lost."""
-        from mlflow.entities import RunTag, ViewType
-
-        run_id = self._entry_runs.get(entry.entry_id)
-        if run_id is None:
-            experiment_id = self._ledger()
-            has_the_id = f"tags.`{names.ENTRY}` = '{entry.entry_id}'"
-            runs = self._store.search_runs([experiment_id], has_the_id, ViewType.ACTIVE_ONLY, max_results=1)
-            if runs:
-                run_id = runs[0].info.run_id
-            else:
-                tags = {names.ENTRY: entry.entry_id, **self._origin(entry)}
-                run_id = self._store.create_run(
-                    experiment_id=experiment_id,
-                    user_id="unknown",
-                    start_time=entry.start_ms,
-                    tags=[RunTag(name, value) for name, value in tags.items()],
-                    run_name=entry.name,
-                ).info.run_id
-            self._entry_runs[entry.entry_id] = run_id
-        return run_id
-
-    def _ledger(self) -> str:
-        experiment = self._store.get_experiment_by_name(names.LEDGER)
-        if experiment is None:
-            try:
-                return str(self._store.create_experiment(names.LEDGER, None, None))
-            except Exception:
-                experiment = self._store.get_experiment_by_name(
-                    names.LEDGER
-                )  # another process has created it
-                if experiment is None:
-                    raise
-        return str(experiment.experiment_id)
-
-    def _origin(self, entry: LedgerRun) -> dict[str, str]:
-        """The experiment and the lineage of the run that created the entry's model."""
-        key = entry.model_id, entry.source_run_id
-        if key not in self._origins:
-            self._origins[key] = self._find_origin(entry)
-        return self._origins[key]
-
-    def _find_origin(self, entry: LedgerRun) -> dict[str, str]:
-        key = entry.model_id, entry.source_run_id
-        tags = {}
-        try:
-            source = entry.source_run_id
-            if source is None and entry.model_id:
-                source = self._store.get_logged_model(entry.model_id).source_run_id
-            if source:
-                run = self._store.get_run(source)
-                tags[names.SOURCE_EXPERIMENT] = run.info.experiment_id
-                lineage = run.data.tags.get(names.LINEAGE)
-                if lineage:
-                    tags[names.LINEAGE] = lineage
-        except Exception as error:
-            self._tries_of_model[key] += 1
-            may_pass = not is_refusal(error) and self._tries_of_model[key] < _TRIES_OF_A_MODEL
-            if is_unreachable(error) or may_pass:
-                raise
-            log_once(
-                "the store does not know the model of %r (%s): its energy is in the experiment %s, but not in the "
-                "ledger of the model; set lineage",
-                entry.name,
-                text_of(error),
-                names.LEDGER,
-                about=entry.model_id,
-            )
-        return tags
 
 
 def _points(values: Mapping[str, float], step: int, at_ms: int) -> list[Any]:

@@ -73,7 +73,7 @@ class _Outlet:
         """When its next upload is due; infinite while one is running."""
         if self.busy:
             return math.inf
-        return min(self.due if self.pending else math.inf, self.again)
+        return min(self.due if self.pending else math.inf, self.again if self.healthy else math.inf)
 
     def ended(self, succeeded: bool) -> None:
         """An upload has ended."""
