@@ -61,12 +61,11 @@ def sync(
     store = compat.store_of(client)
     addresses = {store_uri.normalised(uri), store_uri.of_store(store)}
     addresses |= {store_uri.normalised(waiting_for)} if waiting_for else set()
-    uploader = Uploader(store, keeps_refused=True)
     sent, remaining = 0, Counter[str]()
     for spool in Spool.left_in(folder):
         try:
             for address in addresses & spool.addresses().keys():
-                sent += uploader.send(spool, address)
+                sent += Uploader(store).send(spool, address)
             remaining.update(spool.addresses())
         except Exception as error:  # noqa: BLE001 - every kind of store raises its own
             refuse_store(uri, error)
@@ -75,9 +74,7 @@ def sync(
     typer.echo(f"{sent} checkpoints sent to {store_uri.normalised(uri)}")
     for address, count in sorted(remaining.items()):
         if address in addresses:
-            typer.echo(
-                f"{count} are refused, because the store does not know their runs; they are kept for 30 days"
-            )
+            typer.echo(f"{count} are refused by the store; they are kept for 30 days")
         else:
             typer.echo(
                 f"{count} wait for {address}: use it as --tracking-uri, or as --waiting-for if the store has moved"

@@ -51,7 +51,7 @@ ROOMS = {
     "otel": f"{CORE} semconv",
     "instrumentation": "guard fork background stages runtime",
     "mlflow": "",
-    "mlflow.compat": "guard",
+    "mlflow.compat": "fork",
     "mlflow.schema": f"{CORE} mlflow.compat",
     "mlflow.otlp_redirect": "guard",
     "mlflow.delivery": f"{CORE} mlflow.schema mlflow.compat",

@@ -1,4 +1,8 @@
-"""The address of a tracking store: the same in every process that writes to the store, and without a password."""
+"""The address of a tracking store: the same in every process that writes to the store, and without a password.
+
+The address of a server has no user either, since another process may have the user in its environment. A process
+that sends the batches of another one uses its own credentials.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,7 @@ _SECRET: Final = re.compile(
     re.IGNORECASE,
 )
 _USERINFO: Final = re.compile(r"(?<=://)([^/?#\s@:]*):[^/?#\s]*@")
+_USER_OF_A_SERVER: Final = re.compile(r"^(https?://)[^/?#]*@")
 
 
 def of_store(store: Any) -> str:
@@ -31,7 +36,7 @@ def normalised(uri: str) -> str:
     if "://" not in uri:
         # A profile, such as `databricks`, or a folder.
         return str(Path(uri).absolute()) if "/" in uri else uri
-    return printable(uri).rstrip("/")
+    return _USER_OF_A_SERVER.sub(r"\1", printable(uri)).rstrip("/")
 
 
 def printable(text: str) -> str:

@@ -87,6 +87,8 @@ class RunRecorder(Sink):
         self._expected: dict[str, _Expected] = {}
         self._runs: dict[str, _Run] = {}
         self._ended: dict[str, tuple[_Run, threading.Event]] = {}
+        # The batch that the delivery thread had not made when a wait for it was over.
+        self._overdue: threading.Event | None = None
 
     def expect(self, run_id: str, store: Any, resumed: bool) -> None:
         """Announce that the stage of this run opens next; its figures go to `store`."""
@@ -95,13 +97,16 @@ class RunRecorder(Sink):
     def wait(self, run_id: str, timeout_s: float) -> None:
         """Wait until the store has the totals of a run that has ended.
 
-        Does not wait for a run without work, or while a store is failing.
+        Does not wait for a run without work, while its store is failing, or while the disk is.
         """
         run, written = self._ended.pop(run_id, (None, None))
-        if run is None or written is None or not run.worked or not self._worker.healthy:
+        if run is None or written is None or not run.worked or self._worker.is_failing(run.segment.number):
+            return
+        if self._overdue is not None and not self._overdue.is_set():
             return
         deadline = time.monotonic() + timeout_s
-        if written.wait(timeout_s):
+        self._overdue = None if written.wait(timeout_s) else written
+        if self._overdue is None:
             self._worker.wait(max(0.0, deadline - time.monotonic()), run.segment.number)
 
     def stage_opened(self, stage: StageInfo) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -57,7 +57,7 @@ class RunStages:
         self._active_ids = active_ids
         self._lines = RunLines(active_ids)
         self._begun: dict[str, Begun] = {}
-        self._reconciled = False
+        self._reconciled: weakref.WeakSet[Any] = weakref.WeakSet()
         engine.runs.active, engine.runs.entered = self._active, self._entered
         engine.before_tick.append(self._bury)
 
@@ -125,7 +125,7 @@ class RunStages:
 
     def _continue_if_running(self, begun: Begun) -> None:
         try:
-            info = begun.store.get_run(begun.run_id).info
+            info = compat.separate(begun.store).get_run(begun.run_id).info
         except Exception:  # noqa: BLE001 - stores raise different errors; the run may be deleted
             logger.debug("run %s is not continued", begun.run_id, exc_info=True)
             return
@@ -185,7 +185,7 @@ class RunStages:
             self._engine.close(stage)
         elif not run.at_work:
             self._engine.settle_run(stage, partial(_is_at_work, run))
-        self._reconcile(run.id)
+        self._reconcile(run.id, begun.store)
 
     def _bring_here(self, run: Run) -> None:
         """Open the stage of a run that is entered anew, if the stages around this place do not contain it."""
@@ -204,14 +204,14 @@ class RunStages:
             self._begun[run.id] = replace(self._begun[run.id], resumed=True)
             self._engine.close(stage)
 
-    def _reconcile(self, run_id: str) -> None:
-        """End the runs that killed processes of this host left open: once per process, in the background."""
-        client: Any = getattr(sys.modules.get("mlflow"), "MlflowClient", None)
-        if self._reconciled or client is None:
+    def _reconcile(self, run_id: str, store: Any) -> None:
+        """End the runs that killed processes of this host left open: once per store, in the background."""
+        if store in self._reconciled:
             return
-        self._reconciled = True
+        self._reconciled.add(store)
+        # A thread for each store, since one may hang.
         worker = Worker("carbon_otel reconcile")
-        worker.submit(lambda: _end_orphans(client, run_id))
+        worker.submit(lambda: _end_orphans(compat.client_of(compat.separate(store)), run_id))
         worker.close()
 
 
@@ -222,9 +222,9 @@ def _is_at_work(run: Run) -> bool:
 def _end_orphans(client: Any, run_id: str) -> None:
     """End the orphans in the run's experiment, and those on the ledger."""
     try:
-        experiments = [client().get_run(run_id).info.experiment_id]
-        ledger = client().get_experiment_by_name(names.LEDGER)
-        ended = reconcile(client(), experiments + ([ledger.experiment_id] if ledger else []))
+        experiments = [client.get_run(run_id).info.experiment_id]
+        ledger = client.get_experiment_by_name(names.LEDGER)
+        ended = reconcile(client, experiments + ([ledger.experiment_id] if ledger else []))
     except Exception:  # noqa: BLE001 - `carbon-otel mlflow reconcile` does the same and reports its errors
         logger.debug("the search for runs of killed processes failed", exc_info=True)
         return
