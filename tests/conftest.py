@@ -57,7 +57,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         long = [item for item in items if item.get_closest_marker(marker)]
         if long and marker not in config.option.markexpr:
             config.hook.pytest_deselected(items=long)
-            items[:] = [item for item in items if item not in long]
+            items[:] = [item for item in items if not item.get_closest_marker(marker)]
     slow_files = {item.path for item in items if "chaos" in item.keywords}
     items.sort(key=lambda item: item.path not in slow_files)
 

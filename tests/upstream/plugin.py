@@ -1,8 +1,8 @@
 """A pytest plugin for suites of other projects: measures the tests, if asked, and writes what became of them.
 
 The environment says how: `UPSTREAM_OUTCOMES` is the file to write, and `UPSTREAM_INSTRUMENT` is set if the tests
-are to run under `carbon_otel.instrument()`. The file has the outcome of each test by its id, and how many stages of
-each kind there were.
+are to run under `carbon_otel.instrument()`. The file has the outcome of each test by its id, and the number of
+stages of each kind.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import os
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,16 +32,12 @@ def pytest_configure(config: pytest.Config) -> None:
         provider = TracerProvider(shutdown_on_exit=False)
         provider.add_span_processor(Count())
         carbon_otel.instrument(zone="FR", tracer_provider=provider)
-    if config.pluginmanager.hasplugin("dsession"):
-        config.pluginmanager.register(_Workers())
 
 
-class _Workers:
-    """Adds up the stages of the workers of pytest-xdist."""
-
-    @pytest.hookimpl
-    def pytest_testnodedown(self, node, error):
-        _stages.update(getattr(node, "workeroutput", {}).get("stages", {}))
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: Any) -> None:
+    """A worker of pytest-xdist has ended."""
+    _stages.update(node.workeroutput.get("stages", {}))
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,7 +67,9 @@ def run(suite: Suite, folder: Path, *, measured: bool, checkout: str | None = No
         environment["UPSTREAM_INSTRUMENT"] = "1"
     command = [sys.executable, "-m", "pytest", "-p", "tests.upstream.plugin", "-p", "no:cacheprovider", "-q"]
     where = (
-        [suite.tests] if checkout else ["-c", os.devnull, "--rootdir", str(folder), "--pyargs", suite.tests]
+        [suite.tests]
+        if checkout
+        else ["-c", os.devnull, "--rootdir", sysconfig.get_path("purelib"), "--pyargs", suite.tests]
     )
     done = subprocess.run(
         [*command, *suite.options, *where],
