@@ -1,7 +1,7 @@
 """Finds what the functions that we put in the place of others do with objects of the user outside the guard.
 
 A patched function may hand an argument on: to the original, to `contain`, to another function of ours, which is
-looked at as well. It may ask for its `type` and compare by `is`. Everything else can run code of the user, and that
+looked at as well. It may ask for its `type` and compare by `is`. Everything else can run code of the user, which
 may raise, block or have an effect: an attribute, an operator, a truth value, a length, an iteration, a string.
 """
 

@@ -66,11 +66,9 @@ def run(suite: Suite, folder: Path, *, measured: bool, checkout: str | None = No
     if measured:
         environment["UPSTREAM_INSTRUMENT"] = "1"
     command = [sys.executable, "-m", "pytest", "-p", "tests.upstream.plugin", "-p", "no:cacheprovider", "-q"]
-    where = (
-        [suite.tests]
-        if checkout
-        else ["-c", os.devnull, "--rootdir", sysconfig.get_path("purelib"), "--pyargs", suite.tests]
-    )
+    # Paths of tests are given from there on.
+    site = ["-c", os.devnull, "--rootdir", sysconfig.get_path("purelib"), "--pyargs"]
+    where = [*([] if checkout else site), suite.tests]
     done = subprocess.run(
         [*command, *suite.options, *where],
         cwd=checkout or folder,
