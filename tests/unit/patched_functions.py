@@ -82,6 +82,9 @@ class Lint:
         """The function or class of ours that a name of the module stands for."""
         if name in module.definitions:
             return module, module.definitions[name]
+        local = [n for n in ast.walk(module.tree) if isinstance(n, _Function) and n.name == name]
+        if local:
+            return module, local[0]
         source, original = module.imported.get(name, ("", ""))
         if source.partition(".")[0] != self._package:
             return None
@@ -195,8 +198,9 @@ class _Visitor(ast.NodeVisitor):
         name = _name(call.func)
         if self._originals:
             return name in self._originals
-        known = name in self._user or name in self._module.imported or name in self._module.definitions
-        return isinstance(call.func, ast.Name) and not known and not hasattr(builtins, name)
+        known = name in self._user or self._lint.resolve(self._module, name) is not None
+        foreign = name in self._module.imported or hasattr(builtins, name)
+        return isinstance(call.func, ast.Name) and not known and not foreign
 
     # Statements.
 
@@ -344,7 +348,8 @@ class _Visitor(ast.NodeVisitor):
 
     def _may_have(self, node: ast.Call, handed: list[ast.expr]) -> bool:
         name = _name(node.func)
-        if name in _STATIC or name == "contain" or self._is_original(node):
+        # A function binds itself to any object without a look at it.
+        if name in _STATIC or name == "contain" or name.endswith(".__get__") or self._is_original(node):
             return True
         if name in ("next", "iter"):
             return all(isinstance(a, ast.Name) and a.id in self._results for a in handed)

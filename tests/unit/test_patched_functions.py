@@ -55,6 +55,7 @@ PLANTED = {
     "a call": "data()",
     "a function of ours that does it": "helper(data)",
     "a class of ours that does it": "Helper(data)",
+    "a local function that does it": "def local(value): return value.name\n        local(data)",
     "a function of another module of ours": "elsewhere(data)",
     "a function that is not known": "json.dumps(data)",
 }
@@ -66,6 +67,7 @@ ALLOWED = {
     "a guard of the older kind": "try:\n            len(data)\n        except Exception as fault:\n"
     "            log_fault('task', fault)",
     "to keep it": "kept = functools.partial(helper, data)",
+    "to bind it": "bound = original.__get__(data)",
     "a function of ours that keeps it": "keeper(data)",
     "to step through what the original returns": "answers = original(self, data)\n        next(answers)",
 }

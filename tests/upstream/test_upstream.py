@@ -66,8 +66,9 @@ def run(suite: Suite, folder: Path, *, measured: bool, checkout: str | None = No
     if measured:
         environment["UPSTREAM_INSTRUMENT"] = "1"
     command = [sys.executable, "-m", "pytest", "-p", "tests.upstream.plugin", "-p", "no:cacheprovider", "-q"]
-    # Paths of tests are given from there on.
-    site = ["-c", os.devnull, "--rootdir", sysconfig.get_path("purelib"), "--pyargs"]
+    (folder / "pytest.ini").write_text("[pytest]\n")
+    # The ids of tests are paths from the root on.
+    site = ["-c", str(folder / "pytest.ini"), "--rootdir", sysconfig.get_path("purelib"), "--pyargs"]
     where = [*([] if checkout else site), suite.tests]
     done = subprocess.run(
         [*command, *suite.options, *where],
