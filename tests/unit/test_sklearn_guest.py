@@ -260,7 +260,8 @@ def test_all_tasks_of_a_parallel_belong_to_the_stage_of_the_call(stages):
     def tasks():
         for number in range(40):
             with carbon_otel.stage("preparing"):
-                yield joblib.delayed(task)(number)
+                pass
+            yield joblib.delayed(task)(number)
 
     exporter = stages._exporter
     with carbon_otel.stage("work"):
