@@ -46,7 +46,8 @@ class ProcessIntegration:
             try:
                 return start(self)
             finally:
-                vars(self).pop(_CARRIER, None)
+                with guarded("passing the trace to a process"):
+                    vars(self).pop(_CARRIER, None)
 
         @functools.wraps(bootstrap)
         def bootstrap_with_trace(self: Any, *args: Any, **kwargs: Any) -> Any:

@@ -67,12 +67,15 @@ def patch(module: ModuleType, events: Callable[[], RunEvents | None]) -> Undo:
                 watched.add(owner)
                 undos.extend(_watch_store(owner, events))
 
+    def watch_store_of(made: Any) -> None:
+        watch(type(made.store))
+
     original_init, original_update = client.__init__, client.update_run
 
     @functools.wraps(original_init)
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807 - the name of the replaced method
         original_init(self, *args, **kwargs)
-        contain("watching MLflow's store", None, watch, type(self.store))
+        contain("watching MLflow's store", None, watch_store_of, self)
 
     @functools.wraps(original_update)
     def update_run(self: Any, run_id: str, status: str | None = None, name: str | None = None) -> Any:
@@ -151,9 +154,7 @@ def _watch_store(owner: type, events: Callable[[], RunEvents | None]) -> list[Un
                 run = create(self, *args, **kwargs)
             finally:
                 _renaming.reset(token)
-            start_ms = kwargs.get("start_time") or (args[2] if len(args) > 2 else None)
-            if not start_ms or start_ms > asked_ms - _PAST_MS:
-                contain("noticing a new MLflow run", None, _created, self, run, events)
+            contain("noticing a new MLflow run", None, _created, self, run, args, kwargs, asked_ms, events)
             return run
 
         undos.append(replace(owner, "create_run", create_run))
@@ -161,8 +162,7 @@ def _watch_store(owner: type, events: Callable[[], RunEvents | None]) -> list[Un
 
         @functools.wraps(update)
         def update_run_info(self: Any, *args: Any, **kwargs: Any) -> Any:
-            status = _status(args, kwargs)
-            run_id = _first(args, kwargs, "run_id")
+            run_id, status = contain("reading the status of an MLflow run", ("", None), _change, args, kwargs)
             if run_id and status and status not in _UNFINISHED:
                 return _ending(_run_ended, run_id, events, update, self, *args, **kwargs)
             info = update(self, *args, **kwargs)
@@ -230,7 +230,17 @@ def _experiment_ended(listener: RunEvents, store: Any, experiment_id: Any) -> Ca
     return listener.experiment_ended(store, str(experiment_id))
 
 
-def _created(store: Any, run: Any, events: Callable[[], RunEvents | None]) -> None:
+def _created(
+    store: Any,
+    run: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    asked_ms: float,
+    events: Callable[[], RunEvents | None],
+) -> None:
+    start_ms = kwargs.get("start_time") or (args[2] if len(args) > 2 else None)
+    if start_ms and start_ms <= asked_ms - _PAST_MS:
+        return
     listener = events()
     if run.data is not None and names.ENTRY in run.data.tags:
         return  # an entry of the ledger
@@ -270,9 +280,10 @@ def _first(args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> Any:
     return kwargs.get(name) or (args[0] if args else None)
 
 
-def _status(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
-    """The status as a name; MLflow passes a number or a name."""
+def _change(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, str | None]:
+    """The id of the run, and its status as a name; MLflow passes a number or a name."""
+    run_id = str(kwargs.get("run_id") or (args[0] if args else ""))
     status = kwargs.get("run_status", args[1] if len(args) > 1 else None)
     if isinstance(status, int):
-        return {1: "RUNNING", 2: "SCHEDULED", 3: "FINISHED", 4: "FAILED", 5: "KILLED"}.get(status)
-    return str(status) if status else None
+        return run_id, {1: "RUNNING", 2: "SCHEDULED", 3: "FINISHED", 4: "FAILED", 5: "KILLED"}.get(status)
+    return run_id, str(status) if status else None
