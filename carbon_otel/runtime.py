@@ -62,6 +62,16 @@ def active() -> Measurement | None:
     return _active if _forked_from is None else _begin_in_child()
 
 
+def begun() -> Measurement | None:
+    """The measurement of this process, if it has one; does not begin one in a forked child."""
+    return _active
+
+
+def begun_or_inherited() -> Measurement | None:
+    """The measurement of this process, or else that of the process from which it was forked."""
+    return _active or _forked_from
+
+
 def start(options: Options, make: Callable[[Options], Measurement]) -> None:
     """Begin measuring. A running measurement continues if its options are the same; otherwise it is replaced."""
     global _active

@@ -9,6 +9,7 @@ import math
 import numbers
 import re
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, MutableMapping
+from contextlib import AbstractContextManager
 from contextvars import Token
 from dataclasses import replace
 from types import MappingProxyType, TracebackType
@@ -17,6 +18,7 @@ from typing import Any, Final, Literal, Protocol, TypeVar, cast, get_args
 from carbon_otel import runtime
 from carbon_otel.footprint import NOT_MEASURED, Footprint
 from carbon_otel.guard import contain, log_fault
+from carbon_otel.handover import Work
 from carbon_otel.records import RUN, UNATTRIBUTED, AttributeValue
 from carbon_otel.stages.engine import Engine
 from carbon_otel.stages.open_stage import OpenStage, current
@@ -39,6 +41,12 @@ class Recorder(Protocol):
         """Wait until the accelerator has finished its queued work."""
 
     def inject(self, environment: MutableMapping[str, str]) -> None: ...
+
+    def take_over(self, work: Work) -> None:
+        """Join the run of work that another process has handed over, until `work.leave()`."""
+
+    def no_span(self) -> AbstractContextManager[object]:
+        """Within it, no span of the application or of a stage is current."""
 
 
 def recorder() -> Recorder | None:
@@ -314,12 +322,12 @@ def inject(environment: MutableMapping[str, str] | None = None) -> MutableMappin
 
         client.containers.run(image, environment=carbon_otel.inject({"EPOCHS": "3"}))
 
-    Sets `TRACEPARENT`, `TRACESTATE` and `BAGGAGE` (the run's id and the stage's name) in `environment`, by default
-    a new dict, and returns it. Sets nothing if no stage is open. `multiprocessing`, and `subprocess` without
-    `env`, do this without a call.
+    Sets `TRACEPARENT`, `TRACESTATE`, `BAGGAGE` (the run's id and the stage's name) and `CARBON_OTEL_PARENT_RUN` in
+    `environment`, by default a new dict, and returns it. Sets nothing if no stage is open. `multiprocessing`, and
+    `subprocess` without `env`, do this without a call.
     """
     environment = {} if environment is None else environment
-    active = recorder()
+    active = cast("Recorder | None", runtime.begun_or_inherited())
     if active is not None:
         contain("passing the trace on", None, active.inject, environment)
     return environment

@@ -21,7 +21,7 @@ from typing import Any, Final
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.guard import contain, log_once
 from carbon_otel.mlflow import compat
-from carbon_otel.mlflow.delivery import store_uri
+from carbon_otel.mlflow.delivery import joined_file, store_uri
 from carbon_otel.mlflow.delivery.spool import Batch, Spool
 from carbon_otel.mlflow.delivery.uploader import Uploader
 
@@ -39,6 +39,7 @@ class _Outlet:
 
     address: str
     connect: Callable[[], compat.TrackingStore]
+    store: compat.TrackingStore | None = None
     uploader: Uploader | None = None
     pending: bool = False
     busy: bool = False
@@ -140,6 +141,7 @@ class DeliveryWorker:
     def flush(self, timeout_s: float) -> bool:
         """Upload everything now, even to stores that have failed; returns whether that succeeded in time."""
         with self._changed:
+            self._look_for_parts()
             self._send_now(self._outlets.values())
         return self.wait(timeout_s)
 
@@ -148,6 +150,7 @@ class DeliveryWorker:
         deadline = time.monotonic() + timeout_s
         with self._changed:
             self._closed = True
+            self._look_for_parts()
             self._changed.notify_all()
             outlets = list(self._outlets.values()) if self._threads else []
             self._changed.wait_for(lambda: all(o.idle or not o.healthy for o in outlets), timeout_s)
@@ -163,12 +166,17 @@ class DeliveryWorker:
             if is_idle:
                 self._close_spool()
 
+    def _look_for_parts(self) -> None:
+        """Call with `_changed` held. Processes may have added to a run of this one since its last upload."""
+        for outlet in self._outlets.values():
+            outlet.pending |= outlet.healthy
+
     def _count(self) -> int:
         return len(self._spool) if self._spool is not None else 0
 
     def _is_all_written(self) -> bool:
         nothing_waits = self._spool is None or not self._spool.is_waiting()
-        return nothing_waits and not any(outlet.busy for outlet in self._outlets.values())
+        return nothing_waits and all(outlet.idle or not outlet.healthy for outlet in self._outlets.values())
 
     def _is_written(self, segment: int) -> bool:
         return segment in self._delivered or self._spool is None or not self._spool.is_waiting(segment)
@@ -228,11 +236,14 @@ class DeliveryWorker:
     def _upload(self, outlet: _Outlet) -> bool:
         assert self._spool is not None
         try:
-            if outlet.uploader is None:
-                store = compat.separate(outlet.connect())
+            if outlet.uploader is None or outlet.store is None:
+                outlet.store = compat.separate(outlet.connect())
                 # Send the batches of killed processes first: a resumed run continues from them.
-                self._left_behind.upload(store, outlet.address)
-                outlet.uploader = Uploader(store, self._note_delivered)
+                self._left_behind.upload(outlet.store, outlet.address)
+                outlet.uploader = Uploader(outlet.store, self._note_delivered)
+            else:
+                # First the parts of other processes in a run, whose last batch has their sum.
+                self._left_behind.upload(outlet.store, outlet.address, joined_file.NAMES)
             outlet.uploader.send(self._spool, outlet.address)
         except Exception as error:  # noqa: BLE001 - every kind of store raises its own
             log_once(
@@ -270,18 +281,18 @@ class _LeftBehind:
         """In a forked child: the thread that held the lock does not exist there."""
         self._lock = threading.Lock()
 
-    def upload(self, store: compat.TrackingStore, address: str) -> None:
+    def upload(self, store: compat.TrackingStore, address: str, names: str = "*") -> None:
         """Send the batches for this store. Raises if the store cannot be reached."""
-        with self._borrowed(address) as spools:
+        with self._borrowed(address, names) as spools:
             for left in spools:
                 uploader = Uploader(store, keeps_refused=True)
                 uploader.send(left, address, raise_refusals=False)
 
     @contextmanager
-    def _borrowed(self, address: str) -> Iterator[list[Spool]]:
+    def _borrowed(self, address: str, names: str) -> Iterator[list[Spool]]:
         borrowed = []
         with self._lock:
-            for spool in [*self._users, *Spool.left_in(self._folder)]:
+            for spool in [*self._users, *Spool.left_in(self._folder, names)]:
                 if address in spool.addresses():
                     self._users[spool] = self._users.get(spool, 0) + 1
                     borrowed.append(spool)

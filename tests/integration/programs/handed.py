@@ -1,0 +1,119 @@
+"""A run that hands tasks to processes. Prints as JSON the run, the counters around it and the books of all processes.
+
+Arguments: the tracking URI, the powercap root, the state folder, the way to start the processes, what they do
+(`computes` or `measures`), and how the pool ends (`closes` or `terminates`).
+"""
+
+import concurrent.futures
+import json
+import multiprocessing
+import os
+import sys
+import time
+from multiprocessing import util
+from pathlib import Path
+
+import carbon_otel
+from carbon_otel import runtime
+
+uri, root, state, way, work, end = sys.argv[1:]
+kind, _, method = way.partition("-")
+SECONDS = 0.6
+
+
+def joules() -> float:
+    return int((Path(root) / "intel-rapl:0" / "energy_uj").read_text()) / 1e6
+
+
+before = joules()
+carbon_otel.instrument(
+    zone="FR", powercap_root=root, interval_s=0.05, checkpoint_interval_s=0.3, state_dir=state
+)
+
+
+def write_books() -> None:
+    if runtime.begun() is not None:
+        own = carbon_otel.footprint()
+        books = {"all": own.energy_j, "unattributed": own.stages["unattributed"].energy_j}
+        (Path(state) / f"books-{os.getpid()}.json").write_text(json.dumps(books))
+
+
+def at_the_end() -> None:
+    util.Finalize(None, write_books, exitpriority=10)
+
+
+def compute() -> None:
+    until = time.monotonic() + SECONDS
+    while time.monotonic() < until:
+        sum(range(1000))
+
+
+def task(number: int) -> bool:
+    if work == "computes":
+        compute()
+    else:
+        with carbon_otel.stage("training", f"fit {number}"):
+            compute()
+    return runtime.begun() is not None
+
+
+def process(number: int) -> None:
+    at_the_end()
+    task(number)
+
+
+def run_tasks() -> list[bool]:
+    if kind == "pool":
+        context = multiprocessing.get_context(method)
+        with context.Pool(2, at_the_end) as pool:
+            done = pool.map(task, range(4), 1)
+            if end == "closes":
+                pool.close()
+                pool.join()
+        return done
+    if kind == "executor":
+        context = multiprocessing.get_context(method)
+        with concurrent.futures.ProcessPoolExecutor(2, context, at_the_end) as executor:
+            return list(executor.map(task, range(4)))
+    if kind == "process":
+        context = multiprocessing.get_context(method)
+        processes = [context.Process(target=process, args=(number,)) for number in range(2)]
+        for each in processes:
+            each.start()
+        for each in processes:
+            each.join()
+        return [each.exitcode == 0 for each in processes]
+    import joblib
+
+    with joblib.Parallel(2, method, pre_dispatch="all", batch_size=1) as parallel:
+        return parallel(joblib.delayed(task)(number) for number in range(4))
+
+
+if __name__ == "__main__":
+    import mlflow
+
+    mlflow.set_tracking_uri(uri)
+    with mlflow.start_run() as run:
+        began = joules()
+        measured = run_tasks()
+        ended = joules()
+    write_books()
+    carbon_otel.uninstrument()
+    after = joules()
+    data = mlflow.MlflowClient().get_run(run.info.run_id).data
+    books = [json.loads(file.read_text()) for file in Path(state).glob("books-*.json")]
+    print(
+        json.dumps(
+            {
+                "tasks": [ended - began],
+                "all": after - before,
+                "run": data.metrics["carbon/energy_wh"] * 3600,
+                "training": data.metrics.get("carbon/training/energy_wh", 0) * 3600,
+                "status": data.tags["carbon.status"],
+                "parts": len({tag.split(".")[2] for tag in data.tags if tag.startswith("carbon.part.")}),
+                "books": [book["all"] for book in books],
+                "unattributed": [book["unattributed"] for book in books],
+                "measured": measured,
+            }
+        )
+    )
