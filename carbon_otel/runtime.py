@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import importlib
 import os
 import sys
 import threading
@@ -147,5 +148,16 @@ def end_at_exit() -> None:
         _registered = True
         atexit.register(stop)
     process: Any = sys.modules.get("multiprocessing.process")
-    if process is not None and process.parent_process() is not None:
+    if process is None:
+        return
+    if process.parent_process() is not None:
+        _end_with_multiprocessing()
+    elif getattr(process.current_process(), "_inheriting", False):
+        # A process that is not forked imports its main module first, and then drops all finalizers.
+        util: Any = importlib.import_module("multiprocessing.util")
+        util.register_after_fork(_process_begins, _process_begins)
+
+
+def _process_begins(_: object) -> None:
+    if _active is not None:
         _end_with_multiprocessing()

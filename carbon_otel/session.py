@@ -137,7 +137,9 @@ class Session:
         work = present.get()
         if work is None:
             variables: dict[str, str] = {}
-            contain("looking for the stage of the parent process", None, self.inject, variables)
+            # Without a stage it works for what its environment says: `forkserver` sets that after the fork.
+            if self.engine.parent_of(current.get()) is not None:
+                contain("looking for the stage of the parent process", None, self.inject, variables)
             return Session(self.options, self.hook, Work(variables) if variables else None)
         if work is NO_WORK:
             present.set(None)
