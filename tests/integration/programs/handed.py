@@ -1,7 +1,7 @@
-"""A run that hands tasks to processes. Prints as JSON the run, the counters around it and the books of all processes.
+"""A run that hands tasks to processes. Prints as JSON the run, the counters around it, and the books of all.
 
 Arguments: the tracking URI, the powercap root, the state folder, the way to start the processes, what they do
-(`computes` or `measures`), and how the pool ends (`closes` or `terminates`).
+(`computes` or `measures`), and how the pool ends (`closes` or `terminates`; `killed` kills a process at work).
 """
 
 import concurrent.futures
@@ -18,7 +18,7 @@ from carbon_otel import runtime
 
 uri, root, state, way, work, end = sys.argv[1:]
 kind, _, method = way.partition("-")
-SECONDS = 0.6
+TASK_S = 0.4
 
 
 def joules() -> float:
@@ -27,45 +27,66 @@ def joules() -> float:
 
 before = joules()
 carbon_otel.instrument(
-    zone="FR", powercap_root=root, interval_s=0.05, checkpoint_interval_s=0.3, state_dir=state
+    zone="FR", powercap_root=root, interval_s=0.05, checkpoint_interval_s=0.2, state_dir=state
 )
+instrumented = joules()
 
 
 def write_books() -> None:
     if runtime.begun() is not None:
         own = carbon_otel.footprint()
-        books = {"all": own.energy_j, "unattributed": own.stages["unattributed"].energy_j}
+        books = {
+            "all": own.energy_j,
+            "unattributed": own.stages["unattributed"].energy_j,
+            "mlflow": "mlflow" in sys.modules,
+        }
         (Path(state) / f"books-{os.getpid()}.json").write_text(json.dumps(books))
 
 
 def at_the_end() -> None:
+    """Before carbon_otel ends its measurement, which has the priority 0."""
     util.Finalize(None, write_books, exitpriority=10)
 
 
 def compute() -> None:
-    until = time.monotonic() + SECONDS
+    until = time.monotonic() + TASK_S
     while time.monotonic() < until:
         sum(range(1000))
 
 
-def task(number: int) -> bool:
+def task(number: int) -> float:
+    """The joules of its stage."""
     if work == "computes":
         compute()
-    else:
-        with carbon_otel.stage("training", f"fit {number}"):
-            compute()
-    return runtime.begun() is not None
+        return 0.0
+    with carbon_otel.stage("training", f"fit {number}") as stage:
+        compute()
+    return stage.footprint.energy_j
 
 
-def process(number: int) -> None:
+def process(number: int, answers) -> None:
     at_the_end()
-    task(number)
+    answers.put(task(number))
 
 
-def run_tasks() -> list[bool]:
+def sleep_in_a_stage() -> None:
+    with carbon_otel.stage("training"):
+        time.sleep(600)
+
+
+def run_tasks() -> list[float]:
+    if end == "killed":
+        victim = multiprocessing.get_context(method).Process(target=sleep_in_a_stage)
+        victim.start()
+        while not any(
+            "carbon/energy_wh" in file.read_text() for file in Path(state).glob("mlflow/joined-*l")
+        ):
+            time.sleep(0.01)
+        victim.kill()
+        victim.join()
+        return []
     if kind == "pool":
-        context = multiprocessing.get_context(method)
-        with context.Pool(2, at_the_end) as pool:
+        with multiprocessing.get_context(method).Pool(2, at_the_end) as pool:
             done = pool.map(task, range(4), 1)
             if end == "closes":
                 pool.close()
@@ -77,12 +98,13 @@ def run_tasks() -> list[bool]:
             return list(executor.map(task, range(4)))
     if kind == "process":
         context = multiprocessing.get_context(method)
-        processes = [context.Process(target=process, args=(number,)) for number in range(2)]
+        answers = context.SimpleQueue()
+        processes = [context.Process(target=process, args=(number, answers)) for number in range(2)]
         for each in processes:
             each.start()
         for each in processes:
             each.join()
-        return [each.exitcode == 0 for each in processes]
+        return [answers.get() for _ in processes]
     import joblib
 
     with joblib.Parallel(2, method, pre_dispatch="all", batch_size=1) as parallel:
@@ -94,9 +116,8 @@ if __name__ == "__main__":
 
     mlflow.set_tracking_uri(uri)
     with mlflow.start_run() as run:
-        began = joules()
-        measured = run_tasks()
-        ended = joules()
+        stages = run_tasks()
+    measured_until = joules()
     write_books()
     carbon_otel.uninstrument()
     after = joules()
@@ -105,15 +126,16 @@ if __name__ == "__main__":
     print(
         json.dumps(
             {
-                "tasks": [ended - began],
-                "all": after - before,
+                "device": [measured_until - instrumented, after - before],
                 "run": data.metrics["carbon/energy_wh"] * 3600,
                 "training": data.metrics.get("carbon/training/energy_wh", 0) * 3600,
                 "status": data.tags["carbon.status"],
                 "parts": len({tag.split(".")[2] for tag in data.tags if tag.startswith("carbon.part.")}),
-                "books": [book["all"] for book in books],
-                "unattributed": [book["unattributed"] for book in books],
-                "measured": measured,
+                "books": sum(book["all"] for book in books),
+                "unattributed": sum(book["unattributed"] for book in books),
+                "mlflow": sum(book["mlflow"] for book in books),
+                "stages": sum(stages),
+                "run_id": run.info.run_id,
             }
         )
     )
