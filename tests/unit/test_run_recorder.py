@@ -63,6 +63,7 @@ def delivery():
 def recorder(uploads, delivery):
     return RunRecorder(
         uploads,
+        uploads,
         delivery,
         (),
         lambda record: NOT_MEASURED,

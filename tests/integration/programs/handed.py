@@ -1,10 +1,12 @@
-"""A run that hands tasks to processes. Prints as JSON the run, the counters around it, and the books of all.
+"""Runs that hand work to processes. Prints as JSON the runs, the counters around them, and the books of all.
 
-Arguments: the tracking URI, the powercap root, the state folder, the way to start the processes, what they do
-(`computes` or `measures`), and how the pool ends (`closes` or `terminates`; `killed` kills a process at work).
+Arguments: the tracking URI, the powercap root, the state folder, and for each run the way to start the processes,
+what they do (`computes` or `measures`), and how the pool ends (`closes`, or else it is terminated; `killed` kills
+a process at work), such as `pool-fork-measures-closes`.
 """
 
 import concurrent.futures
+import contextlib
 import json
 import multiprocessing
 import os
@@ -16,8 +18,7 @@ from pathlib import Path
 import carbon_otel
 from carbon_otel import runtime
 
-uri, root, state, way, work, end = sys.argv[1:]
-kind, _, method = way.partition("-")
+uri, root, state, *runs = sys.argv[1:]
 TASK_S = 0.4
 
 
@@ -54,17 +55,19 @@ def compute() -> None:
         sum(range(1000))
 
 
-def task(number: int) -> float:
+def only_compute(number: int) -> float:
+    compute()
+    return 0.0
+
+
+def measure(number: int) -> float:
     """The joules of its stage."""
-    if work == "computes":
-        compute()
-        return 0.0
     with carbon_otel.stage("training", f"fit {number}") as stage:
         compute()
     return stage.footprint.energy_j
 
 
-def process(number: int, answers) -> None:
+def process(task, number: int, answers) -> None:
     at_the_end()
     answers.put(task(number))
 
@@ -74,13 +77,21 @@ def sleep_in_a_stage() -> None:
         time.sleep(600)
 
 
-def run_tasks() -> list[float]:
+def has_written(run_id: str) -> bool:
+    """Whether another process has left joules of training for the run."""
+    for file in Path(state).glob("mlflow/joined-*.spool"):
+        with contextlib.suppress(FileNotFoundError):
+            text = file.read_text()
+            if run_id in text and "carbon/training/energy_wh" in text:
+                return True
+    return False
+
+
+def run_tasks(run_id: str, kind: str, method: str, task, end: str) -> list[float]:
     if end == "killed":
         victim = multiprocessing.get_context(method).Process(target=sleep_in_a_stage)
         victim.start()
-        while not any(
-            "carbon/energy_wh" in file.read_text() for file in Path(state).glob("mlflow/joined-*l")
-        ):
+        while not has_written(run_id):
             time.sleep(0.01)
         victim.kill()
         victim.join()
@@ -99,7 +110,7 @@ def run_tasks() -> list[float]:
     if kind == "process":
         context = multiprocessing.get_context(method)
         answers = context.SimpleQueue()
-        processes = [context.Process(target=process, args=(number, answers)) for number in range(2)]
+        processes = [context.Process(target=process, args=(task, number, answers)) for number in range(2)]
         for each in processes:
             each.start()
         for each in processes:
@@ -115,27 +126,28 @@ if __name__ == "__main__":
     import mlflow
 
     mlflow.set_tracking_uri(uri)
-    with mlflow.start_run() as run:
-        stages = run_tasks()
+    done = []
+    for each in runs:
+        kind, method, work, end = each.split("-")
+        with mlflow.start_run() as run:
+            task = measure if work == "measures" else only_compute
+            stages = run_tasks(run.info.run_id, kind, method, task, end)
+        done.append((each, run.info.run_id, sum(stages)))
     measured_until = joules()
     write_books()
     carbon_otel.uninstrument()
     after = joules()
-    data = mlflow.MlflowClient().get_run(run.info.run_id).data
+    written = {}
+    for each, run_id, stages_j in done:
+        data = mlflow.MlflowClient().get_run(run_id).data
+        written[each] = {
+            "run": data.metrics["carbon/energy_wh"] * 3600,
+            "training": data.metrics.get("carbon/training/energy_wh", 0) * 3600,
+            "stages": stages_j,
+            "status": data.tags["carbon.status"],
+            "parts": len({tag.split(".")[2] for tag in data.tags if tag.startswith("carbon.part.")}),
+        }
     books = [json.loads(file.read_text()) for file in Path(state).glob("books-*.json")]
-    print(
-        json.dumps(
-            {
-                "device": [measured_until - instrumented, after - before],
-                "run": data.metrics["carbon/energy_wh"] * 3600,
-                "training": data.metrics.get("carbon/training/energy_wh", 0) * 3600,
-                "status": data.tags["carbon.status"],
-                "parts": len({tag.split(".")[2] for tag in data.tags if tag.startswith("carbon.part.")}),
-                "books": sum(book["all"] for book in books),
-                "unattributed": sum(book["unattributed"] for book in books),
-                "mlflow": sum(book["mlflow"] for book in books),
-                "stages": sum(stages),
-                "run_id": run.info.run_id,
-            }
-        )
-    )
+    total = {name: sum(book[name] for book in books) for name in ("all", "unattributed", "mlflow")}
+    device = [measured_until - instrumented, after - before]
+    print(json.dumps({"runs": written, "books": total, "device": device}))
