@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -24,6 +25,12 @@ class ThreadPoolIntegration:
 
         @functools.wraps(original)
         def submit(self: Any, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-            return original(self, for_thread(fn), *args, **kwargs)
+            return original(self, fn if _pickles(self) else for_thread(fn), *args, **kwargs)
 
         return replace(module.ThreadPoolExecutor, "submit", submit)
+
+
+def _pickles(pool: Any) -> bool:
+    """Whether it runs its work in other interpreters, as a kind of thread pool of Python 3.14 does."""
+    interpreters: Any = sys.modules.get("concurrent.futures.interpreter")
+    return interpreters is not None and isinstance(pool, interpreters.InterpreterPoolExecutor)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
+import operator
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from contextvars import Context
@@ -88,7 +90,12 @@ class Task:
         self._function = function
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return eval, (_LOAD, {"variables": dict(self._variables), "function": self._function})
+        # getattr(sys.modules.get("carbon_otel.stages.handing_on"), "load", itemgetter(0))((function, variables)),
+        # by references, so that there is no code to compile. The default of `get` only loads the function, whose
+        # module may import carbon_otel, before `get` is called.
+        module = _Call(dict.get, _MODULES, __name__, (self._function,))
+        found = _Call(getattr, module, "load", operator.itemgetter(0))
+        return found, ((self._function, dict(self._variables)),)
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         work = Work(self._variables)
@@ -108,10 +115,25 @@ class Task:
             present.reset(token)
 
 
-_LOAD: Final = (
-    "getattr(__import__('sys').modules.get('carbon_otel.stages.handing_on'), 'Task', "
-    "lambda variables, function: function)(variables, function)"
-)
+def load(parts: tuple[Callable[..., Any], Mapping[str, str]]) -> Task:
+    """A task in a worker that has imported carbon_otel."""
+    function, variables = parts
+    return Task(variables, function)
+
+
+class _Call:
+    """Is pickled as the result of a call of functions of the standard library, which every process can load."""
+
+    __call__ = None  # what makes an object must look callable
+
+    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
+        self._made_by = function, arguments
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self._made_by
+
+
+_MODULES: Final = _Call(getattr, _Call(importlib.import_module, "sys"), "modules")
 
 
 def _here() -> tuple[OpenStage | None, Work | None]:

@@ -60,12 +60,15 @@ class Segment:
         """The first state: it marks the run as measured, without metrics, because zeros would be wrong figures."""
         return self._batch({}, tags)
 
-    def reopen(self, wall_s: float) -> Batch:
+    def reopen(self, wall_s: float) -> None:
         """The run has a further stage, whose footprints begin at zero and add to the sums so far."""
         self.ended = False
         self._before, self._at_s = self._values, wall_s
         self._own_wh = self._duration_s = 0.0
         self._devices_j = {}
+
+    def unchanged(self) -> Batch:
+        """The last state, which is no longer final."""
         return self._batch(self._values, {}, hourly=self._hours.text())
 
     def state(

@@ -101,6 +101,8 @@ class RunRecorder(Sink):
         self._ended: dict[str, tuple[_Run, threading.Event]] = {}
         # The segments of joined runs: several tasks for one run are one segment.
         self._joined: dict[str, Segment] = {}
+        # Those that have begun again since the last tick.
+        self._reopened: dict[str, _Run] = {}
 
     def expect(self, run_id: str, store: Any, resumed: bool) -> None:
         """Announce that the stage of this run opens next; its figures go to `store`."""
@@ -178,6 +180,8 @@ class RunRecorder(Sink):
                 self._delivery.submit(partial(_add, run.units, units))
 
     def tick(self, tick: Tick) -> None:
+        if self._reopened:
+            self._delivery.submit(self._mark_reopened)
         if tick.checkpoint is not None and self._runs:
             write = partial(self._write_open, list(self._runs.values()), tick.checkpoint)
             self._delivery.submit_latest(self, write)
@@ -188,7 +192,15 @@ class RunRecorder(Sink):
             variables[RUN_VARIABLE] = f"{run.stage.run_id} {run.address}"
 
     def _reopen(self, run: _Run, wall_s: float) -> None:
-        self._put(run, run.segment.reopen(wall_s))
+        run.segment.reopen(wall_s)
+        self._reopened[run.stage.run_id or ""] = run
+
+    def _mark_reopened(self) -> None:
+        """Write at a tick that they are not final: most tasks are over before."""
+        while self._reopened:
+            _, run = self._reopened.popitem()
+            if not run.segment.ended:
+                self._put(run, run.segment.unchanged())
 
     def _open(self, run: _Run) -> None:
         nothing = StageRecord(
