@@ -31,7 +31,7 @@ from carbon_otel.instrumentation.base import Undo, undo_all
 from carbon_otel.mlflow import compat
 from carbon_otel.mlflow.delivery.joined_file import JoinedFiles
 from carbon_otel.mlflow.delivery.worker import DeliveryWorker
-from carbon_otel.mlflow.runs import tracking_hook
+from carbon_otel.mlflow.runs import joined_runs, tracking_hook
 from carbon_otel.mlflow.runs.recorder import RunRecorder
 from carbon_otel.mlflow.runs.run_stages import RunStages
 from carbon_otel.mlflow.schema import names
@@ -73,7 +73,7 @@ class Room:
         process = identity()
         tags = partial(_tags, settings, measurement.hardware, process)
         self.worker = DeliveryWorker(settings.state_dir / "mlflow")
-        recorder = RunRecorder(
+        self.recorder = recorder = RunRecorder(
             self.worker,
             JoinedFiles(settings.state_dir / "mlflow"),
             delivery,
@@ -168,7 +168,9 @@ def join(measurement: Measurement, run_id: str, address: str) -> Callable[[], No
     """
     _attach(measurement)
     room = _room
-    return room.runs.join(run_id, address) if room is not None and room.measurement is measurement else None
+    if room is None or room.measurement is not measurement:
+        return None
+    return joined_runs.join(measurement.engine, room.recorder, run_id, address)
 
 
 def _leave() -> None:

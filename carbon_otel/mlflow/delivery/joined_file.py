@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Final
 
 from carbon_otel.guard import log_once
-from carbon_otel.mlflow.delivery import spool
 from carbon_otel.mlflow.delivery.batch import Batch, to_line
+from carbon_otel.mlflow.delivery.spool import Spool
 
-_PREFIX: Final = "joined-"
-# The pattern of the files' names.
-NAMES: Final = f"{_PREFIX}*"
+# Of the files' names.
+PREFIX: Final = "joined-"
 
 
 class JoinedFiles:
@@ -35,9 +34,9 @@ class JoinedFiles:
 
     def put(self, address: str, batch: Batch) -> None:
         """Replace the file of the batch's run."""
-        name = f"{_PREFIX}{batch.contribution_id}-{next(self._numbers):08}"
+        name = f"{PREFIX}{batch.contribution_id}-{next(self._numbers):08}"
         try:
-            path = spool.write_closed(self._folder, name, to_line(1, address, batch))
+            path = Spool.leave(self._folder, name, to_line(1, address, batch))
         except OSError as error:
             log_once(
                 "the part of process %d in run %s is lost, because %s cannot be written (%s); set state_dir to a "
@@ -53,4 +52,4 @@ class JoinedFiles:
         self._files[batch.run_id] = path
         if before is not None:
             with contextlib.suppress(OSError):  # it is being sent, or was
-                spool.remove(before)
+                Spool.take_back(before)

@@ -112,10 +112,10 @@ class Spool:
         return cls(path, _lock(path))
 
     @classmethod
-    def left_in(cls, folder: Path, names: str = "*") -> Iterator[Spool]:
+    def left_in(cls, folder: Path, prefix: str = "") -> Iterator[Spool]:
         """The spools of processes that have ended; the caller closes each. Unreadable lines stay in their file.
 
-        `names` is a pattern for the names of files, without their suffix.
+        Only those whose names begin with `prefix`.
         """
         for path in sorted(folder.glob(f"*{_COMPACTED_SUFFIX}")):
             with contextlib.suppress(OSError):
@@ -125,7 +125,7 @@ class Spool:
             from carbon_otel.mlflow.delivery import former_outbox  # noqa: PLC0415 - imports sqlite3
 
             former_outbox.convert(sorted(folder.glob(f"*{_FORMER_SUFFIX}")))
-        for path in sorted(folder.glob(f"{names}{_SUFFIX}")):
+        for path in sorted(folder.glob(f"{prefix}*{_SUFFIX}")):
             try:
                 left = cls.open(path)
             except SpoolInUse:
@@ -206,6 +206,27 @@ class Spool:
                     self.path.unlink(missing_ok=True)
                 _unlock(descriptor)
             return not self._rows
+
+    @staticmethod
+    def leave(folder: Path, name: str, lines: bytes) -> Path:
+        """Write a spool for other processes to send; it is there whole, or not at all. Raises OSError."""
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = folder / f"{name}{_SUFFIX}"
+        new_path = path.with_name(path.name + _COMPACTED_SUFFIX)
+        descriptor = _lock(new_path, os.O_CREAT | os.O_EXCL)
+        try:
+            _write(descriptor, lines, 0)
+            new_path.replace(path)
+        finally:
+            _unlock(descriptor)
+        return path
+
+    @staticmethod
+    def take_back(path: Path) -> None:
+        """Remove a spool that no other process is sending. Raises SpoolInUse and OSError."""
+        descriptor = _lock(path)
+        path.unlink()
+        _unlock(descriptor)
 
     def _renew(self) -> None:
         """In a forked child: close the copy of the parent's file, without unlocking or changing it."""
@@ -321,27 +342,6 @@ class Spool:
         for row, line in zip(self._rows.values(), lines, strict=True):
             row.offset, row.line, self._end = self._end, None, self._end + len(line)
         self._compact_above = self._end + _SLACK_BYTES
-
-
-def write_closed(folder: Path, name: str, lines: bytes) -> Path:
-    """Write a spool whose batches any process may send; it is there whole, or not at all. Raises OSError."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = folder / f"{name}{_SUFFIX}"
-    new_path = path.with_name(path.name + _COMPACTED_SUFFIX)
-    descriptor = _lock(new_path, os.O_CREAT | os.O_EXCL)
-    try:
-        _write(descriptor, lines, 0)
-        new_path.replace(path)
-    finally:
-        _unlock(descriptor)
-    return path
-
-
-def remove(path: Path) -> None:
-    """Remove a spool that nobody is sending. Raises SpoolInUse and OSError."""
-    descriptor = _lock(path)
-    path.unlink()
-    _unlock(descriptor)
 
 
 def _lock(path: Path, flags: int = 0) -> int:

@@ -243,7 +243,7 @@ class DeliveryWorker:
                 outlet.uploader = Uploader(outlet.store, self._note_delivered)
             else:
                 # First the parts of other processes in a run, whose last batch has their sum.
-                self._left_behind.upload(outlet.store, outlet.address, joined_file.NAMES)
+                self._left_behind.upload(outlet.store, outlet.address, joined_file.PREFIX)
             outlet.uploader.send(self._spool, outlet.address)
         except Exception as error:  # noqa: BLE001 - every kind of store raises its own
             log_once(
@@ -281,18 +281,18 @@ class _LeftBehind:
         """In a forked child: the thread that held the lock does not exist there."""
         self._lock = threading.Lock()
 
-    def upload(self, store: compat.TrackingStore, address: str, names: str = "*") -> None:
+    def upload(self, store: compat.TrackingStore, address: str, prefix: str = "") -> None:
         """Send the batches for this store. Raises if the store cannot be reached."""
-        with self._borrowed(address, names) as spools:
+        with self._borrowed(address, prefix) as spools:
             for left in spools:
                 uploader = Uploader(store, keeps_refused=True)
                 uploader.send(left, address, raise_refusals=False)
 
     @contextmanager
-    def _borrowed(self, address: str, names: str) -> Iterator[list[Spool]]:
+    def _borrowed(self, address: str, prefix: str) -> Iterator[list[Spool]]:
         borrowed = []
         with self._lock:
-            for spool in [*self._users, *Spool.left_in(self._folder, names)]:
+            for spool in [*self._users, *Spool.left_in(self._folder, prefix)]:
                 if address in spool.addresses():
                     self._users[spool] = self._users.get(spool, 0) + 1
                     borrowed.append(spool)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from functools import partial
 from typing import Any, Final
 
 from carbon_otel.background import Worker
@@ -13,17 +11,12 @@ from carbon_otel.mlflow.runs.orphans import reconcile
 from carbon_otel.mlflow.runs.recorder import RunRecorder
 from carbon_otel.mlflow.schema import names
 from carbon_otel.stages.engine import Engine
-from carbon_otel.stages.open_stage import OpenStage, current
+from carbon_otel.stages.open_stage import OpenStage
 from carbon_otel.units import NS_PER_MS
 
 # The end of a run waits at most this long for its totals, because most programs read a run right after its
 # end. It does not wait for a server that is unreachable.
 _END_WAIT_S: Final = 0.2
-
-
-# A pool may be terminated as soon as it has the result of its last task, so a task ends with its figures on disk.
-# A disk that hangs delays it for this long.
-_PART_WAIT_S: Final = 0.1
 
 
 class RunStages:
@@ -48,22 +41,6 @@ class RunStages:
         if stage is not None:
             self._stages[run_id] = stage
             self._reconcile(run_id)
-
-    def join(self, run_id: str, address: str) -> Callable[[], None] | None:
-        """Work for a run of another process begins; the result ends it. None if the run is open already."""
-        if self._engine.runs.get(run_id) is not None:
-            return None
-        self._recorder.join(run_id, address)
-        stage = self._engine.open_run(run_id, run_id, None, joined=True)
-        if stage is None:
-            return None
-        current.set(stage)
-        return partial(self._leave, stage, run_id)
-
-    def _leave(self, stage: OpenStage, run_id: str) -> None:
-        if self._engine.alive:  # not in a child that was forked within the work
-            self._engine.close(stage)
-            self._recorder.wait_for_part(run_id, _PART_WAIT_S)
 
     def run_ended(self, run_id: str) -> None:
         stage = self._stages.pop(run_id, None)
