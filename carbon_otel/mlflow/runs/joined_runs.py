@@ -1,7 +1,7 @@
 """Runs that another process has opened, while this process works for them.
 
-The part of this process is a stage like that of a run of its own, so that it adds up in the same way. It never ends
-the run or changes what the run says of itself, and is at rest between two tasks.
+The part of this process is a stage like that of a run of its own, so that it adds up in the same way. It never
+ends the run or changes what the run says of itself. Between two tasks it is closed.
 """
 
 from __future__ import annotations
