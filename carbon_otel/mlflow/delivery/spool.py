@@ -212,14 +212,19 @@ class Spool:
         """Write a spool for other processes to send; it is there whole, or not at all. Raises OSError."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = folder / f"{name}{_SUFFIX}"
-        new_path = path.with_name(path.name + _COMPACTED_SUFFIX)
-        descriptor = _lock(new_path, os.O_CREAT | os.O_EXCL)
-        try:
-            _write(descriptor, lines, 0)
-            new_path.replace(path)
-        finally:
-            _unlock(descriptor)
-        return path
+        for _ in range(_TRIES):
+            new_path = path.with_name(f"{path.name}-{uuid.uuid4().hex[:12]}{_COMPACTED_SUFFIX}")
+            try:
+                descriptor = _lock(new_path, os.O_CREAT | os.O_EXCL)
+            except SpoolInUse:  # another process cleans up after ended ones, and may remove the new file
+                continue
+            try:
+                _write(descriptor, lines, 0)
+                new_path.replace(path)
+            finally:
+                _unlock(descriptor)
+            return path
+        raise OSError("another process took every new file")
 
     @staticmethod
     def take_back(path: Path) -> None:
