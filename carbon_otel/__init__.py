@@ -23,6 +23,7 @@ from carbon_otel._version import __version__
 from carbon_otel.footprint import NOT_MEASURED as _NOT_MEASURED
 from carbon_otel.footprint import Cost, Energy, Footprint
 from carbon_otel.guard import contain as _contain
+from carbon_otel.stages import handing_on as _handing_on  # noqa: F401 - loads the tasks of pools
 from carbon_otel.stages.api import Stage, inject, stage
 
 if TYPE_CHECKING:

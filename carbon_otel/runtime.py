@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import importlib
 import os
 import sys
 import threading
@@ -60,6 +61,16 @@ _lock = threading.RLock()
 def active() -> Measurement | None:
     """The measurement of this process, if any. A forked child has its own, begun at its first stage."""
     return _active if _forked_from is None else _begin_in_child()
+
+
+def begun() -> Measurement | None:
+    """The measurement of this process, if it has one; does not begin one in a forked child."""
+    return _active
+
+
+def begun_or_inherited() -> Measurement | None:
+    """The measurement of this process, or else that of the process from which it was forked."""
+    return _active or _forked_from
 
 
 def start(options: Options, make: Callable[[Options], Measurement]) -> None:
@@ -137,5 +148,16 @@ def end_at_exit() -> None:
         _registered = True
         atexit.register(stop)
     process: Any = sys.modules.get("multiprocessing.process")
-    if process is not None and process.parent_process() is not None:
+    if process is None:
+        return
+    if process.parent_process() is not None:
+        _end_with_multiprocessing()
+    elif getattr(process.current_process(), "_inheriting", False):
+        # A process that is not forked imports its main module first, and then drops all finalizers.
+        util: Any = importlib.import_module("multiprocessing.util")
+        util.register_after_fork(_process_begins, _process_begins)
+
+
+def _process_begins(_: object) -> None:
+    if _active is not None:
         _end_with_multiprocessing()

@@ -5,7 +5,7 @@ Every record is immutable and complete: a sink never asks the core for more.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
@@ -118,6 +118,9 @@ class Sink:
     def stage_closed(self, stage: StageInfo, end: StageEnd) -> None: ...
 
     def tick(self, tick: Tick) -> None: ...
+
+    def hand_over(self, stage: StageInfo | None, variables: MutableMapping[str, str]) -> None:
+        """Add what another process needs to continue the stage there; None if none is open. On any thread."""
 
     def flush(self, timeout_s: float) -> Pending:
         """Start sending everything unsent, and return at once."""

@@ -29,8 +29,9 @@ from carbon_otel.fork import renew_after_fork
 from carbon_otel.host.identity import identity
 from carbon_otel.instrumentation.base import Undo, undo_all
 from carbon_otel.mlflow import compat
+from carbon_otel.mlflow.delivery.joined_file import JoinedFiles
 from carbon_otel.mlflow.delivery.worker import DeliveryWorker
-from carbon_otel.mlflow.runs import tracking_hook
+from carbon_otel.mlflow.runs import joined_runs, tracking_hook
 from carbon_otel.mlflow.runs.recorder import RunRecorder
 from carbon_otel.mlflow.runs.run_stages import Begun, RunStages
 from carbon_otel.mlflow.schema import names
@@ -72,8 +73,9 @@ class Room:
         process = identity()
         tags = partial(_tags, settings, measurement.hardware, process)
         self.worker = DeliveryWorker(settings.state_dir / "mlflow")
-        recorder = RunRecorder(
+        self.recorder = recorder = RunRecorder(
             self.worker,
+            JoinedFiles(settings.state_dir / "mlflow"),
             delivery,
             engine.devices,
             engine.to_footprint,
@@ -176,6 +178,18 @@ def _attach(measurement: Measurement) -> None:
     with _lock:
         if _room is None or _room.measurement is not measurement:
             _room = Room(measurement)
+
+
+def join(measurement: Measurement, run_id: str, address: str) -> Callable[[], None] | None:
+    """Work for a run of another process begins; the result ends it. MLflow need not be imported.
+
+    `address` is that of the run's store. Called on the thread that does the work.
+    """
+    _attach(measurement)
+    room = _room
+    if room is None or room.measurement is not measurement:
+        return None
+    return joined_runs.join(measurement.engine, room.recorder, run_id, address)
 
 
 def _leave() -> None:

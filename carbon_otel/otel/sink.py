@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
+import os
 import threading
 import time
-from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from contextvars import Token
 from typing import Any, Final
 
@@ -17,6 +19,7 @@ from carbon_otel._version import __version__
 from carbon_otel.carbon.grid import Intensity
 from carbon_otel.footprint import Footprint
 from carbon_otel.fork import renew_after_fork
+from carbon_otel.handover import Work, present
 from carbon_otel.otel import propagation
 from carbon_otel.otel.instruments import instruments_of
 from carbon_otel.otel.providers import Providers
@@ -55,7 +58,9 @@ class OtelSink(Sink):
         reports_devices: Callable[[], bool],
         exchange_reported_until: Callable[[int], int],
         steal: Callable[[], float | None] = lambda: None,
+        origin: Work | None = None,
     ) -> None:
+        """`origin` is the work for which this process was started; by default its environment says."""
         self._providers = providers
         self._reports_devices = reports_devices
         self._exchange_reported_until = exchange_reported_until
@@ -68,7 +73,10 @@ class OtelSink(Sink):
         self._tracer = trace.get_tracer(semconv.SCOPE, __version__, providers.tracer, semconv.SCHEMA_URL)
         self._instruments = instruments_of(providers.meter)
         self._instruments.attach(intensity, steal)
-        self._started_from, self._started_in_run = propagation.read()
+        self._origin = Work(os.environ) if origin is None else origin
+        # The last work for which a stage was opened, with what its variables say; and the last variables made.
+        self._read = self._origin, propagation.read(self._origin.variables)
+        self._made: tuple[Any, Mapping[str, str]] = (None, {})
         self._spans: dict[StageInfo, _StageSpan] = {}
         # Devices with the same type and method share one data point of a stage.
         self._groups: dict[tuple[str, str], list[int]] = {}
@@ -84,7 +92,9 @@ class OtelSink(Sink):
         if self._providers.silent():
             return
         attributes: dict[str, Any] = stage_attributes(stage)
-        run_id = stage.run_id or self._started_in_run
+        if stage.joined:
+            return  # the process that opened the run has its span
+        run_id = stage.run_id or self._started_from()[1]
         if run_id:
             attributes[semconv.RUN_ID] = run_id
         span = self._tracer.start_span(
@@ -177,13 +187,30 @@ class OtelSink(Sink):
         own = self._spans.get(stage)
         return trace.format_trace_id(own.span.get_span_context().trace_id) if own else None
 
-    def inject(self, environment: MutableMapping[str, str], stage: StageInfo | None) -> None:
-        """Put the span that would be the parent of a stage opened here into a child's environment."""
-        context_here = self._context_below(stage)
-        run = stage.run_id if stage is not None and stage.run_id else self._started_in_run
-        propagation.write(
-            environment, context_here or context.get_current(), run, stage.name if stage else None
-        )
+    def hand_over(self, stage: StageInfo | None, variables: MutableMapping[str, str]) -> None:
+        """Add the span that would be the parent of a stage opened here."""
+        here = self._context_below(stage) or context.get_current()
+        run_id = stage.run_id if stage is not None and stage.run_id else self._started_from()[1]
+        key = trace.get_current_span(here).get_span_context(), stage, run_id
+        before, made = self._made
+        # Most tasks of a pool come from one stage.
+        if before is None or before[0] is not key[0] or before[1:] != key[1:]:
+            fresh: dict[str, str] = {}
+            name = stage.name if stage is not None and not stage.joined else None
+            propagation.write(fresh, here, run_id, name)
+            self._made = key, fresh
+            made = fresh
+        variables.update(made)
+
+    @contextlib.contextmanager
+    def no_span(self) -> Iterator[None]:
+        """Within it, no span is current."""
+        without = _StageContext(trace.set_span_in_context(trace.INVALID_SPAN))
+        token = context.attach(without)
+        try:
+            yield
+        finally:
+            _leave(without, token)
 
     def _context_below(self, above: StageInfo | None) -> Context | None:
         """The context whose span is the parent; None if the application's own span, or the stage's, is current."""
@@ -196,7 +223,16 @@ class OtelSink(Sink):
             if own is not None:
                 return own.around()
             above = above.parent
-        return self._started_from
+        return self._started_from()[0]
+
+    def _started_from(self) -> tuple[Context, str | None]:
+        """The context, which may be empty, and the run of the work at hand, in the process that handed it over."""
+        work = present.get() or self._origin
+        known, found = self._read
+        if known is not work:
+            found = propagation.read(work.variables)
+            self._read = work, found
+        return found
 
     def _show_progress(self) -> None:
         """Add a child span for every minute of an open stage, so that its trace shows the stage while it runs.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Generator, Mapping, MutableMapping
+from contextlib import AbstractContextManager
 from contextvars import Token
 from dataclasses import replace
 from types import MappingProxyType, TracebackType
@@ -12,6 +13,7 @@ from typing import Any, Protocol, TypeVar, cast
 from carbon_otel import runtime
 from carbon_otel.footprint import NOT_MEASURED, Footprint
 from carbon_otel.guard import contain, log_fault
+from carbon_otel.handover import Work
 from carbon_otel.records import AttributeValue
 from carbon_otel.stages import arguments
 from carbon_otel.stages.arguments import LIFECYCLE as LIFECYCLE
@@ -33,6 +35,12 @@ class Recorder(Protocol):
         """Wait until the accelerator has finished its queued work."""
 
     def inject(self, environment: MutableMapping[str, str]) -> None: ...
+
+    def take_over(self, work: Work) -> None:
+        """Join the run of work that another process has handed over, until `work.leave()`."""
+
+    def no_span(self) -> AbstractContextManager[object]:
+        """Within it, no span of the application or of a stage is current."""
 
 
 def recorder() -> Recorder | None:
@@ -270,12 +278,12 @@ def inject(environment: MutableMapping[str, str] | None = None) -> MutableMappin
 
         client.containers.run(image, environment=carbon_otel.inject({"EPOCHS": "3"}))
 
-    Sets `TRACEPARENT`, `TRACESTATE` and `BAGGAGE` (the run's id and the stage's name) in `environment`, by default
-    a new dict, and returns it. Sets nothing if no stage is open. `multiprocessing`, and `subprocess` without
-    `env`, do this without a call.
+    Sets `TRACEPARENT`, `TRACESTATE`, `BAGGAGE` (the run's id and the stage's name) and `CARBON_OTEL_PARENT_RUN` in
+    `environment`, by default a new dict, and returns it. Sets nothing if no stage is open. `multiprocessing`, and
+    `subprocess` without `env`, do this without a call.
     """
     environment = {} if environment is None else environment
-    active = recorder()
+    active = cast("Recorder | None", runtime.begun_or_inherited())
     if active is not None:
         contain("passing the trace on", None, active.inject, environment)
     return environment

@@ -103,10 +103,13 @@ class Engine:
         info = StageInfo(next(_ids), kind, name, attributes, above, run_id, in_record, time.time_ns())
         return self._begin(OpenStage(self, info, parent, self.books.root), recorded=recorded)
 
-    def open_run(self, run_id: str, name: str, parent_run_id: str | None) -> OpenStage | None:
+    def open_run(
+        self, run_id: str, name: str, parent_run_id: str | None, *, joined: bool = False
+    ) -> OpenStage | None:
         """Open the stage of an experiment run; None if it is already open.
 
-        Its parent is the stage of the parent run, or the stage that starts the run.
+        Its parent is the stage of the parent run, or the stage that starts the run. A run is `joined` if another
+        process has opened it.
         """
         with self._lock:
             if not self.runs.reserve(run_id):
@@ -117,7 +120,7 @@ class Engine:
                 known = parent is None or inherited.info.id > parent.info.id
                 parent = inherited if known else parent
         above = parent.info if parent is not None else None
-        info = StageInfo(next(_ids), RUN, name, {}, above, run_id, True, time.time_ns())
+        info = StageInfo(next(_ids), RUN, name, {}, above, run_id, True, time.time_ns(), joined)
         return self._begin(OpenStage(self, info, parent, self.books.root), recorded=True)
 
     def close(self, stage: OpenStage, error: BaseException | None = None) -> None:

@@ -19,7 +19,7 @@ import carbon_otel
 PACKAGE = Path(carbon_otel.__file__).parent
 
 # Each room is a module or a folder; the longest name that fits a module is its room.
-BASE = "units provenance guard fork background serial private_files _version"
+BASE = "units provenance guard fork background handover serial private_files _version"
 CORE = f"{BASE} sensors.base records carbon footprint sinks"
 ROOMS = {
     "_version": "",
@@ -27,6 +27,7 @@ ROOMS = {
     "guard": "",
     "fork": "guard",
     "provenance": "units",
+    "handover": "",
     "background": "guard fork",
     "serial": "guard fork",
     "private_files": "",
@@ -49,7 +50,7 @@ ROOMS = {
     "semconv": "footprint records",
     "journal": f"{CORE}",
     "otel": f"{CORE} semconv",
-    "instrumentation": "guard fork background stages runtime",
+    "instrumentation": "guard fork background handover stages runtime",
     "mlflow": "",
     "mlflow.compat": "fork",
     "mlflow.schema": f"{CORE} mlflow.compat",

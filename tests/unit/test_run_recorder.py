@@ -61,6 +61,7 @@ def delivery():
 def recorder(uploads, delivery):
     return RunRecorder(
         uploads,
+        uploads,
         delivery,
         (),
         lambda record: NOT_MEASURED,

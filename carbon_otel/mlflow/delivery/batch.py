@@ -33,7 +33,7 @@ class Batch:
     `segment` is unique in this process, `contribution_id` across processes. `gauges` are instantaneous
     values, not cumulative. `final` marks the last batch of a segment. `run_id` and `contribution_id` are
     empty if the run is an `entry` of the ledger, which the first upload creates. `efficiency_metric` is the
-    user's metric that is divided by the emissions.
+    user's metric that is divided by the emissions. A batch is `joined` if another process has opened the run.
     """
 
     run_id: str
@@ -49,6 +49,7 @@ class Batch:
     final: bool = False
     entry: LedgerRun | None = None
     efficiency_metric: str | None = None
+    joined: bool = False
 
     @property
     def ordering_key(self) -> str:

@@ -31,17 +31,20 @@ class LeftBehind:
         """In a forked child: the thread that held the lock does not exist there."""
         self._lock = threading.Lock()
 
-    def upload(self, store: compat.TrackingStore, address: str) -> None:
-        """Send the batches for this store. Raises if the store cannot be reached."""
-        with self._borrowed(address) as spools:
+    def upload(self, store: compat.TrackingStore, address: str, prefix: str = "") -> None:
+        """Send the batches for this store, from files whose names begin with `prefix`.
+
+        Raises if the store cannot be reached.
+        """
+        with self._borrowed(address, prefix) as spools:
             for left in spools:
                 Uploader(store).send(left, address, most_refused=_MOST_REFUSED)
 
     @contextmanager
-    def _borrowed(self, address: str) -> Iterator[list[Spool]]:
+    def _borrowed(self, address: str, prefix: str) -> Iterator[list[Spool]]:
         borrowed = []
         with self._lock:
-            for spool in [*self._users, *Spool.left_in(self._folder)]:
+            for spool in [*self._users, *Spool.left_in(self._folder, prefix)]:
                 if address in spool.addresses():
                     self._users[spool] = self._users.get(spool, 0) + 1
                     borrowed.append(spool)

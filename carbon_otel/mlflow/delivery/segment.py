@@ -31,8 +31,12 @@ class Segment:
         resumed: bool = False,
         efficiency_metric: str | None = None,
         ledger_run: LedgerRun | None = None,
+        joined: bool = False,
     ) -> None:
-        """`number` is unique in this process. The segment belongs to a run of the user, or to a `ledger_run`."""
+        """`number` is unique in this process. The segment belongs to a run of the user, or to a `ledger_run`.
+
+        The run is `joined` if another process has opened it.
+        """
         self.number = number
         self.ended = False
         self._run_id = run_id
@@ -40,6 +44,10 @@ class Segment:
         self._resumed = resumed
         self._efficiency_metric = efficiency_metric
         self._ledger_run = ledger_run
+        self._joined = joined
+        # The sums of the times before the last `reopen`, and those so far.
+        self._before: Mapping[str, float] = {}
+        self._values: Mapping[str, float] = {}
         self._hours = Hours()
         self._step = 0
         self._at_s = wall_s
@@ -51,6 +59,17 @@ class Segment:
     def opening(self, tags: Mapping[str, str]) -> Batch:
         """The first state: it marks the run as measured, without metrics, because zeros would be wrong figures."""
         return self._batch({}, tags)
+
+    def reopen(self, wall_s: float) -> None:
+        """The run has a further stage, whose footprints begin at zero and add to the sums so far."""
+        self.ended = False
+        self._before, self._at_s = self._values, wall_s
+        self._own_wh = self._duration_s = 0.0
+        self._devices_j = {}
+
+    def unchanged(self) -> Batch:
+        """The last state, which is no longer final."""
+        return self._batch(self._values, {}, hourly=self._hours.text())
 
     def state(
         self,
@@ -71,6 +90,9 @@ class Segment:
         # If the clock was set back, this point must still come after the last one.
         self._stamp_ms = max(int(wall_s * MS_PER_S), self._stamp_ms + 1)
         values = names.footprint_metrics(footprint, of_nested, units)
+        for name, amount in self._before.items():
+            values[name] = values.get(name, 0.0) + amount
+        self._values = values
         nested_wh = sum(value for name, value in of_nested.items() if name.endswith("/energy_wh"))
         own_wh = footprint.energy_wh - nested_wh
         self._hours.spend(own_wh - self._own_wh, self._at_s, wall_s)
@@ -117,4 +139,5 @@ class Segment:
             final=self.ended,
             entry=self._ledger_run,
             efficiency_metric=self._efficiency_metric,
+            joined=self._joined,
         )

@@ -118,8 +118,11 @@ class Spool:
         return cls(path, _lock(path))
 
     @classmethod
-    def left_in(cls, folder: Path) -> Iterator[Spool]:
-        """The spools of processes that have ended; the caller closes each. Unreadable lines stay in their file."""
+    def left_in(cls, folder: Path, prefix: str = "") -> Iterator[Spool]:
+        """The spools of processes that have ended; the caller closes each. Unreadable lines stay in their file.
+
+        Only those whose names begin with `prefix`.
+        """
         for path in _own_files(folder, _COMPACTED_SUFFIX):
             with contextlib.suppress(OSError):
                 os.close(_lock(path))
@@ -129,6 +132,8 @@ class Spool:
 
             former_outbox.convert(former)
         for path in _own_files(folder, _SUFFIX):
+            if not path.name.startswith(prefix):
+                continue
             try:
                 left = cls.open(path)
             except SpoolInUse:
@@ -222,6 +227,32 @@ class Spool:
                     self.path.unlink(missing_ok=True)
                 _unlock(descriptor)
             return not self._rows
+
+    @staticmethod
+    def leave(folder: Path, name: str, lines: bytes) -> Path:
+        """Write a spool for other processes to send; it is there whole, or not at all. Raises OSError."""
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = folder / f"{name}{_SUFFIX}"
+        for _ in range(_TRIES):
+            new_path = path.with_name(f"{path.name}-{uuid.uuid4().hex[:12]}{_COMPACTED_SUFFIX}")
+            try:
+                descriptor = _lock(new_path, os.O_CREAT | os.O_EXCL)
+            except SpoolInUse:  # another process cleans up after ended ones, and may remove the new file
+                continue
+            try:
+                _write(descriptor, lines, 0)
+                new_path.replace(path)
+            finally:
+                _unlock(descriptor)
+            return path
+        raise OSError("another process took every new file")
+
+    @staticmethod
+    def take_back(path: Path) -> None:
+        """Remove a spool that no other process is sending. Raises SpoolInUse and OSError."""
+        descriptor = _lock(path)
+        path.unlink()
+        _unlock(descriptor)
 
     def _renew(self) -> None:
         """In a forked child: close the copy of the parent's file, without unlocking or changing it."""

@@ -171,6 +171,8 @@ class Uploader:
         last = batches[-1]
         if last.entry is not None:
             self._write_entry(last.entry, batches)
+        elif last.joined:
+            self._write_part(last)
         else:
             self._write_run(last, batches)
 
@@ -202,6 +204,25 @@ class Uploader:
             self._delivered(last)
             if data is None:
                 self._finish(last, values, tags)
+
+    def _write_part(self, last: Batch) -> None:
+        """Write the contribution of a process that has joined the run.
+
+        The process that has opened the run adds it to the figures of the run; if that has ended, this does.
+        """
+        own = Contribution(last.values, last.hourly, final=last.final, joined=True)
+        self._log(last.run_id, [], own.tags(last.contribution_id))
+        if not last.final:
+            return
+        data = self._store.get_run(last.run_id).data
+        parts = contributions.read(data.tags).values()
+        openers = [part for part in parts if not part.joined]
+        if openers and all(part.final for part in openers):
+            total = contributions.total(parts)
+            at_ms = max(last.timestamp_ms, contributions.last_ms(data) + 1)
+            values = {**total.values, **names.rates_per_1k(total.values)}
+            points = _points(values, contributions.next_step(data), at_ms)
+            self._log(last.run_id, points, _tags_of_total(total, len(parts)))
 
     def _data_if_alone(self, last: Batch) -> Any | None:
         """The data of a run before its last batch, if no process other than this one wrote to it; else None.
@@ -301,6 +322,7 @@ class Uploader:
             values = {**total.values, **names.rates_per_1k(total.values)}
             at_ms = max(last.timestamp_ms, contributions.last_ms(data) + 1)
             points = _points(values, contributions.next_step(data), at_ms)
+        if points or not total.final:
             corrected = _tags_of_total(total, len(by_process))
         efficiency, note = described(last, data, values, {**tags, **corrected})
         if points or efficiency or corrected or note:

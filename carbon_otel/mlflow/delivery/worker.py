@@ -20,7 +20,7 @@ from typing import Any, Final
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.guard import contain, log_once
 from carbon_otel.mlflow import compat
-from carbon_otel.mlflow.delivery import store_uri
+from carbon_otel.mlflow.delivery import joined_file, store_uri
 from carbon_otel.mlflow.delivery.faults import text_of
 from carbon_otel.mlflow.delivery.left_behind import LeftBehind
 from carbon_otel.mlflow.delivery.spool import Batch, Spool
@@ -190,6 +190,7 @@ class DeliveryWorker:
             for outlet in self._outlets.values():
                 if outlet.refused:
                     outlet.refused, outlet.retry, outlet.pending = frozenset(), True, True
+            self._look_for_parts()
             self._send_now(self._outlets.values())
         return self.wait(timeout_s)
 
@@ -198,6 +199,7 @@ class DeliveryWorker:
         deadline = time.monotonic() + timeout_s
         with self._changed:
             self._closed = True
+            self._look_for_parts()
             self._changed.notify_all()
             outlets = list(self._outlets.values()) if self._threads else []
             self._changed.wait_for(lambda: all(o.idle or o.late or not o.healthy for o in outlets), timeout_s)
@@ -213,12 +215,17 @@ class DeliveryWorker:
             if is_idle:
                 self._close_spool()
 
+    def _look_for_parts(self) -> None:
+        """Call with `_changed` held. Processes may have added to a run of this one since its last upload."""
+        for outlet in self._outlets.values():
+            outlet.pending |= outlet.healthy
+
     def _count(self) -> int:
         return len(self._spool) if self._spool is not None else 0
 
     def _is_all_tried(self) -> bool:
         """Whether the stores have all batches but those that they refuse."""
-        if any(outlet.busy for outlet in self._outlets.values()):
+        if any(outlet.busy or (outlet.pending and outlet.healthy) for outlet in self._outlets.values()):
             return False
         refused = frozenset[str]().union(*(outlet.refused for outlet in self._outlets.values()))
         return self._spool is None or not self._spool.is_waiting_except(refused)
@@ -296,7 +303,7 @@ class DeliveryWorker:
             outlet.uploader = None
         if outlet.uploader is None:
             outlet.uploader = Uploader(outlet.store, self._note_delivered)
-        left_error = None if outlet.resumed else self._send_left_behind(outlet, outlet.store)
+        left_error = self._send_left_behind(outlet, outlet.store)
         if outlet.retry:
             outlet.retry = False
             outlet.uploader.faults.retry()
@@ -308,11 +315,12 @@ class DeliveryWorker:
     def _send_left_behind(self, outlet: _Outlet, store: compat.TrackingStore) -> Exception | None:
         """Send the batches of ended processes, before those of this one: a resumed run continues from them.
 
+        Later on, send only the parts of other processes in the runs of this one, whose last batches have the sums.
         The first error is raised, as the store may just be down. A later one is returned, since a batch that
         always fails must not hold those of this process.
         """
         try:
-            self._left_behind.upload(store, outlet.address)
+            self._left_behind.upload(store, outlet.address, joined_file.PREFIX if outlet.resumed else "")
         except Exception as error:
             outlet.left_tries += 1
             if outlet.left_tries == 1:

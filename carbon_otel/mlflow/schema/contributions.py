@@ -21,16 +21,23 @@ _STEPS: Final = 1 << 62  # MLflow keeps steps as 64-bit integers
 
 @dataclass(frozen=True, slots=True)
 class Contribution:
-    """The use of one process in a run since one of its starts. `step` is the step of its first point."""
+    """The use of one process in a run since one of its starts. `step` is the step of its first point.
+
+    A process has `joined` the run if another one has opened it.
+    """
 
     values: Mapping[str, float] = field(default_factory=dict)
     hourly: str = ""
     step: int = 0
     final: bool = False
+    joined: bool = False
 
     def tags(self, name: str) -> dict[str, str]:
         """The tags with this contribution of the writer `name`."""
-        content = {"values": self.values, "hourly": self.hourly, "step": self.step, "final": self.final}
+        content: dict[str, Any] = {"values": self.values, "hourly": self.hourly, "step": self.step}
+        content["final"] = self.final
+        if self.joined:
+            content["joined"] = True
         return checked.tags_of(PREFIX + name, content)
 
 
@@ -50,7 +57,7 @@ def _parsed(text: str) -> Contribution:
         return Contribution()
     if isinstance(step, bool) or not isinstance(step, int) or not 0 <= step < _STEPS:
         return Contribution()
-    return Contribution(values, by_hour, step, final)
+    return Contribution(values, by_hour, step, final, content.get("joined") is True)
 
 
 def total(contributions: Iterable[Contribution]) -> Contribution:

@@ -188,8 +188,13 @@ class InferenceLedger(Sink):
 
 
 def has_a_store() -> bool:
-    """False if no tracking URI is set in a serving process: MLflow's default folder is lost with its image."""
-    mlflow: Any = sys.modules["mlflow"]
+    """False in a process that has not imported MLflow, and only adds to a run of another.
+
+    Also if no tracking URI is set in a serving process: MLflow's default folder is lost with its image.
+    """
+    mlflow: Any = sys.modules.get("mlflow")
+    if mlflow is None:
+        return False
     if compat.is_serving() and not mlflow.is_tracking_uri_set():
         log_once(
             "predictions are measured, but their energy is not on the ledger of the model: set "
