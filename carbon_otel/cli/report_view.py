@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from carbon_otel.lifecycle.ledger import LedgerCost
+from carbon_otel.lifecycle.entry import LedgerCost
 from carbon_otel.lifecycle.report import TRAINING, DayTotal, Report
 from carbon_otel.units import KILO, emissions, energy
 

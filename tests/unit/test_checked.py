@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from carbon_otel.cli.report import _without_collections
 from carbon_otel.lifecycle.comparison import NotMeasured, RunCost, differences, verdict
-from carbon_otel.lifecycle.ledger import Entry, NotFound, read
+from carbon_otel.lifecycle.entry import Entry
+from carbon_otel.lifecycle.ledger import NotFound, read
 from carbon_otel.lifecycle.report import report_of
 from carbon_otel.mlflow.runs import orphans
 from carbon_otel.mlflow.schema import contributions, hourly, names

@@ -15,7 +15,8 @@ from carbon_otel.cli.formats import codecarbon
 from carbon_otel.cli.html_report import page
 from carbon_otel.cli.report import _csv
 from carbon_otel.cli.report_view import show
-from carbon_otel.lifecycle.ledger import Ledger, LedgerCost
+from carbon_otel.lifecycle.entry import LedgerCost
+from carbon_otel.lifecycle.ledger import Ledger
 from carbon_otel.lifecycle.report import ROW, report_of
 from tests.unit.test_report import entry
 

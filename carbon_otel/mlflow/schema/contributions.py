@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from carbon_otel.mlflow.compat import metric_points
-from carbon_otel.mlflow.schema import checked, hourly
+from carbon_otel.mlflow.schema import checked, hourly, names
 
 PREFIX: Final = "carbon.part."
 _STEPS: Final = 1 << 62  # MLflow keeps steps as 64-bit integers
@@ -63,6 +63,24 @@ def total(contributions: Iterable[Contribution]) -> Contribution:
         by_hour = hourly.added(by_hour, contribution.hourly)
         final = final and contribution.final
     return Contribution(values, by_hour, final=final)
+
+
+def figures_and_tags(
+    metrics: Mapping[str, float], tags: Mapping[str, str]
+) -> tuple[dict[str, float], dict[str, str]]:
+    """The figures and tags of a run, added up over its processes. Raises Unreadable."""
+    figures, own_tags = names.unpack(metrics, tags)
+    written = read(own_tags)
+    if not written:
+        return figures, own_tags
+    sums = total(written.values())
+    if all(contribution.values for contribution in written.values()):
+        figures |= sums.values  # otherwise the metrics of the run are the best known figures
+    own_tags = {name: tag for name, tag in own_tags.items() if not name.startswith(PREFIX)}
+    own_tags[names.HOURLY] = sums.hourly
+    if not sums.final and own_tags.get("carbon.status") == "final":
+        own_tags["carbon.status"] = "running"  # one process has ended in order, another one has not
+    return figures, own_tags
 
 
 def next_step(data: Any) -> int:
