@@ -23,7 +23,7 @@ from carbon_otel.mlflow.schema.checked import Unreadable
 from carbon_otel.units import KILO
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from mlflow.entities import Run
 
@@ -55,9 +55,7 @@ def compare(
         if experiment:
             costs = _of_experiment(client, experiment, left_out)
         else:
-            costs = [_cost(client.get_run(run_id)) for run_id in run_ids or ()]
-    except (NotMeasured, Unreadable) as error:
-        refuse(str(error))
+            costs = _measured(map(client.get_run, run_ids or ()), left_out)
     except typer.Exit:
         raise
     except Exception as error:  # noqa: BLE001 - every kind of store raises its own
@@ -88,13 +86,19 @@ def compare(
 
 
 def _of_experiment(client: Any, name: str, unreadable: list[str]) -> list[RunCost]:
-    """The costs of the finished, measured runs of an experiment; the other runs are printed."""
+    """The costs of the finished, measured runs of an experiment."""
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         refuse(f"there is no experiment {name!r} in this store")
-    costs = []
     ended = "attributes.status = 'FINISHED'"
-    for run in found_by(client.search_runs, [experiment.experiment_id], ended, order_by=["start_time"]):
+    runs = found_by(client.search_runs, [experiment.experiment_id], ended, order_by=["start_time"])
+    return _measured(runs, unreadable)
+
+
+def _measured(runs: Iterable[Run], unreadable: list[str]) -> list[RunCost]:
+    """The costs of the runs that can be compared; the others are printed."""
+    costs = []
+    for run in runs:
         try:
             costs.append(_cost(run))
         except NotMeasured as error:

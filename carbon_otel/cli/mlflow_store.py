@@ -36,5 +36,12 @@ def client_of(tracking_uri: str | None) -> tuple[MlflowClient, str]:
 
 def refuse_store(uri: str, error: Exception) -> NoReturn:
     """Print the error of the store and how to choose another store, and exit with 2."""
-    reason = str(error).partition("\n")[0]
-    refuse(printable(f"{uri}: {reason}") + "\nset --tracking-uri or MLFLOW_TRACKING_URI for another store")
+    refuse(
+        printable(f"{uri}: {first_line(error)}")
+        + "\nset --tracking-uri or MLFLOW_TRACKING_URI for another store"
+    )
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error, since databases add their statements."""
+    return str(error).partition("\n")[0] or type(error).__name__

@@ -102,9 +102,11 @@ class Entry:
             return None
         names.pue(tags)
         stages = _stages(figures)
+        own_wh = sum(cost.energy_wh for cost in stages.values())
+        own_g = sum(cost.emissions_g for cost in stages.values())
         # The band is that of the run with its nested runs; the entry gets the same share of it as of the energy.
         total_wh = amount(figures, names.ENERGY_WH)
-        share = min(1.0, sum(cost.energy_wh for cost in stages.values()) / total_wh) if total_wh > 0 else 0.0
+        share = min(1.0, own_wh / total_wh) if total_wh > 0 else 0.0
         return cls(
             run_id=run.info.run_id,
             name=name_of(run),
@@ -112,11 +114,12 @@ class Entry:
             status=run.info.status,
             start_ms=_start_ms(run),
             stages=stages,
-            low_wh=amount(figures, "carbon/energy_low_wh") * share,
-            high_wh=amount(figures, "carbon/energy_high_wh") * share,
-            low_g=amount(figures, "carbon/emissions_low_g") * share,
-            high_g=amount(figures, "carbon/emissions_high_g") * share,
-            measured_wh=amount(figures, names.MEASURED_WH) * share,
+            # Any program may have changed these figures: a band contains its figure.
+            low_wh=min(own_wh, amount(figures, "carbon/energy_low_wh") * share),
+            high_wh=max(own_wh, amount(figures, "carbon/energy_high_wh") * share),
+            low_g=min(own_g, amount(figures, "carbon/emissions_low_g") * share),
+            high_g=max(own_g, amount(figures, "carbon/emissions_high_g") * share),
+            measured_wh=min(own_wh, amount(figures, names.MEASURED_WH) * share),
             duration_s=figures.get("carbon/duration_s", math.nan),
             units={
                 name.removeprefix(names.UNITS): count

@@ -18,7 +18,7 @@ from carbon_otel.mlflow.schema import names
 from carbon_otel.records import RUN, DeviceEnergy, StageInfo, StageRecord
 from carbon_otel.sensors.base import Device
 from carbon_otel.sinks import Checkpoint, Figures, Sink, StageEnd, Tick, ToFootprint
-from carbon_otel.units import NS_PER_S
+from carbon_otel.units import MS_PER_S, NS_PER_S
 
 # The end of a run without stages that took less than this does not wait for its totals.
 _EMPTY_S: Final = 1.0
@@ -31,6 +31,7 @@ Tags = Callable[[Footprint, str, "str | None"], dict[str, str]]
 class _Expected:
     store: Any
     resumed: bool
+    age_s: float
 
 
 @dataclass(slots=True, eq=False)
@@ -86,9 +87,13 @@ class RunRecorder(Sink):
         self._runs: dict[str, _Run] = {}
         self._ended: dict[str, tuple[_Run, threading.Event]] = {}
 
-    def expect(self, run_id: str, store: Any, resumed: bool) -> None:
-        """Announce that the stage of this run opens next; its figures go to `store`."""
-        self._expected[run_id] = _Expected(store, resumed)
+    def expect(self, run_id: str, store: Any, resumed: bool, start_ms: int = 0) -> None:
+        """Announce that the stage of this run opens next; its figures go to `store`.
+
+        `start_ms` is the start of a resumed run in milliseconds since the epoch, 0 if unknown.
+        """
+        age_s = time.time() - start_ms / MS_PER_S if resumed and start_ms else 0.0
+        self._expected[run_id] = _Expected(store, resumed, max(0.0, age_s))
 
     def wait(self, run_id: str, timeout_s: float) -> None:
         """Wait until the store has the totals of a run that has ended.
@@ -115,11 +120,12 @@ class RunRecorder(Sink):
         contribution_id = uuid.uuid5(uuid.NAMESPACE_OID, f"{self._process}/{stage.id}").hex[:12]
         segment = Segment(
             stage.id,
-            time.time(),
+            stage.start_unix_ns / NS_PER_S,
             run_id=run_id,
             contribution_id=contribution_id,
             resumed=expected.resumed,
             efficiency_metric=self._efficiency_metric,
+            age_s=expected.age_s,
         )
         outer = self._runs.get(stage.parent.run_id or "") if stage.parent is not None else None
         run = _Run(stage, expected.store, segment, self._trace_id(stage), outer)
@@ -134,7 +140,7 @@ class RunRecorder(Sink):
             run = self._runs.pop(run_id, None)
             if run is not None:
                 run.worked |= end.duration_s > _EMPTY_S
-                finish = partial(self._finish, run, end, time.time())
+                finish = partial(self._finish, run, end)
                 self._ended[run_id] = run, self._delivery.submit(finish)
         elif end.units:
             run = self._runs.get(run_id)
@@ -172,9 +178,9 @@ class RunRecorder(Sink):
                 for inner in run.inner:
                     _add(of_nested, _since_handed(inner, checkpoint.open.get(inner.stage)))
                 footprint = checkpoint.open[run.stage].footprint
-                self._write(run, footprint, of_nested, checkpoint.wall_ns / NS_PER_S, final=False)
+                self._write(run, footprint, of_nested, final=False)
 
-    def _finish(self, run: _Run, end: StageEnd, wall_s: float) -> None:
+    def _finish(self, run: _Run, end: StageEnd) -> None:
         for inner in run.inner:
             figures = end.below.get(inner.stage)
             _add(run.of_nested, _since_handed(inner, figures))
@@ -183,13 +189,14 @@ class RunRecorder(Sink):
             run.outer.inner.remove(run)
             run.outer.inner += run.inner
             _add(run.outer.of_nested, _since_handed(run, end.figures))
-        self._write(run, end.footprint, run.of_nested, wall_s, final=True)
+        self._write(run, end.footprint, run.of_nested, final=True)
 
-    def _write(
-        self, run: _Run, footprint: Footprint, of_nested: Mapping[str, float], wall_s: float, *, final: bool
-    ) -> None:
+    def _write(self, run: _Run, footprint: Footprint, of_nested: Mapping[str, float], *, final: bool) -> None:
         tags = self._tags(footprint, "final" if final else "running", run.trace_id)
-        batch = run.segment.state(footprint, tags, wall_s, of_nested=of_nested, units=run.units, final=final)
+        # The duration of a run is the time since its start on the monotonic clock.
+        batch = run.segment.state(
+            footprint, tags, footprint.duration_s, of_nested=of_nested, units=run.units, final=final
+        )
         self._worker.put(batch, run.store)
 
 

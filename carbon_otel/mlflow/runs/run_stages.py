@@ -36,7 +36,7 @@ class RunStages:
         outer = self._stages.get(parent_run_id or "")
         if outer is not None and start_ms <= outer.info.start_unix_ns // NS_PER_MS:
             return  # a run that an autologged search records after its end
-        self._recorder.expect(run_id, store, resumed)
+        self._recorder.expect(run_id, store, resumed, start_ms)
         stage = self._engine.open_run(run_id, name, parent_run_id)
         if stage is not None:
             self._stages[run_id] = stage

@@ -38,15 +38,21 @@ WINDOW = "carbon.window"
 _CHARTED = frozenset({ENERGY_WH, "carbon/emissions_g"})
 _SEARCHED = frozenset({"carbon.status", LINEAGE})
 
+_MOST_PUE = 1000.0
 _NO_NAME = re.compile(r"[^\w.-]")
+
+
+def is_curve(name: str) -> bool:
+    """Whether a metric is a curve: energy, emissions and power. All others are bars."""
+    return name in _CHARTED or name.startswith("carbon/power/")
 
 
 def step(name: str, at: int) -> int:
     """The step of a point: MLflow draws a curve if the steps differ, and a bar if all are 0.
 
-    Energy, emissions and power are curves. If two points have the same step, the later one counts.
+    If two points have the same step, the later one counts.
     """
-    return at if name in (ENERGY_WH, "carbon/emissions_g") or name.startswith("carbon/power/") else 0
+    return at if is_curve(name) else 0
 
 
 def device(identifier: str) -> str:
@@ -150,9 +156,12 @@ def intensity_tags(grid: Intensity) -> dict[str, str]:
 
 
 def pack(values: Mapping[str, float], tags: Mapping[str, str]) -> tuple[dict[str, float], dict[str, str]]:
-    """The metrics and tags of a window: a few separate ones, and all others as JSON in tags `carbon.window`."""
+    """The metrics and tags of a window: all figures as JSON in tags `carbon.window`, and a few separate ones.
+
+    The separate metrics are written for few states of a window, so the tag has their values too.
+    """
     content = {
-        "metrics": {name: value for name, value in values.items() if name not in _CHARTED},
+        "metrics": dict(values),
         "tags": {name: value for name, value in tags.items() if name not in _SEARCHED},
     }
     own = {name: value for name, value in tags.items() if name in _SEARCHED}
@@ -200,7 +209,7 @@ def pue(tags: Mapping[str, str]) -> float:
         value = checked.number(float(text))
     except ValueError:
         value = None
-    if value is None or not value >= 1:
+    if value is None or not 1 <= value <= _MOST_PUE:
         raise checked.Unreadable(f"carbon.pue is {text[:20]!r}")
     return value
 
@@ -208,7 +217,7 @@ def pue(tags: Mapping[str, str]) -> float:
 def measured_fraction(values: Mapping[str, float]) -> float:
     """Share of the energy that sensors measured, from the sums of a run; 0 for no energy."""
     total = values.get(ENERGY_WH, 0.0)
-    return values.get(MEASURED_WH, 0.0) / total if total > 0 else 0.0
+    return min(1.0, max(0.0, values.get(MEASURED_WH, 0.0)) / total) if total > 0 else 0.0
 
 
 def rates_per_1k(values: Mapping[str, float]) -> dict[str, float]:

@@ -130,8 +130,9 @@ class StandaloneStages(Sink):
             name=f"{stage.kind} outside of runs",
             start_ms=start_ns // NS_PER_MS,
         )
-        segment = Segment(stage.id, start_ns / NS_PER_S, ledger_run=ledger_run)
-        window = _Window(segment, start_ns, self._clock() + _WINDOW_S)
+        now = self._clock()
+        segment = Segment(stage.id, start_ns / NS_PER_S, ledger_run=ledger_run, clock_s=now)
+        window = _Window(segment, start_ns, now + _WINDOW_S)
         self._window = window
         return window
 
@@ -150,7 +151,7 @@ class StandaloneStages(Sink):
             {kind: tuple(spent) for kind, spent in window.spent.items()},
             dict(window.units),
         )
-        put = partial(self._put, window.segment, make, self._wall_ns(), final=final)
+        put = partial(self._put, window.segment, make, now, final=final)
         if final:
             self._window = None
             self._delivery.submit(put)
@@ -183,11 +184,11 @@ class StandaloneStages(Sink):
             shares=process.shares,
         )
 
-    def _put(self, segment: Segment, make: Callable[[], StageRecord], wall_ns: int, *, final: bool) -> None:
+    def _put(self, segment: Segment, make: Callable[[], StageRecord], now: float, *, final: bool) -> None:
         if segment.ended or not has_a_store():
             return
         footprint = self._to_footprint(make())
         if math.isfinite(footprint.energy_j):
             tags = self._tags(footprint, "final" if final else "running", None)
-            batch = segment.state(footprint, tags, wall_ns / NS_PER_S, units=footprint.units, final=final)
+            batch = segment.state(footprint, tags, now, units=footprint.units, final=final)
             self._worker.put(batch)
