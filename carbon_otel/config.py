@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 from carbon_otel.carbon import grid
+from carbon_otel.text import printable
 
 Attribution = Literal["reserved", "process"]
 
@@ -61,9 +62,9 @@ class Setting:
         try:
             value = self.parse(given)
         except ValueError as error:
-            raise ValueError(f"{source}={given!r}: {error}") from None
+            raise ValueError(printable(f"{source}={given!r}: {error}")) from None
         if value is None:
-            raise ValueError(f"{source}={given!r}: write {self.write}")
+            raise ValueError(printable(f"{source}={given!r}: write {self.write}"))
         return value
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from carbon_otel.cli.mlflow_store import client_of, first_line, refuse_store
-from carbon_otel.cli.refusal import refuse
+from carbon_otel.cli.output import refuse, say
 from carbon_otel.config import resolve
 from carbon_otel.mlflow import compat
 from carbon_otel.mlflow.delivery import store_uri
@@ -40,12 +40,12 @@ def reconcile(tracking_uri: _Uri = None) -> None:
             orphans.end(client, orphan)
         except Exception as error:  # noqa: BLE001 - as above; the other runs do not wait for this one
             failed = True
-            typer.echo(f"{orphan.run_id} cannot be marked as KILLED: {first_line(error)}", err=True)
+            say(f"{orphan.run_id} cannot be marked as KILLED: {first_line(error)}", err=True)
         else:
-            typer.echo(f"{orphan.run_id} marked as KILLED")
+            say(f"{orphan.run_id} marked as KILLED")
     for line in orphaned.unreadable:
-        typer.echo(f"unreadable, not changed: {line}", err=True)
-    typer.echo(f"{len(orphaned.runs)} runs were left open by processes of this host")
+        say(f"unreadable, not changed: {line}", err=True)
+    say(f"{len(orphaned.runs)} runs were left open by processes of this host")
     if failed:
         raise typer.Exit(1)
 
@@ -82,16 +82,14 @@ def sync(
         finally:
             remaining.update(spool.addresses())
             spool.close()
-    typer.echo(f"{sent} checkpoints sent to {store_uri.normalised(uri)}")
+    say(f"{sent} checkpoints sent to {store_uri.normalised(uri)}")
     for address, count in sorted(remaining.items()):
         if address in addresses and fault is not None:
-            typer.echo(f"{count} are not accepted now; they are kept: {first_line(fault)}", err=True)
+            say(f"{count} are not accepted now; they are kept: {first_line(fault)}", err=True)
         elif address in addresses:
-            typer.echo(
-                f"{count} are refused, because the store does not know their runs; they are kept for 30 days"
-            )
+            say(f"{count} are refused, because the store does not know their runs; they are kept for 30 days")
         else:
-            typer.echo(
+            say(
                 f"{count} wait for {address}: use it as --tracking-uri, or as --waiting-for if the store has moved"
             )
     if fault is not None:

@@ -18,6 +18,7 @@ from carbon_otel._version import __version__
 from carbon_otel.carbon.grid import Intensity
 from carbon_otel.footprint import Footprint
 from carbon_otel.mlflow.schema import checked
+from carbon_otel.text import printable, storable
 from carbon_otel.units import J_PER_KWH, J_PER_WH, KILO
 
 LEDGER = "carbon-ledger"  # the experiment for work outside of runs
@@ -133,7 +134,9 @@ def provenance_tags(
         "carbon.missing": ", ".join(footprint.missing),
         "carbon.flags": ", ".join(footprint.flags),
         "carbon.trace_id": trace_id or "",
-        "carbon.trace_url": trace_url.replace("{trace_id}", trace_id) if trace_url and trace_id else "",
+        "carbon.trace_url": printable(trace_url.replace("{trace_id}", trace_id))
+        if trace_url and trace_id
+        else "",
         "carbon.host": socket.gethostname(),
         PROCESS: process,
         LINEAGE: lineage or "",
@@ -141,7 +144,7 @@ def provenance_tags(
     if grid is not None:
         values |= intensity_tags(grid)
     values |= {f"carbon.share.{rule}": f"{share:.4g}" for rule, share in footprint.shares.items()}
-    return {name: value for name, value in values.items() if value}
+    return {name: storable(value) for name, value in values.items() if value}
 
 
 def intensity_tags(grid: Intensity) -> dict[str, str]:
