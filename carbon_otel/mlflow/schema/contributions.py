@@ -19,7 +19,7 @@ from carbon_otel.mlflow.schema import checked, hourly, names
 PREFIX: Final = "carbon.part."
 _STEPS: Final = 1 << 62  # MLflow keeps steps as 64-bit integers
 _LAST_MS: Final = 253_402_300_799_000  # the year 9999
-_METRIC: Final = re.compile(r"carbon/[\w./ :-]{1,240}")
+_METRIC: Final = re.compile(r"(?=.{1,250}\Z)carbon(/(?!\.\.?(/|\Z))[\w. :-]+)+")
 _LONGEST_PROCESS: Final = 500
 
 
