@@ -25,55 +25,55 @@ _HIDDEN: Final = "***"
 # Nobody reads more than this of one text.
 _LONGEST: Final = 100_000
 
-# Repetitions are bounded, since a hostile text may be long.
-# user:password@ of an address. Digits up to a slash are a port.
-_USERINFO: Final = re.compile(
-    r"(?<=://)([^/?#\s@:\"'<>]{0,99}):(?!\d{1,5}(?:[/?#\s]|$))[^\s\"<>]{0,999}@", re.IGNORECASE
+# Patterns are compiled at their first use: most programs need none. Repetitions are bounded, because a hostile
+# text may be long.
+_VALUE: Final = r"\"[^\"]{0,999}\"|'[^']{0,999}'"
+_SECRETS: Final = (
+    # user:password@ of an address. Digits up to a slash are a port.
+    (r"(?<=://)([^/?#\s@:\"'<>]{0,99}):(?!\d{1,5}(?:[/?#\s]|$))[^\s\"<>]{0,999}@", r"\1@"),
+    # A token in place of the user.
+    (r"(?<=://)[^/?#\s@:\"'<>]{16,999}@", "***@"),
+    # Parameters of addresses and of ODBC: `password` in libpq, `passwd` in pymysql, `PWD` in ODBC, `sig` in Azure.
+    (
+        r"((?:[?&;#]|%3B|%26|%3F)[^=&;%\s]{0,60}"
+        r"(?:pass|pwd|secret|token|key|signature|credential|auth|jwt|(?<![a-z])sig(?![a-z]))"
+        r"[^=&;%\s]{0,60}(?:=|%3D))(?:\{[^}]{0,999}\}|(?:(?!%3B|%26)[^&;\s\"<>])*)",
+        r"\1***",
+    ),
+    # The same in a sentence or in a connection string: `password=…`, `api_key='…'`.
+    (
+        r"((?<![\w/.-])[\w.-]{0,60}"
+        r"(?:passw(?:or)?d|pwd|secret|token|api[_-]?key|access[_-]?key|signature|credential|authorization)"
+        rf"[\w.-]{{0,60}}[\"']?(?:=|%3D))({_VALUE}|\{{[^}}]{{0,999}}\}}|"
+        r"(?:(?:basic|bearer|token)(?:\s|%20){1,9})?(?:(?!%3B|%26)[^\s,;&\"'<>)\]}])+)",
+        r"\1***",
+    ),
+    # A header: `Authorization: …`, `"api-key": "…"`.
+    (
+        r"((?<![\w-])(?:[\w-]{0,60}authorization|[\w-]{0,60}api[_-]?key|[\w-]{0,60}token|password)"
+        rf"[\"']?:\s*b?)({_VALUE}|(?:(?:basic|bearer|token)\s{{1,9}})?[^\s,;\"'<>)\]}}]+)",
+        r"\1***",
+    ),
 )
-# A token in place of the user.
-_TOKEN_AS_USER: Final = re.compile(r"(?<=://)[^/?#\s@:\"'<>]{16,999}@")
-# Parameters of addresses and of ODBC: `password` in libpq, `passwd` in pymysql, `PWD` in ODBC, `sig` in Azure.
-_PARAMETER: Final = re.compile(
-    r"((?:[?&;#]|%3B|%26|%3F)[^=&;%\s]{0,60}"
-    r"(?:pass|pwd|secret|token|key|signature|credential|auth|jwt|(?<![a-z])sig(?![a-z]))[^=&;%\s]{0,60}(?:=|%3D))"
-    r"(?:\{[^}]{0,999}\}|(?:(?!%3B|%26)[^&;\s\"<>])*)",
-    re.IGNORECASE,
-)
-# The same in a sentence, a header or a connection string: `password=…`, `api_key='…'`, `"Authorization": "…"`.
-_WORD: Final = re.compile(
-    r"((?<![\w/.-])[\w.-]{0,60}"
-    r"(?:passw(?:or)?d|passwd|pwd|secret|token|api[_-]?key|access[_-]?key|signature|credential|authorization)"
-    r"[\w.-]{0,60}[\"']?(?:=|%3D))"
-    r"(\"[^\"]{0,999}\"|'[^']{0,999}'|\{[^}]{0,999}\}|(?:(?:basic|bearer|token)(?:\s|%20){1,9})?(?:(?!%3B|%26)[^\s,;&\"'<>)\]}])+)",
-    re.IGNORECASE,
-)
-_HEADER: Final = re.compile(
-    r"((?<![\w-])(?:[\w-]{0,60}authorization|[\w-]{0,60}api[_-]?key|[\w-]{0,60}token|password)[\"']?:\s*b?)"
-    r"(\"[^\"]{0,999}\"|'[^']{0,999}'|(?:(?:basic|bearer|token)\s{1,9})?[^\s,;\"'<>)\]}]+)",
-    re.IGNORECASE,
-)
-_SCHEME: Final = re.compile(
-    r"\b(basic|bearer)((?:\s|%20){1,9})(?=[^\s,;\"'\d=]{0,99}[\d=])[\w.~+/=-]{8,}", re.IGNORECASE
-)
-_SECRET_VARIABLE: Final = re.compile(r"pass|_pwd|secret|token|key|headers|credential|dsn", re.IGNORECASE)
-_PASSWORD: Final = re.compile(r"://[^/?#\s@:]*:([^\s]*)@")
+_SCHEME: Final = r"\b(basic|bearer)((?:\s|%20){1,9})(?=[^\s,;\"'\d=]{0,99}[\d=])[\w.~+/=-]{8,}"
+_SECRET_VARIABLE: Final = r"pass|_pwd|secret|token|key|headers|credential|dsn"
+_PASSWORD: Final = r"://[^/?#\s@:]*:([^\s]*)@"
 
 # Joiners of emoji and of several scripts.
 _HARMLESS: Final = frozenset("\u200c\u200d\u00a0")
 _UNSAFE: Final = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))
-_NOT_STORABLE: Final = re.compile("[\x00\ud800-\udfff]")
+_NOT_STORABLE: Final = "[\x00\ud800-\udfff]"
 _FORMULA: Final = frozenset("=+-@\uff1d\uff0b\uff0d\uff20")
 
 
 def without_credentials(text: str) -> str:
     """An address, or a message that contains addresses, without passwords and tokens, by their form."""
-    text = _SCHEME.sub(r"\1\2" + _HIDDEN, text)
+    text = _replaced(_SCHEME, r"\1\2***", text)
     if ":" not in text and "=" not in text and "%3D" not in text:
         return text
-    text = _TOKEN_AS_USER.sub(_HIDDEN + "@", _USERINFO.sub(r"\1@", text))
-    text = _PARAMETER.sub(r"\1" + _HIDDEN, text)
-    text = _WORD.sub(r"\1" + _HIDDEN, text)
-    return _HEADER.sub(r"\1" + _HIDDEN, text)
+    for pattern, shown_instead in _SECRETS:
+        text = _replaced(pattern, shown_instead, text)
+    return text
 
 
 def printable(text: str) -> str:
@@ -117,7 +117,11 @@ def cell(text: str) -> str:
 
 def storable(text: str) -> str:
     """The text without NUL and without halves of surrogate pairs, which databases and files do not accept."""
-    return _NOT_STORABLE.sub(lambda match: _visible(match[0]), text)
+    return re.sub(_NOT_STORABLE, lambda match: _visible(match[0]), text)
+
+
+def _replaced(pattern: str, by: str, text: str) -> str:
+    return re.sub(pattern, by, text, flags=re.IGNORECASE)
 
 
 def _visible(character: str) -> str:
@@ -128,8 +132,10 @@ def _visible(character: str) -> str:
 
 def _secrets(environ: Mapping[str, str]) -> Iterator[str]:
     for name, value in environ.items():
-        yield from _PASSWORD.findall(value)
-        if not _SECRET_VARIABLE.search(name) or name.upper().endswith(("_FILE", "_PATH", "_DIR")):
+        yield from re.findall(_PASSWORD, value)
+        if not re.search(_SECRET_VARIABLE, name, re.IGNORECASE) or name.upper().endswith(
+            ("_FILE", "_PATH", "_DIR")
+        ):
             continue
         if name.upper().endswith("HEADERS"):
             for header in value.split(","):
