@@ -43,6 +43,12 @@ def test_the_number_of_hours_in_memory_is_bounded():
     assert total(hours.text()) == pytest.approx(399 * 24, rel=1e-5)
 
 
+def test_a_text_of_many_centuries_is_cut_between_two_months():
+    months = " ".join(f"{year}-{month:02}=1.25" for year in range(1000, 2000) for month in range(1, 13))
+    text = added(months, "")
+    assert len(text) <= 8000 and set(parsed(text).values()) == {1.25}
+
+
 def test_two_segments_add_up():
     assert (
         added("2026-11-30T22=1", "2026-11-30T22=0.5 2026-12-01T00=1") == "2026-11-30T22=1.5 2026-12-01T00=1"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -12,7 +13,7 @@ from carbon_otel.footprint import Cost, footprint_of
 from carbon_otel.mlflow.delivery.batch import LedgerRun
 from carbon_otel.mlflow.delivery.segment import Segment
 from carbon_otel.mlflow.runs.recorder import RunRecorder
-from carbon_otel.mlflow.schema import contributions, names
+from carbon_otel.mlflow.schema import contributions, hourly, names
 from carbon_otel.records import RUN, Snapshot, StageInfo
 from carbon_otel.sinks import Checkpoint, Figures, StageEnd, Tick
 from tests.unit.test_segment import BEGIN_S, figures
@@ -169,3 +170,19 @@ def test_what_a_kill_at_any_checkpoint_leaves_is_exact(recorded):
     assert uploads.read_after_a_kill[:-1] == pytest.approx([2 * now / 3600 for now in moments])
     assert len(uploads) < 4000
     assert max(uploads.at["carbon/energy_wh"]) == pytest.approx((BEGIN_S + 86400) * 1000, abs=5000)
+
+
+@pytest.mark.parametrize("jump_s", [683 * 30 * 86400.0, -50 * 365 * 86400.0])
+def test_a_jump_of_the_wall_clock_moves_no_energy_to_other_hours(recorded, monkeypatch, jump_s):
+    recorder, stage, uploads, delivery = recorded
+    at = with_gpus(2)
+    monkeypatch.setattr(time, "time", lambda: BEGIN_S + jump_s)
+    for now in (15, 30, 3700):
+        now_figures = Figures(lambda: None, lambda record, now=now: at(float(now)))
+        wall_ns = int((BEGIN_S + jump_s * (now == 30) + now) * 1e9)
+        recorder.tick(Tick(1, Snapshot(()), Checkpoint(wall_ns, now_figures, {stage: now_figures})))
+        assert delivery.submit(lambda: None).wait(20)
+    hours = hourly.parsed(uploads.last.hourly)
+    assert list(hours) == ["2026-09-21T14", "2026-09-21T15"]
+    assert sum(hours.values()) == pytest.approx(2 * 3700 / 3600, rel=1e-5)
+    assert uploads.last.timestamp_ms == (BEGIN_S + 3700) * 1000

@@ -18,7 +18,7 @@ from carbon_otel.mlflow.compat import TrackingStore
 from carbon_otel.mlflow.delivery import store_uri
 from carbon_otel.mlflow.delivery.description import described
 from carbon_otel.mlflow.delivery.spool import Batch, LedgerRun, Spool, Waiting
-from carbon_otel.mlflow.schema import contributions, names
+from carbon_otel.mlflow.schema import checked, contributions, names
 from carbon_otel.mlflow.schema.contributions import Contribution
 from carbon_otel.units import MS_PER_S
 
@@ -305,7 +305,7 @@ class Uploader:
                 tags[names.SOURCE_EXPERIMENT] = run.info.experiment_id
                 lineage = run.data.tags.get(names.LINEAGE)
                 if lineage:
-                    tags[names.LINEAGE] = lineage
+                    tags[names.LINEAGE] = lineage[: checked.LONGEST_TAG]
         except MlflowException as error:
             if error.error_code not in _REFUSED_PERMANENTLY:
                 raise

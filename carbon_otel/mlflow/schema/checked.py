@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ from typing import Any, Final
 LONGEST_TAG: Final = 8000
 # All tags of one value together; a run with thousands of kinds of stage needs a tenth of it.
 _LONGEST: Final = 4_000_000
+_METRIC: Final = re.compile(r"(?=.{1,250}\Z)carbon(/(?!\.\.?(/|\Z))[\w. :-]+)+")
 # More than the world uses in a year (2e17 Wh); sums of such figures stay finite.
 _MOST: Final = 1e18
 # Rounding may put the difference of two sums below zero by this much.
@@ -56,6 +58,11 @@ def amount(figures: Mapping[str, float], name: str) -> float:
 def is_amount(value: float) -> bool:
     """Whether the number can be an amount of energy, emissions, time or units: at least 0, but for rounding."""
     return value >= -_ROUNDING
+
+
+def is_metric(name: str) -> bool:
+    """Whether MLflow accepts this name of a metric, and it is one of carbon_otel."""
+    return _METRIC.fullmatch(name) is not None
 
 
 def tags_of(name: str, value: object) -> dict[str, str]:

@@ -8,7 +8,6 @@ writer saw.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Final
@@ -19,7 +18,6 @@ from carbon_otel.mlflow.schema import checked, hourly, names
 PREFIX: Final = "carbon.part."
 _STEPS: Final = 1 << 62  # MLflow keeps steps as 64-bit integers
 _LAST_MS: Final = 253_402_300_799_000  # the year 9999
-_METRIC: Final = re.compile(r"(?=.{1,250}\Z)carbon(/(?!\.\.?(/|\Z))[\w. :-]+)+")
 _LONGEST_PROCESS: Final = 500
 
 
@@ -56,7 +54,7 @@ def _parsed(text: str) -> Contribution:
     by_hour, step, final = (content.get(name) for name in ("hourly", "step", "final"))
     if values is None or not isinstance(by_hour, str) or not isinstance(final, bool):
         return Contribution()
-    if not all(map(_METRIC.fullmatch, values)) or not all(map(checked.is_amount, values.values())):
+    if not all(map(checked.is_metric, values)) or not all(map(checked.is_amount, values.values())):
         return Contribution()
     process = content.get("process", "")  # missing in earlier versions
     if not isinstance(process, str) or len(process) > _LONGEST_PROCESS:

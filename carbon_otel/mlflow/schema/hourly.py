@@ -87,8 +87,9 @@ def _text(wh: Mapping[str, float]) -> str:
         wh = _coarser(wh, length) if length else wh
         text = " ".join(f"{when}={value:.6g}" for when, value in sorted(wh.items()))
         if len(text) <= LONGEST_TAG:
-            break
-    return text
+            return text
+    # More than 600 months: another program has written them.
+    return text[:LONGEST_TAG].rpartition(" ")[0]
 
 
 def _coarser(wh: Mapping[str, float], length: int) -> dict[str, float]:

@@ -144,7 +144,7 @@ def provenance_tags(
     if grid is not None:
         values |= intensity_tags(grid)
     values |= {f"carbon.share.{rule}": f"{share:.4g}" for rule, share in footprint.shares.items()}
-    return {name: storable(value) for name, value in values.items() if value}
+    return {name: storable(value)[: checked.LONGEST_TAG] for name, value in values.items() if value}
 
 
 def intensity_tags(grid: Intensity) -> dict[str, str]:
@@ -189,6 +189,8 @@ def unpack(values: Mapping[str, float], tags: Mapping[str, str]) -> tuple[dict[s
     packed_figures, packed_tags = checked.numbers(content.get("metrics")), content.get("tags")
     if packed_figures is None or not isinstance(packed_tags, dict):
         raise checked.Unreadable(f"{WINDOW} is cut or was changed")
+    if not all(map(checked.is_metric, packed_figures)):
+        raise checked.Unreadable(f"{WINDOW} has a name that no metric can have")
     if not all(isinstance(tag, str) for tag in packed_tags.values()):
         raise checked.Unreadable(f"{WINDOW} has a tag that is not text")
     return figures | packed_figures, own | packed_tags
