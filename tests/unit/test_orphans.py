@@ -65,6 +65,7 @@ def part(process, final=False, wh=1.0):
         (GONE, [part("")], True),  # of version 0.1
         (GONE, [part(""), part(GONE)], False),
     ],
+    ids=range(10),  # the identities differ between the processes of a test run
 )
 def test_a_run_is_marked_if_every_process_that_writes_to_it_has_ended(process, parts, marked):
     client = Client(left_open(process=process, parts=parts))
