@@ -6,16 +6,43 @@
         undo()
 
 Only `Exception` is contained: KeyboardInterrupt, SystemExit and a task's cancellation pass through.
+
+Log records are cleaned: messages and tracebacks quote addresses with passwords, and names of other people's runs.
 """
 
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Callable
 from types import TracebackType
 from typing import Final, ParamSpec, TypeVar
 
+from carbon_otel.text import one_line, printable, shown
+
+
+def clean(record: logging.LogRecord) -> bool:
+    """Hide secrets, line breaks and escapes in a log record; a filter that keeps every record.
+
+    A traceback that had any becomes text. Handlers that read `exc_info` themselves then find none.
+    """
+    try:
+        message = record.getMessage()
+    except Exception:  # noqa: BLE001 - a record of another library; logging reports its fault where it is written
+        return True
+    cleaned = shown(message)
+    if cleaned != message:
+        record.msg, record.args = cleaned, None
+    if record.exc_info and record.exc_info[1] is not None:
+        trace = "".join(traceback.format_exception(record.exc_info[1])).rstrip("\n")
+        cleaned = "\n".join(map(one_line, printable(trace).split("\n")))
+        if cleaned != trace:
+            record.exc_info, record.exc_text = None, cleaned
+    return True
+
+
 logger = logging.getLogger("carbon_otel")
+logger.addFilter(clean)
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")

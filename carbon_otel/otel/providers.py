@@ -8,6 +8,7 @@ to the provider that the application sets later.
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import threading
 import time
@@ -19,7 +20,7 @@ from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 
 from carbon_otel.background import Worker
-from carbon_otel.guard import contain, log_once
+from carbon_otel.guard import clean, contain, log_once
 from carbon_otel.sinks import Pending
 from carbon_otel.units import MS_PER_S
 
@@ -193,6 +194,7 @@ def _build_tracer_provider(resource: Callable[[], Any]) -> Any:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
 
         exporter = HttpExporter(timeout=_timeout_s("TRACES"))
+    _hide_secrets_in_logs()
     provider = SdkTracerProvider(resource=resource(), shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(exporter))
     return provider
@@ -216,9 +218,17 @@ def _build_meter_provider(resource: Callable[[], Any]) -> Any:
         from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter as HttpExporter
 
         exporter = HttpExporter(timeout=_timeout_s("METRICS"))
+    _hide_secrets_in_logs()
     _export_only_here(exporter, MetricExportResult.SUCCESS)
     reader = PeriodicExportingMetricReader(exporter)
     return SdkMeterProvider(metric_readers=[reader], resource=resource(), shutdown_on_exit=False)
+
+
+def _hide_secrets_in_logs() -> None:
+    """Exporters that we have made log the address of the collector, with a password in it."""
+    package = "opentelemetry.exporter.otlp.proto"
+    for name in ("http.trace_exporter", "http.metric_exporter", "grpc.exporter"):
+        logging.getLogger(f"{package}.{name}").addFilter(clean)
 
 
 def _export_only_here(exporter: Any, done: object) -> None:

@@ -7,6 +7,7 @@ import contextvars
 import os
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from contextvars import Token
 from typing import Any, Final
@@ -28,6 +29,7 @@ from carbon_otel.semconv import names as semconv
 from carbon_otel.semconv.attributes import footprint_attributes, stage_attributes
 from carbon_otel.sensors.base import Device
 from carbon_otel.sinks import Pending, Sink, StageEnd, Tick
+from carbon_otel.text import hider
 from carbon_otel.units import NS_PER_S, S_PER_NS
 
 _RUN_SPAN = "mlflow.run"
@@ -36,6 +38,7 @@ _PROGRESS_NS: Final = 60 * NS_PER_S
 # A stage's kind and name are metric labels, which a backend keeps for ever. Beyond this number of them, names such
 # as f"batch {i}" share the label "other"; beyond twice this number, kinds do, too.
 _MOST_NAMES: Final = 200
+_MOST_UNITS: Final = 20
 _OTHER: Final = "other"
 
 
@@ -83,6 +86,7 @@ class OtelSink(Sink):
         for i, device in enumerate(devices):
             self._groups.setdefault((device.type, device.method), []).append(i)
         self._labels: dict[tuple[str, str], _Labels] = {}
+        self._units: set[str] = set()
 
     def _renew(self) -> None:
         """In a forked child: the thread that held the lock does not exist there."""
@@ -141,7 +145,10 @@ class OtelSink(Sink):
             return
         labels = self._labels_of(stage)
         for unit, amount in end.units.items():
-            self._instruments.units.add(amount, {**labels.stage, semconv.UNIT: unit})
+            if len(self._units) < _MOST_UNITS:
+                self._units.add(unit)
+            label = unit if unit in self._units else _OTHER
+            self._instruments.units.add(amount, {**labels.stage, semconv.UNIT: label})
         if own is None:
             self._instruments.duration.record(end.duration_s, labels.stage)
             return
@@ -157,8 +164,7 @@ class OtelSink(Sink):
             if type(span).__module__.startswith("logfire"):
                 span.set_attribute("logfire.msg", _message(stage, footprint))
             if isinstance(end.error, Exception):
-                span.record_exception(end.error)
-                span.set_status(Status(StatusCode.ERROR, f"{type(end.error).__name__}: {end.error}"))
+                _record(span, end.error)
         span.end(stage.start_unix_ns + int(end.duration_s * NS_PER_S))
 
     def tick(self, tick: Tick) -> None:
@@ -345,6 +351,15 @@ def _leave(entered: Context | None, token: Any) -> None:
     entered.before = before
     if token.var.get() is entered:
         token.var.set(before)
+
+
+def _record(span: Span, error: Exception) -> None:
+    """Record the exception of a stage; its message may quote an address with a password."""
+    trace_text = "".join(traceback.format_exception(error))
+    hide = hider()
+    texts = {"exception.message": hide(str(error)), "exception.stacktrace": hide(trace_text)}
+    span.record_exception(error, texts)
+    span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {texts['exception.message']}"))
 
 
 def _message(stage: StageInfo, footprint: Footprint) -> str:

@@ -31,7 +31,10 @@ class Bench:
         self.uploads = Uploads()
         self.delivery = Worker("test delivery")
         ledger = InferenceLedger(
-            self.uploads, self.delivery, lambda f, status, trace_id: {"carbon.status": status}, self.clock
+            self.uploads,
+            self.delivery,
+            lambda f, status, trace_id: {"carbon.status": status},
+            lambda: self.clock() / 1e9,
         )
         self.predictions = Predictions(
             self.engine, ledger, process="p", clock=lambda: self.clock() / 1e9, wall_ns=self.clock

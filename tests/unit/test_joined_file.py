@@ -124,10 +124,10 @@ def test_a_part_that_was_killed_makes_the_run_a_lower_bound_even_without_energy(
 
 def test_several_tasks_are_one_part():
     segment = Segment(1, BEGIN_S, run_id="r", contribution_id="child", joined=True)
-    first = segment.state(figures(100.0, 2.0), {}, BEGIN_S + 2, final=True)
-    segment.reopen(BEGIN_S + 10)
+    first = segment.state(figures(100.0, 2.0), {}, 2.0, final=True)
+    segment.reopen(10.0)
     between = segment.unchanged()
-    second = segment.state(figures(50.0, 1.0), {}, BEGIN_S + 11, final=True)
+    second = segment.state(figures(50.0, 1.0), {}, 1.0, final=True)
     assert first.final and not between.final and second.final
     assert between.values == first.values
     assert second.values["carbon/energy_wh"] * 3600 == pytest.approx(150.0)

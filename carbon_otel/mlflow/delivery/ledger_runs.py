@@ -9,7 +9,7 @@ from carbon_otel.guard import log_once
 from carbon_otel.mlflow.compat import TrackingStore
 from carbon_otel.mlflow.delivery.batch import LedgerRun
 from carbon_otel.mlflow.delivery.faults import is_refusal, is_unreachable, text_of
-from carbon_otel.mlflow.schema import names
+from carbon_otel.mlflow.schema import checked, names
 
 # An error at the model of an entry is raised this many times, in case it passes; then the entry goes without it.
 _TRIES_OF_A_MODEL: Final = 3
@@ -83,7 +83,7 @@ class LedgerRuns:
                 tags[names.SOURCE_EXPERIMENT] = run.info.experiment_id
                 lineage = run.data.tags.get(names.LINEAGE)
                 if lineage:
-                    tags[names.LINEAGE] = lineage
+                    tags[names.LINEAGE] = lineage[: checked.LONGEST_TAG]
         except Exception as error:
             self._tries_of_model[key] += 1
             may_pass = not is_refusal(error) and self._tries_of_model[key] < _TRIES_OF_A_MODEL

@@ -186,12 +186,12 @@ class Uploader:
                 contributions.total([others.sum, Contribution(batch.values)]).values if batch.values else {}
             )
             at_ms = max(batch.timestamp_ms, others.last_ms + 1)
-            points += _points(
-                {**values, **names.rates_per_1k(values), **batch.gauges}, others.step + batch.step, at_ms
-            )
+            figures = {**values, **names.rates_per_1k(values)} if batch.bars else values
+            points += _points(batch.drawn({**figures, **batch.gauges}), others.step + batch.step, at_ms)
         tags = {name: tag for batch in batches for name, tag in batch.tags.items()}
         if values:
-            own = Contribution(last.values, last.hourly, others.step, last.final)
+            process = last.tags.get(names.PROCESS, "")
+            own = Contribution(last.values, last.hourly, others.step, last.final, process=process)
             total = contributions.total([others.sum, own])
             tags |= own.tags(last.contribution_id) | _tags_of_total(total, others.count + 1)
         if data is not None:
@@ -239,7 +239,9 @@ class Uploader:
 
         last, run_id = batches[-1], self._ledger_runs.run_id(entry)
         points = [
-            point for batch in batches for point in _points(batch.values, batch.step, batch.timestamp_ms)
+            point
+            for batch in batches
+            for point in _points(batch.drawn(batch.values), batch.step, batch.timestamp_ms)
         ]
         try:
             self._log(run_id, points, last.tags)

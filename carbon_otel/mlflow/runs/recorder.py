@@ -23,7 +23,7 @@ from carbon_otel.mlflow.schema import names
 from carbon_otel.records import RUN, DeviceEnergy, StageInfo, StageRecord
 from carbon_otel.sensors.base import Device
 from carbon_otel.sinks import Checkpoint, Figures, Sink, StageEnd, Tick, ToFootprint
-from carbon_otel.units import NS_PER_S
+from carbon_otel.units import MS_PER_S, NS_PER_S
 
 # The end of a run without stages that took less than this does not wait for its totals.
 _EMPTY_S: Final = 1.0
@@ -36,6 +36,7 @@ Tags = Callable[[Footprint, str, "str | None"], dict[str, str]]
 class _Expected:
     store: Any
     resumed: bool
+    age_s: float = 0.0
     joined: str | None = None
 
 
@@ -103,18 +104,22 @@ class RunRecorder(Sink):
         self._ended: dict[str, tuple[_Run, threading.Event]] = {}
         # The batch that the delivery thread had not made when a wait for it was over.
         self._overdue: threading.Event | None = None
-        # The segments of joined runs: several tasks for one run are one segment.
-        self._joined: dict[str, Segment] = {}
+        # The segments of joined runs, and their begins: several tasks for one run are one segment.
+        self._joined: dict[str, tuple[Segment, float]] = {}
         # Those that have begun again since the last tick.
         self._reopened: dict[str, _Run] = {}
 
-    def expect(self, run_id: str, store: Any, resumed: bool) -> None:
-        """Announce that the stage of this run opens next; its figures go to `store`."""
-        self._expected[run_id] = _Expected(store, resumed)
+    def expect(self, run_id: str, store: Any, resumed: bool, start_ms: int = 0) -> None:
+        """Announce that the stage of this run opens next; its figures go to `store`.
+
+        `start_ms` is the start of a resumed run in milliseconds since the epoch, 0 if unknown.
+        """
+        age_s = time.time() - start_ms / MS_PER_S if resumed and start_ms else 0.0
+        self._expected[run_id] = _Expected(store, resumed, max(0.0, age_s))
 
     def join(self, run_id: str, address: str) -> None:
         """Announce that the stage of a run of another process opens next, whose store has this address."""
-        self._expected[run_id] = _Expected(None, True, address)
+        self._expected[run_id] = _Expected(None, True, joined=address)
 
     def wait_for_part(self, run_id: str, timeout_s: float) -> None:
         """Wait until the part of this process in a joined run is on disk."""
@@ -148,26 +153,28 @@ class RunRecorder(Sink):
         if expected is None:
             return
         outer = self._runs.get(stage.parent.run_id or "") if stage.parent is not None else None
-        known = self._joined.get(run_id)
+        known, began_s = self._joined.get(run_id, (None, time.monotonic()))
         segment = known or self._segment(stage, expected)
         run = _Run(stage, expected.store, segment, self._trace_id(stage), outer, joined=expected.joined)
         self._runs[run_id] = run
         if expected.joined is not None:
-            self._joined[run_id] = segment
+            self._joined[run_id] = segment, began_s
+        elapsed_s = time.monotonic() - began_s
         self._delivery.submit(
-            partial(self._open, run) if known is None else partial(self._reopen, run, time.time())
+            partial(self._open, run) if known is None else partial(self._reopen, run, elapsed_s)
         )
 
     def _segment(self, stage: StageInfo, expected: _Expected) -> Segment:
         contribution_id = uuid.uuid5(uuid.NAMESPACE_OID, f"{self._process}/{stage.id}").hex[:12]
         return Segment(
             stage.id,
-            time.time(),
+            stage.start_unix_ns / NS_PER_S,
             run_id=stage.run_id or "",
             contribution_id=contribution_id,
             resumed=expected.resumed,
             efficiency_metric=self._efficiency_metric,
             joined=expected.joined is not None,
+            age_s=expected.age_s,
         )
 
     def stage_closed(self, stage: StageInfo, end: StageEnd) -> None:
@@ -178,7 +185,7 @@ class RunRecorder(Sink):
             run = self._runs.pop(run_id, None)
             if run is not None:
                 run.worked |= end.duration_s > _EMPTY_S
-                finish = partial(self._finish, run, end, time.time())
+                finish = partial(self._finish, run, end)
                 self._ended[run_id] = run, self._delivery.submit(finish)
         elif end.units:
             run = self._runs.get(run_id)
@@ -198,8 +205,8 @@ class RunRecorder(Sink):
         if run is not None:
             variables[RUN_VARIABLE] = f"{run.stage.run_id} {run.address}"
 
-    def _reopen(self, run: _Run, wall_s: float) -> None:
-        run.segment.reopen(wall_s)
+    def _reopen(self, run: _Run, elapsed_s: float) -> None:
+        run.segment.reopen(elapsed_s)
         self._reopened[run.stage.run_id or ""] = run
 
     def _mark_reopened(self) -> None:
@@ -233,9 +240,9 @@ class RunRecorder(Sink):
                 for inner in run.inner:
                     _add(of_nested, _since_handed(inner, checkpoint.open.get(inner.stage)))
                 footprint = checkpoint.open[run.stage].footprint
-                self._write(run, footprint, of_nested, checkpoint.wall_ns / NS_PER_S, final=False)
+                self._write(run, footprint, of_nested, final=False)
 
-    def _finish(self, run: _Run, end: StageEnd, wall_s: float) -> None:
+    def _finish(self, run: _Run, end: StageEnd) -> None:
         for inner in run.inner:
             figures = end.below.get(inner.stage)
             _add(run.of_nested, _since_handed(inner, figures))
@@ -244,13 +251,14 @@ class RunRecorder(Sink):
             run.outer.inner.remove(run)
             run.outer.inner += run.inner
             _add(run.outer.of_nested, _since_handed(run, end.figures))
-        self._write(run, end.footprint, run.of_nested, wall_s, final=True)
+        self._write(run, end.footprint, run.of_nested, final=True)
 
-    def _write(
-        self, run: _Run, footprint: Footprint, of_nested: Mapping[str, float], wall_s: float, *, final: bool
-    ) -> None:
+    def _write(self, run: _Run, footprint: Footprint, of_nested: Mapping[str, float], *, final: bool) -> None:
         tags = self._tags_of(run, footprint, "final" if final else "running")
-        batch = run.segment.state(footprint, tags, wall_s, of_nested=of_nested, units=run.units, final=final)
+        # The duration of a run is the time since its start on the monotonic clock.
+        batch = run.segment.state(
+            footprint, tags, footprint.duration_s, of_nested=of_nested, units=run.units, final=final
+        )
         self._put(run, batch)
 
     def _tags_of(self, run: _Run, footprint: Footprint, status: str) -> dict[str, str]:

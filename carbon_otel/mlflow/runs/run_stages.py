@@ -172,7 +172,7 @@ class RunStages:
         begun = self._begun.get(run.id)
         if begun is None:
             return
-        self._recorder.expect(run.id, begun.store, begun.resumed)
+        self._recorder.expect(run.id, begun.store, begun.resumed, begun.start_ms)
         token = current.set(run.above)
         try:
             stage = self._engine.open_run(run.id, begun.name, begun.parent_run_id)

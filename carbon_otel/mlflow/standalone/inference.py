@@ -133,7 +133,7 @@ class Predictions:
             source_run_id=source_run_id,
         )
         stage = self._engine.open(_KIND, name, {}, recorded=True)
-        segment = Segment(stage.info.id, start_ns / NS_PER_S, ledger_run=ledger_run)
+        segment = Segment(stage.info.id, start_ns / NS_PER_S, ledger_run=ledger_run, clock_s=now)
         self._ledger.begin(stage.info, segment, uri)
         return Window(stage, segment, now + _WINDOW_S)
 
@@ -146,12 +146,12 @@ class InferenceLedger(Sink):
         worker: DeliveryWorker,
         delivery: Worker,
         tags: Tags,
-        wall_ns: Callable[[], int] = time.time_ns,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._worker = worker
         self._delivery = delivery
         self._tags = tags
-        self._wall_ns = wall_ns
+        self._clock = clock
         self._segments: dict[StageInfo, tuple[Segment, str]] = {}
 
     def begin(self, stage: StageInfo, segment: Segment, uri: str) -> None:
@@ -165,7 +165,7 @@ class InferenceLedger(Sink):
     def stage_closed(self, stage: StageInfo, end: StageEnd) -> None:
         begun = self._segments.pop(stage, None)
         if begun is not None:
-            self._delivery.submit(partial(self._write, *begun, end.figures, self._wall_ns(), final=True))
+            self._delivery.submit(partial(self._write, *begun, end.figures, self._clock(), final=True))
 
     def tick(self, tick: Tick) -> None:
         if tick.checkpoint is None:
@@ -173,10 +173,10 @@ class InferenceLedger(Sink):
         for stage, (segment, uri) in list(self._segments.items()):
             figures = tick.checkpoint.open.get(stage)
             if figures is not None:
-                write = partial(self._write, segment, uri, figures, self._wall_ns(), final=False)
+                write = partial(self._write, segment, uri, figures, self._clock(), final=False)
                 self._delivery.submit_latest(segment, write)
 
-    def _write(self, segment: Segment, uri: str, figures: Figures, wall_ns: int, *, final: bool) -> None:
+    def _write(self, segment: Segment, uri: str, figures: Figures, now: float, *, final: bool) -> None:
         if segment.ended:
             return
         inclusive = figures.footprint
@@ -184,7 +184,7 @@ class InferenceLedger(Sink):
         footprint = replace(inclusive, stages=costs)
         units = {f"{_KIND}/{unit}": amount for unit, amount in footprint.units.items()}
         tags = self._tags(footprint, "final" if final else "running", None)
-        self._worker.put(segment.state(footprint, tags, wall_ns / NS_PER_S, units=units, final=final), uri)
+        self._worker.put(segment.state(footprint, tags, now, units=units, final=final), uri)
 
 
 def has_a_store() -> bool:

@@ -139,8 +139,9 @@ class StandaloneStages(Sink):
             name=f"{stage.kind} outside of runs",
             start_ms=start_ns // NS_PER_MS,
         )
-        segment = Segment(stage.id, start_ns / NS_PER_S, ledger_run=ledger_run)
-        window = _Window(segment, uri, start_ns, self._clock() + _WINDOW_S)
+        now = self._clock()
+        segment = Segment(stage.id, start_ns / NS_PER_S, ledger_run=ledger_run, clock_s=now)
+        window = _Window(segment, uri, start_ns, now + _WINDOW_S)
         self._windows[uri] = window
         return window
 
@@ -164,7 +165,7 @@ class StandaloneStages(Sink):
             {kind: tuple(spent) for kind, spent in window.spent.items()},
             dict(window.units),
         )
-        put = partial(self._put, window, make, self._wall_ns(), final=final)
+        put = partial(self._put, window, make, self._clock(), final=final)
         if final:
             self._delivery.submit(put)
         else:
@@ -196,7 +197,7 @@ class StandaloneStages(Sink):
             shares=process.shares,
         )
 
-    def _put(self, window: _Window, make: Callable[[], StageRecord], wall_ns: int, *, final: bool) -> None:
+    def _put(self, window: _Window, make: Callable[[], StageRecord], now: float, *, final: bool) -> None:
         segment = window.segment
         if segment.ended or not (window.uri or has_a_store()):
             return
@@ -204,5 +205,5 @@ class StandaloneStages(Sink):
         footprint = self._to_footprint(make())
         if math.isfinite(footprint.energy_j):
             tags = self._tags(footprint, "final" if final else "running", None)
-            batch = segment.state(footprint, tags, wall_ns / NS_PER_S, units=footprint.units, final=final)
+            batch = segment.state(footprint, tags, now, units=footprint.units, final=final)
             self._worker.put(batch, window.uri)
