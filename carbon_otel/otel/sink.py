@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextvars
 import threading
 import time
 from collections.abc import Callable, Iterable, MutableMapping, Sequence
-from contextvars import Token
 from typing import Any, Final
 
 from opentelemetry import context, trace
@@ -99,14 +97,15 @@ class OtelSink(Sink):
     def stage_entered(self, stage: StageInfo) -> None:
         own = self._spans.get(stage)
         if own is not None:
-            own.context = _StageContext(trace.set_span_in_context(own.span))
-            own.token = context.attach(own.context)
+            own.before = context.get_current()
+            own.context = _StageContext(trace.set_span_in_context(own.span, own.before))
+            context.attach(own.context)
 
     def stage_left(self, stage: StageInfo) -> None:
         own = self._spans.get(stage)
-        if own is not None and own.token is not None:
-            _leave(own.context, own.token)
-            own.token = None
+        if own is not None and own.before is not None:
+            _leave(own.context, own.before)
+            own.before = None
 
     def energy_attributed(self, stage: StageInfo, joules: Sequence[float], grams: float) -> None:
         own = self._spans.get(stage)
@@ -263,15 +262,15 @@ class _Labels:
 class _StageSpan:
     """The span of an open stage, its exclusive joules and grams so far, and those of the stages that ended in it.
 
-    In `context` the span is current; the rest is the context in which the stage was last entered.
+    In `context` the span is current; the rest is the context in which the stage was last entered, `before`.
     """
 
-    __slots__ = ("context", "grams", "grams_below", "joules", "joules_below", "shown_ns", "span", "token")
+    __slots__ = ("before", "context", "grams", "grams_below", "joules", "joules_below", "shown_ns", "span")
 
     def __init__(self, span: Span) -> None:
         self.span = span
         self.context: Context | None = None
-        self.token: Token[Context] | None = None
+        self.before: Context | None = None
         self.shown_ns = 0
         self.joules = self.joules_below = self.grams = self.grams_below = 0.0
 
@@ -293,22 +292,19 @@ class _StageContext(Context):
     before: Context | None = None
 
 
-def _leave(entered: Context | None, token: Any) -> None:
+def _leave(entered: Context | None, before: Context) -> None:
     """Make the context current that was so before; nothing where another context is current.
 
     A stage may be left in another context than it was entered in, or after one that was entered later (streams
     that their server closes, asyncio callbacks, pytest fixtures). OpenTelemetry's `detach` would log an error, or
     make an ended span current.
     """
-    if not isinstance(token, contextvars.Token) or not isinstance(entered, _StageContext):
-        context.detach(token)
-        return
-    before = Context() if token.old_value is contextvars.Token.MISSING else token.old_value
     while isinstance(before, _StageContext) and before.before is not None:
         before = before.before
-    entered.before = before
-    if token.var.get() is entered:
-        token.var.set(before)
+    if context.get_current() is entered:
+        context.attach(before)
+    if isinstance(entered, _StageContext):
+        entered.before = before
 
 
 def _message(stage: StageInfo, footprint: Footprint) -> str:

@@ -100,7 +100,7 @@ class Predictions:
             window.calls += calls
             window.rows += rows
             window.stage.units.update(requests=float(window.calls), rows=float(window.rows))
-        leave(window.stage, token)
+        leave(window.stage, None if token.old_value is Token.MISSING else token.old_value)
 
     def before_tick(self) -> None:
         """Pause stages without a prediction since the last tick, and end the windows whose hour is over."""
