@@ -142,7 +142,7 @@ class LinuxProcesses(Processes):
     def _read(self, pid: int) -> list[bytes] | None:
         """The fields of /proc/PID/stat from the third on; records the parent of the process."""
         try:
-            descriptor = os.open(f"{self._folder}/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(f"{self._folder}/{pid}/stat", os.O_RDONLY)
         except OSError:
             return None
         try:
@@ -175,4 +175,4 @@ class LinuxProcesses(Processes):
 
 def host_processes() -> Processes:
     """The processes of this host, read in the cheapest way that the system offers."""
-    return LinuxProcesses() if sys.platform == "linux" else Processes()
+    return LinuxProcesses() if sys.platform == "linux" and hasattr(time, "clock_gettime_ns") else Processes()

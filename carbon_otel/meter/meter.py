@@ -11,7 +11,9 @@ from carbon_otel.records import Shares, Snapshot
 from carbon_otel.sensors.base import Sensor, SensorError
 from carbon_otel.units import NS_PER_S, S_PER_NS
 
-_BOOT_CLOCK: Final[int | None] = getattr(time, "CLOCK_BOOTTIME", None)
+_BOOT_CLOCK: Final[int | None] = (
+    getattr(time, "CLOCK_BOOTTIME", None) if hasattr(time, "clock_gettime_ns") else None
+)
 _SUSPENDED_NS: Final = NS_PER_S // 2
 
 # The timeline of a device, a raw reading (None if it failed), and its begin and end. A plain tuple, like
