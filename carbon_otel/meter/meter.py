@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, Protocol
 
+from carbon_otel import clock
 from carbon_otel.meter.timeline import Timeline
 from carbon_otel.records import Shares, Snapshot
 from carbon_otel.sensors.base import Sensor, SensorError
@@ -151,7 +152,7 @@ class Meter:
         sensors: Sequence[Sensor],
         *,
         rule: ShareRule | None = None,
-        clock_ns: Callable[[], int] = time.monotonic_ns,
+        clock_ns: Callable[[], int] = clock.monotonic_ns,
         on_fault: Callable[[Sensor, str], None] = lambda sensor, message: None,
     ) -> None:
         self._rule: ShareRule = rule or SoleProcess(len(sensors))
@@ -266,4 +267,4 @@ class Meter:
 def _boot_minus_monotonic() -> int:
     if _BOOT_CLOCK is None:
         return 0
-    return time.clock_gettime_ns(_BOOT_CLOCK) - time.monotonic_ns()
+    return time.clock_gettime_ns(_BOOT_CLOCK) - clock.monotonic_ns()

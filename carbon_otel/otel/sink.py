@@ -11,6 +11,7 @@ from opentelemetry import context, trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, Status, StatusCode
 
+from carbon_otel import clock
 from carbon_otel._version import __version__
 from carbon_otel.carbon.grid import Intensity
 from carbon_otel.footprint import Footprint
@@ -60,7 +61,7 @@ class OtelSink(Sink):
         # Created now, because a child that is forked at once has no data about the time before.
         self._waiting = not reports_devices()
         if not self._waiting:
-            exchange_reported_until(time.monotonic_ns())
+            exchange_reported_until(clock.monotonic_ns())
         self._reporting = threading.RLock()  # a flush may tick while the sampler does
         renew_after_fork(self._renew)
         self._tracer = trace.get_tracer(semconv.SCOPE, __version__, providers.tracer, semconv.SCHEMA_URL)
@@ -158,7 +159,7 @@ class OtelSink(Sink):
             if not self._reports_devices():
                 self._waiting = True
                 return
-            now_ns = time.monotonic_ns()
+            now_ns = clock.monotonic_ns()
             until_ns = self._exchange_reported_until(now_ns)
             if self._waiting:
                 self._waiting = False

@@ -6,12 +6,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Final, Literal
 
 import psutil
 
+from carbon_otel import clock
 from carbon_otel.provenance import Band
 from carbon_otel.sensors.base import Device
 from carbon_otel.units import BYTES_PER_GB, S_PER_NS
@@ -32,7 +32,7 @@ class MemoryModel:
     tick_interval_s = 0.0
 
     def __init__(
-        self, bytes_total: int | None = None, clock_ns: Callable[[], int] = time.monotonic_ns
+        self, bytes_total: int | None = None, clock_ns: Callable[[], int] = clock.monotonic_ns
     ) -> None:
         gigabytes = (bytes_total or psutil.virtual_memory().total) / BYTES_PER_GB
         self._watts = WATTS_PER_GB * gigabytes

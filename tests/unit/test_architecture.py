@@ -19,11 +19,12 @@ import carbon_otel
 PACKAGE = Path(carbon_otel.__file__).parent
 
 # Each room is a module or a folder; the longest name that fits a module is its room.
-BASE = "units provenance guard fork background serial _version"
+BASE = "units clock provenance guard fork background serial _version"
 CORE = f"{BASE} sensors.base records carbon footprint sinks"
 ROOMS = {
     "_version": "",
     "units": "",
+    "clock": "",
     "guard": "",
     "fork": "guard",
     "provenance": "units",
@@ -31,7 +32,7 @@ ROOMS = {
     "serial": "guard fork",
     # What the hardware says.
     "sensors.base": "provenance units",
-    "sensors": "sensors.base provenance units guard fork",
+    "sensors": "sensors.base provenance units clock guard fork",
     # The records that cross rooms, and the figures computed from them.
     "records": "sensors.base provenance units",
     "carbon": "provenance units",

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import sys
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from carbon_otel import clock
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.guard import contain, log_once
 from carbon_otel.mlflow import compat
@@ -107,7 +107,7 @@ class DeliveryWorker:
                     self._start_thread()
             self._address_of[batch.segment] = address
             if outlet.healthy:
-                at = 0.0 if batch.segment in self._awaited else time.monotonic() + _LINGER_S
+                at = 0.0 if batch.segment in self._awaited else clock.monotonic() + _LINGER_S
                 outlet.due = min(outlet.due, at) if outlet.pending else at
             outlet.pending = True
             self._changed.notify_all()
@@ -145,7 +145,7 @@ class DeliveryWorker:
 
     def close(self, timeout_s: float) -> None:
         """Upload the waiting batches within the timeout. The next process sends the remaining ones."""
-        deadline = time.monotonic() + timeout_s
+        deadline = clock.monotonic() + timeout_s
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -154,7 +154,7 @@ class DeliveryWorker:
             # A store that had failed gets more time as long as it accepts batches again.
             before, left = -1, self._count()
             is_idle = all(o.idle for o in outlets)
-            while not is_idle and left != before and (remaining_s := deadline - time.monotonic()) > 0:
+            while not is_idle and left != before and (remaining_s := deadline - clock.monotonic()) > 0:
                 pause_s = min(_FAILED_STORE_S, remaining_s)
                 is_idle = self._changed.wait_for(lambda: all(o.idle for o in outlets), pause_s)
                 before, left = left, self._count()
@@ -201,7 +201,7 @@ class DeliveryWorker:
                     outlet.pause_s = _FIRST_PAUSE_S
                 elif not self._closed:
                     outlet.pending = True
-                    outlet.due = time.monotonic() + outlet.pause_s
+                    outlet.due = clock.monotonic() + outlet.pause_s
                     outlet.pause_s = min(2 * outlet.pause_s, _LONGEST_PAUSE_S)
                 self._delivered = {s for s in self._delivered if self._spool and self._spool.is_waiting(s)}
                 self._changed.notify_all()
@@ -217,7 +217,7 @@ class DeliveryWorker:
             while True:
                 waiting = [o for o in self._outlets.values() if o.pending and not o.busy]
                 soonest = min(waiting, key=lambda o: o.due, default=None)
-                now = time.monotonic()
+                now = clock.monotonic()
                 if soonest is not None and (soonest.due <= now or self._closed):
                     soonest.pending, soonest.busy = False, True
                     return soonest

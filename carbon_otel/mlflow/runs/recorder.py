@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
+from carbon_otel import clock
 from carbon_otel.background import Worker
 from carbon_otel.footprint import Footprint
 from carbon_otel.mlflow.delivery.segment import Segment
@@ -98,9 +99,9 @@ class RunRecorder(Sink):
         run, written = self._ended.pop(run_id, (None, None))
         if run is None or written is None or not run.worked or not self._worker.healthy:
             return
-        deadline = time.monotonic() + timeout_s
+        deadline = clock.monotonic() + timeout_s
         if written.wait(timeout_s):
-            self._worker.wait(max(0.0, deadline - time.monotonic()), run.segment.number)
+            self._worker.wait(max(0.0, deadline - clock.monotonic()), run.segment.number)
 
     def stage_opened(self, stage: StageInfo) -> None:
         if stage.kind != RUN:

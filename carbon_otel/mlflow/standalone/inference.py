@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
+from carbon_otel import clock
 from carbon_otel.background import Worker
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.guard import log_once
@@ -60,7 +61,7 @@ class Predictions:
         ledger: InferenceLedger,
         *,
         process: str,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = clock.monotonic,
         wall_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         """`process` identifies this process among all processes that write to the ledger."""

@@ -29,8 +29,8 @@ os.fchmod os.fchown os.chown os.lchown os.fchdir os.fdatasync os.posix_fallocate
 os.killpg os.setsid os.getpgid os.getsid os.nice os.wait os.waitid os.WNOHANG os.posix_spawn os.pidfd_open
 os.memfd_create time.clock_gettime time.clock_gettime_ns time.clock_getres time.CLOCK_BOOTTIME time.CLOCK_MONOTONIC
 time.CLOCK_REALTIME time.CLOCK_PROCESS_CPUTIME_ID time.CLOCK_THREAD_CPUTIME_ID time.pthread_getcpuclockid
-time.tzset signal.SIGHUP signal.SIGKILL signal.SIGALRM signal.SIGCHLD signal.SIGUSR1 signal.SIGUSR2 signal.pthread_sigmask
-signal.setitimer signal.sigwait
+time.tzset signal.SIGHUP signal.SIGKILL signal.SIGALRM signal.SIGCHLD signal.SIGUSR1 signal.SIGUSR2
+signal.pthread_sigmask signal.setitimer signal.sigwait
 """
 LINUX = """
 os.sched_getaffinity os.pidfd_open os.memfd_create os.O_PATH os.O_TMPFILE os.posix_fallocate time.CLOCK_BOOTTIME
@@ -89,8 +89,9 @@ def score() -> int:
 for _ in range(2):
     carbon_otel.instrument(zone="FR", interval_s=0.05)
     with carbon_otel.stage("training") as s:
-        score()
-        time.sleep(0.2)
+        begun = time.process_time()
+        while time.process_time() - begun < 0.3:
+            score()
     runtime.active().inject({})
     batches = spool.Spool.create(pathlib.Path(tempfile.mkdtemp()))
     batches.close()
