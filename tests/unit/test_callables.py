@@ -601,7 +601,7 @@ class TestResults:
 
 class TestFastAPI:
     def test_endpoints(self, opened):
-        fastapi = pytest.importorskip("fastapi")
+        import fastapi
         from fastapi.responses import StreamingResponse
         from fastapi.testclient import TestClient
 
@@ -654,7 +654,8 @@ class TestCopies:
         assert pickle.loads(pickle.dumps(s.footprint)) == s.footprint
 
     def test_a_decorated_function_can_be_pickled_by_value(self, opened):
-        cloudpickle = pytest.importorskip("cloudpickle")
+        import cloudpickle
+
         for function in (work, steps, work_later, steps_later):
             source = {"__name__": "__main__"}
             exec("def make(training, f):\n  def g(): return f()\n  return training(g)", source)
