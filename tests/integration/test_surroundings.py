@@ -61,9 +61,8 @@ def program(text: str, **variables: str) -> list[str]:
 def test_options_of_the_interpreter(options, tmp_path):
     # Python itself warns of a fork with threads, from version 3.12.
     quiet = ["-W", "ignore:This process:DeprecationWarning"] if sys.version_info >= (3, 12) else []
-    first = [] if options[0] == "-m" else [*options, *quiet]
-    last = options if options[0] == "-m" else []
-    out, err = python(*first, *last, GUEST, "fork")
+    everything = [*quiet, *options] if options[0] == "-m" else [*options, *quiet]
+    out, err = python(*everything, GUEST, "fork")
     assert out.splitlines()[-1] == WORKED
     assert "Warning" not in err and "Traceback" not in err
 
@@ -95,7 +94,7 @@ def test_a_zip_file(tmp_path):
     shutil.copytree(PACKAGE, folder / "carbon_otel")
     (folder / "__main__.py").write_text(Path(GUEST).read_text())
     zipapp.create_archive(folder, tmp_path / "app.pyz")
-    assert python(str(tmp_path / "app.pyz"), "fork", PYTHONPATH="") == (f"{WORKED}\n", "")
+    assert python(str(tmp_path / "app.pyz"), PYTHONPATH="") == (f"{WORKED}\n", "")
 
 
 GEVENT = """
