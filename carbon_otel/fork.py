@@ -29,6 +29,7 @@ from contextlib import contextmanager
 from types import MethodType
 from typing import Any, Final
 
+from carbon_otel import clock
 from carbon_otel.guard import contain
 
 _numbers = itertools.count()
@@ -64,10 +65,10 @@ def before_a_fork(at_most_s: float) -> Iterator[None]:
     if thread in _blocks:  # the outer block counts
         yield
         return
-    latest = time.monotonic() + _FORKS_S
+    latest = clock.monotonic() + _FORKS_S
     while True:
-        _blocks[thread] = time.monotonic() + at_most_s
-        if _forks <= {thread} or time.monotonic() > latest:
+        _blocks[thread] = clock.monotonic() + at_most_s
+        if _forks <= {thread} or clock.monotonic() > latest:
             break
         del _blocks[thread]
         time.sleep(_POLL_S)
@@ -80,7 +81,7 @@ def before_a_fork(at_most_s: float) -> Iterator[None]:
 def _wait_for_blocks() -> None:
     thread = threading.get_ident()
     _forks.add(thread)
-    while any(until > time.monotonic() for other, until in list(_blocks.items()) if other != thread):
+    while any(until > clock.monotonic() for other, until in list(_blocks.items()) if other != thread):
         time.sleep(_POLL_S)
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import importlib
 import os
-import time
 from collections.abc import MutableMapping
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from types import ModuleType
 from typing import Any, Final
 
-from carbon_otel import instrumentation
+from carbon_otel import clock, instrumentation
 from carbon_otel.background import Worker
 from carbon_otel.carbon.grid import EmissionFactor, intensity
 from carbon_otel.footprint import Footprint
@@ -115,7 +114,7 @@ class Session:
 
     def end(self) -> None:
         """Close all open stages and send all pending telemetry, within the exit budget."""
-        deadline = time.monotonic() + EXIT_BUDGET_S
+        deadline = clock.monotonic() + EXIT_BUDGET_S
         self.disconnect()
         if self._annotator is not None:
             self._annotator.shutdown()
@@ -188,7 +187,7 @@ class Session:
 
     def flush(self, timeout_s: float) -> bool:
         """Read the sensors and flush all sinks; False if that takes longer than `timeout_s` seconds."""
-        deadline = time.monotonic() + timeout_s
+        deadline = clock.monotonic() + timeout_s
         contain("reading the sensors", None, self.engine.tick, True)
         return self._wait(deadline, closing=False)
 
@@ -206,11 +205,11 @@ class Session:
         pending = []
         for sink in self.engine.sinks:
             task = f"{'closing' if closing else 'flushing'} {type(sink).__name__}"
-            left_s = max(0.0, deadline - time.monotonic())
+            left_s = max(0.0, deadline - clock.monotonic())
             begun = contain(task, None, sink.close if closing else sink.flush, left_s)
             pending.append((task, begun))
         results = [
-            begun is not None and contain(task, False, begun, max(0.0, deadline - time.monotonic()))
+            begun is not None and contain(task, False, begun, max(0.0, deadline - clock.monotonic()))
             for task, begun in pending
         ]
         return all(results)
@@ -222,7 +221,7 @@ class Session:
             reservation(host_threads()),
             self.membership,
             self._busy_time,
-            time.monotonic_ns(),
+            clock.monotonic_ns(),
             self.discovery.utilisation,
         )
 

@@ -9,10 +9,10 @@ share of its running processes, if the driver reports them. The share of the hos
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Final, Literal
 
+from carbon_otel import clock
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.host.cgroup import Reservation
 from carbon_otel.host.coordination import uncoordinated
@@ -49,7 +49,7 @@ class Attribution:
         busy_time: BusyTime,
         now_ns: int,
         gpu_use: Mapping[str, GpuUse] = _NO_GPU_USE,
-        clock_ns: Callable[[], int] = time.monotonic_ns,
+        clock_ns: Callable[[], int] = clock.monotonic_ns,
     ) -> None:
         self._rule: Literal["reserved", "process"] = rule
         self._gpu_use = gpu_use if rule == "process" else _NO_GPU_USE

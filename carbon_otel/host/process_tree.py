@@ -165,7 +165,7 @@ class LinuxProcesses(Processes):
     def _read(self, pid: int) -> list[bytes] | None:
         """The fields of /proc/PID/stat from the third on, None if it has ended; records its parent."""
         try:
-            descriptor = os.open(f"{self._folder}/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(f"{self._folder}/{pid}/stat", os.O_RDONLY)
         except _NOT_THERE:
             return None
         try:
@@ -200,4 +200,4 @@ class LinuxProcesses(Processes):
 
 def host_processes() -> Processes:
     """The processes of this host, read in the cheapest way that the system offers."""
-    return LinuxProcesses() if sys.platform == "linux" else Processes()
+    return LinuxProcesses() if sys.platform == "linux" and hasattr(time, "clock_gettime_ns") else Processes()

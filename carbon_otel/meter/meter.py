@@ -6,12 +6,15 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, Protocol
 
+from carbon_otel import clock
 from carbon_otel.meter.timeline import Timeline
 from carbon_otel.records import Shares, Snapshot
 from carbon_otel.sensors.base import Sensor, SensorError
 from carbon_otel.units import NS_PER_S, S_PER_NS
 
-_BOOT_CLOCK: Final[int | None] = getattr(time, "CLOCK_BOOTTIME", None)
+_BOOT_CLOCK: Final[int | None] = (
+    getattr(time, "CLOCK_BOOTTIME", None) if hasattr(time, "clock_gettime_ns") else None
+)
 _SUSPENDED_NS: Final = NS_PER_S // 2
 
 # The timeline of a device, a raw reading (None if it failed), and its begin and end. A plain tuple, like
@@ -177,7 +180,7 @@ class Meter:
         sensors: Sequence[Sensor],
         *,
         rule: ShareRule | None = None,
-        clock_ns: Callable[[], int] = time.monotonic_ns,
+        clock_ns: Callable[[], int] = clock.monotonic_ns,
         on_fault: Callable[[Sensor, str], None] = lambda sensor, message: None,
     ) -> None:
         self._rule: ShareRule = rule or SoleProcess(len(sensors))
@@ -304,4 +307,4 @@ class Meter:
 def _boot_minus_monotonic() -> int:
     if _BOOT_CLOCK is None:
         return 0
-    return time.clock_gettime_ns(_BOOT_CLOCK) - time.monotonic_ns()
+    return time.clock_gettime_ns(_BOOT_CLOCK) - clock.monotonic_ns()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 
+from carbon_otel import clock
 from carbon_otel.guard import contain
 
 
@@ -40,5 +40,5 @@ class Sampler:
 
     def _run(self) -> None:
         contain("preparing the sensors", None, self._prepare)
-        while not self._stop.wait(self._interval_s - time.monotonic() % self._interval_s):
+        while not self._stop.wait(self._interval_s - clock.monotonic() % self._interval_s):
             contain("reading the sensors", None, self._tick)

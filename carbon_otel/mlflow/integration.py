@@ -15,13 +15,12 @@ Nothing here is imported before the program imports MLflow.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import ModuleType
 from typing import Final, Protocol
 
-from carbon_otel import runtime
+from carbon_otel import clock, runtime
 from carbon_otel.background import Worker
 from carbon_otel.config import Settings
 from carbon_otel.footprint import Footprint
@@ -114,8 +113,8 @@ class _Delivered(Sink):
         return partial(self._wait, self._delivery.submit(_nothing), self._close)
 
     def _wait(self, made: threading.Event, upload: Callable[[float], bool], timeout_s: float) -> bool:
-        deadline = time.monotonic() + timeout_s
-        return made.wait(timeout_s) and upload(max(0.0, deadline - time.monotonic()))
+        deadline = clock.monotonic() + timeout_s
+        return made.wait(timeout_s) and upload(max(0.0, deadline - clock.monotonic()))
 
     def _close(self, timeout_s: float) -> bool:
         self._worker.close(timeout_s)

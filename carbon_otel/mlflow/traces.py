@@ -11,11 +11,11 @@ from __future__ import annotations
 import functools
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
+from carbon_otel import clock
 from carbon_otel.background import Worker
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.guard import log_once, logger
@@ -59,7 +59,7 @@ class _Mark:
 class MlflowTraces(Sink):
     """Mirrors stages that are entered within a span of MLflow."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = clock.monotonic) -> None:
         self._clock = clock
         self._marks: dict[StageInfo, _Mark] = {}
         self._traces: dict[str, _Trace] = {}

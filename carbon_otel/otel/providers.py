@@ -11,7 +11,6 @@ import functools
 import logging
 import os
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
@@ -19,6 +18,7 @@ from opentelemetry import metrics, trace
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 
+from carbon_otel import clock
 from carbon_otel.background import Worker
 from carbon_otel.guard import clean, contain, log_once
 from carbon_otel.sinks import Pending
@@ -133,8 +133,8 @@ class Providers:
 
 
 def _all_done(begun: Iterable[threading.Event], timeout_s: float) -> bool:
-    deadline = time.monotonic() + timeout_s
-    results = [done.wait(max(0.0, deadline - time.monotonic())) for done in begun]
+    deadline = clock.monotonic() + timeout_s
+    results = [done.wait(max(0.0, deadline - clock.monotonic())) for done in begun]
     return all(results)
 
 

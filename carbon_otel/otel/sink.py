@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import os
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
-from contextvars import Token
 from typing import Any, Final
 
 from opentelemetry import context, trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, Status, StatusCode
 
+from carbon_otel import clock
 from carbon_otel._version import __version__
 from carbon_otel.carbon.grid import Intensity
 from carbon_otel.footprint import Footprint
@@ -70,7 +69,7 @@ class OtelSink(Sink):
         # Created now, because a child that is forked at once has no data about the time before.
         self._waiting = not reports_devices()
         if not self._waiting:
-            exchange_reported_until(time.monotonic_ns())
+            exchange_reported_until(clock.monotonic_ns())
         self._reporting = threading.RLock()  # a flush may tick while the sampler does
         renew_after_fork(self._renew)
         self._tracer = trace.get_tracer(semconv.SCOPE, __version__, providers.tracer, semconv.SCHEMA_URL)
@@ -113,14 +112,15 @@ class OtelSink(Sink):
     def stage_entered(self, stage: StageInfo) -> None:
         own = self._spans.get(stage)
         if own is not None:
-            own.context = _StageContext(trace.set_span_in_context(own.span))
-            own.token = context.attach(own.context)
+            own.before = context.get_current()
+            own.context = _StageContext(trace.set_span_in_context(own.span, own.before))
+            context.attach(own.context)
 
     def stage_left(self, stage: StageInfo) -> None:
         own = self._spans.get(stage)
-        if own is not None and own.token is not None:
-            _leave(own.context, own.token)
-            own.token = None
+        if own is not None and own.before is not None:
+            _leave(own.context, own.before)
+            own.before = None
 
     def energy_attributed(self, stage: StageInfo, joules: Sequence[float], grams: float) -> None:
         own = self._spans.get(stage)
@@ -175,7 +175,7 @@ class OtelSink(Sink):
             if not self._reports_devices():
                 self._waiting = True
                 return
-            now_ns = time.monotonic_ns()
+            now_ns = clock.monotonic_ns()
             until_ns = self._exchange_reported_until(now_ns)
             if self._waiting:
                 self._waiting = False
@@ -212,11 +212,12 @@ class OtelSink(Sink):
     def no_span(self) -> Iterator[None]:
         """Within it, no span is current."""
         without = _StageContext(trace.set_span_in_context(trace.INVALID_SPAN))
-        token = context.attach(without)
+        before = context.get_current()
+        context.attach(without)
         try:
             yield
         finally:
-            _leave(without, token)
+            _leave(without, before)
 
     def _context_below(self, above: StageInfo | None) -> Context | None:
         """The context whose span is the parent; None if the application's own span, or the stage's, is current."""
@@ -305,15 +306,15 @@ class _Labels:
 class _StageSpan:
     """The span of an open stage, its exclusive joules and grams so far, and those of the stages that ended in it.
 
-    In `context` the span is current; the rest is the context in which the stage was last entered.
+    In `context` the span is current; the rest is the context in which the stage was last entered, `before`.
     """
 
-    __slots__ = ("context", "grams", "grams_below", "joules", "joules_below", "shown_ns", "span", "token")
+    __slots__ = ("before", "context", "grams", "grams_below", "joules", "joules_below", "shown_ns", "span")
 
     def __init__(self, span: Span) -> None:
         self.span = span
         self.context: Context | None = None
-        self.token: Token[Context] | None = None
+        self.before: Context | None = None
         self.shown_ns = 0
         self.joules = self.joules_below = self.grams = self.grams_below = 0.0
 
@@ -335,22 +336,19 @@ class _StageContext(Context):
     before: Context | None = None
 
 
-def _leave(entered: Context | None, token: Any) -> None:
+def _leave(entered: Context | None, before: Context) -> None:
     """Make the context current that was so before; nothing where another context is current.
 
     A stage may be left in another context than it was entered in, or after one that was entered later (streams
     that their server closes, asyncio callbacks, pytest fixtures). OpenTelemetry's `detach` would log an error, or
     make an ended span current.
     """
-    if not isinstance(token, contextvars.Token) or not isinstance(entered, _StageContext):
-        context.detach(token)
-        return
-    before = Context() if token.old_value is contextvars.Token.MISSING else token.old_value
     while isinstance(before, _StageContext) and before.before is not None:
         before = before.before
-    entered.before = before
-    if token.var.get() is entered:
-        token.var.set(before)
+    if context.get_current() is entered:
+        context.attach(before)
+    if isinstance(entered, _StageContext):
+        entered.before = before
 
 
 def _record(span: Span, error: Exception) -> None:

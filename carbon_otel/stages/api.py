@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Generator, Mapping, MutableMapping
 from contextlib import AbstractContextManager
-from contextvars import Token
 from dataclasses import replace
 from types import MappingProxyType, TracebackType
 from typing import Any, Protocol, TypeVar, cast
@@ -91,7 +90,7 @@ class Stage:
         self._name = kind if name is None else arguments.name_of(name)
         self._attributes: Mapping[str, AttributeValue] = arguments.attributes_of(attributes, more)
         self._units: dict[str, float] = {}
-        self._entered: list[tuple[OpenStage, Token[OpenStage | None]] | None] = []
+        self._entered: list[tuple[OpenStage, OpenStage | None] | None] = []
         self._last: OpenStage | None = None
         self._recorder: Recorder | None = None
 
@@ -153,20 +152,22 @@ class Stage:
     def _again(self) -> Stage:
         return _new(self._kind, self._name, self._attributes, {})
 
-    def _begin(self) -> tuple[OpenStage, Token[OpenStage | None]] | None:
+    def _begin(self) -> tuple[OpenStage, OpenStage | None] | None:
+        """Open a stage; returns it, and the stage that was current before."""
         active = recorder()
         if active is None:
             return None
         active.synchronize()
-        opened = active.engine.open(self._kind, self._name, self._attributes, current.get())
+        before = current.get()
+        opened = active.engine.open(self._kind, self._name, self._attributes, before)
         if self._units:
             opened.units.update(self._units)
         self._recorder, self._last = active, opened
-        token = current.set(opened)
+        current.set(opened)
         active.engine.enter(opened)
-        return opened, token
+        return opened, before
 
-    def _end(self, opened: OpenStage, token: Token[OpenStage | None], error: BaseException | None) -> None:
+    def _end(self, opened: OpenStage, before: OpenStage | None, error: BaseException | None) -> None:
         engine = opened.engine
         self._last = opened
         # In a child forked inside the block the stage is the parent's: the child leaves it, but does not end it.
@@ -177,7 +178,7 @@ class Stage:
             engine.leave(opened)
             if engine.alive:
                 engine.close(opened, error)
-            leave(opened, token)
+            leave(opened, before)
 
 
 stage = Stage
@@ -197,7 +198,7 @@ class _SuspendableStage(contextlib.AbstractContextManager["_SuspendableStage"]):
     def __init__(self, manager: Stage) -> None:
         self._manager = manager
         self._opened: OpenStage | None = None
-        self._token: Token[OpenStage | None] | None = None
+        self._before: OpenStage | None = None
         self._error: BaseException | None = None
 
     def __enter__(self) -> _SuspendableStage:
@@ -244,21 +245,21 @@ class _SuspendableStage(contextlib.AbstractContextManager["_SuspendableStage"]):
         if self._opened is None:
             begun = self._manager._begin()
             if begun is not None:
-                self._opened, self._token = begun
+                self._opened, self._before = begun
         elif self._opened.engine.alive:
             self._opened.engine.resume(self._opened)
-            self._token = current.set(self._opened)
+            self._before = current.get()
+            current.set(self._opened)
             self._opened.engine.enter(self._opened)
 
     def _suspend(self) -> None:
-        opened, token = self._opened, self._token
+        opened = self._opened
         if opened is not None:
             opened.engine.leave(opened)
             if opened.engine.alive:
                 opened.engine.pause(opened)
-            if token is not None:
-                leave(opened, token)
-                self._token = None
+            leave(opened, self._before)
+            self._before = None
 
 
 def _stream_of(call: Stage) -> _SuspendableStage:
@@ -268,7 +269,7 @@ def _stream_of(call: Stage) -> _SuspendableStage:
         # Taken out of the call, which then leaves no stage.
         entered, call._entered[-1] = call._entered[-1], None
         if entered is not None:
-            line._opened, line._token = entered
+            line._opened, line._before = entered
             contain("suspending a stage", None, line._suspend)
     return line
 

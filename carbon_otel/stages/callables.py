@@ -102,15 +102,21 @@ def _around(function: Callable[..., Any], new: New, stream: Stream) -> Any:
 
         async def async_function(*args: Any, **kwargs: Any) -> Any:
             with new() as call:
-                return _going_on(await function(*args, **kwargs), call, stream)
+                return _going_on(await _latest(async_function, function)(*args, **kwargs), call, stream)
 
         return async_function
 
     def plain_function(*args: Any, **kwargs: Any) -> Any:
         with new() as call:
-            return _going_on(function(*args, **kwargs), call, stream)
+            return _going_on(_latest(plain_function, function)(*args, **kwargs), call, stream)
 
     return plain_function
+
+
+def _latest(wrapper: Any, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The decorated function; its new version, once IPython's autoreload has put that into the wrapper."""
+    latest: Callable[..., Any] = getattr(wrapper, "__wrapped__", function)
+    return latest
 
 
 def _code_of(function: Any) -> Any:
@@ -209,7 +215,7 @@ def _generator(
 ) -> Callable[..., Generator[Any, Any, Any]]:
     def generator(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
         line = line_of()
-        inner = function(*args, **kwargs)
+        inner = _latest(generator, function)(*args, **kwargs)
         try:
             step: Callable[[], Any] = functools.partial(next, inner)
             while True:
@@ -237,7 +243,7 @@ def _async_generator(
 ) -> Callable[..., AsyncGenerator[Any, Any]]:
     async def generator(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
         line = line_of()
-        inner = function(*args, **kwargs)
+        inner = _latest(generator, function)(*args, **kwargs)
         try:
             step: Callable[[], Any] = inner.__anext__
             while True:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final, TypeVar
 
+_HAS_CLOCKS: Final = sys.platform == "linux" and hasattr(time, "clock_gettime")
 _EXPLAINED: Final = 0.9
 _LEAST_WEIGHT: Final = 1e-3
 
@@ -19,7 +20,7 @@ T = TypeVar("T")
 
 def thread_cpu_seconds(native_id: int) -> float | None:
     """CPU seconds of a thread of this process by its kernel id; None if it has ended, or not on Linux."""
-    if sys.platform != "linux":
+    if not _HAS_CLOCKS:
         return None
     # The kernel's per-thread CPU clock: MAKE_THREAD_CPUCLOCK(tid, CPUCLOCK_SCHED), linux/posix-timers.h. Unlike
     # pthread_getcpuclockid it is safe for a thread that has ended.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Sequence
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from carbon_otel.meter.meter import NO_EDGE, EdgeState
@@ -68,14 +68,13 @@ class OpenStage:
         return account is not None
 
 
-def leave(opened: OpenStage, token: Token[OpenStage | None]) -> None:
+def leave(opened: OpenStage, before: OpenStage | None) -> None:
     """Make the stage current that was so before; nothing in a context in which another stage is current.
 
     A stage may be left in another context than it was entered in, or after one that was entered later (streams,
-    asyncio callbacks, pytest fixtures). So the token cannot be reset.
+    asyncio callbacks, pytest fixtures).
     """
     if current.get() is opened:
-        before = None if token.old_value is Token.MISSING else token.old_value
         while before is not None and not before.open:
             before = before.parent
         current.set(before)

@@ -19,14 +19,15 @@ import carbon_otel
 PACKAGE = Path(carbon_otel.__file__).parent
 
 # Each room is a module or a folder; the longest name that fits a module is its room.
-BASE = "text units provenance guard fork background handover serial private_files _version"
+BASE = "text units clock provenance guard fork background handover serial private_files _version"
 CORE = f"{BASE} sensors.base records carbon footprint sinks"
 ROOMS = {
     "_version": "",
     "text": "",
     "units": "",
+    "clock": "",
     "guard": "text",
-    "fork": "guard",
+    "fork": "clock guard",
     "provenance": "units",
     "handover": "",
     "background": "guard fork",
@@ -34,7 +35,7 @@ ROOMS = {
     "private_files": "",
     # What the hardware says.
     "sensors.base": "provenance units",
-    "sensors": "sensors.base provenance units guard fork",
+    "sensors": "sensors.base provenance units clock guard fork",
     # The records that cross rooms, and the figures computed from them.
     "records": "sensors.base provenance units",
     "carbon": "provenance units",

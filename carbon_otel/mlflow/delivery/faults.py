@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from carbon_otel import clock
 from carbon_otel.guard import log_once, logger
 from carbon_otel.mlflow.delivery import store_uri
 from carbon_otel.mlflow.delivery.batch import Batch
@@ -69,7 +70,7 @@ class _Fault:
 class Faults:
     """The runs that a store does not accept, by ordering key."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = clock.monotonic) -> None:
         self._clock = clock
         self._faults: dict[str, _Fault] = {}
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import itertools
 import math
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
+from carbon_otel import clock
 from carbon_otel.guard import log_once, logger
 from carbon_otel.mlflow.compat import TrackingStore
 from carbon_otel.mlflow.delivery.description import described
@@ -71,7 +71,7 @@ class _Call:
     def is_in_vain(self) -> bool:
         """Whether the store has accepted nothing for a while."""
         is_several = len(self.doubtful) > 1 or not self.sent
-        return is_several and time.monotonic() - self.since > _PATIENCE_S
+        return is_several and clock.monotonic() - self.since > _PATIENCE_S
 
 
 class Uploader:
@@ -130,7 +130,7 @@ class Uploader:
 
     def _try(self, spool: Spool, group: Sequence[Waiting], call: _Call) -> None:
         last, numbers = group[-1].batch, [row.number for row in group]
-        began = time.monotonic()
+        began = clock.monotonic()
         try:
             self._write([row.batch for row in group])
         except Exception as error:  # noqa: BLE001 - every kind of store raises its own

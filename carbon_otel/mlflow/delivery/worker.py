@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import math
 import threading
-import time
 import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from carbon_otel import clock
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.guard import contain, log_once
 from carbon_otel.mlflow import compat
@@ -85,7 +85,7 @@ class _Outlet:
         if succeeded:
             self.pause_s, self.late = _FIRST_PAUSE_S, False
         else:
-            self.due = time.monotonic() + self.pause_s
+            self.due = clock.monotonic() + self.pause_s
             self.pause_s = min(2 * self.pause_s, _LONGEST_PAUSE_S)
 
 
@@ -143,7 +143,7 @@ class DeliveryWorker:
                 outlet.given, outlet.store = store, None
             self._owner_of[batch.segment] = address, batch.ordering_key
             if outlet.healthy:
-                at = 0.0 if batch.segment in self._awaited else time.monotonic() + _LINGER_S
+                at = 0.0 if batch.segment in self._awaited else clock.monotonic() + _LINGER_S
                 outlet.due = min(outlet.due, at) if outlet.pending else at
             outlet.pending = True
             self._changed.notify_all()
@@ -196,7 +196,7 @@ class DeliveryWorker:
 
     def close(self, timeout_s: float) -> None:
         """Upload the waiting batches within the timeout. The next process sends the remaining ones."""
-        deadline = time.monotonic() + timeout_s
+        deadline = clock.monotonic() + timeout_s
         with self._changed:
             self._closed = True
             self._look_for_parts()
@@ -206,7 +206,7 @@ class DeliveryWorker:
             # A store that had failed, or was late, gets more time as long as it accepts batches.
             before, left = -1, self._count()
             is_idle = all(o.idle for o in outlets)
-            while not is_idle and left != before and (remaining_s := deadline - time.monotonic()) > 0:
+            while not is_idle and left != before and (remaining_s := deadline - clock.monotonic()) > 0:
                 pause_s = min(_FAILED_STORE_S, remaining_s)
                 is_idle = self._changed.wait_for(lambda: all(o.idle for o in outlets), pause_s)
                 before, left = left, self._count()
@@ -274,7 +274,7 @@ class DeliveryWorker:
                 outlets = [o for o in self._outlets.values() if o.pending or not self._closed]
                 soonest = min(outlets, key=lambda outlet: outlet.next, default=None)
                 at = math.inf if soonest is None else soonest.next
-                now = time.monotonic()
+                now = clock.monotonic()
                 if soonest is not None and (at <= now or (self._closed and at < math.inf)):
                     soonest.pending, soonest.busy = False, True
                     return soonest

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
+from carbon_otel import clock
 from carbon_otel.background import Worker
 from carbon_otel.footprint import Footprint
 from carbon_otel.handover import RUN as RUN_VARIABLE
@@ -137,10 +138,10 @@ class RunRecorder(Sink):
             return
         if self._overdue is not None and not self._overdue.is_set():
             return
-        deadline = time.monotonic() + timeout_s
+        deadline = clock.monotonic() + timeout_s
         self._overdue = None if written.wait(timeout_s) else written
         if self._overdue is None:
-            self._worker.wait(max(0.0, deadline - time.monotonic()), run.segment.number)
+            self._worker.wait(max(0.0, deadline - clock.monotonic()), run.segment.number)
 
     def stage_opened(self, stage: StageInfo) -> None:
         if stage.kind != RUN:
@@ -153,13 +154,13 @@ class RunRecorder(Sink):
         if expected is None:
             return
         outer = self._runs.get(stage.parent.run_id or "") if stage.parent is not None else None
-        known, began_s = self._joined.get(run_id, (None, time.monotonic()))
+        known, began_s = self._joined.get(run_id, (None, clock.monotonic()))
         segment = known or self._segment(stage, expected)
         run = _Run(stage, expected.store, segment, self._trace_id(stage), outer, joined=expected.joined)
         self._runs[run_id] = run
         if expected.joined is not None:
             self._joined[run_id] = segment, began_s
-        elapsed_s = time.monotonic() - began_s
+        elapsed_s = clock.monotonic() - began_s
         self._delivery.submit(
             partial(self._open, run) if known is None else partial(self._reopen, run, elapsed_s)
         )

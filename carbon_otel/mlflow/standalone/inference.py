@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
+from carbon_otel import clock
 from carbon_otel.background import Worker
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.guard import log_once
@@ -60,7 +61,7 @@ class Predictions:
         ledger: InferenceLedger,
         *,
         process: str,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = clock.monotonic,
         wall_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         """`process` identifies this process among all processes that write to the ledger."""
@@ -102,7 +103,7 @@ class Predictions:
             window.calls += calls
             window.rows += rows
             window.stage.units.update(requests=float(window.calls), rows=float(window.rows))
-        leave(window.stage, token)
+        leave(window.stage, None if token.old_value is Token.MISSING else token.old_value)
 
     def before_tick(self) -> None:
         """Pause stages without a prediction since the last tick, and end the windows whose hour is over."""
@@ -146,7 +147,7 @@ class InferenceLedger(Sink):
         worker: DeliveryWorker,
         delivery: Worker,
         tags: Tags,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = clock.monotonic,
     ) -> None:
         self._worker = worker
         self._delivery = delivery

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
+from carbon_otel import clock
 from carbon_otel.background import Worker
 from carbon_otel.mlflow import compat
 from carbon_otel.mlflow.delivery.segment import Segment
@@ -60,7 +61,7 @@ class StandaloneStages(Sink):
         tags: Tags,
         *,
         process: str,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = clock.monotonic,
         wall_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         """`process` identifies this process among all processes that write to the ledger."""
