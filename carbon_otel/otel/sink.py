@@ -99,14 +99,19 @@ class OtelSink(Sink):
     def stage_entered(self, stage: StageInfo) -> None:
         own = self._spans.get(stage)
         if own is not None:
+            own.before = context.get_current()
             own.context = trace.set_span_in_context(own.span)
             own.token = context.attach(own.context)
 
     def stage_left(self, stage: StageInfo) -> None:
         own = self._spans.get(stage)
-        if own is not None and own.token is not None:
+        if own is None:
+            return
+        if own.token is not None:
             _detach(own.token)
             own.token = None
+        elif own.before is not None and context.get_current() is own.context:
+            context.attach(own.before)  # an exception has arrived before the token did
 
     def energy_attributed(self, stage: StageInfo, joules: Sequence[float], grams: float) -> None:
         own = self._spans.get(stage)
@@ -136,20 +141,26 @@ class OtelSink(Sink):
             self._instruments.duration.record(end.duration_s, labels.stage)
             return
         span: Span = own.span
-        self._instruments.duration.record(end.duration_s, labels.stage, context=own.around())
-        above = self._spans.get(stage.parent) if stage.parent is not None else None
-        if above is not None:
-            above.joules_below += own.joules + own.joules_below
-            above.grams_below += own.grams + own.grams_below
-        if span.is_recording():
-            footprint = end.footprint
-            span.set_attributes(footprint_attributes(footprint))
-            if type(span).__module__.startswith("logfire"):
-                span.set_attribute("logfire.msg", _message(stage, footprint))
-            if isinstance(end.error, Exception):
-                span.record_exception(end.error)
-                span.set_status(Status(StatusCode.ERROR, f"{type(end.error).__name__}: {end.error}"))
-        span.end(stage.start_unix_ns + int(end.duration_s * NS_PER_S))
+        try:
+            self._instruments.duration.record(end.duration_s, labels.stage, context=own.around())
+            above = self._spans.get(stage.parent) if stage.parent is not None else None
+            if above is not None:
+                above.joules_below += own.joules + own.joules_below
+                above.grams_below += own.grams + own.grams_below
+            if span.is_recording():
+                self._describe(span, stage, end)
+        finally:
+            span.end(stage.start_unix_ns + int(end.duration_s * NS_PER_S))
+
+    @staticmethod
+    def _describe(span: Span, stage: StageInfo, end: StageEnd) -> None:
+        footprint = end.footprint
+        span.set_attributes(footprint_attributes(footprint))
+        if type(span).__module__.startswith("logfire"):
+            span.set_attribute("logfire.msg", _message(stage, footprint))
+        if isinstance(end.error, Exception):
+            span.record_exception(end.error)
+            span.set_status(Status(StatusCode.ERROR, f"{type(end.error).__name__}: {end.error}"))
 
     def tick(self, tick: Tick) -> None:
         self._providers.silent()  # updates `listened`
@@ -261,13 +272,24 @@ class _Labels:
 class _StageSpan:
     """The span of an open stage, its exclusive joules and grams so far, and those of the stages that ended in it.
 
-    In `context` the span is current; the rest is the context in which the stage was last entered.
+    In `context` the span is current; `before` is the context in which the stage was last entered.
     """
 
-    __slots__ = ("context", "grams", "grams_below", "joules", "joules_below", "shown_ns", "span", "token")
+    __slots__ = (
+        "before",
+        "context",
+        "grams",
+        "grams_below",
+        "joules",
+        "joules_below",
+        "shown_ns",
+        "span",
+        "token",
+    )
 
     def __init__(self, span: Span) -> None:
         self.span = span
+        self.before: Context | None = None
         self.context: Context | None = None
         self.token: Token[Context] | None = None
         self.shown_ns = 0
