@@ -5,9 +5,9 @@
     with guarded("removing a patch"):
         undo()
 
-Contained are faults of our own. What only arrives inside our code passes through: KeyboardInterrupt, SystemExit, a
-task's cancellation, and whatever a signal handler of the application raises, such as the TimeoutError of a time
-limit. A caller that handles a particular exception of its own calls, such as OSError, passes it to `pass_on` first.
+Only faults of our own are contained. An exception that arrives inside our code from outside passes through:
+KeyboardInterrupt, SystemExit, a task's cancellation, and what a signal handler of the application raises, such as
+the TimeoutError of a time limit. Code of ours that handles an OSError, for example, gives it to `pass_on` first.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def _arguments(frame: FrameType) -> list[object]:
 
 
 def pass_on(error: BaseException) -> None:
-    """Raise the exception again if it arrived from outside: for callers that handle exceptions of their own calls."""
+    """Raise the exception again if it arrived from outside."""
     if arrived(error):
         raise error
 

@@ -55,7 +55,7 @@ class Measurement(Protocol):
 
 
 _active: Measurement | None = None
-# Whether a measurement is being started or ended, and the starts and ends that a signal handler asks for meanwhile.
+# Whether a measurement is being started, and the starts and ends that a signal handler asks for meanwhile.
 _changing = False
 _late: deque[Callable[[], None]] = deque()
 _forked_from: Measurement | None = None

@@ -203,7 +203,7 @@ def _report(
     listener: Callable[..., None],
     *event: object,
 ) -> None:
-    """Log the fault of a listener. If it arrived from outside, tell the others of the event, and raise it again."""
+    """Log the fault of a listener. If it arrived from outside, tell the other listeners, and raise it again."""
     try:
         if not isinstance(fault, Exception):
             raise fault

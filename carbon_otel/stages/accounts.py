@@ -27,8 +27,8 @@ Joules = tuple[float, ...]  # one entry per device
 Weights = tuple[int, Joules | None]
 # The joules posted; the clock, which is joules per unit of weight; and its sum over the devices.
 Posted = tuple[Joules, Joules, float]
-# What some payers have paid: their weights, what was posted when the sums were taken, joules and grams up to then. A
-# plain tuple, because each edge of a stage makes several.
+# What some payers have paid: their weights, what was posted when the sums were taken, joules and grams up to then.
+# A plain tuple, because each edge of a stage makes several.
 Sum = tuple[Weights, Posted, Joules, float]
 # The same for a kind of stage, with the joules of all devices together.
 KindSum = tuple[Weights, Posted, float, float]

@@ -179,7 +179,10 @@ class Engine:
             raise
 
     def close(self, stage: OpenStage, error: BaseException | None = None) -> None:
-        """End a stage; nothing, if it has ended before. An exception that arrives meanwhile does not keep it open."""
+        """End a stage; nothing, if it has ended before.
+
+        An exception that arrives meanwhile does not keep it open.
+        """
         here = get_ident()
         turns = self._turns
         if here in turns.busy:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import functools
+import gc
 import random
 import signal
 import sys
@@ -12,8 +13,9 @@ from pathlib import Path
 import pytest
 
 import carbon_otel
-from carbon_otel import runtime
+from carbon_otel import guard
 from carbon_otel.meter.meter import Meter
+from carbon_otel.sensors.base import SensorError
 from carbon_otel.sinks import Sink
 from carbon_otel.stages import api
 from carbon_otel.stages.engine import Engine
@@ -167,10 +169,14 @@ def beside(bench: Bench) -> None:
         bench.clock.advance(1)
         engine.so_far(run)
     finally:
-        engine.close_all()
+        try:
+            engine.close_all()
+        except BaseException:
+            engine.close_all()
+            raise
 
 
-SAMPLE = int(os.environ.get("SAMPLE", "150"))
+SAMPLE = 300
 WORKS = [block, decorated, generator, asynchronous, beside]
 
 
@@ -191,11 +197,13 @@ def bytecodes(work, at: int, action) -> int:
                 action(frame)
         return trace
 
+    gc.disable()  # the finalizers of earlier objects would count
     sys.settrace(trace)
     try:
         work()
     finally:
         sys.settrace(None)
+        gc.enable()
     return count
 
 
@@ -246,9 +254,104 @@ def check_interrupted(bench: Bench, work, at: int, exception) -> None:
         raise AssertionError(f"{exception.__name__} before bytecode {at}, in {where}") from error
 
 
-def test_the_faults_of_our_own_are_contained(bench, monkeypatch):
+@pytest.mark.parametrize("work", [single, *WORKS])
+def test_a_signal_handler_that_measures_before_some_bytecodes(bench, work):
+    """What it asks for inside a call is done after it; nothing waits for itself."""
+    count = count_of(bench, work)
+    for at in random.Random(2).sample(range(1, count + 1), min(count, SAMPLE)):
+        one = bench()
+
+        def handle(frame, one=one) -> None:
+            with api.stage("handler") as stage:
+                one.clock.advance(1)
+                one.engine.tick(checkpoint=True)
+                assert stage.footprint.energy_j >= 0
+            one.engine.so_far()
+
+        bytecodes(lambda one=one: work(one), at, handle)
+        try:
+            one.check()
+        except BaseException as error:
+            raise AssertionError(f"before bytecode {at}") from error
+
+
+def test_a_fault_of_our_own_is_contained(bench, monkeypatch, caplog):
     one = bench()
+    guard.forget()
     monkeypatch.setattr(one.engine.meter, "read_for_edge", lambda now_ns: 1 / 0)
     with api.stage("training"):
         pass
-    assert runtime.active() is None
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 2
+
+
+class TestArrived:
+    """Which exceptions in our code are not faults of our own."""
+
+    def raised(self, raise_it) -> BaseException:
+        with pytest.raises(BaseException) as caught:  # noqa: PT011 - any
+            guard.contain("a task", None, raise_it)
+        return caught.value
+
+    @pytest.mark.parametrize(
+        "handler",
+        [
+            lambda number, frame: 1 / 0,
+            lambda *_: 1 / 0,
+            functools.partial(lambda also, number, frame: 1 / 0, "also"),
+        ],
+    )
+    def test_what_a_real_signal_handler_raises(self, handler):
+        before = signal.signal(signal.SIGUSR1, handler)
+        try:
+            assert isinstance(self.raised(lambda: signal.raise_signal(signal.SIGUSR1)), ZeroDivisionError)
+        finally:
+            signal.signal(signal.SIGUSR1, before)
+
+    def test_what_a_handler_raises_in_a_reading_of_a_sensor(self):
+        def read() -> None:
+            try:
+                signal.raise_signal(signal.SIGUSR1)
+            except OSError as error:
+                raise SensorError(str(error)) from error
+
+        def limit(number, frame):
+            raise TimeoutError
+
+        before = signal.signal(signal.SIGUSR1, limit)
+        try:
+            assert isinstance(self.raised(read), SensorError)
+        finally:
+            signal.signal(signal.SIGUSR1, before)
+
+    def test_memory_error(self):
+        def exhaust():
+            raise MemoryError
+
+        assert isinstance(self.raised(exhaust), MemoryError)
+
+    def test_what_another_thread_raises_here(self, monkeypatch):
+        """As by PyThreadState_SetAsyncExc: a class of the application appears in a frame of ours."""
+        error = TimeLimit()
+        source = "def ours(error):\n    raise error"
+        module = {"__name__": "carbon_otel.stages.engine"}
+        exec(source, module)
+        assert self.raised(lambda: module["ours"](error)) is error
+
+    @pytest.mark.parametrize("fault", [ValueError("x"), OSError("x"), SensorError("x")])
+    def test_a_fault_is_contained(self, fault):
+        def fail():
+            raise fault
+
+        assert guard.contain("a task", "default", fail) == "default"
+
+    def test_a_fault_while_the_program_handles_what_its_handler_raised_is_contained(self):
+        def limit(number, frame):
+            raise TimeLimit
+
+        before = signal.signal(signal.SIGUSR1, limit)
+        try:
+            signal.raise_signal(signal.SIGUSR1)
+        except TimeLimit:
+            assert guard.contain("a task", "default", lambda: 1 / 0) == "default"
+        finally:
+            signal.signal(signal.SIGUSR1, before)
