@@ -19,7 +19,7 @@ from collections.abc import Callable
 from types import MethodType
 from typing import Any, Final
 
-from carbon_otel.guard import contain
+from carbon_otel.guard import survive
 
 _numbers = itertools.count()
 # No lock guards this dict, since that lock would need renewal too. Each access is one atomic step.
@@ -53,7 +53,7 @@ def _forget(registered: dict[int, Callable[[], None]], number: int, _: object) -
 
 def _renew_all() -> None:
     for renew in list(_registered.values()):
-        contain("renewing a forked process", None, renew)
+        survive("renewing a forked process", renew)
 
 
 if hasattr(os, "register_at_fork"):

@@ -14,7 +14,7 @@ class OpenRuns:
     """Changed under the engine's lock; `here` is called without it."""
 
     def __init__(self) -> None:
-        self._ids: set[str] = set()
+        self._ids: dict[str, object] = {}
         self._stages: dict[str, OpenStage] = {}
         # The last run begun in each thread, and the run that is open if there is only one.
         self._last_of_thread: dict[int, OpenStage] = {}
@@ -28,10 +28,12 @@ class OpenRuns:
 
     def reserve(self, run_id: str) -> bool:
         """Take the id of a run that is about to open; False if the run is already open."""
-        if run_id in self._ids:
-            return False
-        self._ids.add(run_id)
-        return True
+        taken = object()
+        return self._ids.setdefault(run_id, taken) is taken  # one step, so that no lock is needed
+
+    def release(self, run_id: str) -> None:
+        """Give back the id of a run that could not open."""
+        self._ids.pop(run_id, None)
 
     def get(self, run_id: str) -> OpenStage | None:
         """The stage of an open run."""
@@ -45,7 +47,7 @@ class OpenRuns:
     def remove(self, stage: OpenStage) -> None:
         """The stage of a run has ended."""
         self._stages.pop(stage.info.run_id or "", None)
-        self._ids.discard(stage.info.run_id or "")
+        self._ids.pop(stage.info.run_id or "", None)
         self._review()
 
     def here(self, inherited: OpenStage | None) -> OpenStage | None:
