@@ -30,7 +30,7 @@ from types import MethodType
 from typing import Any, Final
 
 from carbon_otel import clock
-from carbon_otel.guard import contain
+from carbon_otel.guard import survive
 
 _numbers = itertools.count()
 # No lock guards this dict, since that lock would need renewal too. Each access is one atomic step.
@@ -104,7 +104,7 @@ def _renew_all() -> None:
     _blocks.clear()
     _forks.clear()
     for renew in list(_registered.values()):
-        contain("renewing a forked process", None, renew)
+        survive("renewing a forked process", renew)
 
 
 if hasattr(os, "register_at_fork"):

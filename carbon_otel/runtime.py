@@ -7,8 +7,10 @@ import importlib
 import os
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from carbon_otel.fork import renew_after_fork
@@ -54,6 +56,9 @@ class Measurement(Protocol):
 
 
 _active: Measurement | None = None
+# Whether a measurement is being started, and the starts and ends that a signal handler asks for meanwhile.
+_changing = False
+_late: deque[Callable[[], None]] = deque()
 _forked_from: Measurement | None = None
 _lock = threading.RLock()
 
@@ -75,7 +80,11 @@ def begun_or_inherited() -> Measurement | None:
 
 def start(options: Options, make: Callable[[Options], Measurement]) -> None:
     """Begin measuring. A running measurement continues if its options are the same; otherwise it is replaced."""
-    global _active
+    global _active, _changing
+    with _lock:
+        if _changing:
+            _late.append(partial(start, options, make))
+            return
     running = active()
     if running is not None and running.options == options:
         return
@@ -83,15 +92,24 @@ def start(options: Options, make: Callable[[Options], Measurement]) -> None:
     with _lock:
         if _active is not None:
             return  # another thread has begun a measurement
-        forget()
-        _active = make(options)
-        _active.begin()
+        try:
+            _changing = True
+            forget()
+            _active = make(options)
+            _active.begin()
+        finally:
+            _changing = False
+    while _late:
+        _late.popleft()()
 
 
 def stop() -> None:
     """End the measurement, if there is one."""
     global _active, _forked_from
     with _lock:
+        if _changing:
+            _late.append(stop)
+            return
         ended, parent = _active, _forked_from
         _active = _forked_from = None
     # Outside the lock: this takes seconds if no backend answers.
@@ -116,8 +134,9 @@ def _begin_in_child() -> Measurement | None:
 
 
 def _after_fork_in_child() -> None:
-    global _active, _forked_from, _lock
-    _lock = threading.RLock()
+    global _active, _changing, _forked_from, _lock
+    _lock, _changing = threading.RLock(), False
+    _late.clear()
     if _active is not None:
         # The parent continues to measure; this copy of its measurement does nothing more.
         _forked_from, _active = _active, None

@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 
 import psutil
 
+from carbon_otel.guard import pass_on
 from carbon_otel.units import NS_PER_S
 
 _TICK_NS: Final = NS_PER_S // (os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100)
@@ -130,8 +131,9 @@ class LinuxProcesses(Processes):
     def _refresh(self) -> None:
         try:
             listing = os.listdir(self._folder)  # noqa: PTH208 - thousands of names at each tick, not paths
-        except FileNotFoundError:
-            return  # not mounted here: every tree is empty
+        except FileNotFoundError as error:  # not mounted here: every tree is empty
+            pass_on(error)
+            return
         if listing == self._listing:
             return
         before, now = set(self._listing), set(listing)
@@ -158,7 +160,8 @@ class LinuxProcesses(Processes):
         try:
             # The clock of process `pid` (clock_getcpuclockid(3)), finer than the ticks in its stat file.
             own = time.clock_gettime_ns((~pid << 3) | 2)
-        except OSError:
+        except OSError as error:
+            pass_on(error)
             own = (int(fields[11]) + int(fields[12])) * _TICK_NS
         return Spent(own, (int(fields[13]) + int(fields[14])) * _TICK_NS)
 
@@ -166,12 +169,14 @@ class LinuxProcesses(Processes):
         """The fields of /proc/PID/stat from the third on, None if it has ended; records its parent."""
         try:
             descriptor = os.open(f"{self._folder}/{pid}/stat", os.O_RDONLY)
-        except _NOT_THERE:
+        except _NOT_THERE as error:
+            pass_on(error)
             return None
         try:
             # The name, the second field, may hold spaces and parentheses.
             fields = os.read(descriptor, _STAT_BYTES).rpartition(b")")[2].split()
-        except _NOT_THERE:
+        except _NOT_THERE as error:
+            pass_on(error)
             return None
         finally:
             os.close(descriptor)

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 
 from carbon_otel import clock
-from carbon_otel.guard import contain
+from carbon_otel.guard import survive
 
 
 class Sampler:
@@ -39,6 +39,6 @@ class Sampler:
             self._thread.join(timeout_s)
 
     def _run(self) -> None:
-        contain("preparing the sensors", None, self._prepare)
+        survive("preparing the sensors", self._prepare)
         while not self._stop.wait(self._interval_s - clock.monotonic() % self._interval_s):
-            contain("reading the sensors", None, self._tick)
+            survive("reading the sensors", self._tick)

@@ -153,19 +153,25 @@ class OtelSink(Sink):
             self._instruments.duration.record(end.duration_s, labels.stage)
             return
         span: Span = own.span
-        self._instruments.duration.record(end.duration_s, labels.stage, context=own.around())
-        above = self._spans.get(stage.parent) if stage.parent is not None else None
-        if above is not None:
-            above.joules_below += own.joules + own.joules_below
-            above.grams_below += own.grams + own.grams_below
-        if span.is_recording():
-            footprint = end.footprint
-            span.set_attributes(footprint_attributes(footprint))
-            if type(span).__module__.startswith("logfire"):
-                span.set_attribute("logfire.msg", _message(stage, footprint))
-            if isinstance(end.error, Exception):
-                _record(span, end.error)
-        span.end(stage.start_unix_ns + int(end.duration_s * NS_PER_S))
+        try:
+            self._instruments.duration.record(end.duration_s, labels.stage, context=own.around())
+            above = self._spans.get(stage.parent) if stage.parent is not None else None
+            if above is not None:
+                above.joules_below += own.joules + own.joules_below
+                above.grams_below += own.grams + own.grams_below
+            if span.is_recording():
+                self._describe(span, stage, end)
+        finally:
+            span.end(stage.start_unix_ns + int(end.duration_s * NS_PER_S))
+
+    @staticmethod
+    def _describe(span: Span, stage: StageInfo, end: StageEnd) -> None:
+        footprint = end.footprint
+        span.set_attributes(footprint_attributes(footprint))
+        if type(span).__module__.startswith("logfire"):
+            span.set_attribute("logfire.msg", _message(stage, footprint))
+        if isinstance(end.error, Exception):
+            _record(span, end.error)
 
     def tick(self, tick: Tick) -> None:
         self._providers.silent()  # updates `listened`

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Final, TypeVar
+
+from carbon_otel.guard import pass_on
 
 _HAS_CLOCKS: Final = sys.platform == "linux" and hasattr(time, "clock_gettime")
 _EXPLAINED: Final = 0.9
@@ -27,7 +30,8 @@ def thread_cpu_seconds(native_id: int) -> float | None:
     clock = (~native_id << 3) | 6
     try:
         return time.clock_gettime(clock)
-    except OSError:
+    except OSError as error:
+        pass_on(error)
         return None
 
 
@@ -59,7 +63,7 @@ class ThreadWeights:
         total = sum(spent.values())
         if total <= 0 or total < _EXPLAINED * (process - process_before):
             return None
-        sharing = {n: sum(1 for other in payers.values() if other == n) for n in threads}
+        sharing = Counter(payers.values())
         return {
             payer: max(_LEAST_WEIGHT, spent[n] / total / sharing[n] * len(payers))
             for payer, n in payers.items()

@@ -710,11 +710,9 @@ class AnyTime(RuleBasedStateMachine):
         for bench in self.processes:
             engine = bench.engine
             accounts = [engine.root.account, *(stage.account for stage in self.opened[engine])]
-            inclusive, _ = engine.books.inclusive(engine.root.account)
-            for account in accounts:
-                engine.books.inclusive(account)
+            inclusive = engine.books.totals(engine.root.account).inclusive_j
             for i, track in enumerate(engine.meter.tracks):
-                paid = sum(account.paid[i] for account in accounts)
+                paid = sum(engine.books.totals(account).exclusive_j[i] for account in accounts)
                 assert paid == pytest.approx(track.own_j, rel=1e-9, abs=1e-9)
                 assert inclusive[i] == pytest.approx(paid, rel=1e-9, abs=1e-9)
 
@@ -743,8 +741,8 @@ class AnyTime(RuleBasedStateMachine):
     def every_figure_has_its_band_and_method(self):
         for bench in self.processes:
             engine, now_ns = bench.engine, self.clock()
-            inclusive = engine.books.inclusive(engine.root.account)
-            record = record_at(engine.root, engine.sensors, engine.meter.edge(now_ns), *inclusive)()
+            totals = engine.books.totals(engine.root.account)
+            record = record_at(engine.root, engine.sensors, engine.meter.edge(now_ns), totals)()
             assert_honest(footprint_of(record, FACTOR))
 
     def teardown(self):

@@ -137,7 +137,7 @@ def test_each_lock_of_a_session_is_renewed_or_listed_with_its_reason(tmp_path, m
     before = {**locks_below(session), **locks_of_modules()}
     kinds = {cls for cls, _, _ in before}
     assert kinds >= {
-        *("Engine", "Attribution", "Membership", "OtelSink", "SpanAnnotator", "Worker", "Serial"),
+        *("Turns", "Attribution", "Membership", "OtelSink", "SpanAnnotator", "Worker", "Serial"),
         *("Predictions", "MlflowTraces", "DeliveryWorker"),
     }
 
