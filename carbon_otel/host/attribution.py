@@ -29,6 +29,8 @@ from carbon_otel.units import NS_PER_S, S_PER_NS
 _INTERVAL_NS: Final = NS_PER_S // 10
 # In a longer time, the host's processor time must have advanced: it counts hundredths of a second of each thread.
 _SILENT_AFTER_NS: Final = NS_PER_S // 10
+_SMALL_PROCESSES: Final = 8
+_SMALL_THREADS: Final = 256
 
 # The share of a GPU's multiprocessor time by process id; None if the driver does not report it.
 GpuUse = Callable[[], Mapping[int, float] | None]
@@ -82,7 +84,9 @@ class Attribution:
             if not self._lock.acquire(blocking=False):
                 return None
             shares = None
-            if now_ns >= self._due_ns:
+            # An edge measures a small tree only, since the kernel goes through its processes and threads. The next
+            # tick measures a large one, for the whole time since the last.
+            if now_ns >= self._due_ns and (tick or self._tree.small):
                 self._due_ns = now_ns + _INTERVAL_NS
                 by_members = self._shared_use.look(now_ns) if tick else None
                 share = self._tree.look(now_ns, self._shared_use.visible)
@@ -165,6 +169,12 @@ class TreeShare:
         if self._before is None:
             return frozenset()
         return {pid for pid, spent in self._before[2].items() if not spent.foreign}
+
+    @property
+    def small(self) -> bool:
+        """Whether the tree had few processes and threads at the last call of `look`."""
+        few = self._before is None or len(self._before[2]) <= _SMALL_PROCESSES
+        return few and self._processes.threads <= _SMALL_THREADS
 
     def look(self, now_ns: int, others: frozenset[int] = frozenset()) -> float | None:
         """The share since the last measurement; None if it cannot be measured now.

@@ -64,7 +64,12 @@ def spent_ns(before: Tree, after: Tree) -> int:
 
 
 class Processes:
-    """The processes of this host, through psutil. Not thread-safe."""
+    """The processes of this host, through psutil. Not thread-safe.
+
+    `threads` is the number of threads in the trees at the last call of `trees`, where it costs nothing to know it.
+    """
+
+    threads = 0
 
     def trees(self, roots: Iterable[int], foreign: Collection[int] = ()) -> dict[int, Tree]:
         """The current trees of these processes; empty for a process that has ended.
@@ -75,6 +80,7 @@ class Processes:
         """
         try:
             self._refresh()
+            self.threads = 0
             return {root: self._tree(root, foreign) for root in roots}
         except OSError:
             self._forget_all()
@@ -157,6 +163,7 @@ class LinuxProcesses(Processes):
         fields = self._read(pid)
         if fields is None:
             return None
+        self.threads += int(fields[17])
         try:
             # The clock of process `pid` (clock_getcpuclockid(3)), finer than the ticks in its stat file.
             own = time.clock_gettime_ns((~pid << 3) | 2)

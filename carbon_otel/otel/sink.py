@@ -34,6 +34,8 @@ from carbon_otel.units import NS_PER_S, S_PER_NS
 _RUN_SPAN = "mlflow.run"
 # A span is exported at its end. Child spans of this length show a long stage while it runs.
 _PROGRESS_NS: Final = 60 * NS_PER_S
+# While more stages are open, none shows its progress: a tick would make thousands of spans.
+_MOST_SHOWN: Final = 200
 # A stage's kind and name are metric labels, which a backend keeps for ever. Beyond this number of them, names such
 # as f"batch {i}" share the label "other"; beyond twice this number, kinds do, too.
 _MOST_NAMES: Final = 200
@@ -252,6 +254,8 @@ class OtelSink(Sink):
 
         Events would be visible only with the span, at its end.
         """
+        if len(self._spans) > _MOST_SHOWN:
+            return
         now_ns = time.time_ns()
         spans = dict(self._spans)
         due = [stage for stage, own in spans.items() if now_ns - own.since(stage) >= _PROGRESS_NS]

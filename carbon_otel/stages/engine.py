@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 from carbon_otel.footprint import footprint_of
 from carbon_otel.fork import renew_after_fork
-from carbon_otel.guard import log_fault
+from carbon_otel.guard import arrived, log_fault
 from carbon_otel.meter.meter import NO_EDGE, EdgeState, Meter, Readings
 from carbon_otel.records import RUN, UNATTRIBUTED, AttributeValue, StageInfo
 from carbon_otel.sinks import Checkpoint, Fanout, Figures, Sink, StageEnd, Tick
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 _CHECKPOINT_S: Final = 15.0
 # A tick tells the sinks of at most so many stages, in turn, since each takes 20 us; an end tells of its own stage.
-_MOST_TOLD: Final = 100
+_MOST_TOLD: Final = 50
 # Beyond this number of payers all weigh the same: for each one, a tick would read a clock and change the books.
 _MOST_WEIGHED: Final = 64
 _ids = itertools.count()
@@ -206,8 +206,9 @@ class Engine:
             turns.busy.discard(here)
             if turns.late:
                 turns.make_late_calls()
-        except BaseException:
-            turns.late.append(partial(self.close, stage, error))
+        except BaseException as fault:
+            if arrived(fault):
+                turns.late.append(partial(self.close, stage, error))
             turns.give_up(here)
             raise
 

@@ -1,8 +1,8 @@
 """One change of the books at a time, whatever interrupts it.
 
-Threads take turns by a lock. A garbage collection or a signal handler may ask for another change on the thread that
-is busy, where a wait would never end: such a call is put off, and made when the busy call has ended. An exception
-may arrive between any two bytecodes; `give_up` then releases the lock and has the books restored.
+Threads take turns by a lock. A garbage collection or a signal handler may ask for another change on the thread
+that is busy, where a wait would never end: such a call is put off, and made when the busy call has ended. An
+exception may arrive between any two bytecodes; `give_up` then releases the lock and has the books restored.
 
     try:
         turns.busy.add(here)
@@ -77,7 +77,7 @@ class Turns:
             return
         try:
             self._making.add(here)
-            while self.late:
+            for _ in range(len(self.late)):
                 call = self.late[0]
                 try:
                     call()

@@ -236,7 +236,7 @@ def check_interrupted(bench: Bench, work, at: int, exception) -> None:
     where = []
 
     def handler(number, frame):
-        where.append(f"{frame.f_code.co_qualname}:{frame.f_lineno}")
+        where.append(f"{frame.f_code.co_name}:{frame.f_lineno}")
         raise exception
 
     def interrupt(frame) -> None:
