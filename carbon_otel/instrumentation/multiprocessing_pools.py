@@ -24,7 +24,7 @@ class PoolIntegration:
         apply_async, generate = pool.apply_async, vars(pool)["_guarded_task_generation"]
 
         def handed_on(self: Any, function: Callable[..., Any]) -> Callable[..., Any]:
-            return for_thread(function) if isinstance(self, threads) else for_process(function)
+            return for_thread(function) if issubclass(type(self), threads) else for_process(function)
 
         @functools.wraps(apply_async)
         def with_stage(self: Any, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -33,4 +33,4 @@ class ThreadPoolIntegration:
 def _pickles(pool: Any) -> bool:
     """Whether it runs its work in other interpreters, as a kind of thread pool of Python 3.14 does."""
     interpreters: Any = sys.modules.get("concurrent.futures.interpreter")
-    return interpreters is not None and isinstance(pool, interpreters.InterpreterPoolExecutor)
+    return interpreters is not None and issubclass(type(pool), interpreters.InterpreterPoolExecutor)

@@ -307,6 +307,13 @@ class _SuspendableStage(contextlib.AbstractContextManager["_SuspendableStage"]):
             raise
 
     def end(self) -> None:
+        try:
+            self._close()
+        except BaseException:  # it may have come before the engine knew of the end
+            self._close()
+            raise
+
+    def _close(self) -> None:
         opened = self._entered.opened
         if opened is not None and opened.engine.alive:
             contain("closing a stage", None, opened.engine.close, opened, self._error)

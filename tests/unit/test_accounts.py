@@ -168,15 +168,15 @@ def test_an_account_at_rest_pays_only_through_its_children():
     run = b.open("run")
     b.post([1])
     b.rest(run)
-    b.post([20])
+    b.post([21])
     stage = b.open("training", run)
-    b.post([300])
+    b.post([321])
     b.close(stage)
-    b.post([4000])
+    b.post([4321])
     b.wake(run)
-    b.post([50000])
+    b.post([54321])
     b.close(run)
-    assert (run.paid, run.inclusive_j, b.root.paid) == ([50001], [50301], [4020])
+    assert (b.paid(run), b.inclusive(run), b.paid(b.root)) == ([50001], [50301], [4020])
 
 
 def test_restored_books_have_the_same_payers():

@@ -122,14 +122,10 @@ def test_location_of_a_store(store, location):
     assert compat.location_of(store) == location
 
 
-def test_the_store_of_the_fluent_api_and_of_a_client_is_the_one_at_the_uri(store):
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(store.db_uri)
-    try:
-        assert compat.current_store() is store
-        assert compat.store_of(mlflow.MlflowClient()) is store
-    finally:
-        mlflow.set_tracking_uri(before)
+def test_the_store_of_the_fluent_api_and_of_a_client_is_the_one_at_the_uri(store, monkeypatch):
+    monkeypatch.setattr("mlflow.tracking._tracking_service.utils._tracking_uri", store.db_uri)
+    assert compat.current_store() is store
+    assert compat.store_of(mlflow.MlflowClient()) is store
 
 
 def test_a_scoring_server_is_recognised_by_its_environment():

@@ -537,7 +537,7 @@ class Runs(RunStages):
         if self.tracker.stack:
             self.run_ended(self.tracker.stack.pop())
 
-    def _reconcile(self, run_id: str) -> None: ...
+    def _reconcile(self, run_id: str, store: object) -> None: ...
 
 
 class AnyTime(RuleBasedStateMachine):
@@ -721,7 +721,7 @@ class AnyTime(RuleBasedStateMachine):
         engine = self.processes[0].engine
         parts = defaultdict(float)
         for stage in (engine.root, *self.opened[engine]):
-            parts[stage.run] += sum(stage.account.paid)
+            parts[stage.run] += sum(engine.books.totals(stage.account).exclusive_j)
         assert sum(parts.values()) == pytest.approx(
             sum(track.own_j for track in engine.meter.tracks), rel=1e-9, abs=1e-9
         )

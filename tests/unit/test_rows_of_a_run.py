@@ -143,6 +143,7 @@ def recorded():
     uploads, delivery = Uploads(), Worker("test delivery")
     recorder = RunRecorder(
         uploads,
+        uploads,
         delivery,
         (),
         lambda record: footprint_of(record, None),

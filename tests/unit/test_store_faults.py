@@ -256,7 +256,7 @@ def test_a_store_that_was_down_gets_everything_as_soon_as_it_is_up(error, bench)
 
 def test_a_store_that_accepts_nothing_for_a_second_is_asked_no_more(bench, monkeypatch):
     monkeypatch.setattr(
-        "carbon_otel.mlflow.delivery.uploader.time", SimpleNamespace(monotonic=lambda: bench.now)
+        "carbon_otel.mlflow.delivery.uploader.clock", SimpleNamespace(monotonic=lambda: bench.now)
     )
     store = Store("log_batch", ERRORS["INTERNAL_ERROR"], "")
     asked = []

@@ -231,7 +231,7 @@ class Spool:
     @staticmethod
     def leave(folder: Path, name: str, lines: bytes) -> Path:
         """Write a spool for other processes to send; it is there whole, or not at all. Raises OSError."""
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(folder)
         path = folder / f"{name}{_SUFFIX}"
         for _ in range(_TRIES):
             new_path = path.with_name(f"{path.name}-{uuid.uuid4().hex[:12]}{_COMPACTED_SUFFIX}")

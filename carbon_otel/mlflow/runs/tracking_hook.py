@@ -108,7 +108,7 @@ def patch_fluent(module: ModuleType, events: Callable[[], RunEvents | None]) -> 
     @functools.wraps(original)
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807 - the name of the replaced method
         original(self, *args, **kwargs)
-        contain("entering an MLflow run", None, _entered, self.info.run_id, events)
+        contain("entering an MLflow run", None, _entered, self, events)
 
     return replace(module.ActiveRun, "__init__", __init__)
 
@@ -192,7 +192,8 @@ def _watch_end(
 
     @functools.wraps(original)
     def delete(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return _ending(ended, _first(args, kwargs, argument), events, original, self, *args, **kwargs)
+        subject = contain("reading what MLflow deletes", None, _first, args, kwargs, argument)
+        return _ending(ended, subject, events, original, self, *args, **kwargs)
 
     return replace(owner, name, delete)
 
@@ -263,10 +264,10 @@ def _resumed(store: Any, run_id: str, info: Any, events: Callable[[], RunEvents 
         )
 
 
-def _entered(run_id: str, events: Callable[[], RunEvents | None]) -> None:
+def _entered(run: Any, events: Callable[[], RunEvents | None]) -> None:
     listener = events()
     if listener is not None:
-        listener.run_entered(run_id)
+        listener.run_entered(run.info.run_id)
 
 
 def _begun(store: Any, run: Any, *, resumed: bool) -> Begun:
