@@ -277,8 +277,9 @@ def _lock(path: Path) -> int | None:
 
 def _unlock(descriptor: int) -> None:
     """Release the lock and close. After closing alone, a forked child's copy would keep the lock."""
-    fcntl.flock(descriptor, fcntl.LOCK_UN)
-    os.close(descriptor)
+    with contextlib.suppress(OSError):  # the application has closed it
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        os.close(descriptor)
 
 
 def _is_locked(path: Path) -> bool:

@@ -25,14 +25,16 @@ class ThreadIntegration:
     module = "threading"
 
     def connect(self, module: ModuleType) -> Undo:
-        original = vars(module.Thread)["_bootstrap"]
+        # Gevent replaces the class by one below it.
+        owner = next(each for each in module.Thread.__mro__ if "_bootstrap" in vars(each))
+        original = vars(owner)["_bootstrap"]
 
         def _bootstrap(self: Any) -> Any:
             bound = original.__get__(self)
             context = contain("handing a stage on to a thread", None, _context_of, self)
             return bound if context is None else functools.partial(context.run, bound)
 
-        return replace(module.Thread, "_bootstrap", property(_bootstrap))
+        return replace(owner, "_bootstrap", property(_bootstrap))
 
 
 def _context_of(thread: Any) -> Any:

@@ -67,6 +67,7 @@ class RunStages:
         if outer is not None and not begun.resumed and begun.start_ms <= outer.start_ms:
             return  # a run that an autologged search records after its end
         self._begun.setdefault(begun.run_id, begun)
+        self._reconcile(begun.run_id, begun.store)
         self._settle(self._lines.begin(begun.run_id, begun.parent_run_id, current.get(), here=here))
 
     def run_entered(self, run_id: str) -> None:
@@ -185,7 +186,6 @@ class RunStages:
             self._engine.close(stage)
         elif not run.at_work:
             self._engine.settle_run(stage, partial(_is_at_work, run))
-        self._reconcile(run.id, begun.store)
 
     def _bring_here(self, run: Run) -> None:
         """Open the stage of a run that is entered anew, if the stages around this place do not contain it."""
