@@ -325,7 +325,7 @@ class TestCallables:
             def fit(): ...
 
     def test_click_commands(self, opened):
-        click = pytest.importorskip("click")
+        click = pytest.importorskip("click", reason="comes with mlflow")
         from click.testing import CliRunner
 
         said = []
@@ -607,7 +607,7 @@ class TestResults:
 
 class TestFastAPI:
     def test_endpoints(self, opened):
-        fastapi = pytest.importorskip("fastapi")
+        fastapi = pytest.importorskip("fastapi", reason="comes with mlflow")
         from fastapi.responses import StreamingResponse
         from fastapi.testclient import TestClient
 
@@ -660,7 +660,7 @@ class TestCopies:
         assert pickle.loads(pickle.dumps(s.footprint)) == s.footprint
 
     def test_a_decorated_function_can_be_pickled_by_value(self, opened):
-        cloudpickle = pytest.importorskip("cloudpickle")
+        cloudpickle = pytest.importorskip("cloudpickle", reason="comes with mlflow")
         for function in (work, steps, work_later, steps_later):
             source = {"__name__": "__main__"}
             exec("def make(training, f):\n  def g(): return f()\n  return training(g)", source)

@@ -185,7 +185,7 @@ async def later_decorated(work):
 @pytest.mark.parametrize("stream", [plain, later, plain_decorated, later_decorated])
 @pytest.mark.parametrize("disconnects", [True, False])
 def test_streaming_responses(application, stream, disconnects):
-    responses = pytest.importorskip("starlette.responses")
+    responses = pytest.importorskip("starlette.responses", reason="comes with mlflow")
 
     def work():
         application.draw(5)
