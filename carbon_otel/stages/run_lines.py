@@ -179,6 +179,12 @@ class RunLines:
                 run.outer.inner.update(run.inner)
             return run, changed + self._review(run.line)
 
+    def is_entered(self, run_id: str) -> bool:
+        """Whether the tracker calls the run active in a thread of this process."""
+        with self._lock:
+            run = self._runs.get(run_id)
+            return run is not None and run.entered
+
     def bury(self) -> list[Run]:
         """Look after the runs whose thread or task is over."""
         with self._lock:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -437,3 +439,29 @@ def test_a_run_is_entered_again_by_with(client):
     with mlflow.start_run(run_id=run.info.run_id):
         second = train()
     assert trained(run.info.run_id) == joules(first, second)
+
+
+def end_in_another_process(run_id):
+    code = "import sys, mlflow; mlflow.MlflowClient().set_terminated(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", code, run_id], check=True)
+
+
+def test_a_client_run_that_another_process_ended_takes_nothing_after_the_program_reads_that(create, client):
+    run_id = create()
+    before = train()
+    end_in_another_process(run_id)
+    assert client.get_run(run_id).info.status == "FINISHED"
+    assert run_here() is None
+    ended = total(run_id)
+    train()
+    assert trained(run_id) == joules(before)
+    assert total(run_id) == ended
+
+
+def test_a_run_that_another_process_ended_stays_active_where_mlflow_says_so(measured, client):
+    with mlflow.start_run() as run:
+        end_in_another_process(run.info.run_id)
+        assert client.get_run(run.info.run_id).info.status == "FINISHED"
+        assert run_here() == run.info.run_id
+        stage = train()
+    assert trained(run.info.run_id) == joules(stage)

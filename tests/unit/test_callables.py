@@ -472,6 +472,23 @@ class TestResults:
 
         assert asyncio.run(main()) == (PAID, PAID)
 
+    def test_generator_based_coroutines_pay_while_they_wait(self, opened):
+        @types.coroutine
+        def wait(event):
+            yield from event.wait().__await__()
+
+        async def main(measured):
+            event = asyncio.Event()
+            waiting = asyncio.ensure_future(measured(event))
+            await asyncio.sleep(0)
+            paying = payers()
+            event.set()
+            await waiting
+            return paying, payers()
+
+        for measured in (training(wait), training(lambda event: wait(event))):
+            assert asyncio.run(main(measured)) == (PAID, ["unattributed"])
+
     def test_generators_receive_sent_values_and_thrown_exceptions(self, opened):
         def echo():
             seen = []

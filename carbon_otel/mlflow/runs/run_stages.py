@@ -79,17 +79,19 @@ class RunStages:
 
     def run_ended(self, run_id: str) -> Callable[[], None] | None:
         """A run ends; the result takes that back. None if the run is not open."""
-        run, changed = self._lines.end(run_id)
-        begun = self._begun.pop(run_id, None)
-        if run is None or begun is None:
+        begun = self._end(run_id)
+        if begun is None:
             return None
-        stage, run.stage = run.stage, None
-        if stage is not None:
-            self._engine.close(stage)
-            begun = replace(begun, resumed=True)
-        self._settle(changed)
         self._recorder.wait(run_id, _END_WAIT_S)
         return partial(self._not_ended, begun)
+
+    def run_found_ended(self, run_id: str) -> None:
+        """The store says that a run has ended, which another process may have done.
+
+        A run that MLflow calls active in a thread of this process goes on until this process ends it.
+        """
+        if not self._lines.is_entered(run_id):
+            self._end(run_id)
 
     def experiment_ended(self, store: Any, experiment_id: str) -> Callable[[], None] | None:
         """All runs of an experiment end; the result takes that back."""
@@ -132,6 +134,19 @@ class RunStages:
             return
         if info.status == "RUNNING" and info.lifecycle_stage == "active" and self._engine.alive:
             self.run_started(begun, here=False)
+
+    def _end(self, run_id: str) -> Begun | None:
+        """Close the stage of a run; what continues the run, or None if it is not open."""
+        run, changed = self._lines.end(run_id)
+        begun = self._begun.pop(run_id, None)
+        if run is None or begun is None:
+            return None
+        stage, run.stage = run.stage, None
+        if stage is not None:
+            self._engine.close(stage)
+            begun = replace(begun, resumed=True)
+        self._settle(changed)
+        return begun
 
     def _not_ended(self, begun: Begun) -> None:
         self.run_started(begun)

@@ -54,6 +54,9 @@ class RunEvents(Protocol):
     def experiment_ended(self, store: Any, experiment_id: str) -> Callable[[], None] | None:
         """The same for all runs of an experiment."""
 
+    def run_found_ended(self, run_id: str) -> None:
+        """The program has read that the run has ended. Another process may have ended it."""
+
 
 def patch(module: ModuleType, events: Callable[[], RunEvents | None]) -> Undo:
     """Patch MLflow. `events` returns the listener at each event, or None."""
@@ -70,7 +73,7 @@ def patch(module: ModuleType, events: Callable[[], RunEvents | None]) -> Undo:
     def watch_store_of(made: Any) -> None:
         watch(type(made.store))
 
-    original_init, original_update = client.__init__, client.update_run
+    original_init, original_update, original_get = client.__init__, client.update_run, client.get_run
 
     @functools.wraps(original_init)
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807 - the name of the replaced method
@@ -86,7 +89,17 @@ def patch(module: ModuleType, events: Callable[[], RunEvents | None]) -> Undo:
         finally:
             _renaming.reset(token)
 
-    undos += [replace(client, "__init__", __init__), replace(client, "update_run", update_run)]
+    @functools.wraps(original_get)
+    def get_run(self: Any, *args: Any, **kwargs: Any) -> Any:
+        run = original_get(self, *args, **kwargs)
+        contain("noticing the end of an MLflow run", None, _found, run, events)
+        return run
+
+    undos += [
+        replace(client, "__init__", __init__),
+        replace(client, "update_run", update_run),
+        replace(client, "get_run", get_run),
+    ]
     for store_class in _known_stores(module):
         watch(store_class)
     warning = otlp_redirect.warning()
@@ -262,6 +275,12 @@ def _resumed(store: Any, run_id: str, info: Any, events: Callable[[], RunEvents 
                 resumed=True,
             )
         )
+
+
+def _found(run: Any, events: Callable[[], RunEvents | None]) -> None:
+    listener = events() if run.info.status not in _UNFINISHED else None
+    if listener is not None:
+        listener.run_found_ended(run.info.run_id)
 
 
 def _entered(run: Any, events: Callable[[], RunEvents | None]) -> None:
