@@ -124,7 +124,9 @@ class Membership:
                 return
             self._unusable.add(root.parent)
         if not self._is_there():
-            self._drop(_unlock)
+            # If a test of the application hides the descriptors (pyfakefs), this process stays where it is.
+            with contextlib.suppress(OSError):
+                self._drop(_unlock)
             self._due_s = 0.0
 
     def _move(self, root: Path, folder: Path, own: int) -> None:
@@ -167,7 +169,7 @@ class Membership:
         except OSError:
             return False
         # The folder's time is coarse: another process may still join within the same clock tick.
-        settled = time.time_ns() - changed_ns > NS_PER_S
+        settled = clock.wall() - changed_ns / NS_PER_S > 1
         quiet = settled and changed_ns == self._seen_ns
         self._seen_ns = changed_ns
         return quiet

@@ -7,6 +7,7 @@ pool start without: their tasks bring their stages.
 from __future__ import annotations
 
 import functools
+import inspect
 from types import ModuleType
 from typing import Any
 
@@ -25,7 +26,8 @@ class ThreadIntegration:
     module = "threading"
 
     def connect(self, module: ModuleType) -> Undo:
-        original = vars(module.Thread)["_bootstrap"]
+        # A library may have put its own subclass in the place of the class, as gevent does.
+        original = inspect.getattr_static(module.Thread, "_bootstrap")
 
         def _bootstrap(self: Any) -> Any:
             bound = original.__get__(self)
