@@ -1,8 +1,8 @@
 """The clocks of the system, also while a test of the application holds those of the module `time` still.
 
 freezegun and `unittest.mock` replace `time.monotonic`; a deadline that is set meanwhile would lie decades ahead.
-They leave `clock_gettime` as it is, which reads the same clock. `wall` is for comparisons with the times of files; the
-time of a metric or a span is that of the application, `time.time`.
+They leave `clock_gettime` as it is, which reads the same clock. `wall` is for comparisons with the times of files;
+the time of a metric or a span is that of the application, `time.time`.
 """
 
 from __future__ import annotations
