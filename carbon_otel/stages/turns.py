@@ -42,6 +42,7 @@ class Turns:
         """`restore` mends what is changed, under the lock. It may be called again after an exception in it."""
         self._restore = restore
         self._holder: int | None = None
+        self._changing = False
         self._renew()
         renew_after_fork(self._renew)
 
