@@ -208,11 +208,15 @@ def test_runs_that_killed_processes_left_open_are_ended_in_the_store_of_the_firs
         folder.mkdir()
         clients.append(mlflow.MlflowClient(empty_store.copy(folder)))
     killed = """
-import os, sys, mlflow, carbon_otel
+import os, sys, threading, mlflow, carbon_otel
 carbon_otel.instrument(zone="FR", checkpoint_interval_s=0.1, interval_s=0.05)
+def begin(uri):
+    print(mlflow.MlflowClient(uri).create_run("0").info.run_id)
 for uri in sys.argv[1:]:
-    run = mlflow.MlflowClient(uri).create_run("0")
-    print(run.info.run_id)
+    # Of two runs that are open in one thread, none is at work.
+    thread = threading.Thread(target=begin, args=(uri,))
+    thread.start()
+    thread.join()
 carbon_otel.flush(60)
 sys.stdout.flush()
 os._exit(0)
@@ -226,8 +230,9 @@ os._exit(0)
     try:
         carbon_otel.instrument(zone="FR", powercap_root=drawing.root, state_dir=tmp_path / "other")
         for client, orphan in zip(clients, orphans, strict=True):
-            client.create_run("0")
+            first = client.create_run("0")
             wait_for(lambda client=client, orphan=orphan: client.get_run(orphan).info.status == "KILLED")
+            client.set_terminated(first.info.run_id)
     finally:
         carbon_otel.uninstrument()
         mlflow.set_tracking_uri(None)
