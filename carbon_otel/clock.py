@@ -1,7 +1,8 @@
-"""The monotonic clock, also while a test of the application holds the clocks of the module `time` still.
+"""The clocks of the system, also while a test of the application holds those of the module `time` still.
 
 freezegun and `unittest.mock` replace `time.monotonic`; a deadline that is set meanwhile would lie decades ahead.
-They leave `clock_gettime` as it is, which reads the same clock.
+They leave `clock_gettime` as it is, which reads the same clock. `wall` is for comparisons with the times of files;
+the time of a metric or a span is that of the application, `time.time`.
 """
 
 from __future__ import annotations
@@ -20,4 +21,9 @@ monotonic_ns: Final[Callable[[], int]] = (
     functools.partial(time.clock_gettime_ns, time.CLOCK_MONOTONIC)
     if hasattr(time, "CLOCK_MONOTONIC")
     else time.monotonic_ns  # noqa: TID251 - the same
+)
+wall: Final[Callable[[], float]] = (
+    functools.partial(time.clock_gettime, time.CLOCK_REALTIME)
+    if hasattr(time, "CLOCK_REALTIME")
+    else time.time
 )

@@ -4,7 +4,7 @@ Names of runs and stages, and messages of other libraries, may contain passwords
 halves of surrogate pairs or formulas of spreadsheets.
 
 ================  =====================================================
-`printable`       hides passwords and tokens in addresses and messages
+`printable`       hides passwords and tokens in addresses and messages; can be encoded
 `one_line`        for a terminal, a page or a log
 `shown`           both of these
 `cell`            for a CSV file that a spreadsheet may open
@@ -82,7 +82,11 @@ def printable(text: str) -> str:
 
 
 def hider(environ: Mapping[str, str] = os.environ) -> Callable[[str], str]:
-    """`printable` for many texts; it reads the environment once."""
+    """`printable` for many texts; it reads the environment once.
+
+    A text that cannot be encoded, such as the error of a file whose name is not UTF-8, would lose the batch of an
+    exporter. So it becomes `storable`, too.
+    """
     secrets = sorted({text for value in _secrets(environ) for text in (value, unquote(value))}, key=len)
     known = [secret for secret in reversed(secrets) if _is_secret(secret)]
 
@@ -91,7 +95,7 @@ def hider(environ: Mapping[str, str] = os.environ) -> Callable[[str], str]:
             text = f"{text[:_LONGEST]}… ({len(text)} characters)"
         for secret in known:
             text = text.replace(secret, _HIDDEN)
-        return without_credentials(text)
+        return storable(without_credentials(text))
 
     return hide
 

@@ -67,7 +67,10 @@ def sync(
         refuse(str(error))
     client, uri = client_of(tracking_uri)
     store = compat.store_of(client)
-    addresses = {store_uri.normalised(uri), store_uri.of_store(store)}
+    try:
+        addresses = {store_uri.normalised(uri), store_uri.of_store(store)}
+    except Exception as error:  # noqa: BLE001 - every kind of store raises its own; this one has no credentials
+        refuse_store(uri, error)
     addresses |= {store_uri.normalised(waiting_for)} if waiting_for else set()
     sent, remaining, fault = 0, Counter[str](), None
     for spool in Spool.left_in(folder):

@@ -28,9 +28,9 @@ def uncoordinated(
     """
     if membership.other_groups:
         log_once(
-            "this process cannot meet the user's other measured processes on this host (no folder that is safe "
-            "and writable), so the energy that they share may be counted more than once, and is flagged "
-            f"'uncoordinated'; set {_SETTING} to the same folder for all of them",
+            "this process cannot meet the user's other measured processes on this host (they share no folder that "
+            "is safe, writable and has file locks), so the energy that they share may be counted more than once, "
+            f"and is flagged 'uncoordinated'; set {_SETTING} to the same folder for all of them",
         )
         return frozenset(device.id for device in devices)
     whole_host = rule == "reserved" and reserved.by == "host"

@@ -12,12 +12,12 @@ users, see by that time that it lives.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from carbon_otel import clock
 from carbon_otel.host.identity import in_container
 from carbon_otel.private_files import is_private_folder, names_in, user_id
 
@@ -111,7 +111,7 @@ def other_groups(own: Path, places: Sequence[Path]) -> tuple[bool, bool]:
     Other users' folders are looked for in the place of `own` and in those before it: where this user could make
     a folder, they could, too.
     """
-    since_s = time.time() - _SILENT_S
+    since_s = clock.wall() - _SILENT_S
     elsewhere = any(folder != own and _is_alive(folder, since_s) for folder in _existing(places))
     listed = places[: places.index(own.parent) + 1]
     return elsewhere, any(_has_other_users(place, since_s) for place in listed)

@@ -72,6 +72,8 @@ class Membership:
         self._unusable: set[Path] = set()  # places
         self._own: int | None = None
         self._book: int | None = None
+        # The files of these descriptors: a program that closes all descriptors may get their numbers for its own.
+        self._marks: dict[int, object] = {}
         # If two threads tick at the same time, the second would overwrite the descriptor with which the first
         # holds the lock.
         self._asking = threading.Lock()
@@ -124,7 +126,9 @@ class Membership:
                 return
             self._unusable.add(root.parent)
         if not self._is_there():
-            self._drop(_unlock)
+            # Where a test of the application hides the descriptors (pyfakefs), this process stays where it is.
+            if self._own is None or _mark(self._own) is not None:
+                self._drop(_unlock)
             self._due_s = 0.0
 
     def _move(self, root: Path, folder: Path, own: int) -> None:
@@ -132,6 +136,7 @@ class Membership:
             self._show_left()
         self._drop(_unlock)
         self._root, self.folder, self._path, self._own = root, folder, folder / self.name, own
+        self._marks[own] = _mark(own)
         self._due_s = 0.0
         self.apart = self._places.is_apart(root)
         with contextlib.suppress(OSError):
@@ -167,7 +172,7 @@ class Membership:
         except OSError:
             return False
         # The folder's time is coarse: another process may still join within the same clock tick.
-        settled = time.time_ns() - changed_ns > NS_PER_S
+        settled = clock.wall() - changed_ns / NS_PER_S > 1
         quiet = settled and changed_ns == self._seen_ns
         self._seen_ns = changed_ns
         return quiet
@@ -202,6 +207,8 @@ class Membership:
                 return not self._left
             if self._book is None:
                 self._book = _lock(self.folder / _BOOK)
+                if self._book is not None:
+                    self._marks[self._book] = _mark(self._book)
             return self._book is not None
 
     def exchange_reported_until(self, now_ns: int) -> int:
@@ -210,7 +217,8 @@ class Membership:
         After a change of the holder, the previous mark is that of the previous holder.
         """
         with self._asking:
-            if self._book is None:
+            if self._book is None or _mark(self._book) != self._marks[self._book]:
+                self._book = None
                 return now_ns
             try:
                 before = os.pread(self._book, 32, 0)
@@ -235,9 +243,19 @@ class Membership:
 
     def _drop(self, release: Callable[[int], None]) -> None:
         for descriptor in (self._own, self._book):
-            if descriptor is not None:
+            if descriptor is not None and _mark(descriptor) == self._marks[descriptor]:
                 release(descriptor)
+        self._marks.clear()
         self._own = self._book = self.folder = self._root = None
+
+
+def _mark(descriptor: int) -> object:
+    """The identity of a descriptor's file; None if the program has closed or hidden the descriptor."""
+    try:
+        status = os.fstat(descriptor)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _enter(folder: Path, name: str) -> int | None:

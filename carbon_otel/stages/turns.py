@@ -2,7 +2,8 @@
 
 Threads take turns by a lock. A garbage collection or a signal handler may ask for another change on the thread
 that is busy, where a wait would never end: such a call is put off, and made when the busy call has ended. An
-exception may arrive between any two bytecodes; `give_up` then releases the lock and has the books restored.
+exception may arrive between any two bytecodes; `give_up` then releases the lock and has the books restored. If
+a second one arrives before it has done so, whoever takes the next turn restores them.
 
     try:
         turns.busy.add(here)
@@ -41,6 +42,7 @@ class Turns:
         """`restore` mends what is changed, under the lock. It may be called again after an exception in it."""
         self._restore = restore
         self._holder: int | None = None
+        self._changing = False
         self._renew()
         renew_after_fork(self._renew)
 
@@ -48,20 +50,22 @@ class Turns:
         """Wait for the lock. The calling thread, `here`, is busy, and does not hold it."""
         self._lock.acquire()
         self._holder = here
-        if self._broken:
-            self._mend()
+        if self._changing:  # an exception has broken off the last change
+            self._restore()
+        self._changing = True
 
     def give(self) -> None:
         """Release the lock."""
+        self._changing = False
         self._holder = None
         self._lock.release()
 
     def give_up(self, here: int) -> None:
         """After an exception: release the lock if this thread holds it, and make the late calls."""
         try:
-            if self._holder == here:
-                self._broken = True
-                self._mend()
+            if self._holder == here and self._changing:
+                self._restore()
+                self._changing = False
         finally:
             if self._holder == here:
                 self._holder = None
@@ -91,15 +95,11 @@ class Turns:
         finally:
             self._making.discard(here)
 
-    def _mend(self) -> None:
-        self._restore()
-        self._broken = False
-
     def _renew(self) -> None:
         """In a forked child: the thread that held the lock does not exist there."""
         self._lock = threading.RLock()
         self._holder = None
-        self._broken = False
+        self._changing = False
         self.busy: set[int] = set()
         self._making: set[int] = set()
         self.late: deque[Callable[[], object]] = deque()

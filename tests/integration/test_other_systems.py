@@ -20,7 +20,7 @@ def test_the_processor_is_modelled(system, files, attribution, tmp_path):
     assert results == ["True modelled.utilisation True evaluation training unattributed"] * 2
     warnings = {line for line in lines if line.startswith("WARNING")}
     # Without locks on files, what waits for MLflow is not kept on the disk, and processes cannot meet.
-    expected = ("kept in memory only", "may be counted more than once")
+    expected = ("kept in memory only", "flagged 'uncoordinated'")
     assert all(any(text in line for text in expected) for line in warnings), warnings
     assert "Traceback" not in program.err
 

@@ -66,7 +66,19 @@ def test_sync_stops_at_a_store_that_cannot_be_reached(folder, monkeypatch):
 
 
 @pytest.mark.usefixtures("folder")
-def test_reconcile_ends_the_other_runs(monkeypatch):
+def test_sync_says_so_where_the_store_has_no_credentials(folder, monkeypatch):
+    def fail():
+        raise RuntimeError("no profile\nand a page of help")
+
+    store = SimpleNamespace(get_host_creds=fail)
+    client = SimpleNamespace(_tracking_client=SimpleNamespace(store=store))
+    monkeypatch.setattr(mlflow, "client_of", lambda uri: (client, "databricks://profile"))
+    done = CliRunner().invoke(app, ["mlflow", "sync"])
+    assert done.exit_code == 2
+    assert "databricks://profile: no profile" in done.stderr and "page" not in done.stderr
+
+
+def test_reconcile_ends_the_other_runs(folder, monkeypatch):
     found = Orphans([Orphan("bad", 1.0), Orphan("good", 1.0)], [])
     monkeypatch.setattr(mlflow.orphans, "find", lambda client: found)
 

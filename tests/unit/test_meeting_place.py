@@ -285,6 +285,21 @@ def test_a_killed_process_of_another_user_is_forgotten_after_a_while(places, mem
     assert not member(monkeypatch).other_users
 
 
+@pytest.mark.parametrize("year", [2012, 2035])
+def test_an_application_that_sets_its_clock_hides_and_invents_no_processes(places, member, monkeypatch, year):
+    now_s, set_s = time.time(), time.mktime((year, 1, 1, 0, 0, 0, 0, 0, 0))
+    monkeypatch.setattr(time, "time", lambda: set_s)
+    one = member(monkeypatch)
+    left = next(names_in(places[1], "carbon_otel-host"))
+    left.mkdir(mode=0o700)
+    os.utime(left, (now_s - 120, now_s - 120))  # as a killed process leaves it
+    tick(one)
+    assert not one.other_groups
+    meeting_place.show_alive(left)
+    tick(one)
+    assert one.other_groups
+
+
 @as_root
 def test_what_only_occupies_a_name_is_no_other_user(places, member, monkeypatch):
     squat_by_mkdir(next(names_in(places[0], "carbon_otel-host")))

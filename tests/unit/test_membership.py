@@ -185,3 +185,26 @@ def test_the_next_holder_of_the_device_book_gets_the_last_reported_time(peers, t
     assert next_one.exchange_reported_until(300) == 300  # it does not hold the book yet
     assert next_one.holds_device_book() and next_one.exchange_reported_until(300) == 250
     next_one.leave()
+
+
+def test_files_of_a_program_that_has_closed_all_descriptors_are_left_alone(tmp_path):
+    member = Membership("host", tmp_path)
+    assert member.holds_device_book()
+    mine = tmp_path / "mine"
+    mine.write_bytes(b"mine")
+    descriptors = [member._own, member._book]
+    for descriptor in descriptors:
+        opened = os.open(mine, os.O_RDWR)
+        os.dup2(opened, descriptor)  # as after os.closerange(): the number is that of a file of the program
+        os.close(opened)
+    try:
+        member.exchange_reported_until(7)
+        member.meet()
+        assert member.holds_device_book()
+        assert member._own not in descriptors and member._book not in descriptors
+        member.leave()
+        assert all(os.fstat(descriptor).st_size == 4 for descriptor in descriptors)
+        assert mine.read_bytes() == b"mine"
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)

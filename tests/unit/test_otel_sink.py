@@ -112,6 +112,15 @@ def test_a_span_has_the_figures_of_the_footprint(application):
     assert span.instrumentation_scope.version == carbon_otel.__version__
 
 
+def test_an_error_that_names_a_file_with_an_undecodable_name_loses_no_span(application):
+    encode_spans = pytest.importorskip("opentelemetry.exporter.otlp.proto.common.trace_encoder").encode_spans
+    application.instrument()
+    name = b"/no/such/\xff".decode(errors="surrogateescape")
+    with pytest.raises(ValueError, match="such"), carbon_otel.stage("training", "fit"):
+        raise ValueError(f"{name} has no rows")
+    assert b"/no/such/" in encode_spans(application.exporter.get_finished_spans()).SerializeToString()
+
+
 def test_spans_nest_as_the_stages_and_under_the_applications_own(application):
     application.instrument()
     tracer = application.tracer_provider.get_tracer("app")

@@ -102,6 +102,11 @@ def test_the_present_folder_is_no_secret(monkeypatch):
     assert printable("/home/someone/project/x.py") == "/home/someone/project/x.py"
 
 
+@pytest.mark.parametrize("safe", [storable, printable, shown])
+def test_half_a_surrogate_pair_can_be_encoded(safe):
+    assert safe("a\ud800b").encode() == rb"a\ud800b"
+
+
 @given(st.text())
 def test_any_text_is_one_harmless_line(text):
     line = one_line(text)
