@@ -144,20 +144,20 @@ class Stage:
     ) -> None:
         entered = None
         try:
-            entered = self._entered[-1] if self._entered else None
+            entered = self._last_here()
             if entered is not None:
                 try:
                     self._end(entered, error)
                 except Exception as fault:  # noqa: BLE001 - as above
                     log_fault("closing a stage", fault)
-                self._entered.pop()
+                self._entered.remove(entered)
         except BaseException:
             if entered is None:
                 self._end_from(len(self._entered) - 1, error)
             else:
                 self._end(entered, error)
-                if self._entered and self._entered[-1] is entered:
-                    self._entered.pop()
+                if entered in self._entered:
+                    self._entered.remove(entered)
             raise
 
     async def __aenter__(self) -> Stage:
@@ -187,6 +187,16 @@ class Stage:
 
     def _again(self) -> Stage:
         return _new(self._kind, self._name, self._attributes, {})
+
+    def _last_here(self) -> _Entered | None:
+        """What was entered last; in this context, if threads or tasks share this object."""
+        all_entered = self._entered
+        if len(all_entered) > 1:
+            here = current.get()
+            for entered in reversed(tuple(all_entered)):
+                if entered.opened is here:
+                    return entered
+        return all_entered[-1] if all_entered else None
 
     def _begin(self, entered: _Entered) -> None:
         active = recorder()

@@ -274,6 +274,50 @@ def test_a_stage_object_may_be_used_again_even_inside_itself(measured):
     assert not runtime.active().engine._open
 
 
+def test_threads_and_tasks_that_share_a_stage_object_end_their_own_stages(measured):
+    stage = carbon_otel.stage("training")
+    ended = []
+
+    async def task(name, begin, end):
+        await begin.wait()
+        with stage:
+            opened = current.get()
+            await end.wait()
+        ended.append((name, opened.end is not None))
+
+    async def overlap():
+        first, second, last = (asyncio.Event() for _ in range(3))
+        tasks = [
+            asyncio.ensure_future(task("a", first, second)),
+            asyncio.ensure_future(task("b", first, last)),
+        ]
+        for event in (first, second, last):
+            event.set()
+            for _ in range(3):
+                await asyncio.sleep(0)
+        await asyncio.gather(*tasks)
+
+    asyncio.run(overlap())
+    assert ended == [("a", True), ("b", True)]
+
+    entered, left = threading.Event(), threading.Event()
+
+    def enter_later():
+        with stage:
+            entered.set()
+            assert left.wait(60)
+
+    thread = threading.Thread(target=enter_later)
+    with stage:
+        own = current.get()
+        thread.start()
+        assert entered.wait(60)
+    assert own.end is not None
+    left.set()
+    thread.join()
+    assert not runtime.active().engine._open
+
+
 def test_a_stage_in_a_thread_is_a_child_of_the_stage_that_started_the_thread(measured):
     from carbon_otel.stages.open_stage import current
 
