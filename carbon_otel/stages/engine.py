@@ -24,10 +24,11 @@ from carbon_otel.guard import arrived, log_fault
 from carbon_otel.meter.meter import NO_EDGE, EdgeState, Meter, Readings
 from carbon_otel.records import RUN, UNATTRIBUTED, AttributeValue, StageInfo
 from carbon_otel.sinks import Checkpoint, Fanout, Figures, Sink, StageEnd, Tick
-from carbon_otel.stages.accounts import Account, Books, Joules
+from carbon_otel.stages.accounts import Account, Books
 from carbon_otel.stages.cpu_weights import ThreadWeights
 from carbon_otel.stages.open_runs import OpenRuns
 from carbon_otel.stages.open_stage import OpenStage, current, record_at
+from carbon_otel.stages.sums import Joules
 from carbon_otel.stages.turns import Turns
 from carbon_otel.units import NS_PER_S, S_PER_NS
 
