@@ -202,8 +202,8 @@ class Engine:
                 if stage.end is None:
                     self._end(stage, error, readings, now_ns)
                 turns.give()
-            for tell in stage.untold:
-                tell()
+            for tell, facts in stage.untold:
+                tell(stage.info, *facts)
             turns.busy.discard(here)
             if turns.late:
                 turns.make_late_calls()
@@ -232,13 +232,9 @@ class Engine:
         end = StageEnd(self._figures(stage, edge), now_ns, seconds, dict(stage.units), below=below)
         joules, grams = self.books.owed(account)
         # Each is told once, also if an exception arrives between them.
+        told = end if error is None else end._replace(error=error)
         stage.untold = iter(
-            (
-                partial(self.sinks.energy_attributed, stage.info, joules, grams),
-                partial(
-                    self.sinks.stage_closed, stage.info, end if error is None else end._replace(error=error)
-                ),
-            )
+            ((self.sinks.energy_attributed, (joules, grams)), (self.sinks.stage_closed, (told,)))
         )
         stage.end, stage.owner = end, None
         self._open.pop(account, None)
