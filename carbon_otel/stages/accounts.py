@@ -18,8 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from operator import add, sub
-from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from carbon_otel.records import Cost
 from carbon_otel.stages.sums import (
@@ -38,8 +37,6 @@ from carbon_otel.stages.sums import (
     post,
     uneven,
 )
-
-_NO_COSTS: Final[Mapping[str, Cost]] = MappingProxyType({})
 
 
 class Totals(NamedTuple):
@@ -195,7 +192,7 @@ class Books:
         """What an account has paid up to now; changes nothing."""
         posted = self._posted
         own_j, own_g = paid(account._own, posted)
-        by_kind = _NO_COSTS
+        by_kind: dict[str, Cost] = {}
         if account._kinds:
             kinds = list(account._kinds.items())
             by_kind = {kind: Cost(*paid_of_kind(total, posted)) for kind, total in kinds}
