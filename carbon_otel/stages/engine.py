@@ -211,9 +211,8 @@ class Engine:
 
     def _end(self, stage: OpenStage, error: BaseException | None, readings: Readings, now_ns: int) -> None:
         self._follow(readings, now_ns)
-        edge = self.meter.edge(now_ns)
+        edge, account = self.meter.edge(now_ns), stage.account
         below = self._statements.of_runs_in(stage, self.runs, edge) if stage.run is stage else {}
-        account = stage.account
         self.books.close(account)
         if stage.begin is NO_EDGE:  # an exception has kept it from opening
             stage.begin, stage.opened_ns = edge, now_ns
