@@ -199,7 +199,7 @@ class Meter:
     def read_for_edge(self, now_ns: int) -> Readings:
         """Read the devices whose last reading is too old for an edge at `now_ns`."""
         due = [track for track in self.tracks if now_ns >= track.due_edge_ns]
-        return Readings(self._read(due, now_ns), self._rule.measure(now_ns, tick=False))
+        return Readings(self._read(due, now_ns) if due else [], self._rule.measure(now_ns, tick=False))
 
     def read_for_tick(self, now_ns: int) -> Readings:
         """Read the devices that are due at a tick at `now_ns`."""

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from opentelemetry import context, trace
 from opentelemetry.context import Context
 
-from carbon_otel.fork import before_a_fork
+from carbon_otel.fork import before_a_fork, renew_after_fork
 
 # A program that imports this module can create runs.
 TRACKING_CLIENT_MODULE: Final = "mlflow.tracking._tracking_service.client"
@@ -112,6 +112,19 @@ def current_store() -> TrackingStore:
     return store
 
 
+# Asked for once, since it is a system call, and `active_run_ids` is called at each edge of a stage.
+_pid = os.getpid()
+
+
+def _renew() -> None:
+    """In a forked child."""
+    global _pid
+    _pid = os.getpid()
+
+
+renew_after_fork(_renew)
+
+
 def active_run_ids() -> Sequence[str]:
     """The runs that the fluent API has active in this thread, the innermost first.
 
@@ -121,7 +134,7 @@ def active_run_ids() -> Sequence[str]:
     if variable is None:  # not imported, or not yet completely
         return ()
     stack, pid = getattr(variable.thread_local, "value", _NO_RUNS)
-    if not stack or pid != os.getpid():
+    if not stack or pid != _pid:
         return ()
     return (stack[0].info.run_id,) if len(stack) == 1 else [run.info.run_id for run in reversed(stack)]
 

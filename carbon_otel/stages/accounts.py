@@ -3,42 +3,40 @@
 Accounts form a tree. Its root is `unattributed`; a stage's account is a child of the stage it was opened in.
 At any moment the payers are the open accounts without an open child. A paused account does not count as open.
 An account at rest (a run that no work belongs to) does not pay, and counts as open while an account below it
-does. So the root pays exactly when no other account counts as open. Payers share by weight, through a virtual
-clock: one running sum per device of joules per unit of weight. So posting energy costs the same for any
-number of accounts, and opening or closing one costs the same as long as the stages of one line of execution
-follow each other; a stage beside another one also changes the sums of those that enclose both.
+does. So the root pays exactly when no other account counts as open. Payers share by weight (`sums.py`). Opening or
+closing an account costs the same for any number of them, as long as the stages of one line of execution follow
+each other; a stage beside another one also changes the sums of those that enclose both.
 
     sum of all accounts' exclusive joules = joules posted          (always, to float precision)
     inclusive = exclusive + the joules that those below paid while the account was open
 
-An exception may arrive between any two bytecodes. So a sum of joules and the clock it was taken at are one tuple,
-replaced by one assignment, and the weights can be found again from the tree: `restore` loses and repeats no joule.
+An exception may arrive between any two bytecodes. No sum is then wrong, and the weights can be found again from
+the tree: `restore` loses and repeats no joule.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from operator import add, sub
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from carbon_otel.records import Cost
-
-Joules = tuple[float, ...]  # one entry per device
-# The weights of some payers together: the number of those with weight one, and per device the sum of the others.
-Weights = tuple[int, Joules | None]
-# The joules posted; the clock, which is joules per unit of weight; and its sum over the devices.
-Posted = tuple[Joules, Joules, float]
-# What some payers have paid: their weights, what was posted when the sums were taken, joules and grams up to then.
-# A plain tuple, because each edge of a stage makes several.
-Sum = tuple[Weights, Posted, Joules, float]
-# The same for a kind of stage, with the joules of all devices together.
-KindSum = tuple[Weights, Posted, float, float]
-
-_NONE: Final[Weights] = (0, None)
-_ONE: Final[Weights] = (1, None)
-_ONE_LESS: Final[Weights] = (-1, None)
-# Weights are multiples of this, so that floats add and subtract them without a rounding error.
-_WEIGHT_UNIT: Final = 2.0**-40
+from carbon_otel.stages.sums import (
+    NONE,
+    ONE,
+    ONE_LESS,
+    Joules,
+    KindSum,
+    Posted,
+    Sum,
+    Weights,
+    minus,
+    paid,
+    paid_of_kind,
+    plus,
+    post,
+    uneven,
+)
 
 
 class Totals(NamedTuple):
@@ -104,34 +102,24 @@ class Books:
 
     def __init__(self, devices: int, to_grams: Callable[[float], float]) -> None:
         self._to_grams = to_grams
-        self._zero: Joules = (0.0,) * devices
-        self._posted: Posted = self._zero, self._zero, 0.0
+        zero: Joules = (0.0,) * devices
+        self._posted: Posted = zero, zero, 0.0, 0.0
         self._payers: set[Account] = set()
-        self._weights = _NONE  # of all payers together
-        self._nothing: Sum = _NONE, self._posted, self._zero, 0.0
+        self._weights = NONE  # of all payers together
+        self._nothing: Sum = NONE, self._posted, zero, 0.0
+        self._nothing_of_kind: KindSum = NONE, self._posted, 0.0, 0.0
         self.root = Account("unattributed", None, self._nothing, keeps_kinds=True)
         self._review(self.root, None)
 
     def post(self, totals: Sequence[float]) -> None:
         """Charge the payers with the joules up to these totals of each device."""
-        (posted, clock, _), (count, others) = self._posted, self._weights
-        if others is None:
-            clock = tuple(
-                [c + (total - before) / count for c, total, before in zip(clock, totals, posted, strict=True)]
-            )
-        else:
-            clock = tuple(
-                [
-                    c + (total - before) / (count + other)
-                    for c, total, before, other in zip(clock, totals, posted, others, strict=True)
-                ]
-            )
-        self._posted = tuple(totals), clock, sum(clock)
+        self._posted = post(self._posted, totals, self._weights, self._to_grams)
 
     def open(self, kind: str, parent: Account | None = None, *, keeps_kinds: bool = False) -> Account:
         """Open an account below `parent`, or below the nearest of its ancestors that is still open."""
-        above = parent if parent is not None and parent.open else parent and parent.parent
-        above = above or self.root
+        above = self.root
+        if parent is not None:
+            above = parent if parent.open else parent.parent or above
         account = Account(kind, above, self._nothing, keeps_kinds=keeps_kinds)
         above._children += 1
         self._review(account, above)
@@ -150,16 +138,16 @@ class Books:
         parent = account.parent
         if not account.open or parent is None:
             return
-        counted, parent_counted = _counts(account), _counts(parent)
-        account.open = False
+        had_children = parent._children > 0
+        account.open, counted = False, _counts(account)
         parent._children += account._children - counted
         self._review(account, parent)
-        if _counts(parent) != parent_counted:
-            self._count(parent, -1 if parent_counted else 1)
-        if account._below[0] != _NONE:
-            account._below = self._reweighed(account._below, _NONE)
+        if parent._resting and not parent._paused and (parent._children > 0) is not had_children:
+            self._count(parent, -1 if had_children else 1)
+        if account._below[0] != NONE:
+            account._below = self._reweighed(account._below, NONE)
         for kind, total in account._kinds.items():
-            account._kinds[kind] = _NONE, *self._of_kind_now(total)
+            account._kinds[kind] = NONE, self._posted, *paid_of_kind(total, self._posted)
 
     def pause(self, account: Account) -> None:
         """Stop charging a suspended generator; the stage that resumes it pays."""
@@ -190,26 +178,30 @@ class Books:
 
     def owed(self, account: Account) -> tuple[Joules, float]:
         """The joules and grams that the account has paid since it was last settled."""
-        joules, grams = self._now(account._own)
+        joules, grams = paid(account._own, self._posted)
         told_j, told_g = account._told
         return tuple(map(sub, joules, told_j)), grams - told_g
 
     def settle(self, account: Account) -> tuple[Joules, float]:
         """The same, and settle the account."""
         owed = self.owed(account)
-        account._told = self._now(account._own)
+        account._told = paid(account._own, self._posted)
         return owed
 
     def totals(self, account: Account) -> Totals:
         """What an account has paid up to now; changes nothing."""
-        own_j, own_g = self._now(account._own)
-        by_kind = {kind: Cost(*self._of_kind_now(total)[1:]) for kind, total in list(account._kinds.items())}
+        posted = self._posted
+        own_j, own_g = paid(account._own, posted)
+        by_kind: dict[str, Cost] = {}
+        if account._kinds:
+            kinds = list(account._kinds.items())
+            by_kind = {kind: Cost(*paid_of_kind(total, posted)) for kind, total in kinds}
         if account is self.root:
-            all_j, all_g = self._posted[0], sum([cost.emissions_g for cost in by_kind.values()])
+            all_j, all_g = posted[0], sum([cost.emissions_g for cost in by_kind.values()])
         elif account._below is self._nothing:
             all_j, all_g = own_j, own_g
         else:
-            below_j, below_g = self._now(account._below)
+            below_j, below_g = paid(account._below, posted)
             all_j, all_g = tuple(map(add, own_j, below_j)), own_g + below_g
         return Totals(own_j, own_g, all_j, all_g, by_kind)
 
@@ -223,9 +215,12 @@ class Books:
         """Let these payers share by these weights per device from now on; all other payers have weight one."""
         for account in self._payers:
             chosen = weights.get(account)
-            new = _ONE if chosen is None else (0, tuple([_rounded(weight) for weight in chosen]))
-            if new != account._own[0]:
-                self._spread(account, self._weigh(account, new))
+            new = ONE if chosen is None else uneven(chosen)
+            change = plus(new, minus(account._own[0]))
+            if change != NONE:
+                account._own = self._reweighed(account._own, new)
+                self._change_kind(account, change)
+                self._spread(account, change)
 
     def restore(self, known: Collection[Account]) -> None:
         """Find the payers and all weights again, after an exception has broken off a change.
@@ -240,43 +235,43 @@ class Books:
         for account in reversed(accounts[1:]):
             if _counts(account):
                 (account.parent or self.root)._children += 1
-        below = dict.fromkeys(accounts, _NONE)
+        below = dict.fromkeys(accounts, NONE)
         kinds: dict[Account, dict[str, Weights]] = {each: {} for each in accounts if each._keeper is each}
         self._payers = set()
         for account in reversed(accounts):
             account._paying = not (account._paused or account._resting or account._children)
-            weights = _NONE
+            weights = NONE
             if account._paying:
                 self._payers.add(account)
-                weights = account._own[0] if account._own[0] != _NONE else _ONE
+                weights = account._own[0] if account._own[0] != NONE else ONE
             account._own = self._reweighed(account._own, weights)
             account._below = self._reweighed(account._below, below[account])
             for keeper in _keepers(account):
-                kinds[keeper][account.kind] = _plus(kinds[keeper].get(account.kind, _NONE), weights)
-            weights = _plus(weights, below[account])
+                kinds[keeper][account.kind] = plus(kinds[keeper].get(account.kind, NONE), weights)
+            weights = plus(weights, below[account])
             above = account.parent
             if above is not None:
-                below[above] = _plus(below[above], weights)
+                below[above] = plus(below[above], weights)
             else:
                 self._weights = weights
         for keeper, by_kind in kinds.items():
             for kind in keeper._kinds.keys() | by_kind.keys():
-                now = self._of_kind_now(keeper._kinds.get(kind, (_NONE, self._posted, 0.0, 0.0)))
-                keeper._kinds[kind] = by_kind.get(kind, _NONE), *now
+                now = paid_of_kind(keeper._kinds.get(kind, self._nothing_of_kind), self._posted)
+                keeper._kinds[kind] = by_kind.get(kind, NONE), self._posted, *now
 
     def _review(self, account: Account, parent: Account | None) -> None:
         """Start or stop charging an account and its parent, by the rule in the docstring of the module."""
         change = self._start_or_stop(account)
         if parent is None:
-            self._weights = _plus(self._weights, change)
+            self._weights = plus(self._weights, change)
             return
-        if change is not _NONE and parent is not self.root:
+        if change is not NONE and parent is not self.root:
             parent._below = self._shifted(parent._below, change)
         above = self._start_or_stop(parent)
-        if (change is _ONE and above is _ONE_LESS) or (change is _ONE_LESS and above is _ONE):
+        if (change is ONE and above is ONE_LESS) or (change is ONE_LESS and above is ONE):
             return
-        change = _plus(change, above)
-        if change != _NONE:
+        change = plus(change, above)
+        if change != NONE:
             self._spread(parent, change)
 
     def _recount(self, account: Account, counted: bool) -> None:
@@ -301,91 +296,51 @@ class Books:
         """Charge the account if it has to pay now, or do not charge it any more; the change of its weights."""
         pays = account.open and not (account._paused or account._resting or account._children)
         if pays is account._paying:
-            return _NONE
+            return NONE
         account._paying = pays
+        own, posted = account._own, self._posted
         if pays:
             self._payers.add(account)
-            return self._weigh(account, _ONE)
-        self._payers.discard(account)
-        return self._weigh(account, _NONE)
+            change = ONE
+            account._own = ONE, posted, own[2], own[3]
+        else:
+            self._payers.discard(account)
+            change = ONE_LESS if own[0] is ONE else minus(own[0])
+            account._own = NONE, posted, *paid(own, posted)
+        self._change_kind(account, change)
+        return change
 
-    def _weigh(self, account: Account, weights: Weights) -> Weights:
-        """Give the account these weights, also in the sums by kind; the change."""
-        own, kind = account._own, account.kind
-        before = own[0]
-        if before[1] is None and weights[1] is None:
-            change = _ONE if weights[0] else _ONE_LESS
-        else:
-            change = _plus(weights, _minus(before))
-        posted = self._posted
-        if own[1] is posted or before is _NONE:
-            account._own = weights, posted, own[2], own[3]
-        else:
-            account._own = self._reweighed(own, weights)
-        keeper = account._keeper
+    def _change_kind(self, account: Account, change: Weights) -> None:
+        """Change the weights of the account's kind."""
+        kind, posted, keeper = account.kind, self._posted, account._keeper
         while keeper is not None:
             if keeper.open:
-                total = keeper._kinds.get(kind)
-                if total is None:
-                    keeper._kinds[kind] = change, posted, 0.0, 0.0
+                total = keeper._kinds.get(kind, self._nothing_of_kind)
+                (count, others), since, joules, grams = total
+                # Not `plus` and `paid_of_kind`, because this runs four times at every edge of a stage in a run.
+                if others is None and change[1] is None:
+                    if count:
+                        joules += (posted[2] - since[2]) * count
+                        grams += (posted[3] - since[3]) * count
+                    keeper._kinds[kind] = (count + change[0], None), posted, joules, grams
                 else:
-                    (count, others), since, joules, grams = total
-                    if others is None and change[1] is None:
-                        if count and since is not posted:
-                            spent = (posted[2] - since[2]) * count
-                            joules += spent
-                            grams += self._to_grams(spent)
-                        keeper._kinds[kind] = (count + change[0], None), posted, joules, grams
-                    else:
-                        keeper._kinds[kind] = _plus(total[0], change), *self._of_kind_now(total)
+                    keeper._kinds[kind] = plus(total[0], change), posted, *paid_of_kind(total, posted)
             keeper = keeper._outer
-        return change
 
     def _spread(self, account: Account, change: Weights) -> None:
         """Change the weights of all payers together, and of those below each account above this one."""
-        self._weights = _plus(self._weights, change)
+        self._weights = plus(self._weights, change)
         above = account.parent
         while above is not None and above is not self.root:
             above._below = self._shifted(above._below, change)
             above = above.parent
 
     def _shifted(self, total: Sum, change: Weights) -> Sum:
-        return self._reweighed(total, _plus(total[0], change))
+        return plus(total[0], change), self._posted, *paid(total, self._posted)
 
     def _reweighed(self, total: Sum, weights: Weights) -> Sum:
         """The sum up to now, with other weights from now on."""
-        return weights, self._posted, *self._now(total)
-
-    def _now(self, total: Sum) -> tuple[Joules, float]:
-        """Joules and grams of a sum up to now."""
-        (count, others), since, joules, grams = total
-        posted = self._posted
-        if since is posted:
-            return joules, grams
-        if others is not None:
-            spent = [
-                (c - s) * (count + other) for c, s, other in zip(posted[1], since[1], others, strict=True)
-            ]
-        elif count == 1:
-            spent = [*map(sub, posted[1], since[1])]
-        elif count:
-            spent = [(c - s) * count for c, s in zip(posted[1], since[1], strict=True)]
-        else:
-            return joules, grams
-        return tuple(map(add, joules, spent)), grams + self._to_grams(sum(spent))
-
-    def _of_kind_now(self, total: KindSum) -> tuple[Posted, float, float]:
-        """What is posted now, and the joules and grams of a sum by kind up to now."""
-        (count, others), since, joules, grams = total
-        posted = self._posted
-        if since is posted or (not count and others is None):
-            return posted, joules, grams
-        if others is None:
-            spent = (posted[2] - since[2]) * count
-        else:
-            each = zip(posted[1], since[1], others, strict=True)
-            spent = sum([(c - s) * (count + other) for c, s, other in each])
-        return posted, joules + spent, grams + self._to_grams(spent)
+        return weights, self._posted, *paid(total, self._posted)
 
 
 def _counts(account: Account) -> bool:
@@ -400,18 +355,3 @@ def _keepers(account: Account) -> Iterator[Account]:
         if keeper.open:
             yield keeper
         keeper = keeper._outer
-
-
-def _plus(some: Weights, more: Weights) -> Weights:
-    if some[1] is None and more[1] is None:
-        return some[0] + more[0], None
-    others = tuple(map(add, some[1], more[1])) if some[1] and more[1] else some[1] or more[1]
-    return some[0] + more[0], others if others and any(others) else None
-
-
-def _minus(weights: Weights) -> Weights:
-    return -weights[0], weights[1] and tuple([-other for other in weights[1]])
-
-
-def _rounded(weight: float) -> float:
-    return round(weight / _WEIGHT_UNIT) * _WEIGHT_UNIT

@@ -215,7 +215,7 @@ class Stage:
         engine.begin(opened)
         self._recorder, self._last = active, opened
         current.set(opened)
-        engine.enter(opened)
+        engine.sinks.stage_entered(opened.info)
 
     def _end(self, entered: _Entered, error: BaseException | None) -> None:
         """End a stage; what is done stays done if this is called again after an exception."""
@@ -229,7 +229,7 @@ class Stage:
             if engine.alive and self._recorder is not None and opened.end is None:
                 self._recorder.synchronize()
         finally:  # KeyboardInterrupt ends the wait for the accelerator, and the stage ends all the same
-            engine.leave(opened)
+            engine.sinks.stage_left(opened.info)
             if engine.alive:
                 engine.close(opened, error)
             entered.leave()
@@ -337,12 +337,12 @@ class _SuspendableStage(contextlib.AbstractContextManager["_SuspendableStage"]):
             opened.engine.resume(opened)
             entered.before = current.get()
             current.set(opened)
-            opened.engine.enter(opened)
+            opened.engine.sinks.stage_entered(opened.info)
 
     def _suspend(self) -> None:
         opened = self._entered.opened
         if opened is not None:
-            opened.engine.leave(opened)
+            opened.engine.sinks.stage_left(opened.info)
             if opened.engine.alive:
                 opened.engine.pause(opened)
             self._entered.leave()

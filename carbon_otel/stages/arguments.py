@@ -53,6 +53,8 @@ def name_of(name: Any) -> str:
 
 def attributes_of(attributes: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, AttributeValue]:
     """Copies of the attributes of a stage, as OpenTelemetry takes them. Raises ValueError."""
+    if not attributes and not more:
+        return {}
     return {_key(key): _value(key, value) for key, value in {**attributes, **more}.items()}
 
 

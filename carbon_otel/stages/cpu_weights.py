@@ -9,14 +9,21 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
-from typing import Final, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from carbon_otel.guard import pass_on
+from carbon_otel.sensors.base import Device
+from carbon_otel.stages.accounts import Account, Books
+
+if TYPE_CHECKING:
+    from carbon_otel.stages.open_stage import OpenStage
 
 _HAS_CLOCKS: Final = sys.platform == "linux" and hasattr(time, "clock_gettime")
 _EXPLAINED: Final = 0.9
 _LEAST_WEIGHT: Final = 1e-3
+# Beyond this number of payers all weigh the same: for each one, a tick would read a clock and change the books.
+_MOST_WEIGHED: Final = 64
 
 T = TypeVar("T")
 
@@ -68,3 +75,33 @@ class ThreadWeights:
             payer: max(_LEAST_WEIGHT, spent[n] / total / sharing[n] * len(payers))
             for payer, n in payers.items()
         }
+
+
+class StageWeights:
+    """Sets the weights of the stages that pay until the next tick. Called under the engine's lock."""
+
+    def __init__(self, books: Books, devices: Sequence[Device], threads: ThreadWeights) -> None:
+        self._books = books
+        self._devices = devices
+        self._threads = threads
+        self._uneven = False
+
+    def renew(self, stages: Mapping[Account, OpenStage]) -> None:
+        """Weigh by the CPU times since the last tick. `stages` are all open ones."""
+        payers = self._books.payers(_MOST_WEIGHED)
+        if payers is None:
+            if self._uneven:
+                self._books.set_weights({})
+                self._uneven = False
+            return
+        threads = {payer: stages[payer].native_thread for payer in payers if payer in stages}
+        by_cpu = self._threads.weigh(threads)
+        if len(threads) < 2:
+            return
+        self._uneven = True
+        self._books.set_weights(
+            {
+                payer: [1.0 if device.type == "gpu" else weight for device in self._devices]
+                for payer, weight in (by_cpu or {}).items()
+            }
+        )

@@ -16,18 +16,20 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from threading import get_ident
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from carbon_otel.footprint import footprint_of
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.guard import arrived, log_fault
-from carbon_otel.meter.meter import NO_EDGE, EdgeState, Meter, Readings
+from carbon_otel.meter.meter import NO_EDGE, Meter, Readings
 from carbon_otel.records import RUN, UNATTRIBUTED, AttributeValue, StageInfo
-from carbon_otel.sinks import Checkpoint, Fanout, Figures, Sink, StageEnd, Tick
-from carbon_otel.stages.accounts import Account, Books, Joules
-from carbon_otel.stages.cpu_weights import ThreadWeights
+from carbon_otel.sinks import Fanout, Figures, Sink, StageEnd, Tick
+from carbon_otel.stages.accounts import Account, Books
+from carbon_otel.stages.cpu_weights import StageWeights, ThreadWeights
+from carbon_otel.stages.figures import Statements
 from carbon_otel.stages.open_runs import OpenRuns
-from carbon_otel.stages.open_stage import OpenStage, current, record_at
+from carbon_otel.stages.open_stage import OpenStage, current
+from carbon_otel.stages.rounds import Payment, Rounds
 from carbon_otel.stages.turns import Turns
 from carbon_otel.units import NS_PER_S, S_PER_NS
 
@@ -35,11 +37,8 @@ if TYPE_CHECKING:
     from carbon_otel.carbon.grid import EmissionFactor
 
 _CHECKPOINT_S: Final = 15.0
-# A tick tells the sinks of at most so many stages, in turn, since each takes 20 us; an end tells of its own stage.
-_MOST_TOLD: Final = 50
-# Beyond this number of payers all weigh the same: for each one, a tick would read a clock and change the books.
-_MOST_WEIGHED: Final = 64
 _ids = itertools.count()
+_T = TypeVar("_T")
 
 
 class Engine:
@@ -66,14 +65,11 @@ class Engine:
         self.runs = OpenRuns()
         # Called on the sampler's thread before each tick; integrations pause and end their stages in them.
         self.before_tick: list[Callable[[], None]] = []
-        self._weights = weights or ThreadWeights()
-        self._weighed = False
+        self._weights = StageWeights(self.books, self.devices, weights or ThreadWeights())
+        self._statements = Statements(self.sensors, self.books, self.to_footprint)
         # In the order in which they were opened.
         self._open: dict[Account, OpenStage] = {}
-        # The recorded stages, with the joules of their last checkpoint.
-        self._recorded: dict[OpenStage, float | None] = {}
-        # The open stages that the present round of ticks has not told the sinks of.
-        self._round: list[OpenStage] = []
+        self._recorded = self._statements.recorded
         self._nobody = self.books.left_out("")
         self._turns = Turns(self._restore)
         self._checkpoint_ns = int(checkpoint_s * NS_PER_S)
@@ -82,6 +78,7 @@ class Engine:
         self._last_tick = (now_ns, 0.0, 0.0)
         info = StageInfo(next(_ids), UNATTRIBUTED, UNATTRIBUTED, {}, None, None, False, time.time_ns())
         self.root = OpenStage(self, info, None, self.books.root)
+        self._rounds = Rounds(self.books, self.root)
         self.root.opened_ns = now_ns
         self._follow(meter.read_for_tick(now_ns), now_ns)
         self.root.begin = meter.edge(now_ns)
@@ -123,8 +120,7 @@ class Engine:
 
     def begin(self, stage: OpenStage) -> None:
         """Open a prepared stage."""
-        here = get_ident()
-        turns = self._turns
+        here, turns = get_ident(), self._turns
         if here in turns.busy:
             stage.opened_ns = self.meter.clock_ns()
             stage.begin = self.meter.edge(stage.opened_ns)
@@ -166,11 +162,7 @@ class Engine:
             return None
         stage = None
         try:
-            inherited = current.get()
-            parent = self.runs.get(parent_run_id or "")
-            if inherited is not None and inherited.engine is self and inherited.open:
-                known = parent is None or inherited.info.id > parent.info.id
-                parent = inherited if known else parent
+            parent = self.runs.above(parent_run_id, self._own(current.get()))
             above = parent.info if parent is not None else None
             info = StageInfo(next(_ids), RUN, name, {}, above, run_id, True, time.time_ns(), joined)
             stage = OpenStage(self, info, parent, self._nobody, recorded=True)
@@ -187,8 +179,7 @@ class Engine:
 
         An exception that arrives meanwhile does not keep it open.
         """
-        here = get_ident()
-        turns = self._turns
+        here, turns = get_ident(), self._turns
         if here in turns.busy:
             turns.late.append(partial(self.close, stage, error))
             return
@@ -201,8 +192,8 @@ class Engine:
                 if stage.end is None:
                     self._end(stage, error, readings, now_ns)
                 turns.give()
-            for tell in stage.untold:
-                tell()
+            for tell, facts in stage.untold:
+                tell(stage.info, *facts)
             turns.busy.discard(here)
             if turns.late:
                 turns.make_late_calls()
@@ -220,36 +211,24 @@ class Engine:
 
     def _end(self, stage: OpenStage, error: BaseException | None, readings: Readings, now_ns: int) -> None:
         self._follow(readings, now_ns)
-        below = self._runs_below(stage, now_ns) if stage.run is stage else {}
-        account = stage.account
+        edge, account = self.meter.edge(now_ns), stage.account
+        below = self._statements.of_runs_in(stage, self.runs, edge) if stage.run is stage else {}
         self.books.close(account)
-        edge = self.meter.edge(now_ns)
         if stage.begin is NO_EDGE:  # an exception has kept it from opening
             stage.begin, stage.opened_ns = edge, now_ns
         seconds = (now_ns - stage.opened_ns) * S_PER_NS
         # Without the error: its traceback would keep the locals of the block as long as the stage is kept.
-        end = StageEnd(self._figures(stage, edge), now_ns, seconds, dict(stage.units), below=below)
+        end = StageEnd(self._statements.of(stage, edge), now_ns, seconds, dict(stage.units), below=below)
         joules, grams = self.books.owed(account)
         # Each is told once, also if an exception arrives between them.
-        stage.untold = iter(
-            (
-                partial(self.sinks.energy_attributed, stage.info, joules, grams),
-                partial(
-                    self.sinks.stage_closed, stage.info, end if error is None else end._replace(error=error)
-                ),
-            )
-        )
+        told = end if error is None else end._replace(error=error)
+        sinks = self.sinks
+        stage.untold = iter(((sinks.energy_attributed, (joules, grams)), (sinks.stage_closed, (told,))))
         stage.end, stage.owner = end, None
         self._open.pop(account, None)
         self._recorded.pop(stage, None)
         if stage.run is stage:
             self.runs.remove(stage)
-
-    def enter(self, stage: OpenStage) -> None:
-        self.sinks.stage_entered(stage.info)
-
-    def leave(self, stage: OpenStage) -> None:
-        self.sinks.stage_left(stage.info)
 
     def pause(self, stage: OpenStage) -> None:
         self._change(self.books.pause, stage)
@@ -269,8 +248,7 @@ class Engine:
 
         A tick has a checkpoint if one is due, or if `checkpoint` is true.
         """
-        here = get_ident()
-        turns = self._turns
+        here, turns = get_ident(), self._turns
         if here in turns.busy:  # a signal handler flushes
             turns.late.append(partial(self.tick, checkpoint))
             return
@@ -286,10 +264,10 @@ class Engine:
             turns.take(here)
             self.meter.note_suspend()
             self._follow(readings, now_ns)
-            self._weigh()
+            self._weights.renew(self._open)
             if checkpoint:
-                self._round = []
-            payments = self._payments()
+                self._rounds.begin()
+            payments = self._rounds.payments(self._open.values())
             devices = self.meter.snapshot()
             tracks = self.meter.tracks
             watts = sum(track.share * track.timeline.power_w for track in tracks)
@@ -297,12 +275,12 @@ class Engine:
             drawn = None
             if checkpoint or now_ns >= self._due_ns:
                 self._due_ns = now_ns + self._checkpoint_ns
-                drawn = self._checkpoint(now_ns)
+                drawn = self._statements.checkpoint(self.root, self.meter.edge(now_ns))
             turns.give()
             self._tell(payments)
-            while checkpoint and self._round:
+            while checkpoint and not self._rounds.over:
                 turns.take(here)
-                payments = self._payments()
+                payments = self._rounds.payments(self._open.values())
                 turns.give()
                 self._tell(payments)
             self.sinks.tick(Tick(now_ns, devices, drawn))
@@ -313,18 +291,7 @@ class Engine:
             turns.give_up(here)
             raise
 
-    def _payments(self) -> Iterator[tuple[StageInfo, Joules, float]]:
-        """What the process and the next stages of the round have paid since the sinks were told of it."""
-        if not self._round:
-            self._round = [*reversed(self._open.values())]
-        payments = [(self.root.info, *self.books.settle(self.root.account))]
-        while self._round and len(payments) <= _MOST_TOLD:
-            stage = self._round.pop()
-            if stage.end is None:
-                payments.append((stage.info, *self.books.settle(stage.account)))
-        return iter(payments)
-
-    def _tell(self, payments: Iterator[tuple[StageInfo, Joules, float]]) -> None:
+    def _tell(self, payments: Iterator[Payment]) -> None:
         try:
             for info, joules, grams in payments:
                 if any(joules):
@@ -346,29 +313,14 @@ class Engine:
     def so_far(self, stage: OpenStage | None = None) -> Figures:
         """The figures of a stage as if it ended now, or its final ones; by default those of the process."""
         stage = stage or self.root
-        end = stage.end
-        if end is not None:
-            return end.figures
-        here = get_ident()
-        turns = self._turns
-        now_ns = self.meter.clock_ns()
-        if here in turns.busy:  # as they are: reading them changes nothing
-            return self._figures(stage, self.meter.edge(now_ns))
-        try:
-            turns.busy.add(here)
-            readings = self.meter.read_for_edge(now_ns)
-            turns.take(here)
-            self._follow(readings, now_ns)
-            end = stage.end
-            figures = self._figures(stage, self.meter.edge(now_ns)) if end is None else end.figures
-            turns.give()
-            turns.busy.discard(here)
-            if turns.late:
-                turns.make_late_calls()
-        except BaseException:
-            turns.give_up(here)
-            raise
-        return figures
+        if stage.end is not None:
+            return stage.end.figures
+        if get_ident() in self._turns.busy:  # as they are: reading them changes nothing
+            return self._statements.of(stage, self.meter.edge(self.meter.clock_ns()))
+        return self._at_edge(partial(self._so_far, stage))
+
+    def _so_far(self, stage: OpenStage, now_ns: int) -> Figures:
+        return stage.end.figures if stage.end else self._statements.of(stage, self.meter.edge(now_ns))
 
     def close_all(self) -> None:
         """End every open stage, the innermost first."""
@@ -388,37 +340,29 @@ class Engine:
 
     def parent_of(self, inherited: OpenStage | None) -> OpenStage | None:
         """The parent of a stage opened here: the inherited stage or a run, by the rule of `OpenRuns.here`."""
-        if inherited is not None and (inherited.engine is not self or not inherited.open):
-            inherited = None
-        return self.runs.here(inherited)
+        return self.runs.here(self._own(inherited))
 
-    def _checkpoint(self, now_ns: int) -> Checkpoint:
-        edge = self.meter.edge(now_ns)
-        figures = {}
-        for stage, before_j in self._recorded.items():
-            total_j = self._recorded[stage] = sum(self.books.totals(stage.account).inclusive_j)
-            if stage.run is not stage or total_j != before_j:
-                figures[stage.info] = self._figures(stage, edge)
-        return Checkpoint(time.time_ns(), self._figures(self.root, edge), figures)
-
-    def _figures(self, stage: OpenStage, edge: EdgeState) -> Figures:
-        return Figures(
-            record_at(stage, self.sensors, edge, self.books.totals(stage.account)), self.to_footprint
-        )
+    def _own(self, inherited: OpenStage | None) -> OpenStage | None:
+        """The inherited stage, if it is open and of this measurement."""
+        usable = inherited is not None and inherited.engine is self and inherited.end is None
+        return inherited if usable else None
 
     def _change(self, change: Callable[[Account], None], stage: OpenStage) -> None:
-        here = get_ident()
-        turns = self._turns
-        if here in turns.busy:
-            turns.late.append(partial(self._change, change, stage))
-            return
+        if get_ident() in self._turns.busy:
+            self._turns.late.append(partial(self._change, change, stage))
+        else:
+            self._at_edge(lambda now_ns: change(stage.account))
+
+    def _at_edge(self, call: Callable[[int], _T]) -> _T:
+        """Call with the present time, once the readings up to it are entered, under the lock."""
+        here, turns = get_ident(), self._turns
         try:
             turns.busy.add(here)
             now_ns = self.meter.clock_ns()
             readings = self.meter.read_for_edge(now_ns)
             turns.take(here)
             self._follow(readings, now_ns)
-            change(stage.account)
+            result = call(now_ns)
             turns.give()
             turns.busy.discard(here)
             if turns.late:
@@ -426,6 +370,7 @@ class Engine:
         except BaseException:
             turns.give_up(here)
             raise
+        return result
 
     def _settle_run(self, stage: OpenStage, at_work: Callable[[], bool], account: Account) -> None:
         if not stage.open:
@@ -448,33 +393,7 @@ class Engine:
         self.runs.restore()
         self.books.restore(self._open)
 
-    def _runs_below(self, stage: OpenStage, now_ns: int) -> dict[StageInfo, Figures]:
-        """The open runs in a run that ends, with their figures at this moment."""
-        edge = self.meter.edge(now_ns)
-        return {
-            run.info: self._figures(run, edge) for run in self.runs if run is not stage and run.is_in(stage)
-        }
-
     def _follow(self, readings: Readings, now_ns: int) -> None:
         """Enter readings, and charge the energy up to `now_ns` to the stages that were open until then."""
         self.meter.apply(readings, now_ns)
         self.books.post(self.meter.advance(now_ns))
-
-    def _weigh(self) -> None:
-        accounts = self.books.payers(_MOST_WEIGHED)
-        if accounts is None:
-            if self._weighed:
-                self.books.set_weights({})
-                self._weighed = False
-            return
-        payers = {account: self._open[account] for account in accounts if account in self._open}
-        by_cpu = self._weights.weigh({account: stage.native_thread for account, stage in payers.items()})
-        if len(payers) < 2:
-            return
-        self._weighed = True
-        self.books.set_weights(
-            {
-                account: [1.0 if device.type == "gpu" else weight for device in self.devices]
-                for account, weight in (by_cpu or {}).items()
-            }
-        )

@@ -87,6 +87,13 @@ class OpenRuns:
             if stage in self._at_work:
                 self._review(stage, 1)
 
+    def above(self, run_id: str | None, inherited: OpenStage | None) -> OpenStage | None:
+        """The parent of a run nested in this one: the run, or the inherited stage if that was opened later."""
+        run = self._stages.get(run_id or "")
+        if inherited is None or (run is not None and run.info.id >= inherited.info.id):
+            return run
+        return inherited
+
     def here(self, inherited: OpenStage | None) -> OpenStage | None:
         """The parent of a stage opened here.
 

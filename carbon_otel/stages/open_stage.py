@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
+from carbon_otel.fork import renew_after_fork
 from carbon_otel.meter.meter import NO_EDGE, EdgeState
 from carbon_otel.records import RUN, StageInfo, StageRecord
 from carbon_otel.sensors.base import Sensor
@@ -21,6 +22,25 @@ if TYPE_CHECKING:
     from carbon_otel.stages.engine import Engine
 
 current: ContextVar[OpenStage | None] = ContextVar("carbon_otel_stage", default=None)
+
+
+class _Thread(threading.local):
+    """The kernel's id of each thread, asked for once: that is a system call."""
+
+    def __init__(self) -> None:
+        self.native_id = threading.get_native_id()
+
+
+_here = _Thread()
+
+
+def _renew() -> None:
+    """In a forked child its thread has another id."""
+    global _here
+    _here = _Thread()
+
+
+renew_after_fork(_renew)
 
 
 class OpenStage:
@@ -38,7 +58,6 @@ class OpenStage:
         "parent",
         "recorded",
         "run",
-        "thread",
         "units",
         "untold",
     )
@@ -61,15 +80,14 @@ class OpenStage:
         self.account = account
         self.recorded = recorded
         self.units: dict[str, float] = {}
-        self.thread = threading.get_ident()
-        self.native_thread = threading.get_native_id()
+        self.native_thread = _here.native_id
         self.opened_ns = 0
         self.begin = NO_EDGE
         self.end: StageEnd | None = None
         # The object of the application that ends it.
         self.owner: weakref.ref[object] | None = None
-        # What the sinks have not been told of its end.
-        self.untold: Iterator[Callable[[], None]] = iter(())
+        # What the sinks have not been told of its end: whom to call, and with what besides its `info`.
+        self.untold: Iterator[tuple[Callable[..., None], tuple[object, ...]]] = iter(())
 
     @property
     def open(self) -> bool:

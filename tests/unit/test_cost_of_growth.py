@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from carbon_otel.meter.meter import Meter
-from carbon_otel.stages.engine import _MOST_TOLD, Engine
+from carbon_otel.stages.engine import Engine
+from carbon_otel.stages.rounds import MOST_TOLD
 from tests.fakes.clock import Clock
 from tests.fakes.sensors import package
 from tests.unit.test_engine import FACTOR, Recorder
@@ -67,7 +68,7 @@ def test_an_edge_costs_the_same_however_many_stages_are_open(shape):
 
 @pytest.mark.parametrize("shape", [{}, {"nested": True}], ids=["beside", "nested"])
 def test_a_tick_costs_the_same_however_many_stages_are_open(shape):
-    few, many = Bench(2 * _MOST_TOLD, **shape), Bench(20 * _MOST_TOLD, **shape)
+    few, many = Bench(2 * MOST_TOLD, **shape), Bench(20 * MOST_TOLD, **shape)
     assert steps(many.engine.tick) == pytest.approx(steps(few.engine.tick), rel=0.1)
 
 
@@ -82,7 +83,7 @@ def test_closing_a_stage_with_many_open_stages_in_it_costs_the_same():
 
 
 def test_every_open_stage_is_told_in_turn_and_all_at_a_flush():
-    bench = Bench(3 * _MOST_TOLD)
+    bench = Bench(3 * MOST_TOLD)
     joules = bench.device.spent_j
     for _ in range(4):
         bench.engine.tick()

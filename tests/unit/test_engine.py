@@ -441,10 +441,10 @@ class TestSinks:
         with caplog.at_level(logging.WARNING, "carbon_otel"):
             for _ in range(3):
                 stage = bench.open()
-                bench.engine.enter(stage)
+                bench.engine.sinks.stage_entered(stage.info)
                 bench.clock.advance(1)
                 bench.engine.tick()
-                bench.engine.leave(stage)
+                bench.engine.sinks.stage_left(stage.info)
                 bench.close(stage)
                 assert joules(stage) == exactly(100, 100)
         assert bench.sink.closed_kinds == ["training"] * 3

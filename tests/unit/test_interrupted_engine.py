@@ -11,13 +11,13 @@ import pytest
 
 from carbon_otel.meter.meter import Meter
 from carbon_otel.sinks import Sink
-from carbon_otel.stages import accounts, engine
+from carbon_otel.stages import accounts, engine, figures, rounds, sums
 from carbon_otel.stages.engine import Engine
 from tests.fakes.clock import Clock
 from tests.fakes.sensors import package
 from tests.unit.test_engine import FACTOR, Recorder
 
-FILES = {accounts.__file__, engine.__file__}
+FILES = {module.__file__ for module in (accounts, engine, figures, rounds, sums)}
 
 
 class Bench:

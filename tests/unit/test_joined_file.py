@@ -59,7 +59,7 @@ def test_a_state_that_is_being_sent_stays_and_the_next_one_comes_after_it(files,
 
 
 def test_a_file_that_another_process_takes_while_it_is_written_is_written_again(files, tmp_path, monkeypatch):
-    original, taken = spool._lock, []
+    original, taken = spool.lock, []
 
     def take_the_first(path, flags=0):
         if not taken:
@@ -67,7 +67,7 @@ def test_a_file_that_another_process_takes_while_it_is_written_is_written_again(
             raise spool.SpoolInUse(str(path))
         return original(path, flags)
 
-    monkeypatch.setattr(spool, "_lock", take_the_first)
+    monkeypatch.setattr(spool, "lock", take_the_first)
     files.put(ADDRESS, part(1.0))
     assert left(tmp_path) == [1.0]
 

@@ -6,6 +6,7 @@ import threading
 
 import pytest
 from opentelemetry import metrics, trace
+from opentelemetry.metrics import _internal
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.trace import TracerProvider
 
@@ -16,12 +17,14 @@ TRACER, METER = TracerProvider(shutdown_on_exit=False), MeterProvider(shutdown_o
 
 @pytest.fixture
 def application(monkeypatch):
-    """The application's global providers: the API's proxies until the test sets others."""
-    proxies = {"tracer": trace.ProxyTracerProvider(), "meter": metrics.get_meter_provider()}
-    assert type(proxies["meter"]).__name__ == "_ProxyMeterProvider"
-    monkeypatch.setattr(trace, "get_tracer_provider", lambda: proxies["tracer"])
-    monkeypatch.setattr(metrics, "get_meter_provider", lambda: proxies["meter"])
-    return proxies
+    """Sets a global provider, as the application does; none is set until then."""
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
+    monkeypatch.setattr(_internal, "_METER_PROVIDER", None)
+    assert type(metrics.get_meter_provider()).__name__ == "_ProxyMeterProvider"
+    return {
+        "tracer": lambda provider: monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider),
+        "meter": lambda provider: monkeypatch.setattr(_internal, "_METER_PROVIDER", provider),
+    }
 
 
 @pytest.mark.parametrize("given", [(TRACER, None), (None, METER), (TRACER, METER)])
@@ -36,8 +39,18 @@ def test_a_provider_that_the_application_sets_later_receives_telemetry_from_then
 ):
     providers = Providers.choose(None, None)
     assert providers.silent() and not providers.listened
-    application[kind] = provider
+    application[kind](provider)
     assert not providers.silent() and providers.listened
+
+
+@pytest.mark.parametrize(("kind", "provider"), [("tracer", TRACER), ("meter", METER)])
+def test_an_api_that_names_its_providers_otherwise_is_asked(kind, provider, application, monkeypatch):
+    providers = Providers.choose(None, None)
+    found = {"tracer": trace.get_tracer_provider(), "meter": metrics.get_meter_provider(), kind: provider}
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: found["tracer"])
+    monkeypatch.setattr(metrics, "get_meter_provider", lambda: found["meter"])
+    monkeypatch.delattr(trace, "_TRACER_PROVIDER")
+    assert not providers.silent()
 
 
 def test_the_api_is_not_asked_again_once_a_provider_is_set(application, monkeypatch):

@@ -179,11 +179,11 @@ def test_a_file_that_another_process_checks_while_it_is_created_is_replaced(tmp_
     flock = fcntl.flock
 
     def check_first(descriptor, operation):
-        monkeypatch.setattr(spool.fcntl, "flock", flock)
+        monkeypatch.setattr(fcntl, "flock", flock)
         assert list(Spool.left_in(tmp_path)) == []
         flock(descriptor, operation)
 
-    monkeypatch.setattr(spool.fcntl, "flock", check_first)
+    monkeypatch.setattr(fcntl, "flock", check_first)
     box = Spool.create(tmp_path)
     box.put(A, batch())
     assert box.path is not None and box.path.exists()

@@ -25,12 +25,8 @@ from carbon_otel.fork import renew_after_fork
 from carbon_otel.guard import log_once
 from carbon_otel.mlflow.delivery import store_uri
 from carbon_otel.mlflow.delivery.batch import Batch, LedgerRun, decoded, to_line
-from carbon_otel.private_files import make_folder, open_file, user_id
-
-try:
-    import fcntl
-except ImportError:  # Windows: without locks, batches stay in memory
-    fcntl = None  # type: ignore[assignment] # a module has no value None
+from carbon_otel.mlflow.delivery.locked_file import SpoolInUse, lock, own_files, read, unlock, write
+from carbon_otel.private_files import make_folder
 
 __all__ = ["LIMIT", "Batch", "LedgerRun", "Spool", "SpoolInUse", "Waiting"]
 
@@ -67,10 +63,6 @@ class _Row:
     line: bytes | None = None
 
 
-class SpoolInUse(OSError):
-    """A living process holds the file and sends it itself."""
-
-
 class Spool:
     """Batches in the order of `put`. Threads may share it; a forked child must create a new one."""
 
@@ -101,7 +93,7 @@ class Spool:
                 with contextlib.suppress(
                     SpoolInUse
                 ):  # another process is checking whether the file's process has ended
-                    return cls(path, _lock(path, os.O_CREAT | os.O_EXCL))
+                    return cls(path, lock(path, os.O_CREAT | os.O_EXCL))
             raise OSError("another process took every new file")
         except OSError as error:
             log_once(
@@ -115,7 +107,7 @@ class Spool:
     @classmethod
     def open(cls, path: Path) -> Spool:
         """The spool of a process that has ended. Raises SpoolInUse and OSError."""
-        return cls(path, _lock(path))
+        return cls(path, lock(path))
 
     @classmethod
     def left_in(cls, folder: Path, prefix: str = "") -> Iterator[Spool]:
@@ -123,15 +115,15 @@ class Spool:
 
         Only those whose names begin with `prefix`.
         """
-        for path in _own_files(folder, _COMPACTED_SUFFIX):
+        for path in own_files(folder, _COMPACTED_SUFFIX):
             with contextlib.suppress(OSError):
-                os.close(_lock(path))
+                os.close(lock(path))
                 path.unlink(missing_ok=True)
-        if former := _own_files(folder, _FORMER_SUFFIX):
+        if former := own_files(folder, _FORMER_SUFFIX):
             from carbon_otel.mlflow.delivery import former_outbox  # noqa: PLC0415 - imports sqlite3
 
             former_outbox.convert(former)
-        for path in _own_files(folder, _SUFFIX):
+        for path in own_files(folder, _SUFFIX):
             if not path.name.startswith(prefix):
                 continue
             try:
@@ -225,7 +217,7 @@ class Spool:
             if descriptor is not None and self.path is not None:
                 if not self._rows and not self.unreadable:
                     self.path.unlink(missing_ok=True)
-                _unlock(descriptor)
+                unlock(descriptor)
             return not self._rows
 
     @staticmethod
@@ -236,23 +228,23 @@ class Spool:
         for _ in range(_TRIES):
             new_path = path.with_name(f"{path.name}-{uuid.uuid4().hex[:12]}{_COMPACTED_SUFFIX}")
             try:
-                descriptor = _lock(new_path, os.O_CREAT | os.O_EXCL)
+                descriptor = lock(new_path, os.O_CREAT | os.O_EXCL)
             except SpoolInUse:  # another process cleans up after ended ones, and may remove the new file
                 continue
             try:
-                _write(descriptor, lines, 0)
+                write(descriptor, lines, 0)
                 new_path.replace(path)
             finally:
-                _unlock(descriptor)
+                unlock(descriptor)
             return path
         raise OSError("another process took every new file")
 
     @staticmethod
     def take_back(path: Path) -> None:
         """Remove a spool that no other process is sending. Raises SpoolInUse and OSError."""
-        descriptor = _lock(path)
+        descriptor = lock(path)
         path.unlink()
-        _unlock(descriptor)
+        unlock(descriptor)
 
     def _renew(self) -> None:
         """In a forked child: close the copy of the parent's file, without unlocking or changing it."""
@@ -263,7 +255,7 @@ class Spool:
         self._descriptor = None
 
     def _load(self, descriptor: int) -> None:
-        data = _read(descriptor)
+        data = read(descriptor)
         offset = 0
         for line in data.splitlines(keepends=True):
             if not line.endswith(b"\n"):
@@ -299,7 +291,7 @@ class Spool:
         if self._descriptor is None:
             raise OSError("there is no file")
         try:
-            _write(self._descriptor, data, self._end)
+            write(self._descriptor, data, self._end)
         except OSError:
             with contextlib.suppress(OSError):  # if this fails, the next line overwrites the torn one
                 os.ftruncate(self._descriptor, self._end)
@@ -367,79 +359,26 @@ class Spool:
             return
         new_path = self.path.with_name(self.path.name + _COMPACTED_SUFFIX)
         try:
-            descriptor = _lock(new_path, os.O_CREAT | os.O_EXCL)
+            descriptor = lock(new_path, os.O_CREAT | os.O_EXCL)
         except OSError:
             return
         try:
             lines = [self._line(row) for row in self._rows.values()]
-            _write(descriptor, b"".join(lines), 0)
+            write(descriptor, b"".join(lines), 0)
             os.fsync(descriptor)
             new_path.replace(self.path)
         except OSError:
             new_path.unlink(missing_ok=True)
             os.close(descriptor)
             return
-        _unlock(self._descriptor)
+        unlock(self._descriptor)
         self._descriptor, self._end = descriptor, 0
         for row, line in zip(self._rows.values(), lines, strict=True):
             row.offset, row.line, self._end = self._end, None, self._end + len(line)
         self._compact_above = self._end + _SLACK_BYTES
 
 
-def _own_files(folder: Path, suffix: str) -> list[Path]:
-    """The files of this user in a folder, which users may share; none in a folder that cannot be read."""
-    try:
-        with os.scandir(folder) as entries:
-            names = [e.name for e in entries if e.stat(follow_symlinks=False).st_uid == user_id()]
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        log_once("%s cannot be read, so batches that may wait there are not sent: %s", folder, error)
-        return []
-    return [folder / name for name in sorted(names) if name.endswith(suffix)]
-
-
 def _count_down(counts: Counter[_K], key: _K) -> None:
     counts[key] -= 1
     if not counts[key]:
         del counts[key]
-
-
-def _lock(path: Path, flags: int = 0) -> int:
-    """An open descriptor with the file's lock. Raises SpoolInUse, and OSError for another user's file."""
-    if fcntl is None:
-        raise OSError("this system has no locks on files")
-    descriptor = open_file(path, os.O_RDWR | flags)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Between open and lock, another process may have removed or replaced the file.
-            if path.lstat().st_ino != os.fstat(descriptor).st_ino:
-                raise SpoolInUse(str(path))
-        except (BlockingIOError, FileNotFoundError):
-            raise SpoolInUse(str(path)) from None
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def _unlock(descriptor: int) -> None:
-    # Unlock before closing: a forked child that has not run its hooks yet still has a copy of the descriptor.
-    fcntl.flock(descriptor, fcntl.LOCK_UN)
-    os.close(descriptor)
-
-
-def _read(descriptor: int) -> bytes:
-    size, pieces = 0, []
-    while piece := os.pread(descriptor, 1 << 20, size):
-        pieces.append(piece)
-        size += len(piece)
-    return b"".join(pieces)
-
-
-def _write(descriptor: int, data: bytes, offset: int) -> None:
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(descriptor, view, offset)
-        view, offset = view[written:], offset + written

@@ -1,0 +1,46 @@
+"""The rounds in which ticks tell the sinks what the open stages have paid: each tick of some of them, in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from carbon_otel.records import StageInfo
+from carbon_otel.stages.accounts import Books
+from carbon_otel.stages.open_stage import OpenStage
+from carbon_otel.stages.sums import Joules
+
+# Each stage takes 20 us of a tick. The end of a stage tells of it in any case.
+MOST_TOLD: Final = 50
+
+Payment = tuple[StageInfo, Joules, float]
+
+
+class Rounds:
+    """Changed under the engine's lock."""
+
+    def __init__(self, books: Books, root: OpenStage) -> None:
+        self._books = books
+        self._root = root
+        # The open stages that the present round has not told of, the next one last.
+        self._left: list[OpenStage] = []
+
+    @property
+    def over(self) -> bool:
+        return not self._left
+
+    def begin(self) -> None:
+        """Let the next payments begin a new round."""
+        self._left = []
+
+    def payments(self, stages: Iterable[OpenStage]) -> Iterator[Payment]:
+        """What the process and the next of the open stages have paid since the sinks were told of it."""
+        if not self._left:
+            self._left = [*stages]
+            self._left.reverse()
+        payments: list[Payment] = [(self._root.info, *self._books.settle(self._root.account))]
+        while self._left and len(payments) <= MOST_TOLD:
+            stage = self._left.pop()
+            if stage.end is None:
+                payments.append((stage.info, *self._books.settle(stage.account)))
+        return iter(payments)
