@@ -211,6 +211,8 @@ class Engine:
 
     def _end(self, stage: OpenStage, error: BaseException | None, readings: Readings, now_ns: int) -> None:
         self._follow(readings, now_ns)
+        if stage.account not in self._open:  # an exception has kept it from opening: the books do not know it
+            stage.account = self._nobody
         edge, account = self.meter.edge(now_ns), stage.account
         below = self._statements.of_runs_in(stage, self.runs, edge) if stage.run is stage else {}
         self.books.close(account)
@@ -351,7 +353,7 @@ class Engine:
         if get_ident() in self._turns.busy:
             self._turns.late.append(partial(self._change, change, stage))
         else:
-            self._at_edge(lambda now_ns: change(stage.account))
+            self._at_edge(lambda now_ns: stage.account in self._open and change(stage.account))
 
     def _at_edge(self, call: Callable[[int], _T]) -> _T:
         """Call with the present time, once the readings up to it are entered, under the lock."""

@@ -92,6 +92,7 @@ class Bench:
             assert totals.inclusive_j[i] == pytest.approx(spent, rel=1e-9)
         by_kind = sum(cost.energy_j for cost in totals.by_kind.values())
         assert by_kind == pytest.approx(sum(totals.inclusive_j), rel=1e-9)
+        assert min(cost.energy_j for cost in totals.by_kind.values()) >= -1e-9
         assert begun.exclusive_j <= totals.exclusive_j
 
 
