@@ -353,7 +353,11 @@ class Engine:
         if get_ident() in self._turns.busy:
             self._turns.late.append(partial(self._change, change, stage))
         else:
-            self._at_edge(lambda now_ns: stage.account in self._open and change(stage.account))
+            self._at_edge(partial(self._change_known, change, stage))
+
+    def _change_known(self, change: Callable[[Account], None], stage: OpenStage, now_ns: int) -> None:
+        if stage.account in self._open:  # else an exception has kept it from opening
+            change(stage.account)
 
     def _at_edge(self, call: Callable[[int], _T]) -> _T:
         """Call with the present time, once the readings up to it are entered, under the lock."""
