@@ -365,7 +365,11 @@ def _record(span: Span, error: Exception) -> None:
     """Record the exception of a stage; its message may quote an address with a password."""
     trace_text = "".join(traceback.format_exception(error))
     hide = hider()
-    texts = {"exception.message": hide(str(error)), "exception.stacktrace": hide(trace_text)}
+    try:
+        message = str(error)
+    except Exception:  # noqa: BLE001 - code of the application
+        message = "its message cannot be read"
+    texts = {"exception.message": hide(message), "exception.stacktrace": hide(trace_text)}
     span.record_exception(error, texts)
     span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {texts['exception.message']}"))
 

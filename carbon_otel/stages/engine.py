@@ -71,7 +71,7 @@ class Engine:
         self._open: dict[Account, OpenStage] = {}
         self._recorded = self._statements.recorded
         self._nobody = self.books.left_out("")
-        self._turns = Turns(self._restore)
+        self._turns = Turns(self._restore, [call.__code__ for call in _calls()])
         self._checkpoint_ns = int(checkpoint_s * NS_PER_S)
         now_ns = meter.clock_ns()
         self._due_ns = now_ns + self._checkpoint_ns
@@ -121,7 +121,7 @@ class Engine:
     def begin(self, stage: OpenStage) -> None:
         """Open a prepared stage."""
         here, turns = get_ident(), self._turns
-        if here in turns.busy:
+        if here in turns.busy and turns.within(here):
             stage.opened_ns = self.meter.clock_ns()
             stage.begin = self.meter.edge(stage.opened_ns)
             return
@@ -180,7 +180,7 @@ class Engine:
         An exception that arrives meanwhile does not keep it open.
         """
         here, turns = get_ident(), self._turns
-        if here in turns.busy:
+        if here in turns.busy and turns.within(here):
             turns.late.append(partial(self.close, stage, error))
             return
         try:
@@ -251,7 +251,7 @@ class Engine:
         A tick has a checkpoint if one is due, or if `checkpoint` is true.
         """
         here, turns = get_ident(), self._turns
-        if here in turns.busy:  # a signal handler flushes
+        if here in turns.busy and turns.within(here):  # a signal handler flushes
             turns.late.append(partial(self.tick, checkpoint))
             return
         for call in self.before_tick:
@@ -317,7 +317,9 @@ class Engine:
         stage = stage or self.root
         if stage.end is not None:
             return stage.end.figures
-        if get_ident() in self._turns.busy:  # as they are: reading them changes nothing
+        if get_ident() in self._turns.busy and self._turns.within(
+            get_ident()
+        ):  # as they are: reading them changes nothing
             return self._statements.of(stage, self.meter.edge(self.meter.clock_ns()))
         return self._at_edge(partial(self._so_far, stage))
 
@@ -350,7 +352,7 @@ class Engine:
         return inherited if usable else None
 
     def _change(self, change: Callable[[Account], None], stage: OpenStage) -> None:
-        if get_ident() in self._turns.busy:
+        if get_ident() in self._turns.busy and self._turns.within(get_ident()):
             self._turns.late.append(partial(self._change, change, stage))
         else:
             self._at_edge(partial(self._change_known, change, stage))
@@ -403,3 +405,8 @@ class Engine:
         """Enter readings, and charge the energy up to `now_ns` to the stages that were open until then."""
         self.meter.apply(readings, now_ns)
         self.books.post(self.meter.advance(now_ns))
+
+
+def _calls() -> tuple[Callable[..., object], ...]:
+    """The methods within which a thread is busy."""
+    return Engine.begin, Engine.close, Engine.tick, Engine._at_edge

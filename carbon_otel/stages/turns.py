@@ -23,10 +23,12 @@ No `with`: it would not release the lock if an exception came just before the re
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from threading import get_ident
+from types import CodeType, FrameType
 
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.guard import log_fault
@@ -38,13 +40,30 @@ class Turns:
     A late call may be made twice, and by another thread.
     """
 
-    def __init__(self, restore: Callable[[], None]) -> None:
-        """`restore` mends what is changed, under the lock. It may be called again after an exception in it."""
+    def __init__(self, restore: Callable[[], None], calls: Iterable[CodeType]) -> None:
+        """`calls` are the functions that take turns.
+
+        `restore` mends what is changed, under the lock. It may be called again after an exception in it.
+        """
         self._restore = restore
+        self._calls = frozenset(calls)
         self._holder: int | None = None
         self._changing = False
         self._renew()
         renew_after_fork(self._renew)
+
+    def within(self, here: int) -> bool:
+        """Whether the busy thread is still within a call; for the function that asks, which is not counted.
+
+        A second exception may have kept a call from noting its end. It is then given up now.
+        """
+        frame: FrameType | None = sys._getframe(2)
+        while frame is not None:
+            if frame.f_code in self._calls:
+                return True
+            frame = frame.f_back
+        self.give_up(here)
+        return False
 
     def take(self, here: int) -> None:
         """Wait for the lock. The calling thread, `here`, is busy, and does not hold it."""

@@ -356,3 +356,29 @@ class TestArrived:
             assert guard.contain("a task", "default", lambda: 1 / 0) == "default"
         finally:
             signal.signal(signal.SIGUSR1, before)
+
+
+def test_after_two_exceptions_close_together_the_thread_pays_again(monkeypatch):
+    """The second arrives before the first has been dealt with."""
+    bench = Bench()
+    monkeypatch.setattr(api, "recorder", lambda: bench)
+    engine, turns = bench.engine, bench.engine._turns
+    edge, give_up = engine.meter.edge, turns.give_up
+
+    def second(here):
+        turns.give_up = give_up
+        raise KeyboardInterrupt
+
+    def first(now_ns):
+        engine.meter.edge, turns.give_up = edge, second
+        raise KeyboardInterrupt
+
+    engine.meter.edge = first
+    with pytest.raises(KeyboardInterrupt), api.stage("inference"):
+        raise AssertionError("the stage has not opened")
+    with api.stage("training") as s:
+        bench.clock.advance(10)
+    engine.tick()
+    assert s.footprint.exclusive_j == pytest.approx(4000)
+    assert engine.so_far().footprint.stages["inference"].energy_j >= 0
+    bench.check()
