@@ -71,7 +71,8 @@ class Engine:
         self._open: dict[Account, OpenStage] = {}
         self._recorded = self._statements.recorded
         self._nobody = self.books.left_out("")
-        self._turns = Turns(self._restore, [call.__code__ for call in _calls()])
+        calls = Engine.begin, Engine.close, Engine.tick, Engine._at_edge
+        self._turns = Turns(self._restore, [call.__code__ for call in calls])
         self._checkpoint_ns = int(checkpoint_s * NS_PER_S)
         now_ns = meter.clock_ns()
         self._due_ns = now_ns + self._checkpoint_ns
@@ -405,8 +406,3 @@ class Engine:
         """Enter readings, and charge the energy up to `now_ns` to the stages that were open until then."""
         self.meter.apply(readings, now_ns)
         self.books.post(self.meter.advance(now_ns))
-
-
-def _calls() -> tuple[Callable[..., object], ...]:
-    """The methods within which a thread is busy."""
-    return Engine.begin, Engine.close, Engine.tick, Engine._at_edge

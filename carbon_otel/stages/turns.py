@@ -57,7 +57,7 @@ class Turns:
 
         A second exception may have kept a call from noting its end. It is then given up now.
         """
-        frame: FrameType | None = sys._getframe(2)
+        frame: FrameType | None = sys._getframe(2)  # noqa: SLF001 - `inspect` reads source files for it
         while frame is not None:
             if frame.f_code in self._calls:
                 return True
