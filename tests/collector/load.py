@@ -99,30 +99,43 @@ class Sender:
             thread.join(60)
 
 
-def received_spans(folder: Path) -> Counter[str]:
-    """How often the span of each process has arrived in `received.yaml`'s or `config.yaml`'s file."""
-    return Counter(
-        each["spanId"]
-        for line in _lines(folder / "otelcol" / "traces.jsonl")
+def spans_in(file: Path) -> list[dict[str, Any]]:
+    """The spans of a file of trace requests."""
+    return [
+        each
+        for line in _lines(file)
         for resource in line["resourceSpans"]
         for scope in resource["scopeSpans"]
         for each in scope["spans"]
-    )
+    ]
+
+
+def received_spans(folder: Path) -> Counter[str]:
+    """How often the span of each process has arrived in `received.yaml`'s or `config.yaml`'s file."""
+    return Counter(each["spanId"] for each in spans_in(folder / "otelcol" / "traces.jsonl"))
 
 
 def received_joules(folder: Path) -> dict[str, float]:
-    """The last sum of each process."""
-    return {
-        attribute["value"]["stringValue"]: point["asDouble"]
+    """The last sum of energy of each process in `received.yaml`'s file."""
+    last = {
+        (instance, json.dumps(point.get("attributes"))): point["asDouble"]
         for line in _lines(folder / "otelcol" / "metrics.jsonl")
         for resource in line["resourceMetrics"]
-        for attribute in resource["resource"]["attributes"]
-        if attribute["key"] == "service.instance.id"
+        for instance in [_instance(resource["resource"])]
         for scope in resource["scopeMetrics"]
         for metric in scope["metrics"]
         if metric["name"] == ENERGY
         for point in metric["sum"]["dataPoints"]
     }
+    total: dict[str, float] = {}
+    for (instance, _), joules_ in last.items():
+        total[instance] = total.get(instance, 0) + joules_
+    return total
+
+
+def _instance(resource: dict[str, Any]) -> str:
+    attributes = {each["key"]: each["value"] for each in resource["attributes"]}
+    return str(attributes["service.instance.id"]["stringValue"])
 
 
 def _lines(file: Path) -> list[Any]:

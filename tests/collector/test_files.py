@@ -68,7 +68,8 @@ def test_every_defined_component_is_used():
         defined = {(kind, each) for kind in KINDS for each in CONFIGS[name].get(kind, {})}
         assert defined - used(merged(name)) <= {
             ("exporters", "otlp_http/UPSTREAM_ENDPOINT"),  # the other protocol
-            ("extensions", "bearertokenauth/LOGFIRE_TOKEN"),  # only its check
+            ("extensions", "bearertokenauth/LOGFIRE_TOKEN"),  # only its check, as the next
+            ("extensions", "file_storage/OTELCOL_TLS"),
         }
 
 
