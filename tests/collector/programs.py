@@ -248,18 +248,18 @@ def victoria_metrics(folder: Path, *arguments: str) -> Iterator[VictoriaMetrics]
 
 
 class Jaeger(Running):
-    """Jaeger, all in one and in memory: OTLP in, its API at `url`."""
+    """Jaeger with the project's `jaeger.yaml`: OTLP in, its API at `url`."""
 
-    def __init__(self, folder: Path) -> None:
-        self.address = own_address()
+    def __init__(self, folder: Path, address: str = "") -> None:
+        self.address = address or own_address()
         self.url = f"http://{self.address}:16686"
         self.http = f"http://{self.address}:4318"
         self.grpc = f"{self.address}:4317"
         super().__init__(
             "jaeger",
             folder,
-            ["--set=service.telemetry.metrics.level=none"],
-            {"JAEGER_LISTEN_HOST": self.address},
+            [f"--config={COLLECTOR / 'jaeger' / 'jaeger.yaml'}"],
+            {"JAEGER_LISTEN_HOST": self.address, "JAEGER_STORAGE": str(folder / "jaeger")},
             health=f"http://{self.address}:13133/status",
         )
 
@@ -271,7 +271,7 @@ class Jaeger(Running):
 
 
 @contextlib.contextmanager
-def jaeger(folder: Path) -> Iterator[Jaeger]:
-    program = Jaeger(folder)
+def jaeger(folder: Path, address: str = "") -> Iterator[Jaeger]:
+    program = Jaeger(folder, address)
     with _running(program):
         yield program

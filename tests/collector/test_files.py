@@ -130,7 +130,7 @@ COMPOSE = yaml.safe_load((COLLECTOR / "docker-compose.yaml").read_text())
 def test_a_service(name):
     service = COMPOSE["services"][name]
     image, _, tag = service["image"].rpartition(":")
-    assert image and re.fullmatch(r"v?\d+(\.\d+)+", tag)
+    assert image and re.fullmatch(r"v?\d+(\.\d+)+(-full)?", tag)
     assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ()))
     # The collector's image has no program for a health check.
     assert "healthcheck" in service or name == "collector"
@@ -144,6 +144,7 @@ def test_the_passwords_have_to_be_written():
     wanted = set(re.findall(r"\$\{(\w+):\?", text))
     lines = (COLLECTOR / ".env.example").read_text().splitlines()
     example = dict(line.split("=") for line in lines if "=" in line)
+    assert example.pop("COMPOSE_PROJECT_NAME") == "carbon-otel"
     assert wanted == set(example) and not any(example.values())
 
 
