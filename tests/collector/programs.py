@@ -116,13 +116,15 @@ class Collector(Running):
         self.grpc = f"http://{self.address}:4317"
         self.scraped = f"{self.address}:8889"
         configs = [f"--config={COLLECTOR / file}" for file in files or ("config.yaml",)]
-        # The collector's figures of itself have a fixed port, at which no second collector could start.
-        silent = "--set=service.telemetry.metrics.level=none"
-        where = {"OTELCOL_LISTEN": self.address, "OTELCOL_STORAGE": str(folder / "otelcol")}
+        where = {
+            "OTELCOL_LISTEN": self.address,
+            "OTELCOL_SELF": self.address,
+            "OTELCOL_STORAGE": str(folder / "otelcol"),
+        }
         super().__init__(
             "otelcol",
             folder,
-            [*configs, silent, *arguments],
+            [*configs, *arguments],
             {**where, **variables},
             f"http://{self.address}:13133",
         )

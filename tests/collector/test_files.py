@@ -16,6 +16,9 @@ KINDS = ("receivers", "processors", "exporters", "extensions")
 # The module that contains a component, by type.
 MODULES = {
     "otlp": "otlpreceiver",
+    "prometheus receiver": "prometheusreceiver",
+    "filter": "filterprocessor",
+    "debug": "debugexporter",
     "memory_limiter": "memorylimiterprocessor",
     "resource_detection": "resourcedetectionprocessor",
     "delta_to_cumulative": "deltatocumulativeprocessor",
@@ -98,12 +101,15 @@ def test_the_other_files_leave_the_pipelines_of_another_alone():
 
 
 def test_the_builder_has_exactly_the_used_components():
-    types = {
-        each.partition("/")[0] for name in CONFIGS for kind in KINDS for each in merged(name).get(kind, {})
+    needed = {
+        MODULES["prometheus receiver" if each.startswith("prometheus/") else each.partition("/")[0]]
+        for name in CONFIGS
+        for kind in KINDS
+        for each in merged(name).get(kind, {})
     }
     manifest = yaml.safe_load((COLLECTOR / "builder-config.yaml").read_text())
     built = {each["gomod"].split(" ")[0].rpartition("/")[2] for kind in KINDS for each in manifest[kind]}
-    assert built == {MODULES[each] for each in types}
+    assert built == needed
     versions = {each["gomod"].split(" ")[1] for kind in KINDS for each in manifest[kind]}
     assert versions == {f"v{manifest['dist']['version']}"}
 

@@ -94,6 +94,25 @@ def test_many_kills_right_after_an_answer_lose_nothing(tmp_path, upstream):
     killed_right_after_an_answer(tmp_path, upstream, 50)
 
 
+def test_a_restart_while_the_upstream_is_dead_loses_nothing_and_counts_nothing_twice(tmp_path, upstream):
+    sending = Sending(tmp_path, upstream)
+    program = sending.start()
+    sender = Sender(program.http)
+    try:
+        for _ in range(3):
+            for _ in range(20):
+                sender.send()
+            wait_for(lambda program=program: "Will retry" in program.log.read_text())
+            program.stop()
+            assert program.process.returncode == 0
+            program = sending.start()
+        with upstream.running():
+            spans = upstream.has_all(sender)
+    finally:
+        program.stop()
+    assert set(spans.values()) == {1}
+
+
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
 def test_a_dead_upstream_and_a_kill_lose_nothing(tmp_path, upstream, protocol):
     sending = Sending(tmp_path, upstream, protocol)
@@ -133,7 +152,7 @@ def test_restarts_under_load_lose_nothing_and_count_nothing_twice(tmp_path, upst
 
 
 def test_a_full_queue_refuses_what_is_new_and_keeps_what_it_took(tmp_path, upstream):
-    sending = Sending(tmp_path, upstream, OTELCOL_QUEUE_BYTES="300000")
+    sending = Sending(tmp_path, upstream, OTELCOL_QUEUE_BYTES="300000", OTELCOL_SELF_INTERVAL="1s")
     program = sending.start()
     taken = []
     try:
@@ -146,6 +165,9 @@ def test_a_full_queue_refuses_what_is_new_and_keeps_what_it_took(tmp_path, upstr
                 assert status == 503
         assert 3 <= len(taken) < 20
         assert "sending queue is full" in program.log.read_text()
+        near = "otelcol_exporter_queue_size{data_type=traces,exporter=otlp_grpc/UPSTREAM_ENDPOINT}"
+        wait_for(lambda: near in program.log.read_text())
+        assert near.replace("traces", "metrics") not in program.log.read_text()
         with upstream.running():
             wait_for(lambda: received_spans(upstream.folder).keys() == set(taken))
             # There is room again.
