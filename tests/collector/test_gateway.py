@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.server
+import re
 import select
 import socket
 import threading
@@ -14,6 +15,7 @@ import pytest
 
 from tests.collector.load import JOULES, Sender
 from tests.collector.programs import Collector, collector, jaeger, prometheus, victoria_metrics
+from tests.collector.test_deployments import has_arrived, run_job
 from tests.integration.processes import wait_for
 
 GATEWAY = {"arguments": ["--feature-gates=exporter.prometheusremotewritexporter.RetryOn429"]}
@@ -117,6 +119,55 @@ def test_a_gateway_that_is_killed_under_load(tmp_path, store):
         wait_for(lambda: len(traces.traces("load")) == min(answered, 1000))
         labels = program.query("carbon_otel_stage_energy_joules_total")[0]["metric"]
         assert labels["job"] == "load" and labels["instance"]
+
+
+def test_the_store_has_no_label_that_prometheus_would_not_scrape(tmp_path):
+    """So that the rules and the dashboard serve both ways."""
+    with (
+        victoria_metrics(tmp_path, "-search.latencyOffset=0s") as store,
+        jaeger(tmp_path) as traces,
+        collector(
+            folder_of(tmp_path, "gateway"),
+            "config.yaml",
+            "gateway.yaml",
+            **GATEWAY,
+            REMOTE_WRITE_ENDPOINT=store.remote_write,
+            JAEGER_ENDPOINT=traces.grpc,
+        ) as gateway,
+        collector(
+            folder_of(tmp_path, "agent"),
+            "config.yaml",
+            "agent.yaml",
+            GATEWAY_ENDPOINT=f"{gateway.address}:4317",
+            GATEWAY_INSECURE="true",
+        ) as agent,
+        collector(folder_of(tmp_path, "scraped")) as scraped,
+    ):
+        figures, _ = run_job(tmp_path / "to-agent", agent, "grpc")
+        run_job(tmp_path / "to-scraped", scraped, "grpc")
+        has_arrived(figures, lambda: store.value(TOTAL) or 0)
+        stored = labels(
+            (sample["metric"].pop("__name__"), sample["metric"])
+            for sample in store.query('{__name__=~"(carbon_otel|hw)_.+"}')
+        )
+        page = wait_for(lambda: labels(lines(scraped.page())))
+    assert len(stored) > 5 and stored.keys() <= page.keys()
+    for name, found in stored.items():
+        assert {"job", "instance"} <= found <= page[name]
+
+
+def lines(page):
+    """(name, labels) of each line of an exporter's page."""
+    for name, inside in re.findall(r"^(\w+)\{(.*)\} ", page, re.MULTILINE):
+        yield name, re.findall(r'(\w+)="', inside)
+
+
+def labels(series):
+    """The labels of each metric."""
+    found = {}
+    for name, of in series:
+        found.setdefault(name, set()).update(of)
+    return found
 
 
 class Struggling(http.server.BaseHTTPRequestHandler):

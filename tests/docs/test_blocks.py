@@ -47,6 +47,10 @@ NOT_RUN = {
         "collector/README.md",
         'export OTELCOL_LISTEN=0.0.0.0 OTELCOL_TLS=/etc/otelcol/tls OTELCOL_TOKEN="${TOKEN:?}"',
     ): "needs a certificate; tests/collector/test_deployments.py starts the collector so",
+    (
+        "collector/README.md",
+        "export OTEL_EXPORTER_OTLP_ENDPOINT=https://collector.example:4318",
+    ): "needs a token; tests/collector/test_deployments.py sends so",
     ("tests/hardware/README.md", "pytest -m gpu -s tests/hardware"): "needs a real GPU",
     ("examples/README.md", "python examples/random_forest.py"): "tests/integration/test_examples.py runs it",
     (
