@@ -10,22 +10,26 @@ import pytest
 import yaml
 
 COLLECTOR = Path(__file__).parents[2] / "collector"
-NAMES = ("config", "logfire", "upstream")
+NAMES = ("config", "jaeger", "logfire", "upstream", "secure", "agent", "gateway")
 CONFIGS = {name: yaml.safe_load((COLLECTOR / f"{name}.yaml").read_text()) for name in NAMES}
 KINDS = ("receivers", "processors", "exporters", "extensions")
 # The module that contains a component, by type.
 MODULES = {
     "otlp": "otlpreceiver",
+    "prometheus receiver": "prometheusreceiver",
+    "filter": "filterprocessor",
+    "debug": "debugexporter",
     "memory_limiter": "memorylimiterprocessor",
     "resource_detection": "resourcedetectionprocessor",
-    "deltatocumulative": "deltatocumulativeprocessor",
-    "batch": "batchprocessor",
+    "delta_to_cumulative": "deltatocumulativeprocessor",
     "prometheus": "prometheusexporter",
-    "debug": "debugexporter",
+    "prometheus_remote_write": "prometheusremotewriteexporter",
+    "file": "fileexporter",
     "otlp_http": "otlphttpexporter",
     "otlp_grpc": "otlpexporter",
     "health_check": "healthcheckextension",
     "file_storage": "filestorage",
+    "bearertokenauth": "bearertokenauthextension",
 }
 
 
@@ -45,24 +49,67 @@ def used(config):
     service = config["service"]
     found = {("extensions", name) for name in service["extensions"]}
     for pipeline in service["pipelines"].values():
-        found |= {(kind, name) for kind in KINDS[:3] for name in pipeline[kind]}
+        found |= {(kind, name) for kind in KINDS[:3] for name in map(expanded, pipeline[kind])}
     return found
 
 
+def expanded(name):
+    """A name in a pipeline with the variables' defaults."""
+    return re.sub(r"\$\{env:\w+:-(\w+)\}", r"\1", name)
+
+
 @pytest.mark.parametrize("name", CONFIGS)
-def test_every_used_component_is_defined_and_every_defined_one_used(name):
+def test_every_used_component_is_defined(name):
     config = merged(name)
-    assert used(config) == {(kind, each) for kind in KINDS for each in config.get(kind, {})}
+    assert used(config) <= {(kind, each) for kind in KINDS for each in config.get(kind, {})}
     for each, pipeline in config["service"]["pipelines"].items():
         assert pipeline["processors"][0] == "memory_limiter", each
-        assert pipeline["processors"][-1] == "batch", each
+
+
+def test_every_defined_component_is_used():
+    for name in CONFIGS:
+        defined = {(kind, each) for kind in KINDS for each in CONFIGS[name].get(kind, {})}
+        assert defined - used(merged(name)) <= {
+            ("exporters", "otlp_http/UPSTREAM_ENDPOINT"),  # the other protocol
+            ("extensions", "bearertokenauth/LOGFIRE_TOKEN"),  # only its check, as the next
+            ("extensions", "file_storage/OTELCOL_TLS"),
+        }
+
+
+def test_nothing_is_held_in_memory_before_the_queue_on_disk():
+    for name in CONFIGS:
+        config = merged(name)
+        queued = {
+            exporter
+            for exporter, settings in config["exporters"].items()
+            if (settings.get("sending_queue") or {}).get("storage")
+        }
+        for each, pipeline in config["service"]["pipelines"].items():
+            if queued & {expanded(exporter) for exporter in pipeline["exporters"]}:
+                assert not [p for p in pipeline["processors"] if p.startswith("batch")], each
+        for exporter in queued:
+            settings = config["exporters"][exporter]
+            assert settings["retry_on_failure"]["max_elapsed_time"] == 0
+            assert settings["sending_queue"]["sizer"] == "bytes"
+
+
+def test_the_other_files_leave_the_pipelines_of_another_alone():
+    """So that any of them may stand side by side."""
+    own = {name: set(CONFIGS[name]["service"].get("pipelines", ())) for name in ("logfire", "upstream")}
+    assert not own["logfire"] & own["upstream"]
+    assert not (own["logfire"] | own["upstream"]) & set(CONFIGS["config"]["service"]["pipelines"])
 
 
 def test_the_builder_has_exactly_the_used_components():
-    types = {component.partition("/")[0] for name in CONFIGS for _, component in used(merged(name))}
+    needed = {
+        MODULES["prometheus receiver" if each.startswith("prometheus/") else each.partition("/")[0]]
+        for name in CONFIGS
+        for kind in KINDS
+        for each in merged(name).get(kind, {})
+    }
     manifest = yaml.safe_load((COLLECTOR / "builder-config.yaml").read_text())
     built = {each["gomod"].split(" ")[0].rpartition("/")[2] for kind in KINDS for each in manifest[kind]}
-    assert built == {MODULES[each] for each in types}
+    assert built == needed
     versions = {each["gomod"].split(" ")[1] for kind in KINDS for each in manifest[kind]}
     assert versions == {f"v{manifest['dist']['version']}"}
 
@@ -79,7 +126,7 @@ def test_no_secret_is_in_a_file(file):
     for line in file.read_text().splitlines():
         secret = re.search(r"(?i)(password|token|authorization)\w*\s*[:=]\s*(\S.*)", line)
         if secret and not line.lstrip().startswith("#"):
-            assert secret[2].startswith("${"), line
+            assert secret[2].lstrip('"').removeprefix("Bearer%20").startswith("${"), line
 
 
 COMPOSE = yaml.safe_load((COLLECTOR / "docker-compose.yaml").read_text())
@@ -89,7 +136,7 @@ COMPOSE = yaml.safe_load((COLLECTOR / "docker-compose.yaml").read_text())
 def test_a_service(name):
     service = COMPOSE["services"][name]
     image, _, tag = service["image"].rpartition(":")
-    assert image and re.fullmatch(r"v?\d+(\.\d+)+", tag)
+    assert image and re.fullmatch(r"v?\d+(\.\d+)+(-full)?", tag)
     assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ()))
     # The collector's image has no program for a health check.
     assert "healthcheck" in service or name == "collector"
@@ -103,6 +150,7 @@ def test_the_passwords_have_to_be_written():
     wanted = set(re.findall(r"\$\{(\w+):\?", text))
     lines = (COLLECTOR / ".env.example").read_text().splitlines()
     example = dict(line.split("=") for line in lines if "=" in line)
+    assert example.pop("COMPOSE_PROJECT_NAME") == "carbon-otel"
     assert wanted == set(example) and not any(example.values())
 
 

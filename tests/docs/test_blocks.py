@@ -39,6 +39,18 @@ NOT_RUN = {
         "collector/README.md",
         "cp collector/.env.example collector/.env  # and write two passwords into it",
     ): "needs docker; the files are checked by tests/collector/test_files.py",
+    (
+        "collector/README.md",
+        "export OTELCOL_STORAGE=$HOME/.local/state/otelcol UPSTREAM_ENDPOINT=otlp.example:4317",
+    ): "needs an upstream; tests/collector/test_deployments.py starts the collector so",
+    (
+        "collector/README.md",
+        'export OTELCOL_LISTEN=0.0.0.0 OTELCOL_TLS=/etc/otelcol/tls OTELCOL_TOKEN="${TOKEN:?}"',
+    ): "needs a certificate; tests/collector/test_deployments.py starts the collector so",
+    (
+        "collector/README.md",
+        "export OTEL_EXPORTER_OTLP_ENDPOINT=https://collector.example:4318",
+    ): "needs a token; tests/collector/test_deployments.py sends so",
     ("tests/hardware/README.md", "pytest -m gpu -s tests/hardware"): "needs a real GPU",
     ("examples/README.md", "python examples/random_forest.py"): "tests/integration/test_examples.py runs it",
     (

@@ -1,0 +1,145 @@
+"""A sender of many small requests that knows which were answered, and what has arrived at the other end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ENERGY = "carbon_otel.stage.energy"
+JOULES = 7.25
+# Statuses at which a sender has to try again, by the specification of OTLP.
+RETRIABLE = (429, 502, 503, 504)
+
+
+def _resource(instance: str) -> dict[str, Any]:
+    attributes = {"service.name": "load", "service.instance.id": instance}
+    return {
+        "attributes": [{"key": key, "value": {"stringValue": value}} for key, value in attributes.items()]
+    }
+
+
+def span(instance: str, padding: int = 0) -> dict[str, Any]:
+    """One span of a process, with an attribute of so many bytes."""
+    now = time.time_ns()
+    one = {
+        "traceId": uuid.uuid4().hex,
+        "spanId": instance[:16],
+        "name": "training",
+        "startTimeUnixNano": str(now),
+        "endTimeUnixNano": str(now),
+        "attributes": [{"key": "padding", "value": {"stringValue": "x" * padding}}],
+    }
+    return {"resourceSpans": [{"resource": _resource(instance), "scopeSpans": [{"spans": [one]}]}]}
+
+
+def joules(instance: str) -> dict[str, Any]:
+    """The energy of a process that exports once."""
+    now = str(time.time_ns())
+    point = {"startTimeUnixNano": now, "timeUnixNano": now, "asDouble": JOULES}
+    total = {"dataPoints": [point], "aggregationTemporality": 2, "isMonotonic": True}
+    metrics = [{"name": ENERGY, "unit": "J", "sum": total}]
+    return {"resourceMetrics": [{"resource": _resource(instance), "scopeMetrics": [{"metrics": metrics}]}]}
+
+
+def post(base: str, signal: str, content: dict[str, Any], **headers: str) -> int:
+    """The status of the answer; 0 if there is none."""
+    request = urllib.request.Request(
+        f"{base}/v1/{signal}", json.dumps(content).encode(), {"Content-Type": "application/json", **headers}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as e:
+        return e.code
+    except (OSError, ValueError):
+        return 0
+
+
+@dataclass
+class Sender:
+    """Sends a span and the joules of one process after another, each until it is answered."""
+
+    url: str
+    answered: list[str] = field(default_factory=list)
+
+    def send(self) -> None:
+        """One process's span and joules."""
+        instance = uuid.uuid4().hex
+        for signal, content in (("traces", span(instance)), ("metrics", joules(instance))):
+            while (status := post(self.url, signal, content)) != 200:
+                assert status in (0, *RETRIABLE), status
+                time.sleep(0.02)
+        self.answered.append(instance)
+
+    @contextlib.contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Sends in a thread for as long as the block lasts."""
+        stop = threading.Event()
+
+        def work() -> None:
+            while not stop.is_set():
+                self.send()
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join(60)
+
+
+def spans_in(file: Path) -> list[dict[str, Any]]:
+    """The spans of a file of trace requests."""
+    return [
+        each
+        for line in _lines(file)
+        for resource in line["resourceSpans"]
+        for scope in resource["scopeSpans"]
+        for each in scope["spans"]
+    ]
+
+
+def received_spans(folder: Path) -> Counter[str]:
+    """How often the span of each process has arrived in `received.yaml`'s or `config.yaml`'s file."""
+    return Counter(each["spanId"] for each in spans_in(folder / "otelcol" / "traces.jsonl"))
+
+
+def received_joules(folder: Path) -> dict[str, float]:
+    """The last sum of energy of each process in `received.yaml`'s file."""
+    last = {
+        (instance, json.dumps(point.get("attributes"))): point["asDouble"]
+        for line in _lines(folder / "otelcol" / "metrics.jsonl")
+        for resource in line["resourceMetrics"]
+        for instance in [_instance(resource["resource"])]
+        for scope in resource["scopeMetrics"]
+        for metric in scope["metrics"]
+        if metric["name"] == ENERGY
+        for point in metric["sum"]["dataPoints"]
+    }
+    total: dict[str, float] = {}
+    for (instance, _), joules_ in last.items():
+        total[instance] = total.get(instance, 0) + joules_
+    return total
+
+
+def _instance(resource: dict[str, Any]) -> str:
+    attributes = {each["key"]: each["value"] for each in resource["attributes"]}
+    return str(attributes["service.instance.id"]["stringValue"])
+
+
+def _lines(file: Path) -> list[Any]:
+    """The whole lines of a file that may grow."""
+    if not file.exists():
+        return []
+    return [json.loads(line) for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]

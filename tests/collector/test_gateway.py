@@ -1,0 +1,227 @@
+"""Agents on hosts, gateways behind them, and stores: nothing is lost while a gateway or a store is away."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import re
+import select
+import socket
+import threading
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from tests.collector.load import JOULES, Sender
+from tests.collector.programs import Collector, collector, jaeger, prometheus, victoria_metrics
+from tests.collector.test_deployments import has_arrived, run_job
+from tests.integration.processes import wait_for
+
+GATEWAY = {"arguments": ["--feature-gates=exporter.prometheusremotewritexporter.RetryOn429"]}
+TOTAL = "sum(last_over_time(carbon_otel_stage_energy_joules_total[1h]))"
+
+
+class Balancer:
+    """A load balancer as Kubernetes' services are: each new connection goes to the next gateway that lives."""
+
+    def __init__(self, addresses: list[str]) -> None:
+        self.addresses = addresses
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._listening.getsockname()[1]}"
+        self._turn = 0
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):  # it has been closed
+            while True:
+                client, _ = self._listening.accept()
+                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with client, contextlib.suppress(OSError), self._connected() as gateway:
+            other = {client: gateway, gateway: client}
+            while True:
+                for ready in select.select(list(other), [], [])[0]:
+                    if not (data := ready.recv(65536)):
+                        return
+                    other[ready].sendall(data)
+
+    def _connected(self) -> socket.socket:
+        for _ in self.addresses:
+            self._turn += 1
+            address = self.addresses[self._turn % len(self.addresses)]
+            with contextlib.suppress(OSError):
+                return socket.create_connection((address, 4317))
+        raise ConnectionError
+
+    def close(self) -> None:
+        self._listening.close()
+
+
+@pytest.fixture(params=["victoria-metrics", "prometheus"])
+def store(request, tmp_path):
+    """A store that takes remote writes, and its address for them."""
+    if request.param == "prometheus":
+        receiver = "--web.enable-remote-write-receiver"
+        with prometheus(tmp_path, arguments=[receiver]) as program:
+            yield program, f"{program.url}/api/v1/write"
+    else:
+        with victoria_metrics(tmp_path, "-search.latencyOffset=0s") as program:
+            yield program, program.remote_write
+
+
+def folder_of(path: Path, name: str) -> Path:
+    folder = path / name
+    folder.mkdir()
+    return folder
+
+
+def test_a_gateway_that_is_killed_under_load(tmp_path, store):
+    program, remote_write = store
+    with contextlib.ExitStack() as running:
+        traces = running.enter_context(jaeger(tmp_path))
+        gateways = []
+        for number in range(2):
+            gateway = Collector(
+                folder_of(tmp_path, f"gateway-{number}"),
+                "config.yaml",
+                "gateway.yaml",
+                **GATEWAY,
+                REMOTE_WRITE_ENDPOINT=remote_write,
+                JAEGER_ENDPOINT=traces.grpc,
+            )
+            running.callback(gateway.stop)
+            gateway.wait_until_ready()
+            gateways.append(gateway)
+        balancer = Balancer([gateway.address for gateway in gateways])
+        running.callback(balancer.close)
+        senders = []
+        with contextlib.ExitStack() as sending:
+            for number in range(2):
+                agent = running.enter_context(
+                    collector(
+                        folder_of(tmp_path, f"agent-{number}"),
+                        "config.yaml",
+                        "agent.yaml",
+                        GATEWAY_ENDPOINT=balancer.address,
+                        GATEWAY_INSECURE="true",
+                    )
+                )
+                senders.append(Sender(agent.http))
+                sending.enter_context(senders[-1].at_work())
+            wait_for(lambda: (program.value(TOTAL) or 0) > 50 * JOULES)
+            gateways[0].kill()
+            sent = [len(sender.answered) for sender in senders]
+            wait_for(lambda: all(len(s.answered) > n + 50 for s, n in zip(senders, sent, strict=True)))
+        answered = sum(len(sender.answered) for sender in senders)
+        wait_for(lambda: program.value(TOTAL) == pytest.approx(answered * JOULES, rel=1e-9))
+        wait_for(lambda: len(traces.traces("load")) == min(answered, 1000))
+        labels = program.query("carbon_otel_stage_energy_joules_total")[0]["metric"]
+        assert labels["job"] == "load" and labels["instance"]
+
+
+def test_the_store_has_no_label_that_prometheus_would_not_scrape(tmp_path):
+    """So that the rules and the dashboard serve both ways."""
+    with (
+        victoria_metrics(tmp_path, "-search.latencyOffset=0s") as store,
+        jaeger(tmp_path) as traces,
+        collector(
+            folder_of(tmp_path, "gateway"),
+            "config.yaml",
+            "gateway.yaml",
+            **GATEWAY,
+            REMOTE_WRITE_ENDPOINT=store.remote_write,
+            JAEGER_ENDPOINT=traces.grpc,
+        ) as gateway,
+        collector(
+            folder_of(tmp_path, "agent"),
+            "config.yaml",
+            "agent.yaml",
+            GATEWAY_ENDPOINT=f"{gateway.address}:4317",
+            GATEWAY_INSECURE="true",
+        ) as agent,
+        collector(folder_of(tmp_path, "scraped")) as scraped,
+    ):
+        figures, _ = run_job(tmp_path / "to-agent", agent, "grpc")
+        run_job(tmp_path / "to-scraped", scraped, "grpc")
+        has_arrived(figures, lambda: store.value(TOTAL) or 0)
+        stored = labels(
+            (sample["metric"].pop("__name__"), sample["metric"])
+            for sample in store.query('{__name__=~"(carbon_otel|hw)_.+"}')
+        )
+        page = wait_for(lambda: labels(lines(scraped.page())))
+    assert len(stored) > 5 and stored.keys() <= page.keys()
+    for name, found in stored.items():
+        assert {"job", "instance"} <= found <= page[name]
+
+
+def lines(page):
+    """(name, labels) of each line of an exporter's page."""
+    for name, inside in re.findall(r"^(\w+)\{(.*)\} ", page, re.MULTILINE):
+        yield name, re.findall(r'(\w+)="', inside)
+
+
+def labels(series):
+    """The labels of each metric."""
+    found = {}
+    for name, of in series:
+        found.setdefault(name, set()).update(of)
+    return found
+
+
+class Struggling(http.server.BaseHTTPRequestHandler):
+    """A store that answers some requests with these statuses, and then hands all on to a real one."""
+
+    statuses: list[int]
+    store: str
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.statuses:
+            status = self.statuses.pop(0)
+        else:
+            names = ("Content-Type", "Content-Encoding", "X-Prometheus-Remote-Write-Version")
+            headers = {name: self.headers[name] for name in names}
+            with urllib.request.urlopen(urllib.request.Request(self.store, body, headers)) as answer:
+                status = answer.status
+        self.send_response(status)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+
+def test_a_store_that_struggles_loses_nothing(tmp_path):
+    """The gateway keeps nothing and says so to the agent, which sends again."""
+    with victoria_metrics(tmp_path, "-search.latencyOffset=0s") as store, jaeger(tmp_path) as traces:
+        handler = type("", (Struggling,), {"statuses": [503, 429, 500], "store": store.remote_write})
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            with (
+                collector(
+                    folder_of(tmp_path, "gateway"),
+                    "config.yaml",
+                    "gateway.yaml",
+                    **GATEWAY,
+                    REMOTE_WRITE_ENDPOINT=f"http://127.0.0.1:{server.server_port}/api/v1/write",
+                    JAEGER_ENDPOINT=traces.grpc,
+                ) as gateway,
+                collector(
+                    folder_of(tmp_path, "agent"),
+                    "config.yaml",
+                    "agent.yaml",
+                    GATEWAY_ENDPOINT=f"{gateway.address}:4317",
+                    GATEWAY_INSECURE="true",
+                ) as agent,
+            ):
+                sender = Sender(agent.http)
+                for _ in range(5):
+                    sender.send()
+                wait_for(lambda: store.value(TOTAL) == pytest.approx(5 * JOULES), timeout_s=150)
+        finally:
+            server.shutdown()
+            server.server_close()
+    assert handler.statuses == []
