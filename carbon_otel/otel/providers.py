@@ -20,6 +20,8 @@ from opentelemetry.trace import TracerProvider
 
 from carbon_otel.background import Worker
 from carbon_otel.guard import contain, log_once
+from carbon_otel.otel.instance import is_proxy, own_id
+from carbon_otel.semconv import names as semconv
 from carbon_otel.sinks import Pending
 from carbon_otel.units import MS_PER_S
 
@@ -35,7 +37,7 @@ class Providers:
         self.meter = meter
         self._owned = owned
         # True from the first provider that is not a proxy: the API does not allow replacing it.
-        self.listened = not (isinstance(tracer, trace.ProxyTracerProvider) and _is_proxy(meter))
+        self.listened = not (isinstance(tracer, trace.ProxyTracerProvider) and is_proxy(meter))
         self._workers: dict[int, Worker] = {}
         for provider in owned:
             self._worker(provider)
@@ -48,7 +50,7 @@ class Providers:
         attributes: Mapping[str, Any] | None = None,
     ) -> Providers:
         """Choose from the arguments of `instrument()`. Providers built here get `attributes` as their resource."""
-        resource = functools.partial(_resource, attributes or {})
+        resource = functools.cache(functools.partial(_resource, attributes or {}))
         owned: list[Any] = []
         if tracer is None:
             tracer = trace.get_tracer_provider()
@@ -59,7 +61,7 @@ class Providers:
                     tracer = built
         if meter is None:
             meter = metrics.get_meter_provider()
-            if _is_proxy(meter) and _exports("METRICS"):
+            if is_proxy(meter) and _exports("METRICS"):
                 built = contain("building a meter provider", None, _build_meter_provider, resource)
                 if built is not None:
                     owned.append(built)
@@ -75,14 +77,14 @@ class Providers:
         if not self.listened:
             self.listened = not (
                 isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
-                and _is_proxy(metrics.get_meter_provider())
+                and is_proxy(metrics.get_meter_provider())
             )
         return not self.listened
 
     def warn_if_too_late(self) -> None:
         """Log once that the application set its providers after carbon_otel had built its own."""
         # Only the meter provider shows this: MLflow sets global tracer providers too.
-        if self._owned and not _is_proxy(metrics.get_meter_provider()):
+        if self._owned and not is_proxy(metrics.get_meter_provider()):
             log_once(
                 "the application has set its OpenTelemetry providers (by logfire.configure(), for example) after "
                 "carbon_otel.instrument(), so carbon_otel sends to OTEL_EXPORTER_OTLP_ENDPOINT instead; call "
@@ -100,7 +102,7 @@ class Providers:
         tracer = (
             trace.get_tracer_provider() if isinstance(self.tracer, trace.ProxyTracerProvider) else self.tracer
         )
-        meter = metrics.get_meter_provider() if _is_proxy(self.meter) else self.meter
+        meter = metrics.get_meter_provider() if is_proxy(self.meter) else self.meter
         providers = [p for p in (tracer, meter) if hasattr(p, "force_flush")]
         begun = self._on_workers(providers, flush)
         return lambda left_s: _all_done(begun, left_s) and all(results.get(id(p), False) for p in providers)
@@ -137,11 +139,6 @@ def _all_done(begun: Iterable[threading.Event], timeout_s: float) -> bool:
     return all(results)
 
 
-def _is_proxy(provider: MeterProvider) -> bool:
-    # By name, since the class is private to the API. Any other provider, a no-op too, is the application's choice.
-    return type(provider).__name__ == "_ProxyMeterProvider"
-
-
 def _exports(signal: str, environ: Mapping[str, str] = os.environ) -> bool:
     """Whether the standard variables ask for an OTLP export of this signal."""
     if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
@@ -163,13 +160,15 @@ def _timeout_s(signal: str, environ: Mapping[str, str] = os.environ) -> float | 
 
 
 def _resource(attributes: Mapping[str, Any]) -> Any:
-    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.resources import OTELResourceDetector, Resource
     from opentelemetry.sdk.version import __version__ as sdk_version
 
+    given = OTELResourceDetector().detect().attributes
     # Explicit, because MLflow sets its own telemetry.sdk.name in OTEL_RESOURCE_ATTRIBUTES.
     return Resource.create(
         {
             **attributes,
+            semconv.INSTANCE: own_id(str(given.get(semconv.INSTANCE, ""))),
             "telemetry.sdk.language": "python",
             "telemetry.sdk.name": "opentelemetry",
             "telemetry.sdk.version": sdk_version,

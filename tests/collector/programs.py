@@ -178,6 +178,7 @@ class Prometheus(Store):
         arguments: Sequence[str] = (),
         intervals: str = "",
         otlp: bool = False,
+        remote_write: str = "",
     ) -> None:
         config = yaml.safe_load((COLLECTOR / "prometheus" / "prometheus.yml").read_text())
         if intervals:
@@ -185,6 +186,8 @@ class Prometheus(Store):
         config["rule_files"] = [str(rules) for rules in RULES]
         for job in config["scrape_configs"]:
             job["static_configs"] = [{"targets": list(scrapes)}]
+        if remote_write:
+            config["remote_write"] = [{"url": remote_write}]
         folder = folder / f"prometheus-{time.monotonic_ns()}"
         folder.mkdir()
         file = folder / "prometheus.yml"
@@ -235,11 +238,6 @@ class VictoriaMetrics(Store):
             [f"-storageDataPath={folder / 'victoria'}", f"-httpListenAddr={where}", *arguments],
             health=f"{self.url}/health",
         )
-
-    def make_searchable(self) -> None:
-        """Show what has arrived to queries at once."""
-        with urllib.request.urlopen(f"{self.url}/internal/force_flush", timeout=30):
-            pass
 
 
 @contextlib.contextmanager

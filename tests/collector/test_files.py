@@ -19,6 +19,7 @@ MODULES = {
     "memory_limiter": "memorylimiterprocessor",
     "resource_detection": "resourcedetectionprocessor",
     "deltatocumulative": "deltatocumulativeprocessor",
+    "transform": "transformprocessor",
     "batch": "batchprocessor",
     "prometheus": "prometheusexporter",
     "debug": "debugexporter",

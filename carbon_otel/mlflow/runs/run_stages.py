@@ -65,7 +65,11 @@ class RunStages:
     def run_started(self, begun: Begun, *, here: bool = True) -> None:
         """A run has begun; `here`, if the thread or task that calls this did that."""
         outer = self._engine.runs.get(begun.parent_run_id or "")
-        if outer is not None and not begun.resumed and begun.start_ms <= outer.info.start_unix_ns // NS_PER_MS:
+        if (
+            outer is not None
+            and not begun.resumed
+            and begun.start_ms <= outer.info.start_unix_ns // NS_PER_MS
+        ):
             return  # a run that an autologged search records after its end
         self._begun.setdefault(begun.run_id, begun)
         self._settle(self._lines.begin(begun.run_id, begun.parent_run_id, current.get(), here=here))
