@@ -82,14 +82,21 @@ class Providers:
         return not self.listened
 
     def warn_if_too_late(self) -> None:
-        """Log once that the application set its providers after carbon_otel had built its own."""
-        # Only the meter provider shows this: MLflow sets global tracer providers too.
-        if self._owned and not is_proxy(metrics.get_meter_provider()):
-            log_once(
-                "the application has set its OpenTelemetry providers (by logfire.configure(), for example) after "
-                "carbon_otel.instrument(), so carbon_otel sends to OTEL_EXPORTER_OTLP_ENDPOINT instead; call "
-                "instrument() after setting the providers",
-            )
+        """Log once for each signal whose provider the application set after carbon_otel had built its own."""
+        for provider in self._owned:
+            if provider is self.tracer:
+                signal, set_now = "tracer", trace.get_tracer_provider()
+                late = not (isinstance(set_now, trace.ProxyTracerProvider) or _is_mlflows(set_now))
+            else:
+                signal, late = "meter", not is_proxy(metrics.get_meter_provider())
+            if late:
+                log_once(
+                    "the application has set its %s provider (by logfire.configure(), for example) after "
+                    "carbon_otel.instrument(), so carbon_otel sends to OTEL_EXPORTER_OTLP_ENDPOINT instead; call "
+                    "instrument() after setting the provider",
+                    signal,
+                    about=signal,
+                )
 
     def flush(self, timeout_s: float) -> Pending:
         """Start flushing both providers at the same time."""
@@ -137,6 +144,12 @@ def _all_done(begun: Iterable[threading.Event], timeout_s: float) -> bool:
     deadline = time.monotonic() + timeout_s
     results = [done.wait(max(0.0, deadline - time.monotonic())) for done in begun]
     return all(results)
+
+
+def _is_mlflows(provider: TracerProvider) -> bool:
+    """Whether MLflow has set this global provider for its own traces, which no application chose."""
+    processors = getattr(getattr(provider, "_active_span_processor", None), "_span_processors", ())
+    return bool(processors) and all(type(each).__module__.startswith("mlflow.") for each in processors)
 
 
 def _exports(signal: str, environ: Mapping[str, str] = os.environ) -> bool:
