@@ -35,9 +35,12 @@ def label_of(provider: Any, *, forked: bool) -> Mapping[str, str] | None:
         if is_proxy(provider):
             return None
     # Logfire's provider has the SDK's within it.
-    configuration = getattr(getattr(provider, "provider", provider), "_sdk_config", None)
+    provider = getattr(provider, "provider", provider)
+    configuration = getattr(provider, "_sdk_config", None)
     resource = getattr(configuration, "resource", None)
-    if resource is None or not _pushes(getattr(configuration, "metric_readers", ())):
+    # The first is where SDK 1.39 has them.
+    readers = getattr(configuration, "metric_readers", None) or getattr(provider, "_metric_readers", ())
+    if resource is None or not _pushes(readers):
         return {}
     if forked:
         return {semconv.INSTANCE: own_id()}

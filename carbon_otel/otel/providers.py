@@ -82,21 +82,23 @@ class Providers:
         return not self.listened
 
     def warn_if_too_late(self) -> None:
-        """Log once for each signal whose provider the application set after carbon_otel had built its own."""
-        for provider in self._owned:
-            if provider is self.tracer:
-                signal, set_now = "tracer", trace.get_tracer_provider()
-                late = not (isinstance(set_now, trace.ProxyTracerProvider) or _is_mlflows(set_now))
-            else:
-                signal, late = "meter", not is_proxy(metrics.get_meter_provider())
-            if late:
-                log_once(
-                    "the application has set its %s provider (by logfire.configure(), for example) after "
-                    "carbon_otel.instrument(), so carbon_otel sends to OTEL_EXPORTER_OTLP_ENDPOINT instead; call "
-                    "instrument() after setting the provider",
-                    signal,
-                    about=signal,
-                )
+        """Log once that the application set providers after carbon_otel had built its own for these signals."""
+        late = [
+            signal
+            for signal, provider, is_late in (
+                ("tracer", self.tracer, _is_set_tracer),
+                ("meter", self.meter, _is_set_meter),
+            )
+            if any(provider is built for built in self._owned) and is_late()
+        ]
+        if late:
+            log_once(
+                "the application has set its %s (by logfire.configure(), for example) after "
+                "carbon_otel.instrument(), so carbon_otel sends to OTEL_EXPORTER_OTLP_ENDPOINT instead; call "
+                "instrument() after that",
+                f"{' and '.join(late)} provider{'s' if len(late) > 1 else ''}",
+                about=len(late),
+            )
 
     def flush(self, timeout_s: float) -> Pending:
         """Start flushing both providers at the same time."""
@@ -146,10 +148,16 @@ def _all_done(begun: Iterable[threading.Event], timeout_s: float) -> bool:
     return all(results)
 
 
-def _is_mlflows(provider: TracerProvider) -> bool:
-    """Whether MLflow has set this global provider for its own traces, which no application chose."""
+def _is_set_tracer() -> bool:
+    """Whether the application has set a global tracer provider. MLflow sets one of its own for its traces."""
+    provider = trace.get_tracer_provider()
     processors = getattr(getattr(provider, "_active_span_processor", None), "_span_processors", ())
-    return bool(processors) and all(type(each).__module__.startswith("mlflow.") for each in processors)
+    mlflows = processors and all(type(each).__module__.startswith("mlflow.") for each in processors)
+    return not (isinstance(provider, trace.ProxyTracerProvider) or mlflows)
+
+
+def _is_set_meter() -> bool:
+    return not is_proxy(metrics.get_meter_provider())
 
 
 def _exports(signal: str, environ: Mapping[str, str] = os.environ) -> bool:

@@ -255,19 +255,12 @@ class Jaeger(Running):
         self.url = f"http://{self.address}:16686"
         self.http = f"http://{self.address}:4318"
         self.grpc = f"{self.address}:4317"
-        health = f"{self.address}:13133"
         super().__init__(
             "jaeger",
             folder,
-            [
-                f"--set=receivers.otlp.protocols.http.endpoint={self.address}:4318",
-                f"--set=receivers.otlp.protocols.grpc.endpoint={self.grpc}",
-                f"--set=extensions.jaeger_query.http.endpoint={self.address}:16686",
-                f"--set=extensions.jaeger_query.grpc.endpoint={self.address}:16685",
-                f"--set=extensions.healthcheckv2.http.endpoint={health}",
-                "--set=service.telemetry.metrics.level=none",
-            ],
-            health=f"http://{health}/status",
+            ["--set=service.telemetry.metrics.level=none"],
+            {"JAEGER_LISTEN_HOST": self.address},
+            health=f"http://{self.address}:13133/status",
         )
 
     def traces(self, service: str) -> list[dict[str, Any]]:

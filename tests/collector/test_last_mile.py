@@ -41,7 +41,12 @@ PATHS = ["pulled", "pushed", "victoria"]
 def job(folder: Path, name: str, **variables: str) -> subprocess.Popen[str]:
     folder.mkdir()
     return subprocess.Popen(
-        [sys.executable, Path(__file__).with_name("job.py"), str(folder / "sys"), str(SECONDS[name])],
+        [
+            sys.executable,
+            Path(__file__).with_name("measured_job.py"),
+            str(folder / "sys"),
+            str(SECONDS[name]),
+        ],
         env={
             **os.environ,
             "OTEL_SERVICE_NAME": name,
