@@ -65,7 +65,7 @@ def test_a_forked_child_on_a_provider_of_the_application(tmp_path):
         job = start("fork_job.py", tmp_path / "job", OTEL_EXPORTER_OTLP_ENDPOINT=otelcol.http)
         _out, err = job.communicate(timeout=120)
         assert job.returncode == 0, err
-        # The child's 80 J, which both have shared, and the parent's 40 J after it: without the label, 80 J are left.
+        # The child's 80 J, which both have shared, and the parent's 40 J. Without the label, 80 J are left.
         wait_for(lambda: sum(joules(otelcol).values()) > 100, 30)
         assert sum(joules(otelcol).values()) == pytest.approx(120, rel=0.1)
         assert any("service_instance_id=" in labels for labels in joules(otelcol))
