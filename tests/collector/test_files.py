@@ -111,6 +111,10 @@ def test_the_dashboard():
     dashboard = json.loads((COLLECTOR / "grafana/dashboards/lifecycle.json").read_text())
     ids = [panel["id"] for panel in dashboard["panels"]]
     assert len(ids) == len(set(ids)) > 10
+    variables = {each["name"] for each in dashboard["templating"]["list"]}
+    assert variables == {"cluster", "environment", "service"}
+    queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    assert all(f"${name}" in " ".join(queries) for name in variables)
     source = yaml.safe_load((COLLECTOR / "grafana/provisioning/datasources/prometheus.yaml").read_text())
     uids = {panel["datasource"]["uid"] for panel in dashboard["panels"]}
     assert uids == {each["uid"] for each in source["datasources"]}
