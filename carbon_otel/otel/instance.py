@@ -17,8 +17,15 @@ from carbon_otel.guard import log_once
 from carbon_otel.semconv import names as semconv
 
 
+def given_id() -> str:
+    """The id that OTEL_RESOURCE_ATTRIBUTES gives to this process, to its children, and often to a whole pod."""
+    from opentelemetry.sdk.resources import OTELResourceDetector
+
+    return str(OTELResourceDetector().detect().attributes.get(semconv.INSTANCE, ""))
+
+
 def own_id(given: str = "") -> str:
-    """A new id. One that the user has given for a service, a pod or a container becomes its beginning."""
+    """A new id, which begins with the given one, if any."""
     return f"{given}.{uuid.uuid4().hex[:12]}" if given else str(uuid.uuid4())
 
 
@@ -42,14 +49,16 @@ def label_of(provider: Any, *, forked: bool) -> Mapping[str, str] | None:
     readers = getattr(configuration, "metric_readers", None) or getattr(provider, "_metric_readers", ())
     if resource is None or not _pushes(readers):
         return {}
-    if forked:
-        return {semconv.INSTANCE: own_id()}
-    if resource.attributes.get(semconv.INSTANCE):
+    found = resource.attributes.get(semconv.INSTANCE)
+    if found and found != given_id() and not forked:
         return {}
+    if found:
+        return {semconv.INSTANCE: own_id()}
     log_once(
         "the meter provider of the application has no service.instance.id, so a collector mixes up the metrics of "
         "processes that have the same service name; carbon_otel's metrics have it as an attribute. Write "
-        'MeterProvider(..., resource=Resource.create({"service.instance.id": str(uuid.uuid4())}))'
+        'MeterProvider(..., resource=Resource.create({"service.instance.id": str(uuid.uuid4())})), or start each '
+        "process with OTEL_RESOURCE_ATTRIBUTES=service.instance.id=$(uuidgen)"
     )
     return {semconv.INSTANCE: own_id()}
 

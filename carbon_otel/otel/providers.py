@@ -20,7 +20,7 @@ from opentelemetry.trace import TracerProvider
 
 from carbon_otel.background import Worker
 from carbon_otel.guard import contain, log_once
-from carbon_otel.otel.instance import is_proxy, own_id
+from carbon_otel.otel.instance import given_id, is_proxy, own_id
 from carbon_otel.semconv import names as semconv
 from carbon_otel.sinks import Pending
 from carbon_otel.units import MS_PER_S
@@ -181,15 +181,14 @@ def _timeout_s(signal: str, environ: Mapping[str, str] = os.environ) -> float | 
 
 
 def _resource(attributes: Mapping[str, Any]) -> Any:
-    from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+    from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.version import __version__ as sdk_version
 
-    given = OTELResourceDetector().detect().attributes
     # Explicit, because MLflow sets its own telemetry.sdk.name in OTEL_RESOURCE_ATTRIBUTES.
     return Resource.create(
         {
             **attributes,
-            semconv.INSTANCE: own_id(str(given.get(semconv.INSTANCE, ""))),
+            semconv.INSTANCE: own_id(given_id()),
             "telemetry.sdk.language": "python",
             "telemetry.sdk.name": "opentelemetry",
             "telemetry.sdk.version": sdk_version,

@@ -1,11 +1,10 @@
 """A job on a machine of its own, which draws 40 W while it works. Arguments: a folder, seconds, whose providers.
 
-With `application`, the meter provider is the application's and has no `service.instance.id`. Prints its own
-footprint as JSON once all is measured.
+With `application`, the meter provider is the application's, with what SDK 1.39 makes of the variables. Prints its
+own footprint as JSON once all is measured.
 """
 
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -14,7 +13,7 @@ from opentelemetry import metrics
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
-from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.resources import OTELResourceDetector
 
 import carbon_otel
 from tests.fakes.drawing import Drawing
@@ -23,7 +22,7 @@ from tests.fakes.powercap import server
 folder, seconds = Path(sys.argv[1]), float(sys.argv[2])
 if sys.argv[3:] == ["application"]:
     reader = PeriodicExportingMetricReader(OTLPMetricExporter())
-    resource = Resource({"service.name": os.environ["OTEL_SERVICE_NAME"]})
+    resource = OTELResourceDetector().detect()
     metrics.set_meter_provider(MeterProvider([reader], resource=resource))
 tree = server(folder)
 carbon_otel.instrument(zone="FR", powercap_root=tree.root)

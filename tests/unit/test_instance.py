@@ -46,6 +46,7 @@ def test_a_provider_that_pushes_without_an_id(caplog):
     assert first.keys() == second.keys() == {"service.instance.id"} and first != second
     (line,) = [record.getMessage() for record in caplog.records]
     assert 'Resource.create({"service.instance.id": str(uuid.uuid4())})' in line
+    assert "OTEL_RESOURCE_ATTRIBUTES=service.instance.id=$(uuidgen)" in line
 
 
 @pytest.mark.parametrize(
@@ -55,6 +56,13 @@ def test_a_provider_that_pushes_without_an_id(caplog):
 def test_a_provider_that_needs_none(reader, resource, caplog):
     with caplog.at_level(logging.WARNING):
         assert label(reader, resource) == {}
+    assert not caplog.records
+
+
+def test_an_id_of_a_variable_may_be_that_of_other_processes(monkeypatch, caplog):
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "service.instance.id=7")
+    with caplog.at_level(logging.WARNING):
+        assert label(pushing, NAMED)["service.instance.id"] != "7"
     assert not caplog.records
 
 
