@@ -14,6 +14,7 @@ figure carries its band, the method behind it and the source of its factors.
 
 from __future__ import annotations
 
+import threading as _threading
 import warnings as _warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -23,6 +24,9 @@ from carbon_otel._version import __version__
 from carbon_otel.footprint import NOT_MEASURED as _NOT_MEASURED
 from carbon_otel.footprint import Cost, Energy, Footprint
 from carbon_otel.guard import contain as _contain
+from carbon_otel.guard import log_fault as _log_fault
+from carbon_otel.guard import log_once as _log_once
+from carbon_otel.stages import handing_on as _handing_on  # noqa: F401 - loads the tasks of pools
 from carbon_otel.stages.api import Stage, inject, stage
 
 if TYPE_CHECKING:
@@ -125,12 +129,29 @@ def instrument(
             _warnings.warn(f"{former} is now called {former}_s", DeprecationWarning, stacklevel=2)
     if config.disabled():
         return
+    if not _threads_may_run():
+        return
     from carbon_otel.session import Session
 
-    settings = config.resolve(arguments)
+    try:
+        settings = config.resolve(arguments)
+    except OSError as fault:  # the package's own tables, in a test of the application with a fake file system
+        _log_fault("reading the settings", fault)
+        return
     options = _runtime.Options(settings, tracer_provider, meter_provider)
     _contain("instrumenting", None, _runtime.start, options, Session)
     _runtime.end_at_exit()
+
+
+def _threads_may_run() -> bool:
+    """Whether this is an interpreter with daemon threads; an isolated sub-interpreter has none."""
+    allowed = getattr(_threading, "_daemon_threads_allowed", lambda: True)()  # of Python 3.12
+    if not allowed:
+        _log_once(
+            "a sub-interpreter cannot be measured by itself: call instrument() in the main interpreter, whose "
+            "figures include it",
+        )
+    return bool(allowed)
 
 
 def uninstrument() -> None:

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 
 from carbon_otel.fork import renew_after_fork
-from carbon_otel.guard import contain
+from carbon_otel.guard import survive
 
 
 class Worker:
@@ -73,5 +73,5 @@ class Worker:
     def _run(self) -> None:
         while (item := self._calls.get()) is not None:
             call, done = item
-            contain(self._name, None, call)
+            survive(self._name, call)
             done.set()

@@ -18,6 +18,7 @@ from typing import Any, Final, Literal, get_args
 
 from carbon_otel.carbon import grid
 from carbon_otel.private_files import is_private_folder, may_be_planted, names_in, user_id
+from carbon_otel.text import printable
 
 Attribution = Literal["reserved", "process"]
 
@@ -62,9 +63,9 @@ class Setting:
         try:
             value = self.parse(given)
         except ValueError as error:
-            raise ValueError(f"{source}={given!r}: {error}") from None
+            raise ValueError(printable(f"{source}={given!r}: {error}")) from None
         if value is None:
-            raise ValueError(f"{source}={given!r}: write {self.write}")
+            raise ValueError(printable(f"{source}={given!r}: write {self.write}"))
         return value
 
 

@@ -5,17 +5,48 @@
     with guarded("removing a patch"):
         undo()
 
-Only `Exception` is contained: KeyboardInterrupt, SystemExit and a task's cancellation pass through.
+Only faults of our own are contained. An exception that arrives inside our code from outside passes through:
+KeyboardInterrupt, SystemExit, a task's cancellation, and what a signal handler of the application raises, such as
+the TimeoutError of a time limit. Code of ours that handles an OSError, for example, gives it to `pass_on` first.
+
+Log records are cleaned: messages and tracebacks quote addresses with passwords, and names of other people's runs.
 """
 
 from __future__ import annotations
 
+import inspect
 import logging
+import sys
+import traceback
 from collections.abc import Callable
-from types import TracebackType
+from types import CodeType, FrameType, TracebackType
 from typing import Final, ParamSpec, TypeVar
 
+from carbon_otel.text import one_line, printable, shown
+
+
+def clean(record: logging.LogRecord) -> bool:
+    """Hide secrets, line breaks and escapes in a log record; a filter that keeps every record.
+
+    A traceback that had any becomes text. Handlers that read `exc_info` themselves then find none.
+    """
+    try:
+        message = record.getMessage()
+    except Exception:  # noqa: BLE001 - a record of another library; logging reports its fault where it is written
+        return True
+    cleaned = shown(message)
+    if cleaned != message:
+        record.msg, record.args = cleaned, None
+    if record.exc_info and record.exc_info[1] is not None:
+        trace = "".join(traceback.format_exception(record.exc_info[1])).rstrip("\n")
+        cleaned = "\n".join(map(one_line, printable(trace).split("\n")))
+        if cleaned != trace:
+            record.exc_info, record.exc_text = None, cleaned
+    return True
+
+
 logger = logging.getLogger("carbon_otel")
+logger.addFilter(clean)
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -51,8 +82,62 @@ def forget() -> None:
     _logged.clear()
 
 
+def arrived(error: BaseException) -> bool:
+    """Whether an exception is not the result of our own call, but arrived from outside while we ran.
+
+    It, or its cause, is one of these:
+
+    - anything but an `Exception`; and MemoryError: a program without memory must learn of it;
+    - what a signal handler or a trace function raised. It was called with the frame that it interrupted, which no
+      other function is;
+    - what another thread raised here (PyThreadState_SetAsyncExc, as time limits for threads do): an exception that
+      appears in a frame of ours, of a class that neither Python nor this package defines. A class of Python's own
+      cannot be told from a fault.
+    """
+    for each in (error, error.__cause__):
+        if each is not None and (
+            not isinstance(each, Exception) or isinstance(each, MemoryError) or _interrupted(each)
+        ):
+            return True
+    return False
+
+
+def _interrupted(error: BaseException) -> bool:
+    trace, before = error.__traceback__, None
+    while trace is not None:
+        frame = trace.tb_frame
+        if before is not None and any(argument is before for argument in _arguments(frame)):
+            return True
+        before, trace = frame, trace.tb_next
+    if before is None or not _is_ours(before.f_globals.get("__name__")):
+        return False
+    package = type(error).__module__.partition(".")[0]
+    return not _is_ours(package) and package not in sys.stdlib_module_names
+
+
+def _is_ours(module: object) -> bool:
+    return isinstance(module, str) and module.partition(".")[0] == "carbon_otel"
+
+
+def _arguments(frame: FrameType) -> list[object]:
+    code: CodeType = frame.f_code
+    names = list(code.co_varnames[: code.co_argcount])
+    values = [frame.f_locals.get(name) for name in names]
+    if code.co_flags & inspect.CO_VARARGS:
+        more = frame.f_locals.get(code.co_varnames[code.co_argcount + code.co_kwonlyargcount])
+        values += more if isinstance(more, tuple) else ()
+    return values
+
+
+def pass_on(error: BaseException) -> None:
+    """Raise the exception again if it arrived from outside."""
+    if arrived(error):
+        raise error
+
+
 def log_fault(task: str, fault: Exception) -> None:
-    """Log a contained exception, once per `task`."""
+    """Log an exception that is contained, once per `task`; raise it again if it arrived from outside."""
+    pass_on(fault)
     log_once("%s failed: %r; the program continues", task, fault, about=task, exc_info=fault)
 
 
@@ -65,6 +150,14 @@ def contain(
     except Exception as fault:  # noqa: BLE001 - no internal fault may reach the user's program
         log_fault(task, fault)
         return default
+
+
+def survive(task: str, function: Callable[[], object]) -> None:
+    """Call a function that nobody waits for, such as the work of a thread of ours: every `Exception` ends here."""
+    try:
+        function()
+    except Exception as fault:  # noqa: BLE001 - the thread continues
+        log_once("%s failed: %r; the program continues", task, fault, about=task, exc_info=fault)
 
 
 class guarded:  # noqa: N801 - used like a function, as contextlib's managers are

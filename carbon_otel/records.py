@@ -39,6 +39,7 @@ class _StageFields(NamedTuple):
     run_id: str | None
     in_record: bool
     start_unix_ns: int
+    joined: bool = False
 
 
 class StageInfo(_StageFields):
@@ -53,6 +54,7 @@ class StageInfo(_StageFields):
         in_record: whether the stage, or one that encloses it, is recorded separately: a run or a window of
             inference.
         start_unix_ns: wall-clock nanoseconds, a label only.
+        joined: whether this is the part of this process in a run that another process has opened.
     """
 
     __slots__ = ()

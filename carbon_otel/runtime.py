@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import atexit
+import importlib
 import os
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from carbon_otel.fork import renew_after_fork
@@ -53,6 +56,9 @@ class Measurement(Protocol):
 
 
 _active: Measurement | None = None
+# Whether a measurement is being started, and the starts and ends that a signal handler asks for meanwhile.
+_changing = False
+_late: deque[Callable[[], None]] = deque()
 _forked_from: Measurement | None = None
 _lock = threading.RLock()
 
@@ -62,9 +68,23 @@ def active() -> Measurement | None:
     return _active if _forked_from is None else _begin_in_child()
 
 
+def begun() -> Measurement | None:
+    """The measurement of this process, if it has one; does not begin one in a forked child."""
+    return _active
+
+
+def begun_or_inherited() -> Measurement | None:
+    """The measurement of this process, or else that of the process from which it was forked."""
+    return _active or _forked_from
+
+
 def start(options: Options, make: Callable[[Options], Measurement]) -> None:
     """Begin measuring. A running measurement continues if its options are the same; otherwise it is replaced."""
-    global _active
+    global _active, _changing
+    with _lock:
+        if _changing:
+            _late.append(partial(start, options, make))
+            return
     running = active()
     if running is not None and running.options == options:
         return
@@ -72,15 +92,24 @@ def start(options: Options, make: Callable[[Options], Measurement]) -> None:
     with _lock:
         if _active is not None:
             return  # another thread has begun a measurement
-        forget()
-        _active = make(options)
-        _active.begin()
+        try:
+            _changing = True
+            forget()
+            _active = make(options)
+            _active.begin()
+        finally:
+            _changing = False
+    while _late:
+        _late.popleft()()
 
 
 def stop() -> None:
     """End the measurement, if there is one."""
     global _active, _forked_from
     with _lock:
+        if _changing:
+            _late.append(stop)
+            return
         ended, parent = _active, _forked_from
         _active = _forked_from = None
     # Outside the lock: this takes seconds if no backend answers.
@@ -105,8 +134,9 @@ def _begin_in_child() -> Measurement | None:
 
 
 def _after_fork_in_child() -> None:
-    global _active, _forked_from, _lock
-    _lock = threading.RLock()
+    global _active, _changing, _forked_from, _lock
+    _lock, _changing = threading.RLock(), False
+    _late.clear()
     if _active is not None:
         # The parent continues to measure; this copy of its measurement does nothing more.
         _forked_from, _active = _active, None
@@ -137,5 +167,16 @@ def end_at_exit() -> None:
         _registered = True
         atexit.register(stop)
     process: Any = sys.modules.get("multiprocessing.process")
-    if process is not None and process.parent_process() is not None:
+    if process is None:
+        return
+    if process.parent_process() is not None:
+        _end_with_multiprocessing()
+    elif getattr(process.current_process(), "_inheriting", False):
+        # A process that is not forked imports its main module first, and then drops all finalizers.
+        util: Any = importlib.import_module("multiprocessing.util")
+        util.register_after_fork(_process_begins, _process_begins)
+
+
+def _process_begins(_: object) -> None:
+    if _active is not None:
         _end_with_multiprocessing()

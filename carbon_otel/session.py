@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import importlib
-import time
+import os
 from collections.abc import MutableMapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from types import ModuleType
 from typing import Any, Final
 
-from carbon_otel import instrumentation
+from carbon_otel import clock, instrumentation
 from carbon_otel.background import Worker
 from carbon_otel.carbon.grid import EmissionFactor, intensity
 from carbon_otel.footprint import Footprint
 from carbon_otel.guard import contain, log_once
+from carbon_otel.handover import NO_WORK, RUN, Work, present
 from carbon_otel.host.attribution import Attribution
 from carbon_otel.host.cgroup import host_threads, reservation
 from carbon_otel.host.counters_view import view_of
@@ -51,12 +52,17 @@ _MLFLOW: Final = {
 
 
 class Session:
-    """A running measurement. A forked child passes the `hook` of its parent, whose patches it inherits."""
+    """A running measurement.
 
-    def __init__(self, options: Options, hook: ImportHook | None = None) -> None:
+    A forked child passes the `hook` of its parent, whose patches it inherits. `work` is the work for which this
+    process was started; by default its environment says.
+    """
+
+    def __init__(self, options: Options, hook: ImportHook | None = None, work: Work | None = None) -> None:
         settings = options.settings
         self.options = options
         self.settings = settings
+        self._work = Work(dict(os.environ)) if work is None else work
         self.factor = EmissionFactor(intensity(settings.zone), settings.pue)
         with ExitStack() as undo:
             self.discovery = discover(settings.powercap_root, settings.cpu_family)
@@ -84,6 +90,7 @@ class Session:
                 self.membership.holds_device_book,
                 self.membership.exchange_reported_until,
                 cpu_steal.Steal().share,
+                self._work,
             )
             self.engine.sinks.add(self.otel)
             # Start the thread now: none can be started at interpreter exit.
@@ -99,6 +106,7 @@ class Session:
         """Start the sampler, instrument the libraries, and warn of components without figures."""
         self.sampler.start()
         self.hook.attach(self)
+        self.take_over(present.get() or self._work)
         if self._inherited:
             return
         instrumentation.install(self.hook)
@@ -108,7 +116,7 @@ class Session:
 
     def end(self) -> None:
         """Close all open stages and send all pending telemetry, within the exit budget."""
-        deadline = time.monotonic() + EXIT_BUDGET_S
+        deadline = clock.monotonic() + EXIT_BUDGET_S
         self.disconnect()
         if self._annotator is not None:
             self._annotator.shutdown()
@@ -128,7 +136,19 @@ class Session:
         self.hook.remove()
 
     def in_child(self) -> Session:
-        return Session(self.options, self.hook)
+        """A forked child works for the stage that was current at the fork, unless it is a worker of a pool."""
+        work = present.get()
+        if work is None:
+            variables: dict[str, str] = {}
+            # Without a stage it works for what its environment says: `forkserver` sets that after the fork.
+            if self.engine.parent_of(current.get()) is not None:
+                contain("looking for the stage of the parent process", None, self.inject, variables)
+            return Session(self.options, self.hook, Work(variables) if variables else None)
+        if work is NO_WORK:
+            present.set(None)
+        elif work.leave is not None:  # the parent has joined the run, and leaves it
+            present.set(Work(work.variables))
+        return Session(self.options, self.hook, NO_WORK)
 
     def add_sink(self, sink: Sink) -> None:
         self.engine.sinks.add(sink)
@@ -143,8 +163,25 @@ class Session:
 
     def inject(self, environment: MutableMapping[str, str]) -> None:
         """Put the current stage or run into a child's environment."""
-        stage = self.engine.parent_of(current.get())
-        self.otel.inject(environment, stage.info if stage is not None else None)
+        work, inherited = present.get(), current.get()
+        if work is not None and not self.engine.alive:  # in a forked child without a measurement of its own
+            environment.update(work.variables)
+            return
+        stage = self.engine.parent_of(inherited)
+        for sink in self.engine.sinks:
+            sink.hand_over(stage.info if stage is not None else None, environment)
+
+    def take_over(self, work: Work) -> None:
+        """Join the run of work that another process has handed over, until `work.leave()`."""
+        run_id, _, address = work.variables.get(RUN, "").partition(" ")
+        if run_id and address and work.leave is None:
+            # Imports nothing of MLflow, which the program may not have imported.
+            integration = importlib.import_module("carbon_otel.mlflow.integration")
+            work.leave = contain("joining a run", None, integration.join, self, run_id, address)
+
+    def no_span(self) -> AbstractContextManager[object]:
+        """Within it, no span of the application or of a stage is current."""
+        return self.otel.no_span()
 
     def footprint(self) -> Footprint:
         """The footprint of the process so far."""
@@ -152,7 +189,7 @@ class Session:
 
     def flush(self, timeout_s: float) -> bool:
         """Read the sensors and flush all sinks; False if that takes longer than `timeout_s` seconds."""
-        deadline = time.monotonic() + timeout_s
+        deadline = clock.monotonic() + timeout_s
         contain("reading the sensors", None, self.engine.tick, True)
         return self._wait(deadline, closing=False)
 
@@ -170,11 +207,11 @@ class Session:
         pending = []
         for sink in self.engine.sinks:
             task = f"{'closing' if closing else 'flushing'} {type(sink).__name__}"
-            left_s = max(0.0, deadline - time.monotonic())
+            left_s = max(0.0, deadline - clock.monotonic())
             begun = contain(task, None, sink.close if closing else sink.flush, left_s)
             pending.append((task, begun))
         results = [
-            begun is not None and contain(task, False, begun, max(0.0, deadline - time.monotonic()))
+            begun is not None and contain(task, False, begun, max(0.0, deadline - clock.monotonic()))
             for task, begun in pending
         ]
         return all(results)
@@ -186,7 +223,7 @@ class Session:
             reservation(host_threads()),
             self.membership,
             self._busy_time,
-            time.monotonic_ns(),
+            clock.monotonic_ns(),
             self.discovery.utilisation,
         )
 

@@ -5,13 +5,13 @@ Every record is immutable and complete: a sink never asks the core for more.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
 
 from carbon_otel.footprint import Footprint
-from carbon_otel.guard import log_fault
+from carbon_otel.guard import contain, log_fault
 from carbon_otel.records import Snapshot, StageInfo, StageRecord
 
 ToFootprint = Callable[[StageRecord], Footprint]
@@ -119,6 +119,9 @@ class Sink:
 
     def tick(self, tick: Tick) -> None: ...
 
+    def hand_over(self, stage: StageInfo | None, variables: MutableMapping[str, str]) -> None:
+        """Add what another process needs to continue the stage there; None if none is open. On any thread."""
+
     def flush(self, timeout_s: float) -> Pending:
         """Start sending everything unsent, and return at once."""
         return nothing_pending
@@ -148,54 +151,68 @@ class Fanout:
         # In the reverse order of entering: two sinks may have put their spans into one context.
         self._left = [s.stage_left for s in reversed(sinks) if _overrides(s, "stage_left")]
         self._attributed = [s.energy_attributed for s in sinks if _overrides(s, "energy_attributed")]
+        self._ticked = [s.tick for s in sinks if _overrides(s, "tick")]
         self._closed = [s.stage_closed for s in sinks if _overrides(s, "stage_closed")]
 
     def stage_opened(self, stage: StageInfo) -> None:
         for listener in self._opened:
             try:
                 listener(stage)
-            except Exception as fault:  # noqa: BLE001 - a sink may raise anything
-                _report(listener, fault)
+            except BaseException as fault:  # noqa: BLE001 - a sink may raise anything
+                _report(fault, self._opened, listener, stage)
 
     def stage_entered(self, stage: StageInfo) -> None:
         for listener in self._entered:
             try:
                 listener(stage)
-            except Exception as fault:  # noqa: BLE001 - a sink may raise anything
-                _report(listener, fault)
+            except BaseException as fault:  # noqa: BLE001 - a sink may raise anything
+                _report(fault, self._entered, listener, stage)
 
     def stage_left(self, stage: StageInfo) -> None:
         for listener in self._left:
             try:
                 listener(stage)
-            except Exception as fault:  # noqa: BLE001 - a sink may raise anything
-                _report(listener, fault)
+            except BaseException as fault:  # noqa: BLE001 - a sink may raise anything
+                _report(fault, self._left, listener, stage)
 
     def energy_attributed(self, stage: StageInfo, joules: Sequence[float], grams: float) -> None:
         for listener in self._attributed:
             try:
                 listener(stage, joules, grams)
-            except Exception as fault:  # noqa: BLE001 - a sink may raise anything
-                _report(listener, fault)
+            except BaseException as fault:  # noqa: BLE001 - a sink may raise anything
+                _report(fault, self._attributed, listener, stage, joules, grams)
 
     def stage_closed(self, stage: StageInfo, end: StageEnd) -> None:
         for listener in self._closed:
             try:
                 listener(stage, end)
-            except Exception as fault:  # noqa: BLE001 - a sink may raise anything
-                _report(listener, fault)
+            except BaseException as fault:  # noqa: BLE001 - a sink may raise anything
+                _report(fault, self._closed, listener, stage, end)
 
     def tick(self, tick: Tick) -> None:
-        for sink in self._sinks:
+        for listener in self._ticked:
             try:
-                sink.tick(tick)
-            except Exception as fault:  # noqa: BLE001 - a sink may raise anything
-                _report(sink.tick, fault)
+                listener(tick)
+            except BaseException as fault:  # noqa: BLE001 - a sink may raise anything
+                _report(fault, self._ticked, listener, tick)
 
 
 def _overrides(sink: Sink, event: str) -> bool:
     return getattr(type(sink), event) is not getattr(Sink, event)
 
 
-def _report(listener: Callable[..., None], fault: Exception) -> None:
-    log_fault(f"{getattr(listener, '__qualname__', listener)}", fault)
+def _report(
+    fault: BaseException,
+    listeners: Sequence[Callable[..., None]],
+    listener: Callable[..., None],
+    *event: object,
+) -> None:
+    """Log the fault of a listener. If it arrived from outside, tell the other listeners, and raise it again."""
+    try:
+        if not isinstance(fault, Exception):
+            raise fault
+        log_fault(f"{getattr(listener, '__qualname__', listener)}", fault)
+    except BaseException:
+        for other in listeners[listeners.index(listener) + 1 :]:
+            contain("telling a sink", None, other, *event)
+        raise

@@ -51,12 +51,13 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselects the long variant of soak tests, and starts with the files that wait longest."""
-    if "soak" not in config.option.markexpr:
-        long = [item for item in items if "soak" in item.keywords]
-        if long:
+    """Deselects tests that run for an hour, unless they are asked for; starts with the files that wait longest."""
+    for marker in ("soak", "upstream"):
+        # As a marker: the name of a folder is a keyword, too.
+        long = [item for item in items if item.get_closest_marker(marker)]
+        if long and marker not in config.option.markexpr:
             config.hook.pytest_deselected(items=long)
-            items[:] = [item for item in items if "soak" not in item.keywords]
+            items[:] = [item for item in items if not item.get_closest_marker(marker)]
     slow_files = {item.path for item in items if "chaos" in item.keywords}
     items.sort(key=lambda item: item.path not in slow_files)
 

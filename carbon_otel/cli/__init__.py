@@ -8,6 +8,7 @@ from carbon_otel.cli import collector, mlflow
 from carbon_otel.cli.compare import compare
 from carbon_otel.cli.demo import demo
 from carbon_otel.cli.doctor import doctor
+from carbon_otel.cli.output import prepare
 from carbon_otel.cli.report import report
 from carbon_otel.cli.run import run
 
@@ -17,6 +18,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+app.callback()(prepare)
 app.add_typer(collector.app, name="collector")
 app.add_typer(mlflow.app, name="mlflow")
 app.command()(demo)

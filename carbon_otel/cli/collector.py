@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
 from carbon_otel.cli import otlp_probe
+from carbon_otel.cli.output import say, write_json
 
 app = typer.Typer(help="The OpenTelemetry collector that receives the telemetry.", no_args_is_help=True)
 
@@ -23,14 +23,14 @@ def check(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] =
     """Send an empty export of traces and metrics to OTEL_EXPORTER_OTLP_ENDPOINT and print the result."""
     answers = otlp_probe.check()
     if as_json:
-        typer.echo(json.dumps([asdict(answer) for answer in answers], indent=2))
+        write_json([asdict(answer) for answer in answers])
     for answer in () if as_json else answers:
         where = f" {answer.endpoint} ({answer.protocol})" if answer.endpoint else ""
         if answer.ok:
-            typer.echo(f"{answer.signal:<8} taken:{where}")
+            say(f"{answer.signal:<8} taken:{where}")
         else:
-            typer.echo(f"{answer.signal:<8} NOT taken:{where}\n  {answer.problem}\n  {answer.advice}")
+            say(f"{answer.signal:<8} NOT taken:{where}", f"  {answer.problem}", f"  {answer.advice}")
     if not answers:
-        typer.echo("both signals are turned off: OTEL_TRACES_EXPORTER and OTEL_METRICS_EXPORTER are none")
+        say("both signals are turned off: OTEL_TRACES_EXPORTER and OTEL_METRICS_EXPORTER are none")
     if not answers or not all(answer.ok for answer in answers):
         raise typer.Exit(1)

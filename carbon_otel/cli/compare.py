@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from dataclasses import asdict, replace
@@ -10,20 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich import box
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
-from carbon_otel.cli.json_output import without_nan
 from carbon_otel.cli.mlflow_store import client_of, refuse_store
-from carbon_otel.cli.refusal import refuse
+from carbon_otel.cli.output import Screen, refuse, say, write_json
 from carbon_otel.lifecycle.comparison import NotMeasured, RunCost, differences, pareto, verdict
 from carbon_otel.mlflow.compat import found_by
 from carbon_otel.mlflow.schema.checked import Unreadable
 from carbon_otel.units import KILO
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from mlflow.entities import Run
 
@@ -55,9 +51,7 @@ def compare(
         if experiment:
             costs = _of_experiment(client, experiment, left_out)
         else:
-            costs = [_cost(client.get_run(run_id)) for run_id in run_ids or ()]
-    except (NotMeasured, Unreadable) as error:
-        refuse(str(error))
+            costs = _measured(map(client.get_run, run_ids or ()), left_out)
     except typer.Exit:
         raise
     except Exception as error:  # noqa: BLE001 - every kind of store raises its own
@@ -82,26 +76,32 @@ def compare(
             refuse(f"none of these runs has a metric {metric!r}")
         report["trade_off"] = _trade_off(costs, metric, quality, lower_is_better)
     if as_json:
-        typer.echo(json.dumps(without_nan(report), indent=2))
+        write_json(report)
     else:
         _show(costs, report)
 
 
 def _of_experiment(client: Any, name: str, unreadable: list[str]) -> list[RunCost]:
-    """The costs of the finished, measured runs of an experiment; the other runs are printed."""
+    """The costs of the finished, measured runs of an experiment."""
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         refuse(f"there is no experiment {name!r} in this store")
-    costs = []
     ended = "attributes.status = 'FINISHED'"
-    for run in found_by(client.search_runs, [experiment.experiment_id], ended, order_by=["start_time"]):
+    runs = found_by(client.search_runs, [experiment.experiment_id], ended, order_by=["start_time"])
+    return _measured(runs, unreadable)
+
+
+def _measured(runs: Iterable[Run], unreadable: list[str]) -> list[RunCost]:
+    """The costs of the runs that can be compared; the others are printed."""
+    costs = []
+    for run in runs:
         try:
             costs.append(_cost(run))
         except NotMeasured as error:
-            typer.echo(str(error), err=True)
+            say(str(error), err=True)
         except Unreadable as error:
             unreadable.append(str(error))
-            typer.echo(f"unreadable: {error}", err=True)
+            say(f"unreadable: {error}", err=True)
     return costs
 
 
@@ -135,29 +135,30 @@ def _with_ids(costs: list[RunCost]) -> list[RunCost]:
 
 
 def _show(costs: Sequence[RunCost], report: dict[str, Any]) -> None:
-    console = Console(highlight=False)
+    console = Screen()
     # As many columns as are readable at the width of the console.
     beside = max(2, (console.width - 24) // 20)
     for begin in range(0, len(costs), beside):
         console.print(_table(costs[begin : begin + beside], report.get("trade_off")))
     for line in report["verdicts"]:
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
     if report["not_alike"]:
-        console.print("\nThey were not measured in the same way:")
+        console.line()
+        console.print("They were not measured in the same way:")
     for line in report["not_alike"]:
-        console.print(f"  {line}", markup=False, soft_wrap=True)
+        console.print(f"  {line}", soft_wrap=True)
 
 
 def _table(costs: Sequence[RunCost], trade_off: dict[str, Any] | None = None) -> Table:
     table = Table("", box=box.SIMPLE_HEAD)
     for cost in costs:
-        table.add_column(escape(cost.name), justify="right", overflow="fold")
+        table.add_column(cost.name, justify="right", overflow="fold")
     for label, cell in _ROWS.items():
-        table.add_row(label, *(escape(cell(cost)) for cost in costs))
+        table.add_row(label, *(cell(cost) for cost in costs))
     if trade_off:
         of_runs = [trade_off["runs"][cost.run_id] for cost in costs]
         values = ("unknown" if run["value"] is None else f"{run['value']:.4g}" for run in of_runs)
-        table.add_row(escape(trade_off["metric"]), *values)
+        table.add_row(trade_off["metric"], *values)
         table.add_row("on the Pareto front", *("yes" if run["pareto"] else "" for run in of_runs))
     return table
 

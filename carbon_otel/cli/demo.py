@@ -11,13 +11,12 @@ from types import ModuleType
 from typing import Annotated, Any, Final
 
 import typer
-from rich.console import Console
 from rich.progress import Progress
 
 import carbon_otel
 from carbon_otel import config
 from carbon_otel.cli import demo_table
-from carbon_otel.cli.refusal import refuse
+from carbon_otel.cli.output import Screen, refuse
 
 EXAMPLE: Final = "random_forest.py"
 EXPERIMENT: Final = "carbon_otel demo"
@@ -41,7 +40,7 @@ def demo(
         refuse(str(error))
     try:
         # The imports take seconds.
-        with Console(stderr=True).status("Loading MLflow and scikit-learn"):
+        with Screen(stderr=True).status("Loading MLflow and scikit-learn"):
             example = load()
     except ModuleNotFoundError as error:
         refuse(f'{error.name} is not installed: pip install "carbon-otel[all]"')
@@ -78,7 +77,7 @@ def run(
 
     for noisy in ("alembic", "mlflow.store.db.utils", "mlflow.tracking.fluent"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    console = Console(highlight=False)
+    console = Screen()
     carbon_otel.instrument(zone=zone)
     if tracking_uri:
         mlflow.set_tracking_uri(tracking_uri)
@@ -88,7 +87,8 @@ def run(
     else:
         for name, times in _PUBLISHED.items():
             console.print(f"{name}: samples and trees divided by {times}")
-        console.print("--full runs the published sizes\n")
+        console.print("--full runs the published sizes")
+        console.line()
     with Progress(console=console) as progress:
         run_ids = [example.run_scenario(s) for s in progress.track(scenarios, description="scenarios")]
     carbon_otel.flush()

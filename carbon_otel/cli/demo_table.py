@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
+from carbon_otel.cli.output import Screen
 from carbon_otel.units import KILO
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _PARTS: Final = {
 }
 
 
-def show(runs: Sequence[Run], tracking_uri: str, console: Console) -> None:
+def show(runs: Sequence[Run], tracking_uri: str, console: Screen) -> None:
     """Print the runs as a table, the provenance of the figures, and the address of the runs in MLflow."""
     console.print(_table(runs))
     tags = {name.removeprefix("carbon."): tag for name, tag in runs[0].data.tags.items()}
@@ -38,7 +38,8 @@ def show(runs: Sequence[Run], tracking_uri: str, console: Console) -> None:
     page = f"#/compare-runs?runs={ids}&experiments={quote(json.dumps([runs[0].info.experiment_id]))}"
     if not tracking_uri.startswith("http"):
         command = f"mlflow ui --backend-store-uri {shlex.quote(tracking_uri)}"
-        console.print(f"\nSee the runs:  {command}", soft_wrap=True)
+        console.line()
+        console.print(f"See the runs:  {command}", soft_wrap=True)
         tracking_uri = "http://127.0.0.1:5000"
     console.print(f"Compare them:  {tracking_uri.rstrip('/')}/{page}", soft_wrap=True)
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from carbon_otel import __version__, config
 from carbon_otel.carbon.grid import WORLD, intensity
-from carbon_otel.cli.refusal import refuse
+from carbon_otel.cli.output import Screen, refuse, write_json
 from carbon_otel.host.cgroup import host_threads, reservation
 from carbon_otel.sensors.discovery import discover
 
@@ -50,30 +48,32 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
         "disabled": disabled,
     }
     if as_json:
-        typer.echo(json.dumps(report, indent=2))
+        write_json(report)
     else:
         _show(report)
 
 
 def _show(report: dict[str, Any]) -> None:
-    console = Console(highlight=False)
-    console.print(f"carbon_otel {report['version']} on {report['hardware']}\n", markup=False)
+    console = Screen()
+    console.print(f"carbon_otel {report['version']} on {report['hardware']}")
+    console.line()
     table = Table()
     for column, no_wrap in (("component", True), ("tier", True), ("found", False), ("why not better", False)):
         table.add_column(column, no_wrap=no_wrap, overflow="fold")
     for part in report["components"]:
-        table.add_row(part["component"], _tier(part), escape(part["found"]), escape(part["reason"]))
+        table.add_row(part["component"], _tier(part), part["found"], part["reason"])
     console.print(table)
     for label, text in _facts(report).items():
-        console.print(f"{label:<10} {text}", markup=False, soft_wrap=True)
+        console.print(f"{label:<10} {text}", soft_wrap=True)
     fixes = list(dict.fromkeys(part["fix"] for part in report["components"] if part["fix"]))
     if report["grid"]["zone"] == WORLD:
         fixes.append("export CARBON_OTEL_ZONE=FR    # your country")
     if fixes:
-        console.print("\nTo improve it:")
+        console.line()
+        console.print("To improve it:")
     for fix in fixes:
         # Whole lines, so that the user can copy them.
-        console.print(f"  {fix}", markup=False, soft_wrap=True)
+        console.print(f"  {fix}", soft_wrap=True)
 
 
 def _facts(report: dict[str, Any]) -> dict[str, str]:
@@ -92,8 +92,8 @@ def _facts(report: dict[str, Any]) -> dict[str, str]:
     return facts
 
 
-def _tier(part: dict[str, Any]) -> str:
+def _tier(part: dict[str, Any]) -> Text:
     if part["unmetered"]:
-        return f"[red]{part['method']}[/]"
+        return Text(part["method"], style="red")
     # Hardware that does not exist is not missing.
-    return "-" if part["method"] == "missing" else f"[green]{part['method']}[/]"
+    return Text("-") if part["method"] == "missing" else Text(part["method"], style="green")

@@ -6,11 +6,12 @@ import io
 from html import escape
 from typing import Final
 
-from rich.console import Console
 from rich.terminal_theme import DEFAULT_TERMINAL_THEME
 
+from carbon_otel.cli.output import Screen
 from carbon_otel.cli.report_view import show
 from carbon_otel.lifecycle.report import Report
+from carbon_otel.text import shown
 
 _WIDTH: Final = 130
 # A template of rich, in which braces are doubled.
@@ -29,16 +30,15 @@ pre {{{{ font: 13px/1.35 ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", mono
 
 def page(report: Report) -> str:
     """The page as text."""
-    console = Console(
+    console = Screen(
         record=True,
         file=io.StringIO(),
         width=_WIDTH,
-        highlight=False,
         color_system="truecolor",
         legacy_windows=False,
     )
     show(report, console)
-    title = escape(report.title).replace("{", "{{").replace("}", "}}")
+    title = escape(shown(report.title)).replace("{", "{{").replace("}", "}}")
     return console.export_html(
         theme=DEFAULT_TERMINAL_THEME, code_format=_PAGE.format(title=title), inline_styles=True
     )

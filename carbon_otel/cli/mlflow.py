@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from carbon_otel.cli.mlflow_store import client_of, refuse_store
-from carbon_otel.cli.refusal import refuse
+from carbon_otel.cli.mlflow_store import client_of, first_line, refuse_store
+from carbon_otel.cli.output import refuse, say
 from carbon_otel.config import resolve
 from carbon_otel.mlflow import compat
 from carbon_otel.mlflow.delivery import store_uri
@@ -32,14 +32,22 @@ def reconcile(tracking_uri: _Uri = None) -> None:
     client, uri = client_of(tracking_uri)
     try:
         orphaned = orphans.find(client)
-        for orphan in orphaned.runs:
-            orphans.end(client, orphan)
-            typer.echo(f"{orphan.run_id} marked as KILLED")
     except Exception as error:  # noqa: BLE001 - every kind of store raises its own
         refuse_store(uri, error)
+    failed = False
+    for orphan in orphaned.runs:
+        try:
+            orphans.end(client, orphan)
+        except Exception as error:  # noqa: BLE001 - as above; the other runs do not wait for this one
+            failed = True
+            say(f"{orphan.run_id} cannot be marked as KILLED: {first_line(error)}", err=True)
+        else:
+            say(f"{orphan.run_id} marked as KILLED")
     for line in orphaned.unreadable:
-        typer.echo(f"unreadable, not changed: {line}", err=True)
-    typer.echo(f"{len(orphaned.runs)} runs were left open by processes of this host")
+        say(f"unreadable, not changed: {line}", err=True)
+    say(f"{len(orphaned.runs)} runs were left open by processes of this host")
+    if failed:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -61,24 +69,34 @@ def sync(
     store = compat.store_of(client)
     addresses = {store_uri.normalised(uri), store_uri.of_store(store)}
     addresses |= {store_uri.normalised(waiting_for)} if waiting_for else set()
-    uploader = Uploader(store, keeps_refused=True)
-    sent, remaining = 0, Counter[str]()
+    sent, remaining, fault = 0, Counter[str](), None
     for spool in Spool.left_in(folder):
         try:
             for address in addresses & spool.addresses().keys():
-                sent += uploader.send(spool, address)
-            remaining.update(spool.addresses())
+                sent += Uploader(store).send(spool, address)
         except Exception as error:  # noqa: BLE001 - every kind of store raises its own
-            refuse_store(uri, error)
+            if _is_unreachable(error):
+                refuse_store(uri, error)
+            fault = error  # of one run: the other files do not wait for it
         finally:
+            remaining.update(spool.addresses())
             spool.close()
-    typer.echo(f"{sent} checkpoints sent to {store_uri.normalised(uri)}")
+    say(f"{sent} checkpoints sent to {store_uri.normalised(uri)}")
     for address, count in sorted(remaining.items()):
-        if address in addresses:
-            typer.echo(
-                f"{count} are refused, because the store does not know their runs; they are kept for 30 days"
-            )
+        if address in addresses and fault is not None:
+            say(f"{count} are not accepted now; they are kept: {first_line(fault)}", err=True)
+        elif address in addresses:
+            say(f"{count} are refused, because the store does not know their runs; they are kept for 30 days")
         else:
-            typer.echo(
+            say(
                 f"{count} wait for {address}: use it as --tracking-uri, or as --waiting-for if the store has moved"
             )
+    if fault is not None:
+        raise typer.Exit(1)
+
+
+def _is_unreachable(error: Exception) -> bool:
+    """Whether no other batch would be accepted either; a server that answers may accept them."""
+    from mlflow.exceptions import MlflowException, RestException
+
+    return isinstance(error, (MlflowException, OSError)) and not isinstance(error, RestException)

@@ -7,8 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from carbon_otel.cli.refusal import refuse
-from carbon_otel.mlflow.delivery.store_uri import printable
+from carbon_otel.cli.output import refuse
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -36,5 +35,9 @@ def client_of(tracking_uri: str | None) -> tuple[MlflowClient, str]:
 
 def refuse_store(uri: str, error: Exception) -> NoReturn:
     """Print the error of the store and how to choose another store, and exit with 2."""
-    reason = str(error).partition("\n")[0]
-    refuse(printable(f"{uri}: {reason}") + "\nset --tracking-uri or MLFLOW_TRACKING_URI for another store")
+    refuse(f"{uri}: {first_line(error)}", "set --tracking-uri or MLFLOW_TRACKING_URI for another store")
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error, since databases add their statements."""
+    return str(error).partition("\n")[0] or type(error).__name__

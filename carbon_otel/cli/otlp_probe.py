@@ -7,11 +7,12 @@ import importlib
 import json
 import logging
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit, urlunsplit
+
+from carbon_otel.text import printable
 
 Signal = Literal["traces", "metrics"]
 SIGNALS: Final[tuple[Signal, ...]] = ("traces", "metrics")
@@ -84,8 +85,7 @@ def _ask(signal: Signal, timeout_s: float) -> Answer:
             problem, advice = f"{type(error).__name__}: {error}", _OTHER
     parts = urlsplit(endpoint)
     shown = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-    without_credentials = re.sub(r"//[^/@\s]*@", "//", problem)
-    return Answer(signal, shown, protocol, not problem, without_credentials, advice)
+    return Answer(signal, printable(shown), protocol, not problem, printable(problem), advice)
 
 
 def _by_http(signal: Signal, timeout_s: float) -> tuple[str, str]:

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import gc
-import io
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from enum import Enum
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from carbon_otel.cli.formats import codecarbon
 from carbon_otel.cli.html_report import page
-from carbon_otel.cli.json_output import without_nan
 from carbon_otel.cli.mlflow_store import client_of, refuse_store
-from carbon_otel.cli.refusal import refuse
+from carbon_otel.cli.output import Screen, refuse, say, write_csv, write_json, write_page
 from carbon_otel.cli.report_view import show
 from carbon_otel.lifecycle.ledger import NotFound, read
 from carbon_otel.lifecycle.model_tags import save as save_totals
@@ -62,7 +57,7 @@ def report(
         with _without_collections():
             result = report_of(read(client, model), zone, year)
         if save:
-            typer.echo(f"totals saved as tags of {save_totals(client, model, result)}", err=True)
+            say(f"totals saved as tags of {save_totals(client, model, result)}", err=True)
     except (NotFound, ValueError) as error:
         refuse(str(error))
     except Exception as error:  # noqa: BLE001 - every kind of store raises its own
@@ -72,23 +67,15 @@ def report(
 
 def _print(result: Report, output: Format) -> None:
     if output is Format.json:
-        typer.echo(json.dumps(without_nan(result.as_dict()), indent=2))
+        write_json(result.as_dict())
     elif output is Format.csv:
-        typer.echo(_csv(result.rows(), ROW), nl=False)
+        write_csv(result.rows(), ROW)
     elif output is Format.codecarbon:
-        typer.echo(_csv(codecarbon.rows(result), codecarbon.COLUMNS), nl=False)
+        write_csv(codecarbon.rows(result), codecarbon.COLUMNS)
     elif output is Format.html:
-        typer.echo(page(result))
+        write_page(page(result))
     else:
-        show(result, Console(highlight=False))
-
-
-def _csv(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+        show(result, Screen())
 
 
 @contextlib.contextmanager

@@ -6,11 +6,10 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from rich import box
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Column, Table
 
-from carbon_otel.lifecycle.ledger import LedgerCost
+from carbon_otel.cli.output import Screen
+from carbon_otel.lifecycle.entry import LedgerCost
 from carbon_otel.lifecycle.report import TRAINING, DayTotal, Report
 from carbon_otel.units import KILO, emissions, energy
 
@@ -19,8 +18,8 @@ _DAYS: Final = 8
 _SOURCES: Final = ("method", "zone", "intensity_source", "intensity_year", "pue", "hardware", "version")
 
 
-def show(report: Report, console: Console) -> None:
-    """Print the report. Names of runs, stages and units are printed literally, not as markup."""
+def show(report: Report, console: Screen) -> None:
+    """Print the report."""
     total = report.total
     high_wh, high_g = energy(total.high_wh), emissions(total.high_g)
     if report.lower_bounds:
@@ -31,9 +30,9 @@ def show(report: Report, console: Console) -> None:
         f"emissions  {emissions(total.emissions_g)} CO2e ({emissions(total.low_g)} to {high_g})",
         f"measured   {report.measured_fraction:.0%} by a sensor",
     ):
-        console.print(line, markup=False)
+        console.print(line)
     if report.recomputed_for:
-        console.print(f"grid       emissions recomputed for {report.recomputed_for}", markup=False)
+        console.print(f"grid       emissions recomputed for {report.recomputed_for}")
     console.print(_sums("stage", report.by_stage, total.energy_wh))
     console.print(_sums("month", report.by_month, total.energy_wh))
     console.print(_attempts(report))
@@ -41,7 +40,7 @@ def show(report: Report, console: Console) -> None:
         console.print(_amortisation(report))
     console.print(_sources(report))
     for line in _notes(report):
-        console.print(line, markup=False)
+        console.print(line)
 
 
 def _sums(title: str, sums: Mapping[str, LedgerCost], total_wh: float) -> Table:
@@ -49,7 +48,7 @@ def _sums(title: str, sums: Mapping[str, LedgerCost], total_wh: float) -> Table:
     for name, cost in sums.items():
         share = cost.energy_wh / total_wh if total_wh > 0 else 0.0
         figures = energy(cost.energy_wh), emissions(cost.emissions_g), f"{share:.1%}"
-        table.add_row(escape(name), *figures, _bar(share))
+        table.add_row(name, *figures, _bar(share))
     return table
 
 
@@ -58,7 +57,7 @@ def _attempts(report: Report) -> Table:
     for attempt in report.attempts:
         name = attempt.name if attempt.entries == 1 else f"{attempt.name}, {attempt.entries} windows"
         figures = energy(attempt.energy_wh), emissions(attempt.emissions_g)
-        table.add_row(escape(name), escape(attempt.status), *figures, escape(attempt.method))
+        table.add_row(name, attempt.status, *figures, attempt.method)
     return table
 
 
@@ -84,7 +83,7 @@ def _sources(report: Report) -> Table:
     table = Table(*(name.replace("_", " ") for name in _SOURCES), box=box.SIMPLE_HEAD)
     rows = (tuple(entry.tags.get(f"carbon.{name}", "") for name in _SOURCES) for entry in report.entries)
     for row in dict.fromkeys(rows):
-        table.add_row(*map(escape, row))
+        table.add_row(*row)
     return table
 
 

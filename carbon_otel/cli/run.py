@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 import carbon_otel
 from carbon_otel import config
 from carbon_otel.cli import autoload, run_summary
-from carbon_otel.cli.refusal import refuse
+from carbon_otel.cli.output import Screen, refuse, say
 
 _NOT_FOUND = 127
 _NOT_EXECUTABLE = 126
@@ -63,7 +62,7 @@ def run(
         journals = sorted(Path(folder).glob("*.json"), key=lambda file: file.stat().st_mtime_ns)
         if settings.journal and run_summary.version(settings.journal) not in (before, None):
             journals.insert(0, settings.journal)
-        console = Console(stderr=True, highlight=False)
+        console = Screen(stderr=True)
         if disabled:
             console.print("carbon_otel: nothing was measured; CARBON_OTEL_DISABLED is set")
         else:
@@ -95,10 +94,10 @@ def _wait_for(command: list[str], environment: Mapping[str, str]) -> int:
             process.send_signal(number)
         code = process.wait()
     except FileNotFoundError:
-        typer.echo(f"{command[0]}: command not found", err=True)
+        say(f"{command[0]}: command not found", err=True)
         raise typer.Exit(_NOT_FOUND) from None
     except OSError as error:
-        typer.echo(f"{command[0]}: {error.strerror}", err=True)
+        say(f"{command[0]}: {error.strerror}", err=True)
         raise typer.Exit(_NOT_EXECUTABLE) from None
     finally:
         for number, handler in previous.items():

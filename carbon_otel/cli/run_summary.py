@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
+from carbon_otel.cli.output import Screen
 from carbon_otel.units import J_PER_WH
 
 
@@ -22,7 +22,7 @@ def version(journal: Path | None) -> tuple[int, int] | None:
     return status and (status.st_ino, status.st_mtime_ns)
 
 
-def show(journals: list[Path], console: Console) -> None:
+def show(journals: list[Path], console: Screen) -> None:
     """Print one table for each measured process."""
     if not journals:
         _say(
@@ -41,7 +41,7 @@ def show(journals: list[Path], console: Console) -> None:
             _show_process(footprint, final, console)
 
 
-def _show_process(footprint: dict[str, Any], final: bool, console: Console) -> None:
+def _show_process(footprint: dict[str, Any], final: bool, console: Screen) -> None:
     if footprint["energy_j"] is None:
         _say(console, "no energy could be read or modelled; see carbon-otel doctor")
         return
@@ -67,8 +67,8 @@ def _show_process(footprint: dict[str, Any], final: bool, console: Console) -> N
     )
     for name in ("missing", "flags"):
         if footprint[name]:
-            console.print(f"{name}: {', '.join(footprint[name])}", markup=False, soft_wrap=True)
+            console.print(f"{name}: {', '.join(footprint[name])}", soft_wrap=True)
 
 
-def _say(console: Console, text: str) -> None:
-    console.print(f"carbon_otel: {text}", markup=False, soft_wrap=True)
+def _say(console: Screen, text: str) -> None:
+    console.print(f"carbon_otel: {text}", soft_wrap=True)

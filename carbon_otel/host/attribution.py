@@ -8,12 +8,14 @@ share of its running processes, if the driver reports them. The share of the hos
 
 from __future__ import annotations
 
+import contextlib
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Final, Literal
 
+from carbon_otel import clock
 from carbon_otel.fork import renew_after_fork
+from carbon_otel.guard import pass_on
 from carbon_otel.host.cgroup import Reservation
 from carbon_otel.host.coordination import uncoordinated
 from carbon_otel.host.membership import Membership
@@ -27,6 +29,8 @@ from carbon_otel.units import NS_PER_S, S_PER_NS
 _INTERVAL_NS: Final = NS_PER_S // 10
 # In a longer time, the host's processor time must have advanced: it counts hundredths of a second of each thread.
 _SILENT_AFTER_NS: Final = NS_PER_S // 10
+_SMALL_PROCESSES: Final = 8
+_SMALL_THREADS: Final = 256
 
 # The share of a GPU's multiprocessor time by process id; None if the driver does not report it.
 GpuUse = Callable[[], Mapping[int, float] | None]
@@ -49,7 +53,7 @@ class Attribution:
         busy_time: BusyTime,
         now_ns: int,
         gpu_use: Mapping[str, GpuUse] = _NO_GPU_USE,
-        clock_ns: Callable[[], int] = time.monotonic_ns,
+        clock_ns: Callable[[], int] = clock.monotonic_ns,
     ) -> None:
         self._rule: Literal["reserved", "process"] = rule
         self._gpu_use = gpu_use if rule == "process" else _NO_GPU_USE
@@ -67,33 +71,40 @@ class Attribution:
         self._known = True
         self._uncoordinated = uncoordinated(membership, devices, rule, reserved)
         self._due_ns = 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         renew_after_fork(self._renew)
 
     def measure(self, now_ns: int, *, tick: bool) -> Shares | None:
         """The shares since the last measurement; None if it is too early for a new one."""
         if now_ns < self._due_ns or not (tick or self._rule == "process"):
             return None
-        # An edge does not wait for the measurement of another thread; it uses the same result.
-        if not self._lock.acquire(blocking=tick):
-            return None
         try:
-            if now_ns < self._due_ns:
+            # Nobody waits for the measurement of another thread, or of the code that a signal handler interrupts:
+            # the result is the same.
+            if not self._lock.acquire(blocking=False):
                 return None
-            self._due_ns = now_ns + _INTERVAL_NS
-            by_members = self._shared_use.look(now_ns) if tick else None
-            share = self._tree.look(now_ns, self._shared_use.visible)
-            self._known = share is not None or self._rule == "reserved"
-            if share is not None:
-                self._process = share
-            if by_members is not None:
-                self._uncoordinated = uncoordinated(
-                    self._membership, self._devices, self._rule, self._reserved
-                )
-                self._shares = {**by_members, **self._by_use(by_members)}
-            return self.present
-        finally:
+            shares = None
+            # An edge measures a small tree only, since the kernel goes through its processes and threads. The next
+            # tick measures a large one, for the whole time since the last.
+            if now_ns >= self._due_ns and (tick or self._tree.small):
+                self._due_ns = now_ns + _INTERVAL_NS
+                by_members = self._shared_use.look(now_ns) if tick else None
+                share = self._tree.look(now_ns, self._shared_use.visible)
+                self._known = share is not None or self._rule == "reserved"
+                if share is not None:
+                    self._process = share
+                if by_members is not None:
+                    self._uncoordinated = uncoordinated(
+                        self._membership, self._devices, self._rule, self._reserved
+                    )
+                    self._shares = {**by_members, **self._by_use(by_members)}
+                shares = self.present
             self._lock.release()
+            return shares
+        except BaseException:  # it may have come just before or after the lock was taken
+            with contextlib.suppress(RuntimeError):
+                self._lock.release()
+            raise
 
     def _by_use(self, by_members: Mapping[str, float]) -> dict[str, float]:
         """This process's share of each GPU whose driver reports processes.
@@ -104,7 +115,8 @@ class Attribution:
         for gpu, use in self._gpu_use.items():
             try:
                 running = use()
-            except SensorError:
+            except SensorError as error:
+                pass_on(error)
                 continue  # keep the share by members
             total = sum(running.values()) if running else 0.0
             if running and total > 0:
@@ -123,7 +135,7 @@ class Attribution:
 
     def _renew(self) -> None:
         """In a forked child: the thread that held the lock does not exist there."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def leave(self) -> None:
         """End the measurement; from now on the other members are charged."""
@@ -158,6 +170,12 @@ class TreeShare:
             return frozenset()
         return {pid for pid, spent in self._before[2].items() if not spent.foreign}
 
+    @property
+    def small(self) -> bool:
+        """Whether the tree had few processes and threads at the last call of `look`."""
+        few = self._before is None or len(self._before[2]) <= _SMALL_PROCESSES
+        return few and self._processes.threads <= _SMALL_THREADS
+
     def look(self, now_ns: int, others: frozenset[int] = frozenset()) -> float | None:
         """The share since the last measurement; None if it cannot be measured now.
 
@@ -166,7 +184,8 @@ class TreeShare:
         try:
             busy, idle = self._busy_time.read()
             now = self._processes.trees([self._pid], others)[self._pid]
-        except (OSError, SensorError):
+        except (OSError, SensorError) as error:
+            pass_on(error)
             return None
         if not now:  # this host does not show its processes
             return None

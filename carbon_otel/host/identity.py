@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import os
 import socket
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import Final, NamedTuple
 
 import psutil
 
-# The inode of the pid namespace of the host itself (PROC_PID_INIT_INO in Linux' include/linux/proc_ns.h).
-_HOST_NAMESPACE: Final = str(0xEFFFFFFC)
+# The kernel's first process id namespace, that of the system itself, has this inode (PROC_PID_INIT_INO).
+_SYSTEM_NAMESPACE: Final = "4026531836"
+_MACHINE_IDS: Final = (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id"))
 
 
 class ProcessName(NamedTuple):
@@ -52,27 +54,27 @@ def this_process() -> ProcessName:
 
 
 def identity(pid: int | None = None) -> str:
-    """Host name, boot, process id namespace, process id and start time, joined by `/`.
+    """Host name, boot, process id namespace, process id, start time and machine, joined by `/`.
 
     By default of this process. Raises psutil.NoSuchProcess.
     """
     pid = pid or os.getpid()
-    return f"{socket.gethostname()}/{boot()}/{pid_namespace()}/{pid}/{_began(pid)}"
+    return f"{socket.gethostname()}/{boot()}/{pid_namespace()}/{pid}/{_began(pid)}/{machine()}"
 
 
 def is_gone(known: str) -> bool:
-    """Whether the process with this identity has ended. False for a process of another host or container."""
-    fields = known.split("/")
-    if len(fields) != 5 or fields[0] != socket.gethostname():
+    """Whether the process with this identity has certainly ended.
+
+    False for a process of another host or container, and for one that this user may not see. Hosts may have the
+    same name, so another boot proves an end only on the same machine outside of containers, whose machine id is
+    often that of their image.
+    """
+    host, booted, namespace, pid, began, of_machine = (*known.split("/"), "", "", "", "", "", "")[:6]
+    if host != socket.gethostname() or namespace != pid_namespace() or not began:
         return False
-    _, booted, namespace, pid, _ = fields
     if booted != boot():
-        return True
-    if namespace != pid_namespace():
-        return False
-    with contextlib.suppress(psutil.NoSuchProcess, ValueError):
-        return identity(int(pid)) != known
-    return True
+        return of_machine != "" and of_machine == machine() and namespace == _SYSTEM_NAMESPACE
+    return not _may_live(pid, began)
 
 
 def pid_namespace() -> str:
@@ -85,7 +87,40 @@ def pid_namespace() -> str:
 
 def in_container() -> bool:
     """Whether this process has a process id namespace of its own, as in a container. False where unknown."""
-    return pid_namespace() not in ("0", _HOST_NAMESPACE)
+    return pid_namespace() not in ("0", _SYSTEM_NAMESPACE)
+
+
+@functools.cache
+def machine() -> str:
+    """An id of this machine, a hash because the original is confidential; empty if it has none."""
+    for path in _MACHINE_IDS:
+        try:
+            text = path.read_text().strip()
+        except (OSError, ValueError):
+            continue
+        if text and text != "uninitialized":
+            return hashlib.sha256(f"carbon_otel {text}".encode()).hexdigest()[:12]
+    return ""
+
+
+def _may_live(pid: str, began: str) -> bool:
+    """Whether a process of this boot and namespace may live; True if that cannot be found out."""
+    if not (pid.isascii() and pid.isdecimal() and 0 < int(pid[:10]) < 1 << 31 and len(pid) <= 10):
+        return True
+    number = int(pid)
+    try:
+        if os.name == "posix":
+            os.kill(number, 0)  # finds processes that /proc hides (hidepid)
+        elif not psutil.pid_exists(number):
+            return False
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    try:
+        return _began(number) == began
+    except (psutil.Error, OSError, ValueError, IndexError):
+        return True
 
 
 def _began(pid: int) -> str:

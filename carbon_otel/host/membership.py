@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from carbon_otel import clock
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.host import meeting_place
 from carbon_otel.host.identity import ProcessName, boot, this_process
@@ -85,7 +86,7 @@ class Membership:
         with self._asking:
             if self._left:
                 return
-            due = time.monotonic() >= self._due_s
+            due = clock.monotonic() >= self._due_s
             if due:
                 self._unusable.clear()
             if (due or self._root is not None) and not self._is_in_place():
@@ -139,13 +140,13 @@ class Membership:
     def _look_around(self) -> None:
         if self._root is None:
             self.other_groups = True
-            self._due_s = time.monotonic() + _LOOK_AT_LEAST_EVERY_S
+            self._due_s = clock.monotonic() + _LOOK_AT_LEAST_EVERY_S
             return
-        began_s = time.monotonic()
+        began_s = clock.monotonic()
         with contextlib.suppress(OSError):
             meeting_place.show_alive(self._root)
         self.other_groups, self.other_users = meeting_place.other_groups(self._root, self._places.usable)
-        now_s = time.monotonic()
+        now_s = clock.monotonic()
         pause_s = max(_LOOK_EVERY_S, (now_s - began_s) / _MOST_SPENT)
         self._due_s = now_s + min(pause_s, _LOOK_AT_LEAST_EVERY_S)
 
@@ -276,8 +277,9 @@ def _lock(path: Path) -> int | None:
 
 def _unlock(descriptor: int) -> None:
     """Release the lock and close. After closing alone, a forked child's copy would keep the lock."""
-    fcntl.flock(descriptor, fcntl.LOCK_UN)
-    os.close(descriptor)
+    with contextlib.suppress(OSError):  # the application has closed it
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        os.close(descriptor)
 
 
 def _is_locked(path: Path) -> bool:

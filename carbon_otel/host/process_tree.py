@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 
 import psutil
 
+from carbon_otel.guard import pass_on
 from carbon_otel.units import NS_PER_S
 
 _TICK_NS: Final = NS_PER_S // (os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100)
@@ -63,7 +64,12 @@ def spent_ns(before: Tree, after: Tree) -> int:
 
 
 class Processes:
-    """The processes of this host, through psutil. Not thread-safe."""
+    """The processes of this host, through psutil. Not thread-safe.
+
+    `threads` is the number of threads in the trees at the last call of `trees`, where it costs nothing to know it.
+    """
+
+    threads = 0
 
     def trees(self, roots: Iterable[int], foreign: Collection[int] = ()) -> dict[int, Tree]:
         """The current trees of these processes; empty for a process that has ended.
@@ -74,6 +80,7 @@ class Processes:
         """
         try:
             self._refresh()
+            self.threads = 0
             return {root: self._tree(root, foreign) for root in roots}
         except OSError:
             self._forget_all()
@@ -130,8 +137,9 @@ class LinuxProcesses(Processes):
     def _refresh(self) -> None:
         try:
             listing = os.listdir(self._folder)  # noqa: PTH208 - thousands of names at each tick, not paths
-        except FileNotFoundError:
-            return  # not mounted here: every tree is empty
+        except FileNotFoundError as error:  # not mounted here: every tree is empty
+            pass_on(error)
+            return
         if listing == self._listing:
             return
         before, now = set(self._listing), set(listing)
@@ -155,23 +163,27 @@ class LinuxProcesses(Processes):
         fields = self._read(pid)
         if fields is None:
             return None
+        self.threads += int(fields[17])
         try:
             # The clock of process `pid` (clock_getcpuclockid(3)), finer than the ticks in its stat file.
             own = time.clock_gettime_ns((~pid << 3) | 2)
-        except OSError:
+        except OSError as error:
+            pass_on(error)
             own = (int(fields[11]) + int(fields[12])) * _TICK_NS
         return Spent(own, (int(fields[13]) + int(fields[14])) * _TICK_NS)
 
     def _read(self, pid: int) -> list[bytes] | None:
         """The fields of /proc/PID/stat from the third on, None if it has ended; records its parent."""
         try:
-            descriptor = os.open(f"{self._folder}/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
-        except _NOT_THERE:
+            descriptor = os.open(f"{self._folder}/{pid}/stat", os.O_RDONLY)
+        except _NOT_THERE as error:
+            pass_on(error)
             return None
         try:
             # The name, the second field, may hold spaces and parentheses.
             fields = os.read(descriptor, _STAT_BYTES).rpartition(b")")[2].split()
-        except _NOT_THERE:
+        except _NOT_THERE as error:
+            pass_on(error)
             return None
         finally:
             os.close(descriptor)
@@ -200,4 +212,4 @@ class LinuxProcesses(Processes):
 
 def host_processes() -> Processes:
     """The processes of this host, read in the cheapest way that the system offers."""
-    return LinuxProcesses() if sys.platform == "linux" else Processes()
+    return LinuxProcesses() if sys.platform == "linux" and hasattr(time, "clock_gettime_ns") else Processes()

@@ -21,12 +21,12 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from carbon_otel import clock
 from carbon_otel.host.identity import ProcessName
 from carbon_otel.host.membership import Membership
 from carbon_otel.host.process_tree import Processes, Spent, Tree, host_processes, spent_ns
@@ -114,7 +114,7 @@ class SharedUse:
         uses: Mapping[str, float],
         now_ns: int,
         processes: Processes | None = None,
-        clock_ns: Callable[[], int] = time.monotonic_ns,
+        clock_ns: Callable[[], int] = clock.monotonic_ns,
     ) -> None:
         self._membership = membership
         self._uses = dict(uses)

@@ -14,9 +14,12 @@ from carbon_otel.instrumentation.base import Integration, Undo
 from carbon_otel.instrumentation.import_hook import ImportHook
 from carbon_otel.instrumentation.joblib import JoblibIntegration
 from carbon_otel.instrumentation.multiprocessing import ProcessIntegration, SpawnIntegration
+from carbon_otel.instrumentation.multiprocessing_pools import PoolIntegration
+from carbon_otel.instrumentation.process_pools import ProcessPoolIntegration
 from carbon_otel.instrumentation.sklearn import FUNCTIONS, SklearnIntegration
 from carbon_otel.instrumentation.subprocesses import SubprocessIntegration
 from carbon_otel.instrumentation.thread_pools import ThreadPoolIntegration
+from carbon_otel.instrumentation.threads import ThreadIntegration
 from carbon_otel.instrumentation.uvicorn import UvicornIntegration
 
 if TYPE_CHECKING:
@@ -31,6 +34,11 @@ BUILT_IN: Final[tuple[Integration, ...]] = (
     SubprocessIntegration(),
     ProcessIntegration(),
     SpawnIntegration(),
+    PoolIntegration(),
+    ProcessPoolIntegration("concurrent.futures.process"),
+    ProcessPoolIntegration("joblib.externals.loky.process_executor"),
+    ProcessPoolIntegration("loky.process_executor"),
+    ThreadIntegration(),
     ThreadPoolIntegration(),
     UvicornIntegration(),
 )

@@ -1,22 +1,23 @@
-"""multiprocessing: processes started from a stage continue its trace.
+"""multiprocessing: processes started from a stage continue its trace and add to its run.
 
-The process object carries the environment variables of the trace. The environment of the parent does not change,
-because children that other threads start would inherit it. A forked child sets them before it calls its target. A
-spawned child (`spawn`, `forkserver`, joblib's loky) sets them as it unpickles them; `multiprocessing` sends them
-with the preparation data, which comes before the main module is imported. coverage.py enters child processes in
-the same places.
+A fork inherits the stage. A process that is started in another way (`spawn`, `forkserver`) gets the variables
+with its preparation data, and sets them as it unpickles these, before its main module is imported. The environment
+of the parent does not change, because children that other threads start would inherit it.
+
+The workers of a pool start without a stage: their tasks bring their stages.
 """
 
 from __future__ import annotations
 
 import functools
-import os
 from types import ModuleType
 from typing import Any, Final
 
-from carbon_otel.guard import guarded
-from carbon_otel.instrumentation.base import Undo, replace, undo_all
+from carbon_otel.guard import contain, guarded
+from carbon_otel.handover import NO_WORK, present
+from carbon_otel.instrumentation.base import Undo, replace
 from carbon_otel.stages.api import inject
+from carbon_otel.stages.handing_on import is_worker, no_stage
 
 _CARRIER: Final = "_carbon_otel_variables"
 
@@ -29,37 +30,22 @@ class _Variables(dict[str, str]):
 
 
 class ProcessIntegration:
-    """The process object carries the variables while it starts."""
+    """A worker of a pool starts outside of the stage that starts it."""
 
     module = "multiprocessing.process"
 
     def connect(self, module: ModuleType) -> Undo:
         process: Any = module.BaseProcess
-        start, bootstrap = process.start, process._bootstrap
+        original = process.start
 
-        @functools.wraps(start)
-        def start_with_trace(self: Any) -> Any:
-            with guarded("passing the trace to a process"):
-                variables = inject(_Variables())
-                if variables:
-                    setattr(self, _CARRIER, variables)
-            try:
-                return start(self)
-            finally:
-                vars(self).pop(_CARRIER, None)
+        @functools.wraps(original)
+        def start(self: Any) -> Any:
+            if not contain("starting a process", False, is_worker, self):
+                return original(self)
+            with no_stage():
+                return original(self)
 
-        @functools.wraps(bootstrap)
-        def bootstrap_with_trace(self: Any, *args: Any, **kwargs: Any) -> Any:
-            with guarded("reading the trace of the parent process"):
-                os.environ.update(vars(self).pop(_CARRIER, None) or {})
-            return bootstrap(self, *args, **kwargs)
-
-        return undo_all(
-            [
-                replace(process, "start", start_with_trace),
-                replace(process, "_bootstrap", bootstrap_with_trace),
-            ]
-        )
+        return replace(process, "start", start)
 
 
 class SpawnIntegration:
@@ -73,10 +59,11 @@ class SpawnIntegration:
         @functools.wraps(original)
         def get_preparation_data(*args: Any, **kwargs: Any) -> Any:
             data = original(*args, **kwargs)
-            with guarded("passing the trace to a process"):
-                variables = inject(_Variables())
-                if variables:
-                    data[_CARRIER] = variables
+            if present.get() is not NO_WORK:
+                with guarded("passing the trace to a process"):
+                    variables = inject(_Variables())
+                    if variables:
+                        data[_CARRIER] = variables
             return data
 
         return replace(module, "get_preparation_data", get_preparation_data)

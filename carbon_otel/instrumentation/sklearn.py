@@ -32,11 +32,10 @@ import functools
 import importlib
 import inspect
 import weakref
-from contextlib import AbstractContextManager
 from types import ModuleType, TracebackType
 from typing import Any, Final, cast
 
-from carbon_otel.guard import contain
+from carbon_otel.guard import contain, log_fault
 from carbon_otel.instrumentation.base import Undo
 from carbon_otel.instrumentation.in_place import Around, Changed
 from carbon_otel.stages.api import LIFECYCLE, Stage, covered
@@ -184,29 +183,30 @@ class _Defining:
             contain("instrumenting an estimator class", None, self._classes.define, self._cls)
 
 
-def _enter_method(base: type, method: str, estimator: Any = None) -> AbstractContextManager[object] | None:
-    # A function that became a method may be called with anything.
-    if not issubclass(type(estimator), base):
+def _enter_method(base: type, method: str, estimator: Any = None) -> Stage | None:
+    # Not `contain`, because inner calls come by the thousand.
+    try:
+        # A function that became a method may be called with anything.
+        if covered(LIFECYCLE) or not issubclass(type(estimator), base):
+            return None
+        return Stage(_kind(method, estimator), f"{_name_of(type(estimator))}.{method}"[:_MAX_NAME])
+    except Exception as fault:  # noqa: BLE001 - no internal fault may reach the user's program
+        log_fault("opening a stage", fault)
         return None
-    return contain("opening a stage", None, _stage_of, method, estimator)
 
 
-def _enter_function(kind: str, name: str, *_: Any) -> AbstractContextManager[object] | None:
+def _enter_function(kind: str, name: str, *_: Any) -> Stage | None:
     return contain("opening a stage", None, _stage, kind, name)
-
-
-def _stage_of(method: str, estimator: Any) -> Stage | None:
-    if covered(LIFECYCLE):
-        return None
-    cls = type(estimator)
-    kind = _METHODS[method]
-    if method in ("fit", "partial_fit") and _has(estimator, "transform") and not _has(estimator, "predict"):
-        kind = "data_processing"
-    return Stage(kind, f"{_name_of(cls)}.{method}"[:_MAX_NAME])
 
 
 def _stage(kind: str, name: str) -> Stage | None:
     return None if covered(LIFECYCLE) else Stage(kind, name)
+
+
+def _kind(method: str, estimator: Any) -> str:
+    if method in ("fit", "partial_fit") and _has(estimator, "transform") and not _has(estimator, "predict"):
+        return "data_processing"
+    return _METHODS[method]
 
 
 def _has(estimator: Any, method: str, depth: int = 0) -> bool:

@@ -1,14 +1,18 @@
-"""ThreadPoolExecutor: stages in submitted work are children of the stage that submitted it."""
+"""ThreadPoolExecutor: stages in submitted work are children of the stage that submitted it.
+
+`asyncio.to_thread` and `loop.run_in_executor` submit their work to such a pool.
+"""
 
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 from carbon_otel.instrumentation.base import Undo, replace
-from carbon_otel.stages.open_stage import OpenStage, current
+from carbon_otel.stages.handing_on import for_thread
 
 
 class ThreadPoolIntegration:
@@ -21,17 +25,12 @@ class ThreadPoolIntegration:
 
         @functools.wraps(original)
         def submit(self: Any, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-            stage = current.get()
-            if stage is None or not callable(fn):
-                return original(self, fn, *args, **kwargs)
-            return original(self, functools.partial(_within, stage, fn), *args, **kwargs)
+            return original(self, fn if _pickles(self) else for_thread(fn), *args, **kwargs)
 
         return replace(module.ThreadPoolExecutor, "submit", submit)
 
 
-def _within(stage: OpenStage, work: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-    token = current.set(stage)
-    try:
-        return work(*args, **kwargs)
-    finally:
-        current.reset(token)
+def _pickles(pool: Any) -> bool:
+    """Whether it runs its work in other interpreters, as a kind of thread pool of Python 3.14 does."""
+    interpreters: Any = sys.modules.get("concurrent.futures.interpreter")
+    return interpreters is not None and issubclass(type(pool), interpreters.InterpreterPoolExecutor)

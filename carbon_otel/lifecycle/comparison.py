@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from carbon_otel.mlflow.schema import names
+from carbon_otel.mlflow.schema import contributions, names
 from carbon_otel.mlflow.schema.checked import amount
 
 # Tags that must be equal if figures are to be comparable, each with the reason.
@@ -51,22 +51,24 @@ class RunCost:
     @classmethod
     def of(cls, run_id: str, name: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> RunCost:
         """The cost in the metrics and tags of a run. Raises NotMeasured and Unreadable."""
-        figures, own_tags = names.unpack(metrics, tags)
+        figures, own_tags = contributions.figures_and_tags(metrics, tags)
         if names.ENERGY_WH not in figures:
             raise NotMeasured(f"run {name} ({run_id}) has no metric {names.ENERGY_WH}; {_advice(tags)}")
 
         def known(metric: str) -> float:
             return amount(figures, metric) if metric in figures else math.nan
 
+        # A bar may be older than its curve where a run was killed, or may have been changed.
+        energy_wh, emissions_g = known(names.ENERGY_WH), known("carbon/emissions_g")
         return cls(
             run_id=run_id,
             name=name,
-            energy_wh=known(names.ENERGY_WH),
-            low_wh=known("carbon/energy_low_wh"),
-            high_wh=known("carbon/energy_high_wh"),
-            emissions_g=known("carbon/emissions_g"),
-            low_g=known("carbon/emissions_low_g"),
-            high_g=known("carbon/emissions_high_g"),
+            energy_wh=energy_wh,
+            low_wh=min(known("carbon/energy_low_wh"), energy_wh),
+            high_wh=max(known("carbon/energy_high_wh"), energy_wh),
+            emissions_g=emissions_g,
+            low_g=min(known("carbon/emissions_low_g"), emissions_g),
+            high_g=max(known("carbon/emissions_high_g"), emissions_g),
             duration_s=known("carbon/duration_s"),
             measured_fraction=names.measured_fraction(figures) if names.MEASURED_WH in figures else math.nan,
             tags=own_tags,

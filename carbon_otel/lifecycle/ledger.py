@@ -10,18 +10,16 @@ experiment is found by the dataset that both have logged.
 
 from __future__ import annotations
 
-import math
 import re
-import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
+from carbon_otel.lifecycle.entry import Entry, name_of
 from carbon_otel.mlflow.compat import found_by
-from carbon_otel.mlflow.schema import contributions, hourly, names
-from carbon_otel.mlflow.schema.checked import Unreadable, amount
-from carbon_otel.units import MS_PER_S
+from carbon_otel.mlflow.schema import names
+from carbon_otel.mlflow.schema.checked import Unreadable
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -29,14 +27,9 @@ if TYPE_CHECKING:
 
 _PAGE: Final = 1000
 _AT_ONCE: Final = 4
-_STAGE: Final = re.compile(r"carbon/([^/]+)/energy_wh")
-_COMPONENT: Final = re.compile(r"carbon/components/([^/]+)_wh")
 _RUN_ID: Final = re.compile(r"[0-9a-f]{32}")
 _MODEL_ID: Final = re.compile(r"m-[0-9a-f]{32}")
 _UNKNOWN: Final = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"})
-_LAST_MS: Final = (
-    253_402_300_799_000  # 9999-12-31T23:59:59Z, the last second that both `time.gmtime` and ISO dates support
-)
 PREPARATION: Final = "data_processing"
 # A run that has also trained or served belongs to that model, not to the preparation.
 _OTHER_WORK: Final = frozenset({"training", "evaluation", "inference"})
@@ -44,161 +37,6 @@ _OTHER_WORK: Final = frozenset({"training", "evaluation", "inference"})
 
 class NotFound(LookupError):
     """The store does not have the name, or none of its runs was measured; the message has the possible names."""
-
-
-class LedgerCost(NamedTuple):
-    """Watt-hours, and grams of CO2 equivalent."""
-
-    energy_wh: float
-    emissions_g: float
-
-    def plus(self, other: LedgerCost, share: float = 1.0) -> LedgerCost:
-        """The sum with a share of another cost."""
-        return LedgerCost(
-            self.energy_wh + share * other.energy_wh, self.emissions_g + share * other.emissions_g
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """The cost of one run without its nested runs.
-
-    Attributes:
-        status: status of the run in MLflow.
-        start_ms: milliseconds since the epoch.
-        stages: cost by kind of stage, exclusive; `run` is the time of the run between its stages.
-        low_wh, high_wh, low_g, high_g: the band (k=2) of the sums.
-        measured_wh: energy that a sensor measured.
-        units: functional units by `<kind>/<unit>`.
-        components: watt-hours of `cpu`, `gpu`, `memory`, `host`.
-        tags: tags of the run that carbon_otel has written.
-        dataset: the digest by which a run of another experiment belongs to the ledger; empty for all others.
-    """
-
-    run_id: str
-    name: str
-    experiment_id: str
-    status: str
-    start_ms: int
-    stages: Mapping[str, LedgerCost]
-    low_wh: float
-    high_wh: float
-    low_g: float
-    high_g: float
-    measured_wh: float
-    duration_s: float
-    units: Mapping[str, float]
-    components: Mapping[str, float]
-    tags: Mapping[str, str]
-    dataset: str = ""
-
-    @property
-    def energy_wh(self) -> float:
-        """Sum over the stages, in watt-hours."""
-        return sum(cost.energy_wh for cost in self.stages.values())
-
-    @property
-    def emissions_g(self) -> float:
-        """Sum over the stages, in grams of CO2 equivalent."""
-        return sum(cost.emissions_g for cost in self.stages.values())
-
-    @property
-    def lower_bound(self) -> str | None:
-        """The reason why the run may have used more than its band; None if its figures are complete."""
-        return names.lower_bound(self.tags)
-
-    @property
-    def is_window(self) -> bool:
-        """Whether the entry is an hour of work outside of runs, not a run of the user."""
-        return names.ENTRY in self.tags
-
-    def when(self, length: int) -> Mapping[str, float]:
-        """The share of the energy by month or day (`hourly.MONTH`, `hourly.DAY`); the shares add up to 1."""
-        shares = hourly.shares(self.tags.get(names.HOURLY, ""), length)
-        return shares or {time.strftime("%Y-%m-%d", time.gmtime(self.start_ms / MS_PER_S))[:length]: 1.0}
-
-    @classmethod
-    def of(cls, run: Run) -> Entry | None:
-        """The entry of a run; None if the run was not measured. Raises Unreadable."""
-        figures, tags = _figures_and_tags(run)
-        if names.ENERGY_WH not in figures:
-            return None
-        names.pue(tags)
-        stages = _stages(figures)
-        # The band is that of the run with its nested runs; the entry gets the same share of it as of the energy.
-        total_wh = amount(figures, names.ENERGY_WH)
-        share = min(1.0, sum(cost.energy_wh for cost in stages.values()) / total_wh) if total_wh > 0 else 0.0
-        return cls(
-            run_id=run.info.run_id,
-            name=_name(run),
-            experiment_id=run.info.experiment_id,
-            status=run.info.status,
-            start_ms=_start_ms(run),
-            stages=stages,
-            low_wh=amount(figures, "carbon/energy_low_wh") * share,
-            high_wh=amount(figures, "carbon/energy_high_wh") * share,
-            low_g=amount(figures, "carbon/emissions_low_g") * share,
-            high_g=amount(figures, "carbon/emissions_high_g") * share,
-            measured_wh=amount(figures, names.MEASURED_WH) * share,
-            duration_s=figures.get("carbon/duration_s", math.nan),
-            units={
-                name.removeprefix(names.UNITS): count
-                for name, count in figures.items()
-                if name.startswith(names.UNITS)
-            },
-            components=_components(figures),
-            tags=tags,
-        )
-
-
-def _figures_and_tags(run: Run) -> tuple[dict[str, float], dict[str, str]]:
-    """The figures and tags of a run, added up over its processes. Raises Unreadable."""
-    figures, tags = names.unpack(run.data.metrics, run.data.tags)
-    written = contributions.read(tags)
-    if not written:
-        return figures, tags
-    total = contributions.total(written.values())
-    if all(contribution.values for contribution in written.values()):
-        figures |= total.values  # otherwise the metrics of the run are the best known figures
-    tags = {name: tag for name, tag in tags.items() if not name.startswith(contributions.PREFIX)}
-    tags[names.HOURLY] = total.hourly
-    if not total.final and tags.get("carbon.status") == "final":
-        tags["carbon.status"] = "running"  # one process has ended in order, another one has not
-    return figures, tags
-
-
-def _stages(figures: Mapping[str, float]) -> dict[str, LedgerCost]:
-    """Cost by kind of stage, without the nested runs."""
-    stages = {}
-    for name in figures:
-        match = _STAGE.fullmatch(name)
-        if match:
-            kind = match[1]
-            energy_wh = amount(figures, name) - figures.get(names.nested_metric(kind, "energy_wh"), 0.0)
-            emissions_g = amount(figures, f"carbon/{kind}/emissions_g")
-            emissions_g -= figures.get(names.nested_metric(kind, "emissions_g"), 0.0)
-            stages[kind] = LedgerCost(max(0.0, energy_wh), max(0.0, emissions_g))
-    return stages
-
-
-def _components(figures: Mapping[str, float]) -> dict[str, float]:
-    """Watt-hours by component, without the nested runs."""
-    return {
-        match[1]: max(0.0, wh - figures.get(f"carbon/nested/components/{match[1]}_wh", 0.0))
-        for name, wh in figures.items()
-        if (match := _COMPONENT.fullmatch(name))
-    }
-
-
-def _name(run: Run) -> str:
-    return str(run.info.run_name or run.info.run_id)
-
-
-def _start_ms(run: Run) -> int:
-    start_ms = run.info.start_time
-    if not isinstance(start_ms, int) or not 0 <= start_ms <= _LAST_MS:
-        raise Unreadable(f"its start time is {start_ms}")
-    return start_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,10 +76,10 @@ class _Entries:
         try:
             entry = Entry.of(run)
         except Unreadable as reason:
-            self.unreadable.append(f"{_name(run)}: {reason}")
+            self.unreadable.append(f"{name_of(run)}: {reason}")
             return None
         if entry is None:
-            self.unmeasured.append(_name(run))
+            self.unmeasured.append(name_of(run))
         return entry
 
     def add_all(self, client: MlflowClient, experiments: list[str], condition: str = "") -> None:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 PREFIX: Final = "carbon.lifecycle."
+_LONGEST_KIND: Final = 200  # MLflow's limit for the name of a tag is 250; our kinds have at most 64
 
 
 def save(client: MlflowClient, name: str, report: Report) -> str:
@@ -34,7 +35,11 @@ def save(client: MlflowClient, name: str, report: Report) -> str:
         "recomputed_for": report.recomputed_for,
         "as_of": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-    tags |= {f"{kind}_wh": f"{cost.energy_wh:.6g}" for kind, cost in report.by_stage.items()}
+    tags |= {
+        f"{kind}_wh": f"{cost.energy_wh:.6g}"
+        for kind, cost in report.by_stage.items()
+        if len(kind) <= _LONGEST_KIND
+    }
     if model.version is not None:
         for key, value in tags.items():
             client.set_model_version_tag(model.name, model.version, PREFIX + key, value)

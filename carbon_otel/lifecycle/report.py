@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from carbon_otel.carbon.grid import Intensity, intensity
-from carbon_otel.lifecycle.ledger import Entry, Ledger, LedgerCost
+from carbon_otel.lifecycle.entry import Entry, LedgerCost
+from carbon_otel.lifecycle.ledger import Ledger
 from carbon_otel.mlflow.schema import hourly, names
 from carbon_otel.provenance import quadrature
 from carbon_otel.units import KILO, MS_PER_S

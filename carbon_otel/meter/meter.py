@@ -6,12 +6,16 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, Protocol
 
+from carbon_otel import clock
+from carbon_otel.guard import pass_on
 from carbon_otel.meter.timeline import Timeline
 from carbon_otel.records import Shares, Snapshot
 from carbon_otel.sensors.base import Sensor, SensorError
 from carbon_otel.units import NS_PER_S, S_PER_NS
 
-_BOOT_CLOCK: Final[int | None] = getattr(time, "CLOCK_BOOTTIME", None)
+_BOOT_CLOCK: Final[int | None] = (
+    getattr(time, "CLOCK_BOOTTIME", None) if hasattr(time, "clock_gettime_ns") else None
+)
 _SUSPENDED_NS: Final = NS_PER_S // 2
 
 # The timeline of a device, a raw reading (None if it failed), and its begin and end. A plain tuple, like
@@ -95,8 +99,7 @@ class DeviceTrack:
     """
 
     __slots__ = (
-        "_base_device_j",
-        "_base_own_j",
+        "_base",
         "due_edge_ns",
         "due_tick_ns",
         "edge_interval_ns",
@@ -121,8 +124,9 @@ class DeviceTrack:
         self.error: str | None = None
         self.silent = False
         self.own_j = 0.0
-        self._base_device_j = 0.0
-        self._base_own_j = 0.0
+        # This process's joules and the device's at the last change of the share, and the share since: one tuple,
+        # since an exception may arrive between two assignments.
+        self._base = 0.0, 0.0, share
         self.unshared_j = self.unshared_s = 0.0
 
     def renew_period(self) -> None:
@@ -131,17 +135,16 @@ class DeviceTrack:
         self.timeline.renew_period()
 
     def advance(self, now_ns: int) -> float:
-        """This process's joules up to `now_ns` since the last call; never negative."""
-        own = self._base_own_j + self.share * (self.timeline.at(now_ns) - self._base_device_j)
-        if own <= self.own_j:
-            return 0.0
-        gained = own - self.own_j
-        self.own_j = own
-        return gained
+        """This process's joules up to `now_ns`; never less than in an earlier call."""
+        own_j, device_j, share = self._base
+        own = own_j + share * (self.timeline.at(now_ns) - device_j)
+        if own > self.own_j:
+            self.own_j = own
+        return self.own_j
 
     def note_unknown_share(self, now_ns: int, seconds: float) -> None:
         """Count the energy since the last settlement as shared by an old share. Call before `settle_share`."""
-        self.unshared_j += self.timeline.published_j - self._base_device_j
+        self.unshared_j += self.timeline.published_j - self._base[1]
         self.unshared_s += seconds
         self.timeline.flag("share", now_ns)
 
@@ -159,9 +162,9 @@ class DeviceTrack:
 
     def settle_share(self, share: float) -> None:
         """Charge the energy since the last call with this share, and keep the share until the next call."""
+        own_j, before_j, _ = self._base
         device_j = self.timeline.published_j
-        self._base_own_j += share * (device_j - self._base_device_j)
-        self._base_device_j = device_j
+        self._base = own_j + share * (device_j - before_j), device_j, share
         self.share = share
 
 
@@ -177,7 +180,7 @@ class Meter:
         sensors: Sequence[Sensor],
         *,
         rule: ShareRule | None = None,
-        clock_ns: Callable[[], int] = time.monotonic_ns,
+        clock_ns: Callable[[], int] = clock.monotonic_ns,
         on_fault: Callable[[Sensor, str], None] = lambda sensor, message: None,
     ) -> None:
         self._rule: ShareRule = rule or SoleProcess(len(sensors))
@@ -217,6 +220,7 @@ class Meter:
                 raw = track.read()
                 track.error = None
             except SensorError as error:
+                pass_on(error)
                 raw = None
                 if track.error is None:
                     self._on_fault(track.timeline.sensor, str(error))
@@ -268,7 +272,7 @@ class Meter:
         return slept
 
     def advance(self, now_ns: int) -> list[float]:
-        """This process's joules of each device up to `now_ns` since the last call."""
+        """This process's joules of each device up to `now_ns`."""
         return [track.advance(now_ns) for track in self.tracks]
 
     def edge(self, now_ns: int) -> EdgeState:
@@ -304,4 +308,4 @@ class Meter:
 def _boot_minus_monotonic() -> int:
     if _BOOT_CLOCK is None:
         return 0
-    return time.clock_gettime_ns(_BOOT_CLOCK) - time.monotonic_ns()
+    return time.clock_gettime_ns(_BOOT_CLOCK) - clock.monotonic_ns()

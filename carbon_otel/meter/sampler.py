@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 
-from carbon_otel.guard import contain
+from carbon_otel import clock
+from carbon_otel.guard import survive
 
 
 class Sampler:
@@ -39,6 +39,6 @@ class Sampler:
             self._thread.join(timeout_s)
 
     def _run(self) -> None:
-        contain("preparing the sensors", None, self._prepare)
-        while not self._stop.wait(self._interval_s - time.monotonic() % self._interval_s):
-            contain("reading the sensors", None, self._tick)
+        survive("preparing the sensors", self._prepare)
+        while not self._stop.wait(self._interval_s - clock.monotonic() % self._interval_s):
+            survive("reading the sensors", self._tick)

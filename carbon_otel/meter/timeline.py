@@ -61,6 +61,7 @@ class Timeline:
         "_last_raw",
         "_most_w",
         "_moving_power_w",
+        "_next",
         "_power_known",
         "_power_window_ns",
         "_renewal_s",
@@ -98,6 +99,9 @@ class Timeline:
         self.took_ns = 0
         self._ended_ns = 0
         self._last_raw: float | None = None
+        # A reading that is being entered: an exception may arrive between two assignments, and joules that are
+        # counted without their reading would be counted again.
+        self._next: tuple[int, float, float] | None = None
         self._changed_ns = 0
         self._suspect: tuple[int, float] | None = None
         self._anchor_ns = 0
@@ -125,6 +129,8 @@ class Timeline:
 
     def observe(self, now_ns: int, raw: float, took_ns: int = 0) -> None:
         """Enter a reading (counter units or watts) that began at `now_ns` and took `took_ns`."""
+        if self._next is not None:
+            self._count(*self._next)
         if now_ns < self._ended_ns:
             return
         self._ended_ns, self.took_ns = now_ns + took_ns, took_ns
@@ -203,13 +209,12 @@ class Timeline:
             return
         elapsed_s = (now_ns - self.last_ns) * S_PER_NS
         joules = (before_w + watts) / 2 * elapsed_s
-        self.true_j += joules
+        self._count(now_ns, watts, self.true_j + joules)
         self.power_w = watts
         if self.gap_since_ns is not None:
             self.gap_s = self._gap_s_before + (now_ns - self.gap_since_ns) * S_PER_NS
             self.filled_j = self._filled_before_gap_j + joules
             self.gap_since_ns = None
-        self.last_ns, self._last_raw = now_ns, watts
 
     def _observe_counter(self, now_ns: int, raw: float, last_raw: float) -> None:
         elapsed_s = (now_ns - self.last_ns) * S_PER_NS
@@ -264,8 +269,9 @@ class Timeline:
             joules, _ = self._difference(since_raw, raw, (now_ns - since_ns) * S_PER_NS)
             if joules is not None:
                 # The counter has jumped: the time up to the jump stays filled, and counting continues from here.
-                self.true_j += self.power_w * (since_ns - self.last_ns) * S_PER_NS
-                self.last_ns, self._last_raw, self._suspect = since_ns, since_raw, None
+                filled_j = self.power_w * (since_ns - self.last_ns) * S_PER_NS
+                self._count(since_ns, since_raw, self.true_j + filled_j)
+                self._suspect = None
                 self._anchor_ns, self._anchor_j = since_ns, self.true_j
                 self._accept(now_ns, raw, joules)
                 if self.gap_since_ns is not None:
@@ -304,8 +310,7 @@ class Timeline:
             self._changed_ns = now_ns
             if not self._power_known:
                 self._know_power()
-        self.true_j += joules
-        self.last_ns, self._last_raw = now_ns, raw
+        self._count(now_ns, raw, self.true_j + joules)
         if now_ns - self._anchor_ns >= self._power_window_ns:
             self.power_w = (self.true_j - self._anchor_j) / ((now_ns - self._anchor_ns) * S_PER_NS)
             self._anchor_ns, self._anchor_j = now_ns, self.true_j
@@ -318,6 +323,12 @@ class Timeline:
         self._power_known = True
         self.blind_s = 0.0
         self.flags.pop("silent", None)
+
+    def _count(self, now_ns: int, raw: float, true_j: float) -> None:
+        """Let a reading be the last one, with the joules up to it."""
+        self._next = now_ns, raw, true_j
+        self.last_ns, self._last_raw, self.true_j = now_ns, raw, true_j
+        self._next = None
 
     def _close_gap_exactly(self) -> None:
         if self.gap_since_ns is not None:

@@ -8,13 +8,15 @@ from __future__ import annotations
 import copy
 import os
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from contextvars import Token
 from typing import Any, Final, NamedTuple, Protocol
 
 from opentelemetry import context, trace
 from opentelemetry.context import Context
+
+from carbon_otel.fork import before_a_fork
 
 # A program that imports this module can create runs.
 TRACKING_CLIENT_MODULE: Final = "mlflow.tracking._tracking_service.client"
@@ -23,6 +25,12 @@ FLUENT_MODULE: Final = "mlflow.tracking.fluent"
 # The methods of tracking stores that delete; the second of each pair is for `mlflow gc`.
 DELETE_RUN: Final = ("delete_run", "_hard_delete_run")
 DELETE_EXPERIMENT: Final = ("delete_experiment", "_hard_delete_experiment")
+_NO_RUNS: Final[tuple[tuple[Any, ...], int]] = (), 0
+# A fork waits at most this long for a call of our threads to a store. SQLite keeps the locks of its files in
+# memory, where a child would wait for them in vain; a call takes some milliseconds. With a server, only short
+# locks of Python's libraries are shared, and a server may hang.
+_SQLITE_CALL_S: Final = 1.0
+_CALL_S: Final = 0.05
 _SERVING: Final = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"
 
 
@@ -78,7 +86,24 @@ def store_at(uri: str) -> TrackingStore:
     """The tracking store that MLflow uses for this URI. Imports MLflow."""
     from mlflow import MlflowClient
 
-    return store_of(MlflowClient(uri))
+    with our_call(uri):  # MLflow makes all stores under one lock
+        return store_of(MlflowClient(uri))
+
+
+def our_call(uri: str) -> AbstractContextManager[None]:
+    """A block in which a thread of ours calls the store at this URI; a fork waits for its end."""
+    return before_a_fork(_SQLITE_CALL_S if uri.startswith("sqlite:") else _CALL_S)
+
+
+def client_of(store: TrackingStore) -> Any:
+    """An `MlflowClient` of this store, for runs and experiments, wherever MLflow's tracking URI leads now."""
+    from mlflow import MlflowClient
+
+    tracking = sys.modules[TRACKING_CLIENT_MODULE].TrackingServiceClient
+    # Its constructor would look the store up by an address.
+    client = MlflowClient.__new__(MlflowClient)
+    client._tracking_client = object.__new__(type(tracking.__name__, (tracking,), {"store": store}))
+    return client
 
 
 def current_store() -> TrackingStore:
@@ -87,27 +112,35 @@ def current_store() -> TrackingStore:
     return store
 
 
-def active_run_ids() -> list[str]:
+def active_run_ids() -> Sequence[str]:
     """The runs that the fluent API has active in this thread, the innermost first.
 
-    `mlflow.active_run()` would create a list for a thread that has none.
+    Called at each edge of a stage. `mlflow.active_run()` would create a list for a thread that has none.
     """
     variable = getattr(sys.modules.get(FLUENT_MODULE), "_active_run_stack", None)
-    value = getattr(getattr(variable, "thread_local", None), "value", None)
-    if value is None:
-        return []
-    stack, pid = value
-    return [run.info.run_id for run in reversed(stack)] if stack and pid == os.getpid() else []
+    if variable is None:  # not imported, or not yet completely
+        return ()
+    stack, pid = getattr(variable.thread_local, "value", _NO_RUNS)
+    if not stack or pid != os.getpid():
+        return ()
+    return (stack[0].info.run_id,) if len(stack) == 1 else [run.info.run_id for run in reversed(stack)]
 
 
 def active_runs() -> list[Any]:
-    """The runs that the fluent API has active in any living thread; the outer before those nested in it."""
+    """The runs that the fluent API has active in any thread; the outer before those nested in it.
+
+    A thread that has ended may have left some.
+    """
     variable = getattr(sys.modules.get(FLUENT_MODULE), "_active_run_stack", None)
     if variable is None:
         return []
-    living = {thread.ident for thread in threading.enumerate()}
-    stacks = variable.get_all_thread_values()
-    return [run for thread, stack in stacks.items() if thread in living for run in stack]
+    return [run for stack in variable.get_all_thread_values().values() for run in stack]
+
+
+def is_served(store: Any) -> bool:
+    """Whether it is the store of an MLflow server in this process, whose runs belong to other processes."""
+    handlers = sys.modules.get("mlflow.server.handlers")
+    return handlers is not None and getattr(handlers, "_tracking_store", None) is store
 
 
 def location_of(store: Any) -> str | None:
@@ -121,16 +154,32 @@ def location_of(store: Any) -> str | None:
     return None
 
 
-def separate(store: TrackingStore) -> TrackingStore:
-    """The same store with separate database connections.
+def explicit_tracking_uri() -> str:
+    """The tracking URI that was set, by a call or by the environment; empty if MLflow uses its default."""
+    utils = sys.modules.get("mlflow.tracking._tracking_service.utils")
+    uri: str = getattr(utils, "_tracking_uri", None) or os.environ.get("MLFLOW_TRACKING_URI", "")
+    return uri
 
-    If the program forks while our thread holds the lock of the application's connection pool, the child waits
-    for that lock forever. A store without a pool is returned unchanged, and so is a database in memory, which
-    exists in its own connections only.
+
+def tracking_uri() -> str:
+    """MLflow's tracking URI. Looks at the disk for the default."""
+    uri: str = sys.modules["mlflow"].get_tracking_uri()
+    return uri
+
+
+def separate(store: TrackingStore) -> TrackingStore:
+    """The same store for a thread of ours, so that the application's children can use theirs after a fork.
+
+    It has separate database connections: in a child, a lock of the application's pool that our thread held at
+    the fork would stay locked. A fork waits for its calls, since the libraries below have locks of their own. A
+    database in memory exists in its own connections only, which are used here too.
     """
     engine = getattr(store, "engine", None)
-    if engine is None or not hasattr(store, "ManagedSessionMaker") or _is_in_memory(engine.url):
-        return store
+    if engine is None or not hasattr(store, "ManagedSessionMaker"):
+        return _OfOurThread(store, _CALL_S)
+    at_most_s = _SQLITE_CALL_S if engine.url.get_backend_name() == "sqlite" else _CALL_S
+    if _is_in_memory(engine.url):
+        return _OfOurThread(store, at_most_s)
     from mlflow.store.db.utils import _get_managed_session_maker
     from sqlalchemy.orm import sessionmaker  # noqa: PLC0415 - comes with mlflow
 
@@ -140,8 +189,26 @@ def separate(store: TrackingStore) -> TrackingStore:
     own.engine = copy.copy(engine)
     own.engine.dispose(close=False)
     own.ManagedSessionMaker = _get_managed_session_maker(sessionmaker(bind=own.engine), own.db_type)
-    separated: TrackingStore = own
-    return separated
+    return _OfOurThread(own, at_most_s)
+
+
+class _OfOurThread:
+    """A store; a fork waits for each call, for `at_most_s` seconds."""
+
+    def __init__(self, store: TrackingStore, at_most_s: float) -> None:
+        self._store = store
+        self._at_most_s = at_most_s
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._store, name)
+        if not callable(method):
+            return method
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with before_a_fork(self._at_most_s):
+                return method(*args, **kwargs)
+
+        return call
 
 
 def _is_in_memory(url: Any) -> bool:

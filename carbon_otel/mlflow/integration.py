@@ -15,13 +15,12 @@ Nothing here is imported before the program imports MLflow.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import ModuleType
 from typing import Final, Protocol
 
-from carbon_otel import runtime
+from carbon_otel import clock, runtime
 from carbon_otel.background import Worker
 from carbon_otel.config import Settings
 from carbon_otel.footprint import Footprint
@@ -29,8 +28,9 @@ from carbon_otel.fork import renew_after_fork
 from carbon_otel.host.identity import identity
 from carbon_otel.instrumentation.base import Undo, undo_all
 from carbon_otel.mlflow import compat
+from carbon_otel.mlflow.delivery.joined_file import JoinedFiles
 from carbon_otel.mlflow.delivery.worker import DeliveryWorker
-from carbon_otel.mlflow.runs import tracking_hook
+from carbon_otel.mlflow.runs import joined_runs, tracking_hook
 from carbon_otel.mlflow.runs.recorder import RunRecorder
 from carbon_otel.mlflow.runs.run_stages import Begun, RunStages
 from carbon_otel.mlflow.schema import names
@@ -72,8 +72,9 @@ class Room:
         process = identity()
         tags = partial(_tags, settings, measurement.hardware, process)
         self.worker = DeliveryWorker(settings.state_dir / "mlflow")
-        recorder = RunRecorder(
+        self.recorder = recorder = RunRecorder(
             self.worker,
+            JoinedFiles(settings.state_dir / "mlflow"),
             delivery,
             engine.devices,
             engine.to_footprint,
@@ -112,8 +113,8 @@ class _Delivered(Sink):
         return partial(self._wait, self._delivery.submit(_nothing), self._close)
 
     def _wait(self, made: threading.Event, upload: Callable[[float], bool], timeout_s: float) -> bool:
-        deadline = time.monotonic() + timeout_s
-        return made.wait(timeout_s) and upload(max(0.0, deadline - time.monotonic()))
+        deadline = clock.monotonic() + timeout_s
+        return made.wait(timeout_s) and upload(max(0.0, deadline - clock.monotonic()))
 
     def _close(self, timeout_s: float) -> bool:
         self._worker.close(timeout_s)
@@ -178,12 +179,24 @@ def _attach(measurement: Measurement) -> None:
             _room = Room(measurement)
 
 
+def join(measurement: Measurement, run_id: str, address: str) -> Callable[[], None] | None:
+    """Work for a run of another process begins; the result ends it. MLflow need not be imported.
+
+    `address` is that of the run's store. Called on the thread that does the work.
+    """
+    _attach(measurement)
+    room = _room
+    if room is None or room.measurement is not measurement:
+        return None
+    return joined_runs.join(measurement.engine, room.recorder, run_id, address)
+
+
 def _leave() -> None:
     """The measurement is over: it can be collected."""
     global _room, _unfinished
     with _lock:
         if _room is not None:
-            _unfinished = _room.runs.unfinished()
+            _unfinished = _room.runs.leave()
         _room = None
 
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 import functools
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
+from carbon_otel import clock
 from carbon_otel.background import Worker
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.guard import log_once, logger
@@ -38,8 +38,9 @@ _CLOSE_S: Final = 1.0
 
 @dataclass(slots=True)
 class _Trace:
-    """The use of the outermost stages in one trace."""
+    """The use of the outermost stages in one trace; `uri` is MLflow's tracking URI at the end of the first."""
 
+    uri: str
     joules: float = 0.0
     grams: float = 0.0
     due: float = 0.0
@@ -58,7 +59,7 @@ class _Mark:
 class MlflowTraces(Sink):
     """Mirrors stages that are entered within a span of MLflow."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = clock.monotonic) -> None:
         self._clock = clock
         self._marks: dict[StageInfo, _Mark] = {}
         self._traces: dict[str, _Trace] = {}
@@ -115,7 +116,9 @@ class MlflowTraces(Sink):
                         "more than %d traces wait for their energy per token; further ones get none", _LIMIT
                     )
                     self._traces.pop(next(iter(self._traces)), None)
-                trace = self._traces[mark.trace_id] = _Trace(due=now + 1, give_up=now + _PATIENCE_S)
+                trace = self._traces[mark.trace_id] = _Trace(
+                    sys.modules["mlflow"].get_tracking_uri(), due=now + 1, give_up=now + _PATIENCE_S
+                )
             trace.joules += footprint.energy_j
             trace.grams += footprint.emissions_g
         # While the trace is open, setting its tags needs no call to the server.
@@ -152,15 +155,17 @@ class MlflowTraces(Sink):
         if trace is None:
             return
         mlflow: Any = sys.modules["mlflow"]
-        client = mlflow.MlflowClient()
         try:
-            info = client.get_trace(trace_id, display=False).info
+            with compat.our_call(trace.uri):
+                client = mlflow.MlflowClient(trace.uri)
+                info = client.get_trace(trace_id, display=False).info
             if info.state.value not in ("OK", "ERROR"):
                 raise LookupError(f"it is {info.state.value}")
             tokens = (info.token_usage or {}).get("total_tokens")
             for key, value in _tags(trace, tokens).items():
                 if info.tags.get(key) != value:
-                    client.set_trace_tag(trace_id, key, value)
+                    with compat.our_call(trace.uri):
+                        client.set_trace_tag(trace_id, key, value)
         except Exception:  # noqa: BLE001 - stores raise different errors, often because the trace has not arrived
             if self._clock() < trace.give_up:
                 return

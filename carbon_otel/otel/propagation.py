@@ -26,12 +26,15 @@ _BAGGAGE = W3CBaggagePropagator()
 def write(
     environment: MutableMapping[str, str], context: Context, run_id: str | None, stage: str | None
 ) -> None:
-    """Write the span of `context`, its run and its stage to a child's environment; nothing if there is no span."""
+    """Write the span of `context`, its run and its stage to a child's environment.
+
+    Nothing if there is neither a span nor a run. Other baggage of this process's environment stays.
+    """
     carrier: dict[str, str] = {}
     _TRACE.inject(carrier, context)
-    if not carrier:
+    if not carrier and not run_id:
         return
-    marked = Context()
+    marked = _BAGGAGE.extract({"baggage": os.environ.get("BAGGAGE", "")}, Context())
     for key, value in ((semconv.RUN_ID, run_id), (semconv.STAGE_NAME, stage)):
         if value:
             marked = baggage.set_baggage(key, value, marked)

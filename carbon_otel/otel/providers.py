@@ -8,9 +8,9 @@ to the provider that the application sets later.
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
@@ -18,8 +18,9 @@ from opentelemetry import metrics, trace
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 
+from carbon_otel import clock
 from carbon_otel.background import Worker
-from carbon_otel.guard import contain, log_once
+from carbon_otel.guard import clean, contain, log_once
 from carbon_otel.otel.instance import given_id, is_proxy, own_id
 from carbon_otel.semconv import names as semconv
 from carbon_otel.sinks import Pending
@@ -143,8 +144,8 @@ class Providers:
 
 
 def _all_done(begun: Iterable[threading.Event], timeout_s: float) -> bool:
-    deadline = time.monotonic() + timeout_s
-    results = [done.wait(max(0.0, deadline - time.monotonic())) for done in begun]
+    deadline = clock.monotonic() + timeout_s
+    results = [done.wait(max(0.0, deadline - clock.monotonic())) for done in begun]
     return all(results)
 
 
@@ -212,6 +213,7 @@ def _build_tracer_provider(resource: Callable[[], Any]) -> Any:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
 
         exporter = HttpExporter(timeout=_timeout_s("TRACES"))
+    _hide_secrets_in_logs()
     provider = SdkTracerProvider(resource=resource(), shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(exporter))
     return provider
@@ -235,9 +237,17 @@ def _build_meter_provider(resource: Callable[[], Any]) -> Any:
         from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter as HttpExporter
 
         exporter = HttpExporter(timeout=_timeout_s("METRICS"))
+    _hide_secrets_in_logs()
     _export_only_here(exporter, MetricExportResult.SUCCESS)
     reader = PeriodicExportingMetricReader(exporter)
     return SdkMeterProvider(metric_readers=[reader], resource=resource(), shutdown_on_exit=False)
+
+
+def _hide_secrets_in_logs() -> None:
+    """Exporters that we have made log the address of the collector, with a password in it."""
+    package = "opentelemetry.exporter.otlp.proto"
+    for name in ("http.trace_exporter", "http.metric_exporter", "grpc.exporter"):
+        logging.getLogger(f"{package}.{name}").addFilter(clean)
 
 
 def _export_only_here(exporter: Any, done: object) -> None:

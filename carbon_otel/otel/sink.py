@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import contextvars
+import contextlib
+import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
-from contextvars import Token
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any, Final
 
 from opentelemetry import context, trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, Status, StatusCode
 
+from carbon_otel import clock
 from carbon_otel._version import __version__
 from carbon_otel.carbon.grid import Intensity
 from carbon_otel.footprint import Footprint
 from carbon_otel.fork import renew_after_fork
+from carbon_otel.handover import Work, present
 from carbon_otel.otel import propagation
 from carbon_otel.otel.instruments import instruments_of
 from carbon_otel.otel.providers import Providers
@@ -25,14 +28,18 @@ from carbon_otel.semconv import names as semconv
 from carbon_otel.semconv.attributes import footprint_attributes, stage_attributes
 from carbon_otel.sensors.base import Device
 from carbon_otel.sinks import Pending, Sink, StageEnd, Tick
+from carbon_otel.text import hider
 from carbon_otel.units import NS_PER_S, S_PER_NS
 
 _RUN_SPAN = "mlflow.run"
 # A span is exported at its end. Child spans of this length show a long stage while it runs.
 _PROGRESS_NS: Final = 60 * NS_PER_S
+# While more stages are open, none shows its progress: a tick would make thousands of spans.
+_MOST_SHOWN: Final = 200
 # A stage's kind and name are metric labels, which a backend keeps for ever. Beyond this number of them, names such
 # as f"batch {i}" share the label "other"; beyond twice this number, kinds do, too.
 _MOST_NAMES: Final = 200
+_MOST_UNITS: Final = 20
 _OTHER: Final = "other"
 
 
@@ -56,20 +63,25 @@ class OtelSink(Sink):
         reports_devices: Callable[[], bool],
         exchange_reported_until: Callable[[int], int],
         steal: Callable[[], float | None] = lambda: None,
+        origin: Work | None = None,
     ) -> None:
+        """`origin` is the work for which this process was started; by default its environment says."""
         self._providers = providers
         self._reports_devices = reports_devices
         self._exchange_reported_until = exchange_reported_until
         # Created now, because a child that is forked at once has no data about the time before.
         self._waiting = not reports_devices()
         if not self._waiting:
-            exchange_reported_until(time.monotonic_ns())
+            exchange_reported_until(clock.monotonic_ns())
         self._reporting = threading.RLock()  # a flush may tick while the sampler does
         renew_after_fork(self._renew)
         self._tracer = trace.get_tracer(semconv.SCOPE, __version__, providers.tracer, semconv.SCHEMA_URL)
         self._instruments = instruments_of(providers.meter)
         self._instruments.attach(intensity, boot, steal)
-        self._started_from, self._started_in_run = propagation.read()
+        self._origin = Work(os.environ) if origin is None else origin
+        # The last work for which a stage was opened, with what its variables say; and the last variables made.
+        self._read = self._origin, propagation.read(self._origin.variables)
+        self._made: tuple[Any, Mapping[str, str]] = (None, {})
         self._spans: dict[StageInfo, _StageSpan] = {}
         # Devices with the same type and method share one data point of a stage.
         self._groups: dict[tuple[str, str], list[int]] = {}
@@ -77,6 +89,7 @@ class OtelSink(Sink):
             self._groups.setdefault((device.type, device.method), []).append(i)
         self._labels: dict[tuple[str, str], _Labels] = {}
         self._apart = self._instruments.apart
+        self._units: set[str] = set()
 
     def _renew(self) -> None:
         """In a forked child: the thread that held the lock does not exist there."""
@@ -86,7 +99,9 @@ class OtelSink(Sink):
         if self._providers.silent():
             return
         attributes: dict[str, Any] = stage_attributes(stage)
-        run_id = stage.run_id or self._started_in_run
+        if stage.joined:
+            return  # the process that opened the run has its span
+        run_id = stage.run_id or self._started_from()[1]
         if run_id:
             attributes[semconv.RUN_ID] = run_id
         span = self._tracer.start_span(
@@ -101,14 +116,15 @@ class OtelSink(Sink):
     def stage_entered(self, stage: StageInfo) -> None:
         own = self._spans.get(stage)
         if own is not None:
-            own.context = _StageContext(trace.set_span_in_context(own.span))
-            own.token = context.attach(own.context)
+            own.before = context.get_current()
+            own.context = _StageContext(trace.set_span_in_context(own.span, own.before))
+            context.attach(own.context)
 
     def stage_left(self, stage: StageInfo) -> None:
         own = self._spans.get(stage)
-        if own is not None and own.token is not None:
-            _leave(own.context, own.token)
-            own.token = None
+        if own is not None and own.before is not None:
+            _leave(own.context, own.before)
+            own.before = None
 
     def energy_attributed(self, stage: StageInfo, joules: Sequence[float], grams: float) -> None:
         own = self._spans.get(stage)
@@ -133,25 +149,33 @@ class OtelSink(Sink):
             return
         labels = self._labels_of(stage)
         for unit, amount in end.units.items():
-            self._instruments.units.add(amount, {**labels.stage, semconv.UNIT: unit})
+            if len(self._units) < _MOST_UNITS:
+                self._units.add(unit)
+            label = unit if unit in self._units else _OTHER
+            self._instruments.units.add(amount, {**labels.stage, semconv.UNIT: label})
         if own is None:
             self._instruments.duration.record(end.duration_s, labels.stage)
             return
         span: Span = own.span
-        self._instruments.duration.record(end.duration_s, labels.stage, context=own.around())
-        above = self._spans.get(stage.parent) if stage.parent is not None else None
-        if above is not None:
-            above.joules_below += own.joules + own.joules_below
-            above.grams_below += own.grams + own.grams_below
-        if span.is_recording():
-            footprint = end.footprint
-            span.set_attributes(footprint_attributes(footprint))
-            if type(span).__module__.startswith("logfire"):
-                span.set_attribute("logfire.msg", _message(stage, footprint))
-            if isinstance(end.error, Exception):
-                span.record_exception(end.error)
-                span.set_status(Status(StatusCode.ERROR, f"{type(end.error).__name__}: {end.error}"))
-        span.end(stage.start_unix_ns + int(end.duration_s * NS_PER_S))
+        try:
+            self._instruments.duration.record(end.duration_s, labels.stage, context=own.around())
+            above = self._spans.get(stage.parent) if stage.parent is not None else None
+            if above is not None:
+                above.joules_below += own.joules + own.joules_below
+                above.grams_below += own.grams + own.grams_below
+            if span.is_recording():
+                self._describe(span, stage, end)
+        finally:
+            span.end(stage.start_unix_ns + int(end.duration_s * NS_PER_S))
+
+    @staticmethod
+    def _describe(span: Span, stage: StageInfo, end: StageEnd) -> None:
+        footprint = end.footprint
+        span.set_attributes(footprint_attributes(footprint))
+        if type(span).__module__.startswith("logfire"):
+            span.set_attribute("logfire.msg", _message(stage, footprint))
+        if isinstance(end.error, Exception):
+            _record(span, end.error)
 
     def tick(self, tick: Tick) -> None:
         self._providers.silent()  # updates `listened`
@@ -163,7 +187,7 @@ class OtelSink(Sink):
             if not self._reports_devices():
                 self._waiting = True
                 return
-            now_ns = time.monotonic_ns()
+            now_ns = clock.monotonic_ns()
             until_ns = self._exchange_reported_until(now_ns)
             if self._waiting:
                 self._waiting = False
@@ -181,13 +205,31 @@ class OtelSink(Sink):
         own = self._spans.get(stage)
         return trace.format_trace_id(own.span.get_span_context().trace_id) if own else None
 
-    def inject(self, environment: MutableMapping[str, str], stage: StageInfo | None) -> None:
-        """Put the span that would be the parent of a stage opened here into a child's environment."""
-        context_here = self._context_below(stage)
-        run = stage.run_id if stage is not None and stage.run_id else self._started_in_run
-        propagation.write(
-            environment, context_here or context.get_current(), run, stage.name if stage else None
-        )
+    def hand_over(self, stage: StageInfo | None, variables: MutableMapping[str, str]) -> None:
+        """Add the span that would be the parent of a stage opened here."""
+        here = self._context_below(stage) or context.get_current()
+        run_id = stage.run_id if stage is not None and stage.run_id else self._started_from()[1]
+        key = trace.get_current_span(here).get_span_context(), stage, run_id
+        before, made = self._made
+        # Most tasks of a pool come from one stage.
+        if before is None or before[0] is not key[0] or before[1:] != key[1:]:
+            fresh: dict[str, str] = {}
+            name = stage.name if stage is not None and not stage.joined else None
+            propagation.write(fresh, here, run_id, name)
+            self._made = key, fresh
+            made = fresh
+        variables.update(made)
+
+    @contextlib.contextmanager
+    def no_span(self) -> Iterator[None]:
+        """Within it, no span is current."""
+        without = _StageContext(trace.set_span_in_context(trace.INVALID_SPAN))
+        before = context.get_current()
+        context.attach(without)
+        try:
+            yield
+        finally:
+            _leave(without, before)
 
     def _context_below(self, above: StageInfo | None) -> Context | None:
         """The context whose span is the parent; None if the application's own span, or the stage's, is current."""
@@ -200,13 +242,24 @@ class OtelSink(Sink):
             if own is not None:
                 return own.around()
             above = above.parent
-        return self._started_from
+        return self._started_from()[0]
+
+    def _started_from(self) -> tuple[Context, str | None]:
+        """The context, which may be empty, and the run of the work at hand, in the process that handed it over."""
+        work = present.get() or self._origin
+        known, found = self._read
+        if known is not work:
+            found = propagation.read(work.variables)
+            self._read = work, found
+        return found
 
     def _show_progress(self) -> None:
         """Add a child span for every minute of an open stage, so that its trace shows the stage while it runs.
 
         Events would be visible only with the span, at its end.
         """
+        if len(self._spans) > _MOST_SHOWN:
+            return
         now_ns = time.time_ns()
         spans = dict(self._spans)
         due = [stage for stage, own in spans.items() if now_ns - own.since(stage) >= _PROGRESS_NS]
@@ -269,15 +322,15 @@ class _Labels:
 class _StageSpan:
     """The span of an open stage, its exclusive joules and grams so far, and those of the stages that ended in it.
 
-    In `context` the span is current; the rest is the context in which the stage was last entered.
+    In `context` the span is current; the rest is the context in which the stage was last entered, `before`.
     """
 
-    __slots__ = ("context", "grams", "grams_below", "joules", "joules_below", "shown_ns", "span", "token")
+    __slots__ = ("before", "context", "grams", "grams_below", "joules", "joules_below", "shown_ns", "span")
 
     def __init__(self, span: Span) -> None:
         self.span = span
         self.context: Context | None = None
-        self.token: Token[Context] | None = None
+        self.before: Context | None = None
         self.shown_ns = 0
         self.joules = self.joules_below = self.grams = self.grams_below = 0.0
 
@@ -299,22 +352,28 @@ class _StageContext(Context):
     before: Context | None = None
 
 
-def _leave(entered: Context | None, token: Any) -> None:
+def _leave(entered: Context | None, before: Context) -> None:
     """Make the context current that was so before; nothing where another context is current.
 
     A stage may be left in another context than it was entered in, or after one that was entered later (streams
     that their server closes, asyncio callbacks, pytest fixtures). OpenTelemetry's `detach` would log an error, or
     make an ended span current.
     """
-    if not isinstance(token, contextvars.Token) or not isinstance(entered, _StageContext):
-        context.detach(token)
-        return
-    before = Context() if token.old_value is contextvars.Token.MISSING else token.old_value
     while isinstance(before, _StageContext) and before.before is not None:
         before = before.before
-    entered.before = before
-    if token.var.get() is entered:
-        token.var.set(before)
+    if context.get_current() is entered:
+        context.attach(before)
+    if isinstance(entered, _StageContext):
+        entered.before = before
+
+
+def _record(span: Span, error: Exception) -> None:
+    """Record the exception of a stage; its message may quote an address with a password."""
+    trace_text = "".join(traceback.format_exception(error))
+    hide = hider()
+    texts = {"exception.message": hide(str(error)), "exception.stacktrace": hide(trace_text)}
+    span.record_exception(error, texts)
+    span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {texts['exception.message']}"))
 
 
 def _message(stage: StageInfo, footprint: Footprint) -> str:

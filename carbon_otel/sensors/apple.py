@@ -10,10 +10,10 @@ import importlib
 import platform
 import sys
 import threading
-import time
 from collections.abc import Callable
 from typing import Any, Final, Literal
 
+from carbon_otel import clock
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.provenance import Band
 from carbon_otel.sensors.base import Device, DeviceType, Finding, Sensor, SensorError
@@ -37,7 +37,7 @@ _CHANNELS: Final[tuple[tuple[str, DeviceType, str, tuple[str, ...]], ...]] = (
 class IoReport:
     """The counters of all channels, read together."""
 
-    def __init__(self, monitor: Any, clock_ns: Callable[[], int] = time.monotonic_ns) -> None:
+    def __init__(self, monitor: Any, clock_ns: Callable[[], int] = clock.monotonic_ns) -> None:
         self._monitor = monitor
         self._clock_ns = clock_ns
         self._latest: Any = None

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Literal
 
+from carbon_otel import clock
 from carbon_otel.sensors.base import Device
 from carbon_otel.units import S_PER_NS
 
@@ -21,7 +21,9 @@ class ConstantPower:
     edge_interval_s = 0.002
     tick_interval_s = 0.0
 
-    def __init__(self, device: Device, watts: float, clock_ns: Callable[[], int] = time.monotonic_ns) -> None:
+    def __init__(
+        self, device: Device, watts: float, clock_ns: Callable[[], int] = clock.monotonic_ns
+    ) -> None:
         self.device = device
         self.power_bounds_w = (watts, watts)
         self._watts = watts

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import csv
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Final, Literal
 
+from carbon_otel import clock
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.provenance import Band
 from carbon_otel.sensors.base import Device, SensorError
@@ -90,7 +90,7 @@ class CpuModel:
         self,
         processor: Processor,
         busy_time: BusyTime,
-        clock_ns: Callable[[], int] = time.monotonic_ns,
+        clock_ns: Callable[[], int] = clock.monotonic_ns,
     ) -> None:
         power = thread_power(processor.family)
         self._idle_w = power.idle_w * processor.threads

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from carbon_otel.sensors.base import Device, SensorError
+from carbon_otel.sensors.files import pread
 
 DEFAULT_ROOT: Final = Path("/sys/class/hwmon")
 
@@ -47,7 +48,7 @@ class HwmonPower:
         self._files: list[tuple[Path, int]] = []
         try:
             for path in paths:
-                self._files.append((path, os.open(path, os.O_RDONLY | os.O_CLOEXEC)))
+                self._files.append((path, os.open(path, os.O_RDONLY)))
             self.read()
         except OSError as error:
             self.close()
@@ -74,7 +75,7 @@ class HwmonPower:
     @staticmethod
     def _number(path: Path, fd: int) -> int:
         try:
-            number = int(os.pread(fd, 32, 0))
+            number = int(pread(fd, 32, 0))
         except (OSError, ValueError) as error:
             raise SensorError(f"{path}: {error}") from error
         # Noise may make a number negative; the product of two negative numbers would look like a power.

@@ -15,6 +15,7 @@ from typing import Final, Literal
 
 from carbon_otel.provenance import Band
 from carbon_otel.sensors.base import Device, Finding, Sensor, SensorError
+from carbon_otel.sensors.files import pread
 from carbon_otel.sensors.hwmon import DEFAULT_ROOT, folders, slot, text
 from carbon_otel.units import MICRO
 
@@ -41,7 +42,7 @@ class IntelGpu:
         self.device = device
         self._path = path
         try:
-            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            self._fd = os.open(path, os.O_RDONLY)
         except OSError as error:
             raise SensorError(f"{path}: {error.strerror or error}") from error
         try:
@@ -54,7 +55,7 @@ class IntelGpu:
         if self._fd < 0:
             raise SensorError(f"{self._path}: closed")
         try:
-            microjoules = int(os.pread(self._fd, 64, 0))
+            microjoules = int(pread(self._fd, 64, 0))
         except (OSError, ValueError) as error:
             raise SensorError(f"{self._path}: {error}") from error
         if not 0 <= microjoules < _MOST_UJ:

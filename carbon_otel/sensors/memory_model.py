@@ -6,12 +6,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Final
 
 import psutil
 
+from carbon_otel import clock
 from carbon_otel.provenance import Band
 from carbon_otel.sensors.base import Device
 from carbon_otel.sensors.constant_power import ConstantPower
@@ -22,7 +22,7 @@ _BAND = Band(0.1 / WATTS_PER_GB, 0.6 / WATTS_PER_GB, "published W/GB constants, 
 
 
 def memory_model(
-    bytes_total: int | None = None, clock_ns: Callable[[], int] = time.monotonic_ns
+    bytes_total: int | None = None, clock_ns: Callable[[], int] = clock.monotonic_ns
 ) -> ConstantPower:
     """`WATTS_PER_GB` times the size of the memory, by default of this host."""
     gigabytes = (bytes_total or psutil.virtual_memory().total) / BYTES_PER_GB

@@ -9,6 +9,7 @@ from typing import Final
 import psutil
 
 from carbon_otel.sensors.base import SensorError
+from carbon_otel.sensors.files import pread
 
 _HZ: Final = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
@@ -23,7 +24,7 @@ class BusyTime:
     def __init__(self, path: Path = Path("/proc/stat")) -> None:
         self._path = path
         try:
-            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            self._fd = os.open(path, os.O_RDONLY)
         except OSError:
             self._fd = -1
 
@@ -32,7 +33,7 @@ class BusyTime:
         if self._fd < 0:
             return self._read_elsewhere()
         try:
-            fields = os.pread(self._fd, 256, 0).split(b"\n", 1)[0].split()
+            fields = pread(self._fd, 256, 0).split(b"\n", 1)[0].split()
             user, nice, system, idle, iowait, irq, softirq = (int(x) for x in fields[1:8])
         except (OSError, ValueError) as error:
             raise SensorError(f"{self._path}: {error}") from error

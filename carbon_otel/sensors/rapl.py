@@ -24,6 +24,7 @@ from typing import Final, Literal
 
 from carbon_otel.provenance import Band
 from carbon_otel.sensors.base import Device, DeviceType, SensorError
+from carbon_otel.sensors.files import pread
 from carbon_otel.units import MICRO
 
 DEFAULT_ROOT: Final = Path("/sys/class/powercap")
@@ -67,11 +68,11 @@ class RaplZone:
         self.wrap = _read_range(path)
         self._most = self.wrap or sys.maxsize
         self._file = path / "energy_uj"
-        self._fd = os.open(self._file, os.O_RDONLY | os.O_CLOEXEC)
+        self._fd = os.open(self._file, os.O_RDONLY)
 
     def read(self) -> float:
         try:
-            value = int(os.pread(self._fd, 32, 0))
+            value = int(pread(self._fd, 32, 0))
         except (OSError, ValueError) as error:
             raise SensorError(f"{self._file}: {error}") from error
         if not 0 <= value <= self._most:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import weakref
 from collections.abc import Callable, Generator, Mapping, MutableMapping
-from contextvars import Token
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from types import MappingProxyType, TracebackType
 from typing import Any, Protocol, TypeVar, cast
@@ -12,6 +13,7 @@ from typing import Any, Protocol, TypeVar, cast
 from carbon_otel import runtime
 from carbon_otel.footprint import NOT_MEASURED, Footprint
 from carbon_otel.guard import contain, log_fault
+from carbon_otel.handover import Work
 from carbon_otel.records import AttributeValue
 from carbon_otel.stages import arguments
 from carbon_otel.stages.arguments import LIFECYCLE as LIFECYCLE
@@ -33,6 +35,12 @@ class Recorder(Protocol):
         """Wait until the accelerator has finished its queued work."""
 
     def inject(self, environment: MutableMapping[str, str]) -> None: ...
+
+    def take_over(self, work: Work) -> None:
+        """Join the run of work that another process has handed over, until `work.leave()`."""
+
+    def no_span(self) -> AbstractContextManager[object]:
+        """Within it, no span of the application or of a stage is current."""
 
 
 def recorder() -> Recorder | None:
@@ -68,7 +76,16 @@ class Stage:
     `carbon_otel.instrument()` a stage does nothing, and its footprint is marked as not measured.
     """
 
-    __slots__ = ("_attributes", "_entered", "_kind", "_last", "_name", "_recorder", "_units")
+    __slots__ = (
+        "__weakref__",
+        "_attributes",
+        "_entered",
+        "_kind",
+        "_last",
+        "_name",
+        "_recorder",
+        "_units",
+    )
 
     def __init__(
         self,
@@ -79,11 +96,11 @@ class Stage:
         attributes: Mapping[str, Any] = MappingProxyType({}),
         **more: Any,
     ) -> None:
+        self._entered: list[_Entered] = []
         self._kind = arguments.kind_of(kind)
         self._name = kind if name is None else arguments.name_of(name)
         self._attributes: Mapping[str, AttributeValue] = arguments.attributes_of(attributes, more)
         self._units: dict[str, float] = {}
-        self._entered: list[tuple[OpenStage, Token[OpenStage | None]] | None] = []
         self._last: OpenStage | None = None
         self._recorder: Recorder | None = None
 
@@ -108,32 +125,58 @@ class Stage:
         return replace(footprint, units=dict(self._units)) if footprint.units != self._units else footprint
 
     def __enter__(self) -> Stage:
-        # Not `contain`, here and below, because it takes a tenth of a microsecond.
-        entered = None
+        depth = len(self._entered)
         try:
-            entered = self._begin()
-        except Exception as fault:  # noqa: BLE001 - no internal fault may reach the user's program
-            log_fault("opening a stage", fault)
-        self._entered.append(entered)
-        return self
+            entered = _Entered()
+            self._entered.append(entered)
+            # Not `contain`, here and below, because it takes a tenth of a microsecond.
+            try:
+                self._begin(entered)
+            except Exception as fault:  # noqa: BLE001 - no internal fault may reach the user's program
+                log_fault("opening a stage", fault)
+            return self
+        except BaseException:  # Python does not call `__exit__` then
+            self._end_from(depth)
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        entered = self._entered.pop() if self._entered else None
-        if entered is not None:
-            try:
-                self._end(*entered, error)
-            except Exception as fault:  # noqa: BLE001 - as above
-                log_fault("closing a stage", fault)
+        entered = None
+        try:
+            entered = self._entered[-1] if self._entered else None
+            if entered is not None:
+                try:
+                    self._end(entered, error)
+                except Exception as fault:  # noqa: BLE001 - as above
+                    log_fault("closing a stage", fault)
+                self._entered.pop()
+        except BaseException:
+            if entered is None:
+                self._end_from(len(self._entered) - 1, error)
+            else:
+                self._end(entered, error)
+                if self._entered and self._entered[-1] is entered:
+                    self._entered.pop()
+            raise
 
     async def __aenter__(self) -> Stage:
-        return self.__enter__()
+        depth = len(self._entered)
+        try:
+            return self.__enter__()
+        except BaseException:
+            self._end_from(depth)
+            raise
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.__exit__(kind, error, trace)
+        depth = len(self._entered) - 1
+        try:
+            self.__exit__(kind, error, trace)
+        except BaseException:
+            self._end_from(depth, error)
+            raise
 
     def __call__(self, function: F) -> F:
         return cast(F, measured(function, self._again, _stream_of))
@@ -145,31 +188,47 @@ class Stage:
     def _again(self) -> Stage:
         return _new(self._kind, self._name, self._attributes, {})
 
-    def _begin(self) -> tuple[OpenStage, Token[OpenStage | None]] | None:
+    def _begin(self, entered: _Entered) -> None:
         active = recorder()
         if active is None:
-            return None
+            return
         active.synchronize()
-        opened = active.engine.open(self._kind, self._name, self._attributes, current.get())
+        engine, before = active.engine, current.get()
+        while before is not None and not before.open:  # an exception has kept it from being left
+            before = before.parent
+        opened = engine.prepare(self._kind, self._name, self._attributes, before)
         if self._units:
             opened.units.update(self._units)
+        # If an exception arrives just before the first line of `__exit__`, only the end of this object shows it.
+        opened.owner = weakref.ref(self, engine.abandoned)
+        entered.before, entered.opened = before, opened
+        engine.begin(opened)
         self._recorder, self._last = active, opened
-        token = current.set(opened)
-        active.engine.enter(opened)
-        return opened, token
+        current.set(opened)
+        engine.enter(opened)
 
-    def _end(self, opened: OpenStage, token: Token[OpenStage | None], error: BaseException | None) -> None:
+    def _end(self, entered: _Entered, error: BaseException | None) -> None:
+        """End a stage; what is done stays done if this is called again after an exception."""
+        opened = entered.opened
+        if opened is None:
+            return
         engine = opened.engine
         self._last = opened
         # In a child forked inside the block the stage is the parent's: the child leaves it, but does not end it.
         try:
-            if engine.alive and self._recorder is not None:
+            if engine.alive and self._recorder is not None and opened.end is None:
                 self._recorder.synchronize()
         finally:  # KeyboardInterrupt ends the wait for the accelerator, and the stage ends all the same
             engine.leave(opened)
             if engine.alive:
                 engine.close(opened, error)
-            leave(opened, token)
+            entered.leave()
+
+    def _end_from(self, depth: int, error: BaseException | None = None) -> None:
+        """End what was entered beyond this depth, after an exception in the midst of it."""
+        while len(self._entered) > max(0, depth):
+            self._end(self._entered[-1], error)
+            self._entered.pop()
 
 
 stage = Stage
@@ -183,29 +242,54 @@ def _new(kind: str, name: str, attributes: Mapping[str, AttributeValue], units: 
     return fresh
 
 
+class _Entered:
+    """A stage that was entered, and the stage that was current before."""
+
+    __slots__ = ("before", "opened")
+
+    def __init__(self) -> None:
+        self.before: OpenStage | None = None
+        self.opened: OpenStage | None = None
+
+    def leave(self) -> None:
+        """Make the former stage current again.
+
+        Not in another context than the stage was entered in (asyncio callbacks, pytest fixtures).
+        """
+        if self.opened is not None:
+            leave(self.opened, self.before)
+
+
 class _SuspendableStage(contextlib.AbstractContextManager["_SuspendableStage"]):
     """The stage of a generator: open from its first step to its end, charged and current only while it runs."""
 
     def __init__(self, manager: Stage) -> None:
         self._manager = manager
-        self._opened: OpenStage | None = None
-        self._token: Token[OpenStage | None] | None = None
+        self._entered = _Entered()
         self._error: BaseException | None = None
 
     def __enter__(self) -> _SuspendableStage:
-        contain("resuming a stage", None, self._resume)
-        return self
+        try:
+            contain("resuming a stage", None, self._resume)
+            return self
+        except BaseException:
+            self._suspend()
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None and not isinstance(error, (StopIteration, StopAsyncIteration)):
-            self._error = error
-        contain("suspending a stage", None, self._suspend)
+        try:
+            if error is not None and not isinstance(error, (StopIteration, StopAsyncIteration)):
+                self._error = error
+            contain("suspending a stage", None, self._suspend)
+        except BaseException:
+            self._suspend()
+            raise
 
     def pay(self) -> None:
         """Charge the stage from now on, without making it current."""
-        opened = self._opened
+        opened = self._entered.opened
         if opened is not None and opened.engine.alive:
             contain("resuming a stage", None, opened.engine.resume, opened)
 
@@ -223,34 +307,35 @@ class _SuspendableStage(contextlib.AbstractContextManager["_SuspendableStage"]):
             raise
 
     def end(self) -> None:
-        opened = self._opened
+        try:
+            self._close()
+        except BaseException:  # it may have come before the engine knew of the end
+            self._close()
+            raise
+
+    def _close(self) -> None:
+        opened = self._entered.opened
         if opened is not None and opened.engine.alive:
             contain("closing a stage", None, opened.engine.close, opened, self._error)
 
-    def __del__(self) -> None:
-        # The stream was never started, so that none of its code ends the stage.
-        if self._opened is not None and self._opened.open:
-            self.end()
-
     def _resume(self) -> None:
-        if self._opened is None:
-            begun = self._manager._begin()
-            if begun is not None:
-                self._opened, self._token = begun
-        elif self._opened.engine.alive:
-            self._opened.engine.resume(self._opened)
-            self._token = current.set(self._opened)
-            self._opened.engine.enter(self._opened)
+        entered = self._entered
+        opened = entered.opened
+        if opened is None:
+            self._manager._begin(entered)
+        elif opened.engine.alive:
+            opened.engine.resume(opened)
+            entered.before = current.get()
+            current.set(opened)
+            opened.engine.enter(opened)
 
     def _suspend(self) -> None:
-        opened, token = self._opened, self._token
+        opened = self._entered.opened
         if opened is not None:
             opened.engine.leave(opened)
             if opened.engine.alive:
                 opened.engine.pause(opened)
-            if token is not None:
-                leave(opened, token)
-                self._token = None
+            self._entered.leave()
 
 
 def _stream_of(call: Stage) -> _SuspendableStage:
@@ -258,10 +343,8 @@ def _stream_of(call: Stage) -> _SuspendableStage:
     line = _SuspendableStage(call)
     if call._entered:
         # Taken out of the call, which then leaves no stage.
-        entered, call._entered[-1] = call._entered[-1], None
-        if entered is not None:
-            line._opened, line._token = entered
-            contain("suspending a stage", None, line._suspend)
+        line._entered, call._entered[-1] = call._entered[-1], _Entered()
+        contain("suspending a stage", None, line._suspend)
     return line
 
 
@@ -270,12 +353,12 @@ def inject(environment: MutableMapping[str, str] | None = None) -> MutableMappin
 
         client.containers.run(image, environment=carbon_otel.inject({"EPOCHS": "3"}))
 
-    Sets `TRACEPARENT`, `TRACESTATE` and `BAGGAGE` (the run's id and the stage's name) in `environment`, by default
-    a new dict, and returns it. Sets nothing if no stage is open. `multiprocessing`, and `subprocess` without
-    `env`, do this without a call.
+    Sets `TRACEPARENT`, `TRACESTATE`, `BAGGAGE` (the run's id and the stage's name) and `CARBON_OTEL_PARENT_RUN` in
+    `environment`, by default a new dict, and returns it. Sets nothing if no stage is open. `multiprocessing`, and
+    `subprocess` without `env`, do this without a call.
     """
     environment = {} if environment is None else environment
-    active = recorder()
+    active = cast("Recorder | None", runtime.begun_or_inherited())
     if active is not None:
         contain("passing the trace on", None, active.inject, environment)
     return environment

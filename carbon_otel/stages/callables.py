@@ -96,21 +96,27 @@ def _around(function: Callable[..., Any], new: New, stream: Stream) -> Any:
     if inspect.isasyncgenfunction(run):
         return _async_generator(function, lambda: stream(new()))
     if inspect.isgeneratorfunction(run):
-        around = _generator(function, lambda: stream(new()))
-        return types.coroutine(around) if _is_awaited(run) else around
+        steps = _awaited_steps if _is_awaited(run) else _generator
+        return steps(function, lambda: stream(new()))
     if inspect.iscoroutinefunction(run) or inspect.iscoroutinefunction(function):
 
         async def async_function(*args: Any, **kwargs: Any) -> Any:
             with new() as call:
-                return _going_on(await function(*args, **kwargs), call, stream)
+                return _going_on(await _latest(async_function, function)(*args, **kwargs), call, stream)
 
         return async_function
 
     def plain_function(*args: Any, **kwargs: Any) -> Any:
         with new() as call:
-            return _going_on(function(*args, **kwargs), call, stream)
+            return _going_on(_latest(plain_function, function)(*args, **kwargs), call, stream)
 
     return plain_function
+
+
+def _latest(wrapper: Any, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The decorated function; its new version, once IPython's autoreload has put that into the wrapper."""
+    latest: Callable[..., Any] = getattr(wrapper, "__wrapped__", function)
+    return latest
 
 
 def _code_of(function: Any) -> Any:
@@ -163,9 +169,8 @@ def _followed(result: Any, kind: type, line: Line) -> Any:
     elif kind is types.AsyncGeneratorType:
         around = _async_generator(lambda: result, lambda: line)()
     else:
-        steps = _generator(lambda: result, lambda: line)
         awaited = result.gi_code.co_flags & inspect.CO_ITERABLE_COROUTINE
-        around = (types.coroutine(steps) if awaited else steps)()
+        around = (_awaited_steps if awaited else _generator)(lambda: result, lambda: line)()
     around.__name__, around.__qualname__ = result.__name__, result.__qualname__
     return around
 
@@ -204,12 +209,28 @@ async def _awaited(line: Line, coroutine: _Coroutine) -> Any:
         line.end()
 
 
+def _awaited_steps(
+    function: Callable[..., Generator[Any, Any, Any]], line_of: Callable[[], Line]
+) -> Callable[..., Any]:
+    """For a coroutine that is written as a generator: the stage pays while it waits, as in any other coroutine."""
+
+    def coroutine(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+        line = line_of()
+        try:
+            with line:
+                return (yield from _latest(coroutine, function)(*args, **kwargs))
+        finally:
+            line.end()
+
+    return types.coroutine(coroutine)
+
+
 def _generator(
     function: Callable[..., Generator[Any, Any, Any]], line_of: Callable[[], Line]
 ) -> Callable[..., Generator[Any, Any, Any]]:
     def generator(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
         line = line_of()
-        inner = function(*args, **kwargs)
+        inner = _latest(generator, function)(*args, **kwargs)
         try:
             step: Callable[[], Any] = functools.partial(next, inner)
             while True:
@@ -237,7 +258,7 @@ def _async_generator(
 ) -> Callable[..., AsyncGenerator[Any, Any]]:
     async def generator(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
         line = line_of()
-        inner = function(*args, **kwargs)
+        inner = _latest(generator, function)(*args, **kwargs)
         try:
             step: Callable[[], Any] = inner.__anext__
             while True:

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Final, TypeVar
 
+from carbon_otel.guard import pass_on
+
+_HAS_CLOCKS: Final = sys.platform == "linux" and hasattr(time, "clock_gettime")
 _EXPLAINED: Final = 0.9
 _LEAST_WEIGHT: Final = 1e-3
 
@@ -19,14 +23,15 @@ T = TypeVar("T")
 
 def thread_cpu_seconds(native_id: int) -> float | None:
     """CPU seconds of a thread of this process by its kernel id; None if it has ended, or not on Linux."""
-    if sys.platform != "linux":
+    if not _HAS_CLOCKS:
         return None
     # The kernel's per-thread CPU clock: MAKE_THREAD_CPUCLOCK(tid, CPUCLOCK_SCHED), linux/posix-timers.h. Unlike
     # pthread_getcpuclockid it is safe for a thread that has ended.
     clock = (~native_id << 3) | 6
     try:
         return time.clock_gettime(clock)
-    except OSError:
+    except OSError as error:
+        pass_on(error)
         return None
 
 
@@ -58,7 +63,7 @@ class ThreadWeights:
         total = sum(spent.values())
         if total <= 0 or total < _EXPLAINED * (process - process_before):
             return None
-        sharing = {n: sum(1 for other in payers.values() if other == n) for n in threads}
+        sharing = Counter(payers.values())
         return {
             payer: max(_LEAST_WEIGHT, spent[n] / total / sharing[n] * len(payers))
             for payer, n in payers.items()

@@ -2,38 +2,43 @@
 
 Hardware is read outside the lock, the books are changed under it, and the sinks are told after its release.
 
-A change of the books can be interrupted on its own thread: a garbage collection ends the stage of an abandoned
-generator, or a signal handler opens a stage or raises. A second change inside the first would corrupt the books.
-So an end that interrupts a change is made after it, and a stage that interrupts a change is left out: the stages
-around it pay. After an exception within a change the books are restored.
+A call can be interrupted on its own thread, between any two bytecodes: a garbage collection ends the stage of an
+abandoned generator, or a signal handler opens a stage or raises. A call inside another one is put off until the
+outer one has ended (`turns.py`), and a stage that would open there is left out: the stages around it pay. After an
+exception the books are restored, and what was begun is finished or can be asked for again.
 """
 
 from __future__ import annotations
 
 import itertools
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from threading import get_ident
 from typing import TYPE_CHECKING, Final
 
 from carbon_otel.footprint import footprint_of
 from carbon_otel.fork import renew_after_fork
-from carbon_otel.guard import log_fault
-from carbon_otel.meter.meter import EdgeState, Meter, Readings
+from carbon_otel.guard import arrived, log_fault
+from carbon_otel.meter.meter import NO_EDGE, EdgeState, Meter, Readings
 from carbon_otel.records import RUN, UNATTRIBUTED, AttributeValue, StageInfo
 from carbon_otel.sinks import Checkpoint, Fanout, Figures, Sink, StageEnd, Tick
-from carbon_otel.stages.accounts import Account, Books
+from carbon_otel.stages.accounts import Account, Books, Joules
 from carbon_otel.stages.cpu_weights import ThreadWeights
 from carbon_otel.stages.open_runs import OpenRuns
 from carbon_otel.stages.open_stage import OpenStage, current, record_at
+from carbon_otel.stages.turns import Turns
 from carbon_otel.units import NS_PER_S, S_PER_NS
 
 if TYPE_CHECKING:
     from carbon_otel.carbon.grid import EmissionFactor
 
 _CHECKPOINT_S: Final = 15.0
+# A tick tells the sinks of at most so many stages, in turn, since each takes 20 us; an end tells of its own stage.
+_MOST_TOLD: Final = 50
+# Beyond this number of payers all weigh the same: for each one, a tick would read a clock and change the books.
+_MOST_WEIGHED: Final = 64
 _ids = itertools.count()
 
 
@@ -62,16 +67,15 @@ class Engine:
         # Called on the sampler's thread before each tick; integrations pause and end their stages in them.
         self.before_tick: list[Callable[[], None]] = []
         self._weights = weights or ThreadWeights()
+        self._weighed = False
+        # In the order in which they were opened.
         self._open: dict[Account, OpenStage] = {}
         # The recorded stages, with the joules of their last checkpoint.
         self._recorded: dict[OpenStage, float | None] = {}
-        self._lock = threading.RLock()
-        # Whether the holder of the lock is changing the books, and the threads that are telling the sinks: a call
-        # of the same thread then interrupts it, and OpenTelemetry's own locks may be held.
-        self._changing = False
-        self._telling: set[int] = set()
-        # Ends that came in such a moment.
-        self._late_ends: deque[tuple[OpenStage, BaseException | None]] = deque()
+        # The open stages that the present round of ticks has not told the sinks of.
+        self._round: list[OpenStage] = []
+        self._nobody = self.books.left_out("")
+        self._turns = Turns(self._restore)
         self._checkpoint_ns = int(checkpoint_s * NS_PER_S)
         now_ns = meter.clock_ns()
         self._due_ns = now_ns + self._checkpoint_ns
@@ -96,73 +100,150 @@ class Engine:
 
         A `recorded` stage is in every checkpoint while it is open.
         """
+        stage = self.prepare(kind, name, attributes, inherited, recorded=recorded)
+        self.begin(stage)
+        return stage
+
+    def prepare(
+        self,
+        kind: str,
+        name: str,
+        attributes: Mapping[str, AttributeValue],
+        inherited: OpenStage | None = None,
+        *,
+        recorded: bool = False,
+    ) -> OpenStage:
+        """The stage that `begin` opens: a caller that is interrupted there can end it."""
         parent = self.parent_of(inherited)
         above = parent.info if parent is not None else None
         run_id = above.run_id if above is not None else None
         in_record = recorded or (above is not None and above.in_record)
         info = StageInfo(next(_ids), kind, name, attributes, above, run_id, in_record, time.time_ns())
-        return self._begin(OpenStage(self, info, parent, self.books.root), recorded=recorded)
+        return OpenStage(self, info, parent, self._nobody, recorded=recorded)
 
-    def open_run(self, run_id: str, name: str, parent_run_id: str | None) -> OpenStage | None:
+    def begin(self, stage: OpenStage) -> None:
+        """Open a prepared stage."""
+        here = get_ident()
+        turns = self._turns
+        if here in turns.busy:
+            stage.opened_ns = self.meter.clock_ns()
+            stage.begin = self.meter.edge(stage.opened_ns)
+            return
+        try:
+            turns.busy.add(here)
+            self.sinks.stage_opened(stage.info)
+            now_ns = self.meter.clock_ns()
+            readings = self.meter.read_for_edge(now_ns)
+            turns.take(here)
+            self._follow(readings, now_ns)
+            stage.opened_ns = now_ns
+            above = stage.parent.account if stage.parent else None
+            stage.account = self.books.open(stage.info.kind, above, keeps_kinds=stage.run is stage)
+            stage.begin = self.meter.edge(now_ns)
+            self._open[stage.account] = stage
+            if stage.recorded:
+                self._recorded[stage] = None
+            if stage.run is stage:
+                # Not before it has an account: another thread's stage may open below it from now on.
+                self.runs.add(stage)
+            turns.give()
+            turns.busy.discard(here)
+            if turns.late:
+                turns.make_late_calls()
+        except BaseException:
+            turns.give_up(here)
+            raise
+
+    def open_run(
+        self, run_id: str, name: str, parent_run_id: str | None, *, joined: bool = False
+    ) -> OpenStage | None:
         """Open the stage of an experiment run; None if it is already open.
 
-        Its parent is the stage of the parent run, or the stage that starts the run.
+        Its parent is the stage of the parent run, or the stage that starts the run. A run is `joined` if another
+        process has opened it.
         """
-        with self._lock:
-            if not self.runs.reserve(run_id):
-                return None
+        if not self.runs.reserve(run_id):
+            return None
+        stage = None
+        try:
             inherited = current.get()
             parent = self.runs.get(parent_run_id or "")
             if inherited is not None and inherited.engine is self and inherited.open:
                 known = parent is None or inherited.info.id > parent.info.id
                 parent = inherited if known else parent
-        above = parent.info if parent is not None else None
-        info = StageInfo(next(_ids), RUN, name, {}, above, run_id, True, time.time_ns())
-        return self._begin(OpenStage(self, info, parent, self.books.root), recorded=True)
+            above = parent.info if parent is not None else None
+            info = StageInfo(next(_ids), RUN, name, {}, above, run_id, True, time.time_ns(), joined)
+            stage = OpenStage(self, info, parent, self._nobody, recorded=True)
+            self.begin(stage)
+            return stage
+        except BaseException:
+            if stage is not None:
+                self.close(stage)
+            self.runs.release(run_id)
+            raise
 
     def close(self, stage: OpenStage, error: BaseException | None = None) -> None:
-        """End a stage; nothing, if it has ended before."""
-        here = threading.get_ident()
-        if here in self._telling:
-            self._late_ends.append((stage, error))
+        """End a stage; nothing, if it has ended before.
+
+        An exception that arrives meanwhile does not keep it open.
+        """
+        here = get_ident()
+        turns = self._turns
+        if here in turns.busy:
+            turns.late.append(partial(self.close, stage, error))
             return
-        now_ns = self.meter.clock_ns()
-        readings = self.meter.read_for_edge(now_ns)
-        with self._lock:
-            if self._changing:
-                self._late_ends.append((stage, error))
-                return
-            if stage.end is not None:
-                return
-            try:
-                self._changing = True
-                self._follow(readings, now_ns)
-                below = self._runs_below(stage, now_ns) if stage.run is stage else {}
-                account = stage.account
-                joules, grams = self.books.close(account)
-                edge = self.meter.edge(now_ns)
-                figures = self._figures(stage, edge, account.inclusive_j, account.inclusive_g)
-                seconds = (now_ns - stage.opened_ns) * S_PER_NS
-                # Without the error: its traceback would keep the locals of the block as long as the stage is kept.
-                end = stage.end = StageEnd(figures, now_ns, seconds, dict(stage.units), below=below)
-                self._open.pop(account, None)
-                self._recorded.pop(stage, None)
-                if stage.run is stage:
-                    self.runs.remove(stage)
-            except BaseException:
-                self._restore()
-                self._late_ends.append((stage, error))
-                raise
-            finally:
-                self._changing = False
-        self._telling.add(here)
         try:
-            self.sinks.energy_attributed(stage.info, joules, grams)
-            self.sinks.stage_closed(stage.info, end if error is None else end._replace(error=error))
-        finally:
-            self._telling.discard(here)
-        if self._late_ends:
-            self._end_late()
+            turns.busy.add(here)
+            if stage.end is None:
+                now_ns = self.meter.clock_ns()
+                readings = self.meter.read_for_edge(now_ns)
+                turns.take(here)
+                if stage.end is None:
+                    self._end(stage, error, readings, now_ns)
+                turns.give()
+            for tell in stage.untold:
+                tell()
+            turns.busy.discard(here)
+            if turns.late:
+                turns.make_late_calls()
+        except BaseException as fault:
+            if arrived(fault):
+                turns.late.append(partial(self.close, stage, error))
+            turns.give_up(here)
+            raise
+
+    def abandoned(self, owner: weakref.ref[object]) -> None:
+        """End the stage whose owner has gone without an end, because an exception arrived just before it."""
+        for stage in list(self._open.values()):
+            if stage.owner is owner and self.alive:
+                self.close(stage)
+
+    def _end(self, stage: OpenStage, error: BaseException | None, readings: Readings, now_ns: int) -> None:
+        self._follow(readings, now_ns)
+        below = self._runs_below(stage, now_ns) if stage.run is stage else {}
+        account = stage.account
+        self.books.close(account)
+        edge = self.meter.edge(now_ns)
+        if stage.begin is NO_EDGE:  # an exception has kept it from opening
+            stage.begin, stage.opened_ns = edge, now_ns
+        seconds = (now_ns - stage.opened_ns) * S_PER_NS
+        # Without the error: its traceback would keep the locals of the block as long as the stage is kept.
+        end = StageEnd(self._figures(stage, edge), now_ns, seconds, dict(stage.units), below=below)
+        joules, grams = self.books.owed(account)
+        # Each is told once, also if an exception arrives between them.
+        stage.untold = iter(
+            (
+                partial(self.sinks.energy_attributed, stage.info, joules, grams),
+                partial(
+                    self.sinks.stage_closed, stage.info, end if error is None else end._replace(error=error)
+                ),
+            )
+        )
+        stage.end, stage.owner = end, None
+        self._open.pop(account, None)
+        self._recorded.pop(stage, None)
+        if stage.run is stage:
+            self.runs.remove(stage)
 
     def enter(self, stage: OpenStage) -> None:
         self.sinks.stage_entered(stage.info)
@@ -171,65 +252,86 @@ class Engine:
         self.sinks.stage_left(stage.info)
 
     def pause(self, stage: OpenStage) -> None:
-        self._change(self.books.pause, stage.account)
+        self._change(self.books.pause, stage)
 
     def resume(self, stage: OpenStage) -> None:
-        self._change(self.books.resume, stage.account)
+        self._change(self.books.resume, stage)
 
     def settle_run(self, stage: OpenStage, at_work: Callable[[], bool]) -> None:
         """Charge a run for its own time only while it is at work.
 
         `at_work` is asked under the lock, so that of two calls at once the second has the latest answer.
         """
-        self._change(partial(self._settle_run, stage, at_work), stage.account)
+        self._change(partial(self._settle_run, stage, at_work), stage)
 
     def tick(self, checkpoint: bool = False) -> None:
         """Read every device that is due, settle all open stages, and inform the sinks.
 
         A tick has a checkpoint if one is due, or if `checkpoint` is true.
         """
+        here = get_ident()
+        turns = self._turns
+        if here in turns.busy:  # a signal handler flushes
+            turns.late.append(partial(self.tick, checkpoint))
+            return
         for call in self.before_tick:
             try:
                 call()
             except Exception as fault:  # noqa: BLE001 - a fault here must not end the sampler
                 log_fault("preparing a tick", fault)
-        now_ns = self.meter.clock_ns()
-        readings = self.meter.read_for_tick(now_ns)
-        drawn = None
-        with self._lock:
-            if self._changing:
-                return  # a signal handler flushes: what is measured so far is sent
-            try:
-                self._changing = True
-                self.meter.note_suspend()
-                self._follow(readings, now_ns)
-                payments = [
-                    (stage.info, *self.books.settle(stage.account))
-                    for stage in (self.root, *self._open.values())
-                ]
-                self._weigh()
-                devices = self.meter.snapshot()
-                tracks = self.meter.tracks
-                watts = sum(track.share * track.timeline.power_w for track in tracks)
-                self._last_tick = (now_ns, sum(track.own_j for track in tracks), watts)
-                if checkpoint or now_ns >= self._due_ns:
-                    self._due_ns = now_ns + self._checkpoint_ns
-                    drawn = self._checkpoint(now_ns)
-            except BaseException:
-                self._restore()
-                raise
-            finally:
-                self._changing = False
-        here = threading.get_ident()
-        self._telling.add(here)
+        try:
+            turns.busy.add(here)
+            now_ns = self.meter.clock_ns()
+            readings = self.meter.read_for_tick(now_ns)
+            turns.take(here)
+            self.meter.note_suspend()
+            self._follow(readings, now_ns)
+            self._weigh()
+            if checkpoint:
+                self._round = []
+            payments = self._payments()
+            devices = self.meter.snapshot()
+            tracks = self.meter.tracks
+            watts = sum(track.share * track.timeline.power_w for track in tracks)
+            self._last_tick = (now_ns, sum(track.own_j for track in tracks), watts)
+            drawn = None
+            if checkpoint or now_ns >= self._due_ns:
+                self._due_ns = now_ns + self._checkpoint_ns
+                drawn = self._checkpoint(now_ns)
+            turns.give()
+            self._tell(payments)
+            while checkpoint and self._round:
+                turns.take(here)
+                payments = self._payments()
+                turns.give()
+                self._tell(payments)
+            self.sinks.tick(Tick(now_ns, devices, drawn))
+            turns.busy.discard(here)
+            if turns.late:
+                turns.make_late_calls()
+        except BaseException:
+            turns.give_up(here)
+            raise
+
+    def _payments(self) -> Iterator[tuple[StageInfo, Joules, float]]:
+        """What the process and the next stages of the round have paid since the sinks were told of it."""
+        if not self._round:
+            self._round = [*reversed(self._open.values())]
+        payments = [(self.root.info, *self.books.settle(self.root.account))]
+        while self._round and len(payments) <= _MOST_TOLD:
+            stage = self._round.pop()
+            if stage.end is None:
+                payments.append((stage.info, *self.books.settle(stage.account)))
+        return iter(payments)
+
+    def _tell(self, payments: Iterator[tuple[StageInfo, Joules, float]]) -> None:
         try:
             for info, joules, grams in payments:
                 if any(joules):
                     self.sinks.energy_attributed(info, joules, grams)
-            self.sinks.tick(Tick(now_ns, devices, drawn))
-        finally:
-            self._telling.discard(here)
-        self._end_late()
+        except BaseException:
+            self._turns.late.append(partial(self._tell, payments))
+            raise
 
     def cached_joules(self) -> float:
         """This process's joules so far, extrapolated with the last power; takes no reading and no lock."""
@@ -238,9 +340,8 @@ class Engine:
 
     def renew_periods(self) -> None:
         """Take over the update periods that the sensors have learned."""
-        with self._lock:
-            for track in self.meter.tracks:
-                track.renew_period()
+        for track in self.meter.tracks:
+            track.renew_period()
 
     def so_far(self, stage: OpenStage | None = None) -> Figures:
         """The figures of a stage as if it ended now, or its final ones; by default those of the process."""
@@ -248,45 +349,42 @@ class Engine:
         end = stage.end
         if end is not None:
             return end.figures
+        here = get_ident()
+        turns = self._turns
         now_ns = self.meter.clock_ns()
-        readings = self.meter.read_for_edge(now_ns)
-        with self._lock:
-            if self._changing:
-                raise RuntimeError("the books are being changed by the code that this call interrupts")
-            try:
-                self._changing = True
-                self._follow(readings, now_ns)
-                if stage.end is not None:
-                    return stage.end.figures
-                edge = self.meter.edge(now_ns)
-                return self._figures(stage, edge, *self.books.inclusive(stage.account))
-            except BaseException:
-                self._restore()
-                raise
-            finally:
-                self._changing = False
+        if here in turns.busy:  # as they are: reading them changes nothing
+            return self._figures(stage, self.meter.edge(now_ns))
+        try:
+            turns.busy.add(here)
+            readings = self.meter.read_for_edge(now_ns)
+            turns.take(here)
+            self._follow(readings, now_ns)
+            end = stage.end
+            figures = self._figures(stage, self.meter.edge(now_ns)) if end is None else end.figures
+            turns.give()
+            turns.busy.discard(here)
+            if turns.late:
+                turns.make_late_calls()
+        except BaseException:
+            turns.give_up(here)
+            raise
+        return figures
 
     def close_all(self) -> None:
         """End every open stage, the innermost first."""
-        with self._lock:
-            stages = sorted(self._open.values(), key=lambda stage: -stage.info.id)
-        for stage in stages:
+        for stage in sorted(self._open.values(), key=lambda stage: -stage.info.id):
             self.close(stage)
         self.tick(checkpoint=True)
 
     def close_windows(self) -> None:
         """End the recorded stages other than runs: no block of the application ends them."""
-        with self._lock:
-            windows = [stage for stage in self._recorded if stage.run is not stage]
-        for window in windows:
-            self.close(window)
+        for stage in list(self._recorded):
+            if stage.run is not stage:
+                self.close(stage)
 
     def _abandon(self) -> None:
-        """In a forked child: no stage opens or ends here any more, and no thread is left to release the lock."""
-        self.alive = self._changing = False
-        self._late_ends.clear()
-        self._telling.clear()
-        self._lock = threading.RLock()
+        """In a forked child: no stage opens or ends here any more."""
+        self.alive = False
 
     def parent_of(self, inherited: OpenStage | None) -> OpenStage | None:
         """The parent of a stage opened here: the inherited stage or a run, by the rule of `OpenRuns.here`."""
@@ -294,73 +392,40 @@ class Engine:
             inherited = None
         return self.runs.here(inherited)
 
-    def _begin(self, stage: OpenStage, *, recorded: bool) -> OpenStage:
-        here = threading.get_ident()
-        self._telling.add(here)
-        try:
-            self.sinks.stage_opened(stage.info)
-        finally:
-            self._telling.discard(here)
-        now_ns = self.meter.clock_ns()
-        readings = self.meter.read_for_edge(now_ns)
-        with self._lock:
-            stage.opened_ns = now_ns
-            if self._changing:
-                stage.account = self.books.left_out(stage.info.kind)
-                stage.begin = self.meter.edge(now_ns)
-                return stage
-            try:
-                self._changing = True
-                self._follow(readings, now_ns)
-                above = stage.parent.account if stage.parent else None
-                stage.account = self.books.open(stage.info.kind, above, keeps_kinds=stage.run is stage)
-                stage.begin = self.meter.edge(now_ns)
-                self._open[stage.account] = stage
-                if recorded:
-                    self._recorded[stage] = None
-                if stage.run is stage:
-                    # Not before it has an account: another thread's stage may open below it from now on.
-                    self.runs.add(stage)
-            except BaseException:
-                self._restore()
-                raise
-            finally:
-                self._changing = False
-        if self._late_ends:
-            self._end_late()
-        return stage
-
     def _checkpoint(self, now_ns: int) -> Checkpoint:
         edge = self.meter.edge(now_ns)
-        process = self._figures(self.root, edge, *self.books.inclusive(self.root.account))
         figures = {}
         for stage, before_j in self._recorded.items():
-            joules, grams = self.books.inclusive(stage.account)
-            total_j = self._recorded[stage] = sum(joules)
+            total_j = self._recorded[stage] = sum(self.books.totals(stage.account).inclusive_j)
             if stage.run is not stage or total_j != before_j:
-                figures[stage.info] = self._figures(stage, edge, joules, grams)
-        return Checkpoint(time.time_ns(), process, figures)
+                figures[stage.info] = self._figures(stage, edge)
+        return Checkpoint(time.time_ns(), self._figures(self.root, edge), figures)
 
-    def _figures(self, stage: OpenStage, edge: EdgeState, joules: Sequence[float], grams: float) -> Figures:
-        return Figures(record_at(stage, self.sensors, edge, joules, grams), self.to_footprint)
+    def _figures(self, stage: OpenStage, edge: EdgeState) -> Figures:
+        return Figures(
+            record_at(stage, self.sensors, edge, self.books.totals(stage.account)), self.to_footprint
+        )
 
-    def _change(self, change: Callable[[Account], None], account: Account) -> None:
-        now_ns = self.meter.clock_ns()
-        readings = self.meter.read_for_edge(now_ns)
-        with self._lock:
-            if self._changing:
-                return  # a generator that is collected is resumed for its end only, and paused again
-            try:
-                self._changing = True
-                self._follow(readings, now_ns)
-                change(account)
-            except BaseException:
-                self._restore()
-                raise
-            finally:
-                self._changing = False
-        if self._late_ends:
-            self._end_late()
+    def _change(self, change: Callable[[Account], None], stage: OpenStage) -> None:
+        here = get_ident()
+        turns = self._turns
+        if here in turns.busy:
+            turns.late.append(partial(self._change, change, stage))
+            return
+        try:
+            turns.busy.add(here)
+            now_ns = self.meter.clock_ns()
+            readings = self.meter.read_for_edge(now_ns)
+            turns.take(here)
+            self._follow(readings, now_ns)
+            change(stage.account)
+            turns.give()
+            turns.busy.discard(here)
+            if turns.late:
+                turns.make_late_calls()
+        except BaseException:
+            turns.give_up(here)
+            raise
 
     def _settle_run(self, stage: OpenStage, at_work: Callable[[], bool], account: Account) -> None:
         if not stage.open:
@@ -373,28 +438,21 @@ class Engine:
             self.runs.rest(stage)
 
     def _restore(self) -> None:
-        """After an exception, most likely KeyboardInterrupt, in the middle of a change."""
-        for account in [account for account in self._open if not account.open]:
-            del self._open[account]
-        self.books.restore(self._open.keys())
-
-    def _end_late(self) -> None:
-        if threading.get_ident() in self._telling:
-            return
-        for _ in range(len(self._late_ends)):
-            try:
-                late = self._late_ends.popleft()
-            except IndexError:  # another thread was first
-                return
-            self.close(*late)
+        """Mend the books after an exception in the middle of a change."""
+        for account, stage in list(self._open.items()):
+            if stage.end is not None:
+                del self._open[account]
+                self._recorded.pop(stage, None)
+                if stage.run is stage:
+                    self.runs.remove(stage)
+        self.runs.restore()
+        self.books.restore(self._open)
 
     def _runs_below(self, stage: OpenStage, now_ns: int) -> dict[StageInfo, Figures]:
         """The open runs in a run that ends, with their figures at this moment."""
         edge = self.meter.edge(now_ns)
         return {
-            run.info: self._figures(run, edge, *self.books.inclusive(run.account))
-            for run in self.runs
-            if run is not stage and run.is_in(stage)
+            run.info: self._figures(run, edge) for run in self.runs if run is not stage and run.is_in(stage)
         }
 
     def _follow(self, readings: Readings, now_ns: int) -> None:
@@ -403,10 +461,17 @@ class Engine:
         self.books.post(self.meter.advance(now_ns))
 
     def _weigh(self) -> None:
-        payers = {account: self._open[account] for account in self.books.payers() if account in self._open}
+        accounts = self.books.payers(_MOST_WEIGHED)
+        if accounts is None:
+            if self._weighed:
+                self.books.set_weights({})
+                self._weighed = False
+            return
+        payers = {account: self._open[account] for account in accounts if account in self._open}
         by_cpu = self._weights.weigh({account: stage.native_thread for account, stage in payers.items()})
         if len(payers) < 2:
             return
+        self._weighed = True
         self.books.set_weights(
             {
                 account: [1.0 if device.type == "gpu" else weight for device in self.devices]

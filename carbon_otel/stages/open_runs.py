@@ -27,7 +27,7 @@ class OpenRuns:
     def __init__(self) -> None:
         self.active: Callable[[], OpenStage | None] = _none
         self.entered: Callable[[], OpenStage | Literal[False] | None] = _none
-        self._ids: set[str] = set()
+        self._ids: dict[str, object] = {}
         self._stages: dict[str, OpenStage] = {}
         self._at_work: set[OpenStage] = set()
         # The number of runs at work that are nested in each run, the runs at work with none, and the only one of
@@ -44,10 +44,12 @@ class OpenRuns:
 
     def reserve(self, run_id: str) -> bool:
         """Take the id of a run that is about to open; False if the run is already open."""
-        if run_id in self._ids:
-            return False
-        self._ids.add(run_id)
-        return True
+        taken = object()
+        return self._ids.setdefault(run_id, taken) is taken  # one step, so that no lock is needed
+
+    def release(self, run_id: str) -> None:
+        """Give back the id of a run that could not open."""
+        self._ids.pop(run_id, None)
 
     def get(self, run_id: str) -> OpenStage | None:
         """The stage of an open run."""
@@ -63,7 +65,7 @@ class OpenRuns:
         self.rest(stage)
         self._within.pop(stage, None)
         self._stages.pop(stage.info.run_id or "", None)
-        self._ids.discard(stage.info.run_id or "")
+        self._ids.pop(stage.info.run_id or "", None)
 
     def wake(self, stage: OpenStage) -> None:
         """The run is at work from now on."""
@@ -77,6 +79,14 @@ class OpenRuns:
             self._at_work.discard(stage)
             self._review(stage, -1)
 
+    def restore(self) -> None:
+        """Find the only run at work again, after an exception has broken off a change."""
+        self._at_work &= set(self._stages.values())
+        self._within, self._innermost = {}, {}
+        for stage in self._stages.values():
+            if stage in self._at_work:
+                self._review(stage, 1)
+
     def here(self, inherited: OpenStage | None) -> OpenStage | None:
         """The parent of a stage opened here.
 
@@ -87,8 +97,9 @@ class OpenRuns:
             return inherited
         run = self.active()
         if run is not None:
-            within = inherited is not None and inherited.info.id >= run.info.id and inherited.is_in(run)
-            return inherited if within else run
+            if inherited is None or inherited.run is run:
+                return inherited or run
+            return inherited if inherited.info.id > run.info.id and inherited.is_in(run) else run
         entered = self.entered()
         if inherited is not None:
             return entered if entered and entered.info.id > inherited.info.id else inherited

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Sequence
-from contextvars import ContextVar, Token
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from carbon_otel.meter.meter import NO_EDGE, EdgeState
-from carbon_otel.records import RUN, Cost, StageInfo, StageRecord
+from carbon_otel.records import RUN, StageInfo, StageRecord
 from carbon_otel.sensors.base import Sensor
 from carbon_otel.sinks import StageEnd
-from carbon_otel.stages.accounts import Account
+from carbon_otel.stages.accounts import Account, Totals
 from carbon_otel.stages.uncertainty import device_energies, shares_between
 from carbon_otel.units import S_PER_NS
 
@@ -33,13 +34,24 @@ class OpenStage:
         "info",
         "native_thread",
         "opened_ns",
+        "owner",
         "parent",
+        "recorded",
         "run",
         "thread",
         "units",
+        "untold",
     )
 
-    def __init__(self, engine: Engine, info: StageInfo, parent: OpenStage | None, account: Account) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        info: StageInfo,
+        parent: OpenStage | None,
+        account: Account,
+        *,
+        recorded: bool = False,
+    ) -> None:
         self.engine = engine
         self.info = info
         self.parent = parent
@@ -47,12 +59,17 @@ class OpenStage:
             self if info.kind == RUN and info.run_id else parent.run if parent else None
         )
         self.account = account
+        self.recorded = recorded
         self.units: dict[str, float] = {}
         self.thread = threading.get_ident()
         self.native_thread = threading.get_native_id()
         self.opened_ns = 0
         self.begin = NO_EDGE
         self.end: StageEnd | None = None
+        # The object of the application that ends it.
+        self.owner: weakref.ref[object] | None = None
+        # What the sinks have not been told of its end.
+        self.untold: Iterator[Callable[[], None]] = iter(())
 
     @property
     def open(self) -> bool:
@@ -68,44 +85,27 @@ class OpenStage:
         return account is not None
 
 
-def leave(opened: OpenStage, token: Token[OpenStage | None]) -> None:
+def leave(opened: OpenStage, before: OpenStage | None) -> None:
     """Make the stage current that was so before; nothing in a context in which another stage is current.
 
     A stage may be left in another context than it was entered in, or after one that was entered later (streams,
-    asyncio callbacks, pytest fixtures). So the token cannot be reset.
+    asyncio callbacks, pytest fixtures).
     """
     if current.get() is opened:
-        before = None if token.old_value is Token.MISSING else token.old_value
         while before is not None and not before.open:
             before = before.parent
         current.set(before)
 
 
 def record_at(
-    stage: OpenStage,
-    sensors: Sequence[Sensor],
-    edge: EdgeState,
-    inclusive_j: Sequence[float],
-    inclusive_g: float,
+    stage: OpenStage, sensors: Sequence[Sensor], edge: EdgeState, totals: Totals
 ) -> functools.partial[StageRecord]:
     """The function that makes the record of a stage at an edge.
 
     Its arguments are copies, because the stage may continue before the function is called.
     """
-    account = stage.account
     return functools.partial(
-        _record,
-        stage.info,
-        tuple(sensors),
-        stage.begin,
-        edge,
-        stage.opened_ns,
-        tuple(account.paid),
-        account.grams,
-        tuple(inclusive_j),
-        inclusive_g,
-        dict(stage.units),
-        {kind: Cost(s.joules, s.grams) for kind, s in account.by_kind.items()} if account.by_kind else {},
+        _record, stage.info, tuple(sensors), stage.begin, edge, stage.opened_ns, totals, dict(stage.units)
     )
 
 
@@ -115,22 +115,18 @@ def _record(
     begin: EdgeState,
     end: EdgeState,
     opened_ns: int,
-    exclusive_j: Sequence[float],
-    exclusive_g: float,
-    inclusive_j: Sequence[float],
-    inclusive_g: float,
+    totals: Totals,
     units: dict[str, float],
-    by_kind: dict[str, Cost],
 ) -> StageRecord:
     return StageRecord(
         kind=info.kind,
         name=info.name,
         start_unix_ns=info.start_unix_ns,
         duration_s=(end.now_ns - opened_ns) * S_PER_NS,
-        devices=device_energies(sensors, begin, end, exclusive_j, inclusive_j),
-        exclusive_g=exclusive_g,
-        inclusive_g=inclusive_g,
+        devices=device_energies(sensors, begin, end, totals.exclusive_j, totals.inclusive_j),
+        exclusive_g=totals.exclusive_g,
+        inclusive_g=totals.inclusive_g,
         units=units,
-        by_kind=by_kind,
+        by_kind=totals.by_kind,
         shares=shares_between(begin, end),
     )

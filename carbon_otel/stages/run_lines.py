@@ -83,9 +83,10 @@ class _Line:
 
 
 class _Node(NamedTuple):
-    """The runs that were begun or entered in one context, the last one first."""
+    """The runs that were begun or entered in one context, and their lines then, the last one first."""
 
     run: Run
+    line: _Line
     before: _Node | None
 
 
@@ -169,7 +170,7 @@ class RunLines:
             if run is None:
                 return None, []
             changed = self._bury()
-            run.open = False
+            run.open, run.above = False, None
             run.line.drop(run)
             for each in run.inner:
                 each.outer = run.outer
@@ -177,6 +178,12 @@ class RunLines:
                 run.outer.inner.pop(run, None)
                 run.outer.inner.update(run.inner)
             return run, changed + self._review(run.line)
+
+    def is_entered(self, run_id: str) -> bool:
+        """Whether the tracker calls the run active in a thread of this process."""
+        with self._lock:
+            run = self._runs.get(run_id)
+            return run is not None and run.entered
 
     def bury(self) -> list[Run]:
         """Look after the runs whose thread or task is over."""
@@ -190,23 +197,21 @@ class RunLines:
             if run is not None:
                 chosen = run.line.chosen
                 # A run that a client has begun in it is at work instead.
-                return run if chosen is None or chosen.entered or not run.entered else chosen
+                if chosen is run or chosen is None or chosen.entered or not run.entered:
+                    return run
+                return chosen
         return None
 
     def entered(self) -> OpenStage | Literal[False] | None:
         """The stage of the run that is meant in this context; False if there are several, and none is known."""
         node = _here.get()
         while node is not None:
-            run = node.run
-            if self._runs.get(run.id) is run:
+            run, line, node = node
+            # Another thread may have entered the run, which is then meant there.
+            if run.line is line and self._runs.get(run.id) is run and line is not self._elsewhere:
                 if run.entered:
                     return run.stage
-                chosen = run.line.chosen
-                if run.line is not self._elsewhere:
-                    return (chosen is not None and chosen.stage) or False
-                if chosen is run:
-                    return run.stage
-            node = node.before
+                return (line.chosen is not None and line.chosen.stage) or False
         return None
 
     def _entered_in_thread(self) -> Run | None:
@@ -250,7 +255,7 @@ def _note(run: Run) -> None:
     before = _here.get()
     while before is not None and (before.run is run or not before.run.open):
         before = before.before
-    _here.set(_Node(run, before))
+    _here.set(_Node(run, run.line, before))
 
 
 def _token() -> object:

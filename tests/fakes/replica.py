@@ -30,7 +30,7 @@ class Replica:
         )
         self._delivery = Worker("simulated delivery")
         self._worker = DeliveryWorker(folder)
-        ledger = InferenceLedger(self._worker, self._delivery, _tags, self._wall_ns)
+        ledger = InferenceLedger(self._worker, self._delivery, _tags, lambda: self.clock() / 1e9)
         self.predictions = Predictions(
             self._engine,
             ledger,

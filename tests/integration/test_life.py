@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 import carbon_otel
 from carbon_otel.carbon.grid import intensity
 from carbon_otel.cli import app
+from carbon_otel.mlflow.schema import contributions
 from tests.fakes import postgres
 from tests.fakes.drawing import trickle
 from tests.fakes.powercap import server
@@ -107,7 +108,9 @@ class Life:
 
     def killed(self):
         """The figures of the killed attempt in the store. The next process sends only batches in its spool."""
-        found = mlflow.MlflowClient(self.uri).get_run(self.killed_id).data.metrics
+        data = mlflow.MlflowClient(self.uri).get_run(self.killed_id).data
+        # The exact sums are in a tag; metrics get fewer points.
+        found, _ = contributions.figures_and_tags(data.metrics, data.tags)
         return {kind: found.get(f"carbon/{kind}/energy_wh", 0.0) * 3600 for kind in ("training", "run")}
 
     def score(self):

@@ -46,7 +46,9 @@ print([round(score, 6) for score in cross_val_score(model, X, y, cv=2, n_jobs=2)
 print(search.best_estimator_.set_output(transform="pandas")[0].transform(X[:1]).columns[0])
 mlflow.set_tracking_uri("sqlite:///store.db")
 with mlflow.start_run():
-    mlflow.sklearn.log_model(model.fit(X, y), name="model", serialization_format="cloudpickle")
+    mlflow.sklearn.log_model(
+        model.fit(X, y), name="model", serialization_format="cloudpickle", pip_requirements=["none"]
+    )
 mlflow.sklearn.autolog(serialization_format="cloudpickle")
 model.fit(X, y)
 print([len(run.outputs.model_outputs) for run in mlflow.search_runs(output_format="list")])
@@ -74,7 +76,8 @@ def run(program: str, folder: Path, *arguments: str) -> str:
     done = subprocess.run(
         [sys.executable, "notebook.py", *arguments],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        # MLflow would load the model in a process of its own, to see what that imports.
+        env={**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_REQUIREMENTS_INFERENCE_TIMEOUT": "1"},
         capture_output=True,
         text=True,
         timeout=200,

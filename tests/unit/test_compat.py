@@ -64,12 +64,49 @@ def test_a_database_in_memory_is_shared(uri):
     from sqlalchemy import create_engine
 
     store = SimpleNamespace(engine=create_engine(uri), ManagedSessionMaker=None)
-    assert compat.separate(store) is store
+    assert compat.separate(store).engine is store.engine
 
 
 def test_a_store_without_a_pool_is_shared():
-    store = SimpleNamespace()
-    assert compat.separate(store) is store
+    store = SimpleNamespace(get_run=lambda run_id: f"run {run_id}")
+    assert compat.separate(store).get_run("r") == "run r"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_fork_waits_for_a_call_of_our_thread(store):
+    """SQLite's own locks, in memory, cannot be renewed in the child."""
+    calling, go, over = threading.Event(), threading.Event(), []
+
+    def get_run(run_id):
+        calling.set()
+        assert go.wait(20)
+        over.append(run_id)
+
+    own = compat.separate(
+        SimpleNamespace(get_run=get_run, engine=store.engine, ManagedSessionMaker=None, db_type="")
+    )
+    own._at_most_s = 60
+    thread = threading.Thread(target=own.get_run, args=("r",))
+    thread.start()
+    assert calling.wait(20)
+    threading.Timer(0.05, go.set).start()
+    pid = os.fork()
+    if pid == 0:
+        os._exit(len(over))
+    thread.join(20)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
+
+
+def test_a_client_of_a_store_needs_no_address(store):
+    run_id = new_run(store)
+    client = compat.client_of(compat.separate(store))
+    assert client.get_run(run_id).info.run_id == run_id
+    assert [each.experiment_id for each in client.search_experiments()] == ["0"]
+    assert run_id in {run.info.run_id for run in client.search_runs(["0"])}
+    client.set_tag(run_id, "a", "b")
+    client.set_terminated(run_id, "KILLED", 5)
+    run = store.get_run(run_id)
+    assert run.data.tags["a"] == "b" and run.info.status == "KILLED" and run.info.end_time == 5
 
 
 @pytest.mark.parametrize(
@@ -85,14 +122,10 @@ def test_location_of_a_store(store, location):
     assert compat.location_of(store) == location
 
 
-def test_the_store_of_the_fluent_api_and_of_a_client_is_the_one_at_the_uri(store):
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(store.db_uri)
-    try:
-        assert compat.current_store() is store
-        assert compat.store_of(mlflow.MlflowClient()) is store
-    finally:
-        mlflow.set_tracking_uri(before)
+def test_the_store_of_the_fluent_api_and_of_a_client_is_the_one_at_the_uri(store, monkeypatch):
+    monkeypatch.setattr("mlflow.tracking._tracking_service.utils._tracking_uri", store.db_uri)
+    assert compat.current_store() is store
+    assert compat.store_of(mlflow.MlflowClient()) is store
 
 
 def test_a_scoring_server_is_recognised_by_its_environment():

@@ -185,7 +185,7 @@ async def later_decorated(work):
 @pytest.mark.parametrize("stream", [plain, later, plain_decorated, later_decorated])
 @pytest.mark.parametrize("disconnects", [True, False])
 def test_streaming_responses(application, stream, disconnects):
-    from starlette.responses import StreamingResponse
+    responses = pytest.importorskip("starlette.responses", reason="comes with mlflow")
 
     def work():
         application.draw(5)
@@ -199,7 +199,7 @@ def test_streaming_responses(application, stream, disconnects):
             raise OSError("the client has gone")
 
     async def request():
-        response = StreamingResponse(stream(work))
+        response = responses.StreamingResponse(stream(work))
         await response({"type": "http", "asgi": {"spec_version": "2.4"}}, receive, send)
 
     async def main():
@@ -218,6 +218,7 @@ def test_streaming_responses(application, stream, disconnects):
 @pytest.mark.parametrize("separate", ["true", "false"])
 def test_streams_within_traces_of_mlflow(separate):
     """With MLflow's own providers and with those of the application."""
+    pytest.importorskip("mlflow")
     out = program(
         """
 import contextvars, logging, sys

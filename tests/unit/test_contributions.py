@@ -52,9 +52,9 @@ def test_a_truncated_contribution_is_empty_and_unfinished():
 
 @pytest.mark.parametrize("days", [1, 10, 100, 1000])
 def test_a_run_of_years_is_stored_completely(days):
-    spent = hourly.Hours()
+    spent = hourly.Hours(0.0)
     for hour in range(24 * days):
-        spent.spend(1.5, 3600.0 * hour, 3600.0 * (hour + 1))
+        spent.spend(1.5, 3600.0 * (hour + 1))
     values = {f"carbon/stage{number}/energy_wh": 1.0 / (number + 3) for number in range(60)}
     tags = Contribution(values, spent.text(), final=True).tags("x")
     assert max(map(len, tags.values())) <= 8000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -10,7 +11,7 @@ import pytest
 
 from carbon_otel import guard
 from carbon_otel.mlflow.delivery import worker
-from carbon_otel.mlflow.delivery.spool import Batch, Spool
+from carbon_otel.mlflow.delivery.spool import Batch, LedgerRun, Spool
 from carbon_otel.mlflow.delivery.worker import DeliveryWorker
 from carbon_otel.mlflow.schema import contributions
 from carbon_otel.mlflow.schema.contributions import Contribution
@@ -151,7 +152,7 @@ def test_a_segment_that_failed_is_written_before_a_later_one_of_its_run(store, w
     writer.retry()
     assert writer.wait(20)
     writer.close(20)
-    assert writer.healthy
+    assert not writer.is_failing(1)
     assert store.values("r") == [5.0, 8.0, 9.0]
     assert store.tags["r"]["carbon.segments"] == "3"
 
@@ -165,11 +166,11 @@ def test_a_temporarily_refused_run_delays_no_other(store, writer):
     writer.put(batch(9, 7.0, run_id="other", resumed=False), store)
     store.down, store.refused = False, {"r": "INTERNAL_ERROR"}
     writer.retry()
-    assert writer.has_failed()
+    assert not writer.flush(20)  # without a wait for the refused run
     assert store.values("other") == [7.0] and "r" not in store.points
+    assert writer.is_failing(1)
     store.refused = {}
-    writer.retry()
-    assert writer.wait(20)
+    assert writer.flush(20)
     assert store.values("r") == [5.0, 8.0]
 
 
@@ -179,7 +180,7 @@ def test_a_permanently_refused_run_is_dropped_with_a_warning(store, writer, capl
     writer.put(batch(2, 3.0, resumed=False), store)
     assert writer.wait(20)
     writer.close(20)
-    assert writer.healthy
+    assert not writer.is_failing(1)
     assert store.values("r") == [3.0]
     assert "refused the figures of run deleted" in caplog.text
 
@@ -300,7 +301,7 @@ def test_batches_of_another_process_that_the_store_does_not_know_are_kept_for_30
     box.close()
     for now_s, kept in ((86400.0, 1), (40 * 86400.0, 0)):
         monkeypatch.setattr(
-            "carbon_otel.mlflow.delivery.uploader.time", SimpleNamespace(time=lambda now_s=now_s: now_s)
+            "carbon_otel.mlflow.delivery.faults.time", SimpleNamespace(time=lambda now_s=now_s: now_s)
         )
         writer = Controlled(tmp_path)
         writer.put(batch(1, 7.0), store)
@@ -376,7 +377,7 @@ def test_a_run_of_many_kinds_of_stage_is_written_in_several_calls(store, writer)
 
 
 def test_a_batch_that_cannot_be_processed_delays_no_other_and_is_kept(store, tmp_path, caplog):
-    """For example a batch of another version, whose step is not a number."""
+    """For example a batch of another version, whose step is not a number: its line stays in the file."""
     box = Spool.create(tmp_path)
     box.put(store.db_uri, replace(batch(1, 5.0, run_id="foreign"), step="x"))
     box.put(store.db_uri, batch(2, 4.0, run_id="also foreign", resumed=False))
@@ -386,7 +387,7 @@ def test_a_batch_that_cannot_be_processed_delays_no_other_and_is_kept(store, tmp
     assert writer.wait(20)
     writer.close(20)
     assert store.values("r") == [7.0] and store.values("also foreign") == [4.0]
-    assert "run foreign cannot be sent" in caplog.text
+    assert "1 lines of" in caplog.text and "cannot be read" in caplog.text
     assert len(list(tmp_path.glob("*.spool"))) == 1
 
 
@@ -405,7 +406,7 @@ def test_a_refused_metric_and_a_refused_tag_affect_no_others(store, writer, capl
     assert writer.wait(20)
     assert store.values("r") == [5.0] and store.tags["r"]["carbon.zone"] == "FR"
     assert "'carbon/bad' of run r" in caplog.text and "'carbon.bad' of run r" in caplog.text
-    assert writer.healthy
+    assert not writer.is_failing(1)
 
 
 def test_an_error_that_ends_the_upload_at_one_run_does_not_block_the_others(store, writer):
@@ -456,6 +457,151 @@ def test_a_store_that_fails_does_not_postpone_another(store, writer):
     assert not writer.wait(20, 1)  # at once, because its store is failing
 
 
+class Hanging(Store):
+    """A store whose `log_batch` does not return until `go` is set."""
+
+    db_uri = "sqlite:////hanging/mlflow.db"
+
+    def __init__(self):
+        super().__init__()
+        self.asked, self.go = threading.Event(), threading.Event()
+
+    def log_batch(self, *args, **kwargs):
+        self.asked.set()
+        assert self.go.wait(60)
+        super().log_batch(*args, **kwargs)
+
+
+def test_the_ends_of_many_runs_wait_once_for_a_store_that_hangs(store, writer, monkeypatch):
+    hanging, waits = Hanging(), []
+    wait_for = writer._changed.wait_for
+    monkeypatch.setattr(
+        writer._changed,
+        "wait_for",
+        lambda condition, timeout_s: waits.append(condition()) or wait_for(condition, timeout_s),
+    )
+    for segment in range(1, 6):
+        writer.put(batch(segment, 1.0, run_id=f"r{segment}", resumed=False), hanging)
+        assert not writer.wait(0.05, segment)
+    assert waits == [False, True, True, True, True]
+    writer.put(batch(9, 2.0, run_id="healthy", resumed=False), store)
+    assert writer.wait(20, 9) and not writer.is_failing(9)
+    hanging.go.set()
+    assert writer.wait(20)
+    assert not writer.is_failing(5) and len(hanging.points) == 5
+
+
+def test_the_exit_waits_shortly_for_a_store_that_was_late(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(worker, "_FAILED_STORE_S", 0.01)
+    hanging, writer = Hanging(), Controlled(tmp_path)
+    writer.put(batch(1, 1.0), hanging)
+    assert hanging.asked.wait(20) and not writer.wait(0.01, 1)
+    writer.put(batch(2, 2.0, run_id="healthy", resumed=False), store)
+    began = time.monotonic()
+    writer.close(3600)
+    assert time.monotonic() - began < 600 and store.values("healthy") == [2.0]
+    hanging.go.set()
+    assert wait_until(writer, lambda: not writer._threads)
+
+
+def test_a_batch_of_an_ended_process_that_always_fails_does_not_hold_those_of_this_one(store, tmp_path):
+    """A timeout at one run looks like a store that is down."""
+    log_batch = store.log_batch
+
+    def time_out_at_one(run_id, *args, **kwargs):
+        if run_id == "foreign":
+            raise TimeoutError("no answer")
+        log_batch(run_id, *args, **kwargs)
+
+    store.log_batch = time_out_at_one
+    box = Spool.create(tmp_path)
+    box.put(store.db_uri, batch(1, 5.0, run_id="foreign", resumed=False))
+    box.close()
+    writer = Controlled(tmp_path)
+    writer.put(batch(1, 7.0), store)
+    assert writer.has_failed()
+    writer.retry()
+    assert writer.wait(20)
+    writer.close(20)
+    assert store.values("r") == [7.0]
+    assert len(list(tmp_path.glob("*.spool"))) == 1
+
+
+def test_a_store_that_is_down_is_replaced_by_the_one_that_the_program_uses_now(store, writer):
+    """A tracking URI with a new password has the same address."""
+    old = Store()
+    old.down = True
+    writer.put(batch(1, 1.0), old)
+    assert writer.has_failed()
+    writer.put(batch(2, 2.0, resumed=False, run_id="new"), store)
+    writer.retry()
+    assert writer.wait(20)
+    assert store.values("r") == [1.0] and store.values("new") == [2.0]
+
+
+def test_a_flush_does_not_wait_for_a_run_that_is_refused_and_tries_it_again(store, writer):
+    store.refused = {"bad": "PERMISSION_DENIED"}
+    writer.put(batch(1, 1.0, run_id="bad", resumed=False), store)
+    writer.put(batch(2, 2.0, resumed=False), store)
+    began = time.monotonic()
+    assert not writer.flush(3600)
+    assert time.monotonic() - began < 600
+    assert store.values("r") == [2.0] and writer.is_failing(1) and not writer.is_failing(2)
+    store.refused = {}
+    assert writer.flush(3600)
+    assert store.values("bad") == [1.0]
+
+
+def test_a_run_that_is_refused_is_not_tried_without_a_pause(store, writer, monkeypatch):
+    """Even if the store goes down, or the batches of the run are dropped, when its next try is due."""
+    passes = []
+    upload = writer._upload
+    monkeypatch.setattr(writer, "_upload", lambda outlet: passes.append(outlet) or upload(outlet))
+    store.refused = {"bad": "PERMISSION_DENIED"}
+    writer.put(batch(1, 1.0, run_id="bad", resumed=False), store)
+    assert wait_until(writer, lambda: writer.is_failing(1))
+    (outlet,) = writer._outlets.values()
+    store.down = True
+    writer.put(batch(2, 2.0, resumed=False), store)
+    assert writer.has_failed()
+    with writer._changed:
+        outlet.uploader.faults.retry()
+        outlet.again = 0.0
+        writer._changed.notify_all()
+    store.down = False
+    count = len(passes)
+    time.sleep(0.1)
+    assert len(passes) == count  # the whole store is waited for
+    writer._spool.done([1])
+    writer.retry()
+    assert writer.wait(20)
+    assert outlet.again == float("inf") and not outlet.refused
+
+
+def test_a_deleted_entry_is_made_again(store, writer):
+    store.runs = []
+    store.get_experiment_by_name = lambda name: SimpleNamespace(experiment_id="7")
+    store.search_runs = lambda *args, **kwargs: []
+    store.update_run_info = lambda *args: None
+
+    def create_run(**kwargs):
+        store.runs.append(f"entry {len(store.runs) + 1}")
+        return SimpleNamespace(info=SimpleNamespace(run_id=store.runs[-1]))
+
+    store.create_run = create_run
+    window = replace(
+        batch(1, 1.0, run_id="", final=False), entry=LedgerRun("e", "inference m", 1), resumed=False
+    )
+    writer.put(window, store)
+    assert writer.wait(20)
+    store.refused = {"entry 1": "RESOURCE_DOES_NOT_EXIST"}
+    now_ms = int(time.time() * 1000)
+    writer.put(replace(window, values={ENERGY_WH: 2.0}, step=1, timestamp_ms=now_ms), store)
+    assert not writer.flush(20)
+    assert writer.flush(20)
+    assert store.values("entry 2") == [2.0]
+
+
 def test_a_file_of_an_ended_process_with_batches_for_two_stores_is_sent_to_both(store, tmp_path):
     other = Store()
     other.db_uri = "sqlite:////elsewhere/mlflow.db"
@@ -500,7 +646,7 @@ def test_a_hanging_disk_blocks_only_put(store, writer, monkeypatch):
     thread.start()
     assert writing.wait(20)
     writer.begin()
-    assert writer.wait(20, segment=2) and writer.healthy
+    assert writer.wait(20, segment=2) and not writer.is_failing(1)
     go.set()
     thread.join(20)
     assert writer.wait(20, segment=1)
@@ -514,6 +660,31 @@ def test_a_password_in_an_error_is_not_logged(store, writer, caplog):
     writer.put(batch(1, 5.0), store)
     assert writer.has_failed()
     assert "postgresql://me@db/m" in caplog.text and "hunter2" not in caplog.text
+
+
+def test_the_file_of_waiting_batches_has_no_credentials_and_any_process_with_its_own_sends_it(
+    store, tmp_path
+):
+    def at(host):
+        store.get_host_creds = lambda: SimpleNamespace(host=host)
+        return store
+
+    store.down = True
+    first = Controlled(tmp_path)
+    first.put(batch(1, 5.0), at("https://me:hunter2@mlflow.example"))
+    assert first.has_failed()
+    first.retry()
+    first.close(20)
+    (left,) = tmp_path.glob("*.spool")
+    assert b"hunter2" not in left.read_bytes() and left.stat().st_mode & 0o777 == 0o600
+    store.down = False
+    second = Controlled(tmp_path)  # as with MLFLOW_TRACKING_USERNAME in its environment
+    other = Store()
+    other.get_host_creds = lambda: SimpleNamespace(host="https://mlflow.example")
+    second.put(batch(2, 6.0, run_id="second", resumed=False), other)
+    assert second.wait(20)
+    second.close(20)
+    assert other.values("r") == [5.0] and not left.exists()
 
 
 def test_a_hanging_store_delays_the_end_by_at_most_the_timeout(store, tmp_path, caplog):

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextvars
+import gc
 import itertools
 import logging
+import threading
+import weakref
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given, settings
@@ -16,8 +21,10 @@ from carbon_otel import guard
 from carbon_otel.carbon.grid import EmissionFactor, Intensity
 from carbon_otel.footprint import footprint_of
 from carbon_otel.meter.meter import Meter
+from carbon_otel.mlflow.runs.recorder import RunRecorder
+from carbon_otel.mlflow.runs.run_stages import Begun, RunStages
 from carbon_otel.records import Shares
-from carbon_otel.sinks import Fanout, Sink
+from carbon_otel.sinks import Checkpoint, Fanout, Sink
 from carbon_otel.stages.cpu_weights import ThreadWeights
 from carbon_otel.stages.engine import Engine
 from carbon_otel.stages.open_stage import current, record_at
@@ -33,6 +40,11 @@ class Recorder(Sink):
     def __init__(self) -> None:
         self.payments: list[tuple[object, float, float]] = []
         self.closed_kinds: list[str] = []
+        self.checkpoints: list[Checkpoint] = []
+
+    def tick(self, tick):
+        if tick.checkpoint is not None:
+            self.checkpoints.append(tick.checkpoint)
 
     def energy_attributed(self, stage, joules, grams):
         self.payments.append((stage, sum(joules), grams))
@@ -202,13 +214,22 @@ class TestRuns:
         with ThreadPoolExecutor(1) as other:
             assert other.submit(bench.open).result().parent is run
 
-    def test_with_two_runs_a_stage_belongs_to_the_run_of_its_thread_or_to_none(self, bench):
-        here = bench.engine.open_run("r1", "here", None)
-        with ThreadPoolExecutor(1) as second, ThreadPoolExecutor(1) as third:
-            there = second.submit(bench.engine.open_run, "r2", "there", None).result()
-            assert bench.open().parent is here
-            assert second.submit(bench.open).result().parent is there
-            assert third.submit(bench.open).result().parent is None
+    def test_with_two_runs_a_stage_elsewhere_belongs_to_none(self, bench):
+        bench.engine.open_run("r1", "here", None)
+        bench.engine.open_run("r2", "there", None)
+        assert bench.open().parent is None
+
+    def test_with_one_of_two_runs_at_rest_a_stage_belongs_to_the_other(self, bench):
+        first, second = (bench.engine.open_run(run_id, "try", None) for run_id in ("r1", "r2"))
+        bench.engine.settle_run(first, lambda: False)
+        stage = bench.open()
+        bench.clock.advance(1)
+        bench.close(stage)
+        bench.clock.advance(1)
+        bench.engine.settle_run(first, lambda: True)
+        bench.close(second, first)
+        assert stage.parent is second
+        assert (joules(second), joules(first)) == (exactly(200, 100), exactly(0, 0))
 
     def test_a_stage_belongs_to_the_innermost_of_nested_runs(self, bench):
         outer = bench.engine.open_run("r1", "outer", None)
@@ -220,15 +241,24 @@ class TestRuns:
         bench.engine.close_all()
         assert outer.end.figures.record.inclusive_j == pytest.approx(100)
 
-    def test_a_run_begun_inside_a_stage_is_its_child_and_the_parent_of_its_own_stages(self, bench):
+    def test_a_run_begun_inside_a_stage_is_its_child(self, bench):
         stage = bench.open("evaluation")
         token = current.set(stage)
         try:
             run = bench.engine.open_run("r1", "try", None)
             assert run.parent is stage
-            assert bench.open("training", stage).parent is run
         finally:
             current.reset(token)
+
+    def test_a_run_that_has_used_nothing_since_is_in_no_checkpoint(self, bench):
+        run = bench.engine.open_run("r1", "try", None)
+        bench.clock.advance(1)
+        bench.engine.tick(checkpoint=True)
+        bench.engine.settle_run(run, lambda: False)
+        bench.engine.tick(checkpoint=True)
+        bench.clock.advance(1)
+        bench.engine.tick(checkpoint=True)
+        assert [run.info in checkpoint.open for checkpoint in bench.sink.checkpoints] == [True, False, False]
 
 
 class TestRecords:
@@ -472,13 +502,53 @@ class Equal:
         return Shares((1 / len(self._host),) * self._devices, 1.0, 1.0)
 
 
+class Tracker:
+    """The stacks of active runs that MLflow keeps, one for each thread."""
+
+    def __init__(self) -> None:
+        self._threads = threading.local()
+
+    @property
+    def stack(self) -> list[str]:
+        if not hasattr(self._threads, "stack"):
+            self._threads.stack = []
+        return self._threads.stack
+
+    def active_ids(self) -> list[str]:
+        return self.stack[::-1]
+
+
+class Runs(RunStages):
+    """The runs of a tracker without a store."""
+
+    def __init__(self, engine: Engine, tracker: Tracker) -> None:
+        super().__init__(engine, Mock(spec=RunRecorder), tracker.active_ids)
+        self.tracker = tracker
+
+    def create(self, run_id: str, outer_id: str | None = None, *, resumed: bool = False) -> None:
+        self.run_started(Begun(run_id, run_id, None, "0", int(run_id), outer_id, resumed))
+
+    def enter(self, run_id: str) -> None:
+        self.create(run_id, resumed=True)
+        self.run_entered(run_id)
+        self.tracker.stack.append(run_id)
+
+    def leave_top(self) -> None:
+        if self.tracker.stack:
+            self.run_ended(self.tracker.stack.pop())
+
+    def _reconcile(self, run_id: str, store: object) -> None: ...
+
+
 class AnyTime(RuleBasedStateMachine):
-    """Stages, threads, ticks, forks, failures and powers in any order.
+    """Stages, runs, threads, contexts, ticks, forks, failures and powers in any order.
 
     At every moment every joule of every device is in one place; no figure falls, and none hides a missing part.
     """
 
     stages = Bundle("stages")
+    tracked_runs = Bundle("tracked_runs")
+    places = st.none() | st.integers(0, 2)
 
     def __init__(self) -> None:
         super().__init__()
@@ -493,8 +563,29 @@ class AnyTime(RuleBasedStateMachine):
         self.opened: dict[Engine, list] = {}
         self.lowest: dict[tuple[Engine, int], float] = {}
         self.failed: set[int] = set()
-        self.runs = 0
         self._begin()
+        self.contexts = [contextvars.copy_context()]
+        self.outer_of: dict[str, str | None] = {}
+        self.tracked = Runs(self.processes[0].engine, Tracker())
+        self._note_runs(self.processes[0].engine)
+
+    def _note_runs(self, engine):
+        """Runs open and end their stages themselves."""
+        open_run = engine.open_run
+
+        def noting(*arguments):
+            stage = open_run(*arguments)
+            if stage is not None:
+                self.opened[engine].append(stage)
+            return stage
+
+        engine.open_run = noting
+
+    def _at(self, place, call, *arguments):
+        """Call in a thread, or in one of the contexts of the main thread."""
+        if place is None:
+            return self.pool.submit(call, *arguments).result()
+        return self.contexts[place % len(self.contexts)].run(call, *arguments)
 
     def _begin(self):
         bench = Bench(
@@ -520,12 +611,57 @@ class AnyTime(RuleBasedStateMachine):
         self.opened[bench.engine].append(stage)
         return stage
 
-    @rule(target=stages)
-    def open_run(self):
-        self.runs += 1
-        engine = self.processes[0].engine
-        self.opened[engine].append(engine.open_run(str(self.runs), "run", None))
-        return self.opened[engine][-1]
+    @rule(target=tracked_runs, outer=st.none() | tracked_runs, place=places)
+    def create_run(self, outer, place):
+        """By a client: it is not entered."""
+        run_id = str(len(self.outer_of) + 1)
+        self.outer_of[run_id] = outer
+        self._at(place, self.tracked.create, run_id, outer)
+        return run_id
+
+    @rule(run_id=tracked_runs, place=places)
+    def enter_run(self, run_id, place):
+        """A run that has ended is resumed."""
+        self._at(place, self.tracked.enter, run_id)
+
+    @rule(place=places)
+    def leave_run(self, place):
+        self._at(place, self.tracked.leave_top)
+
+    @rule(run_id=tracked_runs, place=places)
+    def end_run(self, run_id, place):
+        """By a client, also by a deletion; the tracker may still call it active."""
+        self._at(place, self.tracked.run_ended, run_id)
+
+    @rule(run_id=tracked_runs, place=places)
+    def fail_to_end_run(self, run_id, place):
+        def end_and_undo():
+            undo = self.tracked.run_ended(run_id)
+            if undo is not None:
+                undo()
+
+        self._at(place, end_and_undo)
+
+    @rule(place=places)
+    def copy_context(self, place):
+        if place is not None and len(self.contexts) < 3:
+            self.contexts.append(self._at(place, contextvars.copy_context))
+
+    @rule()
+    def end_thread(self):
+        """Its runs stay open."""
+        self.pool.shutdown()
+        self.pool = ThreadPoolExecutor(1)
+
+    @rule(target=stages, place=places)
+    def open_here(self, place):
+        bench = self.processes[0]
+        stage, active = self._at(place, lambda: (bench.open(), self.tracked.tracker.active_ids()))
+        self.opened[bench.engine].append(stage)
+        known = [run_id for run_id in active if run_id in self.tracked._begun]
+        if known:
+            assert known[0] in (stage.info.run_id, self.outer_of[stage.info.run_id])
+        return stage
 
     @rule(stage=stages, thread=st.booleans())
     def close(self, stage, thread):
@@ -574,13 +710,23 @@ class AnyTime(RuleBasedStateMachine):
         for bench in self.processes:
             engine = bench.engine
             accounts = [engine.root.account, *(stage.account for stage in self.opened[engine])]
-            inclusive, _ = engine.books.inclusive(engine.root.account)
-            for account in accounts:
-                engine.books.inclusive(account)
+            inclusive = engine.books.totals(engine.root.account).inclusive_j
             for i, track in enumerate(engine.meter.tracks):
-                paid = sum(account.paid[i] for account in accounts)
+                paid = sum(engine.books.totals(account).exclusive_j[i] for account in accounts)
                 assert paid == pytest.approx(track.own_j, rel=1e-9, abs=1e-9)
                 assert inclusive[i] == pytest.approx(paid, rel=1e-9, abs=1e-9)
+
+    @invariant()
+    def the_runs_and_what_is_in_none_add_up(self):
+        engine = self.processes[0].engine
+        parts = defaultdict(float)
+        for stage in (engine.root, *self.opened[engine]):
+            parts[stage.run] += sum(engine.books.totals(stage.account).exclusive_j)
+        assert sum(parts.values()) == pytest.approx(
+            sum(track.own_j for track in engine.meter.tracks), rel=1e-9, abs=1e-9
+        )
+        resting = {run.account for run in engine.runs if run not in engine.runs._at_work}
+        assert not resting & engine.books.payers()
 
     @invariant()
     def never_down_and_never_silent(self):
@@ -595,8 +741,8 @@ class AnyTime(RuleBasedStateMachine):
     def every_figure_has_its_band_and_method(self):
         for bench in self.processes:
             engine, now_ns = bench.engine, self.clock()
-            inclusive = engine.books.inclusive(engine.root.account)
-            record = record_at(engine.root, engine.sensors, engine.meter.edge(now_ns), *inclusive)()
+            totals = engine.books.totals(engine.root.account)
+            record = record_at(engine.root, engine.sensors, engine.meter.edge(now_ns), totals)()
             assert_honest(footprint_of(record, FACTOR))
 
     def teardown(self):
@@ -643,6 +789,20 @@ def assert_honest(f):
 
 TestAnyTime = AnyTime.TestCase
 TestAnyTime.settings = settings(stateful_step_count=30, max_examples=60, deadline=None)
+
+
+def test_a_context_does_not_keep_a_measurement_that_has_ended():
+    bench = Bench()
+    runs = Runs(bench.engine, Tracker())
+    runs.enter("1")
+    runs.leave_top()
+    runs.enter("2")  # and is never left
+    assert [begun.run_id for begun in runs.leave()] == ["2"]
+    bench.engine.close_all()
+    engine = weakref.ref(bench.engine)
+    del bench, runs
+    gc.collect()
+    assert engine() is None
 
 
 def test_a_stage_that_is_kept_does_not_keep_the_exception_of_its_block(bench):

@@ -137,7 +137,7 @@ def test_each_lock_of_a_session_is_renewed_or_listed_with_its_reason(tmp_path, m
     before = {**locks_below(session), **locks_of_modules()}
     kinds = {cls for cls, _, _ in before}
     assert kinds >= {
-        *("Engine", "Attribution", "Membership", "OtelSink", "SpanAnnotator", "Worker", "Serial"),
+        *("Turns", "Attribution", "Membership", "OtelSink", "SpanAnnotator", "Worker", "Serial"),
         *("Predictions", "MlflowTraces", "DeliveryWorker"),
     }
 
@@ -209,3 +209,76 @@ owners = [Owner() for _ in range(10)]
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+class Block:
+    """A block in a thread that a fork waits for; `leave` ends it."""
+
+    def __init__(self, at_most_s):
+        self._inside, self.leave, self.left = threading.Event(), threading.Event(), threading.Event()
+        self.thread = threading.Thread(target=self._run, args=(at_most_s,))
+        self.thread.start()
+        assert self._inside.wait(20)
+
+    def _run(self, at_most_s):
+        with fork.before_a_fork(at_most_s), fork.before_a_fork(0):
+            self._inside.set()
+            assert self.leave.wait(60)
+            self.left.set()
+
+
+def test_a_fork_waits_for_a_block():
+    block = Block(at_most_s=60)
+    threading.Timer(0.05, block.leave.set).start()
+    assert in_a_child(block.left.is_set) == "True"
+    block.thread.join(20)
+
+
+def test_a_fork_does_not_wait_longer_than_the_block_says():
+    block = Block(at_most_s=0.01)
+    assert in_a_child(block.left.is_set) == "False"
+    block.leave.set()
+    block.thread.join(20)
+
+
+def test_a_fork_in_a_block_does_not_wait_for_itself():
+    with fork.before_a_fork(3600):
+        assert in_a_child(lambda: fork._blocks) == "{}"
+    assert not fork._blocks and not fork._forks
+
+
+def test_no_block_is_entered_during_a_fork():
+    """By many threads, while the program forks all the time."""
+    inside, end = [0] * 4, threading.Event()
+
+    def work(number):
+        while not end.is_set():
+            with fork.before_a_fork(3600):
+                inside[number] = 1
+                sum(range(500))
+                inside[number] = 0
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    assert [in_a_child(lambda: sum(inside)) for _ in range(30)] == ["0"] * 30
+    end.set()
+    for thread in threads:
+        thread.join(20)
+
+
+def test_a_failed_fork_lets_blocks_begin_again():
+    """The system refuses a process to a user who has too many; to root it refuses none."""
+    program = """
+import os, resource
+from carbon_otel import fork
+if os.geteuid() == 0:
+    os.setuid(65534)
+resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+try:
+    os.fork()
+except BlockingIOError:
+    print(fork._forks)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stdout == "set()\n", done.stderr

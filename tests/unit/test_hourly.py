@@ -18,20 +18,35 @@ def total(text):
 
 
 def test_an_interval_over_hours_is_divided_by_time():
-    hours = Hours()
-    hours.spend(3.0, START, START + 5400)
+    hours = Hours(START)
+    hours.spend(3.0, 5400)
     assert hours.text() == "2026-11-30T22=1 2026-11-30T23=2"
-    hours.spend(1.0, START + 5400, START + 5401)
+    hours.spend(1.0, 5401)
     assert hours.text() == "2026-11-30T22=1 2026-11-30T23=2 2026-12-01T00=1"
     assert shares(hours.text(), MONTH) == {"2026-11": 0.75, "2026-12": 0.25}
     assert shares(hours.text(), DAY) == {"2026-11-30": 0.75, "2026-12-01": 0.25}
     assert shares("", DAY) == {}
 
 
-def test_the_clock_may_be_set_back():
-    hours = Hours()
-    hours.spend(2.0, START, START - 50)
-    assert hours.text() == "2026-11-30T22=2"
+def test_a_state_that_comes_late_adds_its_energy_and_no_time():
+    hours = Hours(START)
+    hours.spend(1.0, 60)
+    hours.spend(2.0, 50)
+    assert hours.text() == "2026-11-30T22=3"
+
+
+def test_the_number_of_hours_in_memory_is_bounded():
+    hours = Hours(START)
+    for day in range(1, 400):
+        hours.spend(24.0, day * 86400)
+    assert len(hours._wh) <= 1000 + 24
+    assert total(hours.text()) == pytest.approx(399 * 24, rel=1e-5)
+
+
+def test_a_text_of_many_centuries_is_cut_between_two_months():
+    months = " ".join(f"{year}-{month:02}=1.25" for year in range(1000, 2000) for month in range(1, 13))
+    text = added(months, "")
+    assert len(text) <= 8000 and set(parsed(text).values()) == {1.25}
 
 
 def test_two_segments_add_up():
@@ -49,10 +64,10 @@ def test_two_segments_add_up():
     )
 )
 def test_nothing_is_lost_and_the_tag_holds_it(spent):
-    hours, now, wh = Hours(), float(START), 0.0
+    hours, now, wh = Hours(START), 0.0, 0.0
     for amount, seconds in spent:
-        hours.spend(amount, now, now + seconds)
         now += seconds
+        hours.spend(amount, now)
         wh += amount
     text = hours.text()
     assert len(text) <= 8000

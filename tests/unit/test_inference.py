@@ -31,7 +31,10 @@ class Bench:
         self.uploads = Uploads()
         self.delivery = Worker("test delivery")
         ledger = InferenceLedger(
-            self.uploads, self.delivery, lambda f, status, trace_id: {"carbon.status": status}, self.clock
+            self.uploads,
+            self.delivery,
+            lambda f, status, trace_id: {"carbon.status": status},
+            lambda: self.clock() / 1e9,
         )
         self.predictions = Predictions(
             self.engine, ledger, process="p", clock=lambda: self.clock() / 1e9, wall_ns=self.clock
@@ -57,6 +60,7 @@ class Bench:
 
 @pytest.fixture
 def bench(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////a.db")
     monkeypatch.setitem(sys.modules, "mlflow", SimpleNamespace(is_tracking_uri_set=lambda: True))
     bench = Bench()
     yield bench
@@ -157,4 +161,19 @@ def test_a_prediction_that_a_signal_handler_makes_during_another_one(bench):
     thread.start()
     thread.join(20)
     assert not thread.is_alive()
-    assert sorted(model for model, _ in bench.predictions._windows) == ["m-1", "m-2"]
+    assert sorted(model for model, *_ in bench.predictions._windows) == ["m-1", "m-2"]
+
+
+def test_a_prediction_goes_to_the_tracking_uri_of_its_moment(bench, monkeypatch):
+    for number in range(1, 4):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:////{'ab'[number % 2]}.db")
+        bench.predict("m", seconds=1, rows=number)
+        bench.tick()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////c.db")
+    bench.engine.close_windows()
+    bench.states()
+    rows = {
+        uri: names.unpack(batch.values, batch.tags)[0]["carbon/units/inference/rows"]
+        for uri, batch in zip(bench.uploads.uris, bench.uploads.batches, strict=True)
+    }
+    assert rows == {"sqlite:////b.db": 4, "sqlite:////a.db": 2}

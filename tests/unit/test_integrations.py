@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import ModuleType
 
@@ -171,24 +172,30 @@ def test_an_integration_that_fails_stops_no_other(hook, caplog):
 
 def test_every_built_in_integration_connects_and_is_undone():
     """After the undo the attributes of the library are the same objects as before."""
+    import concurrent.futures.process as process_pools
     import concurrent.futures.thread as thread_pools
+    import multiprocessing.pool
     import multiprocessing.process
     import multiprocessing.spawn
     import subprocess as subprocesses
 
     places = [
         (thread_pools.ThreadPoolExecutor, "submit"),
+        (process_pools.ProcessPoolExecutor, "submit"),
+        (multiprocessing.pool.Pool, "apply_async"),
+        (multiprocessing.pool.Pool, "_guarded_task_generation"),
         (multiprocessing.process.BaseProcess, "start"),
-        (multiprocessing.process.BaseProcess, "_bootstrap"),
         (multiprocessing.spawn, "get_preparation_data"),
-        (subprocesses.Popen, "__init__"),
+        (subprocesses, "_fork_exec" if hasattr(subprocesses, "_fork_exec") else "_posixsubprocess"),
+        (subprocesses.Popen, "_posix_spawn"),
+        (threading.Thread, "_bootstrap"),
     ]
-    before = [getattr(*place) for place in places]
+    before = [vars(owner)[name] for owner, name in places]
     hook = ImportHook()
     instrumentation.install(hook)
-    assert all(getattr(*place) is not old for place, old in zip(places, before, strict=True))
+    assert all(vars(owner)[name] is not old for (owner, name), old in zip(places, before, strict=True))
     hook.remove()
-    assert [getattr(*place) for place in places] == before
+    assert [vars(owner)[name] for owner, name in places] == before
 
 
 def test_mlflow_keeps_no_measurement_that_is_over():

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from carbon_otel import clock
 from carbon_otel.host import identity, meeting_place, membership
 from carbon_otel.host.membership import Membership
 from carbon_otel.private_files import is_private_folder, names_in, user_id
@@ -198,7 +199,7 @@ def test_a_process_that_leaves_does_not_hide_those_that_stay(places, member, mon
 
 def test_a_slow_look_at_the_places_is_taken_less_often(places, member, monkeypatch):
     now_s = [1000.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now_s[0])
+    monkeypatch.setattr(clock, "monotonic", lambda: now_s[0])
     look = meeting_place.other_groups
     for took_s, pause_s in ((0.0, 5), (0.01, 10), (1.0, 30)):
 

@@ -18,8 +18,9 @@ def clock():
 def follow(meter: Meter, *, tick: bool = False) -> list[float]:
     """An edge or a tick like that of the engine; returns the joules of each device since the last one."""
     now_ns = meter.clock_ns()
+    before = [track.own_j for track in meter.tracks]
     meter.apply(meter.read_for_tick(now_ns) if tick else meter.read_for_edge(now_ns), now_ns)
-    return meter.advance(now_ns)
+    return [after - then for after, then in zip(meter.advance(now_ns), before, strict=True)]
 
 
 class Rule:
@@ -90,7 +91,7 @@ class TestReadingsOfSeveralThreads:
         clock.advance(1)
         assert follow(meter) == [200]
         meter.apply(early, early_ns)
-        assert meter.advance(early_ns) == [0]
+        assert meter.advance(early_ns) == [200]
         clock.advance(1)
         assert follow(meter) == [100]
         assert meter.edge(clock()).quality is None

@@ -633,7 +633,7 @@ def unauthorized():
         web.shutdown()
 
 
-def test_a_stage_in_a_thread_has_no_parent_span(application):
+def test_a_stage_in_a_thread_is_below_the_stage_that_started_the_thread(application):
     application.instrument()
 
     def work():
@@ -644,4 +644,5 @@ def test_a_stage_in_a_thread_has_no_parent_span(application):
         thread = threading.Thread(target=work)
         thread.start()
         thread.join()
-    assert application.spans()["inference"].parent is None
+    spans = application.spans()
+    assert spans["inference"].parent.span_id == spans["training"].context.span_id

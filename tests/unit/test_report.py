@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carbon_otel.lifecycle.ledger import Entry, Ledger, LedgerCost
+from carbon_otel.lifecycle.entry import Entry, LedgerCost
+from carbon_otel.lifecycle.ledger import Ledger
 from carbon_otel.lifecycle.report import report_of
 
 

@@ -9,13 +9,13 @@ from dataclasses import replace
 from html import unescape
 
 import pytest
-from rich.console import Console
 
 from carbon_otel.cli.formats import codecarbon
 from carbon_otel.cli.html_report import page
-from carbon_otel.cli.report import _csv
+from carbon_otel.cli.output import Screen, write_csv
 from carbon_otel.cli.report_view import show
-from carbon_otel.lifecycle.ledger import Ledger, LedgerCost
+from carbon_otel.lifecycle.entry import LedgerCost
+from carbon_otel.lifecycle.ledger import Ledger
 from carbon_otel.lifecycle.report import ROW, report_of
 from tests.unit.test_report import entry
 
@@ -23,7 +23,7 @@ STRANGE = "[bold]</pre><script>{x}[/red]"
 
 
 def text_of(report):
-    console = Console(file=io.StringIO(), width=200)
+    console = Screen(file=io.StringIO(), width=200)
     show(report, console)
     return console.file.getvalue()
 
@@ -49,6 +49,37 @@ def test_names_are_literal_text_on_a_page():
     assert unescape(re.sub(r"<[^>]*>", "", html)).count(STRANGE) >= 8
 
 
+HOSTILE = "\x1b[31mred\x07\u202e\x9b2J\nfake line\udc80[link=http://evil]x[/link]:bomb:"
+UNSAFE = ("\x1b", "\x07", "\x9b", "\u202e", "\nfake", "\udc80")
+
+
+def hostile():
+    tags = {**entry().tags, "carbon.method": HOSTILE, "carbon.zone": HOSTILE, "carbon.hardware": HOSTILE}
+    one = replace(entry(), name=HOSTILE, status=HOSTILE, stages={HOSTILE: LedgerCost(1.0, 1.0)}, tags=tags)
+    return report_of(Ledger(HOSTILE, (one,), (HOSTILE,), (f"{HOSTILE}: cut",)))
+
+
+def test_escapes_and_invalid_characters_in_names_do_nothing(capsys):
+    write_csv(hostile().rows(), ROW)
+    for text in (text_of(hostile()), page(hostile()), capsys.readouterr().out):
+        text.encode()
+        assert not [character for character in UNSAFE if character in text]
+        assert "red" in text and "\\x1b" in text
+
+
+@pytest.mark.parametrize("begin", ["=", "+", "-", "@", "\t=", "\r=", " =", "\uff1d"])
+def test_a_name_is_no_formula_of_a_spreadsheet(begin, capsys):
+    name = f"{begin}HYPERLINK(1)"
+    report = report_of(Ledger("churn", (replace(entry(), name=name, stages={name: LedgerCost(-1.0, 1.0)}),)))
+    write_csv(report.rows(), ROW)
+    write_csv(codecarbon.rows(replace(report, title=name)), codecarbon.COLUMNS)
+    own, theirs = map(csv.DictReader, map(io.StringIO, capsys.readouterr().out.split("timestamp")[:2]))
+    (row,) = own
+    assert row["run_name"][0] == row["stage"][0] not in "=+-@\t\r \uff1d" or row["run_name"].startswith("'")
+    assert row["energy_wh"] == "-1.0"  # a number stays a number
+    assert f",{name}" not in ",".join(theirs.fieldnames)
+
+
 def test_a_page_has_the_tables_and_is_self_contained():
     html = page(report_of(Ledger("churn", (entry(), entry(1)))))
     assert html.startswith("<!doctype html>") and html.count("<h1>churn</h1>") == 1
@@ -57,13 +88,15 @@ def test_a_page_has_the_tables_and_is_self_contained():
     assert not [word for word in ("http://", "https://", "<script", "src=", "url(") if word in html]
 
 
-def test_an_entry_without_stages():
+def test_an_entry_without_stages(capsys):
     """A run without its own energy: all of it belongs to nested runs."""
     report = report_of(
         Ledger("churn", (replace(entry(), stages={}, low_wh=0.0, high_wh=0.0, measured_wh=0.0),))
     )
-    assert _csv(report.rows(), ROW) == ",".join(ROW) + "\n"
-    (row,) = csv.DictReader(io.StringIO(_csv(codecarbon.rows(report), codecarbon.COLUMNS)))
+    write_csv(report.rows(), ROW)
+    assert capsys.readouterr().out == ",".join(ROW) + "\n"
+    write_csv(codecarbon.rows(report), codecarbon.COLUMNS)
+    (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
     assert (row["timestamp"], row["energy_consumed"]) == ("1970-01-01T00:00:00", "0.0")
     assert "0 Wh" in text_of(report) and "0 Wh" in page(report)
 

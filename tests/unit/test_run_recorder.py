@@ -18,8 +18,6 @@ from carbon_otel.sinks import Checkpoint, Figures, StageEnd, Tick
 class Uploads:
     """The batches from the recorder; `hold` stops it within a call, like a full disk."""
 
-    healthy = False
-
     def __init__(self):
         self.batches = []
         self.reached, self.go = threading.Event(), threading.Event()
@@ -62,6 +60,7 @@ def delivery():
 @pytest.fixture
 def recorder(uploads, delivery):
     return RunRecorder(
+        uploads,
         uploads,
         delivery,
         (),

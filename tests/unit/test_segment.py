@@ -48,22 +48,29 @@ def test_the_first_state_of_a_run_has_tags_and_no_metric():
 def test_power_is_the_mean_since_the_state_before():
     segment = Segment(1, BEGIN_S, run_id="r")
     segment.opening({})
-    segment.state(figures(100, 10), {}, BEGIN_S + 10)
-    batch = segment.state(figures(400, 20), {}, BEGIN_S + 20)
+    segment.state(figures(100, 10), {}, 10)
+    batch = segment.state(figures(400, 20), {}, 20)
     assert batch.gauges == {"carbon/power/package-0_w": pytest.approx(30)}
     assert batch.step == 1
 
 
-def test_a_clock_that_is_set_back_puts_no_state_before_the_last_one():
+def test_states_at_the_same_moment_are_in_order():
     segment = Segment(1, BEGIN_S, run_id="r")
-    stamps = [segment.state(figures(1, 1), {}, BEGIN_S - back).timestamp_ms for back in (0, 50, 100)]
+    stamps = [segment.state(figures(1, 1), {}, 0).timestamp_ms for _ in range(3)]
     assert stamps == sorted(set(stamps))
+
+
+def test_times_are_the_start_plus_what_the_monotonic_clock_has_counted():
+    segment = Segment(1, BEGIN_S, run_id="r", clock_s=5000)
+    batch = segment.state(figures(3600, 10), {}, 5010)
+    assert batch.timestamp_ms == (BEGIN_S + 10) * 1000
+    assert hourly.parsed(batch.hourly) == {"2026-09-21T14": 1.0}
 
 
 def test_nested_runs_are_left_out_of_the_hours():
     segment = Segment(1, BEGIN_S, run_id="r")
     nested = names.subtotals(figures(60, 10))
-    batch = segment.state(figures(100, 10), {}, BEGIN_S + 10, of_nested=nested)
+    batch = segment.state(figures(100, 10), {}, 10, of_nested=nested)
     assert sum(hourly.parsed(batch.hourly).values()) * 3600 == pytest.approx(40)
     assert batch.values["carbon/nested/training/energy_wh"] * 3600 == pytest.approx(60)
 
@@ -74,7 +81,7 @@ def test_a_window_of_any_size_is_packed_and_read_back():
     ledger_run = LedgerRun("id", "inference m", int(BEGIN_S * 1000), model_id="m")
     segment = Segment(1, BEGIN_S, ledger_run=ledger_run)
     footprint = replace(figures(200, 10), stages=kinds)
-    batch = segment.state(footprint, {"carbon.status": "final"}, BEGIN_S + 10, units=units, final=True)
+    batch = segment.state(footprint, {"carbon.status": "final"}, 10, units=units, final=True)
     assert batch.final and segment.ended and all(len(value) <= 8000 for value in batch.tags.values())
     values, tags = names.unpack(batch.values, batch.tags)
     assert values["carbon/units/kind_199/samples"] == 5.0
@@ -89,7 +96,7 @@ def test_the_hours_add_up_to_the_energy(spent):
     joules = seconds = 0.0
     for more_j, more_s in spent:
         joules, seconds = joules + more_j, seconds + more_s
-        batch = segment.state(figures(joules, seconds), {}, BEGIN_S + seconds)
+        batch = segment.state(figures(joules, seconds), {}, seconds)
     hours = hourly.parsed(batch.hourly)
     # Their text has six digits for each hour.
     assert sum(hours.values()) * 3600 == pytest.approx(joules, rel=1e-5, abs=1e-3)

@@ -24,12 +24,14 @@ class Uploads:
 
     def __init__(self):
         self.batches = []
+        self.uris = []
 
     def begin(self):
         """No thread is needed."""
 
-    def put(self, batch):
+    def put(self, batch, store):
         self.batches.append(batch)
+        self.uris.append(store)
 
 
 class Bench:
@@ -69,6 +71,7 @@ class Bench:
 
 @pytest.fixture
 def bench(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////a.db")
     monkeypatch.setitem(sys.modules, "mlflow", SimpleNamespace(is_tracking_uri_set=lambda: True))
     bench = Bench()
     yield bench
@@ -195,5 +198,42 @@ def test_a_stage_that_a_collection_ends_while_another_one_is_added(bench):
     add.start()
     add.join(20)
     assert not add.is_alive()
-    spent = bench.sink._window.spent
+    (window,) = bench.sink._windows.values()
+    spent = window.spent
     assert spent == {"training": [2.0, 0.0, 0.2], "evaluation": [3.0, 0.0, 0.3]}
+
+
+def test_a_stage_goes_to_the_tracking_uri_at_which_it_was_opened(bench, monkeypatch):
+    def work(seconds):
+        stage = bench.open("training")
+        bench.advance(seconds)
+        bench.engine.close(stage)
+
+    work(2)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////b.db")
+    work(3)
+    outer = bench.open("pipeline")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////a.db")
+    inner = bench.open("training", outer)
+    bench.advance(5)
+    bench.engine.close(inner)
+    bench.engine.close(outer)
+    work(20)  # to the next checkpoint
+    bench.sink.close(1)
+    states = bench.delivered()
+    last = {uri: values for uri, (values, _) in zip(bench.uploads.uris, states, strict=True)}
+    watts = 250
+    assert last["sqlite:////a.db"]["carbon/training/energy_wh"] * 3600 == pytest.approx(22 * watts)
+    assert last["sqlite:////b.db"]["carbon/training/energy_wh"] * 3600 == pytest.approx(8 * watts)
+
+
+def test_stages_before_a_tracking_uri_was_set_go_to_the_one_of_the_first_write(bench, monkeypatch):
+    """Their store would be a new file in the working folder, which the program does not use."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    sys.modules["mlflow"].get_tracking_uri = lambda: "sqlite:////set-later.db"
+    stage = bench.open("data_processing")
+    bench.advance(20)
+    bench.engine.close(stage)
+    bench.sink.close(1)
+    bench.delivered()
+    assert set(bench.uploads.uris) == {"sqlite:////set-later.db"}

@@ -14,7 +14,8 @@ from carbon_otel.mlflow.delivery.store_uri import normalised, of_store, printabl
     ("uri", "address"),
     [
         ("http://localhost:5000/", "http://localhost:5000"),
-        ("https://me:secret@mlflow.example/base/", "https://me@mlflow.example/base"),
+        ("https://me:secret@mlflow.example/base/", "https://mlflow.example/base"),
+        ("https://token@mlflow.example", "https://mlflow.example"),
         ("postgresql+psycopg2://me:p%40ss@db:5432/mlflow", "postgresql+psycopg2://me@db:5432/mlflow"),
         ("postgresql://db/mlflow?sslmode=require", "postgresql://db/mlflow?sslmode=require"),
         ("sqlite:////data/mlflow.db", "sqlite:////data/mlflow.db"),

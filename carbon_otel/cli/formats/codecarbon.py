@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from carbon_otel.carbon.grid import country
-from carbon_otel.lifecycle.ledger import Entry
+from carbon_otel.lifecycle.entry import Entry
 from carbon_otel.lifecycle.report import Report, iso
 from carbon_otel.units import KILO, S_PER_H
 

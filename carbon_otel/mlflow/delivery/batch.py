@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from types import NoneType
 from typing import Any, Final
 
-from carbon_otel.mlflow.schema import names
+from carbon_otel.mlflow.schema import checked, names
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,8 @@ class Batch:
     `segment` is unique in this process, `contribution_id` across processes. `gauges` are instantaneous
     values, not cumulative. `final` marks the last batch of a segment. `run_id` and `contribution_id` are
     empty if the run is an `entry` of the ledger, which the first upload creates. `efficiency_metric` is the
-    user's metric that is divided by the emissions.
+    user's metric that is divided by the emissions. A batch is `joined` if another process has opened the run.
+    `curves` and `bars` say which metrics get a point.
     """
 
     run_id: str
@@ -49,6 +51,17 @@ class Batch:
     final: bool = False
     entry: LedgerRun | None = None
     efficiency_metric: str | None = None
+    joined: bool = False
+    curves: bool = True
+    bars: bool = True
+
+    def drawn(self, figures: Mapping[str, float]) -> dict[str, float]:
+        """The figures of this state that become points of metrics."""
+        return {
+            name: value
+            for name, value in figures.items()
+            if (self.curves if names.is_curve(name) else self.bars)
+        }
 
     @property
     def ordering_key(self) -> str:
@@ -61,6 +74,21 @@ class Batch:
         return self.entry.name if self.entry else f"run {self.run_id}"
 
 
+_TYPES: Final[dict[type, dict[str, tuple[type, ...]]]] = {
+    Batch: {
+        **dict.fromkeys(("run_id", "contribution_id", "hourly"), (str,)),
+        **dict.fromkeys(("segment", "step", "timestamp_ms"), (int,)),
+        **dict.fromkeys(("resumed", "final", "curves", "bars"), (bool,)),
+        **dict.fromkeys(("values", "tags", "gauges"), (dict,)),
+        "efficiency_metric": (str, NoneType),
+    },
+    LedgerRun: {
+        **dict.fromkeys(("entry_id", "name"), (str,)),
+        "start_ms": (int,),
+        **dict.fromkeys(("model_id", "source_run_id"), (str, NoneType)),
+    },
+    NoneType: {},
+}
 # Files written by versions before 0.2 use these names.
 _FORMER_NAMES: Final = {"part": "contribution_id", "per_gram": "efficiency_metric"}
 
@@ -79,7 +107,17 @@ def decoded(body: Mapping[str, Any]) -> Batch:
     """The inverse of `encoded`. Raises TypeError or AttributeError for any other structure."""
     arguments = {_FORMER_NAMES.get(name, name): value for name, value in body.items()}
     entry = arguments.pop("entry", None)
-    return Batch(**arguments, entry=LedgerRun(**entry) if entry else None)
+    batch = Batch(**arguments, entry=LedgerRun(**entry) if entry else None)
+    for item in (batch, batch.entry):
+        for name, kind in _TYPES[type(item)].items():
+            if type(value := getattr(item, name)) not in kind:
+                raise TypeError(f"{name} is {value!r:.40}")
+    for figures in (batch.values, batch.gauges):
+        if checked.numbers(figures) is None:
+            raise TypeError("a figure is not a number")
+    if not all(isinstance(tag, str) for tag in batch.tags.values()):
+        raise TypeError("a tag is not text")
+    return batch
 
 
 def to_line(number: int, address: str, batch: Batch) -> bytes:

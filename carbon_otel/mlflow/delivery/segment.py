@@ -8,6 +8,7 @@ from typing import Final
 
 from carbon_otel.footprint import Footprint
 from carbon_otel.mlflow.delivery.batch import Batch, LedgerRun
+from carbon_otel.mlflow.delivery.sampling import Sampling
 from carbon_otel.mlflow.schema import names
 from carbon_otel.mlflow.schema.hourly import Hours
 from carbon_otel.units import MS_PER_S
@@ -16,7 +17,10 @@ _NOTHING: Final[Mapping[str, float]] = MappingProxyType({})
 
 
 class Segment:
-    """Makes the batches of one run or window in this process; `wall_s` is its start in seconds since the epoch.
+    """Makes the batches of one run or window in this process.
+
+    `wall_s` is its start in seconds since the epoch, and `clock_s` the same moment on a monotonic clock. All later
+    times are this one label plus the time that the monotonic clock has counted, because the wall clock may jump.
 
     Not thread-safe: one thread makes all batches of a segment.
     """
@@ -31,8 +35,15 @@ class Segment:
         resumed: bool = False,
         efficiency_metric: str | None = None,
         ledger_run: LedgerRun | None = None,
+        joined: bool = False,
+        clock_s: float = 0.0,
+        age_s: float = 0.0,
     ) -> None:
-        """`number` is unique in this process. The segment belongs to a run of the user, or to a `ledger_run`."""
+        """`number` is unique in this process. The segment belongs to a run of the user, or to a `ledger_run`.
+
+        The run is `joined` if another process has opened it. `age_s` is the age of a resumed run: its curves
+        continue as coarse as they were.
+        """
         self.number = number
         self.ended = False
         self._run_id = run_id
@@ -40,9 +51,15 @@ class Segment:
         self._resumed = resumed
         self._efficiency_metric = efficiency_metric
         self._ledger_run = ledger_run
-        self._hours = Hours()
+        self._joined = joined
+        # The sums of the times before the last `reopen`, and those so far.
+        self._before: Mapping[str, float] = {}
+        self._values: Mapping[str, float] = {}
+        self._hours = Hours(wall_s)
+        self._sampling = Sampling(age_s)
         self._step = 0
-        self._at_s = wall_s
+        self._wall_s = wall_s
+        self._clock_s = clock_s
         self._stamp_ms = int(wall_s * MS_PER_S)
         self._own_wh = 0.0
         self._duration_s = 0.0
@@ -52,45 +69,65 @@ class Segment:
         """The first state: it marks the run as measured, without metrics, because zeros would be wrong figures."""
         return self._batch({}, tags)
 
+    def reopen(self, elapsed_s: float) -> None:
+        """The run has a further stage, whose footprints and clock begin at zero, and add to the sums so far.
+
+        It begins `elapsed_s` seconds after the segment, on a monotonic clock.
+        """
+        self.ended = False
+        self._before, self._clock_s = self._values, -elapsed_s
+        self._hours.spend(0.0, elapsed_s)
+        self._own_wh = self._duration_s = 0.0
+        self._devices_j = {}
+
+    def unchanged(self) -> Batch:
+        """The last state, which is no longer final."""
+        return self._batch(self._values, {}, hourly=self._hours.text())
+
     def state(
         self,
         footprint: Footprint,
         tags: Mapping[str, str],
-        wall_s: float,
+        clock_s: float,
         *,
         of_nested: Mapping[str, float] = _NOTHING,
         units: Mapping[str, float] = _NOTHING,
         final: bool = False,
     ) -> Batch:
-        """The state now.
+        """The state at `clock_s`, on the monotonic clock of the segment.
 
         `of_nested` is the sum of `names.subtotals()` over the nested runs; `units` are the functional units
         of the stages, by `<kind>/<unit>`.
         """
         self.ended = final
-        # If the clock was set back, this point must still come after the last one.
-        self._stamp_ms = max(int(wall_s * MS_PER_S), self._stamp_ms + 1)
+        elapsed_s = clock_s - self._clock_s
+        self._stamp_ms = max(int((self._wall_s + elapsed_s) * MS_PER_S), self._stamp_ms + 1)
         values = names.footprint_metrics(footprint, of_nested, units)
+        for name, amount in self._before.items():
+            values[name] = values.get(name, 0.0) + amount
+        self._values = values
         nested_wh = sum(value for name, value in of_nested.items() if name.endswith("/energy_wh"))
         own_wh = footprint.energy_wh - nested_wh
-        self._hours.spend(own_wh - self._own_wh, self._at_s, wall_s)
-        gauges = self._power(footprint)
-        self._at_s, self._own_wh = wall_s, own_wh
-        self._duration_s, self._devices_j = footprint.duration_s, footprint.devices_inclusive
+        self._hours.spend(own_wh - self._own_wh, elapsed_s)
+        self._own_wh = own_wh
+        bars = self._sampling.bars_due(elapsed_s, len(values)) or final
         if self._ledger_run is None:
-            return self._batch(values, tags, gauges, self._hours.text())
+            curves = self._sampling.curves_due(elapsed_s, 2 + len(footprint.devices_inclusive)) or final
+            gauges = self._power(footprint) if curves else _NOTHING
+            return self._batch(values, tags, gauges, self._hours.text(), curves=curves, bars=bars)
         # Windows get no kWh and no power: their pages have few readers.
         values = {name: value for name, value in values.items() if not name.endswith(("_kwh", "_kg"))}
         window_tags = {**tags, **self._ledger_run.model(), names.HOURLY: self._hours.text()}
-        return self._batch(*names.pack(values, window_tags))
+        return self._batch(*names.pack(values, window_tags), curves=bars, bars=bars)
 
     def _power(self, footprint: Footprint) -> dict[str, float]:
-        """Mean watts of each device since the last state."""
-        seconds = footprint.duration_s - self._duration_s
+        """Mean watts of each device since the last point."""
+        seconds, devices_j = footprint.duration_s - self._duration_s, self._devices_j
         if seconds <= 0:
             return {}
+        self._duration_s, self._devices_j = footprint.duration_s, footprint.devices_inclusive
         return {
-            f"carbon/power/{names.device(device)}_w": (joules - self._devices_j.get(device, 0.0)) / seconds
+            f"carbon/power/{names.device(device)}_w": (joules - devices_j.get(device, 0.0)) / seconds
             for device, joules in footprint.devices_inclusive.items()
         }
 
@@ -100,6 +137,9 @@ class Segment:
         tags: Mapping[str, str],
         gauges: Mapping[str, float] = _NOTHING,
         hourly: str = "",
+        *,
+        curves: bool = True,
+        bars: bool = True,
     ) -> Batch:
         step = self._step
         self._step += bool(values)
@@ -117,4 +157,7 @@ class Segment:
             final=self.ended,
             entry=self._ledger_run,
             efficiency_metric=self._efficiency_metric,
+            joined=self._joined,
+            curves=curves,
+            bars=bars,
         )

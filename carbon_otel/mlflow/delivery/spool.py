@@ -19,10 +19,11 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.guard import log_once
+from carbon_otel.mlflow.delivery import store_uri
 from carbon_otel.mlflow.delivery.batch import Batch, LedgerRun, decoded, to_line
 from carbon_otel.private_files import make_folder, open_file, user_id
 
@@ -33,7 +34,7 @@ except ImportError:  # Windows: without locks, batches stay in memory
 
 __all__ = ["LIMIT", "Batch", "LedgerRun", "Spool", "SpoolInUse", "Waiting"]
 
-# About 20 hours of checkpoints of one run, one each 15 s; about 15 MB.
+# For each store, about 20 hours of checkpoints of one run, one each 15 s; about 15 MB.
 LIMIT: Final = 5000
 _SUFFIX: Final = ".spool"
 _COMPACTED_SUFFIX: Final = ".compacted"
@@ -41,6 +42,9 @@ _FORMER_SUFFIX: Final = ".outbox"  # of version 0.1
 # The file is rewritten when it has this many bytes more than twice the size of the waiting batches.
 _SLACK_BYTES: Final = 1 << 20
 _TRIES: Final = 5
+
+
+_K = TypeVar("_K")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,8 @@ class Spool:
         self._lock = threading.Lock()
         self._rows: dict[int, _Row] = {}
         self._segments: Counter[int] = Counter()
+        self._addresses: Counter[str] = Counter()
+        self._keys: Counter[str] = Counter()
         self._next = 1
         self._end = 0
         self._compact_above = _SLACK_BYTES
@@ -112,8 +118,11 @@ class Spool:
         return cls(path, _lock(path))
 
     @classmethod
-    def left_in(cls, folder: Path) -> Iterator[Spool]:
-        """The spools of processes that have ended; the caller closes each. Unreadable lines stay in their file."""
+    def left_in(cls, folder: Path, prefix: str = "") -> Iterator[Spool]:
+        """The spools of processes that have ended; the caller closes each. Unreadable lines stay in their file.
+
+        Only those whose names begin with `prefix`.
+        """
         for path in _own_files(folder, _COMPACTED_SUFFIX):
             with contextlib.suppress(OSError):
                 os.close(_lock(path))
@@ -123,6 +132,8 @@ class Spool:
 
             former_outbox.convert(former)
         for path in _own_files(folder, _SUFFIX):
+            if not path.name.startswith(prefix):
+                continue
             try:
                 left = cls.open(path)
             except SpoolInUse:
@@ -158,26 +169,39 @@ class Spool:
                         self.path,
                         error,
                     )
-            self._rows[number] = row
-            self._segments[batch.segment] += 1
-            if len(self._rows) > LIMIT:
-                self._make_room()
+            self._add(number, row)
+            if self._addresses[address] > LIMIT:
+                self._make_room(address)
             return row.line is None
 
-    def waiting(self, address: str, excluded: Collection[str] = (), limit: int = 1000) -> list[Waiting]:
-        """The oldest batches for this store, except those with an ordering key in `excluded`. Raises OSError."""
+    def waiting(
+        self,
+        address: str,
+        excluded: Collection[str] = (),
+        limit: int = 200,
+        first: Collection[int] = (),
+    ) -> list[Waiting]:
+        """The oldest batches for this store, except those with an ordering key in `excluded`. Raises OSError.
+
+        The runs of the segments in `first` come first.
+        """
         with self._lock:
-            rows: list[Waiting] = []
-            for number, row in self._rows.items():
-                if row.address == address and row.ordering_key not in excluded:
-                    rows.append(Waiting(number, decoded(json.loads(self._line(row))["batch"])))
-                    if len(rows) == limit:
-                        break
-            return rows
+            found = {
+                number: row
+                for number, row in self._rows.items()
+                if row.address == address and row.ordering_key not in excluded
+            }
+            hurried = {row.ordering_key for row in found.values() if row.segment in first}
+            numbers = sorted(found, key=lambda number: found[number].ordering_key not in hurried)[:limit]
+            return [waiting for number in numbers if (waiting := self._read(number)) is not None]
 
     def is_waiting(self, segment: int | None = None) -> bool:
         """Whether a batch of this segment, or any batch, is waiting. Takes no lock and does no I/O."""
         return bool(self._rows) if segment is None else segment in self._segments
+
+    def is_waiting_except(self, keys: Collection[str]) -> bool:
+        """Whether a batch with another ordering key is waiting. Takes no lock and does no I/O."""
+        return bool(self._keys.keys() - keys)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -185,7 +209,7 @@ class Spool:
     def addresses(self) -> Mapping[str, int]:
         """The number of waiting batches by store."""
         with self._lock:
-            return Counter(row.address for row in self._rows.values())
+            return Counter(self._addresses)
 
     def done(self, numbers: Sequence[int]) -> None:
         """Remove batches that were sent, or refused permanently."""
@@ -203,6 +227,32 @@ class Spool:
                     self.path.unlink(missing_ok=True)
                 _unlock(descriptor)
             return not self._rows
+
+    @staticmethod
+    def leave(folder: Path, name: str, lines: bytes) -> Path:
+        """Write a spool for other processes to send; it is there whole, or not at all. Raises OSError."""
+        make_folder(folder)
+        path = folder / f"{name}{_SUFFIX}"
+        for _ in range(_TRIES):
+            new_path = path.with_name(f"{path.name}-{uuid.uuid4().hex[:12]}{_COMPACTED_SUFFIX}")
+            try:
+                descriptor = _lock(new_path, os.O_CREAT | os.O_EXCL)
+            except SpoolInUse:  # another process cleans up after ended ones, and may remove the new file
+                continue
+            try:
+                _write(descriptor, lines, 0)
+                new_path.replace(path)
+            finally:
+                _unlock(descriptor)
+            return path
+        raise OSError("another process took every new file")
+
+    @staticmethod
+    def take_back(path: Path) -> None:
+        """Remove a spool that no other process is sending. Raises SpoolInUse and OSError."""
+        descriptor = _lock(path)
+        path.unlink()
+        _unlock(descriptor)
 
     def _renew(self) -> None:
         """In a forked child: close the copy of the parent's file, without unlocking or changing it."""
@@ -233,9 +283,16 @@ class Spool:
             self._drop(number)
         if "done" not in record:
             batch, number = decoded(record["batch"]), int(record["id"])
-            self._rows[number] = _Row(record["address"], batch.ordering_key, batch.segment, size, offset)
-            self._segments[batch.segment] += 1
+            # Before version 0.2, the address of a server had the user.
+            address = store_uri.normalised(record["address"])
+            self._add(number, _Row(address, batch.ordering_key, batch.segment, size, offset))
             self._next = max(self._next, number + 1)
+
+    def _add(self, number: int, row: _Row) -> None:
+        self._rows[number] = row
+        self._segments[row.segment] += 1
+        self._addresses[row.address] += 1
+        self._keys[row.ordering_key] += 1
 
     def _append(self, data: bytes) -> int:
         """Write at the end of the file; returns the offset. Raises OSError, and then leaves the end unchanged."""
@@ -257,12 +314,21 @@ class Spool:
             raise OSError(f"{self.path} is closed")
         return os.pread(self._descriptor, row.size, row.offset)
 
+    def _read(self, number: int) -> Waiting | None:
+        """The batch; if its line has been damaged on the disk, it is dropped with a warning."""
+        try:
+            return Waiting(number, decoded(json.loads(self._line(self._rows[number]))["batch"]))
+        except (ValueError, TypeError, KeyError, AttributeError):
+            log_once("a batch in %s was damaged and is lost", self.path)
+            self._drop(number)
+            return None
+
     def _drop(self, number: int) -> None:
         row = self._rows.pop(number, None)
         if row is not None:
-            self._segments[row.segment] -= 1
-            if not self._segments[row.segment]:
-                del self._segments[row.segment]
+            _count_down(self._segments, row.segment)
+            _count_down(self._addresses, row.address)
+            _count_down(self._keys, row.ordering_key)
 
     def _note_done(self, numbers: Sequence[int]) -> None:
         # A failure here only makes the next process send a batch again.
@@ -276,21 +342,21 @@ class Spool:
         if self._end > max(self._compact_above, 2 * live):
             self._compact()
 
-    def _make_room(self) -> None:
-        """Remove every second checkpoint: curves get coarser, but the last state of each segment stays."""
-        newest = {row.segment: number for number, row in self._rows.items()}
+    def _make_room(self, address: str) -> None:
+        """Remove every second checkpoint for a store: curves get coarser, the last state of each segment stays."""
+        rows = {number: row for number, row in self._rows.items() if row.address == address}
+        newest = {row.segment: number for number, row in rows.items()}
         places: Counter[int] = Counter()
         dropped = []
-        for number, row in self._rows.items():
+        for number, row in rows.items():
             places[row.segment] += 1
             if places[row.segment] % 2 == 0 and number != newest[row.segment]:
                 dropped.append(number)
-        for number in dropped:
-            self._drop(number)
-        oldest = list(self._rows)[: max(0, len(self._rows) - LIMIT)]
+        excess = max(0, len(rows) - len(dropped) - LIMIT)
+        oldest = sorted(rows.keys() - set(dropped))[:excess]
         if oldest:
             log_once("MLflow has been unreachable for %d runs: the oldest figures are lost", LIMIT)
-        for number in oldest:
+        for number in dropped + oldest:
             self._drop(number)
         self._note_done(dropped + oldest)
 
@@ -331,6 +397,12 @@ def _own_files(folder: Path, suffix: str) -> list[Path]:
         log_once("%s cannot be read, so batches that may wait there are not sent: %s", folder, error)
         return []
     return [folder / name for name in sorted(names) if name.endswith(suffix)]
+
+
+def _count_down(counts: Counter[_K], key: _K) -> None:
+    counts[key] -= 1
+    if not counts[key]:
+        del counts[key]
 
 
 def _lock(path: Path, flags: int = 0) -> int:

@@ -8,27 +8,30 @@ from __future__ import annotations
 
 import itertools
 import math
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+from carbon_otel import clock
 from carbon_otel.guard import log_once, logger
 from carbon_otel.mlflow.compat import TrackingStore
-from carbon_otel.mlflow.delivery import store_uri
 from carbon_otel.mlflow.delivery.description import described
+from carbon_otel.mlflow.delivery.faults import (
+    INVALID,
+    Faults,
+    is_ambiguous,
+    is_refusal,
+)
+from carbon_otel.mlflow.delivery.ledger_runs import LedgerRuns
 from carbon_otel.mlflow.delivery.spool import Batch, LedgerRun, Spool, Waiting
 from carbon_otel.mlflow.schema import contributions, names
 from carbon_otel.mlflow.schema.contributions import Contribution
-from carbon_otel.units import MS_PER_S
 
 # A server accepts 1000 metrics and tags in one call, among them 100 tags.
 _METRICS_AT_ONCE: Final = 900
 _TAGS_AT_ONCE: Final = 90
-_KEPT_S: Final = 30 * 86400.0
-_INVALID: Final = frozenset({"INVALID_PARAMETER_VALUE", "BAD_REQUEST"})
-# A retry would be refused too: the run was deleted, or the store does not accept a value.
-_REFUSED_PERMANENTLY: Final = _INVALID | {"RESOURCE_DOES_NOT_EXIST"}
+# A store that accepts nothing for this time is left alone; a dead server takes longer for one call.
+_PATIENCE_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,36 @@ class _Others:
     last_ms: int = 0
 
 
+class _Failed(NamedTuple):
+    """Batches of one run that the store did not accept, with their numbers in the spool."""
+
+    last: Batch
+    numbers: Sequence[int]
+    error: Exception
+
+
+@dataclass(slots=True)
+class _Call:
+    """What has happened in one call of `send`.
+
+    Attributes:
+        sent: the number of batches that the store has accepted.
+        failed: the ordering keys of the runs that it has not.
+        doubtful: those since the last success, whose faults may be of the store.
+        since: when the first of these was tried, in monotonic seconds.
+    """
+
+    sent: int = 0
+    failed: set[str] = field(default_factory=set)
+    doubtful: list[_Failed] = field(default_factory=list)
+    since: float = math.inf
+
+    def is_in_vain(self) -> bool:
+        """Whether the store has accepted nothing for a while."""
+        is_several = len(self.doubtful) > 1 or not self.sent
+        return is_several and clock.monotonic() - self.since > _PATIENCE_S
+
+
 class Uploader:
     """Sends the batches for one store."""
 
@@ -48,74 +81,98 @@ class Uploader:
         self,
         store: TrackingStore,
         delivered: Callable[[Batch], object] = lambda batch: None,
-        *,
-        keeps_refused: bool = False,
     ) -> None:
-        """`delivered` is called with the last batch of each segment once the store has it.
-
-        A batch that the store refuses permanently is dropped. With `keeps_refused`, for the batches of other
-        processes, it is kept for 30 days: the address may now lead to a different store.
-        """
+        """`delivered` is called with the last batch of each segment once the store has it."""
+        self.faults = Faults()
         self._store = store
-        self._keeps_refused = keeps_refused
         self._delivered = delivered
-        self._entry_runs: dict[str, str] = {}
+        self._ledger_runs = LedgerRuns(store)
         self._others_of: dict[str, _Others] = {}
-        self._origins: dict[tuple[str | None, str | None], dict[str, str]] = {}
-        # The run at which the last call stopped comes last in the next call, because the fault may be in that
-        # run.
-        self._broke_off_at = ""
+        # The runs that come last in the next call, because they failed.
+        self._last: frozenset[str] = frozenset()
 
-    def send(self, spool: Spool, address: str, *, raise_refusals: bool = True) -> int:
-        """Send the batches for this address; returns their number. Raises the errors of the store.
+    def send(
+        self,
+        spool: Spool,
+        address: str,
+        urgent: Callable[[], Collection[int]] = tuple,
+        most_refused: float = math.inf,
+    ) -> int:
+        """Send the batches for this address; returns their number. Raises the error of a store that is down.
 
-        If the store refuses a batch temporarily, the later batches of that run wait, the other runs continue,
-        and the refusal is raised at the end. A store that cannot be reached ends the call at once.
+        A run that the store does not accept is set aside, and the others continue; `faults` knows it. The call
+        ends early after `most_refused` such runs. `urgent` returns the segments for which a thread waits: their
+        runs come first, also if they come in during the call.
         """
-        sent, refused, refusal = 0, set[str](), None
-        last_key, self._broke_off_at = self._broke_off_at, ""
-        while True:
-            rows = spool.waiting(address, excluded=refused | {last_key})
-            if not rows and not last_key:
+        call = _Call()
+        last, due = self._last, set(self.faults) - self.faults.not_due()
+        while len(call.failed) < most_refused and not call.is_in_vain():
+            hurried = frozenset(urgent())
+            excluded = self.faults.not_due() | call.failed
+            rows = spool.waiting(address, excluded | last, first=hurried)
+            if not rows and not last:
                 break
             if not rows:
-                last_key = ""
+                last = frozenset()
             for group in _groups(rows):
-                last = group[-1].batch
-                if last.ordering_key in refused:
-                    continue
-                try:
-                    self._write([row.batch for row in group])
-                except Exception as error:
-                    if _is_permanent(error) and (not self._keeps_refused or _is_old(last)):
-                        message = store_uri.printable(str(error))
-                        log_once(
-                            "MLflow refused the figures of %s; they are lost: %s",
-                            last.label,
-                            message,
-                            about=last.ordering_key,
-                        )
-                    elif _is_permanent(error):
-                        refused.add(last.ordering_key)
-                        continue
-                    elif _is_of_this_run(error):
-                        refused.add(last.ordering_key)
-                        refusal = error
-                        _report(last, error)
-                        continue
-                    else:
-                        self._broke_off_at = last.ordering_key
-                        raise
-                sent += len(group)
-                spool.done([row.number for row in group])
-        if refusal is not None and raise_refusals:
-            raise refusal
-        return sent
+                if group[-1].batch.ordering_key not in call.failed:
+                    self._try(spool, group, call)
+                if call.is_in_vain() or not hurried.issuperset(urgent()):
+                    break
+        # Another order next time, since one of these runs may be the reason.
+        self._last = frozenset(call.failed) if call.sent else self._last | call.failed
+        if call.doubtful and not self._are_of_runs(call.doubtful, call.sent):
+            raise call.doubtful[0].error
+        self._set_aside(spool, call.doubtful)
+        for key in due - call.failed:  # the spool has dropped its batches
+            self.faults.accepted(key)
+        return call.sent
+
+    def _try(self, spool: Spool, group: Sequence[Waiting], call: _Call) -> None:
+        last, numbers = group[-1].batch, [row.number for row in group]
+        began = clock.monotonic()
+        try:
+            self._write([row.batch for row in group])
+        except Exception as error:  # noqa: BLE001 - every kind of store raises its own
+            call.failed.add(last.ordering_key)
+            fault = _Failed(last, numbers, error)
+            if is_refusal(error):
+                self._set_aside(spool, [fault])
+            else:
+                call.doubtful.append(fault)
+                call.since = min(call.since, began)
+        else:
+            spool.done(numbers)
+            self.faults.accepted(last.ordering_key)
+            # The store is up, so the faults before were of their runs.
+            self._set_aside(spool, call.doubtful)
+            call.sent += len(group)
+            call.doubtful.clear()
+            call.since = math.inf
+
+    def _set_aside(self, spool: Spool, failed: Iterable[_Failed]) -> None:
+        for batch, numbers, error in failed:
+            if not self.faults.note(batch, error):
+                spool.done(numbers)
+
+    def _are_of_runs(self, doubtful: Sequence[_Failed], sent: int) -> bool:
+        """Whether these last faults of a call, in which `sent` others were accepted, are not of the store."""
+        if len(doubtful) == 1 and not is_ambiguous(doubtful[0].error):
+            return True
+        if not sent and not all(failed.last.ordering_key in self.faults for failed in doubtful):
+            return False
+        try:
+            self._store.get_experiment_by_name(names.LEDGER)
+        except Exception:  # noqa: BLE001 - every kind of store raises its own
+            return False
+        return True
 
     def _write(self, batches: list[Batch]) -> None:
         last = batches[-1]
         if last.entry is not None:
             self._write_entry(last.entry, batches)
+        elif last.joined:
+            self._write_part(last)
         else:
             self._write_run(last, batches)
 
@@ -129,12 +186,12 @@ class Uploader:
                 contributions.total([others.sum, Contribution(batch.values)]).values if batch.values else {}
             )
             at_ms = max(batch.timestamp_ms, others.last_ms + 1)
-            points += _points(
-                {**values, **names.rates_per_1k(values), **batch.gauges}, others.step + batch.step, at_ms
-            )
+            figures = {**values, **names.rates_per_1k(values)} if batch.bars else values
+            points += _points(batch.drawn({**figures, **batch.gauges}), others.step + batch.step, at_ms)
         tags = {name: tag for batch in batches for name, tag in batch.tags.items()}
         if values:
-            own = Contribution(last.values, last.hourly, others.step, last.final)
+            process = last.tags.get(names.PROCESS, "")
+            own = Contribution(last.values, last.hourly, others.step, last.final, process=process)
             total = contributions.total([others.sum, own])
             tags |= own.tags(last.contribution_id) | _tags_of_total(total, others.count + 1)
         if data is not None:
@@ -147,6 +204,25 @@ class Uploader:
             self._delivered(last)
             if data is None:
                 self._finish(last, values, tags)
+
+    def _write_part(self, last: Batch) -> None:
+        """Write the contribution of a process that has joined the run.
+
+        The process that has opened the run adds it to the figures of the run; if that has ended, this does.
+        """
+        own = Contribution(last.values, last.hourly, final=last.final, joined=True)
+        self._log(last.run_id, [], own.tags(last.contribution_id))
+        if not last.final:
+            return
+        data = self._store.get_run(last.run_id).data
+        parts = contributions.read(data.tags).values()
+        openers = [part for part in parts if not part.joined]
+        if openers and all(part.final for part in openers):
+            total = contributions.total(parts)
+            at_ms = max(last.timestamp_ms, contributions.last_ms(data) + 1)
+            values = {**total.values, **names.rates_per_1k(total.values)}
+            points = _points(values, contributions.next_step(data), at_ms)
+            self._log(last.run_id, points, _tags_of_total(total, len(parts)))
 
     def _data_if_alone(self, last: Batch) -> Any | None:
         """The data of a run before its last batch, if no process other than this one wrote to it; else None.
@@ -161,14 +237,20 @@ class Uploader:
     def _write_entry(self, entry: LedgerRun, batches: list[Batch]) -> None:
         from mlflow.entities import RunStatus
 
-        last, run_id = batches[-1], self._entry_run(entry)
+        last, run_id = batches[-1], self._ledger_runs.run_id(entry)
         points = [
-            point for batch in batches for point in _points(batch.values, batch.step, batch.timestamp_ms)
+            point
+            for batch in batches
+            for point in _points(batch.drawn(batch.values), batch.step, batch.timestamp_ms)
         ]
-        self._log(run_id, points, last.tags)
+        try:
+            self._log(run_id, points, last.tags)
+        except Exception:
+            self._ledger_runs.forget(entry)  # it may have been deleted: the next try looks for it again
+            raise
         if last.final:
             self._store.update_run_info(run_id, RunStatus.FINISHED, last.timestamp_ms, None)
-            del self._entry_runs[entry.entry_id]
+            self._ledger_runs.forget(entry)
             self._delivered(last)
 
     def _log(self, run_id: str, points: list[Any], tags: Mapping[str, str]) -> None:
@@ -205,7 +287,7 @@ class Uploader:
         try:
             self._store.log_batch(run_id, metrics=metrics, params=[], tags=tags)
         except MlflowException as error:
-            if error.error_code not in _INVALID:
+            if error.error_code not in INVALID:
                 raise
             logger.debug("run %s: %s", run_id, error)
             return False
@@ -242,80 +324,11 @@ class Uploader:
             values = {**total.values, **names.rates_per_1k(total.values)}
             at_ms = max(last.timestamp_ms, contributions.last_ms(data) + 1)
             points = _points(values, contributions.next_step(data), at_ms)
+        if points or not total.final:
             corrected = _tags_of_total(total, len(by_process))
         efficiency, note = described(last, data, values, {**tags, **corrected})
         if points or efficiency or corrected or note:
             self._log(last.run_id, points + efficiency, corrected | note)
-
-    def _entry_run(self, entry: LedgerRun) -> str:
-        """The run of a ledger entry. It is looked up first: the answer to its creation may have been lost."""
-        from mlflow.entities import RunTag, ViewType
-
-        run_id = self._entry_runs.get(entry.entry_id)
-        if run_id is None:
-            experiment_id = self._ledger()
-            has_the_id = f"tags.`{names.ENTRY}` = '{entry.entry_id}'"
-            runs = self._store.search_runs([experiment_id], has_the_id, ViewType.ACTIVE_ONLY, max_results=1)
-            if runs:
-                run_id = runs[0].info.run_id
-            else:
-                tags = {names.ENTRY: entry.entry_id, **self._origin(entry)}
-                run_id = self._store.create_run(
-                    experiment_id=experiment_id,
-                    user_id="unknown",
-                    start_time=entry.start_ms,
-                    tags=[RunTag(name, value) for name, value in tags.items()],
-                    run_name=entry.name,
-                ).info.run_id
-            self._entry_runs[entry.entry_id] = run_id
-        return run_id
-
-    def _ledger(self) -> str:
-        experiment = self._store.get_experiment_by_name(names.LEDGER)
-        if experiment is None:
-            try:
-                return str(self._store.create_experiment(names.LEDGER, None, None))
-            except Exception:
-                experiment = self._store.get_experiment_by_name(
-                    names.LEDGER
-                )  # another process has created it
-                if experiment is None:
-                    raise
-        return str(experiment.experiment_id)
-
-    def _origin(self, entry: LedgerRun) -> dict[str, str]:
-        """The experiment and the lineage of the run that created the entry's model."""
-        key = entry.model_id, entry.source_run_id
-        if key not in self._origins:
-            self._origins[key] = self._find_origin(entry)
-        return self._origins[key]
-
-    def _find_origin(self, entry: LedgerRun) -> dict[str, str]:
-        from mlflow.exceptions import MlflowException
-
-        tags = {}
-        try:
-            source = entry.source_run_id
-            if source is None and entry.model_id:
-                source = self._store.get_logged_model(entry.model_id).source_run_id
-            if source:
-                run = self._store.get_run(source)
-                tags[names.SOURCE_EXPERIMENT] = run.info.experiment_id
-                lineage = run.data.tags.get(names.LINEAGE)
-                if lineage:
-                    tags[names.LINEAGE] = lineage
-        except MlflowException as error:
-            if error.error_code not in _REFUSED_PERMANENTLY:
-                raise
-            log_once(
-                "the store does not know the model of %r (%s): its energy is in the experiment %s, but not in the "
-                "ledger of the model; set lineage",
-                entry.name,
-                error.message,
-                names.LEDGER,
-                about=entry.model_id,
-            )
-        return tags
 
 
 def _points(values: Mapping[str, float], step: int, at_ms: int) -> list[Any]:
@@ -338,39 +351,14 @@ def _tags_of_total(total: Contribution, count: int) -> dict[str, str]:
     }
 
 
-def _is_permanent(error: Exception) -> bool:
-    from mlflow.exceptions import MlflowException
-
-    return isinstance(error, MlflowException) and error.error_code in _REFUSED_PERMANENTLY
-
-
-def _is_of_this_run(error: Exception) -> bool:
-    """Whether other runs may still be accepted: the server has answered, or the batch cannot be processed."""
-    from mlflow.exceptions import MlflowException, RestException
-
-    return isinstance(error, RestException) or not isinstance(error, (MlflowException, OSError))
-
-
-def _report(batch: Batch, error: Exception) -> None:
-    """Log a fault of one batch. The caller reports a refusal, which may concern the whole store."""
-    from mlflow.exceptions import RestException
-
-    if isinstance(error, RestException):
-        logger.debug("%s is not accepted", batch.label, exc_info=error)
-    else:
-        message = store_uri.printable(repr(error))
-        log_once("the figures of %s cannot be sent: %s", batch.label, message, about=batch.ordering_key)
-
-
-def _is_old(batch: Batch) -> bool:
-    return time.time() - batch.timestamp_ms / MS_PER_S > _KEPT_S
-
-
 def _groups(rows: Iterable[Waiting]) -> Iterator[list[Waiting]]:
-    """Successive batches of one segment, as many as fit in one call."""
+    """The batches run by run: successive batches of one segment, as many as fit in one call."""
+    by_run: dict[str, list[Waiting]] = {}
+    for row in rows:
+        by_run.setdefault(row.batch.ordering_key, []).append(row)
     group: list[Waiting] = []
     metrics = 0
-    for row in rows:
+    for row in itertools.chain.from_iterable(by_run.values()):
         size = 2 * len(row.batch.values) + len(row.batch.gauges)  # with the rates
         if group and (row.batch.segment != group[0].batch.segment or metrics + size > _METRICS_AT_ONCE):
             yield group

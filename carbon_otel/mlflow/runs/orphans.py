@@ -1,7 +1,8 @@
 """Runs that a kill left RUNNING are marked as KILLED; their last checkpoint is a lower bound.
 
-A run is an orphan if its process ran on this host and has ended, and if nothing was written to it for a
-minute. Containers may share one host name, and their processes cannot be distinguished from outside.
+A run is an orphan if every process that writes to it has certainly ended, and if nothing was written to it for a
+minute. In doubt a run is left as it is: hosts and containers may have the same name, a user may not see the
+processes of others, and a living process whose store was down has not written for long.
 """
 
 from __future__ import annotations
@@ -9,16 +10,19 @@ from __future__ import annotations
 import calendar
 import time
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from carbon_otel.guard import log_once
 from carbon_otel.host.identity import is_gone
 from carbon_otel.mlflow.compat import found_by
-from carbon_otel.mlflow.schema import names
+from carbon_otel.mlflow.schema import contributions, names
 from carbon_otel.mlflow.schema.checked import Unreadable
 from carbon_otel.units import MS_PER_S
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 KILLED: Final = "killed"
 SILENT_S: Final = 60.0
@@ -26,14 +30,21 @@ _TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
 
 
 class Orphan(NamedTuple):
-    """A run whose process has ended; `wrote_s` is the time of its last checkpoint, in seconds since the epoch."""
+    """A run whose processes have ended.
+
+    `wrote_s` is the time of its last checkpoint, in seconds since the epoch. `missing` are the metrics that are
+    older than that checkpoint; `step` and `at_ms` come after all points.
+    """
 
     run_id: str
     wrote_s: float
+    missing: Mapping[str, float] = MappingProxyType({})
+    step: int = 0
+    at_ms: int = 0
 
 
 class Orphans(NamedTuple):
-    """`unreadable` lists the runs whose tags cannot be read, with the reason; they are not changed."""
+    """`unreadable` lists the runs whose tags cannot be read, each with the reason; they are not changed."""
 
     runs: list[Orphan]
     unreadable: list[str]
@@ -52,31 +63,72 @@ def find(
     orphans = Orphans([], [])
     for run in found_by(client.search_runs, experiment_ids, left_open):
         try:
-            _, tags = names.unpack({}, run.data.tags)
+            orphan = _orphan(run, silent_s)
         except Unreadable as reason:
             orphans.unreadable.append(f"{run.info.run_id}: {reason}")
             continue
-        wrote_s = _wrote_s(run, tags)
-        if is_gone(tags.get(names.PROCESS, "")) and time.time() - wrote_s >= silent_s:
-            orphans.runs.append(Orphan(run.info.run_id, wrote_s))
+        if orphan is not None:
+            orphans.runs.append(orphan)
     return orphans
 
 
 def end(client: MlflowClient, orphan: Orphan) -> None:
-    """Mark the run as KILLED at its last checkpoint. Raises the errors of the store."""
-    client.set_tag(orphan.run_id, "carbon.status", KILLED)
+    """Mark the run as KILLED at its last checkpoint, with the sums of that checkpoint as metrics.
+
+    Raises the errors of the store.
+    """
+    from mlflow.entities import Metric, RunTag
+
+    points = [
+        Metric(name, value, orphan.at_ms, names.step(name, orphan.step))
+        for name, value in orphan.missing.items()
+    ]
+    client.log_batch(orphan.run_id, points, tags=[RunTag("carbon.status", KILLED)])
     client.set_terminated(orphan.run_id, "KILLED", int(orphan.wrote_s * MS_PER_S))
 
 
 def reconcile(
     client: MlflowClient, experiment_ids: list[str] | None = None, silent_s: float = SILENT_S
 ) -> list[str]:
-    """Find and end orphans; returns the ids of their runs. Raises the errors of the store."""
+    """Find and end orphans; returns the ids of the ended runs.
+
+    Raises the errors of the store while the orphans are looked for. A run that cannot be ended is left as it is.
+    """
+    ended = []
     # Find all orphans before ending one: an ended run changes the pages of the search.
-    orphans = find(client, experiment_ids, silent_s).runs
-    for orphan in orphans:
-        end(client, orphan)
-    return [orphan.run_id for orphan in orphans]
+    for orphan in find(client, experiment_ids, silent_s).runs:
+        try:
+            end(client, orphan)
+        except Exception as error:  # noqa: BLE001 - every kind of store raises its own
+            log_once("the killed run %s cannot be ended: %s", orphan.run_id, error, about=orphan.run_id)
+        else:
+            ended.append(orphan.run_id)
+    return ended
+
+
+def _orphan(run: Run, silent_s: float) -> Orphan | None:
+    """The run as an orphan, if it is one. Raises Unreadable."""
+    figures, tags = contributions.figures_and_tags(run.data.metrics, run.data.tags)
+    wrote_s = _wrote_s(run, tags)
+    processes = _writers(run.data.tags) | {tags.get(names.PROCESS, "")}
+    if time.time() - wrote_s < silent_s or not all(map(is_gone, processes)):
+        return None
+    drawn = {
+        name: value for name, value in figures.items() if names.ENTRY not in tags or names.is_curve(name)
+    }
+    missing = {name: value for name, value in drawn.items() if run.data.metrics.get(name) != value}
+    at_ms = max(int(wrote_s * MS_PER_S), contributions.last_ms(run.data) + 1)
+    return Orphan(run.info.run_id, wrote_s, missing, contributions.next_step(run.data), at_ms)
+
+
+def _writers(tags: Mapping[str, str]) -> set[str]:
+    """The processes whose part of the run has no end. Raises Unreadable if one of several is unknown."""
+    parts = contributions.read(tags)
+    if len(parts) > 1 and any(not part.values and not part.process for part in parts.values()):
+        raise Unreadable(f"a tag {contributions.PREFIX}* is cut or was changed")
+    unfinished = {part.process for part in parts.values() if not part.final}
+    # Version 0.1 wrote no process into the parts; the run has the one that wrote last.
+    return unfinished - {""} if len(parts) == 1 else unfinished
 
 
 def _wrote_s(run: Any, tags: Mapping[str, str]) -> float:

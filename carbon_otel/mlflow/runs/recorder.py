@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
+from carbon_otel import clock
 from carbon_otel.background import Worker
 from carbon_otel.footprint import Footprint
+from carbon_otel.handover import RUN as RUN_VARIABLE
+from carbon_otel.mlflow.delivery import store_uri
+from carbon_otel.mlflow.delivery.batch import Batch
+from carbon_otel.mlflow.delivery.joined_file import JoinedFiles
 from carbon_otel.mlflow.delivery.segment import Segment
 from carbon_otel.mlflow.delivery.worker import DeliveryWorker
 from carbon_otel.mlflow.schema import names
 from carbon_otel.records import RUN, DeviceEnergy, StageInfo, StageRecord
 from carbon_otel.sensors.base import Device
 from carbon_otel.sinks import Checkpoint, Figures, Sink, StageEnd, Tick, ToFootprint
-from carbon_otel.units import NS_PER_S
+from carbon_otel.units import MS_PER_S, NS_PER_S
 
 # The end of a run without stages that took less than this does not wait for its totals.
 _EMPTY_S: Final = 1.0
@@ -31,9 +37,11 @@ Tags = Callable[[Footprint, str, "str | None"], dict[str, str]]
 class _Expected:
     store: Any
     resumed: bool
+    age_s: float = 0.0
+    joined: str | None = None
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(eq=False)
 class _Run:
     """An open run. All but `worked` is used on the delivery thread.
 
@@ -45,6 +53,7 @@ class _Run:
         handed: the subtotals that this run had at the end of its last `outer`, which contains them.
         units: the functional units of its stages.
         worked: tells a run with figures that a program may read at its end from an empty one.
+        joined: the address of the store, if another process has opened the run.
     """
 
     stage: StageInfo
@@ -58,6 +67,11 @@ class _Run:
     handed: Mapping[str, float] = field(default_factory=dict)
     units: dict[str, float] = field(default_factory=dict)
     worked: bool = False
+    joined: str | None = None
+
+    @functools.cached_property
+    def address(self) -> str:
+        return self.joined or store_uri.of_store(self.store)
 
 
 class RunRecorder(Sink):
@@ -66,6 +80,7 @@ class RunRecorder(Sink):
     def __init__(
         self,
         worker: DeliveryWorker,
+        parts: JoinedFiles,
         delivery: Worker,
         devices: Sequence[Device],
         to_footprint: ToFootprint,
@@ -77,6 +92,7 @@ class RunRecorder(Sink):
     ) -> None:
         """`process` identifies this process among all processes that write to the run."""
         self._worker = worker
+        self._parts = parts
         self._delivery = delivery
         self._devices = devices
         self._to_footprint = to_footprint
@@ -87,22 +103,45 @@ class RunRecorder(Sink):
         self._expected: dict[str, _Expected] = {}
         self._runs: dict[str, _Run] = {}
         self._ended: dict[str, tuple[_Run, threading.Event]] = {}
+        # The batch that the delivery thread had not made when a wait for it was over.
+        self._overdue: threading.Event | None = None
+        # The segments of joined runs, and their begins: several tasks for one run are one segment.
+        self._joined: dict[str, tuple[Segment, float]] = {}
+        # Those that have begun again since the last tick.
+        self._reopened: dict[str, _Run] = {}
 
-    def expect(self, run_id: str, store: Any, resumed: bool) -> None:
-        """Announce that the stage of this run opens next; its figures go to `store`."""
-        self._expected[run_id] = _Expected(store, resumed)
+    def expect(self, run_id: str, store: Any, resumed: bool, start_ms: int = 0) -> None:
+        """Announce that the stage of this run opens next; its figures go to `store`.
+
+        `start_ms` is the start of a resumed run in milliseconds since the epoch, 0 if unknown.
+        """
+        age_s = time.time() - start_ms / MS_PER_S if resumed and start_ms else 0.0
+        self._expected[run_id] = _Expected(store, resumed, max(0.0, age_s))
+
+    def join(self, run_id: str, address: str) -> None:
+        """Announce that the stage of a run of another process opens next, whose store has this address."""
+        self._expected[run_id] = _Expected(None, True, joined=address)
+
+    def wait_for_part(self, run_id: str, timeout_s: float) -> None:
+        """Wait until the part of this process in a joined run is on disk."""
+        _, written = self._ended.pop(run_id, (None, None))
+        if written is not None:
+            written.wait(timeout_s)
 
     def wait(self, run_id: str, timeout_s: float) -> None:
         """Wait until the store has the totals of a run that has ended.
 
-        Does not wait for a run without work, or while a store is failing.
+        Does not wait for a run without work, while its store is failing, or while the disk is.
         """
         run, written = self._ended.pop(run_id, (None, None))
-        if run is None or written is None or not run.worked or not self._worker.healthy:
+        if run is None or written is None or not run.worked or self._worker.is_failing(run.segment.number):
             return
-        deadline = time.monotonic() + timeout_s
-        if written.wait(timeout_s):
-            self._worker.wait(max(0.0, deadline - time.monotonic()), run.segment.number)
+        if self._overdue is not None and not self._overdue.is_set():
+            return
+        deadline = clock.monotonic() + timeout_s
+        self._overdue = None if written.wait(timeout_s) else written
+        if self._overdue is None:
+            self._worker.wait(max(0.0, deadline - clock.monotonic()), run.segment.number)
 
     def stage_opened(self, stage: StageInfo) -> None:
         if stage.kind != RUN:
@@ -114,19 +153,30 @@ class RunRecorder(Sink):
         expected = self._expected.pop(run_id, None)
         if expected is None:
             return
+        outer = self._runs.get(stage.parent.run_id or "") if stage.parent is not None else None
+        known, began_s = self._joined.get(run_id, (None, clock.monotonic()))
+        segment = known or self._segment(stage, expected)
+        run = _Run(stage, expected.store, segment, self._trace_id(stage), outer, joined=expected.joined)
+        self._runs[run_id] = run
+        if expected.joined is not None:
+            self._joined[run_id] = segment, began_s
+        elapsed_s = clock.monotonic() - began_s
+        self._delivery.submit(
+            partial(self._open, run) if known is None else partial(self._reopen, run, elapsed_s)
+        )
+
+    def _segment(self, stage: StageInfo, expected: _Expected) -> Segment:
         contribution_id = uuid.uuid5(uuid.NAMESPACE_OID, f"{self._process}/{stage.id}").hex[:12]
-        segment = Segment(
+        return Segment(
             stage.id,
-            time.time(),
-            run_id=run_id,
+            stage.start_unix_ns / NS_PER_S,
+            run_id=stage.run_id or "",
             contribution_id=contribution_id,
             resumed=expected.resumed,
             efficiency_metric=self._efficiency_metric,
+            joined=expected.joined is not None,
+            age_s=expected.age_s,
         )
-        outer = self._runs.get(stage.parent.run_id or "") if stage.parent is not None else None
-        run = _Run(stage, expected.store, segment, self._trace_id(stage), outer)
-        self._runs[run_id] = run
-        self._delivery.submit(partial(self._open, run))
 
     def stage_closed(self, stage: StageInfo, end: StageEnd) -> None:
         run_id = stage.run_id
@@ -136,7 +186,7 @@ class RunRecorder(Sink):
             run = self._runs.pop(run_id, None)
             if run is not None:
                 run.worked |= end.duration_s > _EMPTY_S
-                finish = partial(self._finish, run, end, time.time())
+                finish = partial(self._finish, run, end)
                 self._ended[run_id] = run, self._delivery.submit(finish)
         elif end.units:
             run = self._runs.get(run_id)
@@ -145,9 +195,27 @@ class RunRecorder(Sink):
                 self._delivery.submit(partial(_add, run.units, units))
 
     def tick(self, tick: Tick) -> None:
+        if self._reopened:
+            self._delivery.submit(self._mark_reopened)
         if tick.checkpoint is not None and self._runs:
             write = partial(self._write_open, list(self._runs.values()), tick.checkpoint)
             self._delivery.submit_latest(self, write)
+
+    def hand_over(self, stage: StageInfo | None, variables: MutableMapping[str, str]) -> None:
+        run = self._runs.get(stage.run_id or "") if stage is not None else None
+        if run is not None:
+            variables[RUN_VARIABLE] = f"{run.stage.run_id} {run.address}"
+
+    def _reopen(self, run: _Run, elapsed_s: float) -> None:
+        run.segment.reopen(elapsed_s)
+        self._reopened[run.stage.run_id or ""] = run
+
+    def _mark_reopened(self) -> None:
+        """Write at a tick that they are not final: most tasks are over before."""
+        while self._reopened:
+            _, run = self._reopened.popitem()
+            if not run.segment.ended:
+                self._put(run, run.segment.unchanged())
 
     def _open(self, run: _Run) -> None:
         nothing = StageRecord(
@@ -163,8 +231,7 @@ class RunRecorder(Sink):
             run.outer = run.outer.outer
         if run.outer is not None:
             run.outer.inner.append(run)
-        tags = self._tags(self._to_footprint(nothing), "running", run.trace_id)
-        self._worker.put(run.segment.opening(tags), run.store)
+        self._put(run, run.segment.opening(self._tags_of(run, self._to_footprint(nothing), "running")))
 
     def _write_open(self, runs: Sequence[_Run], checkpoint: Checkpoint) -> None:
         for run in runs:
@@ -174,9 +241,9 @@ class RunRecorder(Sink):
                 for inner in run.inner:
                     _add(of_nested, _since_handed(inner, checkpoint.open.get(inner.stage)))
                 footprint = checkpoint.open[run.stage].footprint
-                self._write(run, footprint, of_nested, checkpoint.wall_ns / NS_PER_S, final=False)
+                self._write(run, footprint, of_nested, final=False)
 
-    def _finish(self, run: _Run, end: StageEnd, wall_s: float) -> None:
+    def _finish(self, run: _Run, end: StageEnd) -> None:
         for inner in run.inner:
             figures = end.below.get(inner.stage)
             _add(run.of_nested, _since_handed(inner, figures))
@@ -185,14 +252,25 @@ class RunRecorder(Sink):
             run.outer.inner.remove(run)
             run.outer.inner += run.inner
             _add(run.outer.of_nested, _since_handed(run, end.figures))
-        self._write(run, end.footprint, run.of_nested, wall_s, final=True)
+        self._write(run, end.footprint, run.of_nested, final=True)
 
-    def _write(
-        self, run: _Run, footprint: Footprint, of_nested: Mapping[str, float], wall_s: float, *, final: bool
-    ) -> None:
-        tags = self._tags(footprint, "final" if final else "running", run.trace_id)
-        batch = run.segment.state(footprint, tags, wall_s, of_nested=of_nested, units=run.units, final=final)
-        self._worker.put(batch, run.store)
+    def _write(self, run: _Run, footprint: Footprint, of_nested: Mapping[str, float], *, final: bool) -> None:
+        tags = self._tags_of(run, footprint, "final" if final else "running")
+        # The duration of a run is the time since its start on the monotonic clock.
+        batch = run.segment.state(
+            footprint, tags, footprint.duration_s, of_nested=of_nested, units=run.units, final=final
+        )
+        self._put(run, batch)
+
+    def _tags_of(self, run: _Run, footprint: Footprint, status: str) -> dict[str, str]:
+        # The tags of a run say what opened it, and whether that still runs.
+        return {} if run.joined else self._tags(footprint, status, run.trace_id)
+
+    def _put(self, run: _Run, batch: Batch) -> None:
+        if run.joined:
+            self._parts.put(run.joined, batch)
+        else:
+            self._worker.put(batch, run.store)
 
 
 def _since_handed(run: _Run, figures: Figures | None) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,7 +17,6 @@ from carbon_otel.mlflow.schema import names
 from carbon_otel.stages.engine import Engine
 from carbon_otel.stages.open_stage import OpenStage, current
 from carbon_otel.stages.run_lines import Run, RunLines
-from carbon_otel.units import NS_PER_MS
 
 # The end of a run waits at most this long for its totals, because most programs read a run right after its
 # end. It does not wait for a server that is unreachable.
@@ -58,20 +57,17 @@ class RunStages:
         self._active_ids = active_ids
         self._lines = RunLines(active_ids)
         self._begun: dict[str, Begun] = {}
-        self._reconciled = False
+        self._reconciled: weakref.WeakSet[Any] = weakref.WeakSet()
         engine.runs.active, engine.runs.entered = self._active, self._entered
         engine.before_tick.append(self._bury)
 
     def run_started(self, begun: Begun, *, here: bool = True) -> None:
         """A run has begun; `here`, if the thread or task that calls this did that."""
-        outer = self._engine.runs.get(begun.parent_run_id or "")
-        if (
-            outer is not None
-            and not begun.resumed
-            and begun.start_ms <= outer.info.start_unix_ns // NS_PER_MS
-        ):
+        outer = self._begun.get(begun.parent_run_id or "")
+        if outer is not None and not begun.resumed and begun.start_ms <= outer.start_ms:
             return  # a run that an autologged search records after its end
         self._begun.setdefault(begun.run_id, begun)
+        self._reconcile(begun.run_id, begun.store)
         self._settle(self._lines.begin(begun.run_id, begun.parent_run_id, current.get(), here=here))
 
     def run_entered(self, run_id: str) -> None:
@@ -83,16 +79,19 @@ class RunStages:
 
     def run_ended(self, run_id: str) -> Callable[[], None] | None:
         """A run ends; the result takes that back. None if the run is not open."""
-        run, changed = self._lines.end(run_id)
-        begun = self._begun.pop(run_id, None)
-        if run is None or begun is None:
+        begun = self._end(run_id)
+        if begun is None:
             return None
-        if run.stage is not None:
-            self._engine.close(run.stage)
-            begun = replace(begun, resumed=True)
-        self._settle(changed)
         self._recorder.wait(run_id, _END_WAIT_S)
         return partial(self._not_ended, begun)
+
+    def run_found_ended(self, run_id: str) -> None:
+        """The store says that a run has ended, which another process may have done.
+
+        A run that MLflow calls active in a thread of this process goes on until this process ends it.
+        """
+        if not self._lines.is_entered(run_id):
+            self._end(run_id)
 
     def experiment_ended(self, store: Any, experiment_id: str) -> Callable[[], None] | None:
         """All runs of an experiment end; the result takes that back."""
@@ -110,12 +109,17 @@ class RunStages:
 
         return undo
 
-    def unfinished(self) -> list[Begun]:
-        """The runs that are open when the measurement ends: the next one may continue them."""
-        return [replace(begun, resumed=True) for begun in self._begun.values()]
+    def leave(self) -> list[Begun]:
+        """Forget the runs, because the measurement ends; returns those that the next one may continue."""
+        unfinished = [replace(begun, resumed=True) for begun in self._begun.values()]
+        for begun in unfinished:
+            run, _ = self._lines.end(begun.run_id)
+            if run is not None:
+                run.stage = None  # contexts of the program keep the run, and it would keep the measurement
+        return unfinished
 
     def continue_with(self, unfinished: Sequence[Begun]) -> None:
-        """Continue the runs of a former measurement that are still running. Asks the stores, in the background."""
+        """Continue those runs that are still running. Asks their stores, in the background."""
         if unfinished:
             worker = Worker("carbon_otel continue")
             for begun in unfinished:
@@ -123,9 +127,26 @@ class RunStages:
             worker.close()
 
     def _continue_if_running(self, begun: Begun) -> None:
-        info = begun.store.get_run(begun.run_id).info
+        try:
+            info = compat.separate(begun.store).get_run(begun.run_id).info
+        except Exception:  # noqa: BLE001 - stores raise different errors; the run may be deleted
+            logger.debug("run %s is not continued", begun.run_id, exc_info=True)
+            return
         if info.status == "RUNNING" and info.lifecycle_stage == "active" and self._engine.alive:
             self.run_started(begun, here=False)
+
+    def _end(self, run_id: str) -> Begun | None:
+        """Close the stage of a run; what continues the run, or None if it is not open."""
+        run, changed = self._lines.end(run_id)
+        begun = self._begun.pop(run_id, None)
+        if run is None or begun is None:
+            return None
+        stage, run.stage = run.stage, None
+        if stage is not None:
+            self._engine.close(stage)
+            begun = replace(begun, resumed=True)
+        self._settle(changed)
+        return begun
 
     def _not_ended(self, begun: Begun) -> None:
         self.run_started(begun)
@@ -167,7 +188,7 @@ class RunStages:
         begun = self._begun.get(run.id)
         if begun is None:
             return
-        self._recorder.expect(run.id, begun.store, begun.resumed)
+        self._recorder.expect(run.id, begun.store, begun.resumed, begun.start_ms)
         token = current.set(run.above)
         try:
             stage = self._engine.open_run(run.id, begun.name, begun.parent_run_id)
@@ -180,7 +201,6 @@ class RunStages:
             self._engine.close(stage)
         elif not run.at_work:
             self._engine.settle_run(stage, partial(_is_at_work, run))
-        self._reconcile(run.id)
 
     def _bring_here(self, run: Run) -> None:
         """Open the stage of a run that is entered anew, if the stages around this place do not contain it."""
@@ -199,14 +219,14 @@ class RunStages:
             self._begun[run.id] = replace(self._begun[run.id], resumed=True)
             self._engine.close(stage)
 
-    def _reconcile(self, run_id: str) -> None:
-        """End the runs that killed processes of this host left open: once per process, in the background."""
-        client: Any = getattr(sys.modules.get("mlflow"), "MlflowClient", None)
-        if self._reconciled or client is None:
+    def _reconcile(self, run_id: str, store: Any) -> None:
+        """End the runs that killed processes of this host left open: once per store, in the background."""
+        if store in self._reconciled:
             return
-        self._reconciled = True
+        self._reconciled.add(store)
+        # A thread for each store, since one may hang.
         worker = Worker("carbon_otel reconcile")
-        worker.submit(lambda: _end_orphans(client, run_id))
+        worker.submit(lambda: _end_orphans(compat.client_of(compat.separate(store)), run_id))
         worker.close()
 
 
@@ -217,9 +237,9 @@ def _is_at_work(run: Run) -> bool:
 def _end_orphans(client: Any, run_id: str) -> None:
     """End the orphans in the run's experiment, and those on the ledger."""
     try:
-        experiments = [client().get_run(run_id).info.experiment_id]
-        ledger = client().get_experiment_by_name(names.LEDGER)
-        ended = reconcile(client(), experiments + ([ledger.experiment_id] if ledger else []))
+        experiments = [client.get_run(run_id).info.experiment_id]
+        ledger = client.get_experiment_by_name(names.LEDGER)
+        ended = reconcile(client, experiments + ([ledger.experiment_id] if ledger else []))
     except Exception:  # noqa: BLE001 - `carbon-otel mlflow reconcile` does the same and reports its errors
         logger.debug("the search for runs of killed processes failed", exc_info=True)
         return

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from types import ModuleType
 from typing import Any, Final, Protocol
@@ -38,9 +38,12 @@ _renaming: ContextVar[bool] = ContextVar("carbon_otel_mlflow_renaming", default=
 class RunEvents(Protocol):
     """The listener to the events of runs."""
 
-    def run_started(self, begun: Begun, *, here: bool = True) -> None: ...
+    def run_started(self, begun: Begun) -> None: ...
 
     def run_entered(self, run_id: str) -> None: ...
+
+    def continue_with(self, unfinished: Sequence[Begun]) -> None:
+        """Continue those runs that are still running, in the background."""
 
     def run_ended(self, run_id: str) -> Callable[[], None] | None:
         """The run is about to be marked as ended. Figures written now are there when it is.
@@ -50,6 +53,9 @@ class RunEvents(Protocol):
 
     def experiment_ended(self, store: Any, experiment_id: str) -> Callable[[], None] | None:
         """The same for all runs of an experiment."""
+
+    def run_found_ended(self, run_id: str) -> None:
+        """The program has read that the run has ended. Another process may have ended it."""
 
 
 def patch(module: ModuleType, events: Callable[[], RunEvents | None]) -> Undo:
@@ -64,12 +70,15 @@ def patch(module: ModuleType, events: Callable[[], RunEvents | None]) -> Undo:
                 watched.add(owner)
                 undos.extend(_watch_store(owner, events))
 
-    original_init, original_update = client.__init__, client.update_run
+    def watch_store_of(made: Any) -> None:
+        watch(type(made.store))
+
+    original_init, original_update, original_get = client.__init__, client.update_run, client.get_run
 
     @functools.wraps(original_init)
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807 - the name of the replaced method
         original_init(self, *args, **kwargs)
-        contain("watching MLflow's store", None, watch, type(self.store))
+        contain("watching MLflow's store", None, watch_store_of, self)
 
     @functools.wraps(original_update)
     def update_run(self: Any, run_id: str, status: str | None = None, name: str | None = None) -> Any:
@@ -80,7 +89,17 @@ def patch(module: ModuleType, events: Callable[[], RunEvents | None]) -> Undo:
         finally:
             _renaming.reset(token)
 
-    undos += [replace(client, "__init__", __init__), replace(client, "update_run", update_run)]
+    @functools.wraps(original_get)
+    def get_run(self: Any, *args: Any, **kwargs: Any) -> Any:
+        run = original_get(self, *args, **kwargs)
+        contain("noticing the end of an MLflow run", None, _found, run, events)
+        return run
+
+    undos += [
+        replace(client, "__init__", __init__),
+        replace(client, "update_run", update_run),
+        replace(client, "get_run", get_run),
+    ]
     for store_class in _known_stores(module):
         watch(store_class)
     warning = otlp_redirect.warning()
@@ -102,7 +121,7 @@ def patch_fluent(module: ModuleType, events: Callable[[], RunEvents | None]) -> 
     @functools.wraps(original)
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807 - the name of the replaced method
         original(self, *args, **kwargs)
-        contain("entering an MLflow run", None, _entered, self.info.run_id, events)
+        contain("entering an MLflow run", None, _entered, self, events)
 
     return replace(module.ActiveRun, "__init__", __init__)
 
@@ -113,11 +132,12 @@ def _adopt(events: Callable[[], RunEvents | None]) -> None:
     if listener is None:
         return
     mine = compat.active_run_ids()
-    for run in compat.active_runs():
-        begun = _begun(compat.current_store(), run, resumed=True)
-        listener.run_started(begun, here=run.info.run_id in mine)
-    for run_id in reversed(mine):
-        listener.run_entered(run_id)
+    begun = [_begun(compat.current_store(), run, resumed=True) for run in compat.active_runs()]
+    for each in begun:
+        if each.run_id in mine:
+            listener.run_started(each)
+            listener.run_entered(each.run_id)
+    listener.continue_with([each for each in begun if each.run_id not in mine])
 
 
 def _known_stores(module: ModuleType) -> list[type]:
@@ -141,10 +161,13 @@ def _watch_store(owner: type, events: Callable[[], RunEvents | None]) -> list[Un
         @functools.wraps(create)
         def create_run(self: Any, *args: Any, **kwargs: Any) -> Any:
             asked_ms = time.time() * MS_PER_S
-            run = create(self, *args, **kwargs)
-            start_ms = kwargs.get("start_time") or (args[2] if len(args) > 2 else None)
-            if not start_ms or start_ms > asked_ms - _PAST_MS:
-                contain("noticing a new MLflow run", None, _created, self, run, events)
+            # A file store names a new run by an update, which is not a resumption.
+            token = _renaming.set(True)
+            try:
+                run = create(self, *args, **kwargs)
+            finally:
+                _renaming.reset(token)
+            contain("noticing a new MLflow run", None, _created, self, run, args, kwargs, asked_ms, events)
             return run
 
         undos.append(replace(owner, "create_run", create_run))
@@ -152,8 +175,7 @@ def _watch_store(owner: type, events: Callable[[], RunEvents | None]) -> list[Un
 
         @functools.wraps(update)
         def update_run_info(self: Any, *args: Any, **kwargs: Any) -> Any:
-            status = _status(args, kwargs)
-            run_id = _first(args, kwargs, "run_id")
+            run_id, status = contain("reading the status of an MLflow run", ("", None), _change, args, kwargs)
             if run_id and status and status not in _UNFINISHED:
                 return _ending(_run_ended, run_id, events, update, self, *args, **kwargs)
             info = update(self, *args, **kwargs)
@@ -183,7 +205,8 @@ def _watch_end(
 
     @functools.wraps(original)
     def delete(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return _ending(ended, _first(args, kwargs, argument), events, original, self, *args, **kwargs)
+        subject = contain("reading what MLflow deletes", None, _first, args, kwargs, argument)
+        return _ending(ended, subject, events, original, self, *args, **kwargs)
 
     return replace(owner, name, delete)
 
@@ -221,17 +244,27 @@ def _experiment_ended(listener: RunEvents, store: Any, experiment_id: Any) -> Ca
     return listener.experiment_ended(store, str(experiment_id))
 
 
-def _created(store: Any, run: Any, events: Callable[[], RunEvents | None]) -> None:
+def _created(
+    store: Any,
+    run: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    asked_ms: float,
+    events: Callable[[], RunEvents | None],
+) -> None:
+    start_ms = kwargs.get("start_time") or (args[2] if len(args) > 2 else None)
+    if start_ms and start_ms <= asked_ms - _PAST_MS:
+        return
     listener = events()
     if run.data is not None and names.ENTRY in run.data.tags:
         return  # an entry of the ledger
-    if listener is not None:
+    if listener is not None and not compat.is_served(store):
         listener.run_started(_begun(store, run, resumed=False))
 
 
 def _resumed(store: Any, run_id: str, info: Any, events: Callable[[], RunEvents | None]) -> None:
     listener = events()
-    if listener is not None:
+    if listener is not None and not compat.is_served(store):
         listener.run_started(
             Begun(
                 run_id,
@@ -244,10 +277,16 @@ def _resumed(store: Any, run_id: str, info: Any, events: Callable[[], RunEvents 
         )
 
 
-def _entered(run_id: str, events: Callable[[], RunEvents | None]) -> None:
+def _found(run: Any, events: Callable[[], RunEvents | None]) -> None:
+    listener = events() if run.info.status not in _UNFINISHED else None
+    if listener is not None:
+        listener.run_found_ended(run.info.run_id)
+
+
+def _entered(run: Any, events: Callable[[], RunEvents | None]) -> None:
     listener = events()
     if listener is not None:
-        listener.run_entered(run_id)
+        listener.run_entered(run.info.run_id)
 
 
 def _begun(store: Any, run: Any, *, resumed: bool) -> Begun:
@@ -261,9 +300,10 @@ def _first(args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> Any:
     return kwargs.get(name) or (args[0] if args else None)
 
 
-def _status(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
-    """The status as a name; MLflow passes a number or a name."""
+def _change(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, str | None]:
+    """The id of the run, and its status as a name; MLflow passes a number or a name."""
+    run_id = str(kwargs.get("run_id") or (args[0] if args else ""))
     status = kwargs.get("run_status", args[1] if len(args) > 1 else None)
     if isinstance(status, int):
-        return {1: "RUNNING", 2: "SCHEDULED", 3: "FINISHED", 4: "FAILED", 5: "KILLED"}.get(status)
-    return str(status) if status else None
+        return run_id, {1: "RUNNING", 2: "SCHEDULED", 3: "FINISHED", 4: "FAILED", 5: "KILLED"}.get(status)
+    return run_id, str(status) if status else None

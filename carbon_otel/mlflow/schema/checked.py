@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
 # MLflow cuts tags at 8,000 characters.
 LONGEST_TAG: Final = 8000
+# All tags of one value together; a run with thousands of kinds of stage needs a tenth of it.
+_LONGEST: Final = 4_000_000
+_METRIC: Final = re.compile(r"(?=.{1,250}\Z)carbon(/(?!\.\.?(/|\Z))[\w. :-]+)+")
 # More than the world uses in a year (2e17 Wh); sums of such figures stay finite.
 _MOST: Final = 1e18
 # Rounding may put the difference of two sums below zero by this much.
@@ -46,9 +50,19 @@ def amount(figures: Mapping[str, float], name: str) -> float:
     value = figures.get(name)
     if value is None:
         raise Unreadable(f"{name} is missing")
-    if value < -_ROUNDING:
+    if not is_amount(value):
         raise Unreadable(f"{name} is {value:g}")
     return max(0.0, value)
+
+
+def is_amount(value: float) -> bool:
+    """Whether the number can be an amount of energy, emissions, time or units: at least 0, but for rounding."""
+    return value >= -_ROUNDING
+
+
+def is_metric(name: str) -> bool:
+    """Whether MLflow accepts this name of a metric, and it is one of carbon_otel."""
+    return _METRIC.fullmatch(name) is not None
 
 
 def tags_of(name: str, value: object) -> dict[str, str]:
@@ -59,13 +73,16 @@ def tags_of(name: str, value: object) -> dict[str, str]:
 
 
 def pieces_of(tags: Mapping[str, str], prefix: str) -> dict[str, str]:
-    """The joined texts of the tags that begin with `prefix`, by the name that follows `prefix`."""
+    """The joined texts of the tags that begin with `prefix`, by the name that follows `prefix`.
+
+    A text that is far too long is empty instead.
+    """
     pieces: dict[str, dict[int, str]] = {}
     for tag, text in tags.items():
         if tag.startswith(prefix):
             name, _, index = tag.removeprefix(prefix).partition(".")
             pieces.setdefault(name, {})[_index(index)] = text
-    return {name: "".join(text for _, text in sorted(texts.items())) for name, texts in pieces.items()}
+    return {name: _joined(texts) for name, texts in pieces.items()}
 
 
 def object_in(text: str) -> dict[str, Any] | None:
@@ -83,5 +100,11 @@ def object_in(text: str) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
+def _joined(texts: Mapping[int, str]) -> str:
+    if sum(map(len, texts.values())) > _LONGEST:
+        return ""
+    return "".join(text for _, text in sorted(texts.items()))
+
+
 def _index(text: str) -> int:
-    return int(text) if text.isdecimal() and len(text) < 6 else 0
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 6 else 0

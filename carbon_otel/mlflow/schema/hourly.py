@@ -12,24 +12,33 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from carbon_otel.mlflow.schema.checked import LONGEST_TAG, number
+from carbon_otel.mlflow.schema.checked import LONGEST_TAG, is_amount, number
 from carbon_otel.units import S_PER_H
 
+_MOST_HOURS: Final = 1000
 DAY: Final = len("2026-11-24")
 MONTH: Final = len("2026-11")
 _TIME: Final = re.compile(r"[0-9]{4}-[0-9]{2}(-[0-9]{2}(T[0-9]{2})?)?")
 
 
 class Hours:
-    """Sums of watt-hours by hour."""
+    """Sums of watt-hours by hour, since a time in seconds since the epoch.
 
-    def __init__(self) -> None:
+    The wall clock is read once, at the start, because it may jump. Later times are counted by a monotonic clock.
+    """
+
+    def __init__(self, wall_s: float) -> None:
+        self._wall_s = wall_s
+        self._elapsed_s = 0.0
         self._wh: dict[str, float] = {}
 
-    def spend(self, wh: float, from_s: float, to_s: float) -> None:
-        """Add energy that was used evenly between two times (seconds since the epoch)."""
-        for hour, share in _hours(from_s, to_s):
+    def spend(self, wh: float, elapsed_s: float) -> None:
+        """Add energy that was used evenly from the end of the last interval until `elapsed_s` after the start."""
+        from_s, self._elapsed_s = self._elapsed_s, max(self._elapsed_s, elapsed_s)
+        for hour, share in _hours(self._wall_s + from_s, self._wall_s + self._elapsed_s):
             self._wh[hour] = self._wh.get(hour, 0.0) + wh * share
+        if len(self._wh) > _MOST_HOURS:  # their text does not fit in a tag
+            self._wh = dict(_coarser(self._wh, DAY))
 
     def text(self) -> str:
         return _text(self._wh)
@@ -69,7 +78,7 @@ def _wh(text: str) -> float | None:
         wh = number(float(text))
     except ValueError:
         return None
-    return None if wh is None or math.isnan(wh) else wh
+    return wh if wh is not None and is_amount(wh) else None
 
 
 def _text(wh: Mapping[str, float]) -> str:
@@ -78,8 +87,9 @@ def _text(wh: Mapping[str, float]) -> str:
         wh = _coarser(wh, length) if length else wh
         text = " ".join(f"{when}={value:.6g}" for when, value in sorted(wh.items()))
         if len(text) <= LONGEST_TAG:
-            break
-    return text
+            return text
+    # More than 600 months: another program has written them.
+    return text[:LONGEST_TAG].rpartition(" ")[0]
 
 
 def _coarser(wh: Mapping[str, float], length: int) -> dict[str, float]:
@@ -92,7 +102,7 @@ def _coarser(wh: Mapping[str, float], length: int) -> dict[str, float]:
 def _hours(from_s: float, to_s: float) -> Iterator[tuple[str, float]]:
     """The hours between two times, each with its share of the time."""
     total_s = to_s - from_s
-    if total_s <= 0:  # the clock was set back
+    if total_s <= 0:
         yield _hour(to_s), 1.0
         return
     while from_s < to_s:

@@ -18,6 +18,7 @@ from carbon_otel._version import __version__
 from carbon_otel.carbon.grid import Intensity
 from carbon_otel.footprint import Footprint
 from carbon_otel.mlflow.schema import checked
+from carbon_otel.text import printable, storable
 from carbon_otel.units import J_PER_KWH, J_PER_WH, KILO
 
 LEDGER = "carbon-ledger"  # the experiment for work outside of runs
@@ -38,15 +39,21 @@ WINDOW = "carbon.window"
 _CHARTED = frozenset({ENERGY_WH, "carbon/emissions_g"})
 _SEARCHED = frozenset({"carbon.status", LINEAGE})
 
+_MOST_PUE = 1000.0
 _NO_NAME = re.compile(r"[^\w.-]")
+
+
+def is_curve(name: str) -> bool:
+    """Whether a metric is a curve: energy, emissions and power. All others are bars."""
+    return name in _CHARTED or name.startswith("carbon/power/")
 
 
 def step(name: str, at: int) -> int:
     """The step of a point: MLflow draws a curve if the steps differ, and a bar if all are 0.
 
-    Energy, emissions and power are curves. If two points have the same step, the later one counts.
+    If two points have the same step, the later one counts.
     """
-    return at if name in (ENERGY_WH, "carbon/emissions_g") or name.startswith("carbon/power/") else 0
+    return at if is_curve(name) else 0
 
 
 def device(identifier: str) -> str:
@@ -127,7 +134,9 @@ def provenance_tags(
         "carbon.missing": ", ".join(footprint.missing),
         "carbon.flags": ", ".join(footprint.flags),
         "carbon.trace_id": trace_id or "",
-        "carbon.trace_url": trace_url.replace("{trace_id}", trace_id) if trace_url and trace_id else "",
+        "carbon.trace_url": printable(trace_url.replace("{trace_id}", trace_id))
+        if trace_url and trace_id
+        else "",
         "carbon.host": socket.gethostname(),
         PROCESS: process,
         LINEAGE: lineage or "",
@@ -135,7 +144,7 @@ def provenance_tags(
     if grid is not None:
         values |= intensity_tags(grid)
     values |= {f"carbon.share.{rule}": f"{share:.4g}" for rule, share in footprint.shares.items()}
-    return {name: value for name, value in values.items() if value}
+    return {name: storable(value)[: checked.LONGEST_TAG] for name, value in values.items() if value}
 
 
 def intensity_tags(grid: Intensity) -> dict[str, str]:
@@ -150,9 +159,12 @@ def intensity_tags(grid: Intensity) -> dict[str, str]:
 
 
 def pack(values: Mapping[str, float], tags: Mapping[str, str]) -> tuple[dict[str, float], dict[str, str]]:
-    """The metrics and tags of a window: a few separate ones, and all others as JSON in tags `carbon.window`."""
+    """The metrics and tags of a window: all figures as JSON in tags `carbon.window`, and a few separate ones.
+
+    The separate metrics are written for few states of a window, so the tag has their values too.
+    """
     content = {
-        "metrics": {name: value for name, value in values.items() if name not in _CHARTED},
+        "metrics": dict(values),
         "tags": {name: value for name, value in tags.items() if name not in _SEARCHED},
     }
     own = {name: value for name, value in tags.items() if name in _SEARCHED}
@@ -177,6 +189,8 @@ def unpack(values: Mapping[str, float], tags: Mapping[str, str]) -> tuple[dict[s
     packed_figures, packed_tags = checked.numbers(content.get("metrics")), content.get("tags")
     if packed_figures is None or not isinstance(packed_tags, dict):
         raise checked.Unreadable(f"{WINDOW} is cut or was changed")
+    if not all(map(checked.is_metric, packed_figures)):
+        raise checked.Unreadable(f"{WINDOW} has a name that no metric can have")
     if not all(isinstance(tag, str) for tag in packed_tags.values()):
         raise checked.Unreadable(f"{WINDOW} has a tag that is not text")
     return figures | packed_figures, own | packed_tags
@@ -200,7 +214,7 @@ def pue(tags: Mapping[str, str]) -> float:
         value = checked.number(float(text))
     except ValueError:
         value = None
-    if value is None or not value >= 1:
+    if value is None or not 1 <= value <= _MOST_PUE:
         raise checked.Unreadable(f"carbon.pue is {text[:20]!r}")
     return value
 
@@ -208,7 +222,7 @@ def pue(tags: Mapping[str, str]) -> float:
 def measured_fraction(values: Mapping[str, float]) -> float:
     """Share of the energy that sensors measured, from the sums of a run; 0 for no energy."""
     total = values.get(ENERGY_WH, 0.0)
-    return values.get(MEASURED_WH, 0.0) / total if total > 0 else 0.0
+    return min(1.0, max(0.0, values.get(MEASURED_WH, 0.0)) / total) if total > 0 else 0.0
 
 
 def rates_per_1k(values: Mapping[str, float]) -> dict[str, float]:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
+from carbon_otel import clock
 from carbon_otel.background import Worker
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.guard import log_once
@@ -39,7 +40,7 @@ _WINDOW_S: Final = S_PER_H
 
 @dataclass(slots=True)
 class Window:
-    """An hour of one model in this process. `in_flight` is the number of running predictions."""
+    """An hour of one model in this process, for one store. `in_flight` is the number of running predictions."""
 
     stage: OpenStage
     segment: Segment
@@ -60,7 +61,7 @@ class Predictions:
         ledger: InferenceLedger,
         *,
         process: str,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = clock.monotonic,
         wall_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         """`process` identifies this process among all processes that write to the ledger."""
@@ -69,7 +70,8 @@ class Predictions:
         self._process = process
         self._clock = clock
         self._wall_ns = wall_ns
-        self._windows: dict[tuple[str | None, str | None], Window] = {}
+        # By model, source run and tracking URI.
+        self._windows: dict[tuple[str | None, str | None, str], Window] = {}
         self._lock = threading.RLock()
         renew_after_fork(self._renew)
 
@@ -83,10 +85,11 @@ class Predictions:
         """Begin a prediction; None if it belongs to a stage or a run of the application."""
         if self._engine.parent_of(current.get()) is not None:
             return None
+        key = model_id, source_run_id, compat.explicit_tracking_uri()
         with self._lock:
-            window = self._windows.get((model_id, source_run_id))
+            window = self._windows.get(key)
             if window is None or not window.stage.open:
-                window = self._windows[model_id, source_run_id] = self._open(model_id, source_run_id)
+                window = self._windows[key] = self._open(*key)
             window.in_flight += 1
             window.touched = True
             if window.paused:
@@ -100,7 +103,7 @@ class Predictions:
             window.calls += calls
             window.rows += rows
             window.stage.units.update(requests=float(window.calls), rows=float(window.rows))
-        leave(window.stage, token)
+        leave(window.stage, None if token.old_value is Token.MISSING else token.old_value)
 
     def before_tick(self) -> None:
         """Pause stages without a prediction since the last tick, and end the windows whose hour is over."""
@@ -118,7 +121,7 @@ class Predictions:
         for _, window in over:
             self._engine.close(window.stage)
 
-    def _open(self, model_id: str | None, source_run_id: str | None) -> Window:
+    def _open(self, model_id: str | None, source_run_id: str | None, uri: str) -> Window:
         now, start_ns = self._clock(), self._wall_ns()
         name = model_id or source_run_id or "model"
         # The id is deterministic and unique to this window: a retry finds the run that it created.
@@ -131,8 +134,8 @@ class Predictions:
             source_run_id=source_run_id,
         )
         stage = self._engine.open(_KIND, name, {}, recorded=True)
-        segment = Segment(stage.info.id, start_ns / NS_PER_S, ledger_run=ledger_run)
-        self._ledger.begin(stage.info, segment)
+        segment = Segment(stage.info.id, start_ns / NS_PER_S, ledger_run=ledger_run, clock_s=now)
+        self._ledger.begin(stage.info, segment, uri)
         return Window(stage, segment, now + _WINDOW_S)
 
 
@@ -144,48 +147,55 @@ class InferenceLedger(Sink):
         worker: DeliveryWorker,
         delivery: Worker,
         tags: Tags,
-        wall_ns: Callable[[], int] = time.time_ns,
+        clock: Callable[[], float] = clock.monotonic,
     ) -> None:
         self._worker = worker
         self._delivery = delivery
         self._tags = tags
-        self._wall_ns = wall_ns
-        self._segments: dict[StageInfo, Segment] = {}
+        self._clock = clock
+        self._segments: dict[StageInfo, tuple[Segment, str]] = {}
 
-    def begin(self, stage: StageInfo, segment: Segment) -> None:
-        """Record the figures of this stage in the segment."""
+    def begin(self, stage: StageInfo, segment: Segment, uri: str) -> None:
+        """Record the figures of this stage in the segment, for this URI, by default that of MLflow."""
+        if not uri and not has_a_store():
+            return
         # Start the thread now: none can be started at interpreter exit.
         self._delivery.submit(self._worker.begin)
-        self._segments[stage] = segment
+        self._segments[stage] = segment, uri or compat.tracking_uri()
 
     def stage_closed(self, stage: StageInfo, end: StageEnd) -> None:
-        segment = self._segments.pop(stage, None)
-        if segment is not None:
-            self._delivery.submit(partial(self._write, segment, end.figures, self._wall_ns(), final=True))
+        begun = self._segments.pop(stage, None)
+        if begun is not None:
+            self._delivery.submit(partial(self._write, *begun, end.figures, self._clock(), final=True))
 
     def tick(self, tick: Tick) -> None:
         if tick.checkpoint is None:
             return
-        for stage, segment in list(self._segments.items()):
+        for stage, (segment, uri) in list(self._segments.items()):
             figures = tick.checkpoint.open.get(stage)
             if figures is not None:
-                write = partial(self._write, segment, figures, self._wall_ns(), final=False)
+                write = partial(self._write, segment, uri, figures, self._clock(), final=False)
                 self._delivery.submit_latest(segment, write)
 
-    def _write(self, segment: Segment, figures: Figures, wall_ns: int, *, final: bool) -> None:
-        if segment.ended or not has_a_store():
+    def _write(self, segment: Segment, uri: str, figures: Figures, now: float, *, final: bool) -> None:
+        if segment.ended:
             return
         inclusive = figures.footprint
         costs = {_KIND: Cost(inclusive.energy_j, inclusive.emissions_g)}
         footprint = replace(inclusive, stages=costs)
         units = {f"{_KIND}/{unit}": amount for unit, amount in footprint.units.items()}
         tags = self._tags(footprint, "final" if final else "running", None)
-        self._worker.put(segment.state(footprint, tags, wall_ns / NS_PER_S, units=units, final=final))
+        self._worker.put(segment.state(footprint, tags, now, units=units, final=final), uri)
 
 
 def has_a_store() -> bool:
-    """False if no tracking URI is set in a serving process: MLflow's default folder is lost with its image."""
-    mlflow: Any = sys.modules["mlflow"]
+    """False in a process that has not imported MLflow, and only adds to a run of another.
+
+    Also if no tracking URI is set in a serving process: MLflow's default folder is lost with its image.
+    """
+    mlflow: Any = sys.modules.get("mlflow")
+    if mlflow is None:
+        return False
     if compat.is_serving() and not mlflow.is_tracking_uri_set():
         log_once(
             "predictions are measured, but their energy is not on the ledger of the model: set "

@@ -34,7 +34,7 @@ def patch(module: ModuleType, predictions: Callable[[], Predictions | None]) -> 
         try:
             return predict_once(self, data, *args, **kwargs)
         finally:
-            contain("measuring a prediction", None, listener.predicted, *begun, _rows(data))
+            contain("measuring a prediction", None, _predicted, listener, *begun, data)
 
     @functools.wraps(predict_many)
     def predict_stream(self: Any, data: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
@@ -68,6 +68,10 @@ def patch(module: ModuleType, predictions: Callable[[], Predictions | None]) -> 
 def _begin(predictions: Predictions, model: Any) -> tuple[Window, Token[OpenStage | None]] | None:
     meta = model.metadata
     return predictions.predicting(model.model_id, getattr(meta, "run_id", None))
+
+
+def _predicted(predictions: Predictions, window: Window, token: Token[OpenStage | None], data: Any) -> None:
+    predictions.predicted(window, token, contain("counting the rows of a prediction", 1, _rows, data))
 
 
 def _rows(data: Any) -> int:

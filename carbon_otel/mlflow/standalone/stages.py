@@ -16,7 +16,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
+from carbon_otel import clock
 from carbon_otel.background import Worker
+from carbon_otel.mlflow import compat
 from carbon_otel.mlflow.delivery.segment import Segment
 from carbon_otel.mlflow.delivery.spool import LedgerRun
 from carbon_otel.mlflow.delivery.worker import DeliveryWorker
@@ -32,13 +34,14 @@ _WINDOW_S: Final = S_PER_H
 
 @dataclass(slots=True)
 class _Window:
-    """An hour of this process.
+    """An hour of this process, for one store.
 
     `spent` has by kind of stage the joules of each device, then the grams; `duration_s` is the time of the ended
-    outermost stages.
+    outermost stages. `uri` is the tracking URI, empty until the first write if none was set.
     """
 
     segment: Segment
+    uri: str
     start_ns: int
     ends: float
     spent: dict[str, list[float]] = field(default_factory=dict)
@@ -58,7 +61,7 @@ class StandaloneStages(Sink):
         tags: Tags,
         *,
         process: str,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = clock.monotonic,
         wall_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         """`process` identifies this process among all processes that write to the ledger."""
@@ -70,25 +73,27 @@ class StandaloneStages(Sink):
         self._process = process
         self._clock = clock
         self._wall_ns = wall_ns
-        self._window: _Window | None = None
-        self._open: dict[StageInfo, float] = {}
+        self._windows: dict[str, _Window] = {}
+        # The outermost open stages: their start, and the tracking URI at that moment. It is that of the stages in
+        # them, too.
+        self._open: dict[StageInfo, tuple[float, str]] = {}
         self._last: Checkpoint | None = None
         # All changes of the sums.
         self._changes = Serial("adding up the stages outside of runs")
 
     def stage_opened(self, stage: StageInfo) -> None:
         if not stage.in_record and stage.parent is None:
-            self._open[stage] = self._clock()
+            self._open[stage] = self._clock(), compat.explicit_tracking_uri()
 
     def energy_attributed(self, stage: StageInfo, joules: Sequence[float], grams: float) -> None:
         if not stage.in_record and stage.kind != UNATTRIBUTED:
-            self._changes.run(self._add_energy, stage, joules, grams)
+            self._changes.run(self._add_energy, self._uri_of(stage), stage, joules, grams)
 
     def stage_closed(self, stage: StageInfo, end: StageEnd) -> None:
+        if not stage.in_record:
+            self._changes.run(self._add_end, self._uri_of(stage), stage, end.duration_s, end.units)
         if stage.parent is None:
             self._open.pop(stage, None)
-        if not stage.in_record:
-            self._changes.run(self._add_end, stage, end.duration_s, end.units)
 
     def tick(self, tick: Tick) -> None:
         if tick.checkpoint is not None:
@@ -96,11 +101,17 @@ class StandaloneStages(Sink):
 
     def close(self, timeout_s: float) -> Pending:
         if self._last is not None:
-            self._changes.run(self._write, self._last, True)
+            self._changes.run(self._write_all, self._last, True)
         return nothing_pending
 
-    def _add_energy(self, stage: StageInfo, joules: Sequence[float], grams: float) -> None:
-        window = self._window or self._begin(stage)
+    def _uri_of(self, stage: StageInfo) -> str:
+        while stage.parent is not None:
+            stage = stage.parent
+        opened = self._open.get(stage)
+        return opened[1] if opened is not None else compat.explicit_tracking_uri()
+
+    def _add_energy(self, uri: str, stage: StageInfo, joules: Sequence[float], grams: float) -> None:
+        window = self._windows.get(uri) or self._begin(uri, stage)
         spent = window.spent.get(stage.kind)
         if spent is None:
             spent = window.spent[stage.kind] = [0.0] * (self._devices + 1)
@@ -108,8 +119,8 @@ class StandaloneStages(Sink):
             spent[device] += amount
         spent[-1] += grams
 
-    def _add_end(self, stage: StageInfo, duration_s: float, units: Mapping[str, float]) -> None:
-        window = self._window or self._begin(stage)
+    def _add_end(self, uri: str, stage: StageInfo, duration_s: float, units: Mapping[str, float]) -> None:
+        window = self._windows.get(uri) or self._begin(uri, stage)
         if stage.parent is None:
             window.duration_s += duration_s
         for unit, amount in units.items():
@@ -118,10 +129,9 @@ class StandaloneStages(Sink):
 
     def _checkpoint(self, checkpoint: Checkpoint) -> None:
         self._last = checkpoint
-        over = self._window is not None and self._clock() >= self._window.ends and not self._open
-        self._write(checkpoint, over)
+        self._write_all(checkpoint, False)
 
-    def _begin(self, stage: StageInfo) -> _Window:
+    def _begin(self, uri: str, stage: StageInfo) -> _Window:
         # Start the thread now: none can be started at interpreter exit.
         self._delivery.submit(self._worker.begin)
         start_ns = self._wall_ns()
@@ -130,18 +140,24 @@ class StandaloneStages(Sink):
             name=f"{stage.kind} outside of runs",
             start_ms=start_ns // NS_PER_MS,
         )
-        segment = Segment(stage.id, start_ns / NS_PER_S, ledger_run=ledger_run)
-        window = _Window(segment, start_ns, self._clock() + _WINDOW_S)
-        self._window = window
+        now = self._clock()
+        segment = Segment(stage.id, start_ns / NS_PER_S, ledger_run=ledger_run, clock_s=now)
+        window = _Window(segment, uri, start_ns, now + _WINDOW_S)
+        self._windows[uri] = window
         return window
 
-    def _write(self, checkpoint: Checkpoint, final: bool) -> None:
-        """Hand a copy of the sums to the delivery thread."""
-        window = self._window
-        if window is None:
-            return
+    def _write_all(self, checkpoint: Checkpoint, last: bool) -> None:
         now = self._clock()
-        seconds = window.duration_s + sum(now - since for since in list(self._open.values()))
+        opened = list(self._open.values())
+        for uri, window in list(self._windows.items()):
+            seconds = [now - since for since, its_uri in opened if its_uri == uri]
+            over = last or (now >= window.ends and not seconds)
+            self._write(window, checkpoint, window.duration_s + sum(seconds), over)
+            if over:
+                del self._windows[uri]
+
+    def _write(self, window: _Window, checkpoint: Checkpoint, seconds: float, final: bool) -> None:
+        """Hand a copy of the sums to the delivery thread."""
         make = partial(
             self._record,
             checkpoint,
@@ -150,12 +166,11 @@ class StandaloneStages(Sink):
             {kind: tuple(spent) for kind, spent in window.spent.items()},
             dict(window.units),
         )
-        put = partial(self._put, window.segment, make, self._wall_ns(), final=final)
+        put = partial(self._put, window, make, self._clock(), final=final)
         if final:
-            self._window = None
             self._delivery.submit(put)
         else:
-            self._delivery.submit_latest(self, put)
+            self._delivery.submit_latest(window.segment, put)
 
     def _record(
         self,
@@ -183,11 +198,13 @@ class StandaloneStages(Sink):
             shares=process.shares,
         )
 
-    def _put(self, segment: Segment, make: Callable[[], StageRecord], wall_ns: int, *, final: bool) -> None:
-        if segment.ended or not has_a_store():
+    def _put(self, window: _Window, make: Callable[[], StageRecord], now: float, *, final: bool) -> None:
+        segment = window.segment
+        if segment.ended or not (window.uri or has_a_store()):
             return
+        window.uri = window.uri or compat.tracking_uri()
         footprint = self._to_footprint(make())
         if math.isfinite(footprint.energy_j):
             tags = self._tags(footprint, "final" if final else "running", None)
-            batch = segment.state(footprint, tags, wall_ns / NS_PER_S, units=footprint.units, final=final)
-            self._worker.put(batch)
+            batch = segment.state(footprint, tags, now, units=footprint.units, final=final)
+            self._worker.put(batch, window.uri)

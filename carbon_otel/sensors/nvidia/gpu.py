@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final, Literal
 
+from carbon_otel import clock
 from carbon_otel.provenance import Band
 from carbon_otel.sensors.base import Device, DeviceType, SensorError
 from carbon_otel.sensors.nvidia.library import Backoff, Nvml
@@ -83,7 +84,7 @@ class NvmlGpu:
 
     def prepare(
         self,
-        clock_ns: Callable[[], int] = time.monotonic_ns,
+        clock_ns: Callable[[], int] = clock.monotonic_ns,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """Learn the counter's update period, within 0.5 s.

@@ -6,11 +6,11 @@ import contextlib
 import ctypes
 import math
 import threading
-import time
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any, Final
 
+from carbon_otel import clock
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.sensors.base import SensorError
 
@@ -52,7 +52,7 @@ class Nvml:
     NvmlUnavailable if there is no library, driver or device.
     """
 
-    def __init__(self, clock_s: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock_s: Callable[[], float] = clock.monotonic) -> None:
         try:
             # Checked before the import of pynvml, which takes about 30 ms, so that a host without the driver saves
             # it.

@@ -1,0 +1,169 @@
+"""Hands a stage on with the work that it gives to other threads and to the processes of a pool.
+
+A thread, or a task, gets what belongs to the place where it was started or submitted: a stage, a run, or work that
+another process has handed over. Where nothing does, the work is handed on as it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import operator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from contextvars import Context
+from types import FunctionType
+from typing import Any, Final, cast
+
+from carbon_otel import runtime
+from carbon_otel.guard import contain
+from carbon_otel.handover import NO_WORK, Work, present
+from carbon_otel.stages.api import Recorder, inject
+from carbon_otel.stages.open_stage import OpenStage, current
+
+# What the threads and processes of pools run, by module and name: they belong to nothing but their tasks.
+_WORKERS: Final = {
+    ("concurrent.futures.thread", "_worker"),
+    ("concurrent.futures.process", "_process_worker"),
+    ("multiprocessing.pool", "worker"),
+    ("joblib.externals.loky.process_executor", "_process_worker"),
+    ("loky.process_executor", "_process_worker"),
+}
+
+
+def is_worker(started: Any) -> bool:
+    """Whether a thread or a process is one of a pool; `started` has the attributes of either."""
+    target = vars(started).get("_target")
+    # Of a function only: another callable belongs to the user, and may do anything when it is asked.
+    return type(target) is FunctionType and (target.__module__, target.__name__) in _WORKERS
+
+
+def thread_context() -> Context | None:
+    """The context for a thread started here; None if nothing is to be handed on."""
+    stage, work = _here()
+    if stage is None and work is None:
+        return None
+    context = Context()
+    context.run(_set, stage, work)
+    return context
+
+
+def for_thread(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function for another thread of this process, where it runs in the stage of this place."""
+    stage, work = contain("handing a stage on", (None, None), _here)
+    if (stage is None and work is None) or not callable(function):
+        return function
+    return functools.partial(_within, stage, work, function)
+
+
+def for_process(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function for another process, where it runs as work of the stage of this place."""
+    variables = inject({})
+    return Task(variables, function) if variables and callable(function) else function
+
+
+@contextlib.contextmanager
+def no_stage() -> Iterator[None]:
+    """Within it, a worker of a pool starts: it inherits nothing of the place that happens to start it."""
+    active = cast("Recorder | None", runtime.begun())
+    token, stage = present.set(NO_WORK), current.set(None)
+    nothing: AbstractContextManager[object] = contextlib.nullcontext()
+    try:
+        with nothing if active is None else contain("starting a worker", nothing, active.no_span):
+            yield
+    finally:
+        current.reset(stage)
+        present.reset(token)
+
+
+class Task:
+    """A callable for a worker process, with the variables of the stage that gave it to the pool.
+
+    A worker that has not imported carbon_otel loads the callable itself.
+    """
+
+    __slots__ = ("_function", "_variables")
+
+    def __init__(self, variables: Mapping[str, str], function: Callable[..., Any]) -> None:
+        self._variables = variables
+        self._function = function
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # getattr(sys.modules.get("carbon_otel.stages.handing_on"), "load", itemgetter(0))((function, variables)),
+        # by references, so that there is no code to compile. The default of `get` only loads the function, whose
+        # module may import carbon_otel, before `get` is called.
+        module = _Call(dict.get, _MODULES, __name__, (self._function,))
+        found = _Call(getattr, module, "load", operator.itemgetter(0))
+        return found, ((self._function, dict(self._variables)),)
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        work = Work(self._variables)
+        token, stage = present.set(work), current.set(None)
+        try:
+            active = cast("Recorder | None", runtime.begun())
+            if active is not None:
+                contain("taking work over", None, active.take_over, work)
+            return self._function(*args, **kwargs)
+        except BaseException as error:
+            _hide_this_frame(error)
+            raise
+        finally:
+            if work.leave is not None:
+                contain("ending work that was taken over", None, work.leave)
+            current.reset(stage)
+            present.reset(token)
+
+
+def load(parts: tuple[Callable[..., Any], Mapping[str, str]]) -> Task:
+    """A task in a worker that has imported carbon_otel."""
+    function, variables = parts
+    return Task(variables, function)
+
+
+class _Call:
+    """Is pickled as the result of a call of functions of the standard library, which every process can load."""
+
+    __call__ = None  # what makes an object must look callable
+
+    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
+        self._made_by = function, arguments
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self._made_by
+
+
+_MODULES: Final = _Call(getattr, _Call(importlib.import_module, "sys"), "modules")
+
+
+def _here() -> tuple[OpenStage | None, Work | None]:
+    active = cast("Recorder | None", runtime.begun())
+    stage = active.engine.parent_of(current.get()) if active is not None else None
+    return stage, present.get()
+
+
+def _set(stage: OpenStage | None, work: Work | None) -> None:
+    current.set(stage)
+    present.set(work)
+
+
+def _within(
+    stage: OpenStage | None, work: Work | None, function: Callable[..., Any], /, *args: Any, **kwargs: Any
+) -> Any:
+    before, token = current.set(stage), present.set(work)
+    try:
+        return function(*args, **kwargs)
+    except BaseException as error:
+        _hide_this_frame(error)
+        raise
+    finally:
+        current.reset(before)
+        present.reset(token)
+
+
+def _hide_this_frame(error: BaseException) -> None:
+    """Drop the caller's frame from the traceback: from Python 3.11 on, `raise` then does not add it again."""
+    trace = error.__traceback__
+    if trace is not None:
+        # Not by an assignment: a class of the user may refuse that.
+        BaseException.with_traceback(error, trace.tb_next)

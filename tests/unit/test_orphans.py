@@ -1,0 +1,98 @@
+"""Runs that are marked as KILLED: only those whose processes have all certainly ended, with their last figures."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from carbon_otel.host.identity import identity
+from carbon_otel.mlflow.runs import orphans
+from carbon_otel.mlflow.schema.contributions import Contribution
+from tests.unit.test_checked import FIGURES, Page, run
+
+pytest.importorskip("mlflow")
+
+ALIVE = identity()
+GONE = "/".join([*ALIVE.split("/")[:4], "1", ALIVE.split("/")[5]])
+ELSEWHERE = "other-" + ALIVE
+
+
+class Client:
+    """A store with these runs. It keeps what is written to them; `refused` are runs that accept nothing."""
+
+    def __init__(self, *runs, refused=()):
+        self.runs, self.refused = runs, refused
+        self.points, self.ended = [], []
+
+    def search_experiments(self, page_token=None):
+        return Page([SimpleNamespace(experiment_id="1")])
+
+    def search_runs(self, experiments, condition="", page_token=None):
+        return Page(self.runs)
+
+    def log_batch(self, run_id, metrics=(), params=(), tags=()):
+        if run_id in self.refused:
+            raise RuntimeError("no")
+        self.points += metrics
+
+    def set_terminated(self, run_id, status, end_time):
+        self.ended.append(run_id)
+
+
+def left_open(run_id="r", process=GONE, parts=(), tags=()):
+    tags = {"carbon.status": "running", "carbon.process": process, **dict(tags)}
+    for number, part in enumerate(parts):
+        tags |= part.tags(f"p{number}")
+    return run(tags=tags, run_id=run_id, start_time=1_700_000_000_000)
+
+
+def part(process, final=False, wh=1.0):
+    return Contribution({"carbon/energy_wh": wh}, final=final, process=process)
+
+
+@pytest.mark.parametrize(
+    ("process", "parts", "marked"),
+    [
+        (GONE, [], True),
+        (ALIVE, [], False),  # its store may have been down for hours
+        (ELSEWHERE, [], False),
+        (GONE, [part(GONE)], True),
+        (GONE, [part(GONE), part(GONE)], True),
+        (GONE, [part(GONE), part(ALIVE)], False),
+        (GONE, [part(GONE), part(ELSEWHERE)], False),
+        (GONE, [part(GONE), part(ALIVE, final=True)], True),
+        (GONE, [part("")], True),  # of version 0.1
+        (GONE, [part(""), part(GONE)], False),
+    ],
+    ids=range(10),  # the identities differ between the processes of a test run
+)
+def test_a_run_is_marked_if_every_process_that_writes_to_it_has_ended(process, parts, marked):
+    client = Client(left_open(process=process, parts=parts))
+    assert orphans.reconcile(client) == client.ended == (["r"] if marked else [])
+
+
+def test_a_run_with_a_cut_part_may_have_a_living_process():
+    cut = {"carbon.part.x": '{"values":{"carbon/ener'}
+    client = Client(left_open(parts=[part(GONE)], tags=cut))
+    assert orphans.find(client).unreadable == ["r: a tag carbon.part.* is cut or was changed"]
+    assert orphans.reconcile(client) == []
+
+
+def test_the_run_gets_the_sums_of_its_last_checkpoint_as_metrics():
+    """Its curves and bars have fewer points than it had checkpoints."""
+    sums = {**FIGURES, "carbon/energy_wh": 9.0, "carbon/inference/energy_wh": 9.0}
+    client = Client(left_open(parts=[Contribution(sums, process=GONE)]))
+    orphans.reconcile(client)
+    assert {(point.key, point.value, point.step) for point in client.points} == {
+        ("carbon/energy_wh", 9.0, 1),
+        ("carbon/inference/energy_wh", 9.0, 0),
+    }
+    # MLflow shows the point of the last step and time.
+    assert all(point.timestamp > 1_700_000_000_000 for point in client.points)
+
+
+def test_a_run_that_cannot_be_ended_delays_no_other(caplog):
+    client = Client(left_open("bad"), left_open("good"), refused=["bad"])
+    assert orphans.reconcile(client) == ["good"]
+    assert "the killed run bad cannot be ended: no" in caplog.text
