@@ -20,6 +20,7 @@ from carbon_otel.handover import NO_WORK, RUN, Work, present
 from carbon_otel.host.attribution import Attribution
 from carbon_otel.host.cgroup import host_threads, reservation
 from carbon_otel.host.counters_view import view_of
+from carbon_otel.host.identity import boot
 from carbon_otel.host.membership import Membership
 from carbon_otel.instrumentation import cuda_sync
 from carbon_otel.instrumentation.base import Undo
@@ -86,6 +87,7 @@ class Session:
                 self.providers,
                 self.engine.devices,
                 self.factor.intensity,
+                boot(),
                 self.membership.holds_device_book,
                 self.membership.exchange_reported_until,
                 cpu_steal.Steal().share,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import json
 import logging
 import os
 from collections.abc import Iterator
@@ -17,9 +18,9 @@ Signal = Literal["traces", "metrics"]
 SIGNALS: Final[tuple[Signal, ...]] = ("traces", "metrics")
 TIMEOUT_S: Final = 3.0
 
+_PORTS: Final = "the usual port is 4318 for http/protobuf, 4317 for grpc (OTEL_EXPORTER_OTLP_PROTOCOL)"
 _ADDRESS: Final = (
-    "start the collector or correct the address; the usual port is 4318 for http/protobuf, 4317 for grpc "
-    "(OTEL_EXPORTER_OTLP_PROTOCOL); http:// is without TLS, https:// with it; "
+    f"start the collector or correct the address; {_PORTS}; http:// is without TLS, https:// with it; "
     "OTEL_EXPORTER_OTLP_CERTIFICATE is the certificate file of a private authority"
 )
 _CREDENTIALS: Final = (
@@ -109,8 +110,31 @@ def _by_http(signal: Signal, timeout_s: float) -> tuple[str, str]:
     if isinstance(result, requests.RequestException):
         return str(_cause(result)), _ADDRESS
     if result.status_code < 300:
-        return "", ""
+        if _is_otlp(signal, result.headers.get("content-type", ""), result.content):
+            return "", ""
+        return "it answered 200, but that is no answer of an OTLP receiver", f"{_OTHER} {_PORTS}"
     return f"it answered {result.status_code} {result.reason}", _ADVICE.get(result.status_code, _OTHER)
+
+
+def _is_otlp(signal: Signal, content_type: str, content: bytes) -> bool:
+    """Whether this is an answer of an OTLP receiver: any web server may answer 200."""
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind == "application/json":
+        try:
+            answer = json.loads(content)
+        except ValueError:
+            return False
+        return isinstance(answer, dict) and answer.keys() <= {"partialSuccess"}
+    if kind != "application/x-protobuf":
+        return False
+    name = "trace" if signal == "traces" else "metrics"
+    service = importlib.import_module(f"opentelemetry.proto.collector.{name}.v1.{name}_service_pb2")
+    response = getattr(service, f"Export{name.capitalize()}ServiceResponse")()
+    try:
+        response.ParseFromString(content)
+    except importlib.import_module("google.protobuf.message").DecodeError:
+        return False
+    return True
 
 
 def _by_grpc(signal: Signal, timeout_s: float) -> tuple[str, str]:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+import socket
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
 
 from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
 
 from carbon_otel._version import __version__
 from carbon_otel.carbon.grid import Intensity
 from carbon_otel.fork import renew_after_fork
+from carbon_otel.otel import instance
 from carbon_otel.records import Snapshot
 from carbon_otel.semconv import names as semconv
 from carbon_otel.sensors.base import Device
 
 _EMPTY = Snapshot(())
+# For what stages last: from a millisecond (an inference) to two days (a training). The SDK's own boundaries, 0 to
+# 10,000, put every short stage into one bucket, and each bucket is a series of its own in Prometheus.
+_DURATIONS_S: Final = (0.001, 0.01, 0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 28_800.0, 172_800.0)
 
 
 @dataclass
@@ -23,6 +29,7 @@ class Source:
 
     snapshot: Snapshot = _EMPTY
     intensity: Intensity | None = None
+    host: Mapping[str, str] = field(default_factory=dict)
     steal: Callable[[], float | None] = lambda: None
 
 
@@ -36,11 +43,19 @@ class Instruments:
         meter = provider.get_meter(semconv.SCOPE, __version__, semconv.SCHEMA_URL)
         self.source = Source()
         self._before: dict[str, float] = {}
+        self._provider = provider
+        self._forked = False
+        self._apart: Mapping[str, str] | None = None
         self.energy = meter.create_counter(semconv.STAGE_ENERGY, semconv.JOULE, "Exclusive energy of a stage")
         self.emissions = meter.create_counter(
-            semconv.STAGE_EMISSIONS, semconv.GRAM_CO2E, "Emissions of the exclusive energy of a stage"
+            semconv.STAGE_EMISSIONS, semconv.GRAM, "Emissions of the exclusive energy of a stage, in CO2e"
         )
-        self.duration = meter.create_histogram(semconv.STAGE_DURATION, semconv.SECOND, "Wall time of a stage")
+        self.duration = meter.create_histogram(
+            semconv.STAGE_DURATION,
+            semconv.SECOND,
+            "Wall time of a stage",
+            explicit_bucket_boundaries_advisory=_DURATIONS_S,
+        )
         self.units = meter.create_counter(
             semconv.STAGE_UNITS,
             semconv.UNIT_COUNT,
@@ -79,14 +94,24 @@ class Instruments:
         meter.create_observable_gauge(
             semconv.CARBON_INTENSITY,
             [self._intensity],
-            semconv.GRAM_CO2E_PER_KWH,
-            "Carbon intensity of the grid",
+            semconv.GRAM_PER_KWH,
+            "Carbon intensity of the grid, in CO2e",
         )
 
-    def attach(self, intensity: Intensity, steal: Callable[[], float | None]) -> None:
+    def attach(self, intensity: Intensity, boot: str, steal: Callable[[], float | None]) -> None:
+        """Begin a session. `boot` is the id of the host's current boot."""
         for device, joules, _ in self.source.snapshot.devices:
             self._before[device.id] = self._before.get(device.id, 0.0) + joules
-        self.source = Source(_EMPTY, intensity, steal)
+        # A part of the id tells hosts apart, and every point has it.
+        host = {semconv.HOST_NAME: socket.gethostname(), semconv.HOST_BOOT: boot.replace("-", "")[:12]}
+        self.source = Source(_EMPTY, intensity, host, steal)
+
+    @property
+    def apart(self) -> Mapping[str, str]:
+        """The label that keeps this process apart from others, if its provider does not; see `instance`."""
+        if self._apart is None:
+            self._apart = instance.label_of(self._provider, forked=self._forked)
+        return self._apart or {}
 
     def take_over(self, snapshot: Snapshot, unreported_s: float) -> None:
         """Report the devices from now on. Another process reported them until `unreported_s` seconds ago."""
@@ -95,37 +120,35 @@ class Instruments:
             self._before[device.id] = self._before.get(device.id, 0.0) - reported_j
 
     def forget(self) -> None:
-        """In a forked child: the parent reports the devices."""
+        """In a forked child: the parent reports the devices, and the child is an instance of its own."""
         self.source = Source()
+        self._forked, self._apart = True, None
 
     def _energy(self, *, host: bool) -> Iterable[Observation]:
         for device, joules, _ in self.source.snapshot.devices:
             if (device.type == "host") is host:
-                yield Observation(self._before.get(device.id, 0.0) + joules, _identity(device))
+                yield Observation(self._before.get(device.id, 0.0) + joules, self._identity(device))
 
     def _power(self, *, host: bool) -> Iterable[Observation]:
         for device, _, watts in self.source.snapshot.devices:
             if (device.type == "host") is host:
-                yield Observation(watts, _identity(device))
+                yield Observation(watts, self._identity(device))
 
     def _steal(self, options: CallbackOptions) -> Iterable[Observation]:
         share = self.source.steal()
         if share is not None:
-            yield Observation(share)
+            yield Observation(share, self.apart)
 
     def _intensity(self, options: CallbackOptions) -> Iterable[Observation]:
         grid = self.source.intensity
         if grid is not None:
-            yield Observation(
-                grid.g_per_kwh, {semconv.ZONE: grid.zone, semconv.INTENSITY_SOURCE: grid.source}
-            )
+            yield Observation(grid.g_per_kwh, {semconv.ZONE: grid.zone, **self.apart})
 
-
-def _identity(device: Device) -> dict[str, str]:
-    identity = {semconv.HW_ID: device.id, semconv.HW_NAME: device.name}
-    if device.type != "host":
-        identity[semconv.HW_TYPE] = device.type
-    return identity
+    def _identity(self, device: Device) -> dict[str, str]:
+        identity = {semconv.HW_ID: device.id, semconv.HW_NAME: device.name, **self.source.host, **self.apart}
+        if device.type != "host":
+            identity[semconv.HW_TYPE] = device.type
+        return identity
 
 
 # Keyed by identity, since a provider need not be hashable (Logfire's is not). Keeping the provider keeps its

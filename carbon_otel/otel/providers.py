@@ -22,6 +22,8 @@ from opentelemetry.trace import TracerProvider
 from carbon_otel import clock
 from carbon_otel.background import Worker
 from carbon_otel.guard import clean, contain, log_once
+from carbon_otel.otel.instance import given_id, is_proxy, own_id
+from carbon_otel.semconv import names as semconv
 from carbon_otel.sinks import Pending
 from carbon_otel.units import MS_PER_S
 
@@ -37,7 +39,7 @@ class Providers:
         self.meter = meter
         self._owned = owned
         # True from the first provider that is not a proxy: the API does not allow replacing it.
-        self.listened = not (isinstance(tracer, trace.ProxyTracerProvider) and _is_proxy(meter))
+        self.listened = not (isinstance(tracer, trace.ProxyTracerProvider) and is_proxy(meter))
         self._workers: dict[int, Worker] = {}
         for provider in owned:
             self._worker(provider)
@@ -50,7 +52,7 @@ class Providers:
         attributes: Mapping[str, Any] | None = None,
     ) -> Providers:
         """Choose from the arguments of `instrument()`. Providers built here get `attributes` as their resource."""
-        resource = functools.partial(_resource, attributes or {})
+        resource = functools.cache(functools.partial(_resource, attributes or {}))
         owned: list[Any] = []
         if tracer is None:
             tracer = trace.get_tracer_provider()
@@ -61,7 +63,7 @@ class Providers:
                     tracer = built
         if meter is None:
             meter = metrics.get_meter_provider()
-            if _is_proxy(meter) and _exports("METRICS"):
+            if is_proxy(meter) and _exports("METRICS"):
                 built = contain("building a meter provider", None, _build_meter_provider, resource)
                 if built is not None:
                     owned.append(built)
@@ -76,18 +78,27 @@ class Providers:
         if not self.listened and not _none_is_set():
             self.listened = not (
                 isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
-                and _is_proxy(metrics.get_meter_provider())
+                and is_proxy(metrics.get_meter_provider())
             )
         return not self.listened
 
     def warn_if_too_late(self) -> None:
-        """Log once that the application set its providers after carbon_otel had built its own."""
-        # Only the meter provider shows this: MLflow sets global tracer providers too.
-        if self._owned and not _is_proxy(metrics.get_meter_provider()):
+        """Log once that the application set providers after carbon_otel had built its own for these signals."""
+        late = [
+            signal
+            for signal, provider, is_late in (
+                ("tracer", self.tracer, _is_set_tracer),
+                ("meter", self.meter, _is_set_meter),
+            )
+            if any(provider is built for built in self._owned) and is_late()
+        ]
+        if late:
             log_once(
-                "the application has set its OpenTelemetry providers (by logfire.configure(), for example) after "
+                "the application has set its %s (by logfire.configure(), for example) after "
                 "carbon_otel.instrument(), so carbon_otel sends to OTEL_EXPORTER_OTLP_ENDPOINT instead; call "
-                "instrument() after setting the providers",
+                "instrument() after that",
+                f"{' and '.join(late)} provider{'s' if len(late) > 1 else ''}",
+                about=len(late),
             )
 
     def flush(self, timeout_s: float) -> Pending:
@@ -101,7 +112,7 @@ class Providers:
         tracer = (
             trace.get_tracer_provider() if isinstance(self.tracer, trace.ProxyTracerProvider) else self.tracer
         )
-        meter = metrics.get_meter_provider() if _is_proxy(self.meter) else self.meter
+        meter = metrics.get_meter_provider() if is_proxy(self.meter) else self.meter
         providers = [p for p in (tracer, meter) if hasattr(p, "force_flush")]
         begun = self._on_workers(providers, flush)
         return lambda left_s: _all_done(begun, left_s) and all(results.get(id(p), False) for p in providers)
@@ -147,9 +158,16 @@ def _none_is_set() -> bool:
     return tracer is None and getattr(_metrics, "_METER_PROVIDER", True) is None
 
 
-def _is_proxy(provider: MeterProvider) -> bool:
-    # By name, since the class is private to the API. Any other provider, a no-op too, is the application's choice.
-    return type(provider).__name__ == "_ProxyMeterProvider"
+def _is_set_tracer() -> bool:
+    """Whether the application has set a global tracer provider. MLflow sets one of its own for its traces."""
+    provider = trace.get_tracer_provider()
+    processors = getattr(getattr(provider, "_active_span_processor", None), "_span_processors", ())
+    mlflows = processors and all(type(each).__module__.startswith("mlflow.") for each in processors)
+    return not (isinstance(provider, trace.ProxyTracerProvider) or mlflows)
+
+
+def _is_set_meter() -> bool:
+    return not is_proxy(metrics.get_meter_provider())
 
 
 def _exports(signal: str, environ: Mapping[str, str] = os.environ) -> bool:
@@ -180,6 +198,7 @@ def _resource(attributes: Mapping[str, Any]) -> Any:
     return Resource.create(
         {
             **attributes,
+            semconv.INSTANCE: own_id(given_id()),
             "telemetry.sdk.language": "python",
             "telemetry.sdk.name": "opentelemetry",
             "telemetry.sdk.version": sdk_version,

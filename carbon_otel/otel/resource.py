@@ -1,4 +1,7 @@
-"""Resource attributes of a measured process: its hardware, its electricity grid and the method of measuring."""
+"""Resource attributes: what is true of a measured process as long as it runs.
+
+What may change, such as the intensity of the grid, is on points and spans.
+"""
 
 from __future__ import annotations
 
@@ -30,14 +33,11 @@ class Hardware(Protocol):
 
 
 def described(hardware: Hardware, factor: EmissionFactor) -> Attributes:
-    """Resource attributes of the host and of the measuring method."""
-    grid = factor.intensity
+    """Resource attributes of the hardware, the place and the measuring method."""
     attributes: dict[str, str | float | Sequence[str]] = {
         semconv.HOST_CPU_MODEL: hardware.processor,
         semconv.METHOD: hardware.method,
-        semconv.ZONE: grid.zone,
-        semconv.INTENSITY_G_PER_KWH: grid.g_per_kwh,
-        semconv.INTENSITY_SOURCE: grid.source,
+        semconv.ZONE: factor.intensity.zone,
         semconv.PUE: factor.pue,
     }
     if hardware.gpus:

@@ -59,6 +59,7 @@ class OtelSink(Sink):
         providers: Providers,
         devices: Sequence[Device],
         intensity: Intensity,
+        boot: str,
         reports_devices: Callable[[], bool],
         exchange_reported_until: Callable[[int], int],
         steal: Callable[[], float | None] = lambda: None,
@@ -76,7 +77,7 @@ class OtelSink(Sink):
         renew_after_fork(self._renew)
         self._tracer = trace.get_tracer(semconv.SCOPE, __version__, providers.tracer, semconv.SCHEMA_URL)
         self._instruments = instruments_of(providers.meter)
-        self._instruments.attach(intensity, steal)
+        self._instruments.attach(intensity, boot, steal)
         self._origin = Work(os.environ) if origin is None else origin
         # The last work for which a stage was opened, with what its variables say; and the last variables made.
         self._read = self._origin, propagation.read(self._origin.variables)
@@ -87,6 +88,7 @@ class OtelSink(Sink):
         for i, device in enumerate(devices):
             self._groups.setdefault((device.type, device.method), []).append(i)
         self._labels: dict[tuple[str, str], _Labels] = {}
+        self._apart = self._instruments.apart
         self._units: set[str] = set()
 
     def _renew(self) -> None:
@@ -179,6 +181,8 @@ class OtelSink(Sink):
         self._providers.silent()  # updates `listened`
         self._providers.warn_if_too_late()
         self._show_progress()
+        if self._apart != self._instruments.apart:  # the application has set its provider
+            self._apart, self._labels = self._instruments.apart, {}
         with self._reporting:
             if not self._reports_devices():
                 self._waiting = True
@@ -296,7 +300,7 @@ class OtelSink(Sink):
                 key = _OTHER, _OTHER
         labels = self._labels.get(key)
         if labels is None:
-            labels = self._labels[key] = _Labels(*key, self._groups)
+            labels = self._labels[key] = _Labels(*key, self._groups, self._apart)
         return labels
 
 
@@ -305,8 +309,10 @@ class _Labels:
 
     __slots__ = ("groups", "stage")
 
-    def __init__(self, kind: str, name: str, groups: Iterable[tuple[str, str]]) -> None:
-        self.stage = {semconv.STAGE_KIND: kind, semconv.STAGE_NAME: name}
+    def __init__(
+        self, kind: str, name: str, groups: Iterable[tuple[str, str]], apart: Mapping[str, str]
+    ) -> None:
+        self.stage = {semconv.STAGE_KIND: kind, semconv.STAGE_NAME: name, **apart}
         self.groups = [
             {**self.stage, semconv.COMPONENT: component, semconv.METHOD: method}
             for component, method in groups

@@ -30,18 +30,22 @@ WATT: Final = "W"
 SECOND: Final = "s"
 RATIO: Final = "1"
 UNIT_COUNT: Final = "{unit}"
-GRAM_CO2E: Final = "g{CO2e}"
-GRAM_CO2E_PER_KWH: Final = "g{CO2e}/(kW.h)"
+# Of CO2e, which is in the description: the collector's translation to Prometheus drops a unit that has braces.
+GRAM: Final = "g"
+GRAM_PER_KWH: Final = "g/kW.h"
 
 # Metric attributes
 HW_ID: Final = "hw.id"
 HW_TYPE: Final = "hw.type"
 HW_NAME: Final = "hw.name"
+HOST_NAME: Final = "host.name"
+HOST_BOOT: Final = "carbon_otel.host.boot"
 COMPONENT: Final = "carbon_otel.component"
 ZONE: Final = "carbon_otel.zone"
 UNIT: Final = "carbon_otel.unit"
 
-# Resource attributes, beside zone, intensity, PUE and method
+# Resource attributes, beside zone, PUE and method
+INSTANCE: Final = "service.instance.id"
 HOST_CPU_MODEL: Final = "host.cpu.model.name"
 GPU_MODELS: Final = "carbon_otel.gpu.models"
 

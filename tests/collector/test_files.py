@@ -22,6 +22,7 @@ MODULES = {
     "memory_limiter": "memorylimiterprocessor",
     "resource_detection": "resourcedetectionprocessor",
     "delta_to_cumulative": "deltatocumulativeprocessor",
+    "transform": "transformprocessor",
     "prometheus": "prometheusexporter",
     "prometheus_remote_write": "prometheusremotewriteexporter",
     "file": "fileexporter",
@@ -158,6 +159,10 @@ def test_the_dashboard():
     dashboard = json.loads((COLLECTOR / "grafana/dashboards/lifecycle.json").read_text())
     ids = [panel["id"] for panel in dashboard["panels"]]
     assert len(ids) == len(set(ids)) > 10
+    variables = {each["name"] for each in dashboard["templating"]["list"]}
+    assert variables == {"cluster", "environment", "service"}
+    queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    assert all(f"${name}" in " ".join(queries) for name in variables)
     source = yaml.safe_load((COLLECTOR / "grafana/provisioning/datasources/prometheus.yaml").read_text())
     uids = {panel["datasource"]["uid"] for panel in dashboard["panels"]}
     assert uids == {each["uid"] for each in source["datasources"]}

@@ -222,7 +222,7 @@ def test_the_table_of_metrics():
     units = {row[2] for row in table(PAGES["carbon_otel/otel/README.md"].section("Metrics"))}
     assert {unit.strip("`") for unit in units} == {
         *(semconv.JOULE, semconv.WATT, semconv.SECOND, semconv.RATIO),
-        *(semconv.UNIT_COUNT, semconv.GRAM_CO2E, semconv.GRAM_CO2E_PER_KWH),
+        *(semconv.UNIT_COUNT, semconv.GRAM, semconv.GRAM_PER_KWH),
     }
     metrics = {v for k, v in vars(semconv).items() if k.startswith(("HW_", "STAGE_", "CPU_", "CARBON_"))}
     text = PAGES["carbon_otel/otel/README.md"].section("Metrics")

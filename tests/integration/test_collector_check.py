@@ -10,10 +10,12 @@ import ssl
 import threading
 
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from typer.testing import CliRunner
 
 from carbon_otel.cli import app
 from carbon_otel.cli.otlp_probe import check
+from tests.collector.programs import collector
 from tests.integration.receivers import rotel
 
 
@@ -42,8 +44,10 @@ class Answering(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
         self.rfile.read(int(self.headers.get("content-length") or 0))
         self.send_response(self.server.status)
-        self.send_header("content-length", "0")
+        self.send_header("content-type", self.server.kind)
+        self.send_header("content-length", str(len(self.server.content)))
         self.end_headers()
+        self.wfile.write(self.server.content)
 
     def log_message(self, *arguments):
         pass
@@ -51,12 +55,12 @@ class Answering(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def answering():
-    """`answering(status, tls)` is the address of a server that always answers with that status."""
+    """`answering(status)` is the address of a server that always gives that answer."""
     servers = []
 
-    def start(status, tls=None):
+    def start(status, tls=None, kind="application/x-protobuf", content=b""):
         web = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answering)
-        web.status = status
+        web.status, web.kind, web.content = status, kind, content
         if tls is not None:
             web.socket = tls.wrap_socket(web.socket, server_side=True)
         threading.Thread(target=web.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
@@ -175,6 +179,55 @@ def test_a_protocol_that_python_does_not_support(sink, ask):
 def test_answers_without_acceptance(status, advice, answering, ask):
     problem, given = wrong(ask(answering(status)))
     assert problem.startswith(f"it answered {status}") and advice in given
+
+
+PARTIAL = (
+    ExportTraceServiceResponse(partial_success={"error_message": "one span had no name"}).SerializeToString(),
+    b'{"partialSuccess": {"errorMessage": "one span had no name"}}',
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [
+        ("application/x-protobuf", b""),
+        ("application/x-protobuf; charset=utf-8", PARTIAL[0]),
+        ("application/json", b"{}"),
+        ("application/json;charset=UTF-8", PARTIAL[1]),
+    ],
+)
+def test_answers_of_receivers(kind, content, answering, ask):
+    answers = ask(answering(200, kind=kind, content=content))
+    assert [(a.ok, a.problem) for a in answers] == [(True, "")] * 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [
+        ("application/json", b'{"status":"Server available","upSince":"2026-01-01T00:00:00Z"}'),
+        ("application/json", b""),
+        ("application/json", b"[]"),
+        ("application/json", b"\xff\xfe"),
+        ("application/x-protobuf", b"<html>"),
+        ("text/html; charset=utf-8", b"<html></html>"),
+        ("text/plain", b""),
+        ("application/x-protobuffer", b""),
+        ("", b""),
+    ],
+)
+def test_other_web_servers_that_answer_200(kind, content, answering, ask):
+    for answer in ask(answering(200, kind=kind, content=content)):
+        assert not answer.ok and "OTLP" in answer.problem + answer.advice, answer
+
+
+def test_the_health_port_of_a_collector(tmp_path, ask):
+    with collector(tmp_path) as otelcol:
+        assert all(answer.ok for answer in ask(otelcol.http))
+        assert all(answer.ok for answer in ask(otelcol.grpc, "grpc"))
+        problem, advice = wrong(ask(f"http://{otelcol.address}:13133"))
+        assert "no answer of an OTLP receiver" in problem and "4318" in advice
+        problem, _ = wrong(ask(f"http://{otelcol.scraped}"))
+        assert problem
 
 
 def test_metrics_that_the_server_does_not_accept(answering, ask):

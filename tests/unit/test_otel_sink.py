@@ -6,6 +6,7 @@ import contextvars
 import http.server
 import logging
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -24,6 +25,7 @@ from opentelemetry.trace import StatusCode
 
 import carbon_otel
 from carbon_otel import runtime
+from carbon_otel.host.identity import boot
 from carbon_otel.host.membership import Membership
 from carbon_otel.sinks import Sink, nothing_pending
 from carbon_otel.units import NS_PER_S
@@ -160,9 +162,9 @@ def test_metrics_have_the_names_units_and_labels_of_the_conventions(application)
         "hw.energy": "J",
         "hw.power": "W",
         "carbon_otel.stage.energy": "J",
-        "carbon_otel.stage.emissions": "g{CO2e}",
+        "carbon_otel.stage.emissions": "g",
         "carbon_otel.stage.duration": "s",
-        "carbon_otel.carbon_intensity": "g{CO2e}/(kW.h)",
+        "carbon_otel.carbon_intensity": "g/kW.h",
     }
     assert metrics["hw.energy"].data.is_monotonic and metrics["carbon_otel.stage.energy"].data.is_monotonic
     stage = [dict(p.attributes) for p in metrics["carbon_otel.stage.energy"].data.data_points]
@@ -173,8 +175,20 @@ def test_metrics_have_the_names_units_and_labels_of_the_conventions(application)
         "carbon_otel.method": "measured.counter",
     } in stage
     devices = [dict(p.attributes) for p in metrics["hw.energy"].data.data_points]
-    assert {"hw.id": "intel-rapl:0", "hw.type": "cpu", "hw.name": "package-0"} in devices
-    assert {"hw.id": "intel-rapl:0:0", "hw.type": "memory", "hw.name": "package-0 dram"} in devices
+    host = {"host.name": socket.gethostname(), "carbon_otel.host.boot": boot().replace("-", "")[:12]}
+    assert {"hw.id": "intel-rapl:0", "hw.type": "cpu", "hw.name": "package-0", **host} in devices
+    assert {"hw.id": "intel-rapl:0:0", "hw.type": "memory", "hw.name": "package-0 dram", **host} in devices
+    (zone,) = [dict(p.attributes) for p in metrics["carbon_otel.carbon_intensity"].data.data_points]
+    assert zone == {"carbon_otel.zone": "FR"}
+
+
+def test_the_durations_of_stages_have_boundaries_from_a_millisecond_to_days(application):
+    application.instrument()
+    with carbon_otel.stage("training", "fit"):
+        pass
+    (point,) = application.points("carbon_otel.stage.duration")
+    bounds = point.explicit_bounds
+    assert 8 <= len(bounds) <= 12 and bounds[0] == 0.001 and bounds[-1] >= 86_400
 
 
 def test_the_stages_add_up_to_the_devices(application):
@@ -246,6 +260,7 @@ ASKING_FOR_THE_BOOK = """
 import sys
 from pathlib import Path
 from carbon_otel.host.counters_view import view_of
+from carbon_otel.host.identity import boot
 from carbon_otel.host.membership import Membership
 print(Membership(view_of(Path(sys.argv[1])), Path(sys.argv[2])).holds_device_book())
 """
@@ -572,7 +587,7 @@ carbon_otel.flush()
         OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9",
         OTEL_EXPORTER_OTLP_TIMEOUT="0.2",
     )
-    assert out.count("call instrument() after setting the providers") == 1
+    assert out.count("has set its tracer and meter providers") == out.count("after that") == 1
 
 
 def test_without_an_endpoint_logfire_configured_later_gets_everything():
