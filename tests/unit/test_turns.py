@@ -13,7 +13,7 @@ class Books:
 
     def __init__(self) -> None:
         self.right = True
-        self.turns = Turns(self.restore)
+        self.turns = Turns(self.restore, ())
 
     def restore(self) -> None:
         self.right = True
