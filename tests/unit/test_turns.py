@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from carbon_otel.stages.turns import Turns
-from tests.unit.test_interrupted_stage import bytecodes
+from tests.unit.test_interrupted_stage import bytecodes, counted
 
 
 class Books:
@@ -39,7 +39,7 @@ def test_a_second_exception_at_any_bytecode_leaves_no_change_half_done():
         with pytest.raises(KeyboardInterrupt):
             books.change()
 
-    count = bytecodes(lambda: interrupted(Books()), -1, None)
+    count = counted(lambda: interrupted(Books()))
     assert count > 20
     for at in range(1, count + 1):
         books = Books()
