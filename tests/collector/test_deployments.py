@@ -29,7 +29,7 @@ def run_job(folder, program, protocol="http", seconds=1, **variables):
     # Over HTTP, these go before OTEL_EXPORTER_OTLP_CERTIFICATE.
     bundles = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
     done = subprocess.run(
-        [sys.executable, Path(__file__).with_name("job.py"), str(folder / "sys"), str(seconds)],
+        [sys.executable, Path(__file__).with_name("measured_job.py"), str(folder / "sys"), str(seconds)],
         env={
             **{name: value for name, value in os.environ.items() if name not in bundles},
             "OTEL_SERVICE_NAME": "job",

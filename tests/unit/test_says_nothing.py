@@ -324,21 +324,26 @@ SILENT_SHARES = {
 }
 
 
+def attribution(rule: str, clock: Clock, stat: Stat, folder: Path) -> Attribution:
+    """The rule for one package on a host of one thread."""
+    return Attribution(
+        rule,
+        [package(clock).device],
+        Reservation(1.0, "host", 1),
+        Membership("host", folder),
+        BusyTime(stat.path),
+        clock(),
+        clock_ns=clock,
+    )
+
+
 @pytest.mark.parametrize("case", SILENT_SHARES)
 def test_a_share_that_cannot_be_measured_is_the_last_one_and_flagged(case, tmp_path, monkeypatch):
     answer, change = SILENT_SHARES[case]
     clock, stat = Clock(), Stat(tmp_path / "stat")
     processes = NoProcesses(None)
     monkeypatch.setattr("carbon_otel.host.attribution.host_processes", lambda: processes)
-    rule = Attribution(
-        "process",
-        [package(clock).device],
-        Reservation(1.0, "host", 1),
-        Membership("host", tmp_path),
-        BusyTime(stat.path),
-        clock(),
-        clock_ns=clock,
-    )
+    rule = attribution("process", clock, stat, tmp_path)
     measured = Measured(clock, package(clock, watts=DRAWN_W), rule=rule)
 
     def second():
@@ -382,15 +387,7 @@ def test_a_share_that_cannot_be_measured_is_the_last_one_and_flagged(case, tmp_p
 
 def test_under_the_reserved_rule_the_share_of_cpu_time_flags_nothing(tmp_path):
     clock, stat = Clock(), Stat(tmp_path / "stat")
-    rule = Attribution(
-        "reserved",
-        [package(clock).device],
-        Reservation(1.0, "host", 1),
-        Membership("host", tmp_path),
-        BusyTime(stat.path),
-        clock(),
-        clock_ns=clock,
-    )
+    rule = attribution("reserved", clock, stat, tmp_path)
     f = Measured(clock, package(clock), rule=rule).run(5)
     assert (f.flags, f.gap_s, f.measured_fraction) == ((), 0, 1)
 
