@@ -5,25 +5,24 @@ patches does not matter. The new code has the parameters of the old code, so tha
 wrong calls stay the same. A private copy of the function keeps the old code:
 
     def fit(self, X, y=None):
-        entered = <enter>(self)
-        if entered is None:
+        entered = <enter>(self, X, y)
+        if not entered:
             return <original>(self, X, y)
-        with entered:
-            return <original>(self, X, y)
+        with entered as seen:
+            return seen(<original>(self, X, y))
 
 `<enter>` and `<original>` are constants of the code. Where a function is pickled by value, as cloudpickle does
-with the classes of a script, the copy goes with it, and `<enter>` becomes `contextlib.nullcontext`: the result
-loads where carbon_otel is not installed.
+with the classes of a script, the copy goes with it, and `<enter>` becomes a function of the standard library that
+enters nothing: the result loads where carbon_otel is not installed.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import inspect
-from collections.abc import Mapping
-from types import CodeType, FunctionType, MappingProxyType
-from typing import Any, Final, cast
+from collections.abc import Callable, Mapping
+from types import CodeType, FunctionType, MappingProxyType, TracebackType
+from typing import Any, Final, Protocol, cast
 from weakref import WeakSet
 
 # `warnings` skips frames of files with these two words: `stacklevel` counts as without our frame.
@@ -31,22 +30,39 @@ FILE: Final = "<carbon_otel, skipped by warnings like importlib._bootstrap>"
 _LAZY: Final = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 _VARIADIC: Final = inspect.CO_VARARGS | inspect.CO_VARKEYWORDS
 # A code with these last variables is one of ours. Its file may have another name, if it was pickled by value.
-_LOCALS: Final = ("_around_enter", "_around_original", "_around_entered")
+_LOCALS: Final = ("_around_enter", "_around_original", "_around_entered", "_around_seen")
 _ENTER: Final = "enter"
 _ORIGINAL: Final = "original"
 _DEEPEST: Final = 50
 
 
-class Around(functools.partial[Any]):
-    """The constant `<enter>`: a function of ours, and what it gets before the first argument of the call.
+class Entered(Protocol):
+    """What is around one call. Entering it gives the function that sees the result, and gives it back."""
 
-    The function returns a context manager for the call, or None. It raises nothing.
+    def __enter__(self) -> Callable[[Any], Any]: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> bool | None: ...
+
+
+class Around(functools.partial["Entered | None"]):
+    """The constant `<enter>`: a function of ours, and what it gets before the arguments of the call.
+
+    The call gives its positional parameters by place, with their defaults, and the others as they are. The
+    function returns what is around the call, or None. It raises nothing.
     """
 
     __slots__ = ()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return functools.partial, (contextlib.nullcontext,)
+        # It takes any arguments, and returns "".
+        return getattr, ("", "format")
+
+
+def unseen(result: Any) -> Any:
+    """What enters a call that does not look at its result."""
+    return result
 
 
 class Changed:
@@ -174,16 +190,15 @@ def _template(positional: int, only_positional: int, keywords: tuple[str, ...], 
     if variadic & inspect.CO_VARKEYWORDS:
         parameters.append("**_around_kwargs")
         call.append("**_around_kwargs")
-    first = names[0] if names else "*_around_args[:1]" if variadic & inspect.CO_VARARGS else ""
     source = f"""\
 def stub({", ".join(parameters)}):
     _around_enter = {_ENTER!r}
     _around_original = {_ORIGINAL!r}
-    _around_entered = _around_enter({first})
-    if _around_entered is None:
+    _around_entered = _around_enter({", ".join(call)})
+    if not _around_entered:
         return _around_original({", ".join(call)})
-    with _around_entered:
-        return _around_original({", ".join(call)})
+    with _around_entered as _around_seen:
+        return _around_seen(_around_original({", ".join(call)}))
 """
     namespace: dict[str, Any] = {}
     exec(compile(source, FILE, "exec", dont_inherit=True), namespace)

@@ -6,15 +6,16 @@ ones. There, and in the threads that run the tasks, the stage of the call is mad
 
 from __future__ import annotations
 
-from contextvars import Token
+from collections.abc import Callable
 from types import ModuleType, TracebackType
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from carbon_otel.guard import contain
 from carbon_otel.instrumentation.base import Undo
-from carbon_otel.instrumentation.in_place import Around, Changed
+from carbon_otel.instrumentation.in_place import Around, Changed, unseen
 from carbon_otel.stages.api import recorder
+from carbon_otel.stages.automatic import counting
 from carbon_otel.stages.open_stage import OpenStage, current
 
 
@@ -37,10 +38,11 @@ class JoblibIntegration:
         return changed.undo
 
 
-_Stages = WeakKeyDictionary[Any, OpenStage]
+# The stage of a call, and the one that the call counts units for.
+_Stages = WeakKeyDictionary[Any, tuple[OpenStage, OpenStage | None]]
 
 
-def _remember(stages: _Stages, owner: Any) -> None:
+def _remember(stages: _Stages, owner: Any, /, *_: Any, **__: Any) -> None:
     contain("handing a stage on to joblib", None, _remember_stage, stages, owner)
 
 
@@ -48,30 +50,35 @@ def _remember_stage(stages: _Stages, owner: Any) -> None:
     active = recorder()
     stage = active.engine.parent_of(current.get()) if active is not None else None
     if stage is not None:
-        stages[owner] = stage
+        stages[owner] = stage, counting.get()
     else:
         stages.pop(owner, None)
 
 
-def _within(stages: _Stages, owner: Any) -> _Within | None:
+def _within(stages: _Stages, owner: Any, /, *_: Any, **__: Any) -> _Within | None:
     stage = contain("taking a stage from joblib", None, stages.get, owner)
-    return None if stage is None or stage is current.get() else _Within(stage)
+    return None if stage is None or stage[0] is current.get() else _Within(*stage)
 
 
 class _Within:
     """A block in which a stage is the current one."""
 
-    __slots__ = ("_stage", "_token")
+    __slots__ = ("_before", "_counts", "_stage")
 
-    def __init__(self, stage: OpenStage) -> None:
+    def __init__(self, stage: OpenStage, counts: OpenStage | None) -> None:
         self._stage = stage
-        self._token: Token[OpenStage | None] | None = None
+        self._counts = counts
+        self._before: tuple[OpenStage | None, OpenStage | None] | None = None
 
-    def __enter__(self) -> None:
-        self._token = current.set(self._stage)
+    def __enter__(self) -> Callable[[Any], Any]:
+        self._before = current.get(), counting.get()
+        current.set(self._stage)
+        counting.set(self._counts)
+        return unseen
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._token is not None:
-            current.reset(self._token)
+        if self._before is not None:
+            current.set(self._before[0])
+            counting.set(self._before[1])

@@ -32,15 +32,19 @@ import functools
 import importlib
 import inspect
 import weakref
+from collections.abc import Callable, Mapping
 from types import ModuleType, TracebackType
 from typing import Any, Final, cast
 
 from carbon_otel.guard import contain, log_fault
 from carbon_otel.instrumentation.base import Undo
-from carbon_otel.instrumentation.in_place import Around, Changed
-from carbon_otel.stages.api import LIFECYCLE, Stage, covered
+from carbon_otel.instrumentation.calls import Call, Calls, name_of_type
+from carbon_otel.instrumentation.in_place import Around, Changed, unseen
+from carbon_otel.instrumentation.sizes import samples
+from carbon_otel.stages.arguments import Lifecycle
+from carbon_otel.stages.automatic import OwnStage, UsersStage, around
 
-_METHODS: Final = {
+_METHODS: Final[Mapping[str, Lifecycle]] = {
     "fit": "training",
     "partial_fit": "training",
     "fit_predict": "training",
@@ -57,22 +61,9 @@ _METHODS: Final = {
     "radius_neighbors": "inference",
     "score": "evaluation",
 }
-_FUNCTIONS: Final = {
-    "sklearn.model_selection._validation": {
-        "cross_validate": "training",
-        "cross_val_score": "training",
-        "cross_val_predict": "training",
-        "learning_curve": "training",
-        "validation_curve": "training",
-        "permutation_test_score": "training",
-    },
-    "sklearn.inspection._permutation_importance": {"permutation_importance": "evaluation"},
-}
-_MAX_NAME: Final = 250
 _DEEPEST: Final = 20
 
 # As `type` reads them, whatever a metaclass says about them.
-_name_of: Final = type.__dict__["__name__"].__get__
 _parents_of: Final = type.__dict__["__mro__"].__get__
 _attributes_of: Final = type.__dict__["__dict__"].__get__
 
@@ -88,20 +79,25 @@ class SklearnIntegration:
         return changed.undo
 
 
-class SklearnFunctions:
-    """Instruments the functions of one module."""
-
-    def __init__(self, module: str) -> None:
-        self.module = module
-
-    def connect(self, module: ModuleType) -> Undo:
-        changed = Changed()
-        for name, kind in _FUNCTIONS[self.module].items():
-            changed.put(vars(module).get(name), Around(_enter_function, kind, name))
-        return changed.undo
+def _samples(arguments: Mapping[str, Any], result: Any) -> dict[str, float]:
+    return samples(arguments["X"])
 
 
-FUNCTIONS: Final = tuple(SklearnFunctions(module) for module in _FUNCTIONS)
+FUNCTIONS: Final = (
+    Calls(
+        "sklearn.model_selection._validation",
+        Call("cross_validate", "training", "cross_validate", _samples),
+        Call("cross_val_score", "training", "cross_val_score", _samples),
+        Call("cross_val_predict", "training", "cross_val_predict", _samples),
+        Call("learning_curve", "training", "learning_curve", _samples),
+        Call("validation_curve", "training", "validation_curve", _samples),
+        Call("permutation_test_score", "training", "permutation_test_score", _samples),
+    ),
+    Calls(
+        "sklearn.inspection._permutation_importance",
+        Call("permutation_importance", "evaluation", "permutation_importance", _samples),
+    ),
+)
 
 
 class _Classes:
@@ -130,7 +126,7 @@ class _Classes:
         if issubclass(cls, self._base):
             self._instrument(cls, self._defined)
 
-    def unpickle(self, estimator: Any = None) -> None:
+    def unpickle(self, estimator: Any = None, /, *_: Any) -> None:
         """A class that is pickled by value gets its methods after its definition, but before its objects."""
         cls = type(estimator)
         if cls not in self._unpickled:
@@ -169,12 +165,12 @@ class _Defining:
 
     __slots__ = ("_classes", "_cls")
 
-    def __init__(self, classes: _Classes, cls: Any = None) -> None:
+    def __init__(self, classes: _Classes, cls: Any = None, /, *_: Any, **__: Any) -> None:
         self._classes = classes
         self._cls = cls
 
-    def __enter__(self) -> None:
-        pass
+    def __enter__(self) -> Callable[[Any], Any]:
+        return unseen
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -183,27 +179,27 @@ class _Defining:
             contain("instrumenting an estimator class", None, self._classes.define, self._cls)
 
 
-def _enter_method(base: type, method: str, estimator: Any = None) -> Stage | None:
+def _enter_method(
+    base: type, method: str, estimator: Any = None, /, *args: Any, **kwargs: Any
+) -> OwnStage | UsersStage | None:
     # Not `contain`, because inner calls come by the thousand.
     try:
         # A function that became a method may be called with anything.
-        if covered(LIFECYCLE) or not issubclass(type(estimator), base):
+        if not issubclass(type(estimator), base):
             return None
-        return Stage(_kind(method, estimator), f"{_name_of(type(estimator))}.{method}"[:_MAX_NAME])
+        units = functools.partial(_units, args[0] if args else kwargs.get("X"))
+        name = f"{name_of_type(type(estimator))}.{method}"
+        return around(_kind(method, estimator), name, units)
     except Exception as fault:  # noqa: BLE001 - no internal fault may reach the user's program
         log_fault("opening a stage", fault)
         return None
 
 
-def _enter_function(kind: str, name: str, *_: Any) -> Stage | None:
-    return contain("opening a stage", None, _stage, kind, name)
+def _units(data: Any, result: Any) -> dict[str, float]:
+    return samples(data)
 
 
-def _stage(kind: str, name: str) -> Stage | None:
-    return None if covered(LIFECYCLE) else Stage(kind, name)
-
-
-def _kind(method: str, estimator: Any) -> str:
+def _kind(method: str, estimator: Any) -> Lifecycle:
     if method in ("fit", "partial_fit") and _has(estimator, "transform") and not _has(estimator, "predict"):
         return "data_processing"
     return _METHODS[method]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Callable, Generator, Mapping, MutableMapping
+from collections.abc import Callable, Collection, Generator, Mapping, MutableMapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from types import MappingProxyType, TracebackType
@@ -16,7 +16,6 @@ from carbon_otel.guard import contain, log_fault
 from carbon_otel.handover import Work
 from carbon_otel.records import AttributeValue
 from carbon_otel.stages import arguments
-from carbon_otel.stages.arguments import LIFECYCLE as LIFECYCLE
 from carbon_otel.stages.arguments import Lifecycle
 from carbon_otel.stages.callables import measured
 from carbon_otel.stages.engine import Engine
@@ -78,6 +77,7 @@ class Stage:
 
     __slots__ = (
         "__weakref__",
+        "_admits",
         "_attributes",
         "_entered",
         "_kind",
@@ -96,6 +96,7 @@ class Stage:
         attributes: Mapping[str, Any] = MappingProxyType({}),
         **more: Any,
     ) -> None:
+        self._admits: Collection[str] | None = None
         self._entered: list[_Entered] = []
         self._kind = arguments.kind_of(kind)
         self._name = kind if name is None else arguments.name_of(name)
@@ -122,7 +123,8 @@ class Stage:
             return NOT_MEASURED
         footprint = contain("computing a footprint", NOT_MEASURED, _footprint, self._last)
         # Units may be set after the stage has ended.
-        return replace(footprint, units=dict(self._units)) if footprint.units != self._units else footprint
+        units = {**self._last.counted, **self._units}
+        return replace(footprint, units=units) if footprint.units != units else footprint
 
     def __enter__(self) -> Stage:
         depth = len(self._entered)
@@ -209,6 +211,7 @@ class Stage:
         opened = engine.prepare(self._kind, self._name, self._attributes, before)
         if self._units:
             opened.units.update(self._units)
+        opened.admits = self._admits
         # If an exception arrives just before the first line of `__exit__`, only the end of this object shows it.
         opened.owner = weakref.ref(self, engine.abandoned)
         entered.before, entered.opened = before, opened
@@ -244,10 +247,18 @@ class Stage:
 stage = Stage
 
 
+def automatic(kind: Lifecycle, name: str, admits: Collection[str] = ()) -> Stage:
+    """The stage of a call that a library makes; automatic stages of the kinds in `admits` may open in it."""
+    fresh = _new(kind, name[: arguments.LONGEST_NAME], {}, {})
+    fresh._admits = admits
+    return fresh
+
+
 def _new(kind: str, name: str, attributes: Mapping[str, AttributeValue], units: Mapping[str, float]) -> Stage:
     """A stage of words that were checked before."""
     fresh = Stage.__new__(Stage)
     fresh._kind, fresh._name, fresh._attributes, fresh._units = kind, name, attributes, dict(units)
+    fresh._admits = None
     fresh._entered, fresh._last, fresh._recorder = [], None, None
     return fresh
 
@@ -372,17 +383,6 @@ def inject(environment: MutableMapping[str, str] | None = None) -> MutableMappin
     if active is not None:
         contain("passing the trace on", None, active.inject, environment)
     return environment
-
-
-def covered(kinds: tuple[str, ...]) -> bool:
-    """Whether a stage opened here would be inside a stage of one of these kinds in the same run."""
-    active = recorder()
-    above = active.engine.parent_of(current.get()) if active is not None else None
-    while above is not None and above.run is not above:
-        if above.info.kind in kinds:
-            return True
-        above = above.parent
-    return False
 
 
 def _footprint(stage: OpenStage) -> Footprint:

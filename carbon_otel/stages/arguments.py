@@ -20,7 +20,7 @@ LIFECYCLE: Final[tuple[str, ...]] = get_args(Lifecycle)
 _RESERVED: Final = ("carbon_otel.", "hw.", "logfire.", "mlflow.")
 _KIND: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]{0,63}")
 _UNIT: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
-_LONGEST_NAME: Final = 250
+LONGEST_NAME: Final = 250
 # Beyond these sizes a value is cut: collectors refuse a message of 4 MB, with all spans in it.
 _LONGEST_TEXT: Final = 8192
 _MOST_ITEMS: Final = 1024
@@ -46,7 +46,7 @@ def kind_of(kind: Any) -> str:
 
 def name_of(name: Any) -> str:
     """The name of a stage, in characters that can be sent. Raises ValueError."""
-    if not isinstance(name, str) or not name.strip() or len(name) > _LONGEST_NAME:
+    if not isinstance(name, str) or not name.strip() or len(name) > LONGEST_NAME:
         raise ValueError(f"stage name {name!r}: write 1 to 250 characters, or leave it out to use the kind")
     return _sendable(name)
 
@@ -76,7 +76,7 @@ def amount_of(unit: str, amount: Any) -> float:
 
 
 def _key(key: Any) -> str:
-    if not isinstance(key, str) or not key.strip() or len(key) > _LONGEST_NAME:
+    if not isinstance(key, str) or not key.strip() or len(key) > LONGEST_NAME:
         raise ValueError(f"attribute key {key!r}: write a text of 1 to 250 characters")
     for prefix in _RESERVED:
         if key.lower().startswith(prefix):

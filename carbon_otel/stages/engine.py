@@ -221,7 +221,7 @@ class Engine:
             stage.begin, stage.opened_ns = edge, now_ns
         seconds = (now_ns - stage.opened_ns) * S_PER_NS
         # Without the error: its traceback would keep the locals of the block as long as the stage is kept.
-        end = StageEnd(self._statements.of(stage, edge), now_ns, seconds, dict(stage.units), below=below)
+        end = StageEnd(self._statements.of(stage, edge), now_ns, seconds, stage.all_units, below=below)
         joules, grams = self.books.owed(account)
         # Each is told once, also if an exception arrives between them.
         told = end if error is None else end._replace(error=error)

@@ -20,6 +20,7 @@ from carbon_otel import runtime
 from carbon_otel.guard import contain
 from carbon_otel.handover import NO_WORK, Work, present
 from carbon_otel.stages.api import Recorder, inject
+from carbon_otel.stages.automatic import counting
 from carbon_otel.stages.open_stage import OpenStage, current
 
 # What the threads and processes of pools run, by module and name: they belong to nothing but their tasks.
@@ -45,7 +46,7 @@ def thread_context() -> Context | None:
     if stage is None and work is None:
         return None
     context = Context()
-    context.run(_set, stage, work)
+    context.run(_set, stage, work, counting.get())
     return context
 
 
@@ -54,7 +55,7 @@ def for_thread(function: Callable[..., Any]) -> Callable[..., Any]:
     stage, work = contain("handing a stage on", (None, None), _here)
     if (stage is None and work is None) or not callable(function):
         return function
-    return functools.partial(_within, stage, work, function)
+    return functools.partial(_within, stage, work, counting.get(), function)
 
 
 def for_process(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -142,15 +143,22 @@ def _here() -> tuple[OpenStage | None, Work | None]:
     return stage, present.get()
 
 
-def _set(stage: OpenStage | None, work: Work | None) -> None:
+def _set(stage: OpenStage | None, work: Work | None, counts: OpenStage | None) -> None:
     current.set(stage)
     present.set(work)
+    counting.set(counts)
 
 
 def _within(
-    stage: OpenStage | None, work: Work | None, function: Callable[..., Any], /, *args: Any, **kwargs: Any
+    stage: OpenStage | None,
+    work: Work | None,
+    counts: OpenStage | None,
+    function: Callable[..., Any],
+    /,
+    *args: Any,
+    **kwargs: Any,
 ) -> Any:
-    before, token = current.set(stage), present.set(work)
+    before, token, counted = current.set(stage), present.set(work), counting.set(counts)
     try:
         return function(*args, **kwargs)
     except BaseException as error:
@@ -159,6 +167,7 @@ def _within(
     finally:
         current.reset(before)
         present.reset(token)
+        counting.reset(counted)
 
 
 def _hide_this_frame(error: BaseException) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
@@ -48,7 +48,9 @@ class OpenStage:
 
     __slots__ = (
         "account",
+        "admits",
         "begin",
+        "counted",
         "end",
         "engine",
         "info",
@@ -80,6 +82,10 @@ class OpenStage:
         self.account = account
         self.recorded = recorded
         self.units: dict[str, float] = {}
+        # The same as instrumented calls have counted them, where the user has set none of that name.
+        self.counted: dict[str, float] = {}
+        # The kinds of the automatic stages that may open in it, if an instrumented call has opened it.
+        self.admits: Collection[str] | None = None
         self.native_thread = _here.native_id
         self.opened_ns = 0
         self.begin = NO_EDGE
@@ -92,6 +98,10 @@ class OpenStage:
     @property
     def open(self) -> bool:
         return self.end is None
+
+    @property
+    def all_units(self) -> dict[str, float]:
+        return {**self.counted, **self.units}
 
     def is_in(self, run: OpenStage) -> bool:
         """Whether this is the stage of that run, or below it."""
@@ -123,7 +133,7 @@ def record_at(
     Its arguments are copies, because the stage may continue before the function is called.
     """
     return functools.partial(
-        _record, stage.info, tuple(sensors), stage.begin, edge, stage.opened_ns, totals, dict(stage.units)
+        _record, stage.info, tuple(sensors), stage.begin, edge, stage.opened_ns, totals, stage.all_units
     )
 
 

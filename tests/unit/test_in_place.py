@@ -23,17 +23,17 @@ calls: list[object] = []
 def noted(first: object):
     calls.append(first)
     try:
-        yield
+        yield lambda result: result
     except Exception as error:
         calls.append(error)
         raise
 
 
-def note(first: object = None) -> contextlib.AbstractContextManager[None]:
+def note(first: object = None, /, *args: object, **kwargs: object):
     return noted(first)
 
 
-def nothing(first: object = None) -> None:
+def nothing(first: object = None, /, *args: object, **kwargs: object) -> None:
     calls.append(first)
 
 
@@ -115,14 +115,36 @@ def test_every_form_of_parameters(changed, enter, function, args, kwargs):
     assert function(*args, **kwargs) == expected and len(calls) == 1
 
 
-def test_the_first_argument_is_handed_over(changed):
-    changed.put(plain, Around(note))
-    changed.put(variadic, Around(note))
+def test_the_arguments_and_the_result_are_handed_over(changed):
+    @contextlib.contextmanager
+    def see(given, /, *args, **kwargs):
+        calls.append((given, args, kwargs))
+
+        def seen(result):
+            calls.append(result)
+            return result
+
+        yield seen
+
+    for function in (plain, only_positional, variadic, without_parameters):
+        changed.put(function, Around(see, function.__name__))
     plain("first", "second")
     plain(b="second", a="named")
-    variadic("of many", "second")
-    variadic()
-    assert calls == ["first", "named", "of many", None]
+    only_positional(1, d=2, given=3)
+    variadic("of many", "second", given=1)
+    without_parameters()
+    assert calls == [
+        ("plain", ("first", "second"), {"c": 3}),
+        ("first", "second", 3),
+        ("plain", ("named", "second"), {"c": 3}),
+        ("named", "second", 3),
+        ("only_positional", (1, 2, 3), {"d": 2, "e": 5, "given": 3}),
+        (1, 2, 3, (), 2, 5, {"given": 3}),
+        ("variadic", ("of many", "second"), {"given": 1}),
+        (("of many", "second"), {"given": 1}),
+        ("without_parameters", (), {}),
+        "result",
+    ]
 
 
 @pytest.mark.parametrize("arguments", [((), {}), ((1, 2, 3), {}), ((1,), {"unknown": 1}), ((1,), {"a": 1})])

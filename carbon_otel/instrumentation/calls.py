@@ -1,0 +1,106 @@
+"""Tables of the calls of a library that become stages: one file for each library, one table for each module of it.
+
+    LIBRARY = (
+        Calls("xgboost.training", Call("train", "training", "xgboost.train", _trained)),
+        Calls("xgboost.core", Call("Booster.predict", "inference", units=_predicted)),
+    )
+
+The code of the functions is changed, see `in_place.py`, so an earlier `from xgboost import train` is measured.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, Final
+
+from carbon_otel.guard import log_fault
+from carbon_otel.instrumentation.base import Undo
+from carbon_otel.instrumentation.in_place import Around, Changed, innermost
+from carbon_otel.stages.arguments import Lifecycle
+from carbon_otel.stages.automatic import OwnStage, UsersStage, around
+
+# The units of a call, from its arguments by the names of the parameters, and its result.
+CountUnits = Callable[[Mapping[str, Any], Any], Mapping[str, float]]
+
+# As `type` reads it, whatever a metaclass says.
+name_of_type: Final = type.__dict__["__name__"].__get__
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call that becomes a stage.
+
+    Args:
+        function: the name in the module, such as `train` or `Booster.predict`.
+        kind: the kind of the stage.
+        name: the name of the stage; for a method the class of its object and the method by default.
+        units: counts the functional units of a call that has returned.
+        admits: the kinds of the automatic stages that may open in it.
+    """
+
+    function: str
+    kind: Lifecycle
+    name: str | None = None
+    units: CountUnits | None = None
+    admits: Collection[str] = ()
+
+
+class Calls:
+    """Instruments calls of one module."""
+
+    def __init__(self, module: str, *calls: Call) -> None:
+        self.module = module
+        self.calls: Sequence[Call] = calls
+
+    def connect(self, module: ModuleType) -> Undo:
+        changed = Changed()
+        for call in self.calls:
+            put_around_call(changed, attribute(module, call.function), call)
+        return changed.undo
+
+
+def put_around_call(changed: Changed, function: Any, call: Call) -> None:
+    """Make the calls of the function stages; nothing, if it is not a Python function."""
+    inner = innermost(function)
+    if inner is not None:
+        code = inner.__code__
+        parameters = code.co_varnames[: code.co_argcount]
+        changed.put(inner, Around(_enter, call, parameters))
+
+
+def attribute(module: ModuleType, path: str) -> Any:
+    """What a path such as `Booster.predict` leads to, without a call of a descriptor; None if there is nothing."""
+    found: Any = module
+    for name in path.split("."):
+        found = vars(found).get(name) if hasattr(found, "__dict__") else None
+        if isinstance(found, (staticmethod, classmethod)):
+            found = found.__func__
+    return found
+
+
+def _enter(
+    call: Call, parameters: tuple[str, ...], /, *args: Any, **kwargs: Any
+) -> OwnStage | UsersStage | None:
+    # Not `contain`, because inner calls come by the thousand.
+    try:
+        name = call.name
+        if name is None:
+            name = f"{name_of_type(type(args[0]))}.{call.function.rpartition('.')[2]}"
+        units = call.units and functools.partial(_count, call.units, parameters, args, kwargs)
+        return around(call.kind, name, units, call.admits)
+    except Exception as fault:  # noqa: BLE001 - no internal fault may reach the user's program
+        log_fault("opening a stage", fault)
+        return None
+
+
+def _count(
+    units: CountUnits,
+    parameters: tuple[str, ...],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    result: Any,
+) -> Mapping[str, float]:
+    return units({**dict(zip(parameters, args, strict=False)), **kwargs}, result)

@@ -1,0 +1,110 @@
+"""The stages of calls that libraries make: where one opens, and which stage has the units of a call.
+
+A call opens a stage if no lifecycle stage of its run is open around it. Within a stage that the user has opened
+none opens; the units of an outermost call of the same kind are added to that stage, unless the user sets units of
+that name. Within an automatic stage only those kinds open that it admits: a search is one stage, whatever it
+calls, but the validation in a training is a stage of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from contextvars import ContextVar
+from types import TracebackType
+from typing import Any, cast
+
+from carbon_otel.guard import contain
+from carbon_otel.stages import arguments
+from carbon_otel.stages.api import Stage, automatic, recorder
+from carbon_otel.stages.arguments import LIFECYCLE, Lifecycle
+from carbon_otel.stages.open_stage import OpenStage, current
+
+# Functional units of a call, from its result.
+Units = Callable[[Any], Mapping[str, float]]
+
+# The stage of the user that the call in progress adds its units to: the calls in it add none.
+counting: ContextVar[OpenStage | None] = ContextVar("carbon_otel_counting", default=None)
+
+
+def around(
+    kind: Lifecycle, name: str, units: Units | None = None, admits: Collection[str] = ()
+) -> OwnStage | UsersStage | None:
+    """What to put around a call that is to be measured; None if the stages around it have all that it uses."""
+    opens, users = _place(kind)
+    if opens:
+        return OwnStage(automatic(kind, name, admits), units)
+    if units is None or users is None or counting.get() is users:
+        return None
+    return UsersStage(users, units)
+
+
+def _place(kind: str) -> tuple[bool, OpenStage | None]:
+    """Whether a stage of the kind opens here, and else the stage of the user that the units belong to."""
+    active = recorder()
+    if active is None:
+        return False, None
+    above = active.engine.parent_of(current.get())
+    while above is not None and above.run is not above:
+        if above.admits is not None:
+            return kind in above.admits, None
+        if above.info.kind in LIFECYCLE:
+            return False, above if above.info.kind == kind else None
+        above = above.parent
+    return True, None
+
+
+class OwnStage:
+    """A call that is a stage."""
+
+    __slots__ = ("_stage", "_units")
+
+    def __init__(self, stage: Stage, units: Units | None) -> None:
+        self._stage = stage
+        self._units = units
+
+    def __enter__(self) -> Callable[[Any], Any]:
+        self._stage.__enter__()
+        return self._seen
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stage.__exit__(kind, error, trace)
+
+    def _seen(self, result: Any) -> Any:
+        if self._units is not None:
+            contain("counting units", None, self._count, result)
+        return result
+
+    def _count(self, result: Any) -> None:
+        self._stage.units(**cast(Units, self._units)(result))
+
+
+class UsersStage:
+    """A call in a stage that the user has opened."""
+
+    __slots__ = ("_before", "_stage", "_units")
+
+    def __init__(self, stage: OpenStage, units: Units) -> None:
+        self._stage = stage
+        self._units = units
+        self._before: OpenStage | None = None
+
+    def __enter__(self) -> Callable[[Any], Any]:
+        self._before = counting.get()
+        counting.set(self._stage)
+        return self._seen
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        counting.set(self._before)
+
+    def _seen(self, result: Any) -> Any:
+        contain("counting units", None, self._count, result)
+        return result
+
+    def _count(self, result: Any) -> None:
+        counted = self._stage.counted
+        for unit, amount in self._units(result).items():
+            counted[unit] = counted.get(unit, 0.0) + arguments.amount_of(unit, amount)
