@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 from carbon_otel.background import Worker
 from carbon_otel.guard import guarded
 from carbon_otel.instrumentation.base import Integration, Undo
+from carbon_otel.instrumentation.catboost import CATBOOST
 from carbon_otel.instrumentation.import_hook import ImportHook
 from carbon_otel.instrumentation.joblib import JoblibIntegration
+from carbon_otel.instrumentation.lightgbm import LIGHTGBM
 from carbon_otel.instrumentation.multiprocessing import ProcessIntegration, SpawnIntegration
 from carbon_otel.instrumentation.multiprocessing_pools import PoolIntegration
 from carbon_otel.instrumentation.process_pools import ProcessPoolIntegration
@@ -21,6 +23,7 @@ from carbon_otel.instrumentation.subprocesses import SubprocessIntegration
 from carbon_otel.instrumentation.thread_pools import ThreadPoolIntegration
 from carbon_otel.instrumentation.threads import ThreadIntegration
 from carbon_otel.instrumentation.uvicorn import UvicornIntegration
+from carbon_otel.instrumentation.xgboost import XGBOOST
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -30,6 +33,9 @@ ENTRY_POINTS: Final = "carbon_otel_instrumentation"
 BUILT_IN: Final[tuple[Integration, ...]] = (
     SklearnIntegration(),
     *FUNCTIONS,
+    *XGBOOST,
+    *LIGHTGBM,
+    *CATBOOST,
     JoblibIntegration(),
     SubprocessIntegration(),
     ProcessIntegration(),

@@ -20,7 +20,7 @@ from carbon_otel.guard import log_fault
 from carbon_otel.instrumentation.base import Undo
 from carbon_otel.instrumentation.in_place import Around, Changed, innermost
 from carbon_otel.stages.arguments import Lifecycle
-from carbon_otel.stages.automatic import OwnStage, UsersStage, around
+from carbon_otel.stages.automatic import CallStage, CountedCall, around
 
 # The units of a call, from its arguments by the names of the parameters, and its result.
 CountUnits = Callable[[Mapping[str, Any], Any], Mapping[str, float]]
@@ -36,7 +36,7 @@ class Call:
     Args:
         function: the name in the module, such as `train` or `Booster.predict`.
         kind: the kind of the stage.
-        name: the name of the stage; for a method the class of its object and the method by default.
+        name: the name of the stage; by default the class of the object and the method.
         units: counts the functional units of a call that has returned.
         admits: the kinds of the automatic stages that may open in it.
     """
@@ -83,17 +83,23 @@ def attribute(module: ModuleType, path: str) -> Any:
 
 def _enter(
     call: Call, parameters: tuple[str, ...], /, *args: Any, **kwargs: Any
-) -> OwnStage | UsersStage | None:
+) -> CallStage | CountedCall | None:
     # Not `contain`, because inner calls come by the thousand.
     try:
         name = call.name
         if name is None:
-            name = f"{name_of_type(type(args[0]))}.{call.function.rpartition('.')[2]}"
+            name = _name(call, args[0])
         units = call.units and functools.partial(_count, call.units, parameters, args, kwargs)
         return around(call.kind, name, units, call.admits)
     except Exception as fault:  # noqa: BLE001 - no internal fault may reach the user's program
         log_fault("opening a stage", fault)
         return None
+
+
+def _name(call: Call, owner: Any) -> str:
+    method = call.function.rpartition(".")[2]
+    made = name_of_type(type(owner))
+    return made if method == "__init__" else f"{made}.{method}"
 
 
 def _count(

@@ -37,12 +37,13 @@ from types import ModuleType, TracebackType
 from typing import Any, Final, cast
 
 from carbon_otel.guard import contain, log_fault
+from carbon_otel.instrumentation import lightgbm, xgboost
 from carbon_otel.instrumentation.base import Undo
 from carbon_otel.instrumentation.calls import Call, Calls, name_of_type
 from carbon_otel.instrumentation.in_place import Around, Changed, unseen
 from carbon_otel.instrumentation.sizes import samples
 from carbon_otel.stages.arguments import Lifecycle
-from carbon_otel.stages.automatic import OwnStage, UsersStage, around
+from carbon_otel.stages.automatic import CallStage, CountedCall, around
 
 _METHODS: Final[Mapping[str, Lifecycle]] = {
     "fit": "training",
@@ -60,6 +61,11 @@ _METHODS: Final[Mapping[str, Lifecycle]] = {
     "kneighbors": "inference",
     "radius_neighbors": "inference",
     "score": "evaluation",
+}
+# Libraries whose estimators know the rounds of their last fit.
+_ROUNDS: Final[Mapping[str, Callable[[Any], int]]] = {
+    "lightgbm": lightgbm.rounds_of,
+    "xgboost": xgboost.rounds_of,
 }
 _DEEPEST: Final = 20
 
@@ -181,13 +187,13 @@ class _Defining:
 
 def _enter_method(
     base: type, method: str, estimator: Any = None, /, *args: Any, **kwargs: Any
-) -> OwnStage | UsersStage | None:
+) -> CallStage | CountedCall | None:
     # Not `contain`, because inner calls come by the thousand.
     try:
         # A function that became a method may be called with anything.
         if not issubclass(type(estimator), base):
             return None
-        units = functools.partial(_units, args[0] if args else kwargs.get("X"))
+        units = functools.partial(_units, estimator, method, args[0] if args else kwargs.get("X"))
         name = f"{name_of_type(type(estimator))}.{method}"
         return around(_kind(method, estimator), name, units)
     except Exception as fault:  # noqa: BLE001 - no internal fault may reach the user's program
@@ -195,8 +201,13 @@ def _enter_method(
         return None
 
 
-def _units(data: Any, result: Any) -> dict[str, float]:
-    return samples(data)
+def _units(estimator: Any, method: str, data: Any, result: Any) -> dict[str, float]:
+    units = samples(data)
+    if method == "fit":
+        libraries = {owner.__module__.partition(".")[0] for owner in _parents_of(type(estimator))}
+        for library in libraries & _ROUNDS.keys():
+            units["rounds"] = _ROUNDS[library](estimator)
+    return units
 
 
 def _kind(method: str, estimator: Any) -> Lifecycle:

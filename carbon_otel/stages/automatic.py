@@ -1,9 +1,9 @@
 """The stages of calls that libraries make: where one opens, and which stage has the units of a call.
 
 A call opens a stage if no lifecycle stage of its run is open around it. Within a stage that the user has opened
-none opens; the units of an outermost call of the same kind are added to that stage, unless the user sets units of
-that name. Within an automatic stage only those kinds open that it admits: a search is one stage, whatever it
-calls, but the validation in a training is a stage of its own.
+none opens. Within an automatic stage only those kinds open that it admits: a search is one stage, whatever it
+calls, but the validation in a training is a stage of its own. In a stage of the user, the units of an outermost
+call of the same kind are added to that stage, if the user sets no units of that name.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ counting: ContextVar[OpenStage | None] = ContextVar("carbon_otel_counting", defa
 
 def around(
     kind: Lifecycle, name: str, units: Units | None = None, admits: Collection[str] = ()
-) -> OwnStage | UsersStage | None:
+) -> CallStage | CountedCall | None:
     """What to put around a call that is to be measured; None if the stages around it have all that it uses."""
-    opens, users = _place(kind)
+    opens, above = _place(kind)
     if opens:
-        return OwnStage(automatic(kind, name, admits), units)
-    if units is None or users is None or counting.get() is users:
+        return CallStage(automatic(kind, name, admits), units)
+    if units is None or above is None or counting.get() is above:
         return None
-    return UsersStage(users, units)
+    return CountedCall(above, units)
 
 
 def _place(kind: str) -> tuple[bool, OpenStage | None]:
@@ -53,7 +53,7 @@ def _place(kind: str) -> tuple[bool, OpenStage | None]:
     return True, None
 
 
-class OwnStage:
+class CallStage:
     """A call that is a stage."""
 
     __slots__ = ("_stage", "_units")
@@ -80,7 +80,7 @@ class OwnStage:
         self._stage.units(**cast(Units, self._units)(result))
 
 
-class UsersStage:
+class CountedCall:
     """A call in a stage that the user has opened."""
 
     __slots__ = ("_before", "_stage", "_units")

@@ -1,0 +1,60 @@
+"""XGBoost, its native interface. The estimators of its scikit-learn interface are those of scikit-learn.
+
+====================================================  =================  ================
+`xgboost.train`, `xgboost.cv`                         `training`         rounds, samples
+`Booster.predict`, `Booster.inplace_predict`          `inference`        samples
+`DMatrix`, `QuantileDMatrix`, `ExtMemQuantileDMatrix`  `data_processing`  samples
+====================================================  =================  ================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from carbon_otel.instrumentation.calls import Call, Calls
+from carbon_otel.instrumentation.sizes import samples
+
+
+def rounds_of(estimator: Any) -> int:
+    """The rounds of a fitted estimator of the scikit-learn interface."""
+    return int(estimator.get_booster().num_boosted_rounds())
+
+
+def _trained(arguments: Mapping[str, Any], booster: Any) -> dict[str, float]:
+    return {"rounds": booster.num_boosted_rounds(), "samples": arguments["dtrain"].num_row()}
+
+
+def _validated(arguments: Mapping[str, Any], history: Any) -> dict[str, float]:
+    # A row of the history for each round, in a data frame or a dict of lists.
+    rounds = len(next(iter(history.values()))) if isinstance(history, dict) else len(history)
+    return {"rounds": rounds, "samples": arguments["dtrain"].num_row()}
+
+
+def _made(arguments: Mapping[str, Any], result: None) -> dict[str, float]:
+    return {"samples": arguments["self"].num_row()}
+
+
+def _predicted(arguments: Mapping[str, Any], result: Any) -> dict[str, float]:
+    return {"samples": arguments["data"].num_row()}
+
+
+def _predicted_in_place(arguments: Mapping[str, Any], result: Any) -> dict[str, float]:
+    return samples(arguments["data"])
+
+
+XGBOOST: Final = (
+    Calls(
+        "xgboost.training",
+        Call("train", "training", "xgboost.train", _trained),
+        Call("cv", "training", "xgboost.cv", _validated),
+    ),
+    Calls(
+        "xgboost.core",
+        Call("DMatrix.__init__", "data_processing", units=_made),
+        Call("QuantileDMatrix.__init__", "data_processing", units=_made),
+        Call("ExtMemQuantileDMatrix.__init__", "data_processing", units=_made),
+        Call("Booster.predict", "inference", units=_predicted),
+        Call("Booster.inplace_predict", "inference", units=_predicted_in_place),
+    ),
+)
