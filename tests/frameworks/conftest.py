@@ -1,0 +1,73 @@
+"""A measurement over a fed powercap tree, and the stages that have ended in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+import carbon_otel
+from tests.fakes.drawing import Drawing
+from tests.fakes.powercap import server
+
+UNITS = "carbon_otel.units."
+
+
+class Ended(NamedTuple):
+    """A stage that has ended. `parent` is the name of the stage around it."""
+
+    kind: str
+    name: str
+    units: Mapping[str, float]
+    parent: str | None
+    span: ReadableSpan
+
+    @property
+    def joules(self) -> float:
+        """With those of the stages in it."""
+        return float(self.span.attributes["carbon_otel.energy.total_j"])
+
+
+class Stages:
+    """The stages that have ended since the last call."""
+
+    def __init__(self, exporter: InMemorySpanExporter) -> None:
+        self._exporter = exporter
+
+    def ended(self) -> list[Ended]:
+        spans = self._exporter.get_finished_spans()
+        self._exporter.clear()
+        names = {span.context.span_id: span.name for span in spans}
+        return [
+            Ended(
+                span.attributes["carbon_otel.stage.kind"],
+                span.name,
+                {
+                    key.removeprefix(UNITS): amount
+                    for key, amount in span.attributes.items()
+                    if key.startswith(UNITS)
+                },
+                names.get(span.parent.span_id) if span.parent else None,
+                span,
+            )
+            for span in spans
+        ]
+
+    def __call__(self) -> list[tuple[str, str, dict[str, float]]]:
+        return [(each.kind, each.name, dict(each.units)) for each in self.ended()]
+
+
+@pytest.fixture
+def stages(tmp_path: Path) -> Iterator[Stages]:
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    with Drawing(server(tmp_path / "sys"), zones=1, watts=50) as drawing:
+        carbon_otel.instrument(zone="FR", powercap_root=drawing.root, tracer_provider=provider)
+        yield Stages(exporter)
+        carbon_otel.uninstrument()
