@@ -11,6 +11,7 @@ import time
 import pytest
 
 import carbon_otel
+from tests.fakes.drawing import trickle
 from tests.integration.processes import wait_for
 from tests.integration.stores import tracking
 
@@ -39,8 +40,9 @@ def draw(uri, tree):
 
         return joules
 
-    yield begin
-    carbon_otel.uninstrument()
+    with trickle(tree.package[0]):
+        yield begin
+        carbon_otel.uninstrument()
 
 
 def by_stage(found):
@@ -136,17 +138,17 @@ def test_a_job_that_is_killed_keeps_its_last_checkpoint(uri, tree):
         text=True,
     )
     assert job.stdout.readline() == "open\n"
-    for _ in range(20):
-        time.sleep(0.01)
-        tree.package[0].add(1)
-
     def seen():
         try:
             return carbon_otel.report("killed", tracking_uri=uri).total.energy_wh * 3600
         except LookupError:
             return 0.0
 
-    wait_for(lambda: seen() >= 19)
+    with trickle(tree.package[0]):
+        for _ in range(20):
+            time.sleep(0.01)
+            tree.package[0].add(1)
+        wait_for(lambda: seen() >= 19)
     os.kill(job.pid, signal.SIGKILL)
     job.communicate()
     (entry,) = carbon_otel.report("killed", tracking_uri=uri).entries

@@ -8,6 +8,7 @@ import pytest
 
 import carbon_otel
 from carbon_otel.semconv import names as semconv
+from tests.fakes.drawing import trickle
 from tests.integration.stores import tracking
 
 mlflow = pytest.importorskip("mlflow")
@@ -31,8 +32,9 @@ def draw(store, tree):
         time.sleep(0.01)
         tree.package[0].add(joules)
 
-    yield some
-    carbon_otel.uninstrument()
+    with trickle(tree.package[0]):
+        yield some
+        carbon_otel.uninstrument()
 
 
 def trace_of(span):

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 import carbon_otel
 from carbon_otel.cli import app
 from tests.fakes import postgres
+from tests.fakes.drawing import trickle
 from tests.fakes.powercap import server
 from tests.integration.processes import wait_for
 from tests.integration.stores import tracking
@@ -106,8 +107,10 @@ def life(request, tmp_path_factory, empty_store):
         else:
             uri = stack.enter_context(postgres.running())
         stack.enter_context(tracking(uri))
+        life = Life(folder, uri)
+        stack.enter_context(trickle(life.tree.package[0]))
         stack.callback(carbon_otel.uninstrument)
-        yield lived(Life(folder, uri), folder)
+        yield lived(life, folder)
 
 
 def lived(life, folder):

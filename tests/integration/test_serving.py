@@ -8,6 +8,7 @@ import pytest
 
 import carbon_otel
 from carbon_otel.mlflow.schema import names
+from tests.fakes.drawing import trickle
 from tests.fakes.powercap import server
 from tests.integration.processes import wait_for
 from tests.integration.servers import model_server
@@ -47,7 +48,9 @@ class Made:
 def made(tmp_path_factory, empty_store):
     folder = tmp_path_factory.mktemp("made")
     with tracking(empty_store.copy(folder)) as uri:
-        yield Made(folder, uri)
+        made = Made(folder, uri)
+        with trickle(made.tree.package[0]):
+            yield made
 
 
 @pytest.fixture
