@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from carbon_otel.provenance import Method, combined, is_measured
+from carbon_otel.records import TIME_SHARE
 from carbon_otel.records import Cost as Cost
 from carbon_otel.units import J_PER_KWH, J_PER_WH, KILO
 
@@ -213,7 +214,9 @@ def footprint_of(record: StageRecord, factor: EmissionFactor, missing: tuple[str
         components[device.type] = components.get(device.type, 0.0) + joules
         if joules > 0:
             methods.add(device.method)
-            if is_measured(device.method):
+            if TIME_SHARE in part.flags:
+                methods.add("modelled.time_share")
+            elif is_measured(device.method):
                 measured_j += joules
                 if part.filled_j:
                     measured_j -= min(joules, part.filled_j)

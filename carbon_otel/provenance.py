@@ -7,6 +7,7 @@ The tiers, best first. Only the `measured.*` tiers count towards `measured_fract
 `measured.power`          a hardware power sensor, integrated over time
 `modelled.utilisation`    a power curve over the device's utilisation
 `modelled.constant`       a constant power
+`modelled.time_share`     a part of the energy of a stage, by the time that calls took in it
 `missing`                 could be neither read nor modelled
 ========================  ==========================================================================
 """
@@ -18,7 +19,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
-Method = Literal["measured.counter", "measured.power", "modelled.utilisation", "modelled.constant", "missing"]
+Method = Literal[
+    "measured.counter",
+    "measured.power",
+    "modelled.utilisation",
+    "modelled.constant",
+    "modelled.time_share",
+    "missing",
+]
 METHODS: Final[tuple[Method, ...]] = get_args(Method)
 _MEASURED: Final = frozenset(method for method in METHODS if method.startswith("measured."))
 

@@ -17,6 +17,9 @@ AttributeValue = (
 RUN: Final = "run"
 UNATTRIBUTED: Final = "unattributed"
 
+# The flag of energy that was divided by the time that calls took.
+TIME_SHARE: Final = "time_share"
+
 _NONE: Final[Mapping[str, float]] = MappingProxyType({})
 
 

@@ -25,8 +25,8 @@ from types import CodeType, FunctionType, MappingProxyType, TracebackType
 from typing import Any, Final, Protocol, cast
 from weakref import WeakSet
 
-# `warnings` skips frames of files with these two words: `stacklevel` counts as without our frame.
-FILE: Final = "<carbon_otel, skipped by warnings like importlib._bootstrap>"
+from carbon_otel.stages.shares import FILE as FILE
+
 _LAZY: Final = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 _VARIADIC: Final = inspect.CO_VARARGS | inspect.CO_VARKEYWORDS
 # A code with these last variables is one of ours. Its file may have another name, if it was pickled by value.

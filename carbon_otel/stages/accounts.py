@@ -2,6 +2,7 @@
 
 Accounts form a tree. Its root is `unattributed`; a stage's account is a child of the stage it was opened in.
 At any moment the payers are the open accounts without an open child. A paused account does not count as open.
+An account beside the others never pays by itself: it is given joules that its parent has paid (`transfer`).
 An account at rest (a run that no work belongs to) does not pay, and counts as open while an account below it
 does. So the root pays exactly when no other account counts as open. Payers share by weight (`sums.py`). Opening or
 closing an account costs the same for any number of them, as long as the stages of one line of execution follow
@@ -17,6 +18,7 @@ the tree: `restore` loses and repeats no joule.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 from operator import add, sub
 from typing import NamedTuple
 
@@ -110,6 +112,8 @@ class Books:
         self._nothing_of_kind: KindSum = NONE, self._posted, 0.0, 0.0
         self.root = Account("unattributed", None, self._nothing, keeps_kinds=True)
         self._review(self.root, None)
+        # Enters the sums of the last transfer: again, after an exception has broken that off.
+        self._transferred: Callable[[], None] = _nothing_transferred
 
     def post(self, totals: Sequence[float]) -> None:
         """Charge the payers with the joules up to these totals of each device."""
@@ -126,6 +130,37 @@ class Books:
         if above._resting and above._children == 1 and not above._paused:
             self._count(above, 1)
         return account
+
+    def beside(self, kind: str, parent: Account | None) -> Account:
+        """Open an account that only gets what is transferred to it."""
+        above = self.root if parent is None else parent
+        account = Account(kind, above, self._nothing, keeps_kinds=False)
+        account._paused = True
+        return account
+
+    def transfer(self, source: Account, target: Account, joules: Joules, grams: float) -> None:
+        """Let `target`, an account below `source`, have paid these joules and grams in place of it."""
+        less = tuple([-each for each in joules])
+        own = [
+            (source, self._plus(source._own, less, -grams)),
+            (target, self._plus(target._own, joules, grams)),
+        ]
+        below = None if source is self.root else self._plus(source._below, joules, grams)
+        kinds: dict[tuple[Account, str], KindSum] = {}
+        for account, sign in (source, -1), (target, 1):
+            for keeper in _keepers(account):
+                before = keeper._kinds.get(account.kind, self._nothing_of_kind)
+                before = kinds.get((keeper, account.kind), before)
+                kind_j, kind_g = paid_of_kind(before, self._posted)
+                now = before[0], self._posted, kind_j + sign * sum(joules), kind_g + sign * grams
+                kinds[keeper, account.kind] = now
+        self._transferred = partial(_enter_transfer, own, source, below, kinds)
+        self._transferred()
+        self._transferred = _nothing_transferred
+
+    def _plus(self, total: Sum, joules: Joules, grams: float) -> Sum:
+        now_j, now_g = paid(total, self._posted)
+        return total[0], self._posted, tuple(map(add, now_j, joules)), now_g + grams
 
     def left_out(self, kind: str) -> Account:
         """An account that is closed from the start: it pays nothing, and one opened below it is below the root."""
@@ -175,6 +210,10 @@ class Books:
             counted = _counts(account)
             account._resting = False
             self._recount(account, counted)
+
+    def paid(self, account: Account) -> tuple[Joules, float]:
+        """The joules and grams that the account has paid."""
+        return paid(account._own, self._posted)
 
     def owed(self, account: Account) -> tuple[Joules, float]:
         """The joules and grams that the account has paid since it was last settled."""
@@ -227,6 +266,8 @@ class Books:
 
         `known` are the open accounts, in the order in which they were opened.
         """
+        self._transferred()
+        self._transferred = _nothing_transferred
         accounts = [self.root, *known]
         for account in accounts:
             account.open = True
@@ -341,6 +382,24 @@ class Books:
     def _reweighed(self, total: Sum, weights: Weights) -> Sum:
         """The sum up to now, with other weights from now on."""
         return weights, self._posted, *paid(total, self._posted)
+
+
+def _nothing_transferred() -> None:
+    return None
+
+
+def _enter_transfer(
+    own: Sequence[tuple[Account, Sum]],
+    source: Account,
+    below: Sum | None,
+    kinds: Mapping[tuple[Account, str], KindSum],
+) -> None:
+    for account, total in own:
+        account._own = total
+    if below is not None:
+        source._below = below
+    for (keeper, kind), of_kind in kinds.items():
+        keeper._kinds[kind] = of_kind
 
 
 def _counts(account: Account) -> bool:

@@ -28,8 +28,9 @@ from carbon_otel.stages.accounts import Account, Books
 from carbon_otel.stages.cpu_weights import StageWeights, ThreadWeights
 from carbon_otel.stages.figures import Statements
 from carbon_otel.stages.open_runs import OpenRuns
-from carbon_otel.stages.open_stage import OpenStage, current
+from carbon_otel.stages.open_stage import OpenStage, Split, current
 from carbon_otel.stages.rounds import Payment, Rounds
+from carbon_otel.stages.shares import Shares
 from carbon_otel.stages.turns import Turns
 from carbon_otel.units import NS_PER_S, S_PER_NS
 
@@ -71,7 +72,7 @@ class Engine:
         self._open: dict[Account, OpenStage] = {}
         self._recorded = self._statements.recorded
         self._nobody = self.books.left_out("")
-        calls = Engine.begin, Engine.close, Engine.tick, Engine._at_edge
+        calls = Engine.begin, Engine.close, Engine.tick, Engine.at_edge
         self._turns = Turns(self._restore, [call.__code__ for call in calls])
         self._checkpoint_ns = int(checkpoint_s * NS_PER_S)
         now_ns = meter.clock_ns()
@@ -80,6 +81,8 @@ class Engine:
         info = StageInfo(next(_ids), UNATTRIBUTED, UNATTRIBUTED, {}, None, None, False, time.time_ns())
         self.root = OpenStage(self, info, None, self.books.root)
         self._rounds = Rounds(self.books, self.root)
+        self.shares = Shares(self)
+        self.before_tick.append(self.shares.make_children)
         self.root.opened_ns = now_ns
         self._follow(meter.read_for_tick(now_ns), now_ns)
         self.root.begin = meter.edge(now_ns)
@@ -112,11 +115,30 @@ class Engine:
         recorded: bool = False,
     ) -> OpenStage:
         """The stage that `begin` opens: a caller that is interrupted there can end it."""
-        parent = self.parent_of(inherited)
+        return self._prepare(self.parent_of(inherited), kind, name, attributes, time.time_ns(), recorded)
+
+    def prepare_part(self, whole: OpenStage, kind: str, name: str, begun_ns: int) -> OpenStage:
+        """A stage for calls in a stage, which gets a part of what that pays. They began at this monotonic time."""
+        parent = None if whole is self.root else whole
+        began_unix_ns = time.time_ns() - max(0, self.meter.clock_ns() - begun_ns)
+        part = self._prepare(parent, kind, name, {}, began_unix_ns, False)
+        nothing = (0.0,) * len(self.devices)
+        part.split = Split(0.0, nothing, nothing)
+        return part
+
+    def _prepare(
+        self,
+        parent: OpenStage | None,
+        kind: str,
+        name: str,
+        attributes: Mapping[str, AttributeValue],
+        start_unix_ns: int,
+        recorded: bool,
+    ) -> OpenStage:
         above = parent.info if parent is not None else None
         run_id = above.run_id if above is not None else None
         in_record = recorded or (above is not None and above.in_record)
-        info = StageInfo(next(_ids), kind, name, attributes, above, run_id, in_record, time.time_ns())
+        info = StageInfo(next(_ids), kind, name, attributes, above, run_id, in_record, start_unix_ns)
         return OpenStage(self, info, parent, self._nobody, recorded=recorded)
 
     def begin(self, stage: OpenStage) -> None:
@@ -135,7 +157,12 @@ class Engine:
             self._follow(readings, now_ns)
             stage.opened_ns = now_ns
             above = stage.parent.account if stage.parent else None
-            stage.account = self.books.open(stage.info.kind, above, keeps_kinds=stage.run is stage)
+            if stage.split is None:
+                if self.shares.live:
+                    self.shares.settle(stage.parent or self.root, now_ns)
+                stage.account = self.books.open(stage.info.kind, above, keeps_kinds=stage.run is stage)
+            else:
+                stage.account = self.books.beside(stage.info.kind, above)
             stage.begin = self.meter.edge(now_ns)
             self._open[stage.account] = stage
             if stage.recorded:
@@ -185,6 +212,8 @@ class Engine:
             turns.late.append(partial(self.close, stage, error))
             return
         try:
+            if self.shares.live:
+                self.shares.finish(stage)
             turns.busy.add(here)
             if stage.end is None:
                 now_ns = self.meter.clock_ns()
@@ -216,10 +245,12 @@ class Engine:
             stage.account = self._nobody
         edge, account = self.meter.edge(now_ns), stage.account
         below = self._statements.of_runs_in(stage, self.runs, edge) if stage.run is stage else {}
+        if self.shares.live and stage.split is None:
+            self.shares.settle(stage.parent or self.root, now_ns)
         self.books.close(account)
         if stage.begin is NO_EDGE:  # an exception has kept it from opening
             stage.begin, stage.opened_ns = edge, now_ns
-        seconds = (now_ns - stage.opened_ns) * S_PER_NS
+        seconds = (now_ns - stage.opened_ns) * S_PER_NS if stage.split is None else stage.split.busy_s
         # Without the error: its traceback would keep the locals of the block as long as the stage is kept.
         end = StageEnd(self._statements.of(stage, edge), now_ns, seconds, stage.all_units, below=below)
         joules, grams = self.books.owed(account)
@@ -267,6 +298,8 @@ class Engine:
             turns.take(here)
             self.meter.note_suspend()
             self._follow(readings, now_ns)
+            if self.shares.live:
+                self.shares.settle_all(now_ns)
             self._weights.renew(self._open)
             if checkpoint:
                 self._rounds.begin()
@@ -322,13 +355,14 @@ class Engine:
             get_ident()
         ):  # as they are: reading them changes nothing
             return self._statements.of(stage, self.meter.edge(self.meter.clock_ns()))
-        return self._at_edge(partial(self._so_far, stage))
+        return self.at_edge(partial(self._so_far, stage))
 
     def _so_far(self, stage: OpenStage, now_ns: int) -> Figures:
         return stage.end.figures if stage.end else self._statements.of(stage, self.meter.edge(now_ns))
 
     def close_all(self) -> None:
         """End every open stage, the innermost first."""
+        self.shares.finish(self.root)
         for stage in sorted(self._open.values(), key=lambda stage: -stage.info.id):
             self.close(stage)
         self.tick(checkpoint=True)
@@ -356,13 +390,15 @@ class Engine:
         if get_ident() in self._turns.busy and self._turns.within(get_ident()):
             self._turns.late.append(partial(self._change, change, stage))
         else:
-            self._at_edge(partial(self._change_known, change, stage))
+            self.at_edge(partial(self._change_known, change, stage))
 
     def _change_known(self, change: Callable[[Account], None], stage: OpenStage, now_ns: int) -> None:
         if stage.account in self._open:  # else an exception has kept it from opening
+            for payer in (stage, stage.parent or self.root) if self.shares.live else ():
+                self.shares.settle(payer, now_ns)
             change(stage.account)
 
-    def _at_edge(self, call: Callable[[int], _T]) -> _T:
+    def at_edge(self, call: Callable[[int], _T]) -> _T:
         """Call with the present time, once the readings up to it are entered, under the lock."""
         here, turns = get_ident(), self._turns
         try:

@@ -7,7 +7,7 @@ import threading
 import weakref
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.meter.meter import NO_EDGE, EdgeState
@@ -15,7 +15,8 @@ from carbon_otel.records import RUN, StageInfo, StageRecord
 from carbon_otel.sensors.base import Sensor
 from carbon_otel.sinks import StageEnd
 from carbon_otel.stages.accounts import Account, Totals
-from carbon_otel.stages.uncertainty import device_energies, shares_between
+from carbon_otel.stages.sums import Joules, together
+from carbon_otel.stages.uncertainty import by_time_share, device_energies, shares_between
 from carbon_otel.units import S_PER_NS
 
 if TYPE_CHECKING:
@@ -43,10 +44,28 @@ def _renew() -> None:
 renew_after_fork(_renew)
 
 
+class Split(NamedTuple):
+    """How the energy of calls was divided off the stage around them.
+
+    Attributes:
+        busy_s: seconds in which the calls ran.
+        least_j: the least joules of each device that the calls can have drawn.
+        most_j: the most.
+    """
+
+    busy_s: float
+    least_j: Joules
+    most_j: Joules
+
+    def plus(self, busy_s: float, least_j: Joules, most_j: Joules) -> Split:
+        return Split(self.busy_s + busy_s, together(self.least_j, least_j), together(self.most_j, most_j))
+
+
 class OpenStage:
     """One execution of a stage. Only this package holds it; sinks get its `info`."""
 
     __slots__ = (
+        "__weakref__",
         "account",
         "admits",
         "begin",
@@ -60,6 +79,7 @@ class OpenStage:
         "parent",
         "recorded",
         "run",
+        "split",
         "units",
         "untold",
     )
@@ -86,6 +106,8 @@ class OpenStage:
         self.counted: dict[str, float] = {}
         # The kinds of the automatic stages that may open in it, if an instrumented call has opened it.
         self.admits: Collection[str] | None = None
+        # How its energy was divided off another stage, if it was.
+        self.split: Split | None = None
         self.native_thread = _here.native_id
         self.opened_ns = 0
         self.begin = NO_EDGE
@@ -133,7 +155,15 @@ def record_at(
     Its arguments are copies, because the stage may continue before the function is called.
     """
     return functools.partial(
-        _record, stage.info, tuple(sensors), stage.begin, edge, stage.opened_ns, totals, stage.all_units
+        _record,
+        stage.info,
+        tuple(sensors),
+        stage.begin,
+        edge,
+        stage.opened_ns,
+        totals,
+        stage.all_units,
+        stage.split,
     )
 
 
@@ -145,13 +175,19 @@ def _record(
     opened_ns: int,
     totals: Totals,
     units: dict[str, float],
+    split: Split | None,
 ) -> StageRecord:
+    duration_s = (end.now_ns - opened_ns) * S_PER_NS
+    devices = device_energies(sensors, begin, end, totals.exclusive_j, totals.inclusive_j)
+    if split is not None:
+        duration_s = split.busy_s
+        devices = by_time_share(devices, split.least_j, split.most_j)
     return StageRecord(
         kind=info.kind,
         name=info.name,
         start_unix_ns=info.start_unix_ns,
-        duration_s=(end.now_ns - opened_ns) * S_PER_NS,
-        devices=device_energies(sensors, begin, end, totals.exclusive_j, totals.inclusive_j),
+        duration_s=duration_s,
+        devices=devices,
         exclusive_g=totals.exclusive_g,
         inclusive_g=totals.inclusive_g,
         units=units,

@@ -72,6 +72,11 @@ def paid_of_kind(total: KindSum, posted: Posted) -> tuple[float, float]:
     return joules + spent, grams + spent * _grams_per_joule(since, posted)
 
 
+def together(some: Joules, more: Joules) -> Joules:
+    """The sum for each device."""
+    return tuple(map(add, some, more))
+
+
 def plus(some: Weights, more: Weights) -> Weights:
     """The weights of both together."""
     if some[1] is None and more[1] is None:

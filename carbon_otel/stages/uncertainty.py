@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from carbon_otel.meter.meter import DeviceState, EdgeState, QualityCounters
-from carbon_otel.records import DeviceEnergy
+from carbon_otel.records import TIME_SHARE, DeviceEnergy
 from carbon_otel.sensors.base import Sensor
 from carbon_otel.units import S_PER_NS
 
@@ -16,6 +16,7 @@ _NO_FLAGS: Final[frozenset[str]] = frozenset()
 _SHORT_PERIODS: Final = 5
 _SHORT: Final = frozenset({"short"})
 _UNCOORDINATED: Final = frozenset({"uncoordinated"})
+_TIME_SHARE: Final = frozenset({TIME_SHARE})
 
 
 def device_energies(
@@ -71,6 +72,23 @@ def device_energies(
             part = _with_faults(part, i, begin, end, below_j, most_w)
         parts.append(part)
     return tuple(parts)
+
+
+def by_time_share(
+    parts: Sequence[DeviceEnergy], least_j: Sequence[float], most_j: Sequence[float]
+) -> tuple[DeviceEnergy, ...]:
+    """The energy of calls that took a part of the time of a stage, with bounds on what they drew.
+
+    The device may have drawn more or less in the calls than between them: nothing is known of that but the bounds.
+    """
+    return tuple(
+        part._replace(
+            below_j=min(part.inclusive_j, part.below_j + max(0.0, part.inclusive_j - least)),
+            above_j=part.above_j + max(0.0, most - part.inclusive_j),
+            flags=part.flags | _TIME_SHARE,
+        )
+        for part, least, most in zip(parts, least_j, most_j, strict=True)
+    )
 
 
 def _with_faults(
