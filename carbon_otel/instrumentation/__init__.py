@@ -17,6 +17,9 @@ from carbon_otel.instrumentation.joblib import JoblibIntegration
 from carbon_otel.instrumentation.lightgbm import LIGHTGBM
 from carbon_otel.instrumentation.multiprocessing import ProcessIntegration, SpawnIntegration
 from carbon_otel.instrumentation.multiprocessing_pools import PoolIntegration
+from carbon_otel.instrumentation.onnxruntime import ONNXRUNTIME
+from carbon_otel.instrumentation.pandas import PANDAS
+from carbon_otel.instrumentation.polars import POLARS
 from carbon_otel.instrumentation.process_pools import ProcessPoolIntegration
 from carbon_otel.instrumentation.sklearn import FUNCTIONS, SklearnIntegration
 from carbon_otel.instrumentation.subprocesses import SubprocessIntegration
@@ -36,6 +39,9 @@ BUILT_IN: Final[tuple[Integration, ...]] = (
     *XGBOOST,
     *LIGHTGBM,
     *CATBOOST,
+    *PANDAS,
+    *POLARS,
+    *ONNXRUNTIME,
     JoblibIntegration(),
     SubprocessIntegration(),
     ProcessIntegration(),

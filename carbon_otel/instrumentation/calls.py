@@ -20,7 +20,8 @@ from carbon_otel.guard import log_fault
 from carbon_otel.instrumentation.base import Undo
 from carbon_otel.instrumentation.in_place import Around, Changed, innermost
 from carbon_otel.stages.arguments import Lifecycle
-from carbon_otel.stages.automatic import CallStage, CountedCall, around
+from carbon_otel.stages.automatic import CallStage, CountedCall, CountedShare, around, within
+from carbon_otel.stages.shares import Cell, Share
 
 # The units of a call, from its arguments by the names of the parameters, and its result.
 CountUnits = Callable[[Mapping[str, Any], Any], Mapping[str, float]]
@@ -39,6 +40,7 @@ class Call:
         name: the name of the stage; by default the class of the object and the method.
         units: counts the functional units of a call that has returned.
         admits: the kinds of the automatic stages that may open in it.
+        often: whether it may come by the thousand; such calls share the energy of the stage around them.
     """
 
     function: str
@@ -46,6 +48,7 @@ class Call:
     name: str | None = None
     units: CountUnits | None = None
     admits: Collection[str] = ()
+    often: bool = False
 
 
 class Calls:
@@ -68,7 +71,11 @@ def put_around_call(changed: Changed, function: Any, call: Call) -> None:
     if inner is not None:
         code = inner.__code__
         parameters = code.co_varnames[: code.co_argcount]
-        changed.put(inner, Around(_enter, call, parameters))
+        if call.often:
+            share = Share(call.kind, call.name or call.function)
+            changed.put(inner, Around(_enter_often, share, call.units, parameters))
+        else:
+            changed.put(inner, Around(_enter, call, parameters))
 
 
 def attribute(module: ModuleType, path: str) -> Any:
@@ -93,6 +100,16 @@ def _enter(
         return around(call.kind, name, units, call.admits)
     except Exception as fault:  # noqa: BLE001 - no internal fault may reach the user's program
         log_fault("opening a stage", fault)
+        return None
+
+
+def _enter_often(
+    share: Share, units: CountUnits | None, parameters: tuple[str, ...], /, *args: Any, **kwargs: Any
+) -> Cell | CountedShare | None:
+    try:
+        return within(share, units and functools.partial(_count, units, parameters, args, kwargs))
+    except Exception as fault:  # noqa: BLE001 - as above
+        log_fault("measuring a call", fault)
         return None
 
 

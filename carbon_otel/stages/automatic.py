@@ -3,7 +3,8 @@
 A call opens a stage if no lifecycle stage of its run is open around it. Within a stage that the user has opened
 none opens. Within an automatic stage only those kinds open that it admits: a search is one stage, whatever it
 calls, but the validation in a training is a stage of its own. In a stage of the user, the units of an outermost
-call of the same kind are added to that stage, if the user sets no units of that name.
+call of the same kind are added to that stage, if the user sets no units of that name. Calls that come by the
+thousand are no stages: they share what the stage around them pays (`shares.py`), by the same rules.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, cast
 
-from carbon_otel.guard import contain
+from carbon_otel.guard import contain, log_fault
 from carbon_otel.stages import arguments
 from carbon_otel.stages.api import Stage, automatic, recorder
 from carbon_otel.stages.arguments import LIFECYCLE, Lifecycle
 from carbon_otel.stages.open_stage import OpenStage, current
+from carbon_otel.stages.shares import Cell, Share, cell_of
 
 # Functional units of a call, from its result.
 Units = Callable[[Any], Mapping[str, float]]
@@ -36,6 +38,31 @@ def around(
     if units is None or above is None or counting.get() is above:
         return None
     return CountedCall(above, units)
+
+
+def within(share: Share, units: Units | None = None) -> Cell | CountedShare | None:
+    """What to put around a short call; None if its energy belongs to the stages around it, or to a call."""
+    stage = current.get()
+    if stage is None:
+        active = recorder()
+        if active is None:
+            return None
+        stage = active.engine.parent_of(None) or active.engine.root
+    try:
+        cell = cell_of(share, stage)
+    except KeyError:
+        cell = _new_cell(share, stage)
+    return CountedShare(cell, units) if cell is not None and units is not None else cell
+
+
+def _new_cell(share: Share, stage: OpenStage) -> Cell | None:
+    active = recorder()
+    if active is None:
+        return None
+    engine = active.engine
+    if stage is not engine.root:
+        stage = engine.parent_of(stage) or engine.root
+    return engine.shares.add(share, stage, counts=_place(share.kind)[0])
 
 
 def _place(kind: str) -> tuple[bool, OpenStage | None]:
@@ -108,3 +135,30 @@ class CountedCall:
         counted = self._stage.counted
         for unit, amount in self._units(result).items():
             counted[unit] = counted.get(unit, 0.0) + arguments.amount_of(unit, amount)
+
+
+class CountedShare:
+    """A short call whose units are counted."""
+
+    __slots__ = ("_cell", "_units")
+
+    def __init__(self, cell: Cell, units: Units) -> None:
+        self._cell = cell
+        self._units = units
+
+    def __enter__(self) -> Callable[[Any], Any]:
+        self._cell.__enter__()
+        return self._seen
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._cell.__exit__(kind, error, trace)
+
+    def _seen(self, result: Any) -> Any:
+        # Not `contain`, because these calls come by the thousand.
+        try:
+            self._cell.fresh = self._units(result)
+        except Exception as fault:  # noqa: BLE001 - no internal fault may reach the user's program
+            log_fault("counting units", fault)
+        return result

@@ -91,15 +91,21 @@ class Cell:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         took_ns = _now() - self.begun_ns
+        if took_ns < _LONG_NS and self.own is None and not self.fresh:
+            self.calls += 1
+        else:
+            self._count(took_ns, error)
+        self.done_ns += took_ns
+        self.begun_ns = 0
+        _here.inside = None
+
+    def _count(self, took_ns: int, error: BaseException | None) -> None:
         long = took_ns >= _LONG_NS or self.own is not None
         if not long or not contain("ending a long call", False, self.parent.shares.end_long, self, error):
             self.calls += 1
             for unit, amount in self.fresh.items():
                 self.units[unit] = self.units.get(unit, 0.0) + amount
-        self.done_ns += took_ns
-        self.begun_ns = 0
         self.fresh = {}
-        _here.inside = None
 
     def untaken(self, now_ns: int) -> tuple[int, int]:
         """The time that has got no energy yet: of the call in progress, if it has a stage, and of the others.

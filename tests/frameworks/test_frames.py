@@ -1,0 +1,118 @@
+"""pandas, Polars and ONNX Runtime: calls that come by the thousand share the energy of the stage around them."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+import carbon_otel
+
+
+def until(seconds: float, work) -> int:
+    """Repeats the work for some time; how often."""
+    count, end = 0, time.monotonic() + seconds
+    while time.monotonic() < end:
+        work()
+        count += 1
+    return count
+
+
+def parts(stages, stage: str = "etl"):
+    """The parts of the calls in the stage, by name, and the stage."""
+    ended = stages.ended()
+    (whole,) = [each for each in ended if each.name == stage]
+    children = {each.name: each for each in ended if each.parent == stage}
+    own = whole.span.attributes["carbon_otel.energy.exclusive_j"]
+    assert whole.joules == pytest.approx(own + sum(each.joules for each in children.values()), rel=1e-6)
+    assert own >= -1e-9
+    return children, whole
+
+
+@pytest.fixture
+def pandas():
+    return pytest.importorskip("pandas")
+
+
+def test_calls_of_pandas(stages, pandas, tmp_path):
+    frame = pandas.DataFrame({"key": np.arange(1000) % 7, "value": np.arange(1000.0)})
+    stages()
+    with carbon_otel.stage("etl"):
+        count = until(0.5, lambda: frame.merge(frame.groupby("key").sum(), on="key"))
+        frame.to_csv(tmp_path / "frame.csv")
+        pandas.read_csv(tmp_path / "frame.csv")
+    children, _ = parts(stages)
+    assert children.keys() >= {"DataFrame.merge", "GroupBy.sum"}
+    merge = children["DataFrame.merge"]
+    assert merge.kind == "data_processing"
+    assert merge.units == {"calls": count, "rows": 1000 * count}
+    assert "modelled.time_share" in merge.span.attributes["carbon_otel.method"]
+    assert merge.span.attributes["carbon_otel.measured_fraction"] == 0
+
+
+def test_a_long_call_is_a_stage_of_its_own(stages, pandas, monkeypatch):
+    series = pandas.Series([0.3])
+    with carbon_otel.stage("etl"):
+        series.apply(time.sleep)
+    children, whole = parts(stages)
+    assert list(children) == ["Series.apply"] and children["Series.apply"].units == {"rows": 1}
+    assert children["Series.apply"].joules <= whole.joules
+
+
+def test_calls_outside_of_stages_are_parts_of_the_process(stages, pandas):
+    frame = pandas.DataFrame({"value": np.arange(1000.0)})
+    until(0.3, lambda: frame.sort_values("value"))
+    carbon_otel.uninstrument()
+    (call,) = stages.ended()
+    assert (call.kind, call.name, call.parent) == ("data_processing", "DataFrame.sort_values", None)
+
+
+def test_calls_in_a_lifecycle_stage_belong_to_it(stages, pandas):
+    frame = pandas.DataFrame({"value": np.arange(1000.0)})
+    with carbon_otel.stage("training"):
+        until(0.2, lambda: frame.sort_values("value"))
+    assert stages() == [("training", "training", {})]
+
+
+def test_an_earlier_import_and_an_exception(stages, pandas, tmp_path):
+    from pandas import read_csv
+
+    with carbon_otel.stage("etl"):
+        with pytest.raises(FileNotFoundError):
+            read_csv(tmp_path / "missing.csv")
+        (tmp_path / "some.csv").write_text("a\n1\n2\n")
+        count = until(0.2, lambda: read_csv(tmp_path / "some.csv"))
+    children, _ = parts(stages)
+    assert children["pandas.read_csv"].units == {"calls": count + 1, "rows": 2 * count}
+
+
+def test_calls_of_polars(stages, tmp_path):
+    polars = pytest.importorskip("polars")
+    frame = polars.DataFrame({"key": np.arange(1000) % 7, "value": np.arange(1000.0)})
+    with carbon_otel.stage("etl"):
+        lazy = until(0.3, lambda: frame.lazy().group_by("key").agg(polars.col("value").sum()).collect())
+        eager = until(0.3, lambda: frame.filter(polars.col("key") == 1))
+    children, _ = parts(stages)
+    assert children["LazyFrame.collect"].units == {"calls": lazy, "rows": 7 * lazy}
+    assert children["polars.DataFrame"].units == {"calls": eager, "rows": 143 * eager}
+
+
+def test_runs_of_onnxruntime(stages):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    from onnx import TensorProto, helper
+
+    graph = helper.make_graph(
+        [helper.make_node("Relu", ["x"], ["y"])],
+        "relu",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 4])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    batch = np.ones((8, 4), np.float32)
+    with carbon_otel.stage("etl"):
+        count = until(0.3, lambda: session.run(None, {"x": batch}))
+    children, _ = parts(stages)
+    assert children["InferenceSession.run"].kind == "inference"
+    assert children["InferenceSession.run"].units == {"calls": count, "samples": 8 * count}
