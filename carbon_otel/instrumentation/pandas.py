@@ -1,7 +1,7 @@
 """pandas: what reads, writes, joins, groups or sorts shares the energy of the stage around it.
 
-Its kind is data processing. A call that lasts is a stage of its own. Element-wise operations and selections are not
-seen: they are too many. Units are rows: of the result, and of what is written.
+Its kind is data processing. A call that lasts is a stage of its own. Element-wise operations and selections are
+not seen: they are too many. Units are rows: of the result, and of what is written.
 """
 
 from __future__ import annotations
