@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import gc
 import itertools
@@ -25,9 +26,11 @@ from carbon_otel.mlflow.runs.recorder import RunRecorder
 from carbon_otel.mlflow.runs.run_stages import Begun, RunStages
 from carbon_otel.records import Shares
 from carbon_otel.sinks import Checkpoint, Fanout, Sink
+from carbon_otel.stages import shares
 from carbon_otel.stages.cpu_weights import ThreadWeights
 from carbon_otel.stages.engine import Engine
 from carbon_otel.stages.open_stage import current, record_at
+from carbon_otel.stages.shares import Share
 from tests.fakes.clock import NS, Clock
 from tests.fakes.sensors import EXACT, FakeSensor, gpu, package
 
@@ -540,6 +543,9 @@ class Runs(RunStages):
     def _reconcile(self, run_id: str, store: object) -> None: ...
 
 
+SHARES = [Share("data_processing", "read"), Share("training", "step")]
+
+
 class AnyTime(RuleBasedStateMachine):
     """Stages, runs, threads, contexts, ticks, forks, failures and powers in any order.
 
@@ -553,6 +559,8 @@ class AnyTime(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.clock = Clock()
+        self._patch = pytest.MonkeyPatch()
+        self._patch.setattr(shares, "_now", self.clock)
         powered = FakeSensor(
             self.clock, "meter", "host", kind="power", tick_interval_s=0.95, edge_interval_s=0.5
         )
@@ -568,6 +576,17 @@ class AnyTime(RuleBasedStateMachine):
         self.outer_of: dict[str, str | None] = {}
         self.tracked = Runs(self.processes[0].engine, Tracker())
         self._note_runs(self.processes[0].engine)
+
+    def _note_parts(self, engine):
+        """Calls in a stage open their parts themselves."""
+        prepare_part = engine.prepare_part
+
+        def noting(*arguments):
+            part = prepare_part(*arguments)
+            self.opened[engine].append(part)
+            return part
+
+        engine.prepare_part = noting
 
     def _note_runs(self, engine):
         """Runs open and end their stages themselves."""
@@ -596,6 +615,7 @@ class AnyTime(RuleBasedStateMachine):
         )
         self.processes.append(bench)
         self.opened[bench.engine] = []
+        self._note_parts(bench.engine)
 
     @rule(
         target=stages,
@@ -679,6 +699,27 @@ class AnyTime(RuleBasedStateMachine):
     def look(self, stage):
         assert_honest(footprint_of(stage.engine.so_far(stage).record, FACTOR))
 
+    @rule(stage=stages, share=st.sampled_from(SHARES), ns=st.integers(1, NS))
+    def call(self, stage, share, ns):
+        """A short call, or a long one, which shares what the stage pays."""
+        if stage.open:
+            with self._cell(stage, share):
+                self.clock.now_ns += ns
+
+    @rule(stage=stages, share=st.sampled_from(SHARES))
+    def call_that_never_ends(self, stage, share):
+        """An exception has kept it from its first line."""
+        if stage.open:
+            self.pool.submit(lambda: self._cell(stage, share).__enter__()).result()
+
+    def _cell(self, stage, share):
+        try:
+            cell = shares.cell_of(share, stage)
+        except KeyError:
+            cell = stage.engine.shares.add(share, stage, counts=True)
+        # Within a call that never ends none counts.
+        return contextlib.nullcontext() if cell is None else cell
+
     @precondition(lambda self: len(self.processes) < 3)
     @rule()
     def fork(self):
@@ -746,6 +787,8 @@ class AnyTime(RuleBasedStateMachine):
             assert_honest(footprint_of(record, FACTOR))
 
     def teardown(self):
+        self._patch.undo()
+        shares._here.inside = None
         self.pool.shutdown()
         for bench in self.processes:
             bench.engine.close_all()
@@ -784,7 +827,7 @@ def assert_honest(f):
     assert 0 <= f.low_j <= f.energy_j <= f.high_j
     assert 0 <= f.measured_fraction <= 1
     assert 0 <= f.exclusive_j <= f.energy_j * (1 + 1e-9)
-    assert set(f.method.split("+")) <= {"measured.counter", "measured.power"}
+    assert set(f.method.split("+")) <= {"measured.counter", "measured.power", "modelled.time_share"}
 
 
 TestAnyTime = AnyTime.TestCase
