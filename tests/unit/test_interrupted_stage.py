@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import gc
 import random
@@ -17,9 +18,10 @@ from carbon_otel import guard
 from carbon_otel.meter.meter import Meter
 from carbon_otel.sensors.base import SensorError
 from carbon_otel.sinks import Sink
-from carbon_otel.stages import api
+from carbon_otel.stages import api, automatic, shares
 from carbon_otel.stages.engine import Engine
 from carbon_otel.stages.open_stage import current
+from carbon_otel.stages.shares import Share
 from tests.fakes.clock import Clock
 from tests.fakes.sensors import gpu, package
 from tests.unit.test_engine import FACTOR
@@ -104,7 +106,9 @@ def bench(monkeypatch):
         made.append(Bench())
         return made[-1]
 
-    monkeypatch.setattr(api, "recorder", lambda: made[-1])
+    for module in api, automatic:
+        monkeypatch.setattr(module, "recorder", lambda: made[-1])
+    monkeypatch.setattr(shares, "_now", lambda: made[-1].clock())
     return make
 
 
@@ -177,8 +181,21 @@ def beside(bench: Bench) -> None:
             raise
 
 
+def calls(bench: Bench) -> None:
+    """The call of a library, with short calls and a long one in it."""
+    with automatic.around("training", "fit", admits=["data_processing"]) or contextlib.nullcontext():
+        for seconds in 0.1, 0.2, 1:
+            with automatic.within(READ) or contextlib.nullcontext():
+                bench.clock.advance(seconds)
+            bench.clock.advance(0.1)
+        bench.engine.tick()
+        with automatic.within(READ) or contextlib.nullcontext():
+            bench.clock.advance(0.2)
+
+
+READ = Share("data_processing", "read")
 SAMPLE = 300
-WORKS = [block, decorated, generator, asynchronous, beside]
+WORKS = [block, decorated, generator, asynchronous, beside, calls]
 
 
 def bytecodes(work, at: int, action) -> int:
