@@ -12,6 +12,7 @@ from rich.text import Text
 
 from carbon_otel import __version__, config
 from carbon_otel.carbon.grid import WORLD, intensity
+from carbon_otel.cli.frameworks import show_frameworks
 from carbon_otel.cli.output import Screen, refuse, write_json
 from carbon_otel.host.cgroup import host_threads, reservation
 from carbon_otel.sensors.discovery import discover
@@ -19,8 +20,17 @@ from carbon_otel.sensors.discovery import discover
 _ENDPOINTS = tuple(f"OTEL_EXPORTER_OTLP_{signal}ENDPOINT" for signal in ("", "TRACES_", "METRICS_"))
 
 
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    frameworks: Annotated[
+        bool,
+        typer.Option("--frameworks", help="Show which installed libraries become stages, by which calls."),
+    ] = False,
+) -> None:
     """Show the method of each component on this host, the reason, and how to improve it."""
+    if frameworks:
+        show_frameworks(as_json=as_json)
+        return
     try:
         disabled = config.disabled()
         settings = config.resolve({})

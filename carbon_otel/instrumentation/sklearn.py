@@ -78,6 +78,7 @@ class SklearnIntegration:
     """Instruments every existing estimator class, and each later one when it is defined or first unpickled."""
 
     module = "sklearn.base"
+    calls = tuple(Call(method, kind, f"estimator.{method}") for method, kind in _METHODS.items())
 
     def connect(self, module: ModuleType) -> Undo:
         changed = Changed()
