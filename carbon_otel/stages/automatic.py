@@ -14,9 +14,10 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, cast
 
+from carbon_otel import runtime
 from carbon_otel.guard import contain, log_fault
 from carbon_otel.stages import arguments
-from carbon_otel.stages.api import Stage, automatic, recorder
+from carbon_otel.stages.api import Recorder, Stage, automatic, recorder
 from carbon_otel.stages.arguments import LIFECYCLE, Lifecycle
 from carbon_otel.stages.open_stage import OpenStage, current
 from carbon_otel.stages.shares import Cell, Share, cell_of
@@ -44,7 +45,7 @@ def within(share: Share, units: Units | None = None) -> Cell | CountedShare | No
     """What to put around a short call; None if its energy belongs to the stages around it, or to a call."""
     stage = current.get()
     if stage is None:
-        active = recorder()
+        active = _begun()
         if active is None:
             return None
         stage = active.engine.parent_of(None) or active.engine.root
@@ -55,8 +56,13 @@ def within(share: Share, units: Units | None = None) -> Cell | CountedShare | No
     return CountedShare(cell, units) if cell is not None and units is not None else cell
 
 
+def _begun() -> Recorder | None:
+    """The measurement of this process. A short call does not begin one in a forked child."""
+    return cast("Recorder | None", runtime.begun())
+
+
 def _new_cell(share: Share, stage: OpenStage) -> Cell | None:
-    active = recorder()
+    active = _begun()
     if active is None:
         return None
     engine = active.engine

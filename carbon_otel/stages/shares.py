@@ -16,9 +16,10 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from operator import sub
 from threading import get_ident
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from carbon_otel import clock
 from carbon_otel.fork import renew_after_fork
@@ -26,7 +27,8 @@ from carbon_otel.guard import contain
 from carbon_otel.stages.arguments import Lifecycle
 from carbon_otel.stages.budget import SpanBudget
 from carbon_otel.stages.open_stage import OpenStage
-from carbon_otel.stages.sums import Joules, together
+from carbon_otel.stages.parts import Interval, Receiver
+from carbon_otel.stages.sums import Joules
 from carbon_otel.units import NS_PER_S, S_PER_NS
 
 if TYPE_CHECKING:
@@ -68,7 +70,7 @@ class Cell:
         "units",
     )
 
-    def __init__(self, share: Share, parent: _Parent) -> None:
+    def __init__(self, share: Share, parent: Parent) -> None:
         self.share = share
         self.parent = parent
         self.thread = get_ident()
@@ -79,8 +81,8 @@ class Cell:
         self.fresh: Mapping[str, float] = {}  # the units of the call in progress
         self.taken_ns = 0
         self.told: dict[str, float] = {}
-        # The stage of the call in progress, if it has one.
-        self.own: OpenStage | None = None
+        # For the stage of the call in progress, if it has one.
+        self.own = Receiver()
 
     def __enter__(self) -> Callable[[Any], Any]:
         _here.inside = self
@@ -91,7 +93,7 @@ class Cell:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         took_ns = _now() - self.begun_ns
-        if took_ns < _LONG_NS and self.own is None and not self.fresh:
+        if took_ns < _LONG_NS and self.own.stage is None and not self.fresh:
             self.calls += 1
         else:
             self._count(took_ns, error)
@@ -100,23 +102,36 @@ class Cell:
         _here.inside = None
 
     def _count(self, took_ns: int, error: BaseException | None) -> None:
-        long = took_ns >= _LONG_NS or self.own is not None
+        long = took_ns >= _LONG_NS or self.own.stage is not None
         if not long or not contain("ending a long call", False, self.parent.shares.end_long, self, error):
             self.calls += 1
             for unit, amount in self.fresh.items():
                 self.units[unit] = self.units.get(unit, 0.0) + amount
         self.fresh = {}
 
-    def untaken(self, now_ns: int) -> tuple[int, int]:
-        """The time that has got no energy yet: of the call in progress, if it has a stage, and of the others.
+    def untaken(self, now_ns: int) -> list[tuple[Receiver, int]]:
+        """The nanoseconds that have got no energy yet, and who gets it.
 
         A call that ends meanwhile may be counted twice, until the next look.
         """
         begun_ns = self.begun_ns
         running_ns = max(0, now_ns - begun_ns) if begun_ns else 0
         all_ns = max(0, self.done_ns + running_ns - self.taken_ns)
-        own_ns = min(all_ns, running_ns) if self.own is not None else 0
-        return own_ns, all_ns - own_ns
+        own_ns = min(all_ns, running_ns) if self.own.stage is not None else 0
+        return [(self.own, own_ns), (self.parent.receivers[self.share], all_ns - own_ns)]
+
+    def look(self, now_ns: int) -> None:
+        """Before a tick: give a call that lasts a stage of its own."""
+        begun_ns = self.begun_ns
+        if not begun_ns or self.own.stage is not None or now_ns - begun_ns < _LONG_NS:
+            return
+        if not _runs(self.thread):  # an exception has broken it off before its first line
+            self.begun_ns = 0
+        else:
+            self.parent.shares.open_own(self, now_ns)
+
+    def finish(self) -> None:
+        """The stage around it ends."""
 
 
 def _unseen(result: Any) -> Any:
@@ -154,8 +169,20 @@ def cell_of(share: Share, stage: OpenStage) -> Cell | None:
     return _here.cells[stage][share]
 
 
+class Timed(Protocol):
+    """Something that takes a part of the time of a stage."""
+
+    taken_ns: int
+
+    def untaken(self, now_ns: int) -> list[tuple[Receiver, int]]: ...
+
+    def look(self, now_ns: int) -> None: ...
+
+    def finish(self) -> None: ...
+
+
 @dataclass(eq=False)
-class _Parent:
+class Parent:
     """A stage with calls in it. `own_j` and `own_g` are what it had paid at `since_ns`."""
 
     shares: Shares
@@ -163,197 +190,162 @@ class _Parent:
     since_ns: int
     own_j: Joules
     own_g: float
-    cells: list[Cell] = field(default_factory=list)
-    children: dict[Share, OpenStage] = field(default_factory=dict)
-    # What calls without a child have used since the last tick.
-    pending: dict[Share, _Part] = field(default_factory=dict)
+    timed: list[Timed] = field(default_factory=list)
+    receivers: dict[Share, Receiver] = field(default_factory=dict)
     # Where its cells are to be found, by thread.
     found_in: list[dict[OpenStage, dict[Share, Cell | None]]] = field(default_factory=list)
-
-
-class _Part(NamedTuple):
-    """Joules, grams and seconds that calls have used."""
-
-    joules: Joules
-    grams: float
-    ns: int
-    least_j: Joules
-    most_j: Joules
 
 
 class Shares:
     """The stages of one measurement that have calls in them. Changed under the engine's lock, but for `live`."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        self.engine = engine
         self._budget = SpanBudget()
         self._most_w = [sensor.power_bounds_w[1] for sensor in engine.sensors]
-        self.live: dict[OpenStage, _Parent] = {}
+        self.live: dict[OpenStage, Parent] = {}
 
     def add(self, share: Share, stage: OpenStage, *, counts: bool) -> Cell | None:
         """The cell for calls in a stage from now on, on this thread; None if they are not to be counted."""
-        parent = self.live.get(stage)
-        if parent is None:
-            parent = self._engine.at_edge(lambda now_ns: self._begin(stage, now_ns))
+        parent = self.parent(stage)
         if stage not in _here.cells:
             _here.cells[stage] = {}
             parent.found_in.append(_here.cells)
         cell = Cell(share, parent) if counts else None
         _here.cells[stage][share] = cell
         if cell is not None:
-            parent.cells.append(cell)
+            parent.receivers.setdefault(share, Receiver())
+            parent.timed.append(cell)
         return cell
 
-    def _begin(self, stage: OpenStage, now_ns: int) -> _Parent:
-        own_j, own_g = self._engine.books.paid(stage.account)
-        return self.live.setdefault(stage, _Parent(self, stage, now_ns, own_j, own_g))
+    def parent(self, stage: OpenStage) -> Parent:
+        """A stage that calls are in from now on."""
+        known = self.live.get(stage)
+        return known or self.engine.at_edge(lambda now_ns: self._begin(stage, now_ns))
+
+    def _begin(self, stage: OpenStage, now_ns: int) -> Parent:
+        return self.live.setdefault(
+            stage, Parent(self, stage, now_ns, *self.engine.books.paid(stage.account))
+        )
 
     def settle(self, stage: OpenStage, now_ns: int) -> None:
         """Divide what a stage has paid since the last time, before that what it pays changes."""
         parent = self.live.get(stage)
         if parent is None:
             return
-        books = self._engine.books
-        own_j, own_g = books.paid(stage.account)
-        gained_j = tuple([now - then for now, then in zip(own_j, parent.own_j, strict=True)])
+        own_j, own_g = self.engine.books.paid(stage.account)
         elapsed_ns, parent.since_ns = max(0, now_ns - parent.since_ns), now_ns
-        parts = [(cell, *cell.untaken(now_ns)) for cell in parent.cells]
-        whole_ns = max(elapsed_ns, sum([own_ns + ns for _, own_ns, ns in parts]))
-        for cell, own_ns, ns in parts:
-            cell.taken_ns += own_ns + ns
-            for target, part_ns in (cell.own, own_ns), (parent.children.get(cell.share), ns):
-                if part_ns:
-                    part = self._part(gained_j, own_g - parent.own_g, part_ns, whole_ns, elapsed_ns)
-                    if target is not None:
-                        self._give(parent, target, part)
-                    else:
-                        _add(parent.pending, cell.share, part)
-        parent.own_j, parent.own_g = books.paid(stage.account)
+        untaken = [(timed, *each) for timed in parent.timed for each in timed.untaken(now_ns)]
+        tracks = self.engine.meter.tracks
+        interval = Interval(
+            tuple(map(sub, own_j, parent.own_j)),
+            own_g - parent.own_g,
+            elapsed_ns,
+            max(elapsed_ns, sum([ns for _, _, ns in untaken])),
+            [most * track.share for most, track in zip(self._most_w, tracks, strict=True)],
+        )
+        for timed, receiver, ns in untaken:
+            if ns:
+                timed.taken_ns += ns
+                receiver.keep(interval.part(ns))
+                self.give(parent, receiver)
+        parent.own_j, parent.own_g = self.engine.books.paid(stage.account)
 
     def settle_all(self, now_ns: int) -> None:
-        """The same for all stages at a tick. What has no child now stays with its stage."""
-        for stage in list(self.live):
+        """The same for all stages at a tick. What calls without a child have used stays with their stage."""
+        for stage, parent in list(self.live.items()):
             self.settle(stage, now_ns)
-            parent = self.live[stage]
-            self._give_pending(parent)
-            parent.pending.clear()
+            self._count(parent)
+            for receiver in parent.receivers.values():
+                receiver.kept = None
 
     def make_children(self) -> None:
         """Open the children that calls deserve. Called before each tick, without the lock."""
-        if not self.live:
-            return
-        now_ns = self._engine.meter.clock_ns()
         for parent in list(self.live.values()):
-            for cell in list(parent.cells):
-                begun_ns = cell.begun_ns
-                if begun_ns and cell.own is None and now_ns - begun_ns >= _LONG_NS:
-                    if not _runs(cell.thread):  # an exception has broken it off before its first line
-                        cell.begun_ns = 0
-                    elif self._budget.allows(parent.stage.run or parent.stage, now_ns):
-                        cell.own = self._open(parent, cell.share, begun_ns)
+            now_ns = self.engine.meter.clock_ns()
+            for timed in list(parent.timed):
+                timed.look(now_ns)
             self._make_children(parent, now_ns)
 
     def end_long(self, cell: Cell, error: BaseException | None) -> bool:
         """End a call that deserves a stage of its own; False if it has none."""
-        engine, parent = self._engine, cell.parent
+        engine, parent = self.engine, cell.parent
         if not engine.alive or not parent.stage.open:
             return False
-        own = cell.own
+        own = cell.own.stage or self.open_own(cell, engine.meter.clock_ns())
         if own is None:
-            if not self._budget.allows(parent.stage.run or parent.stage, engine.meter.clock_ns()):
-                return False
-            own = cell.own = self._open(parent, cell.share, cell.begun_ns)
+            return False
         engine.at_edge(lambda now_ns: self.settle(parent.stage, now_ns))
         own.counted.update(cell.fresh)
         engine.close(own, error)
-        cell.own = None
+        cell.own.stage = None
         return True
+
+    def open_own(self, cell: Cell, now_ns: int) -> OpenStage | None:
+        """Open the stage of a long call in progress, if it may have one."""
+        parent = cell.parent
+        if self._budget.allows(parent.stage.run or parent.stage, now_ns):
+            cell.own.stage = self.open(parent, cell.share, cell.begun_ns)
+        return cell.own.stage
 
     def finish(self, stage: OpenStage) -> None:
         """End the children of a stage that is about to end. Called without the lock."""
         parent = self.live.get(stage)
         if parent is None:
             return
-        engine = self._engine
+        engine = self.engine
         engine.at_edge(lambda now_ns: self.settle(stage, now_ns))
         self._make_children(parent, engine.meter.clock_ns())
         engine.at_edge(lambda now_ns: self._last(parent, now_ns))
-        for child in [
-            *parent.children.values(),
-            *(cell.own for cell in parent.cells if cell.own is not None),
-        ]:
-            engine.close(child)
+        for timed in list(parent.timed):
+            timed.finish()
+        cells = [timed.own for timed in parent.timed if isinstance(timed, Cell)]
+        for receiver in [*parent.receivers.values(), *cells]:
+            if receiver.stage is not None:
+                engine.close(receiver.stage)
         self.live.pop(stage, None)
-        for cells in parent.found_in:
-            cells.pop(stage, None)
+        for found in parent.found_in:
+            found.pop(stage, None)
 
-    def _last(self, parent: _Parent, now_ns: int) -> None:
+    def _last(self, parent: Parent, now_ns: int) -> None:
         self.settle(parent.stage, now_ns)
-        self._give_pending(parent)
+        for receiver in parent.receivers.values():
+            self.give(parent, receiver)
+        self._count(parent)
 
-    def _make_children(self, parent: _Parent, now_ns: int) -> None:
-        waiting: dict[Share, int] = {}
-        for cell in parent.cells:
-            if cell.share not in parent.children:
-                before = waiting.get(cell.share, 0)
-                waiting[cell.share] = before + cell.untaken(now_ns)[1]
-        for share, part in parent.pending.items():
-            waiting[share] = waiting.get(share, 0) + part.ns
-        for share, ns in waiting.items():
-            if ns >= _LEAST_NS and share not in parent.children:
-                parent.children[share] = self._open(parent, share, now_ns - ns)
+    def _make_children(self, parent: Parent, now_ns: int) -> None:
+        waiting = dict.fromkeys(parent.receivers.values(), 0)
+        for timed in parent.timed:
+            for receiver, ns in timed.untaken(now_ns):
+                if receiver in waiting:
+                    waiting[receiver] += ns
+        for share, receiver in list(parent.receivers.items()):
+            ns = waiting[receiver] + (receiver.kept.ns if receiver.kept is not None else 0)
+            if receiver.stage is None and ns >= _LEAST_NS:
+                receiver.stage = self.open(parent, share, now_ns - ns)
 
-    def _open(self, parent: _Parent, share: Share, begun_ns: int) -> OpenStage:
-        engine = self._engine
-        stage = engine.prepare_part(parent.stage, share.kind, share.name, begun_ns)
-        engine.begin(stage)
+    def open(self, parent: Parent, share: Share, begun_ns: int) -> OpenStage:
+        """Open a child that began at this time, and gets parts of what the stage pays."""
+        stage = self.engine.prepare_part(parent.stage, share.kind, share.name, begun_ns)
+        self.engine.begin(stage)
         return stage
 
-    def _part(self, gained_j: Joules, gained_g: float, ns: int, whole_ns: int, elapsed_ns: int) -> _Part:
-        """What calls that ran for `ns` of `whole_ns` get of what their stage has paid in `elapsed_ns`."""
-        ratio = ns / whole_ns
-        busy_s, idle_s = ratio * elapsed_ns * S_PER_NS, (1 - ratio) * elapsed_ns * S_PER_NS
-        # In proportion to the process's share, as the joules are.
-        most_w = [
-            most * track.share for most, track in zip(self._most_w, self._engine.meter.tracks, strict=True)
-        ]
-        bounds = list(zip(gained_j, most_w, strict=True))
-        return _Part(
-            tuple([joules * ratio for joules in gained_j]),
-            gained_g * ratio,
-            ns,
-            tuple([min(joules * ratio, max(0.0, joules - most * idle_s)) for joules, most in bounds]),
-            tuple([max(joules * ratio, min(joules, most * busy_s)) for joules, most in bounds]),
-        )
-
-    def _give_pending(self, parent: _Parent) -> None:
-        for share in list(parent.pending):
-            if share in parent.children:
-                self._give(parent, parent.children[share], parent.pending.pop(share))
-        for cell in parent.cells:
-            child = parent.children.get(cell.share)
-            if child is not None:
-                _tell(cell, child)
-        parent.own_j, parent.own_g = self._engine.books.paid(parent.stage.account)
-
-    def _give(self, parent: _Parent, child: OpenStage, part: _Part) -> None:
-        if child.split is None or not child.open:
+    def give(self, parent: Parent, receiver: Receiver) -> None:
+        """Let the receiver's stage have paid what was kept for it."""
+        part, child = receiver.kept, receiver.stage
+        if part is None or child is None or child.split is None or not child.open:
             return
-        self._engine.books.transfer(parent.stage.account, child.account, part.joules, part.grams)
+        receiver.kept = None
+        self.engine.books.transfer(parent.stage.account, child.account, part.joules, part.grams)
         child.split = child.split.plus(part.ns * S_PER_NS, part.least_j, part.most_j)
+        parent.own_j, parent.own_g = self.engine.books.paid(parent.stage.account)
 
-
-def _add(pending: dict[Share, _Part], share: Share, part: _Part) -> None:
-    before = pending.get(share)
-    if before is not None:
-        part = _Part(
-            together(before.joules, part.joules),
-            before.grams + part.grams,
-            before.ns + part.ns,
-            together(before.least_j, part.least_j),
-            together(before.most_j, part.most_j),
-        )
-    pending[share] = part
+    def _count(self, parent: Parent) -> None:
+        for cell in parent.timed:
+            if isinstance(cell, Cell):
+                child = parent.receivers[cell.share].stage
+                if child is not None:
+                    _tell(cell, child)
 
 
 def _tell(cell: Cell, child: OpenStage) -> None:

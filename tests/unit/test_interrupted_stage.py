@@ -108,6 +108,7 @@ def bench(monkeypatch):
 
     for module in api, automatic:
         monkeypatch.setattr(module, "recorder", lambda: made[-1])
+    monkeypatch.setattr(automatic, "_begun", lambda: made[-1])
     monkeypatch.setattr(shares, "_now", lambda: made[-1].clock())
     return make
 

@@ -1,0 +1,73 @@
+"""The parts of what a stage pays that go to calls in it, by the time that these take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from carbon_otel.stages.open_stage import OpenStage
+from carbon_otel.stages.sums import Joules, together
+from carbon_otel.units import S_PER_NS
+
+
+class Part(NamedTuple):
+    """Joules, grams and nanoseconds that calls have used, and bounds on the joules of each device."""
+
+    joules: Joules
+    grams: float
+    ns: int
+    least_j: Joules
+    most_j: Joules
+
+    def plus(self, more: Part) -> Part:
+        return Part(
+            together(self.joules, more.joules),
+            self.grams + more.grams,
+            self.ns + more.ns,
+            together(self.least_j, more.least_j),
+            together(self.most_j, more.most_j),
+        )
+
+
+class Interval(NamedTuple):
+    """What a stage has paid in some time, in which calls ran for `whole_ns`, or which lasted so long.
+
+    `most_w` is the most power of each device, in proportion to the process's share of it, as the joules are.
+    """
+
+    joules: Joules
+    grams: float
+    elapsed_ns: int
+    whole_ns: int
+    most_w: Sequence[float]
+
+    def part(self, ns: int) -> Part:
+        """The part of calls that ran for `ns`.
+
+        They have drawn at least what is left if the device drew its most power in the rest of the time, and at
+        most its most power, and all that was paid.
+        """
+        ratio = ns / self.whole_ns
+        busy_s = ratio * self.elapsed_ns * S_PER_NS
+        idle_s = self.elapsed_ns * S_PER_NS - busy_s
+        bounds = list(zip(self.joules, self.most_w, strict=True))
+        return Part(
+            tuple([joules * ratio for joules in self.joules]),
+            self.grams * ratio,
+            ns,
+            tuple([min(joules * ratio, max(0.0, joules - most * idle_s)) for joules, most in bounds]),
+            tuple([max(joules * ratio, min(joules, most * busy_s)) for joules, most in bounds]),
+        )
+
+
+class Receiver:
+    """What gets parts: a stage, once it is open, and until then a sum that is kept for it."""
+
+    __slots__ = ("kept", "stage")
+
+    def __init__(self) -> None:
+        self.stage: OpenStage | None = None
+        self.kept: Part | None = None
+
+    def keep(self, part: Part) -> None:
+        self.kept = part if self.kept is None else self.kept.plus(part)
