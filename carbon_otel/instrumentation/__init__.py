@@ -25,6 +25,7 @@ from carbon_otel.instrumentation.sklearn import FUNCTIONS, SklearnIntegration
 from carbon_otel.instrumentation.subprocesses import SubprocessIntegration
 from carbon_otel.instrumentation.thread_pools import ThreadPoolIntegration
 from carbon_otel.instrumentation.threads import ThreadIntegration
+from carbon_otel.instrumentation.torch_loops import TORCH
 from carbon_otel.instrumentation.uvicorn import UvicornIntegration
 from carbon_otel.instrumentation.xgboost import XGBOOST
 
@@ -42,6 +43,7 @@ BUILT_IN: Final[tuple[Integration, ...]] = (
     *PANDAS,
     *POLARS,
     *ONNXRUNTIME,
+    *TORCH,
     JoblibIntegration(),
     SubprocessIntegration(),
     ProcessIntegration(),

@@ -16,9 +16,10 @@ from typing import Any, cast
 
 from carbon_otel import runtime
 from carbon_otel.guard import contain, log_fault
-from carbon_otel.stages import arguments
+from carbon_otel.stages import arguments, episodes
 from carbon_otel.stages.api import Recorder, Stage, automatic, recorder
 from carbon_otel.stages.arguments import LIFECYCLE, Lifecycle
+from carbon_otel.stages.episodes import Episode
 from carbon_otel.stages.open_stage import OpenStage, current
 from carbon_otel.stages.shares import Cell, Share, cell_of
 
@@ -39,6 +40,15 @@ def around(
     if units is None or above is None or counting.get() is above:
         return None
     return CountedCall(above, units)
+
+
+def loop(begun_ns: int) -> Episode | None:
+    """The episode of a loop over data that began at this time here; None if it belongs to the stages around it."""
+    active = _begun()
+    if active is None or not _place("training")[0]:
+        return None
+    engine = active.engine
+    return episodes.begin(engine, engine.parent_of(current.get()) or engine.root, begun_ns)
 
 
 def within(share: Share, units: Units | None = None) -> Cell | CountedShare | None:
@@ -71,9 +81,18 @@ def _new_cell(share: Share, stage: OpenStage) -> Cell | None:
     return engine.shares.add(share, stage, counts=_place(share.kind)[0])
 
 
+def silence() -> None:
+    """Open no stages of calls in this process any more: it works for another one, which pays."""
+    global _silent
+    _silent = True
+
+
+_silent = False
+
+
 def _place(kind: str) -> tuple[bool, OpenStage | None]:
     """Whether a stage of the kind opens here, and else the stage of the user that the units belong to."""
-    active = recorder()
+    active = None if _silent else recorder()
     if active is None:
         return False, None
     above = active.engine.parent_of(current.get())

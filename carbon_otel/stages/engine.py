@@ -80,8 +80,8 @@ class Engine:
         self._last_tick = (now_ns, 0.0, 0.0)
         info = StageInfo(next(_ids), UNATTRIBUTED, UNATTRIBUTED, {}, None, None, False, time.time_ns())
         self.root = OpenStage(self, info, None, self.books.root)
-        self._rounds = Rounds(self.books, self.root)
         self.shares = Shares(self)
+        self._rounds = Rounds(self.books, self.root, self.shares.holds)
         self.before_tick.append(self.shares.make_children)
         self.root.opened_ns = now_ns
         self._follow(meter.read_for_tick(now_ns), now_ns)
@@ -397,6 +397,13 @@ class Engine:
             for payer in (stage, stage.parent or self.root) if self.shares.live else ():
                 self.shares.settle(payer, now_ns)
             change(stage.account)
+
+    def soon(self, call: Callable[[], None]) -> None:
+        """Call now, or after the call of the engine that is in progress on this thread (in a finalizer)."""
+        if get_ident() in self._turns.busy and self._turns.within(get_ident()):
+            self._turns.late.append(call)
+        else:
+            call()
 
     def at_edge(self, call: Callable[[int], _T]) -> _T:
         """Call with the present time, once the readings up to it are entered, under the lock."""

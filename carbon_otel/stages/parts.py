@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from carbon_otel.stages.open_stage import OpenStage
@@ -61,13 +61,36 @@ class Interval(NamedTuple):
 
 
 class Receiver:
-    """What gets parts: a stage, once it is open, and until then a sum that is kept for it."""
+    """What gets parts: a stage, once it is open, and until then a sum that is kept for it.
 
-    __slots__ = ("kept", "stage")
+    Attributes:
+        above: the receiver whose stage its own stage is below, if not that which pays.
+    """
+
+    __slots__ = ("_units", "above", "kept", "stage")
 
     def __init__(self) -> None:
         self.stage: OpenStage | None = None
         self.kept: Part | None = None
+        self.above: Receiver | None = None
+        self._units: dict[str, float] = {}
 
     def keep(self, part: Part) -> None:
         self.kept = part if self.kept is None else self.kept.plus(part)
+
+    def adopt(self, other: Receiver) -> None:
+        """Take what is kept for another one."""
+        if other.kept is not None:
+            self.keep(other.kept)
+            other.kept = None
+
+    def count(self, units: Mapping[str, float]) -> None:
+        """Add functional units, which the stage gets as soon as it is open."""
+        counted = self._units if self.stage is None else self.stage.counted
+        for unit, amount in units.items():
+            counted[unit] = counted.get(unit, 0.0) + amount
+
+    def opened(self, stage: OpenStage) -> None:
+        self.stage = stage
+        units, self._units = self._units, {}
+        self.count(units)

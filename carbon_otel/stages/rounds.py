@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from carbon_otel.records import StageInfo
@@ -19,9 +19,11 @@ Payment = tuple[StageInfo, Joules, float]
 class Rounds:
     """Changed under the engine's lock."""
 
-    def __init__(self, books: Books, root: OpenStage) -> None:
+    def __init__(self, books: Books, root: OpenStage, held: Callable[[OpenStage], bool]) -> None:
+        """Of stages that are `held` the sinks are told in a later round."""
         self._books = books
         self._root = root
+        self._held = held
         # The open stages that the present round has not told of, the next one last.
         self._left: list[OpenStage] = []
 
@@ -38,9 +40,11 @@ class Rounds:
         if not self._left:
             self._left = [*stages]
             self._left.reverse()
-        payments: list[Payment] = [(self._root.info, *self._books.settle(self._root.account))]
+        payments: list[Payment] = []
+        if not self._held(self._root):
+            payments.append((self._root.info, *self._books.settle(self._root.account)))
         while self._left and len(payments) <= MOST_TOLD:
             stage = self._left.pop()
-            if stage.end is None:
+            if stage.end is None and not self._held(stage):
                 payments.append((stage.info, *self._books.settle(stage.account)))
         return iter(payments)

@@ -120,6 +120,9 @@ class Cell:
         own_ns = min(all_ns, running_ns) if self.own.stage is not None else 0
         return [(self.own, own_ns), (self.parent.receivers[self.share], all_ns - own_ns)]
 
+    def take(self, receiver: Receiver, ns: int) -> None:
+        self.taken_ns += ns
+
     def look(self, now_ns: int) -> None:
         """Before a tick: give a call that lasts a stage of its own."""
         begun_ns = self.begun_ns
@@ -128,10 +131,14 @@ class Cell:
         if not _runs(self.thread):  # an exception has broken it off before its first line
             self.begun_ns = 0
         else:
-            self.parent.shares.open_own(self, now_ns)
+            self.parent.shares.open_own(self)
+
+    @property
+    def undecided(self) -> bool:
+        return False
 
     def finish(self) -> None:
-        """The stage around it ends."""
+        """The children are ended by `Shares`."""
 
 
 def _unseen(result: Any) -> Any:
@@ -172,13 +179,21 @@ def cell_of(share: Share, stage: OpenStage) -> Cell | None:
 class Timed(Protocol):
     """Something that takes a part of the time of a stage."""
 
-    taken_ns: int
+    @property
+    def undecided(self) -> bool:
+        """Whether it may turn out that earlier energy of the stage belongs to it."""
 
-    def untaken(self, now_ns: int) -> list[tuple[Receiver, int]]: ...
+    def untaken(self, now_ns: int) -> list[tuple[Receiver, int]]:
+        """The nanoseconds that have got no energy yet, and who gets it."""
 
-    def look(self, now_ns: int) -> None: ...
+    def take(self, receiver: Receiver, ns: int) -> None:
+        """These nanoseconds have got their energy."""
 
-    def finish(self) -> None: ...
+    def look(self, now_ns: int) -> None:
+        """Called before each tick, without the lock."""
+
+    def finish(self) -> None:
+        """The stage around it ends."""
 
 
 @dataclass(eq=False)
@@ -194,6 +209,11 @@ class Parent:
     receivers: dict[Share, Receiver] = field(default_factory=dict)
     # Where its cells are to be found, by thread.
     found_in: list[dict[OpenStage, dict[Share, Cell | None]]] = field(default_factory=list)
+    epochs: int = 0
+
+    def others(self, share: Share) -> Receiver:
+        """The receiver of what has no stage of its own."""
+        return self.receivers.setdefault(share, Receiver())
 
 
 class Shares:
@@ -204,6 +224,8 @@ class Shares:
         self._budget = SpanBudget()
         self._most_w = [sensor.power_bounds_w[1] for sensor in engine.sensors]
         self.live: dict[OpenStage, Parent] = {}
+        # Whether a loop of this process has trained.
+        self.trained = False
 
     def add(self, share: Share, stage: OpenStage, *, counts: bool) -> Cell | None:
         """The cell for calls in a stage from now on, on this thread; None if they are not to be counted."""
@@ -246,7 +268,7 @@ class Shares:
         )
         for timed, receiver, ns in untaken:
             if ns:
-                timed.taken_ns += ns
+                timed.take(receiver, ns)
                 receiver.keep(interval.part(ns))
                 self.give(parent, receiver)
         parent.own_j, parent.own_g = self.engine.books.paid(stage.account)
@@ -257,6 +279,7 @@ class Shares:
             self.settle(stage, now_ns)
             self._count(parent)
             for receiver in parent.receivers.values():
+                self.give(parent, receiver)
                 receiver.kept = None
 
     def make_children(self) -> None:
@@ -272,7 +295,7 @@ class Shares:
         engine, parent = self.engine, cell.parent
         if not engine.alive or not parent.stage.open:
             return False
-        own = cell.own.stage or self.open_own(cell, engine.meter.clock_ns())
+        own = cell.own.stage or self.open_own(cell)
         if own is None:
             return False
         engine.at_edge(lambda now_ns: self.settle(parent.stage, now_ns))
@@ -281,10 +304,10 @@ class Shares:
         cell.own.stage = None
         return True
 
-    def open_own(self, cell: Cell, now_ns: int) -> OpenStage | None:
+    def open_own(self, cell: Cell) -> OpenStage | None:
         """Open the stage of a long call in progress, if it may have one."""
         parent = cell.parent
-        if self._budget.allows(parent.stage.run or parent.stage, now_ns):
+        if self.allows(parent):
             cell.own.stage = self.open(parent, cell.share, cell.begun_ns)
         return cell.own.stage
 
@@ -294,11 +317,11 @@ class Shares:
         if parent is None:
             return
         engine = self.engine
+        for timed in list(parent.timed):
+            timed.finish()
         engine.at_edge(lambda now_ns: self.settle(stage, now_ns))
         self._make_children(parent, engine.meter.clock_ns())
         engine.at_edge(lambda now_ns: self._last(parent, now_ns))
-        for timed in list(parent.timed):
-            timed.finish()
         cells = [timed.own for timed in parent.timed if isinstance(timed, Cell)]
         for receiver in [*parent.receivers.values(), *cells]:
             if receiver.stage is not None:
@@ -322,22 +345,40 @@ class Shares:
         for share, receiver in list(parent.receivers.items()):
             ns = waiting[receiver] + (receiver.kept.ns if receiver.kept is not None else 0)
             if receiver.stage is None and ns >= _LEAST_NS:
-                receiver.stage = self.open(parent, share, now_ns - ns)
+                receiver.opened(self.open(parent, share, now_ns - ns))
 
     def open(self, parent: Parent, share: Share, begun_ns: int) -> OpenStage:
         """Open a child that began at this time, and gets parts of what the stage pays."""
-        stage = self.engine.prepare_part(parent.stage, share.kind, share.name, begun_ns)
+        return self.open_below(parent.stage, share, begun_ns)
+
+    def open_below(self, whole: OpenStage, share: Share, begun_ns: int) -> OpenStage:
+        """The same, below a child."""
+        stage = self.engine.prepare_part(whole, share.kind, share.name, begun_ns)
         self.engine.begin(stage)
         return stage
+
+    def allows(self, parent: Parent) -> bool:
+        """Whether one more child may have a span of its own; it then counts."""
+        return self._budget.allows(parent.stage.run or parent.stage, self.engine.meter.clock_ns())
+
+    def holds(self, stage: OpenStage) -> bool:
+        """Whether energy of the stage may turn out to belong to a child: the sinks are told of it later."""
+        parent = self.live.get(stage)
+        return parent is not None and any(timed.undecided for timed in parent.timed)
 
     def give(self, parent: Parent, receiver: Receiver) -> None:
         """Let the receiver's stage have paid what was kept for it."""
         part, child = receiver.kept, receiver.stage
-        if part is None or child is None or child.split is None or not child.open:
+        if part is None or child is None or not child.open:
             return
         receiver.kept = None
-        self.engine.books.transfer(parent.stage.account, child.account, part.joules, part.grams)
-        child.split = child.split.plus(part.ns * S_PER_NS, part.least_j, part.most_j)
+        source = parent.stage.account
+        between = receiver.above.stage if receiver.above is not None else None
+        for target in (child,) if between is None else (between, child):
+            self.engine.books.transfer(source, target.account, part.joules, part.grams)
+            if target.split is not None:
+                target.split = target.split.plus(part.ns * S_PER_NS, part.least_j, part.most_j)
+            source = target.account
         parent.own_j, parent.own_g = self.engine.books.paid(parent.stage.account)
 
     def _count(self, parent: Parent) -> None:

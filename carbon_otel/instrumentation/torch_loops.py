@@ -1,0 +1,189 @@
+"""PyTorch, loops that people write themselves: each pass over a `DataLoader` is a stage.
+
+==========================================  ============  ====================================
+a pass in which an optimizer steps           `training`    epochs, batches, steps, samples
+a pass without, after training               `evaluation`  batches, samples
+a pass without, in another process           `inference`   batches, samples
+==========================================  ============  ====================================
+
+A pass begins when the loop asks for its iterator, and ends when the iterator is exhausted or dropped: by a
+`break`, too, or an exception. The time in which the loop waits for its next batch is a share of kind
+`data_processing`; with workers it is not the energy of loading, which they use at the same time.
+
+Steps are seen by the official hooks of `torch.optim`. A step that calls another one is one, and so are all steps
+between two batches. Loops in a stage, or in the training of a library that is seen itself, are part of that.
+Worker processes of a `DataLoader` open no stages.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from types import ModuleType, TracebackType
+from typing import Any, Final
+
+from carbon_otel import clock
+from carbon_otel.guard import contain, log_fault
+from carbon_otel.instrumentation.base import Undo, undo_all
+from carbon_otel.instrumentation.calls import Call
+from carbon_otel.instrumentation.in_place import Around, Changed, Entered
+from carbon_otel.instrumentation.sizes import samples_in
+from carbon_otel.stages import automatic, episodes
+from carbon_otel.stages.episodes import Episode
+
+# The episodes of open iterators, by the id of the iterator: it may define `==` and a hash.
+_Loops = dict[int, Episode]
+
+
+class DataLoaderIntegration:
+    """A pass over a `DataLoader` is an episode."""
+
+    module = "torch.utils.data.dataloader"
+    calls: Final = (
+        Call("DataLoader.__iter__", "training", "for batch in DataLoader, with steps"),
+        Call("DataLoader.__iter__", "evaluation", "for batch in DataLoader, after training"),
+        Call("DataLoader.__iter__", "inference", "for batch in DataLoader"),
+        Call("_BaseDataLoaderIter.__next__", "data_processing", "waiting for a batch", often=True),
+    )
+
+    def connect(self, module: ModuleType) -> Undo:
+        loops: _Loops = {}
+        changed = Changed()
+        iterator: Any = vars(module)["_BaseDataLoaderIter"]
+        changed.put(vars(module.DataLoader)["__iter__"], Around(_begin, loops))
+        changed.put(vars(iterator)["__next__"], Around(_next, loops))
+        return changed.undo
+
+
+class WorkerIntegration:
+    """A worker of a `DataLoader` opens no stages: it would be a session in each epoch and worker."""
+
+    module = "torch.utils.data._utils.worker"
+
+    def connect(self, module: ModuleType) -> Undo:
+        changed = Changed()
+        changed.put(vars(module)["_worker_loop"], Around(_silence))
+        return changed.undo
+
+
+class OptimizerIntegration:
+    """A step of an optimizer makes a pass a training."""
+
+    module = "torch.optim.optimizer"
+
+    def connect(self, module: ModuleType) -> Undo:
+        # Official hooks of all optimizers (PyTorch 2.0).
+        before = module.register_optimizer_step_pre_hook(_before_step)
+        after = module.register_optimizer_step_post_hook(_after_step)
+        return undo_all([before.remove, after.remove])
+
+
+def _before_step(*_: Any) -> None:
+    episodes.enter_step()
+
+
+def _after_step(*_: Any) -> None:
+    episodes.leave_step()
+
+
+def _silence(*_: Any, **__: Any) -> None:
+    automatic.silence()
+
+
+def _begin(loops: _Loops, loader: Any, /) -> Entered | None:
+    return _Beginning(loops)
+
+
+class _Beginning:
+    """A loop asks a loader for its iterator, which may start workers."""
+
+    __slots__ = ("_begun_ns", "_loops")
+
+    def __init__(self, loops: _Loops) -> None:
+        self._loops = loops
+        self._begun_ns = 0
+
+    def __enter__(self) -> Callable[[Any], Any]:
+        self._begun_ns = clock.monotonic_ns()
+        return self._seen
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def _seen(self, iterator: Any) -> Any:
+        contain("beginning a loop", None, self._loop, iterator)
+        return iterator
+
+    def _loop(self, iterator: Any) -> None:
+        # An iterator of persistent workers begins again without an end.
+        before = self._loops.pop(id(iterator), None)
+        if before is not None:
+            episodes.end(before)
+        episode = automatic.loop(self._begun_ns)
+        if episode is not None:
+            self._loops[id(iterator)] = episode
+            # Called when the loop is left; before that, for an iterator that is dropped unused.
+            weakref.finalize(iterator, _dropped, self._loops, id(iterator), episode).atexit = False
+
+
+def _dropped(loops: _Loops, key: int, episode: Episode) -> None:
+    if loops.get(key) is episode:
+        del loops[key]
+    contain("ending a loop", None, episodes.end, episode)
+
+
+def _next(loops: _Loops, iterator: Any, /) -> Entered | None:
+    episode = loops.get(id(iterator))
+    if episode is None:
+        return None
+    try:
+        return _Waiting(loops, id(iterator), episode)
+    except Exception as fault:  # noqa: BLE001 - no internal fault may reach the user's program
+        log_fault("waiting for a batch", fault)
+        return None
+
+
+class _Waiting:
+    """A loop waits for its next batch."""
+
+    __slots__ = ("_episode", "_key", "_loops", "_turn")
+
+    def __init__(self, loops: _Loops, key: int, episode: Episode) -> None:
+        self._loops = loops
+        self._key = key
+        self._episode = episode
+        self._turn = episodes.turn_to(episode)
+
+    def __enter__(self) -> Callable[[Any], Any]:
+        self._turn.begin_wait()
+        return self._seen
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._turn.end_wait()
+        if error is not None:
+            _dropped(self._loops, self._key, self._episode)
+
+    def _seen(self, batch: Any) -> Any:
+        if self._turn is self._episode:
+            contain("counting a batch", None, self._count, batch)
+        return batch
+
+    def _count(self, batch: Any) -> None:
+        self._episode.batches += 1
+        self._episode.samples += _samples(batch) or 0
+
+
+def _samples(batch: Any) -> int | None:
+    """The number of samples in a batch: of its first part, if it is a list, a tuple or a dict of tensors."""
+    if type(batch) in (list, tuple) and batch:
+        return _samples(batch[0])
+    if type(batch) is dict and batch:
+        return _samples(next(iter(batch.values())))
+    return samples_in(batch)
+
+
+TORCH: Final = DataLoaderIntegration(), WorkerIntegration(), OptimizerIntegration()
