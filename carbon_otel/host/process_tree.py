@@ -66,7 +66,7 @@ def spent_ns(before: Tree, after: Tree) -> int:
 class Processes:
     """The processes of this host, through psutil. Not thread-safe.
 
-    `threads` is the number of threads in the trees at the last call of `trees`, where it costs nothing to know it.
+    `threads` is about the number of threads in the trees at the last call of `trees`, where knowing it is free.
     """
 
     threads = 0
@@ -88,16 +88,29 @@ class Processes:
 
     def _tree(self, root: int, foreign: Collection[int]) -> Tree:
         tree: Tree = {}
+        parents: dict[int, int] = {}
         waiting = [root]
         while waiting:
             pid = waiting.pop()
-            spent = self._spent(pid) if pid not in tree else None
+            if pid in tree:
+                continue
+            spent = self._spent(pid)
+            # What a process that ended during this walk has spent is now in the account of its parent.
+            while spent is None and pid != root:
+                tree.pop(pid, None)
+                pid = parents.pop(pid, root)
+                spent = self._spent(pid)
             if spent is None:
+                return {}
+            if pid in tree:
+                tree[pid] = spent
                 continue
             own = pid == root or pid not in foreign
             tree[pid] = spent if own else spent._replace(foreign=True)
             if own:
-                waiting.extend(self._children(pid))
+                children = self._children(pid)
+                parents.update(dict.fromkeys(children, pid))
+                waiting.extend(children)
         return tree
 
     def _refresh(self) -> None:
@@ -106,7 +119,7 @@ class Processes:
     def _forget_all(self) -> None:
         """Begin again: an error has broken off a change of the set of processes."""
 
-    def _children(self, pid: int) -> Iterable[int]:
+    def _children(self, pid: int) -> Collection[int]:
         try:
             return [child.pid for child in psutil.Process(pid).children()]
         except psutil.Error:
@@ -161,7 +174,7 @@ class LinuxProcesses(Processes):
         self._below.clear()
         self._last.clear()
 
-    def _children(self, pid: int) -> Iterable[int]:
+    def _children(self, pid: int) -> Collection[int]:
         return self._below.get(pid, ())
 
     def _spent(self, pid: int) -> Spent | None:

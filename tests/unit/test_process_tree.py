@@ -169,6 +169,30 @@ def test_a_parent_is_read_after_the_end_of_a_child_even_if_its_clock_stood_still
     assert processes.trees([A])[A] == {A: Spent(0, NS)}
 
 
+def test_a_process_that_ends_during_a_walk_is_counted_once(proc, monkeypatch):
+    """Its parent, which waits for it, has been read by then."""
+    proc.write(A, 1)
+    proc.write(B, A)
+    proc.write(C, B, own_s=2)
+    processes = LinuxProcesses(proc.folder)
+    states = [processes.trees([A])[A]]
+    real_open = os.open
+
+    def end_first(path, *rest):
+        if Path(path).parent.name == str(C):
+            monkeypatch.setattr(os, "open", real_open)
+            for pid in (C, B):
+                proc.end(pid)
+            proc.write(A, 1, reaped_s=3)
+        return real_open(path, *rest)
+
+    monkeypatch.setattr(os, "open", end_first)
+    states += [processes.trees([A])[A] for _ in range(2)]
+    assert states[1] == {A: Spent(0, 3 * NS)}
+    # The 2 s that C had spent at the first call are no part of the sum.
+    assert sum(map(spent_ns, states, states[1:])) == 1 * NS
+
+
 def test_the_threads_of_all_processes_are_counted_at_each_call(proc, monkeypatch):
     monkeypatch.setattr(time, "clock_gettime_ns", lambda clock: 0)
     proc.write(A, 1, threads=3)
