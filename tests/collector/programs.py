@@ -15,6 +15,7 @@ import shutil
 import signal
 import subprocess
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
@@ -164,10 +165,19 @@ class Store(Running):
         assert len(found) < 2, (expression, found)
         return float(found[0]["value"][1]) if found else None
 
+    def exemplars(self, expression: str, start_s: float, end_s: float) -> list[dict[str, Any]]:
+        """The series of an expression that have exemplars, with these, as a panel asks for its dots."""
+        return self._data(
+            "query_exemplars", {"query": expression, "start": f"{start_s:.3f}", "end": f"{end_s:.3f}"}
+        )
+
     def _ask(self, path: str, asked: Mapping[str, str]) -> list[dict[str, Any]]:
+        return self._data(path, asked)["result"]
+
+    def _data(self, path: str, asked: Mapping[str, str]) -> Any:
         request = f"{self.url}/api/v1/{path}?{urllib.parse.urlencode(asked)}"
         with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.load(answer)["data"]["result"]
+            return json.load(answer)["data"]
 
 
 class Prometheus(Store):
@@ -270,6 +280,17 @@ class Jaeger(Running):
         asked = urllib.parse.urlencode({"service": service, "limit": 1000, "lookback": "1h"})
         with urllib.request.urlopen(f"{self.url}/api/traces?{asked}", timeout=30) as answer:
             return json.load(answer)["data"] or []
+
+    def span(self, trace_id: str, span_id: str) -> dict[str, Any] | None:
+        """One span, found by its trace as Grafana finds it; None if it has not arrived."""
+        try:
+            with urllib.request.urlopen(f"{self.url}/api/traces/{trace_id}", timeout=30) as answer:
+                spans = [each for trace in json.load(answer)["data"] for each in trace["spans"]]
+        except urllib.error.HTTPError as e:
+            if e.code != 404:
+                raise
+            return None
+        return next((each for each in spans if each["spanID"] == span_id), None)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -78,7 +77,7 @@ def test_config_alone(tmp_path, protocol):
 
 
 @both
-def test_jaeger_has_the_spans_that_exemplars_lead_to(tmp_path, protocol):
+def test_jaeger_has_the_spans_with_their_energy(tmp_path, protocol):
     with (
         jaeger(tmp_path) as store,
         collector(tmp_path, "config.yaml", "jaeger.yaml", JAEGER_ENDPOINT=store.grpc) as program,
@@ -86,12 +85,6 @@ def test_jaeger_has_the_spans_that_exemplars_lead_to(tmp_path, protocol):
         figures, _ = run_job(tmp_path, program, protocol)
         has_arrived(figures, lambda: scraped_joules(program))
         traces = wait_for(lambda: store.traces("job"))
-        asked = urllib.request.Request(
-            f"http://{program.scraped}/metrics", headers={"Accept": "application/openmetrics-text"}
-        )
-        with urllib.request.urlopen(asked, timeout=30) as answer:
-            exemplars = set(re.findall(r'trace_id="(\w+)"', answer.read().decode()))
-    assert exemplars and exemplars <= {trace["traceID"] for trace in traces}
     tags = [tag["key"] for trace in traces for each in trace["spans"] for tag in each["tags"]]
     assert "carbon_otel.energy.total_j" in tags
     assert not (tmp_path / "otelcol" / "traces.jsonl").exists()
