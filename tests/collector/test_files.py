@@ -94,6 +94,14 @@ def test_nothing_is_held_in_memory_before_the_queue_on_disk():
             assert settings["sending_queue"]["sizer"] == "bytes"
 
 
+def test_every_way_into_prometheus_sets_its_labels():
+    """Other pipelines end at a collector that does, or at a backend that keeps the attributes of resources."""
+    for name in CONFIGS:
+        for each, pipeline in merged(name)["service"]["pipelines"].items():
+            if any(exporter.startswith("prometheus") for exporter in pipeline["exporters"]):
+                assert "transform/labels" in pipeline["processors"], (name, each)
+
+
 def test_the_other_files_leave_the_pipelines_of_another_alone():
     """So that any of them may stand side by side."""
     own = {name: set(CONFIGS[name]["service"].get("pipelines", ())) for name in ("logfire", "upstream")}

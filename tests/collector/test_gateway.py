@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import http.server
-import re
 import select
 import socket
 import threading
@@ -15,10 +14,17 @@ import pytest
 
 from tests.collector.load import JOULES, Sender
 from tests.collector.programs import Collector, collector, jaeger, prometheus, victoria_metrics
-from tests.collector.test_deployments import has_arrived, run_job
+from tests.collector.test_deployments import run_job
+from tests.collector.test_prometheus import NAMES
 from tests.integration.processes import wait_for
 
 GATEWAY = {"arguments": ["--feature-gates=exporter.prometheusremotewritexporter.RetryOn429"]}
+# Of what a process may say of its place: all that becomes a label, and more.
+PLACE = (
+    "service.namespace=team,k8s.cluster.name=north,k8s.namespace.name=ml,k8s.pod.name=job-0,k8s.node.name=n1,"
+    "k8s.pod.uid=1,deployment.environment.name=test,cloud.region=eu,team.color=blue"
+)
+HOST = {"hw_host_energy_joules_total", "hw_host_power_watts"}
 TOTAL = "sum(last_over_time(carbon_otel_stage_energy_joules_total[1h]))"
 
 
@@ -121,17 +127,22 @@ def test_a_gateway_that_is_killed_under_load(tmp_path, store):
         assert labels["job"] == "load" and labels["instance"]
 
 
-def test_the_store_has_no_label_that_prometheus_would_not_scrape(tmp_path):
-    """So that the rules and the dashboard serve both ways."""
+def test_the_same_process_has_the_same_series_on_every_way(tmp_path):
+    """Scraped, through agent and gateway, and from the process to a gateway: one set of rules serves all."""
     with (
-        victoria_metrics(tmp_path, "-search.latencyOffset=0s") as store,
+        collector(folder_of(tmp_path, "scraped")) as scraped,
+        prometheus(tmp_path, scraped.scraped, intervals="1s") as reference,
+        victoria_metrics(tmp_path, "-search.latencyOffset=0s") as victoria,
+        prometheus(tmp_path, arguments=["--web.enable-remote-write-receiver"]) as written,
         jaeger(tmp_path) as traces,
         collector(
             folder_of(tmp_path, "gateway"),
             "config.yaml",
             "gateway.yaml",
+            Path(__file__).with_name("second_store.yaml"),
             **GATEWAY,
-            REMOTE_WRITE_ENDPOINT=store.remote_write,
+            REMOTE_WRITE_ENDPOINT=victoria.remote_write,
+            SECOND_ENDPOINT=f"{written.url}/api/v1/write",
             JAEGER_ENDPOINT=traces.grpc,
         ) as gateway,
         collector(
@@ -141,33 +152,30 @@ def test_the_store_has_no_label_that_prometheus_would_not_scrape(tmp_path):
             GATEWAY_ENDPOINT=f"{gateway.address}:4317",
             GATEWAY_INSECURE="true",
         ) as agent,
-        collector(folder_of(tmp_path, "scraped")) as scraped,
     ):
-        figures, _ = run_job(tmp_path / "to-agent", agent, "grpc")
-        run_job(tmp_path / "to-scraped", scraped, "grpc")
-        has_arrived(figures, lambda: store.value(TOTAL) or 0)
-        stored = labels(
-            (sample["metric"].pop("__name__"), sample["metric"])
-            for sample in store.query('{__name__=~"(carbon_otel|hw)_.+"}')
-        )
-        page = wait_for(lambda: labels(lines(scraped.page())))
-    assert len(stored) > 5 and stored.keys() <= page.keys()
-    for name, found in stored.items():
-        assert {"job", "instance"} <= found <= page[name]
+        for to in (scraped, agent, gateway):
+            run_job(
+                folder_of(tmp_path, f"job-{to.address}"),
+                to,
+                "grpc",
+                OTEL_RESOURCE_ATTRIBUTES=PLACE,
+            )
+        (direct,) = wait_for(lambda: complete(reference, 1))
+        assert {dict(series)["job"] for series in direct} == {"team/job"}
+        for store in (victoria, written):
+            for found in wait_for(lambda store=store: complete(store, 2)):
+                assert found == direct
 
 
-def lines(page):
-    """(name, labels) of each line of an exporter's page."""
-    for name, inside in re.findall(r"^(\w+)\{(.*)\} ", page, re.MULTILINE):
-        yield name, re.findall(r'(\w+)="', inside)
-
-
-def labels(series):
-    """The labels of each metric."""
+def complete(store, processes):
+    """The series of each process, but for its id, once each has all metrics that a stage with units makes."""
     found = {}
-    for name, of in series:
-        found.setdefault(name, set()).update(of)
-    return found
+    for sample in store.query('{__name__=~"(carbon_otel|hw)_.+"}'):
+        labels = sample["metric"]
+        found.setdefault(labels.pop("instance"), set()).add(frozenset(labels.items()))
+    needed = NAMES - {"carbon_otel_stage_duration_seconds_bucket"} - HOST
+    whole = [of for of in found.values() if {dict(series)["__name__"] for series in of} >= needed]
+    return len(whole) == processes and whole
 
 
 class Struggling(http.server.BaseHTTPRequestHandler):
