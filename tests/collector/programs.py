@@ -284,7 +284,7 @@ class Jaeger(Running):
 
     def traces(self, service: str) -> list[dict[str, Any]]:
         """The traces of a service."""
-        asked = urllib.parse.urlencode({"service": service, "limit": 1000, "lookback": "1h"})
+        asked = urllib.parse.urlencode({"service": service, "limit": 20_000, "lookback": "1h"})
         with urllib.request.urlopen(f"{self.url}/api/traces?{asked}", timeout=30) as answer:
             return json.load(answer)["data"] or []
 

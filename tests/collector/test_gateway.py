@@ -8,11 +8,12 @@ import select
 import socket
 import threading
 import urllib.request
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from tests.collector.load import JOULES, Sender
+from tests.collector.load import JOULES, DeltaSender, Sender
 from tests.collector.programs import Collector, collector, jaeger, prometheus, victoria_metrics
 from tests.collector.test_deployments import run_job
 from tests.collector.test_prometheus import NAMES
@@ -25,7 +26,8 @@ PLACE = (
     "k8s.pod.uid=1,deployment.environment.name=test,cloud.region=eu,team.color=blue"
 )
 HOST = {"hw_host_energy_joules_total", "hw_host_power_watts"}
-TOTAL = "sum(last_over_time(carbon_otel_stage_energy_joules_total[1h]))"
+ENERGY = "carbon_otel_stage_energy_joules_total"
+TOTAL = f"sum(last_over_time({ENERGY}[1h]))"
 
 
 class Balancer:
@@ -84,6 +86,7 @@ def folder_of(path: Path, name: str) -> Path:
 
 
 def test_a_gateway_that_is_killed_under_load(tmp_path, store):
+    """Two agents: every joule of processes that send sums or deltas is in the store, and every span, once."""
     program, remote_write = store
     with contextlib.ExitStack() as running:
         traces = running.enter_context(jaeger(tmp_path))
@@ -102,7 +105,7 @@ def test_a_gateway_that_is_killed_under_load(tmp_path, store):
             gateways.append(gateway)
         balancer = Balancer([gateway.address for gateway in gateways])
         running.callback(balancer.close)
-        senders = []
+        senders, deltas = [], []
         with contextlib.ExitStack() as sending:
             for number in range(2):
                 agent = running.enter_context(
@@ -115,16 +118,24 @@ def test_a_gateway_that_is_killed_under_load(tmp_path, store):
                     )
                 )
                 senders.append(Sender(agent.http))
+                deltas.append(DeltaSender(agent.http))
                 sending.enter_context(senders[-1].at_work())
+                sending.enter_context(deltas[-1].at_work())
             wait_for(lambda: (program.value(TOTAL) or 0) > 50 * JOULES)
             gateways[0].kill()
             sent = [len(sender.answered) for sender in senders]
             wait_for(lambda: all(len(s.answered) > n + 50 for s, n in zip(senders, sent, strict=True)))
-        answered = sum(len(sender.answered) for sender in senders)
+        answered = sum(len(sender.answered) for sender in (*senders, *deltas))
         wait_for(lambda: program.value(TOTAL) == pytest.approx(answered * JOULES, rel=1e-9))
-        wait_for(lambda: len(traces.traces("load")) == min(answered, 1000))
-        labels = program.query("carbon_otel_stage_energy_joules_total")[0]["metric"]
-        assert labels["job"] == "load" and labels["instance"]
+        processes = {instance for sender in (*senders, *deltas) for instance in sender.answered}
+        assert program.value(f"count(last_over_time({ENERGY}[1h]))") == len(processes)
+        sent = Counter(instance[:16] for sender in senders for instance in sender.answered)
+        wait_for(lambda: spans_of(traces) == sent)
+
+
+def spans_of(store):
+    """How often Jaeger has each span."""
+    return Counter(span["spanID"] for trace in store.traces("load") for span in trace["spans"])
 
 
 def test_the_same_process_has_the_same_series_on_every_way(tmp_path):
