@@ -191,6 +191,7 @@ class Prometheus(Store):
         intervals: str = "",
         otlp: bool = False,
         remote_write: str = "",
+        address: str = "",
     ) -> None:
         config = yaml.safe_load((COLLECTOR / "prometheus" / "prometheus.yml").read_text())
         if intervals:
@@ -204,7 +205,7 @@ class Prometheus(Store):
         folder.mkdir()
         file = folder / "prometheus.yml"
         file.write_text(yaml.safe_dump(config))
-        where = f"127.0.0.1:{free_port()}"
+        where = address or f"127.0.0.1:{free_port()}"
         self.url = f"http://{where}"
         self.otlp = f"{self.url}/api/v1/otlp/v1/metrics"
         super().__init__(

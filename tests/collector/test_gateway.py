@@ -139,10 +139,17 @@ def spans_of(store):
 
 
 def test_the_same_process_has_the_same_series_on_every_way(tmp_path):
-    """Scraped, through agent and gateway, and from the process to a gateway: one set of rules serves all."""
+    """Scraped, pushed, through agent and gateway, and to a gateway itself: one set of rules serves all."""
     with (
         collector(folder_of(tmp_path, "scraped")) as scraped,
         prometheus(tmp_path, scraped.scraped, intervals="1s") as reference,
+        prometheus(tmp_path, otlp=True) as pushed,
+        collector(
+            folder_of(tmp_path, "pushing"),
+            "config.yaml",
+            "prometheus.yaml",
+            PROMETHEUS_ENDPOINT=f"{pushed.url}/api/v1/otlp",
+        ) as pushing,
         victoria_metrics(tmp_path, "-search.latencyOffset=0s") as victoria,
         prometheus(tmp_path, arguments=["--web.enable-remote-write-receiver"]) as written,
         jaeger(tmp_path) as traces,
@@ -164,7 +171,7 @@ def test_the_same_process_has_the_same_series_on_every_way(tmp_path):
             GATEWAY_INSECURE="true",
         ) as agent,
     ):
-        for to in (scraped, agent, gateway):
+        for to in (scraped, pushing, agent, gateway):
             run_job(
                 folder_of(tmp_path, f"job-{to.address}"),
                 to,
@@ -173,8 +180,8 @@ def test_the_same_process_has_the_same_series_on_every_way(tmp_path):
             )
         (direct,) = wait_for(lambda: complete(reference, 1))
         assert {dict(series)["job"] for series in direct} == {"team/job"}
-        for store in (victoria, written):
-            for found in wait_for(lambda store=store: complete(store, 2)):
+        for store, processes in ((pushed, 1), (victoria, 2), (written, 2)):
+            for found in wait_for(lambda store=store, number=processes: complete(store, number)):
                 assert found == direct
 
 
