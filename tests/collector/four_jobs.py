@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import re
 import subprocess
@@ -64,6 +65,11 @@ class Seen:
         expression = filled(PANELS[title]["targets"][0]["expr"], **chosen)
         found = self.store.query(expression, self.end_s)
         return {tuple(sorted(sample["metric"].items())): float(sample["value"][1]) for sample in found}
+
+    def curve(self, expression: str, step_s: int = 15) -> list[dict[str, Any]]:
+        """The series of an expression, at steps back from the end: no step is in the future."""
+        steps = math.ceil((self.end_s - self.start_s) / step_s)
+        return self.store.range(expression, self.end_s - steps * step_s, self.end_s, step_s)
 
     def own(self, figure: str) -> float:
         """A figure of all jobs, by their own footprints."""
@@ -196,11 +202,9 @@ def four_jobs(folder: Path) -> Iterator[dict[str, Seen]]:
         # The rules look 30 s back each minute.
         arrived_s = time.time()
         for store in (pulled, pushed, written):
-            wait_for(
-                lambda s=store: (s.value("max(timestamp(carbon:stage:watts))") or 0) > arrived_s + 30, 240
-            )
+            wait_for(lambda s=store: s.evaluated_s() > arrived_s + 30, 240)
         recorded = pulled.query("max(timestamp(carbon:stage:watts))")[0]["value"][1]
-        wait_for(lambda: copied.query(f"max(timestamp(carbon:stage:watts)) >= {float(recorded):.0f}"))
+        wait_for(lambda: copied.query(f"max(timestamp(carbon:stage:watts)) >= {int(float(recorded))}"))
         end_s = time.time()
         record(victoria, start_s, end_s)
         yield {path: Seen(store, footprints[PATHS[path]], start_s, end_s) for path, store in stores.items()}

@@ -19,6 +19,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +221,13 @@ class Prometheus(Store):
             ],
             health=f"{self.url}/-/ready",
         )
+
+    def evaluated_s(self) -> float:
+        """When all rules were last evaluated."""
+        times = [group["lastEvaluation"] for group in self._data("rules", {})["groups"]]
+        # Without its nanoseconds, which `fromisoformat` of Python 3.10 does not read.
+        texts = [re.sub(r"\.\d+", "", each).replace("Z", "+00:00") for each in times]
+        return min(datetime.fromisoformat(each).timestamp() for each in texts)
 
 
 @contextlib.contextmanager

@@ -32,7 +32,7 @@ def at(request, seen):
 @pytest.mark.parametrize("title", PANELS)
 def test_no_panel_is_empty(title, at):
     expression = filled(PANELS[title]["targets"][0]["expr"])
-    found = at.store.range(expression, at.start_s, at.end_s + 15, 15)
+    found = at.curve(expression)
     assert found and all(value != "NaN" for series in found for _, value in series["values"])
 
 
@@ -95,7 +95,7 @@ def test_joules_per_unit_and_per_execution(at):
 
 @pytest.mark.parametrize("record", RECORDS)
 def test_every_rule_has_recorded(record, at):
-    found = at.store.range(record, at.start_s, at.end_s + 15, 15)
+    found = at.curve(record)
     assert found and all(value != "NaN" for series in found for _, value in series["values"])
 
 
@@ -128,7 +128,7 @@ def test_a_series_has_the_place_of_its_process_under_the_names_of_kube_state_met
 
 def test_the_power_of_a_device_is_counted_once(at):
     """All jobs run on one host, and each exports the power of a device of the same name."""
-    drawn = at.store.range("sum(carbon:device:watts)", at.start_s, at.end_s, 5)
+    drawn = at.curve("sum(carbon:device:watts)", 5)
     assert all(0 < float(value) < 60 for series in drawn for _, value in series["values"]) and drawn
 
 
