@@ -148,17 +148,19 @@ class OtelSink(Sink):
         if own is None and not self._providers.listened:
             return
         labels = self._labels_of(stage)
+        # The stage was left before: its span is not current any more.
+        here = own.around() if own is not None else None
         for unit, amount in end.units.items():
             if len(self._units) < _MOST_UNITS:
                 self._units.add(unit)
             label = unit if unit in self._units else _OTHER
-            self._instruments.units.add(amount, {**labels.stage, semconv.UNIT: label})
+            self._instruments.units.add(amount, {**labels.stage, semconv.UNIT: label}, here)
         if own is None:
             self._instruments.duration.record(end.duration_s, labels.stage)
             return
         span: Span = own.span
         try:
-            self._instruments.duration.record(end.duration_s, labels.stage, context=own.around())
+            self._instruments.duration.record(end.duration_s, labels.stage, context=here)
             above = self._spans.get(stage.parent) if stage.parent is not None else None
             if above is not None:
                 above.joules_below += own.joules + own.joules_below
