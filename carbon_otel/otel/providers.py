@@ -52,7 +52,7 @@ class Providers:
         attributes: Mapping[str, Any] | None = None,
     ) -> Providers:
         """Choose from the arguments of `instrument()`. Providers built here get `attributes` as their resource."""
-        resource = functools.cache(functools.partial(_resource, attributes or {}))
+        resource = functools.cache(functools.partial(resource_of_process, attributes or {}))
         owned: list[Any] = []
         if tracer is None:
             tracer = trace.get_tracer_provider()
@@ -190,7 +190,8 @@ def _timeout_s(signal: str, environ: Mapping[str, str] = os.environ) -> float | 
     return None if any(environ.get(name) for name in names) else _EXPORT_TIMEOUT_S
 
 
-def _resource(attributes: Mapping[str, Any]) -> Any:
+def resource_of_process(attributes: Mapping[str, Any]) -> Any:
+    """A resource of the SDK for this process, with an instance id of its own."""
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.version import __version__ as sdk_version
 

@@ -28,8 +28,8 @@ MLFLOW = PAGES["carbon_otel/mlflow/README.md"]
         (PAGES["README.md"], f"{run_stages._END_WAIT_S} s at most"),
         (PAGES["carbon_otel/README.md"], f"waits {run_stages._END_WAIT_S} s at most"),
         (MLFLOW, f"over in {recorder._EMPTY_S:.0f} s"),
-        (PAGES["carbon_otel/otel/README.md"], f"the first {sink._MOST_NAMES} names"),
-        (PAGES["carbon_otel/otel/README.md"], f"share the label `{sink._OTHER}`"),
+        (PAGES["carbon_otel/otel/README.md"], f"the first {labels._MOST_NAMES} names"),
+        (PAGES["carbon_otel/otel/README.md"], f"share the label `{labels._OTHER}`"),
     ],
 )
 def test_limits(page, text):
