@@ -18,7 +18,7 @@ from carbon_otel.private_files import replace_file
 from carbon_otel.sinks import Checkpoint, Pending, Sink, Tick
 
 # An export waits no longer for the disk.
-_BEFORE_EXPORT_S: Final = 1.0
+_FOR_DISK_S: Final = 1.0
 
 
 class Metrics(Protocol):
@@ -26,7 +26,7 @@ class Metrics(Protocol):
 
     def hand_to(self, take: Callable[[dict[str, Any]], object]) -> None: ...
 
-    def before_export(self, call: Callable[[], object]) -> None: ...
+    def around_exports(self, before: Callable[[], object], after: Callable[[bool], object]) -> None: ...
 
 
 class Journal(Sink):
@@ -35,6 +35,7 @@ class Journal(Sink):
     `status` is `running` or `final`, `written_unix_s` the time, `checkpoint_interval_s` the longest time to the
     next write of a process that runs. `footprint` is of the last checkpoint. `metrics` are never older, and are
     written before an export too: what a killed process has kept is never less than what it has exported.
+    `exported` is true if a receiver is known to have taken the final metrics.
     """
 
     def __init__(self, path: Path, delivery: Worker, metrics: Metrics, checkpoint_interval_s: float) -> None:
@@ -44,7 +45,8 @@ class Journal(Sink):
         self._interval_s = checkpoint_interval_s
         self._last: Checkpoint | None = None
         self._status = "running"
-        metrics.before_export(self._write_before_export)
+        self._exporting = self._exported = False  # of the final metrics
+        metrics.around_exports(self._before_export, self._after_export)
 
     def tick(self, tick: Tick) -> None:
         if tick.checkpoint is not None:
@@ -55,12 +57,18 @@ class Journal(Sink):
         return self._delivery.submit(lambda: None).wait
 
     def close(self, timeout_s: float) -> Pending:
-        self._metrics.before_export(lambda: None)
         self._status = "final"
         return self._write_soon().wait
 
-    def _write_before_export(self) -> None:
-        self._write_soon().wait(_BEFORE_EXPORT_S)
+    def _before_export(self) -> None:
+        self._exporting = self._status == "final"
+        if not self._exporting:
+            self._write_soon().wait(_FOR_DISK_S)
+
+    def _after_export(self, taken: bool) -> None:
+        if self._exporting and taken:
+            self._exported = True
+            self._write_soon().wait(_FOR_DISK_S)
 
     def _write_soon(self) -> threading.Event:
         """Write the last checkpoint with the metrics of this moment; the event is set when that is done."""
@@ -83,6 +91,7 @@ class Journal(Sink):
     def _write(self, checkpoint: Checkpoint, metrics: dict[str, Any]) -> None:
         state = {
             "status": self._status,
+            "exported": self._exported,
             "written_unix_s": time.time(),
             "checkpoint_interval_s": self._interval_s,
             "footprint": checkpoint.process.footprint.as_dict(),

@@ -40,11 +40,13 @@ class _Kept:
 
     Attributes:
         status: `running` or `final`, as the process has written it last.
+        exported: whether the process has sent all by itself.
         metrics: the sums of that time, with the time at which they were read here.
         joules: the energy of all stages in them.
     """
 
     status: str
+    exported: bool
     written_unix_s: float
     checkpoint_interval_s: float
     metrics: MetricsData
@@ -69,9 +71,7 @@ def send(
     endpoint: Annotated[
         str | None, typer.Option(help="Address of the collector, instead of OTEL_EXPORTER_OTLP_ENDPOINT.")
     ] = None,
-    again: Annotated[
-        bool, typer.Option("--again", help="Send also what was sent to this address before.")
-    ] = False,
+    again: Annotated[bool, typer.Option("--again", help="Send also what was sent before.")] = False,
 ) -> None:
     """Send the metrics of processes that have ended to a collector that was down meanwhile.
 
@@ -93,6 +93,9 @@ def send(
             continue
         if kept.may_run:
             say(f"left     {file}: its process is running, and sends its metrics itself")
+            continue
+        if kept.exported and not again:
+            say(f"left     {file}: its process has sent all of it; --again sends it once more")
             continue
         noted = _noted(file)
         if not again and noted.get(otlp_probe.address("metrics")) == kept.written_unix_s:
@@ -139,7 +142,7 @@ def _read(file: Path) -> _Kept:
         raise NotToSendError(f"its metrics are not complete ({error!r})") from None
     if not said:
         raise NotToSendError("its process has measured nothing")
-    return _Kept(str(state["status"]), written, interval, metrics, joules)
+    return _Kept(state["status"], state.get("exported") is True, written, interval, metrics, joules)
 
 
 def _when(kept: _Kept) -> str:

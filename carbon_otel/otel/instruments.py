@@ -50,6 +50,7 @@ class Source:
     host: Mapping[str, str] = field(default_factory=dict)
     steal: Callable[[], float | None] = lambda: None
     before_export: Callable[[], object] = lambda: None
+    after_export: Callable[[bool], object] = lambda taken: None
 
 
 class Instruments:

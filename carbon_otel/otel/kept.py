@@ -45,9 +45,13 @@ class Kept(Sink):
         """Call `take` with a request of OTLP as JSON, as soon as no other thread counts."""
         self._one_at_a_time.run(lambda: take(self._request()))
 
-    def before_export(self, call: Callable[[], object]) -> None:
-        """Make the call whenever the SDK is about to collect the metrics, on its thread."""
-        self._instruments.source.before_export = call
+    def around_exports(self, before: Callable[[], object], after: Callable[[bool], object]) -> None:
+        """Call `before` whenever the SDK is about to collect the metrics, on its thread.
+
+        Where the provider is our own, call `after` with whether the receiver has taken them.
+        """
+        self._instruments.source.before_export = before
+        self._instruments.source.after_export = after
 
     def _pay(self, labels: Labels, joules: Sequence[float], grams: float) -> None:
         for group, indexes in self._labels.groups.items():
@@ -90,4 +94,6 @@ class Kept(Sink):
         found = instance.resource_of(self._instruments.provider)
         if found is None:
             return {**self._own, semconv.INSTANCE: self._counts.instance}
+        if self._instruments.apart:
+            return dict(found.attributes)  # the id is on the points
         return {semconv.INSTANCE: self._counts.instance, **found.attributes}
