@@ -123,7 +123,8 @@ def _by_http(signal: Signal, timeout_s: float, data: MetricsData | None) -> tupl
             results.append(response)
             return response
 
-    _export("http", signal, data, timeout=timeout_s, session=Session())
+    with contextlib.suppress(requests.RequestException):  # the exporter 1.39 raises the last one
+        _export("http", signal, data, timeout=timeout_s, session=Session())
     result = results[-1]
     if isinstance(result, requests.exceptions.Timeout):
         return f"no answer in {timeout_s:g} s", _ADDRESS

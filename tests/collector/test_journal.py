@@ -189,12 +189,13 @@ def test_a_killed_job_that_has_sent_a_part(seen, tmp_path):
         seconds=60,
         OTEL_EXPORTER_OTLP_ENDPOINT=seen.collector.http,
         OTEL_METRIC_EXPORT_INTERVAL="700",
-        CARBON_OTEL_CHECKPOINT_INTERVAL_S="4",
+        CARBON_OTEL_CHECKPOINT_INTERVAL_S="6",
     )
     try:
         exported = f'sum(last_over_time({ENERGY}{{job="killed"}}[10m]))'
-        first = wait_for(lambda: seen.stores["pulled"].value(exported))
-        wait_for(lambda: job.journal.exists() and seen.stores["pulled"].value(exported) > first + 100)
+        wait_for(lambda: job.journal.exists() and seen.stores["pulled"].value(exported))
+        first = seen.stores["pulled"].value(exported)
+        wait_for(lambda: seen.stores["pulled"].value(exported) > first + 80)
         assert "is running" in send(job.journal, OTEL_EXPORTER_OTLP_ENDPOINT=seen.collector.http)
     finally:
         job.process.send_signal(signal.SIGKILL)
