@@ -138,6 +138,7 @@ def test_a_job_that_is_killed_keeps_its_last_checkpoint(uri, tree):
         text=True,
     )
     assert job.stdout.readline() == "open\n"
+
     def seen():
         try:
             return carbon_otel.report("killed", tracking_uri=uri).total.energy_wh * 3600
