@@ -6,17 +6,20 @@ MLflow is never imported at the top of a module, because that takes seconds. Tri
 from __future__ import annotations
 
 import copy
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from contextvars import Token
+from types import FunctionType
 from typing import Any, Final, NamedTuple, Protocol
 
 from opentelemetry import context, trace
 from opentelemetry.context import Context
 
 from carbon_otel.fork import before_a_fork, renew_after_fork
+from carbon_otel.guard import logger
 
 # A program that imports this module can create runs.
 TRACKING_CLIENT_MODULE: Final = "mlflow.tracking._tracking_service.client"
@@ -201,8 +204,18 @@ def separate(store: TrackingStore) -> TrackingStore:
     # pool.
     own.engine = copy.copy(engine)
     own.engine.dispose(close=False)
-    own.ManagedSessionMaker = _get_managed_session_maker(sessionmaker(bind=own.engine), own.db_type)
+    # MLflow logs each error of a database as ERROR with its traceback. Our caller reports it, once.
+    made_by: Any = _get_managed_session_maker
+    quiet = FunctionType(made_by.__code__, {**made_by.__globals__, "_logger": _Debug(logger, {})})
+    own.ManagedSessionMaker = quiet(sessionmaker(bind=own.engine), own.db_type)
     return _OfOurThread(own, at_most_s)
+
+
+class _Debug(logging.LoggerAdapter):  # type: ignore[type-arg]  # is generic from Python 3.11 on
+    """Logs everything at the level DEBUG."""
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        super().log(logging.DEBUG, msg, *args, **kwargs)
 
 
 class _OfOurThread:

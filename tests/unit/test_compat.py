@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,6 +35,41 @@ def test_a_separate_store_writes_to_the_same_database(store):
     own.log_batch(run_id, [mlflow.entities.Metric("carbon/energy_wh", 2.0, 5, 3)], [], [])
     (point,) = compat.metric_points(store.get_run(run_id).data)
     assert point == ("carbon/energy_wh", 2.0, 5, 3)
+
+
+class Shown(logging.Handler):
+    """Keeps the lines of MLflow that a program shows by default."""
+
+    def __init__(self):
+        super().__init__(logging.INFO)
+        self.lines = []
+
+    def emit(self, record):
+        self.lines.append(record.getMessage())
+
+
+def test_a_database_that_is_gone_adds_no_lines_of_mlflow_to_the_program(tmp_path):
+    folder = tmp_path / "store"
+    folder.mkdir()
+    store = compat.store_at(f"sqlite:///{folder}/mlflow.db")
+    own = compat.separate(store)
+    for each in (store, own):
+        each.engine.dispose()
+    shutil.rmtree(folder)
+    shown = Shown()
+    loggers = [logging.getLogger("mlflow"), logging.getLogger("carbon_otel")]
+    for logger in loggers:
+        logger.addHandler(shown)
+    try:
+        with pytest.raises(mlflow.MlflowException):
+            own.get_run("r")
+        assert not shown.lines
+        with pytest.raises(mlflow.MlflowException):
+            store.get_run("r")
+        assert shown.lines  # for the application, MLflow logs as it does without us
+    finally:
+        for logger in loggers:
+            logger.removeHandler(shown)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
