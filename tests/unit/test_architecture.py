@@ -54,7 +54,7 @@ ROOMS = {
     "otel": f"{CORE} semconv",
     "instrumentation": "guard fork background handover stages runtime",
     "mlflow": "",
-    "mlflow.compat": "fork guard",
+    "mlflow.compat": "fork",
     "mlflow.schema": f"{CORE} mlflow.compat",
     "mlflow.otlp_redirect": "guard",
     "mlflow.delivery": f"{CORE} mlflow.schema mlflow.compat",

@@ -17,6 +17,8 @@ from carbon_otel.mlflow import compat
 
 mlflow = pytest.importorskip("mlflow")
 
+CLOSED_PORT = 9
+
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
@@ -38,7 +40,7 @@ def test_a_separate_store_writes_to_the_same_database(store):
 
 
 class Shown(logging.Handler):
-    """Keeps the lines of MLflow that a program shows by default."""
+    """Keeps the lines that a program shows which has set up logging."""
 
     def __init__(self):
         super().__init__(logging.INFO)
@@ -48,28 +50,38 @@ class Shown(logging.Handler):
         self.lines.append(record.getMessage())
 
 
-def test_a_database_that_is_gone_adds_no_lines_of_mlflow_to_the_program(tmp_path):
+@pytest.fixture
+def shown():
+    handler = Shown()
+    loggers = [logging.getLogger(name) for name in ("mlflow", "urllib3", "carbon_otel")]
+    for logger in loggers:
+        logger.addHandler(handler)
+    yield handler.lines
+    for logger in loggers:
+        logger.removeHandler(handler)
+
+
+@pytest.fixture(params=["database", "server"])
+def store_that_is_gone(request, tmp_path, monkeypatch):
+    if request.param == "server":
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
+        return compat.store_at(f"http://127.0.0.1:{CLOSED_PORT}")
     folder = tmp_path / "store"
     folder.mkdir()
     store = compat.store_at(f"sqlite:///{folder}/mlflow.db")
-    own = compat.separate(store)
-    for each in (store, own):
-        each.engine.dispose()
+    store.engine.dispose()
     shutil.rmtree(folder)
-    shown = Shown()
-    loggers = [logging.getLogger("mlflow"), logging.getLogger("carbon_otel")]
-    for logger in loggers:
-        logger.addHandler(shown)
-    try:
-        with pytest.raises(mlflow.MlflowException):
-            own.get_run("r")
-        assert not shown.lines
-        with pytest.raises(mlflow.MlflowException):
-            store.get_run("r")
-        assert shown.lines  # for the application, MLflow logs as it does without us
-    finally:
-        for logger in loggers:
-            logger.removeHandler(shown)
+    return store
+
+
+def test_a_store_that_is_gone_adds_no_lines_of_other_libraries_to_the_program(store_that_is_gone, shown):
+    with pytest.raises(mlflow.MlflowException):
+        compat.separate(store_that_is_gone).get_run("r")
+    assert not shown
+    with pytest.raises(mlflow.MlflowException):
+        store_that_is_gone.get_run("r")
+    assert shown  # for the application, they log as they do without us
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
