@@ -296,8 +296,8 @@ class Settings:
     journal: Path | None = _declare(
         None,
         default="none",
-        sentence="File that gets the process's footprint as JSON at every checkpoint; under `carbon-otel run` "
-        "with several processes, the first one's.",
+        sentence="File that gets the process's footprint and metrics as JSON at every checkpoint; under "
+        "`carbon-otel run` with several processes, the first one's.",
         parse=_path,
         write="the path of a file",
         argument=False,

@@ -1,37 +1,100 @@
-"""Writes the process's footprint to a file at every checkpoint; a kill loses at most one checkpoint interval."""
+"""Writes the process's footprint and its metrics to a file at every checkpoint.
+
+A kill loses at most one checkpoint interval. `carbon-otel journal send` sends the metrics later.
+"""
 
 from __future__ import annotations
 
 import json
+import threading
+import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any, Final, Protocol
 
 from carbon_otel.background import Worker
 from carbon_otel.private_files import replace_file
 from carbon_otel.sinks import Checkpoint, Pending, Sink, Tick
 
+# An export waits no longer for the disk.
+_FOR_DISK_S: Final = 1.0
+
+
+class Metrics(Protocol):
+    """What the process would export now, as JSON."""
+
+    def hand_to(self, take: Callable[[dict[str, Any]], object]) -> None: ...
+
+    def around_exports(self, before: Callable[[], object], after: Callable[[bool], object]) -> None: ...
+
 
 class Journal(Sink):
-    """Writes `{"status": "running" | "final", "footprint": …}`, replacing the file atomically."""
+    """Writes a JSON object, replacing the file atomically.
 
-    def __init__(self, path: Path, delivery: Worker) -> None:
+    `status` is `running` or `final`, `written_unix_s` the time, `checkpoint_interval_s` the longest time to the
+    next write of a process that runs. `footprint` is of the last checkpoint. `metrics` are never older, and are
+    written before an export too: what a killed process has kept is never less than what it has exported.
+    `exported` is true if a receiver is known to have taken the final metrics.
+    """
+
+    def __init__(self, path: Path, delivery: Worker, metrics: Metrics, checkpoint_interval_s: float) -> None:
         self._path = path.absolute()  # the program may change directory
         self._delivery = delivery
+        self._metrics = metrics
+        self._interval_s = checkpoint_interval_s
         self._last: Checkpoint | None = None
+        self._status = "running"
+        self._exporting = self._exported = False  # of the final metrics
+        metrics.around_exports(self._before_export, self._after_export)
 
     def tick(self, tick: Tick) -> None:
         if tick.checkpoint is not None:
             self._last = tick.checkpoint
-            self._delivery.submit_latest(self, partial(self._write, tick.checkpoint, "running"))
+            self._metrics.hand_to(partial(self._submit_latest, tick.checkpoint))
 
     def flush(self, timeout_s: float) -> Pending:
         return self._delivery.submit(lambda: None).wait
 
     def close(self, timeout_s: float) -> Pending:
-        if self._last is None:
-            return self.flush(timeout_s)
-        return self._delivery.submit(partial(self._write, self._last, "final")).wait
+        self._status = "final"
+        return self._write_soon().wait
 
-    def _write(self, checkpoint: Checkpoint, status: str) -> None:
-        state = {"status": status, "footprint": checkpoint.process.footprint.as_dict()}
+    def _before_export(self) -> None:
+        self._exporting = self._status == "final"
+        if not self._exporting:
+            self._write_soon().wait(_FOR_DISK_S)
+
+    def _after_export(self, taken: bool) -> None:
+        if self._exporting and taken:
+            self._exported = True
+            self._write_soon().wait(_FOR_DISK_S)
+
+    def _write_soon(self) -> threading.Event:
+        """Write the last checkpoint with the metrics of this moment; the event is set when that is done."""
+        checkpoint, written = self._last, threading.Event()
+        if checkpoint is None:
+            return self._delivery.submit(lambda: None)
+
+        def write(metrics: dict[str, Any]) -> None:
+            try:
+                self._write(checkpoint, metrics)
+            finally:
+                written.set()
+
+        self._metrics.hand_to(lambda metrics: self._delivery.submit(partial(write, metrics)))
+        return written
+
+    def _submit_latest(self, checkpoint: Checkpoint, metrics: dict[str, Any]) -> None:
+        self._delivery.submit_latest(self, partial(self._write, checkpoint, metrics))
+
+    def _write(self, checkpoint: Checkpoint, metrics: dict[str, Any]) -> None:
+        state = {
+            "status": self._status,
+            "exported": self._exported,
+            "written_unix_s": time.time(),
+            "checkpoint_interval_s": self._interval_s,
+            "footprint": checkpoint.process.footprint.as_dict(),
+            "metrics": metrics,
+        }
         replace_file(self._path, json.dumps(state))

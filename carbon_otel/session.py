@@ -29,7 +29,8 @@ from carbon_otel.journal import Journal
 from carbon_otel.meter.meter import Meter
 from carbon_otel.meter.sampler import Sampler
 from carbon_otel.otel import cpu_steal
-from carbon_otel.otel.providers import Providers
+from carbon_otel.otel.kept import Kept
+from carbon_otel.otel.providers import Providers, resource_of_process
 from carbon_otel.otel.resource import described
 from carbon_otel.otel.sink import OtelSink
 from carbon_otel.records import StageInfo
@@ -79,9 +80,8 @@ class Session:
                 missing=self.discovery.missing,
                 checkpoint_s=settings.checkpoint_interval_s,
             )
-            self.providers = Providers.choose(
-                options.tracer_provider, options.meter_provider, described(self.discovery, self.factor)
-            )
+            resource = described(self.discovery, self.factor)
+            self.providers = Providers.choose(options.tracer_provider, options.meter_provider, resource)
             self._annotator = self._annotate_spans() if settings.annotate_spans else None
             self.otel = OtelSink(
                 self.providers,
@@ -93,11 +93,14 @@ class Session:
                 cpu_steal.Steal().share,
                 self._work,
             )
-            self.engine.sinks.add(self.otel)
             # Start the thread now: none can be started at interpreter exit.
             self.delivery = Worker("carbon_otel delivery")
             if settings.journal and hook is None:  # a forked child must not write the file of its parent
-                self.engine.sinks.add(Journal(settings.journal, self.delivery))
+                kept = Kept(self.otel.instruments, self.otel.labels, resource_of_process(resource).attributes)
+                self.engine.sinks.add(kept)
+                journal = Journal(settings.journal, self.delivery, kept, settings.checkpoint_interval_s)
+                self.engine.sinks.add(journal)
+            self.engine.sinks.add(self.otel)
             self.sampler = Sampler(self.engine.tick, settings.interval_s, self._prepare)
             self._release = undo.pop_all()
         self._inherited = hook is not None

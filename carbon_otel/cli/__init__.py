@@ -1,10 +1,10 @@
-"""The command line: `carbon-otel demo`, `run`, `compare`, `report`, `collector`, `mlflow`, `doctor`."""
+"""The command line: `carbon-otel demo`, `run`, `compare`, `report`, `collector`, `journal`, `mlflow`, `doctor`."""
 
 from __future__ import annotations
 
 import typer
 
-from carbon_otel.cli import collector, mlflow
+from carbon_otel.cli import collector, journal, mlflow
 from carbon_otel.cli.compare import compare
 from carbon_otel.cli.demo import demo
 from carbon_otel.cli.doctor import doctor
@@ -20,6 +20,7 @@ app = typer.Typer(
 )
 app.callback()(prepare)
 app.add_typer(collector.app, name="collector")
+app.add_typer(journal.app, name="journal")
 app.add_typer(mlflow.app, name="mlflow")
 app.command()(demo)
 app.command()(compare)

@@ -1,4 +1,4 @@
-"""Sends an empty export of each signal, with the exporter for telemetry and the standard OTLP variables."""
+"""Sends an empty export of each signal, or kept metrics, with the exporter and the standard OTLP variables."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 from carbon_otel.text import printable
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.metrics.export import MetricsData
 
 Signal = Literal["traces", "metrics"]
 SIGNALS: Final[tuple[Signal, ...]] = ("traces", "metrics")
@@ -28,13 +31,14 @@ _CREDENTIALS: Final = (
     "without Bearer"
 )
 _PATH: Final = (
-    "OTEL_EXPORTER_OTLP_ENDPOINT is the address without /v1/traces; MLflow's server accepts traces only, so set "
-    "OTEL_METRICS_EXPORTER=none for it"
+    "OTEL_EXPORTER_OTLP_ENDPOINT is the address without /v1/traces or /v1/metrics; MLflow's server accepts "
+    "traces only, so set OTEL_METRICS_EXPORTER=none for it"
 )
 _EXPERIMENT: Final = (
     "MLflow's server needs the experiment: OTEL_EXPORTER_OTLP_TRACES_HEADERS='x-mlflow-experiment-id=<id>'"
 )
 _LATER: Final = "the receiver accepts nothing now; try again, as the exporters do"
+_CONTENT: Final = "the receiver does not take this content; its log may say more"
 _OTHER: Final = "is an OTLP receiver at that address?"
 # By HTTP status and by name of the gRPC status.
 _ADVICE: Final[dict[int | str, str]] = {
@@ -43,13 +47,17 @@ _ADVICE: Final[dict[int | str, str]] = {
     **dict.fromkeys((404, 405), _PATH),
     422: _EXPERIMENT,
     **dict.fromkeys((429, 502, 503, 504, "RESOURCE_EXHAUSTED"), _LATER),
+    "INVALID_ARGUMENT": _CONTENT,
     **dict.fromkeys(("DEADLINE_EXCEEDED", "UNAVAILABLE"), _ADDRESS),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The result for one signal, without credentials; `problem` and `advice` are empty if `ok`."""
+    """The result for one signal, without credentials; `problem` and `advice` are empty if `ok`.
+
+    `of_content`: the receiver refuses this export, and may take another.
+    """
 
     signal: Signal
     endpoint: str
@@ -57,6 +65,7 @@ class Answer:
     ok: bool
     problem: str = ""
     advice: str = ""
+    of_content: bool = False
 
 
 def check(timeout_s: float = TIMEOUT_S) -> list[Answer]:
@@ -68,7 +77,12 @@ def check(timeout_s: float = TIMEOUT_S) -> list[Answer]:
     ]
 
 
-def _ask(signal: Signal, timeout_s: float) -> Answer:
+def send_metrics(data: MetricsData, timeout_s: float) -> Answer:
+    """Export these metrics, and again within the timeout if the receiver asks for that. Never raises."""
+    return _ask("metrics", timeout_s, data)
+
+
+def _ask(signal: Signal, timeout_s: float, data: MetricsData | None = None) -> Answer:
     protocol, endpoint = _variable(signal, "PROTOCOL") or "http/protobuf", _variable(signal, "ENDPOINT")
     if not endpoint:
         problem, advice = "OTEL_EXPORTER_OTLP_ENDPOINT is not set", "export it, such as http://127.0.0.1:4318"
@@ -77,18 +91,24 @@ def _ask(signal: Signal, timeout_s: float) -> Answer:
         advice = "set OTEL_EXPORTER_OTLP_PROTOCOL to http/protobuf or grpc"
     else:
         try:
-            problem, advice = (_by_grpc if protocol == "grpc" else _by_http)(signal, timeout_s)
+            problem, advice = (_by_grpc if protocol == "grpc" else _by_http)(signal, timeout_s, data)
         except ImportError:
             problem = "the exporter for OTLP over gRPC is not installed"
             advice = 'pip install "carbon-otel[grpc]"'
         except Exception as error:  # noqa: BLE001 - an exporter may refuse any setting
             problem, advice = f"{type(error).__name__}: {error}", _OTHER
-    parts = urlsplit(endpoint)
-    shown = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-    return Answer(signal, printable(shown), protocol, not problem, printable(problem), advice)
+    return Answer(
+        signal, address(signal), protocol, not problem, printable(problem), advice, advice == _CONTENT
+    )
 
 
-def _by_http(signal: Signal, timeout_s: float) -> tuple[str, str]:
+def address(signal: Signal) -> str:
+    """The address that the variables name for a signal, without credentials."""
+    parts = urlsplit(_variable(signal, "ENDPOINT"))
+    return printable(urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", "")))
+
+
+def _by_http(signal: Signal, timeout_s: float, data: MetricsData | None) -> tuple[str, str]:
     import requests  # noqa: PLC0415 - comes with the HTTP exporter, which is loaded only here
 
     results: list[requests.Response | requests.RequestException] = []
@@ -103,44 +123,61 @@ def _by_http(signal: Signal, timeout_s: float) -> tuple[str, str]:
             results.append(response)
             return response
 
-    _export("http", signal, timeout=timeout_s, session=Session())
+    with contextlib.suppress(requests.RequestException):  # the exporter 1.39 raises the last one
+        _export("http", signal, data, timeout=timeout_s, session=Session())
     result = results[-1]
     if isinstance(result, requests.exceptions.Timeout):
         return f"no answer in {timeout_s:g} s", _ADDRESS
     if isinstance(result, requests.RequestException):
         return str(_cause(result)), _ADDRESS
+    if (
+        data is not None
+        and result.status_code < 300
+        and not (result.content or "content-type" in result.headers)
+    ):
+        return "", ""  # Prometheus and VictoriaMetrics say nothing
     if result.status_code < 300:
-        if _is_otlp(signal, result.headers.get("content-type", ""), result.content):
-            return "", ""
-        return "it answered 200, but that is no answer of an OTLP receiver", f"{_OTHER} {_PORTS}"
-    return f"it answered {result.status_code} {result.reason}", _ADVICE.get(result.status_code, _OTHER)
+        refused = _refused(signal, result.headers.get("content-type", ""), result.content)
+        if refused is None:
+            return "it answered 200, but that is no answer of an OTLP receiver", f"{_OTHER} {_PORTS}"
+        return (f"it refused a part: {refused}", _CONTENT) if refused else ("", "")
+    problem = f"it answered {result.status_code} {result.reason}"
+    if data is not None and result.status_code in (400, 413, 500):
+        return f"{problem}: {result.text[:200].strip()}", _CONTENT
+    return problem, _ADVICE.get(result.status_code, _OTHER)
 
 
-def _is_otlp(signal: Signal, content_type: str, content: bytes) -> bool:
-    """Whether this is an answer of an OTLP receiver: any web server may answer 200."""
+def _refused(signal: Signal, content_type: str, content: bytes) -> str | None:
+    """What the receiver says about parts that it refuses, often nothing.
+
+    None if this is no answer of an OTLP receiver: any web server may answer 200.
+    """
     kind = content_type.partition(";")[0].strip().lower()
     if kind == "application/json":
         try:
             answer = json.loads(content)
         except ValueError:
-            return False
-        return isinstance(answer, dict) and answer.keys() <= {"partialSuccess"}
+            return None
+        # The exporters send protobuf, so no receiver has anything to say in JSON.
+        return "" if isinstance(answer, dict) and answer.keys() <= {"partialSuccess"} else None
     if kind != "application/x-protobuf":
-        return False
+        return None
     name = "trace" if signal == "traces" else "metrics"
     service = importlib.import_module(f"opentelemetry.proto.collector.{name}.v1.{name}_service_pb2")
     response = getattr(service, f"Export{name.capitalize()}ServiceResponse")()
     try:
         response.ParseFromString(content)
     except importlib.import_module("google.protobuf.message").DecodeError:
-        return False
-    return True
+        return None
+    part = response.partial_success
+    rejected = part.rejected_spans if signal == "traces" else part.rejected_data_points
+    return f"{rejected} of its points: {part.error_message}" if rejected else ""
 
 
-def _by_grpc(signal: Signal, timeout_s: float) -> tuple[str, str]:
+def _by_grpc(signal: Signal, timeout_s: float, data: MetricsData | None) -> tuple[str, str]:
     import grpc
 
-    succeeded, records = _export("grpc", signal, timeout=timeout_s)
+    succeeded, records = _export("grpc", signal, data, timeout=timeout_s)
     if succeeded:
         return "", ""
     arguments = [argument for record in records if isinstance(record.args, tuple) for argument in record.args]
@@ -149,9 +186,14 @@ def _by_grpc(signal: Signal, timeout_s: float) -> tuple[str, str]:
     return problem, _ADVICE.get(code, _OTHER)
 
 
-def _export(transport: str, signal: Signal, **settings: Any) -> tuple[bool, list[logging.LogRecord]]:
-    """Send an empty export; returns its success and its log. Raises the errors of the exporter's constructor."""
-    from opentelemetry.sdk.metrics.export import MetricsData
+def _export(
+    transport: str, signal: Signal, data: MetricsData | None, **settings: Any
+) -> tuple[bool, list[logging.LogRecord]]:
+    """Send an export, empty without `data`; returns its success and its log.
+
+    Raises the errors of the exporter's constructor.
+    """
+    from opentelemetry.sdk.metrics import export as sdk
 
     package = f"opentelemetry.exporter.otlp.proto.{transport}"
     if signal == "traces":
@@ -159,7 +201,7 @@ def _export(transport: str, signal: Signal, **settings: Any) -> tuple[bool, list
     else:
         exporter = importlib.import_module(f"{package}.metric_exporter").OTLPMetricExporter(**settings)
     with _log_of("opentelemetry.exporter.otlp") as records:
-        result = exporter.export([] if signal == "traces" else MetricsData(resource_metrics=[]))
+        result = exporter.export([] if signal == "traces" else data or sdk.MetricsData(resource_metrics=[]))
         exporter.shutdown()
     return result.name == "SUCCESS", records
 

@@ -66,7 +66,7 @@ def spent_ns(before: Tree, after: Tree) -> int:
 class Processes:
     """The processes of this host, through psutil. Not thread-safe.
 
-    `threads` is the number of threads in the trees at the last call of `trees`, where it costs nothing to know it.
+    `threads` is about the number of threads in the trees at the last call of `trees`, where knowing it is free.
     """
 
     threads = 0
@@ -88,16 +88,29 @@ class Processes:
 
     def _tree(self, root: int, foreign: Collection[int]) -> Tree:
         tree: Tree = {}
+        parents: dict[int, int] = {}
         waiting = [root]
         while waiting:
             pid = waiting.pop()
-            spent = self._spent(pid) if pid not in tree else None
+            if pid in tree:
+                continue
+            spent = self._spent(pid)
+            # What a process that ended during this walk has spent is now in the account of its parent.
+            while spent is None and pid != root:
+                tree.pop(pid, None)
+                pid = parents.pop(pid, root)
+                spent = self._spent(pid)
             if spent is None:
+                return {}
+            if pid in tree:
+                tree[pid] = spent
                 continue
             own = pid == root or pid not in foreign
             tree[pid] = spent if own else spent._replace(foreign=True)
             if own:
-                waiting.extend(self._children(pid))
+                children = self._children(pid)
+                parents.update(dict.fromkeys(children, pid))
+                waiting.extend(children)
         return tree
 
     def _refresh(self) -> None:
@@ -106,7 +119,7 @@ class Processes:
     def _forget_all(self) -> None:
         """Begin again: an error has broken off a change of the set of processes."""
 
-    def _children(self, pid: int) -> Iterable[int]:
+    def _children(self, pid: int) -> Collection[int]:
         try:
             return [child.pid for child in psutil.Process(pid).children()]
         except psutil.Error:
@@ -123,9 +136,11 @@ class Processes:
 
 
 class LinuxProcesses(Processes):
-    """The processes of /proc. Each call lists the folder, and reads the new processes and those of the trees.
+    """The processes of /proc.
 
-    Apart from the listing, the cost depends neither on threads nor on processes outside the trees.
+    Each call lists the folder. It reads the new processes and, in the trees, those that have run since the last
+    call: the others have waited for no child, and their parent matters once they run. Apart from the listing, the
+    cost depends neither on threads nor on processes outside the trees.
     """
 
     def __init__(self, folder: Path = Path("/proc")) -> None:
@@ -133,6 +148,8 @@ class LinuxProcesses(Processes):
         self._listing: list[str] = []
         self._parent: dict[int, int] = {}
         self._below: dict[int, set[int]] = {}
+        # What processes of the trees had spent by their CPU clocks, and how many threads they had.
+        self._last: dict[int, tuple[Spent, int]] = {}
 
     def _refresh(self) -> None:
         try:
@@ -155,22 +172,32 @@ class LinuxProcesses(Processes):
         self._listing = []
         self._parent.clear()
         self._below.clear()
+        self._last.clear()
 
-    def _children(self, pid: int) -> Iterable[int]:
+    def _children(self, pid: int) -> Collection[int]:
         return self._below.get(pid, ())
 
     def _spent(self, pid: int) -> Spent | None:
-        fields = self._read(pid)
-        if fields is None:
-            return None
-        self.threads += int(fields[17])
         try:
-            # The clock of process `pid` (clock_getcpuclockid(3)), finer than the ticks in its stat file.
+            # The clock of process `pid` (clock_getcpuclockid(3)), finer than the ticks in its stat file. It is
+            # read first: if the process runs in between, its clock differs at the next call.
             own = time.clock_gettime_ns((~pid << 3) | 2)
         except OSError as error:
             pass_on(error)
-            own = (int(fields[11]) + int(fields[12])) * _TICK_NS
-        return Spent(own, (int(fields[13]) + int(fields[14])) * _TICK_NS)
+            own = None
+        last = self._last.get(pid)
+        if last is None or last[0].own_ns != own:
+            fields = self._read(pid)
+            if fields is None:
+                return None
+            reaped = (int(fields[13]) + int(fields[14])) * _TICK_NS
+            threads = int(fields[17])
+            if own is None:
+                last = Spent((int(fields[11]) + int(fields[12])) * _TICK_NS, reaped), threads
+            else:
+                last = self._last[pid] = Spent(own, reaped), threads
+        self.threads += last[1]
+        return last[0]
 
     def _read(self, pid: int) -> list[bytes] | None:
         """The fields of /proc/PID/stat from the third on, None if it has ended; records its parent."""
@@ -202,7 +229,10 @@ class LinuxProcesses(Processes):
         self._below.setdefault(parent, set()).add(pid)
 
     def _forget(self, pid: int) -> None:
+        self._last.pop(pid, None)
         parent = self._parent.pop(pid, None)
+        if parent is not None:
+            self._last.pop(parent, None)  # it has waited for this process: a coarse clock may not show it
         if parent is not None and parent in self._below:
             self._below[parent].discard(pid)
         for orphan in self._below.pop(pid, ()):

@@ -6,10 +6,12 @@ MLflow is never imported at the top of a module, because that takes seconds. Tri
 from __future__ import annotations
 
 import copy
+import logging
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import Token
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -31,6 +33,8 @@ _NO_RUNS: Final[tuple[tuple[Any, ...], int]] = (), 0
 # locks of Python's libraries are shared, and a server may hang.
 _SQLITE_CALL_S: Final = 1.0
 _CALL_S: Final = 0.05
+# They log each error of a database, with its traceback, and each retry of a request.
+_TALKATIVE: Final = ("mlflow.store.db.utils", "urllib3.connectionpool")
 _SERVING: Final = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"
 
 
@@ -92,7 +96,31 @@ def store_at(uri: str) -> TrackingStore:
 
 def our_call(uri: str) -> AbstractContextManager[None]:
     """A block in which a thread of ours calls the store at this URI; a fork waits for its end."""
-    return before_a_fork(_SQLITE_CALL_S if uri.startswith("sqlite:") else _CALL_S)
+    return _quiet_call(_SQLITE_CALL_S if uri.startswith("sqlite:") else _CALL_S)
+
+
+class _NotOfOurCalls(logging.Filter):
+    """Drops what is logged during a call of ours."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not getattr(_in_thread, "calls", False)
+
+
+@contextmanager
+def _quiet_call(at_most_s: float) -> Iterator[None]:
+    """A fork waits for this block, for `at_most_s` seconds. What fails in it is reported by our caller, once."""
+    for name in _TALKATIVE:
+        logging.getLogger(name).addFilter(_not_of_our_calls)
+    outer, _in_thread.calls = getattr(_in_thread, "calls", False), True
+    try:
+        with before_a_fork(at_most_s):
+            yield
+    finally:
+        _in_thread.calls = outer
+
+
+_in_thread = threading.local()
+_not_of_our_calls: Final = _NotOfOurCalls()
 
 
 def client_of(store: TrackingStore) -> Any:
@@ -218,7 +246,7 @@ class _OfOurThread:
             return method
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            with before_a_fork(self._at_most_s):
+            with _quiet_call(self._at_most_s):
                 return method(*args, **kwargs)
 
         return call

@@ -35,16 +35,25 @@ def is_proxy(provider: Any) -> bool:
     return type(provider).__name__ == "_ProxyMeterProvider"
 
 
-def label_of(provider: Any, *, forked: bool) -> Mapping[str, str] | None:
-    """The label that points on the application's provider need, often none. None if it has set no provider yet."""
+def resource_of(provider: Any) -> Any | None:
+    """The resource of a meter provider of the SDK, also of one that the application has set since; else None."""
+    return getattr(getattr(_set(provider), "_sdk_config", None), "resource", None)
+
+
+def _set(provider: Any) -> Any:
+    """The provider that the application has set for a proxy, without that of Logfire around it."""
     if is_proxy(provider):
         provider = metrics.get_meter_provider()
-        if is_proxy(provider):
-            return None
-    # Logfire's provider has the SDK's within it.
-    provider = getattr(provider, "provider", provider)
+    return getattr(provider, "provider", provider)
+
+
+def label_of(provider: Any, *, forked: bool) -> Mapping[str, str] | None:
+    """The label that points on the application's provider need, often none. None if it has set no provider yet."""
+    provider = _set(provider)
+    if is_proxy(provider):
+        return None
     configuration = getattr(provider, "_sdk_config", None)
-    resource = getattr(configuration, "resource", None)
+    resource = resource_of(provider)
     # The first is where SDK 1.39 has them.
     readers = getattr(configuration, "metric_readers", None) or getattr(provider, "_metric_readers", ())
     if resource is None or not _pushes(readers):

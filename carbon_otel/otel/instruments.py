@@ -12,7 +12,9 @@ from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
 from carbon_otel._version import __version__
 from carbon_otel.carbon.grid import Intensity
 from carbon_otel.fork import renew_after_fork
+from carbon_otel.guard import contain
 from carbon_otel.otel import instance
+from carbon_otel.otel.counts import Counts
 from carbon_otel.records import Snapshot
 from carbon_otel.semconv import names as semconv
 from carbon_otel.sensors.base import Device
@@ -20,7 +22,23 @@ from carbon_otel.sensors.base import Device
 _EMPTY = Snapshot(())
 # For what stages last: from a millisecond (an inference) to two days (a training). The SDK's own boundaries, 0 to
 # 10,000, put every short stage into one bucket, and each bucket is a series of its own in Prometheus.
-_DURATIONS_S: Final = (0.001, 0.01, 0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 28_800.0, 172_800.0)
+DURATIONS_S: Final = (0.001, 0.01, 0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 28_800.0, 172_800.0)
+# Unit and description of each metric.
+DESCRIBED: Final[Mapping[str, tuple[str, str]]] = {
+    semconv.STAGE_ENERGY: (semconv.JOULE, "Exclusive energy of a stage"),
+    semconv.STAGE_EMISSIONS: (semconv.GRAM, "Emissions of the exclusive energy of a stage, in CO2e"),
+    semconv.STAGE_DURATION: (semconv.SECOND, "Wall time of a stage"),
+    semconv.STAGE_UNITS: (semconv.UNIT_COUNT, "Functional units of stages: samples, tokens, requests"),
+    semconv.HW_ENERGY: (semconv.JOULE, "Energy used by a device"),
+    semconv.HW_POWER: (semconv.WATT, "Power drawn by a device"),
+    semconv.HW_HOST_ENERGY: (semconv.JOULE, "Energy used by the host"),
+    semconv.HW_HOST_POWER: (semconv.WATT, "Power drawn by the host"),
+    semconv.CPU_STEAL: (
+        semconv.RATIO,
+        "Share of the guest's CPU time that the hypervisor gave to other guests",
+    ),
+    semconv.CARBON_INTENSITY: (semconv.GRAM_PER_KWH, "Carbon intensity of the grid, in CO2e"),
+}
 
 
 @dataclass
@@ -31,6 +49,8 @@ class Source:
     intensity: Intensity | None = None
     host: Mapping[str, str] = field(default_factory=dict)
     steal: Callable[[], float | None] = lambda: None
+    before_export: Callable[[], object] = lambda: None
+    after_export: Callable[[bool], object] = lambda taken: None
 
 
 class Instruments:
@@ -43,60 +63,28 @@ class Instruments:
         meter = provider.get_meter(semconv.SCOPE, __version__, semconv.SCHEMA_URL)
         self.source = Source()
         self._before: dict[str, float] = {}
-        self._provider = provider
+        self.provider = provider
+        self.counts: Counts | None = None  # what a journal keeps
         self._forked = False
         self._apart: Mapping[str, str] | None = None
-        self.energy = meter.create_counter(semconv.STAGE_ENERGY, semconv.JOULE, "Exclusive energy of a stage")
-        self.emissions = meter.create_counter(
-            semconv.STAGE_EMISSIONS, semconv.GRAM, "Emissions of the exclusive energy of a stage, in CO2e"
-        )
+        self.stage_energy = meter.create_counter(semconv.STAGE_ENERGY, *DESCRIBED[semconv.STAGE_ENERGY])
+        self.emissions = meter.create_counter(semconv.STAGE_EMISSIONS, *DESCRIBED[semconv.STAGE_EMISSIONS])
         self.duration = meter.create_histogram(
             semconv.STAGE_DURATION,
-            semconv.SECOND,
-            "Wall time of a stage",
-            explicit_bucket_boundaries_advisory=_DURATIONS_S,
+            *DESCRIBED[semconv.STAGE_DURATION],
+            explicit_bucket_boundaries_advisory=DURATIONS_S,
         )
-        self.units = meter.create_counter(
-            semconv.STAGE_UNITS,
-            semconv.UNIT_COUNT,
-            "Functional units of stages: samples, tokens, requests",
-        )
-        meter.create_observable_counter(
-            semconv.HW_ENERGY,
-            [lambda options: self._energy(host=False)],
-            semconv.JOULE,
-            "Energy used by a device",
-        )
-        meter.create_observable_gauge(
-            semconv.HW_POWER,
-            [lambda options: self._power(host=False)],
-            semconv.WATT,
-            "Power drawn by a device",
-        )
-        meter.create_observable_counter(
-            semconv.HW_HOST_ENERGY,
-            [lambda options: self._energy(host=True)],
-            semconv.JOULE,
-            "Energy used by the host",
-        )
-        meter.create_observable_gauge(
-            semconv.HW_HOST_POWER,
-            [lambda options: self._power(host=True)],
-            semconv.WATT,
-            "Power drawn by the host",
-        )
-        meter.create_observable_gauge(
-            semconv.CPU_STEAL,
-            [self._steal],
-            semconv.RATIO,
-            "Share of the guest's CPU time that the hypervisor gave to other guests",
-        )
-        meter.create_observable_gauge(
-            semconv.CARBON_INTENSITY,
-            [self._intensity],
-            semconv.GRAM_PER_KWH,
-            "Carbon intensity of the grid, in CO2e",
-        )
+        self.units = meter.create_counter(semconv.STAGE_UNITS, *DESCRIBED[semconv.STAGE_UNITS])
+        for create, name, observe in (
+            # The first one: the SDK calls it before it collects anything.
+            (meter.create_observable_counter, semconv.HW_ENERGY, self._energy),
+            (meter.create_observable_gauge, semconv.HW_POWER, lambda _: self._power(host=False)),
+            (meter.create_observable_counter, semconv.HW_HOST_ENERGY, lambda _: self.energy(host=True)),
+            (meter.create_observable_gauge, semconv.HW_HOST_POWER, lambda _: self._power(host=True)),
+            (meter.create_observable_gauge, semconv.CPU_STEAL, self._steal),
+            (meter.create_observable_gauge, semconv.CARBON_INTENSITY, self._intensity),
+        ):
+            create(name, [observe], *DESCRIBED[name])
 
     def attach(self, intensity: Intensity, boot: str, steal: Callable[[], float | None]) -> None:
         """Begin a session. `boot` is the id of the host's current boot."""
@@ -110,7 +98,7 @@ class Instruments:
     def apart(self) -> Mapping[str, str]:
         """The label that keeps this process apart from others, if its provider does not; see `instance`."""
         if self._apart is None:
-            self._apart = instance.label_of(self._provider, forked=self._forked)
+            self._apart = instance.label_of(self.provider, forked=self._forked)
         return self._apart or {}
 
     def take_over(self, snapshot: Snapshot, unreported_s: float) -> None:
@@ -121,13 +109,18 @@ class Instruments:
 
     def forget(self) -> None:
         """In a forked child: the parent reports the devices, and the child is an instance of its own."""
-        self.source = Source()
+        self.source, self.counts = Source(), None
         self._forked, self._apart = True, None
 
-    def _energy(self, *, host: bool) -> Iterable[Observation]:
+    def energy(self, *, host: bool) -> Iterable[Observation]:
+        """The joules of the host, or of its other devices; nothing if another process reports them."""
         for device, joules, _ in self.source.snapshot.devices:
             if (device.type == "host") is host:
                 yield Observation(self._before.get(device.id, 0.0) + joules, self._identity(device))
+
+    def _energy(self, options: CallbackOptions) -> Iterable[Observation]:
+        contain("saving before an export", None, self.source.before_export)
+        return self.energy(host=False)
 
     def _power(self, *, host: bool) -> Iterable[Observation]:
         for device, _, watts in self.source.snapshot.devices:

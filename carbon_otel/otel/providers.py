@@ -23,6 +23,7 @@ from carbon_otel import clock
 from carbon_otel.background import Worker
 from carbon_otel.guard import clean, contain, log_once
 from carbon_otel.otel.instance import given_id, is_proxy, own_id
+from carbon_otel.otel.instruments import instruments_of
 from carbon_otel.semconv import names as semconv
 from carbon_otel.sinks import Pending
 from carbon_otel.units import MS_PER_S
@@ -52,7 +53,7 @@ class Providers:
         attributes: Mapping[str, Any] | None = None,
     ) -> Providers:
         """Choose from the arguments of `instrument()`. Providers built here get `attributes` as their resource."""
-        resource = functools.cache(functools.partial(_resource, attributes or {}))
+        resource = functools.cache(functools.partial(resource_of_process, attributes or {}))
         owned: list[Any] = []
         if tracer is None:
             tracer = trace.get_tracer_provider()
@@ -190,7 +191,8 @@ def _timeout_s(signal: str, environ: Mapping[str, str] = os.environ) -> float | 
     return None if any(environ.get(name) for name in names) else _EXPORT_TIMEOUT_S
 
 
-def _resource(attributes: Mapping[str, Any]) -> Any:
+def resource_of_process(attributes: Mapping[str, Any]) -> Any:
+    """A resource of the SDK for this process, with an instance id of its own."""
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.version import __version__ as sdk_version
 
@@ -247,9 +249,10 @@ def _build_meter_provider(resource: Callable[[], Any]) -> Any:
 
         exporter = HttpExporter(timeout=_timeout_s("METRICS"))
     _hide_secrets_in_logs()
-    _export_only_here(exporter, MetricExportResult.SUCCESS)
     reader = PeriodicExportingMetricReader(exporter)
-    return SdkMeterProvider(metric_readers=[reader], resource=resource(), shutdown_on_exit=False)
+    provider = SdkMeterProvider(metric_readers=[reader], resource=resource(), shutdown_on_exit=False)
+    _export_only_here(exporter, MetricExportResult.SUCCESS, provider)
+    return provider
 
 
 def _hide_secrets_in_logs() -> None:
@@ -259,12 +262,16 @@ def _hide_secrets_in_logs() -> None:
         logging.getLogger(f"{package}.{name}").addFilter(clean)
 
 
-def _export_only_here(exporter: Any, done: object) -> None:
+def _export_only_here(exporter: Any, done: object, provider: MeterProvider) -> None:
     """Make `exporter` export in this process only: in a forked child the SDK would export a copy of all sums."""
     pid, export = os.getpid(), exporter.export
 
     def export_here(*args: Any, **kwargs: Any) -> Any:
-        return export(*args, **kwargs) if os.getpid() == pid else done
+        if os.getpid() != pid:
+            return done
+        result = export(*args, **kwargs)
+        contain("noting an export", None, instruments_of(provider).source.after_export, result is done)
+        return result
 
     exporter.export = export_here
 

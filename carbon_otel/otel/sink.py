@@ -7,7 +7,7 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any, Final
 
 from opentelemetry import context, trace
@@ -22,6 +22,7 @@ from carbon_otel.fork import renew_after_fork
 from carbon_otel.handover import Work, present
 from carbon_otel.otel import propagation
 from carbon_otel.otel.instruments import instruments_of
+from carbon_otel.otel.labels import LabelBook
 from carbon_otel.otel.providers import Providers
 from carbon_otel.records import RUN, StageInfo
 from carbon_otel.semconv import names as semconv
@@ -36,11 +37,6 @@ _RUN_SPAN = "mlflow.run"
 _PROGRESS_NS: Final = 60 * NS_PER_S
 # While more stages are open, none shows its progress: a tick would make thousands of spans.
 _MOST_SHOWN: Final = 200
-# A stage's kind and name are metric labels, which a backend keeps for ever. Beyond this number of them, names such
-# as f"batch {i}" share the label "other"; beyond twice this number, kinds do, too.
-_MOST_NAMES: Final = 200
-_MOST_UNITS: Final = 20
-_OTHER: Final = "other"
 
 
 class OtelSink(Sink):
@@ -76,20 +72,14 @@ class OtelSink(Sink):
         self._reporting = threading.RLock()  # a flush may tick while the sampler does
         renew_after_fork(self._renew)
         self._tracer = trace.get_tracer(semconv.SCOPE, __version__, providers.tracer, semconv.SCHEMA_URL)
-        self._instruments = instruments_of(providers.meter)
-        self._instruments.attach(intensity, boot, steal)
+        self.instruments = instruments_of(providers.meter)
+        self.instruments.attach(intensity, boot, steal)
         self._origin = Work(os.environ) if origin is None else origin
         # The last work for which a stage was opened, with what its variables say; and the last variables made.
         self._read = self._origin, propagation.read(self._origin.variables)
         self._made: tuple[Any, Mapping[str, str]] = (None, {})
         self._spans: dict[StageInfo, _StageSpan] = {}
-        # Devices with the same type and method share one data point of a stage.
-        self._groups: dict[tuple[str, str], list[int]] = {}
-        for i, device in enumerate(devices):
-            self._groups.setdefault((device.type, device.method), []).append(i)
-        self._labels: dict[tuple[str, str], _Labels] = {}
-        self._apart = self._instruments.apart
-        self._units: set[str] = set()
+        self.labels = LabelBook(devices, self.instruments.apart)
 
     def _renew(self) -> None:
         """In a forked child: the thread that held the lock does not exist there."""
@@ -130,15 +120,15 @@ class OtelSink(Sink):
         own = self._spans.get(stage)
         if own is None and not self._providers.listened:
             return
-        labels = self._labels_of(stage)
+        labels = self.labels.of(stage)
         # With the stage's span in the context, exemplars link to the span and Logfire adds the sums up.
         here = own.around() if own is not None else None
-        for indexes, group_labels in zip(self._groups.values(), labels.groups, strict=True):
+        for indexes, group_labels in zip(self.labels.groups.values(), labels.groups, strict=True):
             amount = sum([joules[i] for i in indexes])
             if amount > 0:
-                self._instruments.energy.add(amount, group_labels, here)
+                self.instruments.stage_energy.add(amount, group_labels, here)
         if grams > 0:
-            self._instruments.emissions.add(grams, labels.stage, here)
+            self.instruments.emissions.add(grams, labels.stage, here)
         if own is not None:
             own.joules += sum(joules)
             own.grams += grams
@@ -147,18 +137,18 @@ class OtelSink(Sink):
         own = self._spans.pop(stage, None)
         if own is None and not self._providers.listened:
             return
-        labels = self._labels_of(stage)
+        labels = self.labels.of(stage)
+        # The stage was left before: its span is not current any more.
+        here = own.around() if own is not None else None
         for unit, amount in end.units.items():
-            if len(self._units) < _MOST_UNITS:
-                self._units.add(unit)
-            label = unit if unit in self._units else _OTHER
-            self._instruments.units.add(amount, {**labels.stage, semconv.UNIT: label})
+            label = self.labels.unit(unit)
+            self.instruments.units.add(amount, {**labels.stage, semconv.UNIT: label}, here)
         if own is None:
-            self._instruments.duration.record(end.duration_s, labels.stage)
+            self.instruments.duration.record(end.duration_s, labels.stage)
             return
         span: Span = own.span
         try:
-            self._instruments.duration.record(end.duration_s, labels.stage, context=own.around())
+            self.instruments.duration.record(end.duration_s, labels.stage, context=here)
             above = self._spans.get(stage.parent) if stage.parent is not None else None
             if above is not None:
                 above.joules_below += own.joules + own.joules_below
@@ -181,8 +171,8 @@ class OtelSink(Sink):
         self._providers.silent()  # updates `listened`
         self._providers.warn_if_too_late()
         self._show_progress()
-        if self._apart != self._instruments.apart:  # the application has set its provider
-            self._apart, self._labels = self._instruments.apart, {}
+        if self.labels.apart != self.instruments.apart:  # the application has set its provider
+            self.labels.begin_again(self.instruments.apart)
         with self._reporting:
             if not self._reports_devices():
                 self._waiting = True
@@ -191,8 +181,8 @@ class OtelSink(Sink):
             until_ns = self._exchange_reported_until(now_ns)
             if self._waiting:
                 self._waiting = False
-                self._instruments.take_over(tick.devices, max(0, now_ns - until_ns) * S_PER_NS)
-            self._instruments.source.snapshot = tick.devices
+                self.instruments.take_over(tick.devices, max(0, now_ns - until_ns) * S_PER_NS)
+            self.instruments.source.snapshot = tick.devices
 
     def flush(self, timeout_s: float) -> Pending:
         return self._providers.flush(timeout_s)
@@ -290,33 +280,6 @@ class OtelSink(Sink):
                 },
                 start_time=since_ns,
             ).end(now_ns)
-
-    def _labels_of(self, stage: StageInfo) -> _Labels:
-        # Each run has a new name.
-        key = stage.kind, RUN if stage.kind == RUN else stage.name
-        if key not in self._labels and len(self._labels) >= _MOST_NAMES:
-            key = stage.kind, _OTHER
-            if key not in self._labels and len(self._labels) >= 2 * _MOST_NAMES:
-                key = _OTHER, _OTHER
-        labels = self._labels.get(key)
-        if labels is None:
-            labels = self._labels[key] = _Labels(*key, self._groups, self._apart)
-        return labels
-
-
-class _Labels:
-    """The metric labels of stages with one kind and name: without and with each group of devices."""
-
-    __slots__ = ("groups", "stage")
-
-    def __init__(
-        self, kind: str, name: str, groups: Iterable[tuple[str, str]], apart: Mapping[str, str]
-    ) -> None:
-        self.stage = {semconv.STAGE_KIND: kind, semconv.STAGE_NAME: name, **apart}
-        self.groups = [
-            {**self.stage, semconv.COMPONENT: component, semconv.METHOD: method}
-            for component, method in groups
-        ]
 
 
 class _StageSpan:

@@ -42,11 +42,15 @@ def span(instance: str, padding: int = 0) -> dict[str, Any]:
     return {"resourceSpans": [{"resource": _resource(instance), "scopeSpans": [{"spans": [one]}]}]}
 
 
-def joules(instance: str) -> dict[str, Any]:
-    """The energy of a process that exports once."""
-    now = str(time.time_ns())
-    point = {"startTimeUnixNano": now, "timeUnixNano": now, "asDouble": JOULES}
-    total = {"dataPoints": [point], "aggregationTemporality": 2, "isMonotonic": True}
+def joules(instance: str, since_ns: int | None = None) -> dict[str, Any]:
+    """The energy of a process that exports once; with `since_ns`, what one has used since then, as a delta."""
+    now_ns = time.time_ns()
+    times = {"startTimeUnixNano": str(since_ns or now_ns), "timeUnixNano": str(now_ns)}
+    total = {
+        "dataPoints": [{**times, "asDouble": JOULES}],
+        "aggregationTemporality": 2 if since_ns is None else 1,
+        "isMonotonic": True,
+    }
     metrics = [{"name": ENERGY, "unit": "J", "sum": total}]
     return {"resourceMetrics": [{"resource": _resource(instance), "scopeMetrics": [{"metrics": metrics}]}]}
 
@@ -75,11 +79,14 @@ class Sender:
     def send(self) -> None:
         """One process's span and joules."""
         instance = uuid.uuid4().hex
-        for signal, content in (("traces", span(instance)), ("metrics", joules(instance))):
-            while (status := post(self.url, signal, content)) != 200:
-                assert status in (0, *RETRIABLE), status
-                time.sleep(0.02)
+        self._until_answered("traces", span(instance))
+        self._until_answered("metrics", joules(instance))
         self.answered.append(instance)
+
+    def _until_answered(self, signal: str, content: dict[str, Any]) -> None:
+        while (status := post(self.url, signal, content)) != 200:
+            assert status in (0, *RETRIABLE), status
+            time.sleep(0.02)
 
     @contextlib.contextmanager
     def at_work(self) -> Iterator[None]:
@@ -97,6 +104,21 @@ class Sender:
         finally:
             stop.set()
             thread.join(60)
+
+
+@dataclass
+class DeltaSender(Sender):
+    """Sends the joules of one process that goes on, each time those since the last."""
+
+    instance: str = field(default_factory=lambda: uuid.uuid4().hex)
+    sent_ns: int = field(default_factory=time.time_ns)
+
+    def send(self) -> None:
+        """The joules since the last."""
+        content = joules(self.instance, self.sent_ns)
+        self.sent_ns = time.time_ns()
+        self._until_answered("metrics", content)
+        self.answered.append(self.instance)
 
 
 def spans_in(file: Path) -> list[dict[str, Any]]:

@@ -15,9 +15,11 @@ import shutil
 import signal
 import subprocess
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -164,10 +166,19 @@ class Store(Running):
         assert len(found) < 2, (expression, found)
         return float(found[0]["value"][1]) if found else None
 
+    def exemplars(self, expression: str, start_s: float, end_s: float) -> list[dict[str, Any]]:
+        """The series of an expression that have exemplars, with these, as a panel asks for its dots."""
+        return self._data(
+            "query_exemplars", {"query": expression, "start": f"{start_s:.3f}", "end": f"{end_s:.3f}"}
+        )
+
     def _ask(self, path: str, asked: Mapping[str, str]) -> list[dict[str, Any]]:
+        return self._data(path, asked)["result"]
+
+    def _data(self, path: str, asked: Mapping[str, str]) -> Any:
         request = f"{self.url}/api/v1/{path}?{urllib.parse.urlencode(asked)}"
         with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.load(answer)["data"]["result"]
+            return json.load(answer)["data"]
 
 
 class Prometheus(Store):
@@ -181,6 +192,7 @@ class Prometheus(Store):
         intervals: str = "",
         otlp: bool = False,
         remote_write: str = "",
+        address: str = "",
     ) -> None:
         config = yaml.safe_load((COLLECTOR / "prometheus" / "prometheus.yml").read_text())
         if intervals:
@@ -194,7 +206,7 @@ class Prometheus(Store):
         folder.mkdir()
         file = folder / "prometheus.yml"
         file.write_text(yaml.safe_dump(config))
-        where = f"127.0.0.1:{free_port()}"
+        where = address or f"127.0.0.1:{free_port()}"
         self.url = f"http://{where}"
         self.otlp = f"{self.url}/api/v1/otlp/v1/metrics"
         super().__init__(
@@ -209,6 +221,13 @@ class Prometheus(Store):
             ],
             health=f"{self.url}/-/ready",
         )
+
+    def evaluated_s(self) -> float:
+        """When all rules were last evaluated."""
+        times = [group["lastEvaluation"] for group in self._data("rules", {})["groups"]]
+        # Without its nanoseconds, which `fromisoformat` of Python 3.10 does not read.
+        texts = [re.sub(r"\.\d+", "", each).replace("Z", "+00:00") for each in times]
+        return min(datetime.fromisoformat(each).timestamp() for each in texts)
 
 
 @contextlib.contextmanager
@@ -241,6 +260,13 @@ class VictoriaMetrics(Store):
             health=f"{self.url}/health",
         )
 
+    def write(self, series: Iterable[Mapping[str, Any]]) -> None:
+        """Add samples, in the format of `/api/v1/import`; queries find them at once."""
+        lines = "\n".join(map(json.dumps, series)).encode()
+        for path, content in (("api/v1/import", lines), ("internal/force_flush", None)):
+            with urllib.request.urlopen(f"{self.url}/{path}", content, timeout=30):
+                pass
+
 
 @contextlib.contextmanager
 def victoria_metrics(folder: Path, *arguments: str) -> Iterator[VictoriaMetrics]:
@@ -267,9 +293,20 @@ class Jaeger(Running):
 
     def traces(self, service: str) -> list[dict[str, Any]]:
         """The traces of a service."""
-        asked = urllib.parse.urlencode({"service": service, "limit": 1000, "lookback": "1h"})
+        asked = urllib.parse.urlencode({"service": service, "limit": 20_000, "lookback": "1h"})
         with urllib.request.urlopen(f"{self.url}/api/traces?{asked}", timeout=30) as answer:
             return json.load(answer)["data"] or []
+
+    def span(self, trace_id: str, span_id: str) -> dict[str, Any] | None:
+        """One span, found by its trace as Grafana finds it; None if it has not arrived."""
+        try:
+            with urllib.request.urlopen(f"{self.url}/api/traces/{trace_id}", timeout=30) as answer:
+                spans = [each for trace in json.load(answer)["data"] for each in trace["spans"]]
+        except urllib.error.HTTPError as e:
+            if e.code != 404:
+                raise
+            return None
+        return next((each for each in spans if each["spanID"] == span_id), None)
 
 
 @contextlib.contextmanager

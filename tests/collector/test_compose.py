@@ -105,6 +105,88 @@ def test_every_variable_is_read_by_a_file(name):
     assert needed <= set(SERVICES[name]["environment"])
 
 
+# What the documentation of an image says, where no file of ours and no program here does.
+DOCUMENTED = {
+    "grafana": {
+        "variables": {"GF_SECURITY_ADMIN_PASSWORD", "GF_ANALYTICS_REPORTING_ENABLED"},
+        "data": "/var/lib/grafana",
+    },
+    "postgres": {
+        "variables": {"POSTGRES_USER", "POSTGRES_DB", "POSTGRES_PASSWORD"},
+        "data": "/var/lib/postgresql/data",
+    },
+    "prometheus": {"variables": set(), "data": "/prometheus"},
+}
+HEALTH = {
+    "jaeger": ":13133/status",
+    "prometheus": ":9090/-/ready",
+    "grafana": ":3000/api/health",
+    "mlflow": ":5000/health",
+}
+
+
+@pytest.mark.parametrize("name", DOCUMENTED)
+def test_the_variables_are_those_of_the_image(name):
+    assert set(SERVICES[name].get("environment", ())) <= DOCUMENTED[name]["variables"]
+
+
+def test_postgresql_has_the_version_of_its_folder():
+    """From 18 on, the image keeps its data elsewhere."""
+    assert int(re.search(r":(\d+)\.", SERVICES["postgres"]["image"])[1]) < 18
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_volume_is_where_the_program_writes(name):
+    service = SERVICES[name]
+    volumes = {each.split(":")[1] for each in service["volumes"] if not each.startswith(".")}
+    written = {
+        "collector": lambda: service["environment"]["OTELCOL_STORAGE"],
+        "jaeger": lambda: service["environment"]["JAEGER_STORAGE"],
+        "mlflow": lambda: service["command"][service["command"].index("--artifacts-destination") + 1],
+    }
+    assert volumes == {written[name]() if name in written else DOCUMENTED[name]["data"]}
+
+
+def test_every_named_volume_has_one_user():
+    used = [each.split(":")[0] for service in SERVICES.values() for each in service["volumes"]]
+    assert sorted(each for each in used if not each.startswith(".")) == sorted(COMPOSE["volumes"])
+
+
+def test_every_file_of_the_folders_is_mounted_where_it_is_looked_for():
+    prometheus = on_this_machine("prometheus", "/etc/prometheus")
+    config = yaml.safe_load((prometheus / "prometheus.yml").read_text())
+    assert [file for pattern in config["rule_files"] for file in prometheus.glob(pattern)]
+    provisioning = on_this_machine("grafana", "/etc/grafana/provisioning")
+    assert {each.name for each in provisioning.iterdir()} == {"datasources", "dashboards"}
+    for file in (provisioning / "dashboards").iterdir():
+        for provider in yaml.safe_load(file.read_text())["providers"]:
+            assert list(on_this_machine("grafana", provider["options"]["path"]).glob("*.json"))
+
+
+@pytest.mark.parametrize("name", HEALTH)
+def test_a_check_of_health_asks_the_address_that_answers(name):
+    check = SERVICES[name]["healthcheck"]["test"]
+    (asked,) = re.findall(r"http://127\.0\.0\.1(:\d+[\w/-]*)", " ".join(check))
+    assert asked == HEALTH[name]
+    assert int(asked[1:].partition("/")[0]) in listens(name)
+
+
+def test_a_service_waits_only_for_services_that_say_when_they_are_ready():
+    for service in SERVICES.values():
+        waits = service.get("depends_on", [])
+        assert set(waits) <= SERVICES.keys()
+        if isinstance(waits, dict):
+            assert all("healthcheck" in SERVICES[other] for other in waits)
+
+
+def test_mlflow_asks_for_the_database_that_postgres_makes():
+    database, mlflow = SERVICES["postgres"]["environment"], SERVICES["mlflow"]["environment"]
+    where = urllib.parse.urlsplit(mlflow["MLFLOW_BACKEND_STORE_URI"])
+    assert where.hostname in SERVICES
+    assert (where.username, where.path) == (database["POSTGRES_USER"], f"/{database['POSTGRES_DB']}")
+    assert mlflow["PGPASSWORD"] == database["POSTGRES_PASSWORD"]
+
+
 def test_the_collector_starts_with_the_files_and_variables_of_its_service(tmp_path):
     files = configs("collector")
     with jaeger(tmp_path) as store:

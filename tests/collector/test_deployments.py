@@ -7,14 +7,13 @@ import os
 import re
 import subprocess
 import sys
-import urllib.request
 from pathlib import Path
 
 import pytest
 
 from tests.collector.certificates import write_certificate
 from tests.collector.load import post, received_joules, span, spans_in
-from tests.collector.programs import Collector, collector, jaeger, own_address
+from tests.collector.programs import Collector, collector, jaeger, own_address, prometheus
 from tests.integration.processes import wait_for
 
 RECEIVED = Path(__file__).with_name("received.yaml")
@@ -78,7 +77,7 @@ def test_config_alone(tmp_path, protocol):
 
 
 @both
-def test_jaeger_has_the_spans_that_exemplars_lead_to(tmp_path, protocol):
+def test_jaeger_has_the_spans_with_their_energy(tmp_path, protocol):
     with (
         jaeger(tmp_path) as store,
         collector(tmp_path, "config.yaml", "jaeger.yaml", JAEGER_ENDPOINT=store.grpc) as program,
@@ -86,15 +85,25 @@ def test_jaeger_has_the_spans_that_exemplars_lead_to(tmp_path, protocol):
         figures, _ = run_job(tmp_path, program, protocol)
         has_arrived(figures, lambda: scraped_joules(program))
         traces = wait_for(lambda: store.traces("job"))
-        asked = urllib.request.Request(
-            f"http://{program.scraped}/metrics", headers={"Accept": "application/openmetrics-text"}
-        )
-        with urllib.request.urlopen(asked, timeout=30) as answer:
-            exemplars = set(re.findall(r'trace_id="(\w+)"', answer.read().decode()))
-    assert exemplars and exemplars <= {trace["traceID"] for trace in traces}
     tags = [tag["key"] for trace in traces for each in trace["spans"] for tag in each["tags"]]
     assert "carbon_otel.energy.total_j" in tags
     assert not (tmp_path / "otelcol" / "traces.jsonl").exists()
+
+
+@both
+def test_prometheus_that_is_pushed_to(tmp_path, protocol):
+    with (
+        prometheus(tmp_path, otlp=True) as store,
+        collector(
+            tmp_path, "config.yaml", "prometheus.yaml", PROMETHEUS_ENDPOINT=f"{store.url}/api/v1/otlp"
+        ) as program,
+    ):
+        figures, _ = run_job(tmp_path, program, protocol)
+        has_arrived(
+            figures,
+            lambda: store.value("sum(last_over_time(carbon_otel_stage_energy_joules_total[1h]))") or 0,
+        )
+        has_arrived(figures, lambda: span_joules(spans_in(tmp_path / "otelcol" / "traces.jsonl")))
 
 
 @both
@@ -212,6 +221,7 @@ class TestSecure:
     ("file", "missing", "others"),
     [
         ("jaeger.yaml", "JAEGER_ENDPOINT", {}),
+        ("prometheus.yaml", "PROMETHEUS_ENDPOINT", {}),
         ("upstream.yaml", "UPSTREAM_ENDPOINT", {}),
         ("upstream.yaml", "UPSTREAM_ENDPOINT", {"UPSTREAM_PROTOCOL": "http"}),
         ("logfire.yaml", "LOGFIRE_TOKEN", {}),

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 COLLECTOR = Path(__file__).parents[2] / "collector"
-NAMES = ("config", "jaeger", "logfire", "upstream", "secure", "agent", "gateway")
+NAMES = ("config", "jaeger", "prometheus", "logfire", "upstream", "secure", "agent", "gateway")
 CONFIGS = {name: yaml.safe_load((COLLECTOR / f"{name}.yaml").read_text()) for name in NAMES}
 KINDS = ("receivers", "processors", "exporters", "extensions")
 # The module that contains a component, by type.
@@ -92,6 +92,14 @@ def test_nothing_is_held_in_memory_before_the_queue_on_disk():
             settings = config["exporters"][exporter]
             assert settings["retry_on_failure"]["max_elapsed_time"] == 0
             assert settings["sending_queue"]["sizer"] == "bytes"
+
+
+def test_every_way_into_prometheus_sets_its_labels():
+    """Other pipelines end at a collector that does, or at a backend that keeps the attributes of resources."""
+    for name in CONFIGS:
+        for each, pipeline in merged(name)["service"]["pipelines"].items():
+            if any("prometheus" in exporter.lower() for exporter in pipeline["exporters"]):
+                assert "transform/labels" in pipeline["processors"], (name, each)
 
 
 def test_the_other_files_leave_the_pipelines_of_another_alone():

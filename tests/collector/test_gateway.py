@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import http.server
-import re
 import select
 import socket
 import threading
 import urllib.request
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from tests.collector.load import JOULES, Sender
+from tests.collector.load import JOULES, DeltaSender, Sender
 from tests.collector.programs import Collector, collector, jaeger, prometheus, victoria_metrics
-from tests.collector.test_deployments import has_arrived, run_job
+from tests.collector.test_deployments import run_job
+from tests.collector.test_prometheus import NAMES
 from tests.integration.processes import wait_for
 
 GATEWAY = {"arguments": ["--feature-gates=exporter.prometheusremotewritexporter.RetryOn429"]}
-TOTAL = "sum(last_over_time(carbon_otel_stage_energy_joules_total[1h]))"
+# Of what a process may say of its place: all that becomes a label, and more.
+PLACE = (
+    "service.namespace=team,k8s.cluster.name=north,k8s.namespace.name=ml,k8s.pod.name=job-0,k8s.node.name=n1,"
+    "k8s.pod.uid=1,deployment.environment.name=test,cloud.region=eu,team.color=blue"
+)
+HOST = {"hw_host_energy_joules_total", "hw_host_power_watts"}
+ENERGY = "carbon_otel_stage_energy_joules_total"
+TOTAL = f"sum(last_over_time({ENERGY}[1h]))"
 
 
 class Balancer:
@@ -78,6 +86,7 @@ def folder_of(path: Path, name: str) -> Path:
 
 
 def test_a_gateway_that_is_killed_under_load(tmp_path, store):
+    """Two agents: every joule of processes that send sums or deltas is in the store, and every span, once."""
     program, remote_write = store
     with contextlib.ExitStack() as running:
         traces = running.enter_context(jaeger(tmp_path))
@@ -96,7 +105,7 @@ def test_a_gateway_that_is_killed_under_load(tmp_path, store):
             gateways.append(gateway)
         balancer = Balancer([gateway.address for gateway in gateways])
         running.callback(balancer.close)
-        senders = []
+        senders, deltas = [], []
         with contextlib.ExitStack() as sending:
             for number in range(2):
                 agent = running.enter_context(
@@ -109,29 +118,49 @@ def test_a_gateway_that_is_killed_under_load(tmp_path, store):
                     )
                 )
                 senders.append(Sender(agent.http))
+                deltas.append(DeltaSender(agent.http))
                 sending.enter_context(senders[-1].at_work())
+                sending.enter_context(deltas[-1].at_work())
             wait_for(lambda: (program.value(TOTAL) or 0) > 50 * JOULES)
             gateways[0].kill()
             sent = [len(sender.answered) for sender in senders]
             wait_for(lambda: all(len(s.answered) > n + 50 for s, n in zip(senders, sent, strict=True)))
-        answered = sum(len(sender.answered) for sender in senders)
+        answered = sum(len(sender.answered) for sender in (*senders, *deltas))
         wait_for(lambda: program.value(TOTAL) == pytest.approx(answered * JOULES, rel=1e-9))
-        wait_for(lambda: len(traces.traces("load")) == min(answered, 1000))
-        labels = program.query("carbon_otel_stage_energy_joules_total")[0]["metric"]
-        assert labels["job"] == "load" and labels["instance"]
+        processes = {instance for sender in (*senders, *deltas) for instance in sender.answered}
+        assert program.value(f"count(last_over_time({ENERGY}[1h]))") == len(processes)
+        sent = Counter(instance[:16] for sender in senders for instance in sender.answered)
+        wait_for(lambda: spans_of(traces) == sent)
 
 
-def test_the_store_has_no_label_that_prometheus_would_not_scrape(tmp_path):
-    """So that the rules and the dashboard serve both ways."""
+def spans_of(store):
+    """How often Jaeger has each span."""
+    return Counter(span["spanID"] for trace in store.traces("load") for span in trace["spans"])
+
+
+def test_the_same_process_has_the_same_series_on_every_way(tmp_path):
+    """Scraped, pushed, through agent and gateway, and to a gateway itself: one set of rules serves all."""
     with (
-        victoria_metrics(tmp_path, "-search.latencyOffset=0s") as store,
+        collector(folder_of(tmp_path, "scraped")) as scraped,
+        prometheus(tmp_path, scraped.scraped, intervals="1s") as reference,
+        prometheus(tmp_path, otlp=True) as pushed,
+        collector(
+            folder_of(tmp_path, "pushing"),
+            "config.yaml",
+            "prometheus.yaml",
+            PROMETHEUS_ENDPOINT=f"{pushed.url}/api/v1/otlp",
+        ) as pushing,
+        victoria_metrics(tmp_path, "-search.latencyOffset=0s") as victoria,
+        prometheus(tmp_path, arguments=["--web.enable-remote-write-receiver"]) as written,
         jaeger(tmp_path) as traces,
         collector(
             folder_of(tmp_path, "gateway"),
             "config.yaml",
             "gateway.yaml",
+            Path(__file__).with_name("second_store.yaml"),
             **GATEWAY,
-            REMOTE_WRITE_ENDPOINT=store.remote_write,
+            REMOTE_WRITE_ENDPOINT=victoria.remote_write,
+            SECOND_ENDPOINT=f"{written.url}/api/v1/write",
             JAEGER_ENDPOINT=traces.grpc,
         ) as gateway,
         collector(
@@ -141,33 +170,30 @@ def test_the_store_has_no_label_that_prometheus_would_not_scrape(tmp_path):
             GATEWAY_ENDPOINT=f"{gateway.address}:4317",
             GATEWAY_INSECURE="true",
         ) as agent,
-        collector(folder_of(tmp_path, "scraped")) as scraped,
     ):
-        figures, _ = run_job(tmp_path / "to-agent", agent, "grpc")
-        run_job(tmp_path / "to-scraped", scraped, "grpc")
-        has_arrived(figures, lambda: store.value(TOTAL) or 0)
-        stored = labels(
-            (sample["metric"].pop("__name__"), sample["metric"])
-            for sample in store.query('{__name__=~"(carbon_otel|hw)_.+"}')
-        )
-        page = wait_for(lambda: labels(lines(scraped.page())))
-    assert len(stored) > 5 and stored.keys() <= page.keys()
-    for name, found in stored.items():
-        assert {"job", "instance"} <= found <= page[name]
+        for to in (scraped, pushing, agent, gateway):
+            run_job(
+                folder_of(tmp_path, f"job-{to.address}"),
+                to,
+                "grpc",
+                OTEL_RESOURCE_ATTRIBUTES=PLACE,
+            )
+        (direct,) = wait_for(lambda: complete(reference, 1))
+        assert {dict(series)["job"] for series in direct} == {"team/job"}
+        for store, processes in ((pushed, 1), (victoria, 2), (written, 2)):
+            for found in wait_for(lambda store=store, number=processes: complete(store, number)):
+                assert found == direct
 
 
-def lines(page):
-    """(name, labels) of each line of an exporter's page."""
-    for name, inside in re.findall(r"^(\w+)\{(.*)\} ", page, re.MULTILINE):
-        yield name, re.findall(r'(\w+)="', inside)
-
-
-def labels(series):
-    """The labels of each metric."""
+def complete(store, processes):
+    """The series of each process, but for its id, once each has all metrics that a stage with units makes."""
     found = {}
-    for name, of in series:
-        found.setdefault(name, set()).update(of)
-    return found
+    for sample in store.query('{__name__=~"(carbon_otel|hw)_.+"}'):
+        labels = sample["metric"]
+        found.setdefault(labels.pop("instance"), set()).add(frozenset(labels.items()))
+    needed = NAMES - {"carbon_otel_stage_duration_seconds_bucket"} - HOST
+    whole = [of for of in found.values() if {dict(series)["__name__"] for series in of} >= needed]
+    return len(whole) == processes and whole
 
 
 class Struggling(http.server.BaseHTTPRequestHandler):

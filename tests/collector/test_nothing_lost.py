@@ -9,8 +9,8 @@ import time
 import pytest
 
 from tests.collector.load import JOULES, Sender, post, received_joules, received_spans, span
-from tests.collector.programs import Collector, collector, own_address
-from tests.integration.processes import wait_for
+from tests.collector.programs import Collector, collector, own_address, prometheus
+from tests.integration.processes import free_port, wait_for
 
 RECEIVED = __file__.replace("test_nothing_lost.py", "received.yaml")
 
@@ -149,6 +149,25 @@ def test_restarts_under_load_lose_nothing_and_count_nothing_twice(tmp_path, upst
         finally:
             program.stop()
     assert set(spans.values()) == {1}
+
+
+def test_processes_that_end_while_prometheus_is_away_and_the_collector_is_killed(tmp_path):
+    """With `prometheus.yaml`. A collector that is scraped has these processes in its memory only."""
+    total = "sum(last_over_time(carbon_otel_stage_energy_joules_total[1h]))"
+    address = f"127.0.0.1:{free_port()}"
+    pushing = {"address": own_address(), "PROMETHEUS_ENDPOINT": f"http://{address}/api/v1/otlp"}
+    sender = None
+    for end in (Collector.kill, Collector.stop):
+        with collector(tmp_path, "config.yaml", "prometheus.yaml", **pushing) as program:
+            sender = sender or Sender(program.http)
+            for _ in range(20):
+                sender.send()
+            end(program)
+    with (
+        collector(tmp_path, "config.yaml", "prometheus.yaml", **pushing),
+        prometheus(tmp_path, otlp=True, address=address) as store,
+    ):
+        wait_for(lambda: store.value(total) == pytest.approx(len(sender.answered) * JOULES), timeout_s=60)
 
 
 def test_a_full_queue_refuses_what_is_new_and_keeps_what_it_took(tmp_path, upstream):

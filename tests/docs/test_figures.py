@@ -10,7 +10,7 @@ import pytest
 from carbon_otel import config, session
 from carbon_otel.mlflow.delivery import spool
 from carbon_otel.mlflow.runs import recorder, run_stages
-from carbon_otel.otel import sink
+from carbon_otel.otel import labels
 from tests.calibration.test_curve import cubic, curve, line, machines, overall
 from tests.docs.conftest import execute
 from tests.docs.pages import PAGES, ROOT, table
@@ -28,8 +28,8 @@ MLFLOW = PAGES["carbon_otel/mlflow/README.md"]
         (PAGES["README.md"], f"{run_stages._END_WAIT_S} s at most"),
         (PAGES["carbon_otel/README.md"], f"waits {run_stages._END_WAIT_S} s at most"),
         (MLFLOW, f"over in {recorder._EMPTY_S:.0f} s"),
-        (PAGES["carbon_otel/otel/README.md"], f"the first {sink._MOST_NAMES} names"),
-        (PAGES["carbon_otel/otel/README.md"], f"share the label `{sink._OTHER}`"),
+        (PAGES["carbon_otel/otel/README.md"], f"the first {labels._MOST_NAMES} names"),
+        (PAGES["carbon_otel/otel/README.md"], f"share the label `{labels._OTHER}`"),
     ],
 )
 def test_limits(page, text):

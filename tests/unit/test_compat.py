@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +16,8 @@ import pytest
 from carbon_otel.mlflow import compat
 
 mlflow = pytest.importorskip("mlflow")
+
+CLOSED_PORT = 9
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +37,51 @@ def test_a_separate_store_writes_to_the_same_database(store):
     own.log_batch(run_id, [mlflow.entities.Metric("carbon/energy_wh", 2.0, 5, 3)], [], [])
     (point,) = compat.metric_points(store.get_run(run_id).data)
     assert point == ("carbon/energy_wh", 2.0, 5, 3)
+
+
+class Shown(logging.Handler):
+    """Keeps the lines that a program shows which has set up logging."""
+
+    def __init__(self):
+        super().__init__(logging.INFO)
+        self.lines = []
+
+    def emit(self, record):
+        self.lines.append(record.getMessage())
+
+
+@pytest.fixture
+def shown():
+    handler = Shown()
+    loggers = [logging.getLogger(name) for name in ("mlflow", "urllib3", "carbon_otel")]
+    for logger in loggers:
+        logger.addHandler(handler)
+    yield handler.lines
+    for logger in loggers:
+        logger.removeHandler(handler)
+
+
+@pytest.fixture(params=["database", "server"])
+def store_that_is_gone(request, tmp_path, monkeypatch):
+    if request.param == "server":
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
+        return compat.store_at(f"http://127.0.0.1:{CLOSED_PORT}")
+    folder = tmp_path / "store"
+    folder.mkdir()
+    store = compat.store_at(f"sqlite:///{folder}/mlflow.db")
+    store.engine.dispose()
+    shutil.rmtree(folder)
+    return store
+
+
+def test_a_store_that_is_gone_adds_no_lines_of_other_libraries_to_the_program(store_that_is_gone, shown):
+    with pytest.raises(mlflow.MlflowException):
+        compat.separate(store_that_is_gone).get_run("r")
+    assert not shown
+    with pytest.raises(mlflow.MlflowException):
+        store_that_is_gone.get_run("r")
+    assert shown  # for the application, they log as they do without us
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

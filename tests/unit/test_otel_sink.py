@@ -222,6 +222,22 @@ def test_counters_move_while_a_stage_runs_and_link_to_its_span(application):
     assert [e.span_id for p in points for e in p.exemplars] == [span_id] * len(points)
 
 
+def test_every_metric_of_a_stage_links_to_the_span_of_the_stage(application):
+    application.instrument()
+    with carbon_otel.stage("training"), carbon_otel.stage("inference", "score") as scoring:
+        span_id = trace.get_current_span().get_span_context().span_id
+        scoring.units(tokens=5)
+        application.draw(4)
+    found = {
+        name: [exemplar.span_id for exemplar in point.exemplars]
+        for name, point in application.collect()
+        if point.attributes.get("carbon_otel.stage.name") == "score"
+    }
+    assert found == {
+        f"carbon_otel.stage.{metric}": [span_id] for metric in ("duration", "emissions", "energy", "units")
+    }
+
+
 def test_a_second_session_on_the_same_provider_continues_the_counters(application, caplog):
     with caplog.at_level(logging.WARNING):
         for _ in range(2):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from carbon_otel.host.process_tree import LinuxProcesses, Processes, Spent, spent_ns
 from tests.fakes.clock import NS
+from tests.integration.processes import wait_for
 
 HZ = os.sysconf("SC_CLK_TCK")
 
@@ -117,6 +119,88 @@ def test_one_file_is_read_for_each_process_of_the_tree_and_each_new_process(proc
     opened.clear()
     processes.trees([A])
     assert sorted(opened) == [A, B, D]
+
+
+def test_no_file_is_read_for_a_process_that_has_not_run_since(monkeypatch):
+    opened = []
+    real_open = os.open
+
+    def noting_open(path, *rest):
+        opened.append(str(path))
+        return real_open(path, *rest)
+
+    monkeypatch.setattr(os, "open", noting_open)
+    processes = LinuxProcesses()
+    program = (
+        "import subprocess, sys\n"
+        "for _ in sys.stdin: print(subprocess.call([sys.executable, '-S', '-c', 'sum(range(10**7))']), flush=True)"
+    )
+    command = [sys.executable, "-S", "-c", program]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+
+        def spent() -> Spent:
+            opened.clear()
+            return processes.trees([os.getpid()])[os.getpid()][child.pid]
+
+        def waits() -> bool:
+            spent()
+            return f"/proc/{child.pid}/stat" not in opened
+
+        wait_for(waits)
+        before = spent()
+        child.stdin.write("\n")
+        child.stdin.flush()
+        assert child.stdout.readline() == "0\n"
+        after = spent()
+        assert f"/proc/{child.pid}/stat" in opened
+        assert after.own_ns > before.own_ns
+        assert after.reaped_ns > before.reaped_ns
+
+
+def test_a_parent_is_read_after_the_end_of_a_child_even_if_its_clock_stood_still(proc, monkeypatch):
+    """Where clocks count in ticks, a process may wait for a child within one."""
+    monkeypatch.setattr(time, "clock_gettime_ns", lambda clock: 0)
+    proc.write(A, 1)
+    proc.write(B, A, own_s=1)
+    processes = LinuxProcesses(proc.folder)
+    processes.trees([A])
+    proc.end(B)
+    proc.write(A, 1, reaped_s=1)
+    assert processes.trees([A])[A] == {A: Spent(0, NS)}
+
+
+def test_a_process_that_ends_during_a_walk_is_counted_once(proc, monkeypatch):
+    """Its parent, which waits for it, has been read by then."""
+    proc.write(A, 1)
+    proc.write(B, A)
+    proc.write(C, B, own_s=2)
+    processes = LinuxProcesses(proc.folder)
+    states = [processes.trees([A])[A]]
+    real_open = os.open
+
+    def end_first(path, *rest):
+        if Path(path).parent.name == str(C):
+            monkeypatch.setattr(os, "open", real_open)
+            for pid in (C, B):
+                proc.end(pid)
+            proc.write(A, 1, reaped_s=3)
+        return real_open(path, *rest)
+
+    monkeypatch.setattr(os, "open", end_first)
+    states += [processes.trees([A])[A] for _ in range(2)]
+    assert states[1] == {A: Spent(0, 3 * NS)}
+    # The 2 s that C had spent at the first call are no part of the sum.
+    assert sum(map(spent_ns, states, states[1:])) == 1 * NS
+
+
+def test_the_threads_of_all_processes_are_counted_at_each_call(proc, monkeypatch):
+    monkeypatch.setattr(time, "clock_gettime_ns", lambda clock: 0)
+    proc.write(A, 1, threads=3)
+    proc.write(B, A, threads=4)
+    processes = LinuxProcesses(proc.folder)
+    for _ in range(2):
+        processes.trees([A])
+        assert processes.threads == 7
 
 
 def test_without_a_proc_folder_trees_are_empty(tmp_path):
