@@ -91,7 +91,7 @@ class Episode:
 
     def stepped(self) -> None:
         """An optimizer has stepped. Several steps in one batch count as one."""
-        self.trains = self._hooked = True
+        self.trains = self._hooked = self.parent.shares.trained = True
 
     def pause(self) -> None:
         """An episode begins in this one."""
@@ -163,9 +163,7 @@ class Episode:
         self._decided = True
 
     def _kind(self) -> Lifecycle:
-        shares = self.parent.shares
-        shares.trained |= self.trains
-        return "training" if self.trains else "evaluation" if shares.trained else "inference"
+        return "training" if self.trains else "evaluation" if self.parent.shares.trained else "inference"
 
     def _open_wait(self, whole: OpenStage) -> None:
         if self._wait_ns >= _LEAST_NS:

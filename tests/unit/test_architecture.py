@@ -71,8 +71,8 @@ ROOMS = {
     "__init__": f"{CORE} config runtime stages session lifecycle",
     # The entry points.
     "entry_points": f"{CORE} __init__ config sensors otel",
-    "cli": f"{CORE} __init__ config sensors host runtime lifecycle otel semconv mlflow.compat mlflow.schema "
-    "mlflow.runs mlflow.delivery",
+    "cli": f"{CORE} __init__ config instrumentation sensors host runtime lifecycle otel semconv mlflow.compat "
+    "mlflow.schema mlflow.runs mlflow.delivery",
 }
 # The rooms that read hardware; all others know only `sensors.base`.
 HEAVY = ("mlflow", "grpc", "typer", "rich", "sqlite3", "logfire", "pandas", "numpy", "sklearn")

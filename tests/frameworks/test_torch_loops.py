@@ -1,0 +1,214 @@
+"""PyTorch loops that people write themselves: each pass over a DataLoader is a stage, and its kind shows in it."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import time
+
+import pytest
+
+import carbon_otel
+
+torch = pytest.importorskip("torch")
+data = pytest.importorskip("torch.utils.data")
+
+SAMPLES, BATCH = 48, 8
+BATCHES = SAMPLES // BATCH
+PASS = {"batches": BATCHES, "samples": SAMPLES}
+EPOCH = {**PASS, "steps": BATCHES, "epochs": 1}
+
+
+class Slow(data.TensorDataset):
+    """Loading a batch takes 20 ms."""
+
+    def __getitem__(self, index):
+        time.sleep(0.02 / BATCH)
+        return super().__getitem__(index)
+
+
+def loader(kind=data.TensorDataset, **options):
+    generator = torch.Generator().manual_seed(0)
+    tensors = torch.randn(SAMPLES, 4, generator=generator), torch.randn(SAMPLES, 1, generator=generator)
+    return data.DataLoader(kind(*tensors), batch_size=BATCH, **options)
+
+
+class Job:
+    """A model, and what a loop does with a batch, for about 5 ms."""
+
+    def __init__(self) -> None:
+        self.model = torch.nn.Linear(4, 1)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.01)
+
+    def step(self, batch) -> None:
+        x, y = batch
+        self.optimizer.zero_grad()
+        ((self.model(x) - y) ** 2).mean().backward()
+        self.optimizer.step()
+        time.sleep(0.005)
+
+    def look(self, batch) -> None:
+        with torch.no_grad():
+            self.model(batch[0])
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def job():
+    return Job()
+
+
+def test_epochs_and_evaluations_follow_each_other(stages, job):
+    batches, held_out = loader(), loader()
+    for _ in range(2):
+        for batch in batches:
+            job.step(batch)
+        for batch in held_out:
+            job.look(batch)
+    assert stages() == [
+        ("training", "epoch 1", EPOCH),
+        ("evaluation", "evaluation", PASS),
+        ("training", "epoch 2", EPOCH),
+        ("evaluation", "evaluation", PASS),
+    ]
+
+
+def test_a_process_that_does_not_train_infers(stages, job):
+    for batch in loader():
+        job.look(batch)
+    assert stages() == [("inference", "inference", PASS)]
+
+
+def test_waiting_for_data_is_a_child(stages, job):
+    for batch in loader(Slow):
+        job.step(batch)
+    waiting, epoch = stages.ended()
+    assert (waiting.kind, waiting.name, waiting.parent) == ("data_processing", "DataLoader", "epoch 1")
+    assert epoch.units == EPOCH
+    assert 0 < waiting.joules < epoch.joules
+    own = epoch.span.attributes["carbon_otel.energy.exclusive_j"]
+    assert own + waiting.joules == pytest.approx(epoch.joules, rel=1e-6)
+
+
+def test_every_joule_is_in_one_place(stages, job):
+    for _ in range(2):
+        for batch in loader(Slow):
+            job.step(batch)
+        for batch in loader():
+            job.look(batch)
+    carbon_otel.flush()
+    process = carbon_otel.footprint()
+    assert sum(cost.energy_j for cost in process.stages.values()) == pytest.approx(process.energy_j)
+    ended = stages.ended()
+    for kind in "training", "evaluation", "data_processing":
+        of_kind = sum(
+            each.span.attributes["carbon_otel.energy.exclusive_j"] for each in ended if each.kind == kind
+        )
+        assert process.stages[kind].energy_j == pytest.approx(of_kind)
+
+
+@pytest.mark.parametrize("leave", ["break", "exception", "a function"])
+def test_a_loop_that_is_left_early_ends_its_stage(stages, job, leave):
+    def interrupted(batches):
+        for batch in batches:
+            job.step(batch)
+            raise KeyboardInterrupt
+
+    def first(batches):
+        for batch in batches:
+            job.step(batch)
+            return
+
+    batches = loader()
+    if leave == "break":
+        for batch in batches:
+            job.step(batch)
+            break
+    elif leave == "exception":
+        with pytest.raises(KeyboardInterrupt):
+            interrupted(batches)
+    else:
+        first(batches)
+    gc.collect()  # of the exception's frames
+    for batch in batches:
+        job.look(batch)
+    one = {"batches": 1, "samples": BATCH, "steps": 1, "epochs": 1}
+    assert stages() == [("training", "epoch 1", one), ("evaluation", "evaluation", PASS)]
+
+
+def test_an_evaluation_in_an_epoch_is_beside_it(stages, job):
+    held_out = loader()
+    for number, batch in enumerate(loader()):
+        job.step(batch)
+        if number == 2:
+            for other in held_out:
+                job.look(other)
+    assert stages() == [("evaluation", "evaluation", PASS), ("training", "epoch 1", EPOCH)]
+
+
+def test_two_loaders_in_turn_are_one_epoch(stages, job):
+    for batch, _ in zip(loader(), loader(), strict=True):
+        job.step(batch)
+    kinds = [(kind, name, units.get("steps")) for kind, name, units in stages()]
+    assert ("training", "epoch 1", BATCHES) in kinds
+    assert [kind for kind, _, steps in kinds if steps] == ["training"]
+
+
+def test_a_step_that_calls_another_counts_once(stages, job):
+    class Twice(torch.optim.SGD):
+        def step(self, closure=None):
+            return super().step(closure)
+
+    torch.optim.SGD(job.model.parameters(), lr=0.01)  # so that the parent's step is hooked, too
+    job.optimizer = Twice(job.model.parameters(), lr=0.01)
+    for batch in loader():
+        job.step(batch)
+    assert stages() == [("training", "epoch 1", EPOCH)]
+
+
+def test_workers_open_no_stages_and_persistent_ones_begin_again(stages, job):
+    batches = loader(Slow, num_workers=2, persistent_workers=True)
+    for _ in range(2):
+        for batch in batches:
+            job.step(batch)
+    del batches
+    ended = [each for each in stages() if each[0] == "training"]
+    assert ended == [("training", "epoch 1", EPOCH), ("training", "epoch 2", EPOCH)]
+
+
+def test_a_loop_in_a_stage_of_the_user_belongs_to_it(stages, job):
+    with carbon_otel.stage("training"):
+        for batch in loader(Slow):
+            job.step(batch)
+    assert stages() == [("training", "training", {})]
+
+
+def test_more_epochs_than_spans_have_their_energy_together(stages, job):
+    for _ in range(30):
+        for batch in loader():
+            job.step(batch)
+    carbon_otel.uninstrument()
+    ended = stages()
+    assert sum(units["epochs"] for _, _, units in ended) == 30
+    assert sum(units["samples"] for _, _, units in ended) == 30 * SAMPLES
+    assert len(ended) < 30 and "epochs" in {name for _, name, _ in ended}
+
+
+def test_without_us_nothing_is_left(job):
+    hooks = sys.modules["torch.optim.optimizer"]._global_optimizer_post_hooks
+    before = len(hooks), data.DataLoader.__iter__.__code__
+    carbon_otel.instrument()
+    assert len(hooks) == before[0] + 1
+    batches = iter(loader())
+    next(batches)
+    carbon_otel.uninstrument()
+    next(batches)
+    assert (len(hooks), data.DataLoader.__iter__.__code__) == before
+
+
+def test_a_compiled_step_trains(stages, job):
+    compiled = torch.compile(job.model, backend="eager", fullgraph=True)
+    job.model = compiled
+    for batch in loader():
+        job.step(batch)
+    assert [(kind, name) for kind, name, _ in stages()][-1] == ("training", "epoch 1")
