@@ -14,6 +14,7 @@ Log records are cleaned: messages and tracebacks quote addresses with passwords,
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import logging
 import sys
@@ -22,7 +23,7 @@ from collections.abc import Callable
 from types import CodeType, FrameType, TracebackType
 from typing import Final, ParamSpec, TypeVar
 
-from carbon_otel.text import one_line, printable, shown
+from carbon_otel.text import hider, one_line, printable, shown
 
 
 def clean(record: logging.LogRecord) -> bool:
@@ -55,6 +56,9 @@ _D = TypeVar("_D")
 # Messages that were logged, by template and subject. Bounded, since a subject can be a path or the id of a run.
 _MOST_LOGGED: Final = 500
 _logged: Final[dict[tuple[str, object], object]] = {}
+
+# What the exceptions of Python show besides their arguments.
+_TEXTS: Final = ("strerror", "filename", "filename2", "reason", "msg")
 
 
 def log_once(
@@ -127,6 +131,47 @@ def _arguments(frame: FrameType) -> list[object]:
         more = frame.f_locals.get(code.co_varnames[code.co_argcount + code.co_kwonlyargcount])
         values += more if isinstance(more, tuple) else ()
     return values
+
+
+def without_secrets(error: Exception) -> Exception:
+    """The exception of another library without passwords and tokens, in its causes too.
+
+    Consoles and handlers print all of it. Its class stays. One that cannot be changed becomes a RuntimeError.
+    """
+    hide = hider()
+    found: dict[int, BaseException] = {}
+    waiting: list[object] = [error]
+    while waiting:
+        each = waiting.pop()
+        if not isinstance(each, BaseException) or id(each) in found:
+            continue
+        found[id(each)] = each
+        waiting += (*each.args, each.__cause__, each.__context__)
+        for name in ("args", *_TEXTS, *vars(each)):
+            before = getattr(each, name, None)
+            after = _hidden(before, hide)
+            if after != before:
+                with contextlib.suppress(AttributeError, TypeError):  # seen below
+                    setattr(each, name, after)
+    for each in found.values():
+        if each.__cause__ is not None:
+            each.__cause__ = _replaced(each.__cause__, hide)
+        elif each.__context__ is not None:
+            each.__context__ = _replaced(each.__context__, hide)
+    return _replaced(error, hide)
+
+
+def _hidden(value: object, hide: Callable[[str], str]) -> object:
+    if isinstance(value, str):
+        return hide(value)
+    if isinstance(value, (tuple, list)) and type(value) in (tuple, list):
+        return type(value)(_hidden(each, hide) for each in value)
+    return value
+
+
+def _replaced(error: _T, hide: Callable[[str], str]) -> _T | RuntimeError:
+    text = f"{error} {error!r}"
+    return error if hide(text) == text else RuntimeError(hide(f"{type(error).__name__}: {error}"))
 
 
 def pass_on(error: BaseException) -> None:
