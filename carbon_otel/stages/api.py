@@ -71,9 +71,10 @@ class Stage:
         ValueError: for a kind, name or attribute that OpenTelemetry or MLflow would not accept.
 
     Nested, concurrent and asynchronous stages may be open at once; the innermost ones get the energy. A decorated
-    function or method opens a new stage at each call. If the call returns a coroutine, a generator or a task, the
-    stage ends with that. Write the decorator directly above the function, below those of other libraries. Before
-    `carbon_otel.instrument()` a stage does nothing, and its footprint is marked as not measured.
+    function or method opens a new stage at each call. If the call returns a coroutine, a generator, a lazy
+    iterator such as `map`, a task or a future, the stage ends with that. Write the decorator directly above the
+    function, below those of other libraries. Before `carbon_otel.instrument()` a stage does nothing, and its
+    footprint is marked as not measured.
     """
 
     __slots__ = (

@@ -16,7 +16,8 @@ import types
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from typing import Any, Final, Protocol, cast
 
-from carbon_otel.guard import contain, log_once
+from carbon_otel.guard import contain
+from carbon_otel.stages.pending import going_on
 
 _CACHED: Final = type(functools.lru_cache(len))
 # The code of the functions that these decorators return.
@@ -157,9 +158,7 @@ def _going_on(result: Any, call: Call, stream: Stream) -> Any:
     kind = type(result)
     if kind is types.CoroutineType or kind is types.GeneratorType or kind is types.AsyncGeneratorType:
         return contain("following a result", result, _followed, result, kind, stream(call))
-    if kind is not types.NoneType and any("__await__" in base.__dict__ for base in kind.__mro__):
-        contain("following a result", None, _follow_awaitable, result, kind, call, stream)
-    return result
+    return result if kind is types.NoneType else going_on(result, kind, call, stream)
 
 
 def _followed(result: Any, kind: type, line: Line) -> Any:
@@ -173,20 +172,6 @@ def _followed(result: Any, kind: type, line: Line) -> Any:
         around = (_awaited_steps if awaited else _generator)(lambda: result, lambda: line)()
     around.__name__, around.__qualname__ = result.__name__, result.__qualname__
     return around
-
-
-def _follow_awaitable(result: Any, kind: type, call: Call, stream: Stream) -> None:
-    if hasattr(kind, "_asyncio_future_blocking"):  # a future or task of asyncio
-        line = stream(call)
-        line.pay()
-        result.add_done_callback(lambda _: line.end())
-        return
-    log_once(
-        "a function below @carbon_otel.stage(...) returned a %s, which is awaited later: the stage has the energy "
-        "of the call only; write `async with carbon_otel.stage(...)` around the await",
-        kind.__qualname__,
-        about=kind.__qualname__,
-    )
 
 
 class _Coroutine:
