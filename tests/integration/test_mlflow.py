@@ -179,6 +179,22 @@ def test_a_resumed_run_continues(measured):
     assert_adds_up(run_id)
 
 
+@pytest.mark.parametrize("age_s", [0, 30 * 86400])
+def test_the_points_of_a_resumed_run_are_as_far_apart_as_its_age_says(measured, age_s):
+    client = mlflow.MlflowClient()
+    began_ms = int((time.time() - age_s) * 1000)
+    run_id = client.create_run(mlflow.get_experiment_by_name("tests").experiment_id, began_ms).info.run_id
+    client.set_terminated(run_id)
+    before = len(client.get_metric_history(run_id, "carbon/energy_wh"))
+    with mlflow.start_run(run_id=run_id):
+        for _ in range(4):
+            measured(1)
+            assert carbon_otel.flush(20)  # a checkpoint
+    carbon_otel.flush(20)
+    points = len(client.get_metric_history(run_id, "carbon/energy_wh")) - before
+    assert points == 1 if age_s else points > 2, "of an old run, only the end"
+
+
 def test_a_nested_run_is_in_its_parent(measured):
     with mlflow.start_run() as outer:
         measured(2)
