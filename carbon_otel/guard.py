@@ -86,6 +86,21 @@ def forget() -> None:
     _logged.clear()
 
 
+# What was left undone at the recursion limit. There, a store into a dict is possible, and a call is not.
+undone: Final[dict[str, bool]] = {}
+
+
+def log_undone() -> None:
+    """Log what was left undone at the recursion limit. For a tick, which runs on another stack."""
+    while undone:
+        task, _ = undone.popitem()
+        log_once(
+            "%s was given up: the program was within a few calls of the recursion limit, and goes on",
+            task,
+            about=task,
+        )
+
+
 def arrived(error: BaseException) -> bool:
     """Whether an exception is not the result of our own call, but arrived from outside while we ran.
 
@@ -192,6 +207,9 @@ def contain(
     """Return `function(*args, **kwargs)`; if that raises, log the fault under `task` and return the default."""
     try:
         return function(*args, **kwargs)
+    except RecursionError:
+        undone[task] = True
+        return default
     except Exception as fault:  # noqa: BLE001 - no internal fault may reach the user's program
         log_fault(task, fault)
         return default
@@ -219,6 +237,9 @@ class guarded:  # noqa: N801 - used like a function, as contextlib's managers ar
     def __exit__(
         self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
     ) -> bool:
+        if kind is RecursionError:
+            undone[self._task] = True
+            return True
         if not isinstance(fault, Exception):
             return False
         log_fault(self._task, fault)

@@ -16,7 +16,7 @@ import types
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from typing import Any, Final, Protocol, cast
 
-from carbon_otel.guard import contain
+from carbon_otel.guard import contain, undone
 from carbon_otel.stages.pending import going_on
 
 _CACHED: Final = type(functools.lru_cache(len))
@@ -102,14 +102,38 @@ def _around(function: Callable[..., Any], new: New, stream: Stream) -> Any:
     if inspect.iscoroutinefunction(run) or inspect.iscoroutinefunction(function):
 
         async def async_function(*args: Any, **kwargs: Any) -> Any:
-            with new() as call:
-                return _going_on(await _latest(async_function, function)(*args, **kwargs), call, stream)
+            latest, call = function, None
+            try:
+                latest, call = _latest(async_function, function), new()
+            except RecursionError:
+                undone["a stage"] = True
+            if call is None:
+                return await latest(*args, **kwargs)
+            with call:
+                result = await latest(*args, **kwargs)
+                try:
+                    return _going_on(result, call, stream)
+                except RecursionError:
+                    undone["following a result"] = True
+                    return result
 
         return async_function
 
     def plain_function(*args: Any, **kwargs: Any) -> Any:
-        with new() as call:
-            return _going_on(_latest(plain_function, function)(*args, **kwargs), call, stream)
+        latest, call = function, None
+        try:
+            latest, call = _latest(plain_function, function), new()
+        except RecursionError:
+            undone["a stage"] = True
+        if call is None:
+            return latest(*args, **kwargs)
+        with call:
+            result = latest(*args, **kwargs)
+            try:
+                return _going_on(result, call, stream)
+            except RecursionError:
+                undone["following a result"] = True
+                return result
 
     return plain_function
 
@@ -214,7 +238,13 @@ def _generator(
     function: Callable[..., Generator[Any, Any, Any]], line_of: Callable[[], Line]
 ) -> Callable[..., Generator[Any, Any, Any]]:
     def generator(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-        line = line_of()
+        line = None
+        try:
+            line = line_of()
+        except RecursionError:
+            undone["a stage"] = True
+        if line is None:
+            return (yield from function(*args, **kwargs))
         inner = _latest(generator, function)(*args, **kwargs)
         try:
             step: Callable[[], Any] = functools.partial(next, inner)
