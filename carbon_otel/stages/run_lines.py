@@ -197,6 +197,11 @@ class RunLines:
             run = self._runs.get(run_id)
             return run is not None and run.entered
 
+    def begun_at_work(self) -> list[str]:
+        """The runs at work that the tracker calls active in no thread."""
+        with self._lock:
+            return [run.id for run in self._runs.values() if run.at_work and not run.entered]
+
     def bury(self) -> list[Run]:
         """Look after the runs whose thread or task is over."""
         with self._lock:

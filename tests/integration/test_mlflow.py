@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -13,7 +14,10 @@ import time
 import pytest
 
 import carbon_otel
+from carbon_otel import runtime
+from carbon_otel.mlflow.runs import ends_elsewhere
 from carbon_otel.mlflow.runs.orphans import reconcile
+from carbon_otel.records import RUN
 from tests.fakes.drawing import trickle
 from tests.integration.processes import wait_for
 from tests.integration.stores import tracking
@@ -150,6 +154,46 @@ def test_a_run_ended_by_update_run(measured):
     client.update_run(run_id, status="KILLED")
     assert wh(run_id) == about(4)
     assert tags(run_id)["carbon.status"] == "final"
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["status = 'FINISHED'", "status = 'KILLED'", "lifecycle_stage = 'deleted'"],
+    ids=lambda c: c[-9:-1],
+)
+def test_a_run_of_the_client_that_another_process_ends_is_charged_no_longer(
+    store, measured, monkeypatch, change
+):
+    monkeypatch.setattr(ends_elsewhere, "_EVERY_S", 0.1)
+    carbon_otel.uninstrument()
+    carbon_otel.instrument(zone="FR", interval_s=0.05)
+    experiment = mlflow.get_experiment_by_name("tests").experiment_id
+    run_id = mlflow.MlflowClient().create_run(experiment).info.run_id
+    engine = runtime.active().engine
+    assert run_id in run_ids(engine)
+    time.sleep(0.5)  # the store is asked, and says that it is running
+    assert run_id in run_ids(engine)
+    with sqlite3.connect(store.removeprefix("sqlite:///"), timeout=60) as database:
+        database.execute(f"UPDATE runs SET {change} WHERE run_uuid = ?", (run_id,))
+    database.close()
+    wait_for(lambda: run_id not in run_ids(engine))
+
+
+def test_a_run_that_is_active_here_is_charged_whatever_another_process_says(store, measured, monkeypatch):
+    monkeypatch.setattr(ends_elsewhere, "_EVERY_S", 0.1)
+    carbon_otel.uninstrument()
+    carbon_otel.instrument(zone="FR", interval_s=0.05)
+    engine = runtime.active().engine
+    with mlflow.start_run() as run:
+        with sqlite3.connect(store.removeprefix("sqlite:///"), timeout=60) as database:
+            database.execute("UPDATE runs SET status = 'FINISHED' WHERE run_uuid = ?", (run.info.run_id,))
+        database.close()
+        time.sleep(0.5)
+        assert run.info.run_id in run_ids(engine)
+
+
+def run_ids(engine):
+    return {stage.info.run_id for stage in list(engine._open.values()) if stage.info.kind == RUN}
 
 
 def test_renaming_a_run_that_is_not_measured_starts_no_measurement(measured):
