@@ -26,6 +26,7 @@ from carbon_otel.footprint import Cost, Energy, Footprint
 from carbon_otel.guard import contain as _contain
 from carbon_otel.guard import log_fault as _log_fault
 from carbon_otel.guard import log_once as _log_once
+from carbon_otel.guard import without_secrets as _without_secrets
 from carbon_otel.stages import handing_on as _handing_on  # noqa: F401 - loads the tasks of pools
 from carbon_otel.stages.api import Stage, inject, stage
 
@@ -181,7 +182,11 @@ def report(
     from carbon_otel.lifecycle.ledger import read
     from carbon_otel.lifecycle.report import report_of
 
-    return report_of(read(mlflow.MlflowClient(tracking_uri), model), zone, year)
+    try:
+        return report_of(read(mlflow.MlflowClient(tracking_uri), model), zone, year)
+    except Exception as error:  # noqa: BLE001 - every kind of store raises its own
+        fault = _without_secrets(error)
+    raise fault
 
 
 def footprint() -> Footprint:

@@ -14,6 +14,7 @@ Log records are cleaned: messages and tracebacks quote addresses with passwords,
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import logging
 import sys
@@ -22,7 +23,7 @@ from collections.abc import Callable
 from types import CodeType, FrameType, TracebackType
 from typing import Final, ParamSpec, TypeVar
 
-from carbon_otel.text import one_line, printable, shown
+from carbon_otel.text import hider, one_line, printable, shown
 
 
 def clean(record: logging.LogRecord) -> bool:
@@ -56,6 +57,9 @@ _D = TypeVar("_D")
 _MOST_LOGGED: Final = 500
 _logged: Final[dict[tuple[str, object], object]] = {}
 
+# What the exceptions of Python show besides their arguments.
+_TEXTS: Final = ("strerror", "filename", "filename2", "reason", "msg")
+
 
 def log_once(
     message: str, *arguments: object, about: object = None, exc_info: BaseException | None = None
@@ -80,6 +84,21 @@ def log_once(
 def forget() -> None:
     """Let every warning be logged again, in a new session."""
     _logged.clear()
+
+
+# What was left undone at the recursion limit. There, a store into a dict is possible, and a call is not.
+undone: Final[dict[str, bool]] = {}
+
+
+def log_undone() -> None:
+    """Log what was left undone at the recursion limit. For a tick, which runs on another stack."""
+    while undone:
+        task, _ = undone.popitem()
+        log_once(
+            "%s was given up: the program was within a few calls of the recursion limit, and goes on",
+            task,
+            about=task,
+        )
 
 
 def arrived(error: BaseException) -> bool:
@@ -129,6 +148,47 @@ def _arguments(frame: FrameType) -> list[object]:
     return values
 
 
+def without_secrets(error: Exception) -> Exception:
+    """The exception of another library without passwords and tokens, in its causes too.
+
+    Consoles and handlers print all of it. Its class stays. One that cannot be changed becomes a RuntimeError.
+    """
+    hide = hider()
+    found: dict[int, BaseException] = {}
+    waiting: list[object] = [error]
+    while waiting:
+        each = waiting.pop()
+        if not isinstance(each, BaseException) or id(each) in found:
+            continue
+        found[id(each)] = each
+        waiting += (*each.args, each.__cause__, each.__context__)
+        for name in ("args", *_TEXTS, *vars(each)):
+            before = getattr(each, name, None)
+            after = _hidden(before, hide)
+            if after != before:
+                with contextlib.suppress(AttributeError, TypeError):  # seen below
+                    setattr(each, name, after)
+    for each in found.values():
+        if each.__cause__ is not None:
+            each.__cause__ = _replaced(each.__cause__, hide)
+        elif each.__context__ is not None:
+            each.__context__ = _replaced(each.__context__, hide)
+    return _replaced(error, hide)
+
+
+def _hidden(value: object, hide: Callable[[str], str]) -> object:
+    if isinstance(value, str):
+        return hide(value)
+    if isinstance(value, (tuple, list)) and type(value) in (tuple, list):
+        return type(value)(_hidden(each, hide) for each in value)
+    return value
+
+
+def _replaced(error: _T, hide: Callable[[str], str]) -> _T | RuntimeError:
+    text = f"{error} {error!r}"
+    return error if hide(text) == text else RuntimeError(hide(f"{type(error).__name__}: {error}"))
+
+
 def pass_on(error: BaseException) -> None:
     """Raise the exception again if it arrived from outside."""
     if arrived(error):
@@ -147,6 +207,9 @@ def contain(
     """Return `function(*args, **kwargs)`; if that raises, log the fault under `task` and return the default."""
     try:
         return function(*args, **kwargs)
+    except RecursionError:
+        undone[task] = True
+        return default
     except Exception as fault:  # noqa: BLE001 - no internal fault may reach the user's program
         log_fault(task, fault)
         return default
@@ -174,6 +237,9 @@ class guarded:  # noqa: N801 - used like a function, as contextlib's managers ar
     def __exit__(
         self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
     ) -> bool:
+        if kind is RecursionError:
+            undone[self._task] = True
+            return True
         if not isinstance(fault, Exception):
             return False
         log_fault(self._task, fault)

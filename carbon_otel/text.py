@@ -31,12 +31,15 @@ _VALUE: Final = r"\"[^\"]{0,999}\"|'[^']{0,999}'"
 _SECRETS: Final = (
     # user:password@ of an address. Digits up to a slash are a port.
     (r"(?<=://)([^/?#\s@:\"'<>]{0,99}):(?!\d{1,5}(?:[/?#\s]|$))[^\s\"<>]{0,999}@", r"\1@"),
-    # A token in place of the user.
+    # A token in place of the user: of a server, whatever its length; a database has users without password.
+    (r"((?:https?|grpcs?)://)[^/?#\s@:\"'<>]{1,999}@", r"\1***@"),
     (r"(?<=://)[^/?#\s@:\"'<>]{16,999}@", "***@"),
-    # Parameters of addresses and of ODBC: `password` in libpq, `passwd` in pymysql, `PWD` in ODBC, `sig` in Azure.
+    # Parameters of addresses and of ODBC: `password` in libpq, `passwd` in pymysql, `PWD` in ODBC, `sig` in Azure,
+    # `;jsessionid` in Java.
     (
         r"((?:[?&;#]|%3B|%26|%3F)[^=&;%\s]{0,60}"
-        r"(?:pass|pwd|secret|token|key|signature|credential|auth|jwt|(?<![a-z])sig(?![a-z]))"
+        r"(?:pass|pwd|secret|token|key|signature|credential|auth|jwt|sess(?:ion)?_?id|"
+        r"(?<![a-z])s(?:ig|id)(?![a-z]))"
         r"[^=&;%\s]{0,60}(?:=|%3D))(?:\{[^}]{0,999}\}|(?:(?!%3B|%26)[^&;\s\"<>])*)",
         r"\1***",
     ),
@@ -48,6 +51,7 @@ _SECRETS: Final = (
         r"(?:(?:basic|bearer|token)(?:\s|%20){1,9})?(?:(?!%3B|%26)[^\s,;&\"'<>)\]}])+)",
         r"\1***",
     ),
+    (r"((?<![\w-])(?:set-)?cookie[\"']?:\s*b?[\"']?)[^\r\n\"']{1,9999}", r"\1***"),
     # A header: `Authorization: …`, `"api-key": "…"`.
     (
         r"((?<![\w-])(?:[\w-]{0,60}authorization|[\w-]{0,60}api[_-]?key|[\w-]{0,60}token|password)"

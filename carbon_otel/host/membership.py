@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from carbon_otel import clock
+from carbon_otel.descriptors import file_of
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.host import meeting_place
 from carbon_otel.host.identity import ProcessName, boot, this_process
@@ -127,7 +128,7 @@ class Membership:
             self._unusable.add(root.parent)
         if not self._is_there():
             # Where a test of the application hides the descriptors (pyfakefs), this process stays where it is.
-            if self._own is None or _mark(self._own) is not None:
+            if self._own is None or file_of(self._own) is not None:
                 self._drop(_unlock)
             self._due_s = 0.0
 
@@ -136,7 +137,7 @@ class Membership:
             self._show_left()
         self._drop(_unlock)
         self._root, self.folder, self._path, self._own = root, folder, folder / self.name, own
-        self._marks[own] = _mark(own)
+        self._marks[own] = file_of(own)
         self._due_s = 0.0
         self.apart = self._places.is_apart(root)
         with contextlib.suppress(OSError):
@@ -208,7 +209,7 @@ class Membership:
             if self._book is None:
                 self._book = _lock(self.folder / _BOOK)
                 if self._book is not None:
-                    self._marks[self._book] = _mark(self._book)
+                    self._marks[self._book] = file_of(self._book)
             return self._book is not None
 
     def exchange_reported_until(self, now_ns: int) -> int:
@@ -217,7 +218,7 @@ class Membership:
         After a change of the holder, the previous mark is that of the previous holder.
         """
         with self._asking:
-            if self._book is None or _mark(self._book) != self._marks[self._book]:
+            if self._book is None or file_of(self._book) != self._marks[self._book]:
                 self._book = None
                 return now_ns
             try:
@@ -243,19 +244,10 @@ class Membership:
 
     def _drop(self, release: Callable[[int], None]) -> None:
         for descriptor in (self._own, self._book):
-            if descriptor is not None and _mark(descriptor) == self._marks[descriptor]:
+            if descriptor is not None and file_of(descriptor) == self._marks[descriptor]:
                 release(descriptor)
         self._marks.clear()
         self._own = self._book = self.folder = self._root = None
-
-
-def _mark(descriptor: int) -> object:
-    """The identity of a descriptor's file; None if the program has closed or hidden the descriptor."""
-    try:
-        status = os.fstat(descriptor)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
 
 
 def _enter(folder: Path, name: str) -> int | None:

@@ -27,6 +27,8 @@ FLUENT_MODULE: Final = "mlflow.tracking.fluent"
 # The methods of tracking stores that delete; the second of each pair is for `mlflow gc`.
 DELETE_RUN: Final = ("delete_run", "_hard_delete_run")
 DELETE_EXPERIMENT: Final = ("delete_experiment", "_hard_delete_experiment")
+# The states of a run that has not ended.
+UNFINISHED: Final = ("RUNNING", "SCHEDULED")
 _NO_RUNS: Final[tuple[tuple[Any, ...], int]] = (), 0
 # A fork waits at most this long for a call of our threads to a store. SQLite keeps the locks of its files in
 # memory, where a child would wait for them in vain; a call takes some milliseconds. With a server, only short

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from pathlib import Path
+
+from carbon_otel.descriptors import file_of
 
 
 def _seek_and_read(descriptor: int, size: int, offset: int) -> bytes:
@@ -13,3 +17,33 @@ def _seek_and_read(descriptor: int, size: int, offset: int) -> bytes:
 # Threads read one descriptor at the same time. Without `pread`, as on Windows, one of them may read nothing, which
 # is a gap.
 pread = getattr(os, "pread", _seek_and_read)
+
+
+class KernelFile:
+    """A file that is kept open. It is opened again if the program has closed its descriptor. Raises OSError."""
+
+    __slots__ = ("_file", "_path", "descriptor")
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.descriptor = os.open(path, os.O_RDONLY)
+        self._file: object = file_of(self.descriptor)
+
+    def read(self, size: int) -> bytes:
+        """The beginning of the file."""
+        self.renew()
+        return bytes(pread(self.descriptor, size, 0))
+
+    def renew(self) -> None:
+        """Open the file again if the descriptor is closed, or is that of another file."""
+        if self._file is None:
+            raise OSError(errno.EBADF, "closed")
+        if file_of(self.descriptor) != self._file:
+            self.descriptor = os.open(self._path, os.O_RDONLY)
+            self._file = file_of(self.descriptor)
+
+    def close(self) -> None:
+        """Close the file, not another one that has got the number of its descriptor."""
+        if self._file is not None and file_of(self.descriptor) == self._file:
+            os.close(self.descriptor)
+        self._file, self.descriptor = None, -1

@@ -7,13 +7,12 @@ milliamperes, `energy*` in microjoules.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Literal
 
 from carbon_otel.sensors.base import Device, SensorError
-from carbon_otel.sensors.files import pread
+from carbon_otel.sensors.files import KernelFile
 
 DEFAULT_ROOT: Final = Path("/sys/class/hwmon")
 
@@ -21,8 +20,8 @@ DEFAULT_ROOT: Final = Path("/sys/class/hwmon")
 class HwmonPower:
     """Watts: the product of the numbers in `paths`, in units of `watts_per_unit`.
 
-    The paths are one file of power, or one of volts and one of amperes. The files are kept open and read by
-    `pread`. Raises SensorError if they cannot be read.
+    The paths are one file of power, or one of volts and one of amperes. The files are kept open.
+    Raises SensorError if they cannot be read.
     """
 
     kind: Literal["power"] = "power"
@@ -45,10 +44,10 @@ class HwmonPower:
         self.update_period_s = update_period_s
         self.power_bounds_w = (0.0, most_w)
         self._watts_per_unit = watts_per_unit
-        self._files: list[tuple[Path, int]] = []
+        self._files: list[tuple[Path, KernelFile]] = []
         try:
             for path in paths:
-                self._files.append((path, os.open(path, os.O_RDONLY)))
+                self._files.append((path, KernelFile(path)))
             self.read()
         except OSError as error:
             self.close()
@@ -60,7 +59,7 @@ class HwmonPower:
     def read(self) -> float:
         if not self._files:
             raise SensorError(f"{self.device.name}: closed")
-        watts = math.prod(self._number(path, fd) for path, fd in self._files) * self._watts_per_unit
+        watts = math.prod(self._number(path, file) for path, file in self._files) * self._watts_per_unit
         if not 0 <= watts <= self.power_bounds_w[1]:
             raise SensorError(f"{self.device.name}: {watts:g} W is out of range")
         if watts == 0 and not self.device.may_rest:
@@ -68,14 +67,14 @@ class HwmonPower:
         return watts
 
     def close(self) -> None:
-        for _, fd in self._files:
-            os.close(fd)
+        for _, file in self._files:
+            file.close()
         self._files = []
 
     @staticmethod
-    def _number(path: Path, fd: int) -> int:
+    def _number(path: Path, file: KernelFile) -> int:
         try:
-            number = int(pread(fd, 32, 0))
+            number = int(file.read(32))
         except (OSError, ValueError) as error:
             raise SensorError(f"{path}: {error}") from error
         # Noise may make a number negative; the product of two negative numbers would look like a power.

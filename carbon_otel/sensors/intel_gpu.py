@@ -7,7 +7,6 @@ does not wrap; it restarts when the driver is loaded.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Final, Literal
 
 from carbon_otel.provenance import Band
 from carbon_otel.sensors.base import Device, Finding, Sensor, SensorError
-from carbon_otel.sensors.files import pread
+from carbon_otel.sensors.files import KernelFile
 from carbon_otel.sensors.hwmon import DEFAULT_ROOT, folders, slot, text
 from carbon_otel.units import MICRO
 
@@ -28,7 +27,7 @@ _MOVES_WITHIN_S: Final = 0.02
 
 
 class IntelGpu:
-    """One card's energy counter, read by `pread` on a descriptor kept open."""
+    """One card's energy counter, in a file that is kept open."""
 
     kind: Literal["counter"] = "counter"
     joules_per_unit = MICRO
@@ -42,7 +41,7 @@ class IntelGpu:
         self.device = device
         self._path = path
         try:
-            self._fd = os.open(path, os.O_RDONLY)
+            self._file = KernelFile(path)
         except OSError as error:
             raise SensorError(f"{path}: {error.strerror or error}") from error
         try:
@@ -52,10 +51,8 @@ class IntelGpu:
             raise
 
     def read(self) -> float:
-        if self._fd < 0:
-            raise SensorError(f"{self._path}: closed")
         try:
-            microjoules = int(pread(self._fd, 64, 0))
+            microjoules = int(self._file.read(64))
         except (OSError, ValueError) as error:
             raise SensorError(f"{self._path}: {error}") from error
         if not 0 <= microjoules < _MOST_UJ:
@@ -63,9 +60,7 @@ class IntelGpu:
         return microjoules
 
     def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        self._file.close()
 
 
 def find(

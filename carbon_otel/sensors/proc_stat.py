@@ -9,7 +9,7 @@ from typing import Final
 import psutil
 
 from carbon_otel.sensors.base import SensorError
-from carbon_otel.sensors.files import pread
+from carbon_otel.sensors.files import KernelFile
 
 _HZ: Final = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
@@ -24,16 +24,16 @@ class BusyTime:
     def __init__(self, path: Path = Path("/proc/stat")) -> None:
         self._path = path
         try:
-            self._fd = os.open(path, os.O_RDONLY)
+            self._file: KernelFile | None = KernelFile(path)
         except OSError:
-            self._fd = -1
+            self._file = None
 
     def read(self) -> tuple[float, float]:
         """Busy and idle seconds. Raises SensorError."""
-        if self._fd < 0:
+        if self._file is None:
             return self._read_elsewhere()
         try:
-            fields = pread(self._fd, 256, 0).split(b"\n", 1)[0].split()
+            fields = self._file.read(256).split(b"\n", 1)[0].split()
             user, nice, system, idle, iowait, irq, softirq = (int(x) for x in fields[1:8])
         except (OSError, ValueError) as error:
             raise SensorError(f"{self._path}: {error}") from error
@@ -49,6 +49,6 @@ class BusyTime:
 
     def close(self) -> None:
         """Close the file. Later readings go through psutil."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        if self._file is not None:
+            self._file.close()
+            self._file = None

@@ -13,7 +13,6 @@ A zone is identified by the content of its `name`; the zones' numbers do not fol
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 import time
@@ -22,9 +21,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
+from carbon_otel.guard import pass_on
 from carbon_otel.provenance import Band
 from carbon_otel.sensors.base import Device, DeviceType, SensorError
-from carbon_otel.sensors.files import pread
+from carbon_otel.sensors.files import KernelFile, pread
 from carbon_otel.units import MICRO
 
 DEFAULT_ROOT: Final = Path("/sys/class/powercap")
@@ -35,6 +35,8 @@ _KNOWN: Final = ("core", "uncore", "dram", "psys")
 # 2^32 units of 2^-14 J: the range of most Intel packages, for trees that state no range.
 _DEFAULT_RANGE_UJ: Final = 262_143_328_850
 _MIRROR_TOLERANCE: Final = 1e-6
+# A number of another file is not so little above the last reading. A package draws this in about 10 ms.
+_CERTAIN_UJ: Final = 1_000_000
 # A counter is updated every millisecond.
 _MOVES_WITHIN_S: Final = 0.02
 # The error of a zone in a virtual machine whose hypervisor emulates the register and does not count.
@@ -54,7 +56,7 @@ UDEV_RULE: Final = (
 
 
 class RaplZone:
-    """One powercap zone, read by `pread` on a descriptor kept open. Counts microjoules."""
+    """One powercap zone, read through a descriptor that is kept open. Counts microjoules."""
 
     kind: Literal["counter"] = "counter"
     joules_per_unit = MICRO
@@ -67,22 +69,30 @@ class RaplZone:
         self.power_bounds_w = (0.0, most_w)
         self.wrap = _read_range(path)
         self._most = self.wrap or sys.maxsize
-        self._file = path / "energy_uj"
-        self._fd = os.open(self._file, os.O_RDONLY)
+        self._path = path / "energy_uj"
+        self._file = KernelFile(self._path)
+        self._last = -_CERTAIN_UJ
 
     def read(self) -> float:
         try:
-            value = int(pread(self._fd, 32, 0))
+            try:
+                value = int(pread(self._file.descriptor, 32, 0))
+            except (OSError, ValueError) as error:
+                pass_on(error)
+                value = -_CERTAIN_UJ
+            # Whether this is still the counter's descriptor is asked only if the number may be that of another
+            # file: the question takes as long as the reading.
+            if not 0 <= value - self._last <= _CERTAIN_UJ:
+                value = int(self._file.read(32))
         except (OSError, ValueError) as error:
-            raise SensorError(f"{self._file}: {error}") from error
+            raise SensorError(f"{self._path}: {error}") from error
         if not 0 <= value <= self._most:
-            raise SensorError(f"{self._file}: {value} microjoules is out of range")
+            raise SensorError(f"{self._path}: {value} microjoules is out of range")
+        self._last = value
         return value
 
     def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        self._file.close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,11 @@ from collections.abc import Callable, Collection, Generator, Mapping, MutableMap
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from types import MappingProxyType, TracebackType
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Final, Protocol, TypeVar, cast
 
 from carbon_otel import runtime
 from carbon_otel.footprint import NOT_MEASURED, Footprint
-from carbon_otel.guard import contain, log_fault
+from carbon_otel.guard import contain, log_fault, undone
 from carbon_otel.handover import Work
 from carbon_otel.records import AttributeValue
 from carbon_otel.stages import arguments
@@ -22,6 +22,18 @@ from carbon_otel.stages.engine import Engine
 from carbon_otel.stages.open_stage import OpenStage, current, leave
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+# The kind of a stage that could not be made at the recursion limit, and opens nothing.
+_NO_STAGE: Final = ""
+_NO_ATTRIBUTES: Final[Mapping[str, AttributeValue]] = MappingProxyType({})
+
+
+class _Owner:
+    """What ends a stage."""
+
+
+# The owner of a stage that the next tick ends.
+_NOBODY: Final[weakref.ref[object]] = weakref.ref(_Owner())
 
 
 class Recorder(Protocol):
@@ -70,9 +82,10 @@ class Stage:
         ValueError: for a kind, name or attribute that OpenTelemetry or MLflow would not accept.
 
     Nested, concurrent and asynchronous stages may be open at once; the innermost ones get the energy. A decorated
-    function or method opens a new stage at each call. If the call returns a coroutine, a generator or a task, the
-    stage ends with that. Write the decorator directly above the function, below those of other libraries. Before
-    `carbon_otel.instrument()` a stage does nothing, and its footprint is marked as not measured.
+    function or method opens a new stage at each call. If the call returns a coroutine, a generator, a lazy
+    iterator such as `map`, a task or a future, the stage ends with that. Write the decorator directly above the
+    function, below those of other libraries. Before `carbon_otel.instrument()` a stage does nothing, and its
+    footprint is marked as not measured.
     """
 
     __slots__ = (
@@ -98,12 +111,18 @@ class Stage:
     ) -> None:
         self._admits: Collection[str] | None = None
         self._entered: list[_Entered] = []
-        self._kind = arguments.kind_of(kind)
-        self._name = kind if name is None else arguments.name_of(name)
-        self._attributes: Mapping[str, AttributeValue] = arguments.attributes_of(attributes, more)
         self._units: dict[str, float] = {}
         self._last: OpenStage | None = None
         self._recorder: Recorder | None = None
+        self._kind = self._name = _NO_STAGE
+        self._attributes: Mapping[str, AttributeValue] = _NO_ATTRIBUTES
+        try:
+            checked = arguments.kind_of(kind)
+            self._name = kind if name is None else arguments.name_of(name)
+            self._attributes = arguments.attributes_of(attributes, more)
+            self._kind = checked
+        except RecursionError:
+            undone["a stage"] = True
 
     def units(self, /, **units: float) -> Stage:
         """Set functional units, such as `samples=10_000`, `tokens=…`, `epochs=…`.
@@ -127,15 +146,21 @@ class Stage:
         return replace(footprint, units=units) if footprint.units != units else footprint
 
     def __enter__(self) -> Stage:
-        depth = len(self._entered)
+        depth = 0
         try:
+            depth = len(self._entered)
             entered = _Entered()
             self._entered.append(entered)
             # Not `contain`, here and below, because it takes a tenth of a microsecond.
             try:
                 self._begin(entered)
+            except RecursionError:
+                raise
             except Exception as fault:  # noqa: BLE001 - no internal fault may reach the user's program
                 log_fault("opening a stage", fault)
+            return self
+        except RecursionError:  # no call is possible here, as in the other places that handle it
+            undone["a stage"] = True
             return self
         except BaseException:  # Python does not call `__exit__` then
             self._end_from(depth)
@@ -150,9 +175,18 @@ class Stage:
             if entered is not None:
                 try:
                     self._end(entered, error)
+                except RecursionError:
+                    raise
                 except Exception as fault:  # noqa: BLE001 - as above
                     log_fault("closing a stage", fault)
                 self._entered.remove(entered)
+        except RecursionError:
+            undone["the end of a stage"] = True
+            if self._entered:
+                opened = self._entered[-1].opened
+                del self._entered[-1]
+                if opened is not None:
+                    opened.owner = _NOBODY
         except BaseException:
             if entered is None:
                 self._end_from(len(self._entered) - 1, error)
@@ -163,9 +197,13 @@ class Stage:
             raise
 
     async def __aenter__(self) -> Stage:
-        depth = len(self._entered)
+        depth = 0
         try:
+            depth = len(self._entered)
             return self.__enter__()
+        except RecursionError:
+            undone["a stage"] = True
+            return self
         except BaseException:
             self._end_from(depth)
             raise
@@ -173,9 +211,17 @@ class Stage:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        depth = len(self._entered) - 1
+        depth = 0
         try:
+            depth = len(self._entered) - 1
             self.__exit__(kind, error, trace)
+        except RecursionError:
+            undone["the end of a stage"] = True
+            if self._entered:
+                opened = self._entered[-1].opened
+                del self._entered[-1]
+                if opened is not None:
+                    opened.owner = _NOBODY
         except BaseException:
             self._end_from(depth, error)
             raise
@@ -202,7 +248,7 @@ class Stage:
 
     def _begin(self, entered: _Entered) -> None:
         active = recorder()
-        if active is None:
+        if active is None or not self._kind:
             return
         active.synchronize()
         engine, before = active.engine, current.get()
@@ -293,6 +339,9 @@ class _SuspendableStage(contextlib.AbstractContextManager["_SuspendableStage"]):
         try:
             contain("resuming a stage", None, self._resume)
             return self
+        except RecursionError:
+            undone["resuming a stage"] = True
+            return self
         except BaseException:
             self._suspend()
             raise
@@ -304,6 +353,8 @@ class _SuspendableStage(contextlib.AbstractContextManager["_SuspendableStage"]):
             if error is not None and not isinstance(error, (StopIteration, StopAsyncIteration)):
                 self._error = error
             contain("suspending a stage", None, self._suspend)
+        except RecursionError:
+            undone["suspending a stage"] = True
         except BaseException:
             self._suspend()
             raise
@@ -330,6 +381,10 @@ class _SuspendableStage(contextlib.AbstractContextManager["_SuspendableStage"]):
     def end(self) -> None:
         try:
             self._close()
+        except RecursionError:
+            undone["the end of a stage"] = True
+            if self._entered.opened is not None:
+                self._entered.opened.owner = _NOBODY
         except BaseException:  # it may have come before the engine knew of the end
             self._close()
             raise

@@ -16,7 +16,8 @@ import types
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from typing import Any, Final, Protocol, cast
 
-from carbon_otel.guard import contain, log_once
+from carbon_otel.guard import contain, undone
+from carbon_otel.stages.pending import going_on
 
 _CACHED: Final = type(functools.lru_cache(len))
 # The code of the functions that these decorators return.
@@ -101,14 +102,38 @@ def _around(function: Callable[..., Any], new: New, stream: Stream) -> Any:
     if inspect.iscoroutinefunction(run) or inspect.iscoroutinefunction(function):
 
         async def async_function(*args: Any, **kwargs: Any) -> Any:
-            with new() as call:
-                return _going_on(await _latest(async_function, function)(*args, **kwargs), call, stream)
+            latest, call = function, None
+            try:
+                latest, call = _latest(async_function, function), new()
+            except RecursionError:
+                undone["a stage"] = True
+            if call is None:
+                return await latest(*args, **kwargs)
+            with call:
+                result = await latest(*args, **kwargs)
+                try:
+                    return _going_on(result, call, stream)
+                except RecursionError:
+                    undone["following a result"] = True
+                    return result
 
         return async_function
 
     def plain_function(*args: Any, **kwargs: Any) -> Any:
-        with new() as call:
-            return _going_on(_latest(plain_function, function)(*args, **kwargs), call, stream)
+        latest, call = function, None
+        try:
+            latest, call = _latest(plain_function, function), new()
+        except RecursionError:
+            undone["a stage"] = True
+        if call is None:
+            return latest(*args, **kwargs)
+        with call:
+            result = latest(*args, **kwargs)
+            try:
+                return _going_on(result, call, stream)
+            except RecursionError:
+                undone["following a result"] = True
+                return result
 
     return plain_function
 
@@ -157,9 +182,7 @@ def _going_on(result: Any, call: Call, stream: Stream) -> Any:
     kind = type(result)
     if kind is types.CoroutineType or kind is types.GeneratorType or kind is types.AsyncGeneratorType:
         return contain("following a result", result, _followed, result, kind, stream(call))
-    if kind is not types.NoneType and any("__await__" in base.__dict__ for base in kind.__mro__):
-        contain("following a result", None, _follow_awaitable, result, kind, call, stream)
-    return result
+    return result if kind is types.NoneType else going_on(result, kind, call, stream)
 
 
 def _followed(result: Any, kind: type, line: Line) -> Any:
@@ -173,20 +196,6 @@ def _followed(result: Any, kind: type, line: Line) -> Any:
         around = (_awaited_steps if awaited else _generator)(lambda: result, lambda: line)()
     around.__name__, around.__qualname__ = result.__name__, result.__qualname__
     return around
-
-
-def _follow_awaitable(result: Any, kind: type, call: Call, stream: Stream) -> None:
-    if hasattr(kind, "_asyncio_future_blocking"):  # a future or task of asyncio
-        line = stream(call)
-        line.pay()
-        result.add_done_callback(lambda _: line.end())
-        return
-    log_once(
-        "a function below @carbon_otel.stage(...) returned a %s, which is awaited later: the stage has the energy "
-        "of the call only; write `async with carbon_otel.stage(...)` around the await",
-        kind.__qualname__,
-        about=kind.__qualname__,
-    )
 
 
 class _Coroutine:
@@ -229,7 +238,13 @@ def _generator(
     function: Callable[..., Generator[Any, Any, Any]], line_of: Callable[[], Line]
 ) -> Callable[..., Generator[Any, Any, Any]]:
     def generator(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-        line = line_of()
+        line = None
+        try:
+            line = line_of()
+        except RecursionError:
+            undone["a stage"] = True
+        if line is None:
+            return (yield from function(*args, **kwargs))
         inner = _latest(generator, function)(*args, **kwargs)
         try:
             step: Callable[[], Any] = functools.partial(next, inner)

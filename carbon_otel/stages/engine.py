@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from carbon_otel.footprint import footprint_of
 from carbon_otel.fork import renew_after_fork
-from carbon_otel.guard import arrived, log_fault
+from carbon_otel.guard import arrived, log_fault, log_undone, undone
 from carbon_otel.meter.meter import NO_EDGE, Meter, Readings
 from carbon_otel.records import RUN, UNATTRIBUTED, AttributeValue, StageInfo
 from carbon_otel.sinks import Fanout, Figures, Sink, StageEnd, Tick
@@ -234,7 +234,10 @@ class Engine:
             raise
 
     def abandoned(self, owner: weakref.ref[object]) -> None:
-        """End the stage whose owner has gone without an end, because an exception arrived just before it."""
+        """End the stage whose owner has gone without an end, because an exception arrived just before it.
+
+        Where an exception keeps this from being done, the next tick does it.
+        """
         for stage in list(self._open.values()):
             if stage.owner is owner and self.alive:
                 self.close(stage)
@@ -320,6 +323,11 @@ class Engine:
                 turns.give()
                 self._tell(payments)
             self.sinks.tick(Tick(now_ns, devices, drawn))
+            if undone:
+                log_undone()
+            while self._rounds.abandoned:
+                turns.late.append(partial(self.close, self._rounds.abandoned[0]))
+                self._rounds.abandoned.popleft()
             turns.busy.discard(here)
             if turns.late:
                 turns.make_late_calls()

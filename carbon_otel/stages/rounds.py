@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
@@ -26,6 +27,8 @@ class Rounds:
         self._held = held
         # The open stages that the present round has not told of, the next one last.
         self._left: list[OpenStage] = []
+        # Those of which a round has found that nobody is left who could end them.
+        self.abandoned: deque[OpenStage] = deque()
 
     @property
     def over(self) -> bool:
@@ -47,4 +50,6 @@ class Rounds:
             stage = self._left.pop()
             if stage.end is None and not self._held(stage):
                 payments.append((stage.info, *self._books.settle(stage.account)))
+                if stage.owner is not None and stage.owner() is None:
+                    self.abandoned.append(stage)
         return iter(payments)

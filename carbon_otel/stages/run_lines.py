@@ -54,12 +54,24 @@ class Run:
         return self.open and self.line.chosen is self
 
 
+class _Owner(weakref.ref[Any]):
+    """A thread or task, held weakly, with its number.
+
+    At its end Python calls a method of `deque` with this object. An exception that arrives in a function of Python
+    would be ignored, and the end would be lost.
+    """
+
+    __slots__ = ("number",)
+
+    number: int
+
+
 class _Line:
     """`owner` is its thread or task, held weakly."""
 
     __slots__ = ("begun", "chosen", "entered", "owner")
 
-    def __init__(self, owner: weakref.ref[Any] | None = None) -> None:
+    def __init__(self, owner: _Owner | None = None) -> None:
         self.owner = owner
         self.entered: dict[Run, None] = {}
         self.begun: dict[Run, None] = {}
@@ -110,7 +122,7 @@ class RunLines:
         self._lines: dict[int, _Line] = {}
         self._elsewhere = _Line()
         # The lines whose thread or task is over, until `bury`.
-        self.over: deque[int] = deque()
+        self.over: deque[_Owner] = deque()
         self._lock = threading.RLock()
         renew_after_fork(self._renew)
 
@@ -185,6 +197,11 @@ class RunLines:
             run = self._runs.get(run_id)
             return run is not None and run.entered
 
+    def begun_at_work(self) -> list[str]:
+        """The runs at work that the tracker calls active in no thread."""
+        with self._lock:
+            return [run.id for run in self._runs.values() if run.at_work and not run.entered]
+
     def bury(self) -> list[Run]:
         """Look after the runs whose thread or task is over."""
         with self._lock:
@@ -221,15 +238,16 @@ class RunLines:
         number = id(owner)
         line = self._lines.get(number)
         if line is None:
-            over = self.over.append
-            line = self._lines[number] = _Line(weakref.ref(owner, lambda _: over(number)))
+            alive = _Owner(owner, self.over.append)
+            alive.number = number
+            line = self._lines[number] = _Line(alive)
         return line
 
     def _bury(self) -> list[Run]:
         changed: list[Run] = []
         while self.over:
             # Before another owner can have this number: every change begins with this.
-            line = self._lines.pop(self.over.popleft())
+            line = self._lines.pop(self.over.popleft().number)
             if line.chosen is not None:
                 changed.append(line.chosen)
             for run in (*line.entered, *line.begun):

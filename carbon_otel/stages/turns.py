@@ -3,7 +3,8 @@
 Threads take turns by a lock. A garbage collection or a signal handler may ask for another change on the thread
 that is busy, where a wait would never end: such a call is put off, and made when the busy call has ended. An
 exception may arrive between any two bytecodes; `give_up` then releases the lock and has the books restored. If
-a second one arrives before it has done so, whoever takes the next turn restores them.
+a second one arrives before it has done so, whoever takes the next turn restores them, and replaces the lock if it
+was not released.
 
     try:
         turns.busy.add(here)
@@ -23,15 +24,20 @@ No `with`: it would not release the lock if an exception came just before the re
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from threading import get_ident
 from types import CodeType, FrameType
+from typing import Final
 
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.guard import log_fault
+
+# A turn takes less, even with thousands of open stages.
+_PATIENCE_S: Final = 1.0
 
 
 class Turns:
@@ -39,6 +45,8 @@ class Turns:
 
     A late call may be made twice, and by another thread.
     """
+
+    _lock: threading.RLock
 
     def __init__(self, restore: Callable[[], None], calls: Iterable[CodeType]) -> None:
         """`calls` are the functions that take turns.
@@ -57,21 +65,50 @@ class Turns:
 
         A second exception may have kept a call from noting its end. It is then given up now.
         """
-        frame: FrameType | None = sys._getframe(2)  # noqa: SLF001 - `inspect` reads source files for it
-        while frame is not None:
-            if frame.f_code in self._calls:
-                return True
-            frame = frame.f_back
+        if self._is_call(sys._getframe(2)):  # noqa: SLF001 - `inspect` reads source files for it
+            return True
         self.give_up(here)
         return False
 
     def take(self, here: int) -> None:
         """Wait for the lock. The calling thread, `here`, is busy, and does not hold it."""
-        self._lock.acquire()
+        if not self._lock.acquire(blocking=False):
+            self._wait()
         self._holder = here
         if self._changing:  # an exception has broken off the last change
             self._restore()
         self._changing = True
+
+    def _wait(self) -> None:
+        lock = self._lock
+        while not lock.acquire(timeout=_PATIENCE_S):
+            if self._is_left(lock):
+                # Of several threads that see this, all go on with the same lock.
+                self._lock = self._next.setdefault(lock, threading.RLock())
+            lock = self._lock
+
+    def _is_left(self, lock: object) -> bool:
+        """Whether the thread that holds the lock is over, or no longer within a call.
+
+        Only the text of the lock tells which thread that is. Elsewhere than in CPython it may not.
+        """
+        found = re.search(r"owner=(\d+) ", repr(lock))
+        if found is None:
+            return False
+        owner = int(found[1])
+        frame = sys._current_frames().get(owner)  # noqa: SLF001 - the only way to look at another thread
+        if owner == 0 or self._is_call(frame):
+            return False
+        self.busy.discard(owner)
+        return True
+
+    def _is_call(self, frame: FrameType | None) -> bool:
+        """Whether the frame is that of a call, or of what it has called."""
+        while frame is not None:
+            if frame.f_code in self._calls:
+                return True
+            frame = frame.f_back
+        return False
 
     def give(self) -> None:
         """Release the lock."""
@@ -117,6 +154,8 @@ class Turns:
     def _renew(self) -> None:
         """In a forked child: the thread that held the lock does not exist there."""
         self._lock = threading.RLock()
+        # The locks that were left, each with the one that has replaced it.
+        self._next: dict[object, threading.RLock] = {}
         self._holder = None
         self._changing = False
         self.busy: set[int] = set()

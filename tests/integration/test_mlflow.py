@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -13,7 +14,10 @@ import time
 import pytest
 
 import carbon_otel
+from carbon_otel import runtime
+from carbon_otel.mlflow.runs import ends_elsewhere
 from carbon_otel.mlflow.runs.orphans import reconcile
+from carbon_otel.records import RUN
 from tests.fakes.drawing import trickle
 from tests.integration.processes import wait_for
 from tests.integration.stores import tracking
@@ -152,6 +156,46 @@ def test_a_run_ended_by_update_run(measured):
     assert tags(run_id)["carbon.status"] == "final"
 
 
+@pytest.mark.parametrize(
+    "change",
+    ["status = 'FINISHED'", "status = 'KILLED'", "lifecycle_stage = 'deleted'"],
+    ids=lambda c: c[-9:-1],
+)
+def test_a_run_of_the_client_that_another_process_ends_is_charged_no_longer(
+    store, measured, monkeypatch, change
+):
+    monkeypatch.setattr(ends_elsewhere, "_EVERY_S", 0.1)
+    carbon_otel.uninstrument()
+    carbon_otel.instrument(zone="FR", interval_s=0.05)
+    experiment = mlflow.get_experiment_by_name("tests").experiment_id
+    run_id = mlflow.MlflowClient().create_run(experiment).info.run_id
+    engine = runtime.active().engine
+    assert run_id in run_ids(engine)
+    time.sleep(0.5)  # the store is asked, and says that it is running
+    assert run_id in run_ids(engine)
+    with sqlite3.connect(store.removeprefix("sqlite:///"), timeout=60) as database:
+        database.execute(f"UPDATE runs SET {change} WHERE run_uuid = ?", (run_id,))
+    database.close()
+    wait_for(lambda: run_id not in run_ids(engine))
+
+
+def test_a_run_that_is_active_here_is_charged_whatever_another_process_says(store, measured, monkeypatch):
+    monkeypatch.setattr(ends_elsewhere, "_EVERY_S", 0.1)
+    carbon_otel.uninstrument()
+    carbon_otel.instrument(zone="FR", interval_s=0.05)
+    engine = runtime.active().engine
+    with mlflow.start_run() as run:
+        with sqlite3.connect(store.removeprefix("sqlite:///"), timeout=60) as database:
+            database.execute("UPDATE runs SET status = 'FINISHED' WHERE run_uuid = ?", (run.info.run_id,))
+        database.close()
+        time.sleep(0.5)
+        assert run.info.run_id in run_ids(engine)
+
+
+def run_ids(engine):
+    return {stage.info.run_id for stage in list(engine._open.values()) if stage.info.kind == RUN}
+
+
 def test_renaming_a_run_that_is_not_measured_starts_no_measurement(measured):
     carbon_otel.uninstrument()
     client = mlflow.MlflowClient()
@@ -177,6 +221,22 @@ def test_a_resumed_run_continues(measured):
     assert mlflow.MlflowClient().get_metric_history(run_id, "carbon/energy_wh")[-1].step > steps
     assert tags(run_id)["carbon.segments"] == "2"
     assert_adds_up(run_id)
+
+
+@pytest.mark.parametrize("age_s", [0, 30 * 86400])
+def test_the_points_of_a_resumed_run_are_as_far_apart_as_its_age_says(measured, age_s):
+    client = mlflow.MlflowClient()
+    began_ms = int((time.time() - age_s) * 1000)
+    run_id = client.create_run(mlflow.get_experiment_by_name("tests").experiment_id, began_ms).info.run_id
+    client.set_terminated(run_id)
+    before = len(client.get_metric_history(run_id, "carbon/energy_wh"))
+    with mlflow.start_run(run_id=run_id):
+        for _ in range(4):
+            measured(1)
+            assert carbon_otel.flush(20)  # a checkpoint
+    carbon_otel.flush(20)
+    points = len(client.get_metric_history(run_id, "carbon/energy_wh")) - before
+    assert points == 1 if age_s else points > 2, "of an old run, only the end"
 
 
 def test_a_nested_run_is_in_its_parent(measured):

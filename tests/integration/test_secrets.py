@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import traceback
 
 import pytest
 from typer.testing import CliRunner
@@ -12,7 +13,7 @@ from typer.testing import CliRunner
 from carbon_otel.cli import app
 from tests.integration.processes import PROGRAMS
 
-pytest.importorskip("mlflow")
+mlflow = pytest.importorskip("mlflow")
 
 # Each in one setting, so that a leak names its source.
 NEEDLES = {
@@ -125,6 +126,19 @@ def test_a_program_leaves_no_secret_in_its_logs_tags_spans_and_files(
     assert files
     for text in (*done.stdout.splitlines(), *ours, *files):
         assert leaks(text) == [], text
+
+
+@pytest.mark.parametrize("uri", [None, f"nowhere://me:{NEEDLES['store']}@h", "http://{}@{}/base"])
+def test_an_error_of_report_quotes_no_secret(uri, variables, refusing, monkeypatch):
+    import carbon_otel
+
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    if uri is not None:
+        uri = uri.format(NEEDLES["store"], refusing.removeprefix("http://"))
+    with pytest.raises(mlflow.MlflowException) as caught:
+        carbon_otel.report("churn", tracking_uri=uri)
+    assert leaks("".join(traceback.format_exception(caught.value)), repr(caught.value)) == []
 
 
 def test_an_error_in_a_setting_quotes_no_secret(monkeypatch):

@@ -293,6 +293,45 @@ os._exit(0 if carbon_otel.flush() and s.footprint.method != "missing" else 1)
     python("-c", PREPARE + text)
 
 
+def test_a_program_that_closes_all_descriptors_and_opens_files_of_its_own(tmp_path):
+    text = """
+import os, pathlib, time, carbon_otel
+from tests.fakes import powercap
+tree = powercap.client(pathlib.Path("tree").absolute())
+carbon_otel.instrument(zone="FR", powercap_root=tree.root, interval_s=0.05)
+with carbon_otel.stage("training") as s:
+    tree.package[0].add(5)
+    os.closerange(3, 256)
+    mine = [open(f"mine-{number}", "w+") for number in range(60)]
+    for file in mine:
+        file.write("123456789")
+        file.flush()
+    for _ in range(10):
+        tree.package[0].add(1)
+        time.sleep(0.05)
+print(s.footprint.energy_j)
+print(sorted(flag for flag in s.footprint.flags if "intel-rapl:0" in flag))
+carbon_otel.flush()
+carbon_otel.uninstrument()
+for file in mine:
+    file.seek(0)
+    assert file.read() == "123456789"
+"""
+    root = str(PACKAGE.parent)
+    out = subprocess.run(
+        [sys.executable, "-c", text],
+        env={**os.environ, "PYTHONPATH": root, "XDG_STATE_HOME": str(tmp_path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert out.returncode == 0, out.stderr
+    joules, flags = out.stdout.splitlines()
+    assert 15 <= float(joules) * (1 + 1e-9) < 25 and flags == "[]", out.stdout + out.stderr
+
+
 ISOLATED = (
     """
 import carbon_otel

@@ -19,7 +19,7 @@ import carbon_otel
 PACKAGE = Path(carbon_otel.__file__).parent
 
 # Each room is a module or a folder; the longest name that fits a module is its room.
-BASE = "text units clock provenance guard fork background handover serial private_files _version"
+BASE = "text units clock provenance guard fork background handover serial private_files descriptors _version"
 CORE = f"{BASE} sensors.base records carbon footprint sinks"
 ROOMS = {
     "_version": "",
@@ -33,9 +33,10 @@ ROOMS = {
     "background": "guard fork",
     "serial": "guard fork",
     "private_files": "",
+    "descriptors": "",
     # What the hardware says.
     "sensors.base": "provenance units",
-    "sensors": "sensors.base provenance units clock guard fork",
+    "sensors": "sensors.base provenance units clock guard fork descriptors",
     # The records that cross rooms, and the figures computed from them.
     "records": "sensors.base provenance units",
     "carbon": "provenance units",

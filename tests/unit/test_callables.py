@@ -10,11 +10,17 @@ import copy
 import functools
 import gc
 import inspect
+import itertools
 import logging
+import multiprocessing.pool
 import pickle
+import subprocess
+import sys
+import threading
 import types
 import typing
 import warnings
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 import typer
@@ -84,6 +90,7 @@ async def listed(stream):
 
 
 PAID = ["training"]
+NAMED = ["Thread", "Timer", "ApplyResult", "IMapIterator", "Popen"]
 
 
 class TestDescriptors:
@@ -606,6 +613,114 @@ class TestResults:
             assert fetch() is request and fetch() is request
         (warning,) = [r.getMessage() for r in caplog.records]
         assert "Request" in warning and "async with carbon_otel.stage(...)" in warning
+
+    def test_the_future_of_a_pool_ends_its_stage(self, opened):
+        go_on, seen = threading.Event(), []
+
+        def train():
+            with carbon_otel.stage("evaluation"):
+                seen.append(payers())
+            go_on.wait(60)
+
+        with ThreadPoolExecutor(1) as pool:
+            future = training(pool.submit)(train)
+            assert type(future) is Future and current.get() is None
+            assert payers() == PAID
+            go_on.set()
+            pool.submit(int).result(60)  # the callbacks of the first future have run
+            assert payers() == ["unattributed"]
+        assert seen == [["evaluation"]] and opened.kinds == ["training", "evaluation"]
+
+    def test_futures_that_are_done_cancelled_failed_or_dropped(self, opened):
+        done, cancelled, failed, dropped = Future(), Future(), Future(), Future()
+        done.set_result(1)
+        for future in (done, cancelled, failed, dropped):
+            assert training(lambda future=future: future)() is future
+        cancelled.cancel()
+        failed.set_exception(KeyError("x"))
+        del future, dropped
+        gc.collect()
+        assert payers() == ["unattributed"] and opened.kinds == ["training"] * 4
+
+    def test_a_future_of_the_users_class_is_not_asked(self, opened):
+        class Mine(Future):
+            def __getattr__(self, name):
+                raise AssertionError(name)
+
+            add_done_callback = None
+
+        future = Mine()
+        assert training(lambda: future)() is future and payers() == PAID
+        future.set_result(1)
+        assert payers() == ["unattributed"]
+
+    @pytest.mark.parametrize(
+        ("make", "expected"),
+        [
+            (lambda: map(work, range(3)), [PAID] * 3),
+            (lambda: filter(lambda _: payers() == PAID, range(3)), [0, 1, 2]),
+            (lambda: zip(map(work, range(2)), "ab", strict=True), [(PAID, "a"), (PAID, "b")]),
+            (lambda: enumerate(map(work, range(2))), [(0, PAID), (1, PAID)]),
+            (lambda: itertools.chain(map(work, range(2)), [1]), [PAID, PAID, 1]),
+            (lambda: itertools.islice(map(work, range(9)), 2), [PAID] * 2),
+            (lambda: itertools.starmap(work, [(1, 2), (3, 4)]), [PAID] * 2),
+        ],
+        ids=["map", "filter", "zip", "enumerate", "chain", "islice", "starmap"],
+    )
+    def test_lazy_iterators_pay_while_they_are_iterated(self, opened, make, expected):
+        lazy = training(make)()
+        assert isinstance(lazy, type(make())) and iter(lazy) is lazy and current.get() is None
+        found = []
+        for item in lazy:
+            assert payers() == ["unattributed"]
+            found.append(item)
+        assert found == expected and next(lazy, "over") == "over"
+        assert opened.kinds == ["training"]
+
+    def test_a_lazy_iterator_goes_on_after_an_error(self, opened):
+        lazy = training(lambda: map(int, ["1", "x", "2"]))()
+        assert next(lazy) == 1
+        with pytest.raises(ValueError, match="'x'"):
+            next(lazy)
+        assert list(lazy) == [2]
+        (error,) = opened.errors
+        assert isinstance(error, ValueError)
+
+    def test_a_lazy_iterator_that_is_dropped_ends_its_stage(self, opened):
+        for started in (False, True):
+            lazy = training(lambda: map(work, range(3)))()
+            if started:
+                next(lazy)
+            del lazy
+            gc.collect()
+        assert opened.kinds == ["training"] * 2
+
+    @pytest.mark.skipif(sys.version_info >= (3, 14), reason="iterators of Python 3.14 cannot be pickled")
+    def test_a_lazy_iterator_is_copied_and_pickled_as_without(self, opened):
+        lazy = training(lambda: map(abs, [-1, -2, -3]))()
+        assert next(lazy) == 1
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # from Python 3.12 on
+            saved = pickle.dumps(lazy)
+        assert b"carbon_otel" not in saved and list(pickle.loads(saved)) == [2, 3] == list(lazy)
+
+    def test_work_that_ends_unnoticed_is_named_once(self, opened, caplog):
+        thread = threading.Thread(target=work)
+        pool = multiprocessing.pool.ThreadPool(1)
+        with pool, caplog.at_level(logging.WARNING, "carbon_otel"):
+            for result in (
+                thread,
+                thread,
+                threading.Timer(9, work),
+                pool.apply_async(int),
+                pool.imap(int, "12"),
+            ):
+                assert training(lambda result=result: result)() is result
+            process = training(lambda: subprocess.Popen([sys.executable, "-c", ""]))()
+            process.wait(60)
+        said = [r.getMessage() for r in caplog.records]
+        assert [text.split(":")[0].rpartition(" ")[2] for text in said] == NAMED
+        assert all("the stage has the energy of the call only" in text for text in said)
 
     @pytest.mark.parametrize("value", [None, 1, "x", [1], (), {}, object(), type])
     def test_every_other_result_is_the_same_object(self, opened, value):

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import traceback
 
 import pytest
 
@@ -117,3 +118,66 @@ default: bool = contain("flushing", None, flush, 1.0)
     )
     wrong = [line.split(":")[1] for line in done.stdout.splitlines() if ": error:" in line]
     assert wrong == ["9", "10", "11", "12"], done.stdout + done.stderr
+
+
+class Answered(Exception):
+    """As libraries define them: with a message of its own, beside or instead of the arguments."""
+
+    def __init__(self, message, inner=None):
+        super().__init__(message, inner)
+        self.message = message
+
+    def __str__(self):
+        return self.message
+
+
+class Stubborn(Exception):
+    def __str__(self):
+        return f"cannot be changed: {ADDRESS}"
+
+
+ADDRESS = "postgresql://me:hunter2-Xy9@db/m"
+
+
+def caused_by(error, cause):
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError(ADDRESS),
+        Answered(ADDRESS),
+        KeyError(("in a tuple", ADDRESS)),
+        OSError(5, ADDRESS, ADDRESS),
+        UnicodeDecodeError("utf-8", b"x", 0, 1, ADDRESS),
+        RuntimeError(RuntimeError(ADDRESS)),
+        Answered("harmless", RuntimeError(ADDRESS)),
+        caused_by(RuntimeError("harmless"), Answered(ADDRESS)),
+        caused_by(RuntimeError(ADDRESS), caused_by(Stubborn(), RuntimeError(ADDRESS))),
+    ],
+    ids=repr,
+)
+def test_an_exception_for_the_caller_has_no_secret(error):
+    cleaned = guard.without_secrets(error)
+    assert cleaned is error
+    assert "hunter2" not in "".join(traceback.format_exception(cleaned)) + repr(cleaned)
+
+
+def test_an_exception_that_cannot_be_changed_is_replaced():
+    cleaned = guard.without_secrets(Stubborn())
+    assert "cannot be changed: postgresql://me@db/m" in str(cleaned) and "Stubborn" in str(cleaned)
+    assert "hunter2" not in "".join(traceback.format_exception(cleaned))
+
+
+def test_causes_in_a_circle_are_cleaned_once():
+    first, second = RuntimeError(ADDRESS), RuntimeError(ADDRESS)
+    first.__context__, second.__context__ = second, first
+    assert "hunter2" not in str(guard.without_secrets(first)) + str(second)
+
+
+def test_an_exception_without_secrets_is_unchanged():
+    error = caused_by(KeyError("run", 3), OSError(2, "No such file", "x"))
+    before = error.args, error.__cause__.args
+    assert guard.without_secrets(error) is error and (error.args, error.__cause__.args) == before

@@ -302,6 +302,34 @@ def test_a_signal_handler_that_measures_before_some_bytecodes(bench, work):
             raise AssertionError(f"before bytecode {at}") from error
 
 
+def test_an_exception_before_each_bytecode_of_the_end_of_an_abandoned_stage(bench, monkeypatch):
+    """Python ignores what a callback of a weak reference raises; the next tick ends the stage."""
+    ignored = []
+    monkeypatch.setattr(sys, "unraisablehook", ignored.append)
+
+    def interrupt(frame) -> None:
+        raise KeyboardInterrupt
+
+    def abandoned(at: int, action) -> tuple[Bench, int]:
+        one = bench()
+        held = [api.stage("abandoned")]
+        held[0].__enter__()
+        one.clock.advance(1)
+        return one, bytecodes(held.clear, at, action)
+
+    abandoned(-1, None)
+    count = abandoned(-1, None)[1]
+    assert count > 100
+    for at in range(1, count + 1):
+        one, _ = abandoned(at, interrupt)
+        one.engine.tick()
+        try:
+            one.check()
+        except BaseException as error:
+            raise AssertionError(f"before bytecode {at}") from error
+        ignored.clear()
+
+
 def test_a_fault_of_our_own_is_contained(bench, monkeypatch, caplog):
     one = bench()
     guard.forget()

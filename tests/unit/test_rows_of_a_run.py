@@ -112,6 +112,23 @@ def test_a_resumed_run_is_as_coarse_as_before():
     assert len(rows.at["carbon/energy_wh"]) < 200
 
 
+def test_a_run_that_is_resumed_each_hour_of_a_month_has_at_most_20000_rows():
+    rows, at = Rows(), with_gpus(2)
+    for hour in range(MONTH_S // 3600):
+        segment = Segment(hour, BEGIN_S + hour * 3600, run_id="r", resumed=hour > 0, age_s=hour * 3600.0)
+        real = segment._sampling
+        for now in range(CHECKPOINT_S, 3600, CHECKPOINT_S):
+            curves, bars = real.curves_due(now, 4), real.bars_due(now, 40)
+            if curves or bars:
+                segment._sampling = SimpleNamespace(
+                    curves_due=lambda *_, due=curves: due, bars_due=lambda *_, due=bars: due
+                )
+                rows.put(segment.state(at(now), {}, now))
+        segment._sampling = real
+        rows.put(segment.state(at(3600), {}, 3600, final=True))
+    assert len(rows) <= 20_000
+
+
 def test_a_window_has_few_rows_and_its_tag_has_every_figure_of_every_state():
     segment = Segment(1, BEGIN_S, ledger_run=LedgerRun("e", "inference m", 1))
     rows, at = Rows(), with_gpus(1)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from carbon_otel.stages import run_lines
 from carbon_otel.stages.run_lines import RunLines
 
 
@@ -169,3 +171,21 @@ def test_a_run_that_was_begun_elsewhere_is_entered_where_the_tracker_has_it(trac
     other(lambda: tracker.stack.append("found"))
     run = other(tracker.lines.active)
     assert (run.id, run.entered) == ("found", False)
+
+
+def test_the_end_of_a_thread_is_noticed_whatever_arrives_at_it(tracker):
+    """Python ignores what a callback of a weak reference raises: no code of ours may run in it."""
+    called = []
+    owner = run_lines._Token()
+    tracker.lines._line_of(owner)
+
+    def trace(frame, event, argument):
+        called.append(frame.f_code.co_name)
+
+    sys.setprofile(trace)
+    try:
+        del owner
+    finally:
+        sys.setprofile(None)
+    assert called == ["test_the_end_of_a_thread_is_noticed_whatever_arrives_at_it"] * len(called)
+    assert len(tracker.lines.over) == 1 and tracker.lines.bury() == [] and not tracker.lines._lines

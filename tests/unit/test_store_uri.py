@@ -64,6 +64,6 @@ def test_of_a_store(store, address):
 def test_a_message_that_quotes_an_address_is_printable():
     message = "API request to https://me:hunter2@host/api?token=abc failed, see postgresql://u:p%40ss@db/m"
     assert (
-        printable(message) == "API request to https://me@host/api?token=*** failed, see postgresql://u@db/m"
+        printable(message) == "API request to https://***@host/api?token=*** failed, see postgresql://u@db/m"
     )
     assert printable("no address here: a@b") == "no address here: a@b"

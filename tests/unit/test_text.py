@@ -44,6 +44,17 @@ FORMS = [
     "X-Auth-Token: {}",
     "{{'Authorization': b'Basic {}'}}",
     "use Bearer {} for it",
+    "https://{}@mlflow.example/base",
+    "http://{}@127.0.0.1:5000",
+    "git+https://{}@github.com/a/b",
+    "grpc://{}@collector:4317",
+    "http://host/base;jsessionid={}?a=1",
+    "http://host/base;a=1;jsessionid={}",
+    "http://host/base?PHPSESSID={}&a=1",
+    "http://host/base?session_id={}",
+    "http://host/base?a=1&sid={}",
+    "{{'Cookie': 'a=1; b={}'}}",
+    "Set-Cookie: session={}; Path=/",
 ]
 
 
@@ -69,6 +80,8 @@ def test_no_secret_is_left(form, within):
         "2026-11-24T13=1.25 2026-11-24T14=0.5",
         "set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf",
         "basic authentication is required",
+        "postgresql://mlflow@db/mlflow, or ssh://git@host/x",
+        "session_id=12 side=left; cookies are not kept",
     ],
 )
 def test_other_text_is_unchanged(text):
@@ -157,7 +170,7 @@ def test_a_log_record_has_no_secret_in_its_message_and_its_traceback(log):
     guard.log_once("%s cannot be used: %s", f"postgresql://me:{NEEDLE}@db", "?token=" + NEEDLE)
     text = log.getvalue()
     assert NEEDLE not in text
-    assert "writing failed" in text and "Traceback" in text and "https://me@host" in text
+    assert "writing failed" in text and "Traceback" in text and "https://***@host" in text
 
 
 def test_a_cause_and_a_group_have_none_either(log):

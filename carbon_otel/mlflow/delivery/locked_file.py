@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from carbon_otel.descriptors import file_of
 from carbon_otel.guard import log_once
 from carbon_otel.private_files import open_file, user_id
 
@@ -48,6 +49,15 @@ def lock(path: Path, flags: int = 0) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def lock_again(path: Path, file: object, size: int) -> int:
+    """The same for a file whose lock was lost. Raises SpoolInUse also if it is not as it was."""
+    descriptor = lock(path)
+    if file_of(descriptor) == file and os.fstat(descriptor).st_size == size:
+        return descriptor
+    unlock(descriptor)
+    raise SpoolInUse("another process has changed it")
 
 
 def unlock(descriptor: int) -> None:

@@ -21,11 +21,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from carbon_otel.descriptors import file_of
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.guard import log_once
 from carbon_otel.mlflow.delivery import store_uri
 from carbon_otel.mlflow.delivery.batch import Batch, LedgerRun, decoded, to_line
-from carbon_otel.mlflow.delivery.locked_file import SpoolInUse, lock, own_files, read, unlock, write
+from carbon_otel.mlflow.delivery.locked_file import (
+    SpoolInUse,
+    lock,
+    lock_again,
+    own_files,
+    read,
+    unlock,
+    write,
+)
 from carbon_otel.private_files import make_folder
 
 __all__ = ["LIMIT", "Batch", "LedgerRun", "Spool", "SpoolInUse", "Waiting"]
@@ -79,7 +88,9 @@ class Spool:
         self._next = 1
         self._end = 0
         self._compact_above = _SLACK_BYTES
+        self._file: object = None
         if descriptor is not None:
+            self._file = file_of(descriptor)
             self._load(descriptor)
         renew_after_fork(self._renew)
 
@@ -146,6 +157,7 @@ class Spool:
     def put(self, address: str, batch: Batch) -> bool:
         """Append a batch to the file. While the disk is full, keep it in memory, warn once and return False."""
         with self._lock:
+            self._find_again()
             number = self._next
             self._next += 1
             line = to_line(number, address, batch)
@@ -178,6 +190,7 @@ class Spool:
         The runs of the segments in `first` come first.
         """
         with self._lock:
+            self._find_again()
             found = {
                 number: row
                 for number, row in self._rows.items()
@@ -206,6 +219,7 @@ class Spool:
     def done(self, numbers: Sequence[int]) -> None:
         """Remove batches that were sent, or refused permanently."""
         with self._lock:
+            self._find_again()
             for number in numbers:
                 self._drop(number)
             self._note_done(numbers)
@@ -213,6 +227,7 @@ class Spool:
     def close(self) -> bool:
         """Release the file, and remove it if it has no batches left; returns whether it has none left."""
         with self._lock:
+            self._find_again()
             descriptor, self._descriptor = self._descriptor, None
             if descriptor is not None and self.path is not None:
                 if not self._rows and not self.unreadable:
@@ -250,9 +265,29 @@ class Spool:
         """In a forked child: close the copy of the parent's file, without unlocking or changing it."""
         self._lock = threading.Lock()
         # The child's copy of the descriptor would keep the file locked after the end of the parent.
-        if self._descriptor is not None:
+        if self._descriptor is not None and file_of(self._descriptor) == self._file:
             os.close(self._descriptor)
         self._descriptor = None
+
+    def _find_again(self) -> None:
+        """Open and lock the file again if the program has closed its descriptor.
+
+        Another process may have taken the unlocked file meanwhile. It then sends the batches in the file.
+        """
+        if self._descriptor is None or self.path is None or file_of(self._descriptor) == self._file:
+            return
+        self._descriptor = None
+        try:
+            self._descriptor = lock_again(self.path, self._file, self._end)
+        except OSError as error:
+            log_once(
+                "the program has closed %s, which cannot be used any more (%s): batches that wait for MLflow are "
+                "kept in memory only",
+                self.path,
+                error,
+            )
+            for number in [number for number, row in self._rows.items() if row.line is None]:
+                self._drop(number)
 
     def _load(self, descriptor: int) -> None:
         data = read(descriptor)
@@ -372,7 +407,7 @@ class Spool:
             os.close(descriptor)
             return
         unlock(self._descriptor)
-        self._descriptor, self._end = descriptor, 0
+        self._descriptor, self._file, self._end = descriptor, file_of(descriptor), 0
         for row, line in zip(self._rows.values(), lines, strict=True):
             row.offset, row.line, self._end = self._end, None, self._end + len(line)
         self._compact_above = self._end + _SLACK_BYTES

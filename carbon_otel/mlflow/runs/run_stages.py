@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 from carbon_otel.background import Worker
 from carbon_otel.guard import contain, log_once, logger
 from carbon_otel.mlflow import compat
+from carbon_otel.mlflow.runs.ends_elsewhere import EndsElsewhere
 from carbon_otel.mlflow.runs.orphans import reconcile
 from carbon_otel.mlflow.runs.recorder import RunRecorder
 from carbon_otel.mlflow.schema import names
@@ -59,7 +60,8 @@ class RunStages:
         self._begun: dict[str, Begun] = {}
         self._reconciled: weakref.WeakSet[Any] = weakref.WeakSet()
         engine.runs.active, engine.runs.entered = self._active, self._entered
-        engine.before_tick.append(self._bury)
+        ends = EndsElsewhere(self._charged_by_client, self.run_found_ended)
+        engine.before_tick += [self._bury, ends.before_tick]
 
     def run_started(self, begun: Begun, *, here: bool = True) -> None:
         """A run has begun; `here`, if the thread or task that calls this did that."""
@@ -134,6 +136,10 @@ class RunStages:
             return
         if info.status == "RUNNING" and info.lifecycle_stage == "active" and self._engine.alive:
             self.run_started(begun, here=False)
+
+    def _charged_by_client(self) -> list[Begun]:
+        runs = [self._begun.get(run_id) for run_id in self._lines.begun_at_work()]
+        return [begun for begun in runs if begun is not None]
 
     def _end(self, run_id: str) -> Begun | None:
         """Close the stage of a run; what continues the run, or None if it is not open."""

@@ -24,7 +24,6 @@ from carbon_otel.units import MS_PER_S
 
 _PARENT_TAG: Final = "mlflow.parentRunId"
 _RUNNING: Final = "RUNNING"
-_UNFINISHED: Final = ("RUNNING", "SCHEDULED")
 # A run with an earlier start time than this records work that has ended; autologged searches create such
 # runs.
 _PAST_MS: Final = 1000
@@ -176,7 +175,7 @@ def _watch_store(owner: type, events: Callable[[], RunEvents | None]) -> list[Un
         @functools.wraps(update)
         def update_run_info(self: Any, *args: Any, **kwargs: Any) -> Any:
             run_id, status = contain("reading the status of an MLflow run", ("", None), _change, args, kwargs)
-            if run_id and status and status not in _UNFINISHED:
+            if run_id and status and status not in compat.UNFINISHED:
                 return _ending(_run_ended, run_id, events, update, self, *args, **kwargs)
             info = update(self, *args, **kwargs)
             if run_id and status == _RUNNING and not _renaming.get():
@@ -278,7 +277,7 @@ def _resumed(store: Any, run_id: str, info: Any, events: Callable[[], RunEvents 
 
 
 def _found(run: Any, events: Callable[[], RunEvents | None]) -> None:
-    listener = events() if run.info.status not in _UNFINISHED else None
+    listener = events() if run.info.status not in compat.UNFINISHED else None
     if listener is not None:
         listener.run_found_ended(run.info.run_id)
 
