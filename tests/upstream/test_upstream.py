@@ -1,6 +1,6 @@
 """Suites that nobody here wrote: what became of each test with `instrument()` is what became of it without.
 
-The long ones run by `pytest -m upstream`. MLflow has no tests in its package: `CARBON_OTEL_MLFLOW_CHECKOUT` names
+The long ones run by `pytest -m upstream`. MLflow has no tests in its package: `MLFLOW_CHECKOUT` names
 a checkout of the installed version, or a folder with these tests and what they import. `-s` shows the durations.
 """
 
@@ -21,7 +21,7 @@ from tests.fakes.drawing import Drawing
 from tests.fakes.powercap import server
 
 ROOT = Path(carbon_otel.__file__).parents[1]
-MLFLOW = os.environ.get("CARBON_OTEL_MLFLOW_CHECKOUT")
+MLFLOW = os.environ.get("MLFLOW_CHECKOUT")
 
 
 class Suite(NamedTuple):
@@ -138,7 +138,7 @@ def test_a_suite_of_an_installed_package(tmp_path, suite):
 
 @pytest.mark.upstream
 @pytest.mark.timeout(7200)
-@pytest.mark.skipif(not MLFLOW, reason="CARBON_OTEL_MLFLOW_CHECKOUT names no checkout of MLflow")
+@pytest.mark.skipif(not MLFLOW, reason="MLFLOW_CHECKOUT names no checkout of MLflow")
 @pytest.mark.parametrize("suite", MLFLOW_SUITES, ids=lambda suite: suite.tests)
 def test_a_suite_of_mlflow(tmp_path, suite):
     compare(suite, tmp_path, checkout=MLFLOW)
