@@ -322,10 +322,12 @@ class Shares:
         engine.at_edge(lambda now_ns: self.settle(stage, now_ns))
         self._make_children(parent, engine.meter.clock_ns())
         engine.at_edge(lambda now_ns: self._last(parent, now_ns))
-        cells = [timed.own for timed in parent.timed if isinstance(timed, Cell)]
-        for receiver in [*parent.receivers.values(), *cells]:
+        cells = [timed for timed in parent.timed if isinstance(timed, Cell)]
+        for receiver in [*parent.receivers.values(), *(cell.own for cell in cells)]:
             if receiver.stage is not None:
                 engine.close(receiver.stage)
+        for cell in cells:  # an exception may have kept a call from its end
+            cell.begun_ns = 0
         self.live.pop(stage, None)
         for found in parent.found_in:
             found.pop(stage, None)

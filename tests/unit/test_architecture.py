@@ -53,7 +53,7 @@ ROOMS = {
     "semconv": "footprint records",
     "journal": f"{CORE}",
     "otel": f"{CORE} semconv",
-    "instrumentation": "guard fork background handover stages runtime",
+    "instrumentation": "clock guard fork background handover stages runtime",
     "mlflow": "",
     "mlflow.compat": "fork",
     "mlflow.schema": f"{CORE} mlflow.compat",
