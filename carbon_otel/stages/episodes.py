@@ -157,7 +157,7 @@ class Episode:
             parent.epochs += 1
         if parent.shares.allows(parent):
             name = f"epoch {parent.epochs}" if kind == "training" else kind
-            self.main.opened(parent.shares.open(parent, Share(kind, name), self._first_ns))
+            parent.shares.open(self.main, parent.stage, Share(kind, name), self._first_ns)
             if self.main.stage is not None:
                 self._open_wait(self.main.stage)
         self._decided = True
@@ -167,8 +167,7 @@ class Episode:
 
     def _open_wait(self, whole: OpenStage) -> None:
         if self._wait_ns >= _LEAST_NS:
-            shares = self.parent.shares
-            self.wait.stage = shares.open_below(whole, _WAITING, self._first_ns)
+            self.parent.shares.open(self.wait, whole, _WAITING, self._first_ns)
 
     def _close(self) -> None:
         parent, engine = self.parent, self.parent.shares.engine

@@ -67,13 +67,21 @@ class Receiver:
         above: the receiver whose stage its own stage is below, if not that which pays.
     """
 
-    __slots__ = ("_units", "above", "kept", "stage")
+    __slots__ = ("_free", "_units", "above", "kept", "stage")
 
     def __init__(self) -> None:
         self.stage: OpenStage | None = None
         self.kept: Part | None = None
         self.above: Receiver | None = None
         self._units: dict[str, float] = {}
+        self._free = [True]
+
+    def claim(self) -> bool:
+        """Whether the caller is the one who opens its stage: threads and signal handlers may come at once."""
+        try:
+            return self._free.pop()  # one step, so that no lock is needed
+        except IndexError:
+            return False
 
     def keep(self, part: Part) -> None:
         self.kept = part if self.kept is None else self.kept.plus(part)

@@ -16,7 +16,6 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from operator import sub
 from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from carbon_otel import clock
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.guard import contain
+from carbon_otel.meter.meter import NO_EDGE
 from carbon_otel.stages.arguments import Lifecycle
 from carbon_otel.stages.budget import SpanBudget
 from carbon_otel.stages.open_stage import OpenStage
@@ -95,15 +95,22 @@ class Cell:
         took_ns = _now() - self.begun_ns
         if took_ns < _LONG_NS and self.own.stage is None and not self.fresh:
             self.calls += 1
+            self.stop(took_ns)
         else:
             self._count(took_ns, error)
-        self.done_ns += took_ns
-        self.begun_ns = 0
         _here.inside = None
 
+    def stop(self, took_ns: int) -> None:
+        """The call in progress has ended."""
+        self.begun_ns = 0
+        self.done_ns += took_ns
+
     def _count(self, took_ns: int, error: BaseException | None) -> None:
-        long = took_ns >= _LONG_NS or self.own.stage is not None
-        if not long or not contain("ending a long call", False, self.parent.shares.end_long, self, error):
+        long, ended = took_ns >= _LONG_NS or self.own.stage is not None, False
+        if long:
+            ended = contain("ending a long call", False, self.parent.shares.end_long, self, took_ns, error)
+        if not ended:
+            self.stop(took_ns if self.begun_ns else 0)
             self.calls += 1
             for unit, amount in self.fresh.items():
                 self.units[unit] = self.units.get(unit, 0.0) + amount
@@ -198,13 +205,16 @@ class Timed(Protocol):
 
 @dataclass(eq=False)
 class Parent:
-    """A stage with calls in it. `own_j` and `own_g` are what it had paid at `since_ns`."""
+    """A stage with calls in it.
+
+    `base` is what it had paid when its parts were made last, and when that was: one tuple, since an exception may
+    arrive between two assignments. A part may then stay with the stage, but is never given twice.
+    """
 
     shares: Shares
     stage: OpenStage
-    since_ns: int
-    own_j: Joules
-    own_g: float
+    base: tuple[int, Joules, float]
+    ending: bool = False
     timed: list[Timed] = field(default_factory=list)
     receivers: dict[Share, Receiver] = field(default_factory=dict)
     # Where its cells are to be found, by thread.
@@ -246,22 +256,23 @@ class Shares:
         return known or self.engine.at_edge(lambda now_ns: self._begin(stage, now_ns))
 
     def _begin(self, stage: OpenStage, now_ns: int) -> Parent:
-        return self.live.setdefault(
-            stage, Parent(self, stage, now_ns, *self.engine.books.paid(stage.account))
-        )
+        base = (now_ns, *self.engine.books.paid(stage.account))
+        return self.live.setdefault(stage, Parent(self, stage, base))
 
     def settle(self, stage: OpenStage, now_ns: int) -> None:
         """Divide what a stage has paid since the last time, before that what it pays changes."""
         parent = self.live.get(stage)
         if parent is None:
             return
+        since_ns, before_j, before_g = parent.base
         own_j, own_g = self.engine.books.paid(stage.account)
-        elapsed_ns, parent.since_ns = max(0, now_ns - parent.since_ns), now_ns
-        untaken = [(timed, *each) for timed in parent.timed for each in timed.untaken(now_ns)]
+        parent.base = now_ns, own_j, own_g
+        untaken = [(timed, *each) for timed in list(parent.timed) for each in timed.untaken(now_ns)]
         tracks = self.engine.meter.tracks
+        elapsed_ns = max(0, now_ns - since_ns)
         interval = Interval(
-            tuple(map(sub, own_j, parent.own_j)),
-            own_g - parent.own_g,
+            tuple([max(0.0, now - before) for now, before in zip(own_j, before_j, strict=True)]),
+            max(0.0, own_g - before_g),
             elapsed_ns,
             max(elapsed_ns, sum([ns for _, _, ns in untaken])),
             [most * track.share for most, track in zip(self._most_w, tracks, strict=True)],
@@ -271,26 +282,25 @@ class Shares:
                 timed.take(receiver, ns)
                 receiver.keep(interval.part(ns))
                 self.give(parent, receiver)
-        parent.own_j, parent.own_g = self.engine.books.paid(stage.account)
 
     def settle_all(self, now_ns: int) -> None:
         """The same for all stages at a tick. What calls without a child have used stays with their stage."""
         for stage, parent in list(self.live.items()):
             self.settle(stage, now_ns)
             self._count(parent)
-            for receiver in parent.receivers.values():
+            for receiver in list(parent.receivers.values()):
                 self.give(parent, receiver)
                 receiver.kept = None
 
     def make_children(self) -> None:
         """Open the children that calls deserve. Called before each tick, without the lock."""
-        for parent in list(self.live.values()):
+        for parent in [each for each in self.live.values() if not each.ending]:
             now_ns = self.engine.meter.clock_ns()
             for timed in list(parent.timed):
                 timed.look(now_ns)
             self._make_children(parent, now_ns)
 
-    def end_long(self, cell: Cell, error: BaseException | None) -> bool:
+    def end_long(self, cell: Cell, took_ns: int, error: BaseException | None) -> bool:
         """End a call that deserves a stage of its own; False if it has none."""
         engine, parent = self.engine, cell.parent
         if not engine.alive or not parent.stage.open:
@@ -299,16 +309,18 @@ class Shares:
         if own is None:
             return False
         engine.at_edge(lambda now_ns: self.settle(parent.stage, now_ns))
+        # Stopped first: a tick in a signal handler gives a call in progress another stage.
+        cell.stop(took_ns)
         own.counted.update(cell.fresh)
         engine.close(own, error)
-        cell.own.stage = None
+        cell.own = Receiver()
         return True
 
     def open_own(self, cell: Cell) -> OpenStage | None:
         """Open the stage of a long call in progress, if it may have one."""
         parent = cell.parent
         if self.allows(parent):
-            cell.own.stage = self.open(parent, cell.share, cell.begun_ns)
+            self.open(cell.own, parent.stage, cell.share, cell.begun_ns)
         return cell.own.stage
 
     def finish(self, stage: OpenStage) -> None:
@@ -316,13 +328,13 @@ class Shares:
         parent = self.live.get(stage)
         if parent is None:
             return
-        engine = self.engine
+        engine, parent.ending = self.engine, True
         for timed in list(parent.timed):
             timed.finish()
         engine.at_edge(lambda now_ns: self.settle(stage, now_ns))
         self._make_children(parent, engine.meter.clock_ns())
         engine.at_edge(lambda now_ns: self._last(parent, now_ns))
-        cells = [timed for timed in parent.timed if isinstance(timed, Cell)]
+        cells = [timed for timed in list(parent.timed) if isinstance(timed, Cell)]
         for receiver in [*parent.receivers.values(), *(cell.own for cell in cells)]:
             if receiver.stage is not None:
                 engine.close(receiver.stage)
@@ -334,30 +346,32 @@ class Shares:
 
     def _last(self, parent: Parent, now_ns: int) -> None:
         self.settle(parent.stage, now_ns)
-        for receiver in parent.receivers.values():
+        for receiver in list(parent.receivers.values()):
             self.give(parent, receiver)
         self._count(parent)
 
     def _make_children(self, parent: Parent, now_ns: int) -> None:
-        waiting = dict.fromkeys(parent.receivers.values(), 0)
-        for timed in parent.timed:
+        waiting = dict.fromkeys(list(parent.receivers.values()), 0)
+        for timed in list(parent.timed):
             for receiver, ns in timed.untaken(now_ns):
                 if receiver in waiting:
                     waiting[receiver] += ns
         for share, receiver in list(parent.receivers.items()):
-            ns = waiting[receiver] + (receiver.kept.ns if receiver.kept is not None else 0)
+            kept = receiver.kept
+            ns = waiting.get(receiver, 0) + (kept.ns if kept is not None else 0)
             if receiver.stage is None and ns >= _LEAST_NS:
-                receiver.opened(self.open(parent, share, now_ns - ns))
+                self.open(receiver, parent.stage, share, now_ns - ns)
 
-    def open(self, parent: Parent, share: Share, begun_ns: int) -> OpenStage:
-        """Open a child that began at this time, and gets parts of what the stage pays."""
-        return self.open_below(parent.stage, share, begun_ns)
+    def open(self, receiver: Receiver, whole: OpenStage, share: Share, begun_ns: int) -> None:
+        """Open the receiver's stage, a child of `whole`, which began at this time.
 
-    def open_below(self, whole: OpenStage, share: Share, begun_ns: int) -> OpenStage:
-        """The same, below a child."""
+        The receiver knows it before: if an exception keeps it from opening, it ends with the stage that pays.
+        """
+        if not receiver.claim():
+            return
         stage = self.engine.prepare_part(whole, share.kind, share.name, begun_ns)
+        receiver.opened(stage)
         self.engine.begin(stage)
-        return stage
 
     def allows(self, parent: Parent) -> bool:
         """Whether one more child may have a span of its own; it then counts."""
@@ -371,7 +385,7 @@ class Shares:
     def give(self, parent: Parent, receiver: Receiver) -> None:
         """Let the receiver's stage have paid what was kept for it."""
         part, child = receiver.kept, receiver.stage
-        if part is None or child is None or not child.open:
+        if part is None or child is None or not child.open or child.begin is NO_EDGE:
             return
         receiver.kept = None
         source = parent.stage.account
@@ -381,10 +395,10 @@ class Shares:
             if target.split is not None:
                 target.split = target.split.plus(part.ns * S_PER_NS, part.least_j, part.most_j)
             source = target.account
-        parent.own_j, parent.own_g = self.engine.books.paid(parent.stage.account)
+        parent.base = (parent.base[0], *self.engine.books.paid(parent.stage.account))
 
     def _count(self, parent: Parent) -> None:
-        for cell in parent.timed:
+        for cell in list(parent.timed):
             if isinstance(cell, Cell):
                 child = parent.receivers[cell.share].stage
                 if child is not None:
