@@ -14,6 +14,7 @@ from carbon_otel.instrumentation.base import Integration, Undo
 from carbon_otel.instrumentation.catboost import CATBOOST
 from carbon_otel.instrumentation.import_hook import ImportHook
 from carbon_otel.instrumentation.joblib import JoblibIntegration
+from carbon_otel.instrumentation.keras import KERAS
 from carbon_otel.instrumentation.lightgbm import LIGHTGBM
 from carbon_otel.instrumentation.multiprocessing import ProcessIntegration, SpawnIntegration
 from carbon_otel.instrumentation.multiprocessing_pools import PoolIntegration
@@ -36,6 +37,7 @@ BUILT_IN: Final[tuple[Integration, ...]] = (
     *XGBOOST,
     *LIGHTGBM,
     *CATBOOST,
+    *KERAS,
     JoblibIntegration(),
     SubprocessIntegration(),
     ProcessIntegration(),

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Final
 
 from carbon_otel.guard import log_fault
 from carbon_otel.instrumentation.base import Undo
-from carbon_otel.instrumentation.in_place import Around, Changed, innermost
+from carbon_otel.instrumentation.in_place import Around, Changed, Entered, innermost
 from carbon_otel.stages.arguments import Lifecycle
 from carbon_otel.stages.automatic import CallStage, CountedCall, around
 
@@ -38,7 +39,9 @@ class Call:
         kind: the kind of the stage.
         name: the name of the stage; by default the class of the object and the method.
         units: counts the functional units of a call that has returned.
-        admits: the kinds of the automatic stages that may open in it.
+        admits: the kinds of the automatic stages that may open in it, and the words of its parts (`children.py`).
+        within: makes, from the first argument, what is entered in the stage and left before it ends.
+        when: tells from the arguments whether the call does its work before it returns; by default each does.
     """
 
     function: str
@@ -46,29 +49,40 @@ class Call:
     name: str | None = None
     units: CountUnits | None = None
     admits: Collection[str] = ()
+    within: Callable[[Any], AbstractContextManager[object]] | None = None
+    when: Callable[[Mapping[str, Any]], bool] | None = None
+
+    def around(self, parameters: tuple[str, ...]) -> Around:
+        return Around(_enter, self, parameters)
+
+
+@dataclass(frozen=True)
+class Hook:
+    """A function by which a library tells of something; `enter` gets its arguments, as `in_place.py` says."""
+
+    function: str
+    enter: Callable[..., Entered | None]
+
+    def around(self, parameters: tuple[str, ...]) -> Around:
+        return Around(self.enter)
 
 
 class Calls:
     """Instruments calls of one module."""
 
-    def __init__(self, module: str, *calls: Call) -> None:
+    def __init__(self, module: str, *calls: Call | Hook) -> None:
         self.module = module
-        self.calls: Sequence[Call] = calls
+        self.calls: Sequence[Call | Hook] = calls
 
     def connect(self, module: ModuleType) -> Undo:
         changed = Changed()
         for call in self.calls:
-            put_around_call(changed, attribute(module, call.function), call)
+            # Nothing, if it is not a Python function.
+            function = innermost(attribute(module, call.function))
+            if function is not None:
+                code = function.__code__
+                changed.put(function, call.around(code.co_varnames[: code.co_argcount]))
         return changed.undo
-
-
-def put_around_call(changed: Changed, function: Any, call: Call) -> None:
-    """Make the calls of the function stages; nothing, if it is not a Python function."""
-    inner = innermost(function)
-    if inner is not None:
-        code = inner.__code__
-        parameters = code.co_varnames[: code.co_argcount]
-        changed.put(inner, Around(_enter, call, parameters))
 
 
 def attribute(module: ModuleType, path: str) -> Any:
@@ -86,11 +100,14 @@ def _enter(
 ) -> CallStage | CountedCall | None:
     # Not `contain`, because inner calls come by the thousand.
     try:
+        if call.when is not None and not call.when(_named(parameters, args, kwargs)):
+            return None
         name = call.name
         if name is None:
             name = _name(call, args[0])
         units = call.units and functools.partial(_count, call.units, parameters, args, kwargs)
-        return around(call.kind, name, units, call.admits)
+        within = call.within and functools.partial(call.within, args[0])
+        return around(call.kind, name, units, call.admits, within)
     except Exception as fault:  # noqa: BLE001 - no internal fault may reach the user's program
         log_fault("opening a stage", fault)
         return None
@@ -109,4 +126,10 @@ def _count(
     kwargs: Mapping[str, Any],
     result: Any,
 ) -> Mapping[str, float]:
-    return units({**dict(zip(parameters, args, strict=False)), **kwargs}, result)
+    return units(_named(parameters, args, kwargs), result)
+
+
+def _named(
+    parameters: tuple[str, ...], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    return {**dict(zip(parameters, args, strict=False)), **kwargs}

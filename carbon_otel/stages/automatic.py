@@ -2,19 +2,22 @@
 
 A call opens a stage if no lifecycle stage of its run is open around it. Within a stage that the user has opened
 none opens. Within an automatic stage only those kinds open that it admits: a search is one stage, whatever it
-calls, but the validation in a training is a stage of its own. In a stage of the user, the units of an outermost
-call of the same kind are added to that stage, if the user sets no units of that name.
+calls, but the validation in a training is a stage of its own, as long as the run has an allowance for it. In a
+stage of the user, the units of an outermost call of the same kind are added to that stage, if the user sets no
+units of that name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, cast
 
 from carbon_otel.guard import contain
 from carbon_otel.stages import arguments
+from carbon_otel.stages.allowance import Allowance
 from carbon_otel.stages.api import Stage, automatic, recorder
 from carbon_otel.stages.arguments import LIFECYCLE, Lifecycle
 from carbon_otel.stages.open_stage import OpenStage, current
@@ -22,20 +25,51 @@ from carbon_otel.stages.open_stage import OpenStage, current
 # Functional units of a call, from its result.
 Units = Callable[[Any], Mapping[str, float]]
 
+# Makes what is entered in a stage, and left before it ends.
+Within = Callable[[], AbstractContextManager[object]]
+
 # The stage of the user that the call in progress adds its units to: the calls in it add none.
 counting: ContextVar[OpenStage | None] = ContextVar("carbon_otel_counting", default=None)
 
 
 def around(
-    kind: Lifecycle, name: str, units: Units | None = None, admits: Collection[str] = ()
+    kind: Lifecycle,
+    name: str,
+    units: Units | None = None,
+    admits: Collection[str] = (),
+    within: Within | None = None,
 ) -> CallStage | CountedCall | None:
     """What to put around a call that is to be measured; None if the stages around it have all that it uses."""
     opens, above = _place(kind)
     if opens:
-        return CallStage(automatic(kind, name, admits), units)
+        return CallStage(automatic(kind, name, admits), units, None if within is None else within())
     if units is None or above is None or counting.get() is above:
         return None
     return CountedCall(above, units)
+
+
+def part(word: str, name: str, admits: Collection[str]) -> Stage | None:
+    """A stage for a part of an automatic stage, of the same kind; None if that admits no part by this word.
+
+    Parts are the epochs of a training and the trials of a study.
+    """
+    active = recorder()
+    above = None if active is None else active.engine.parent_of(current.get())
+    while above is not None and above.run is not above and above.admits is None:
+        if above.info.kind in LIFECYCLE:
+            return None
+        above = above.parent
+    if above is None or above.admits is None or word not in above.admits or not _affordable(above):
+        return None
+    return automatic(cast(Lifecycle, above.info.kind), name, admits)
+
+
+def _affordable(stage: OpenStage) -> bool:
+    now_ns = stage.engine.meter.clock_ns()
+    run = stage.run or stage.engine.root
+    if run.allowance is None:
+        run.allowance = Allowance(now_ns)
+    return run.allowance.take(now_ns)
 
 
 def _place(kind: str) -> tuple[bool, OpenStage | None]:
@@ -46,7 +80,7 @@ def _place(kind: str) -> tuple[bool, OpenStage | None]:
     above = active.engine.parent_of(current.get())
     while above is not None and above.run is not above:
         if above.admits is not None:
-            return kind in above.admits, None
+            return kind in above.admits and _affordable(above), None
         if above.info.kind in LIFECYCLE:
             return False, above if above.info.kind == kind else None
         above = above.parent
@@ -56,20 +90,29 @@ def _place(kind: str) -> tuple[bool, OpenStage | None]:
 class CallStage:
     """A call that is a stage."""
 
-    __slots__ = ("_stage", "_units")
+    __slots__ = ("_stage", "_units", "_within")
 
-    def __init__(self, stage: Stage, units: Units | None) -> None:
+    def __init__(
+        self, stage: Stage, units: Units | None, within: AbstractContextManager[object] | None = None
+    ) -> None:
         self._stage = stage
         self._units = units
+        self._within = within
 
     def __enter__(self) -> Callable[[Any], Any]:
         self._stage.__enter__()
+        if self._within is not None:
+            self._within.__enter__()
         return self._seen
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stage.__exit__(kind, error, trace)
+        try:
+            if self._within is not None:
+                self._within.__exit__(kind, error, trace)
+        finally:
+            self._stage.__exit__(kind, error, trace)
 
     def _seen(self, result: Any) -> Any:
         if self._units is not None:

@@ -15,6 +15,7 @@ from carbon_otel.records import RUN, StageInfo, StageRecord
 from carbon_otel.sensors.base import Sensor
 from carbon_otel.sinks import StageEnd
 from carbon_otel.stages.accounts import Account, Totals
+from carbon_otel.stages.allowance import Allowance
 from carbon_otel.stages.uncertainty import device_energies, shares_between
 from carbon_otel.units import S_PER_NS
 
@@ -49,6 +50,7 @@ class OpenStage:
     __slots__ = (
         "account",
         "admits",
+        "allowance",
         "begin",
         "counted",
         "end",
@@ -86,6 +88,8 @@ class OpenStage:
         self.counted: dict[str, float] = {}
         # The kinds of the automatic stages that may open in it, if an instrumented call has opened it.
         self.admits: Collection[str] | None = None
+        # Of a run, or of the process: how many stages may still open inside automatic stages.
+        self.allowance: Allowance | None = None
         self.native_thread = _here.native_id
         self.opened_ns = 0
         self.begin = NO_EDGE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 import carbon_otel
 from tests.fakes.drawing import Drawing
 from tests.fakes.powercap import server
+
+# Keras takes TensorFlow, if nobody says what to take.
+os.environ.setdefault("KERAS_BACKEND", "torch")
 
 UNITS = "carbon_otel.units."
 
@@ -32,12 +36,23 @@ class Ended(NamedTuple):
         """With those of the stages in it."""
         return float(self.span.attributes["carbon_otel.energy.total_j"])
 
+    @property
+    def own_joules(self) -> float:
+        return float(self.span.attributes["carbon_otel.energy.exclusive_j"])
+
 
 class Stages:
-    """The stages that have ended since the last call."""
+    """The stages that have ended since the last call.
 
-    def __init__(self, exporter: InMemorySpanExporter) -> None:
+    `begun_j` is what `drawing` had drawn just before and just after the measurement began.
+    """
+
+    def __init__(
+        self, exporter: InMemorySpanExporter, drawing: Drawing, begun_j: tuple[float, float]
+    ) -> None:
         self._exporter = exporter
+        self.drawing = drawing
+        self.begun_j = begun_j
 
     def ended(self) -> list[Ended]:
         spans = self._exporter.get_finished_spans()
@@ -68,6 +83,7 @@ def stages(tmp_path: Path) -> Iterator[Stages]:
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     with Drawing(server(tmp_path / "sys"), zones=1, watts=50) as drawing:
+        before = drawing.joules
         carbon_otel.instrument(zone="FR", powercap_root=drawing.root, tracer_provider=provider)
-        yield Stages(exporter)
+        yield Stages(exporter, drawing, (before, drawing.joules))
         carbon_otel.uninstrument()
