@@ -23,6 +23,7 @@ from carbon_otel.instrumentation.sklearn import FUNCTIONS, SklearnIntegration
 from carbon_otel.instrumentation.subprocesses import SubprocessIntegration
 from carbon_otel.instrumentation.thread_pools import ThreadPoolIntegration
 from carbon_otel.instrumentation.threads import ThreadIntegration
+from carbon_otel.instrumentation.transformers import TRANSFORMERS
 from carbon_otel.instrumentation.uvicorn import UvicornIntegration
 from carbon_otel.instrumentation.xgboost import XGBOOST
 
@@ -38,6 +39,7 @@ BUILT_IN: Final[tuple[Integration, ...]] = (
     *LIGHTGBM,
     *CATBOOST,
     *KERAS,
+    *TRANSFORMERS,
     JoblibIntegration(),
     SubprocessIntegration(),
     ProcessIntegration(),

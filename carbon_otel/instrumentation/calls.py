@@ -116,7 +116,7 @@ def _enter(
 def _name(call: Call, owner: Any) -> str:
     method = call.function.rpartition(".")[2]
     made = name_of_type(type(owner))
-    return made if method == "__init__" else f"{made}.{method}"
+    return made if method in ("__init__", "__call__") else f"{made}.{method}"
 
 
 def _count(

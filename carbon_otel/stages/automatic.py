@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from carbon_otel.guard import contain
 from carbon_otel.stages import arguments
@@ -27,6 +27,9 @@ Units = Callable[[Any], Mapping[str, float]]
 
 # Makes what is entered in a stage, and left before it ends.
 Within = Callable[[], AbstractContextManager[object]]
+
+# Where a stage admits this, it also has the units of calls of its kind that it does not admit.
+UNITS: Final = "units"
 
 # The stage of the user that the call in progress adds its units to: the calls in it add none.
 counting: ContextVar[OpenStage | None] = ContextVar("carbon_otel_counting", default=None)
@@ -73,14 +76,15 @@ def _affordable(stage: OpenStage) -> bool:
 
 
 def _place(kind: str) -> tuple[bool, OpenStage | None]:
-    """Whether a stage of the kind opens here, and else the stage of the user that the units belong to."""
+    """Whether a stage of the kind opens here, and else the stage that the units of the call belong to."""
     active = recorder()
     if active is None:
         return False, None
     above = active.engine.parent_of(current.get())
     while above is not None and above.run is not above:
         if above.admits is not None:
-            return kind in above.admits and _affordable(above), None
+            counts = UNITS in above.admits and above.info.kind == kind
+            return kind in above.admits and _affordable(above), above if counts else None
         if above.info.kind in LIFECYCLE:
             return False, above if above.info.kind == kind else None
         above = above.parent
@@ -124,7 +128,7 @@ class CallStage:
 
 
 class CountedCall:
-    """A call in a stage that the user has opened."""
+    """A call that adds its units to a stage around it."""
 
     __slots__ = ("_before", "_stage", "_units")
 
