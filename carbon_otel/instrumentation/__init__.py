@@ -16,6 +16,7 @@ from carbon_otel.instrumentation.import_hook import ImportHook
 from carbon_otel.instrumentation.joblib import JoblibIntegration
 from carbon_otel.instrumentation.keras import KERAS
 from carbon_otel.instrumentation.lightgbm import LIGHTGBM
+from carbon_otel.instrumentation.lightning import LIGHTNING
 from carbon_otel.instrumentation.multiprocessing import ProcessIntegration, SpawnIntegration
 from carbon_otel.instrumentation.multiprocessing_pools import PoolIntegration
 from carbon_otel.instrumentation.process_pools import ProcessPoolIntegration
@@ -40,6 +41,7 @@ BUILT_IN: Final[tuple[Integration, ...]] = (
     *CATBOOST,
     *KERAS,
     *TRANSFORMERS,
+    *LIGHTNING,
     JoblibIntegration(),
     SubprocessIntegration(),
     ProcessIntegration(),

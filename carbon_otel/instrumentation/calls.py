@@ -40,7 +40,7 @@ class Call:
         name: the name of the stage; by default the class of the object and the method.
         units: counts the functional units of a call that has returned.
         admits: the kinds of the automatic stages that may open in it, and the words of its parts (`children.py`).
-        within: makes, from the first argument, what is entered in the stage and left before it ends.
+        within: makes, from the first argument, what is entered with the call and left before its stage ends.
         when: tells from the arguments whether the call does its work before it returns; by default each does.
     """
 

@@ -32,12 +32,16 @@ _ADMITTED: Final = {EPOCH: ("evaluation",), TRIAL: LIFECYCLE}
 
 
 class Children:
-    """The parts of one call on an object: at most one is open at a time."""
+    """The parts of one call on an object: at most one is open at a time.
 
-    __slots__ = ("__weakref__", "_before", "_open", "owner")
+    `noted` is what the hook of the library has noted at the beginning of the first part.
+    """
+
+    __slots__ = ("__weakref__", "_before", "_open", "noted", "owner")
 
     def __init__(self, owner: Any) -> None:
         self.owner = owner
+        self.noted: Any = None
         self._open: Stage | None = None
         self._before: weakref.ref[Children] | None = None
 
@@ -84,16 +88,20 @@ def children_of(owner: Any) -> Children | None:
     return children if children is not None and children.owner is owner else None
 
 
-def begins(read: Callable[..., tuple[Any, str]], word: str = EPOCH) -> Callable[..., None]:
+def begins(
+    read: Callable[..., tuple[Any, str]], word: str = EPOCH, note: Callable[[Any], Any] | None = None
+) -> Callable[..., None]:
     """What a `Hook` puts around the function that a library calls where a part begins.
 
-    `read` gets the arguments, and returns the object of the call and the name of the part.
+    `read` gets the arguments, and returns the object of the call and the name of the part. `note` gets the object.
     """
 
     def begin(*arguments: Any) -> None:
         owner, name = read(*arguments)
         children = children_of(owner)
         if children is not None:
+            if note is not None and children.noted is None:
+                children.noted = note(owner)
             children.begin(word, name, _ADMITTED[word])
 
     def enter(*arguments: Any, **_: Any) -> None:

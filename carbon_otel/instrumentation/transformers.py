@@ -9,8 +9,8 @@ each epoch of it                            `training`
 a pipeline that returns its results         `inference`   samples, and those of its calls of `generate`
 ==========================================  ============  ===========================================
 
-A pipeline that is given a generator or a dataset returns an iterator, which works when it is asked: it is no stage.
-Tokens are positions, with the padding: to tell the two apart would be a wait for the accelerator.
+A pipeline that is given a generator or a dataset returns an iterator, which works when it is asked: the call is no
+stage. Tokens are positions, with the padding: to tell the two apart would be a wait for the accelerator.
 
 A trainer tells its list of callbacks where an epoch begins and ends, so that no callback of ours is needed. Each
 process of a distributed training counts its part of the samples and tokens.

@@ -25,7 +25,7 @@ from carbon_otel.stages.open_stage import OpenStage, current
 # Functional units of a call, from its result.
 Units = Callable[[Any], Mapping[str, float]]
 
-# Makes what is entered in a stage, and left before it ends.
+# Makes what is entered with a call, and left before its stage ends.
 Within = Callable[[], AbstractContextManager[object]]
 
 # Where a stage admits this, it also has the units of calls of its kind that it does not admit.
@@ -48,7 +48,7 @@ def around(
         return CallStage(automatic(kind, name, admits), units, None if within is None else within())
     if units is None or above is None or counting.get() is above:
         return None
-    return CountedCall(above, units)
+    return CountedCall(above, units, None if within is None else within())
 
 
 def part(word: str, name: str, admits: Collection[str]) -> Stage | None:
@@ -130,22 +130,31 @@ class CallStage:
 class CountedCall:
     """A call that adds its units to a stage around it."""
 
-    __slots__ = ("_before", "_stage", "_units")
+    __slots__ = ("_before", "_stage", "_units", "_within")
 
-    def __init__(self, stage: OpenStage, units: Units) -> None:
+    def __init__(
+        self, stage: OpenStage, units: Units, within: AbstractContextManager[object] | None = None
+    ) -> None:
         self._stage = stage
         self._units = units
+        self._within = within
         self._before: OpenStage | None = None
 
     def __enter__(self) -> Callable[[Any], Any]:
         self._before = counting.get()
         counting.set(self._stage)
+        if self._within is not None:
+            self._within.__enter__()
         return self._seen
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        counting.set(self._before)
+        try:
+            if self._within is not None:
+                self._within.__exit__(kind, error, trace)
+        finally:
+            counting.set(self._before)
 
     def _seen(self, result: Any) -> Any:
         contain("counting units", None, self._count, result)
