@@ -56,8 +56,10 @@ def _in_fit(arguments: Mapping[str, Any], result: Any) -> dict[str, float]:
 
 def _in(task: str) -> Callable[[Mapping[str, Any], Any], dict[str, float]]:
     def count(arguments: Mapping[str, Any], result: Any) -> dict[str, float]:
-        trainer = arguments["self"]
-        return _samples(getattr(trainer, f"{task}_dataloaders"), getattr(trainer, f"num_{task}_batches"))
+        trainer, loaders = arguments["self"], arguments["dataloaders"]
+        if loaders is None:  # those of the module; a prediction has them in another form
+            loaders = getattr(trainer, f"{task}_dataloaders")
+        return _samples(loaders, getattr(trainer, f"num_{task}_batches"))
 
     return count
 

@@ -29,7 +29,8 @@ def check(stages: Stages) -> list[Ended]:
             inside[each.span.parent.span_id] += each.joules
     for each in ended:
         assert each.own_joules >= 0
-        assert each.own_joules + inside[each.span.context.span_id] == pytest.approx(each.joules)
+        joules = each.own_joules + inside[each.span.context.span_id]
+        assert joules == pytest.approx(each.joules), each
 
     # The drawing goes on before and after the readings of the measurement.
     least = stages.drawing.joules - stages.begun_j[1]
