@@ -20,6 +20,7 @@ from carbon_otel.instrumentation.lightning import LIGHTNING
 from carbon_otel.instrumentation.multiprocessing import ProcessIntegration, SpawnIntegration
 from carbon_otel.instrumentation.multiprocessing_pools import PoolIntegration
 from carbon_otel.instrumentation.process_pools import ProcessPoolIntegration
+from carbon_otel.instrumentation.sentence_transformers import SENTENCE_TRANSFORMERS
 from carbon_otel.instrumentation.sklearn import FUNCTIONS, SklearnIntegration
 from carbon_otel.instrumentation.subprocesses import SubprocessIntegration
 from carbon_otel.instrumentation.thread_pools import ThreadPoolIntegration
@@ -41,6 +42,7 @@ BUILT_IN: Final[tuple[Integration, ...]] = (
     *CATBOOST,
     *KERAS,
     *TRANSFORMERS,
+    *SENTENCE_TRANSFORMERS,
     *LIGHTNING,
     JoblibIntegration(),
     SubprocessIntegration(),

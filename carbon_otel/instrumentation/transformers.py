@@ -58,9 +58,10 @@ def _tokens_of(trainer: Any) -> float:
     if trainer.args.include_num_input_tokens_seen not in ("no", False):
         before = getattr(trainer, "_initial_num_input_tokens_seen", 0)
         return float(trainer.state.num_input_tokens_seen - before)
-    if trainer.model.main_input_name != "input_ids" or getattr(trainer, "_initial_global_step", 0):
+    model = trainer.model
+    if getattr(model, "main_input_name", "") != "input_ids" or getattr(trainer, "_initial_global_step", 0):
         return 0.0
-    parameters = trainer.model.num_parameters(exclude_embeddings=True)
+    parameters = model.num_parameters(exclude_embeddings=True)
     return float(trainer.state.total_flos / (_OPERATIONS * parameters)) if parameters else 0.0
 
 
