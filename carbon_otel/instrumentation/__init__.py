@@ -19,6 +19,7 @@ from carbon_otel.instrumentation.lightgbm import LIGHTGBM
 from carbon_otel.instrumentation.lightning import LIGHTNING
 from carbon_otel.instrumentation.multiprocessing import ProcessIntegration, SpawnIntegration
 from carbon_otel.instrumentation.multiprocessing_pools import PoolIntegration
+from carbon_otel.instrumentation.optuna import OPTUNA
 from carbon_otel.instrumentation.process_pools import ProcessPoolIntegration
 from carbon_otel.instrumentation.sentence_transformers import SENTENCE_TRANSFORMERS
 from carbon_otel.instrumentation.sklearn import FUNCTIONS, SklearnIntegration
@@ -44,6 +45,7 @@ BUILT_IN: Final[tuple[Integration, ...]] = (
     *TRANSFORMERS,
     *SENTENCE_TRANSFORMERS,
     *LIGHTNING,
+    *OPTUNA,
     JoblibIntegration(),
     SubprocessIntegration(),
     ProcessIntegration(),

@@ -13,7 +13,7 @@ end of its own: it ends with the call.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Final
@@ -34,7 +34,7 @@ _ADMITTED: Final = {EPOCH: ("evaluation",), TRIAL: LIFECYCLE}
 class Children:
     """The parts of one call on an object: at most one is open at a time.
 
-    `noted` is what the hook of the library has noted at the beginning of the first part.
+    `noted` is what a hook of the library has noted at the beginning of the first part.
     """
 
     __slots__ = ("__weakref__", "_before", "_open", "noted", "owner")
@@ -45,10 +45,10 @@ class Children:
         self._open: Stage | None = None
         self._before: weakref.ref[Children] | None = None
 
-    def __enter__(self) -> Children:
+    def __enter__(self) -> Callable[[Any], Any]:
         self._before = _here.get()
         _here.set(weakref.ref(self))
-        return self
+        return unseen
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -58,9 +58,9 @@ class Children:
         finally:
             _here.set(self._before)
 
-    def begin(self, word: str, name: str, admits: Collection[str]) -> None:
+    def begin(self, word: str, name: str) -> None:
         self.end()
-        opened = part(word, name, admits)
+        opened = part(word, name, _ADMITTED[word])
         if opened is not None:
             # First, so that it ends with this object if an exception arrives meanwhile.
             self._open = opened
@@ -89,11 +89,11 @@ def children_of(owner: Any) -> Children | None:
 
 
 def begins(
-    read: Callable[..., tuple[Any, str]], word: str = EPOCH, note: Callable[[Any], Any] | None = None
+    read: Callable[..., tuple[Any, str]], note: Callable[[Any], Any] | None = None
 ) -> Callable[..., None]:
-    """What a `Hook` puts around the function that a library calls where a part begins.
+    """What a `Hook` puts around the function that a library calls where an epoch begins.
 
-    `read` gets the arguments, and returns the object of the call and the name of the part. `note` gets the object.
+    `read` gets the arguments, and returns the object of the call and the name of the epoch. `note` gets the object.
     """
 
     def begin(*arguments: Any) -> None:
@@ -102,23 +102,23 @@ def begins(
         if children is not None:
             if note is not None and children.noted is None:
                 children.noted = note(owner)
-            children.begin(word, name, _ADMITTED[word])
+            children.begin(EPOCH, name)
 
     def enter(*arguments: Any, **_: Any) -> None:
-        contain(f"opening the stage of a part: {word}", None, begin, *arguments)
+        contain("opening the stage of an epoch", None, begin, *arguments)
 
     return enter
 
 
 def ends(read: Callable[..., Any]) -> Callable[..., _Ending | None]:
-    """The same where a part ends: its stage ends after the function. `read` returns the object of the call."""
+    """The same where an epoch ends: its stage ends after the function. `read` returns the object of the call."""
 
     def find(*arguments: Any) -> _Ending | None:
         children = children_of(read(*arguments))
         return None if children is None else _Ending(children)
 
     def enter(*arguments: Any, **_: Any) -> _Ending | None:
-        return contain("closing the stage of a part", None, find, *arguments)
+        return contain("closing the stage of an epoch", None, find, *arguments)
 
     return enter
 

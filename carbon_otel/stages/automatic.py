@@ -56,15 +56,42 @@ def part(word: str, name: str, admits: Collection[str]) -> Stage | None:
 
     Parts are the epochs of a training and the trials of a study.
     """
-    active = recorder()
-    above = None if active is None else active.engine.parent_of(current.get())
-    while above is not None and above.run is not above and above.admits is None:
-        if above.info.kind in LIFECYCLE:
-            return None
-        above = above.parent
+    above = _above()
     if above is None or above.admits is None or word not in above.admits or not _affordable(above):
         return None
     return automatic(cast(Lifecycle, above.info.kind), name, admits)
+
+
+def count_part(word: str, kind: Lifecycle, units: Mapping[str, float]) -> None:
+    """Add the units of a part to the stage of which it is one: an automatic one, or one of the user of the kind."""
+    above = _above()
+    if above is not None and (above.info.kind == kind if above.admits is None else word in above.admits):
+        _add(above, units)
+
+
+def _above() -> OpenStage | None:
+    """The innermost lifecycle stage of the run in which this is called."""
+    active = recorder()
+    above = None if active is None else active.engine.parent_of(current.get())
+    while above is not None and above.run is not above:
+        if above.admits is not None or above.info.kind in LIFECYCLE:
+            return above
+        above = above.parent
+    return None
+
+
+def _place(kind: str) -> tuple[bool, OpenStage | None]:
+    """Whether a stage of the kind opens here, and else the stage that the units of the call belong to."""
+    if recorder() is None:
+        return False, None
+    above = _above()
+    if above is None:
+        return True, None
+    opens, counts = False, above.info.kind == kind
+    if above.admits is not None:
+        opens = kind in above.admits and _affordable(above)
+        counts = counts and UNITS in above.admits
+    return opens, above if counts and not opens else None
 
 
 def _affordable(stage: OpenStage) -> bool:
@@ -75,20 +102,10 @@ def _affordable(stage: OpenStage) -> bool:
     return run.allowance.take(now_ns)
 
 
-def _place(kind: str) -> tuple[bool, OpenStage | None]:
-    """Whether a stage of the kind opens here, and else the stage that the units of the call belong to."""
-    active = recorder()
-    if active is None:
-        return False, None
-    above = active.engine.parent_of(current.get())
-    while above is not None and above.run is not above:
-        if above.admits is not None:
-            counts = UNITS in above.admits and above.info.kind == kind
-            return kind in above.admits and _affordable(above), above if counts else None
-        if above.info.kind in LIFECYCLE:
-            return False, above if above.info.kind == kind else None
-        above = above.parent
-    return True, None
+def _add(stage: OpenStage, units: Mapping[str, float]) -> None:
+    counted = stage.counted
+    for unit, amount in units.items():
+        counted[unit] = counted.get(unit, 0.0) + arguments.amount_of(unit, amount)
 
 
 class CallStage:
@@ -161,6 +178,4 @@ class CountedCall:
         return result
 
     def _count(self, result: Any) -> None:
-        counted = self._stage.counted
-        for unit, amount in self._units(result).items():
-            counted[unit] = counted.get(unit, 0.0) + arguments.amount_of(unit, amount)
+        _add(self._stage, self._units(result))
