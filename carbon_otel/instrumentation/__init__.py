@@ -12,6 +12,7 @@ from carbon_otel.background import Worker
 from carbon_otel.guard import guarded
 from carbon_otel.instrumentation.base import Integration, Undo
 from carbon_otel.instrumentation.catboost import CATBOOST
+from carbon_otel.instrumentation.datasets import DATASETS
 from carbon_otel.instrumentation.import_hook import ImportHook
 from carbon_otel.instrumentation.joblib import JoblibIntegration
 from carbon_otel.instrumentation.keras import KERAS
@@ -46,11 +47,15 @@ BUILT_IN: Final[tuple[Integration, ...]] = (
     *SENTENCE_TRANSFORMERS,
     *LIGHTNING,
     *OPTUNA,
+    *DATASETS,
     JoblibIntegration(),
     SubprocessIntegration(),
-    ProcessIntegration(),
-    SpawnIntegration(),
-    PoolIntegration(),
+    ProcessIntegration("multiprocessing.process"),
+    ProcessIntegration("multiprocess.process"),
+    SpawnIntegration("multiprocessing.spawn"),
+    SpawnIntegration("multiprocess.spawn"),
+    PoolIntegration("multiprocessing.pool"),
+    PoolIntegration("multiprocess.pool"),
     ProcessPoolIntegration("concurrent.futures.process"),
     ProcessPoolIntegration("joblib.externals.loky.process_executor"),
     ProcessPoolIntegration("loky.process_executor"),

@@ -93,7 +93,8 @@ def begins(
 ) -> Callable[..., None]:
     """What a `Hook` puts around the function that a library calls where an epoch begins.
 
-    `read` gets the arguments, and returns the object of the call and the name of the epoch. `note` gets the object.
+    `read` gets the arguments, and returns the object of the call and the name of the epoch; `note` gets the
+    object.
     """
 
     def begin(*arguments: Any) -> None:

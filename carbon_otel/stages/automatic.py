@@ -34,6 +34,10 @@ UNITS: Final = "units"
 # The stage of the user that the call in progress adds its units to: the calls in it add none.
 counting: ContextVar[OpenStage | None] = ContextVar("carbon_otel_counting", default=None)
 
+# Whether this is the work of a process that a library keeps for its own calls, such as loading data: the stage of
+# the call has the energy. A measurement of its own would begin at each start of such a process.
+helping: ContextVar[bool] = ContextVar("carbon_otel_helping", default=False)
+
 
 def around(
     kind: Lifecycle,
@@ -63,7 +67,7 @@ def part(word: str, name: str, admits: Collection[str]) -> Stage | None:
 
 
 def count_part(word: str, kind: Lifecycle, units: Mapping[str, float]) -> None:
-    """Add the units of a part to the stage of which it is one: an automatic one, or one of the user of the kind."""
+    """Add the units of a part to the stage around it: an automatic one, or one of the user and of the kind."""
     above = _above()
     if above is not None and (above.info.kind == kind if above.admits is None else word in above.admits):
         _add(above, units)
@@ -82,7 +86,7 @@ def _above() -> OpenStage | None:
 
 def _place(kind: str) -> tuple[bool, OpenStage | None]:
     """Whether a stage of the kind opens here, and else the stage that the units of the call belong to."""
-    if recorder() is None:
+    if helping.get() or recorder() is None:
         return False, None
     above = _above()
     if above is None:
