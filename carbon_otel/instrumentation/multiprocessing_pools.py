@@ -1,7 +1,7 @@
 """multiprocessing.pool: stages in a task are in the trace, and in the run, of the stage that submitted it.
 
-Both kinds of pool make their tasks in two methods. `ThreadPool` inherits them, and joblib's pools do, too. The package
-`multiprocess` is a copy.
+Both kinds of pool make their tasks in two methods. `ThreadPool` inherits them, and joblib's pools do, too. The
+package `multiprocess` is a copy.
 """
 
 from __future__ import annotations
