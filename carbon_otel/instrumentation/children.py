@@ -13,7 +13,7 @@ end of its own: it ends with the call.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Final
@@ -23,6 +23,7 @@ from carbon_otel.instrumentation.in_place import unseen
 from carbon_otel.stages.api import Stage
 from carbon_otel.stages.arguments import LIFECYCLE
 from carbon_otel.stages.automatic import part
+from carbon_otel.stages.open_stage import OpenStage, current
 
 # The words by which a `Call` admits parts.
 EPOCH: Final = "epoch"
@@ -34,19 +35,28 @@ _ADMITTED: Final = {EPOCH: ("evaluation",), TRIAL: LIFECYCLE}
 class Children:
     """The parts of one call on an object: at most one is open at a time.
 
+    Args:
+        owner: the object.
+        count: functional units so far. A part has its own ones if it belongs to another experiment run than the
+            stage of the call; else that has the units of all parts.
+
     `noted` is what a hook of the library has noted at the beginning of the first part.
     """
 
-    __slots__ = ("__weakref__", "_before", "_open", "noted", "owner")
+    __slots__ = ("__weakref__", "_before", "_call", "_count", "_counted", "_open", "noted", "owner")
 
-    def __init__(self, owner: Any) -> None:
+    def __init__(self, owner: Any, count: Callable[[], Mapping[str, float]] | None = None) -> None:
         self.owner = owner
         self.noted: Any = None
+        self._count = count
+        self._counted: Mapping[str, float] | None = None
+        self._call: OpenStage | None = None
         self._open: Stage | None = None
         self._before: weakref.ref[Children] | None = None
 
     def __enter__(self) -> Callable[[Any], Any]:
         self._before = _here.get()
+        self._call = current.get()
         _here.set(weakref.ref(self))
         return unseen
 
@@ -60,11 +70,14 @@ class Children:
 
     def begin(self, word: str, name: str) -> None:
         self.end()
-        opened = part(word, name, _ADMITTED[word])
+        opened = part(self._call, word, name, _ADMITTED[word])
         if opened is not None:
             # First, so that it ends with this object if an exception arrives meanwhile.
             self._open = opened
             opened.__enter__()
+            here = current.get()
+            if self._count is not None and here is not None and self._call and here.run is not self._call.run:
+                self._counted = self._count()
 
     def end(
         self,
@@ -73,8 +86,15 @@ class Children:
         trace: TracebackType | None = None,
     ) -> None:
         opened, self._open = self._open, None
+        before, self._counted = self._counted, None
         if opened is not None:
+            if before is not None and error is None:
+                contain("counting units", None, self._add, opened, before)
             opened.__exit__(kind, error, trace)
+
+    def _add(self, opened: Stage, before: Mapping[str, float]) -> None:
+        if self._count is not None:
+            opened.units(**{unit: now - before.get(unit, 0.0) for unit, now in self._count().items()})
 
 
 # Not kept alive by its context: an exception may arrive before the call is entered, and then nobody leaves it.

@@ -12,12 +12,14 @@ a pipeline that returns its results         `inference`   samples, and those of 
 A pipeline that is given a generator or a dataset returns an iterator, which works when it is asked: the call is no
 stage. Tokens are positions, with the padding: to tell the two apart would be a wait for the accelerator.
 
-A trainer tells its list of callbacks where an epoch begins and ends, so that no callback of ours is needed. Each
+A trainer tells its list of callbacks where an epoch begins and ends, so that no callback of ours is needed. If a
+callback has begun an MLflow run, the epochs and evaluations are stages of that run. Each
 process of a distributed training counts its part of the samples and tokens.
 """
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Mapping
 from types import GeneratorType
@@ -54,7 +56,7 @@ def _trained(arguments: Mapping[str, Any], output: Any) -> dict[str, float]:
 
 
 def _tokens_of(trainer: Any) -> float:
-    """The tokens of the training, if the trainer has counted them, or the operations for them; else 0."""
+    """The tokens of the training so far, if the trainer counts them, or the operations for them; else 0."""
     if trainer.args.include_num_input_tokens_seen not in ("no", False):
         before = getattr(trainer, "_initial_num_input_tokens_seen", 0)
         return float(trainer.state.num_input_tokens_seen - before)
@@ -62,7 +64,21 @@ def _tokens_of(trainer: Any) -> float:
     if getattr(model, "main_input_name", "") != "input_ids" or getattr(trainer, "_initial_global_step", 0):
         return 0.0
     parameters = model.num_parameters(exclude_embeddings=True)
-    return float(trainer.state.total_flos / (_OPERATIONS * parameters)) if parameters else 0.0
+    operations = trainer.state.total_flos + trainer.current_flos
+    return float(operations / (_OPERATIONS * parameters)) if parameters else 0.0
+
+
+def _so_far(trainer: Any) -> dict[str, float]:
+    """Units of the training so far, for an epoch in a run that the trainer itself has begun."""
+    state = trainer.state
+    units: dict[str, float] = {"epochs": state.epoch or 0.0, "steps": state.global_step}
+    loader = trainer.callback_handler.train_dataloader
+    if hasattr(loader, "dataset") and hasattr(loader.dataset, "__len__"):
+        units["samples"] = round(units["epochs"] * len(loader.dataset) / trainer.args.world_size)
+    tokens = _tokens_of(trainer)
+    if tokens:
+        units["tokens"] = tokens / trainer.args.world_size
+    return units
 
 
 def _evaluated(arguments: Mapping[str, Any], metrics: Any) -> dict[str, float]:
@@ -109,7 +125,7 @@ def _piped(arguments: Mapping[str, Any], outputs: Any) -> dict[str, float]:
 
 
 def _epochs(trainer: Any) -> Children:
-    return Children(trainer.callback_handler)
+    return Children(trainer.callback_handler, functools.partial(_so_far, trainer))
 
 
 def _begins(handler: Any, arguments: Any, state: Any, *_: Any) -> tuple[Any, str]:

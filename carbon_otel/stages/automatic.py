@@ -55,15 +55,17 @@ def around(
     return CountedCall(above, units, None if within is None else within())
 
 
-def part(word: str, name: str, admits: Collection[str]) -> Stage | None:
+def part(of: OpenStage | None, word: str, name: str, admits: Collection[str]) -> Stage | None:
     """A stage for a part of an automatic stage, of the same kind; None if that admits no part by this word.
 
-    Parts are the epochs of a training and the trials of a study.
+    Parts are the epochs of a training and the trials of a study. If an experiment run has begun in the call, as
+    trainers begin one, its parts are stages of that run.
     """
-    above = _above()
-    if above is None or above.admits is None or word not in above.admits or not _affordable(above):
+    if of is None or not of.open or of.admits is None or word not in of.admits:
         return None
-    return automatic(cast(Lifecycle, above.info.kind), name, admits)
+    if _above() not in (of, None) or not _affordable(of):
+        return None
+    return automatic(cast(Lifecycle, of.info.kind), name, admits)
 
 
 def count_part(word: str, kind: Lifecycle, units: Mapping[str, float]) -> None:

@@ -47,12 +47,17 @@ class Stages:
     `begun_j` is what `drawing` had drawn just before and just after the measurement began.
     """
 
-    def __init__(
-        self, exporter: InMemorySpanExporter, drawing: Drawing, begun_j: tuple[float, float]
-    ) -> None:
-        self._exporter = exporter
+    def __init__(self, drawing: Drawing) -> None:
         self.drawing = drawing
-        self.begun_j = begun_j
+        self._exporter = InMemorySpanExporter()
+        self._provider = TracerProvider(shutdown_on_exit=False)
+        self._provider.add_span_processor(SimpleSpanProcessor(self._exporter))
+
+    def begin(self) -> None:
+        """Begin to measure."""
+        before = self.drawing.joules
+        carbon_otel.instrument(zone="FR", powercap_root=self.drawing.root, tracer_provider=self._provider)
+        self.begun_j = before, self.drawing.joules
 
     def ended(self) -> list[Ended]:
         spans = self._exporter.get_finished_spans()
@@ -79,11 +84,8 @@ class Stages:
 
 @pytest.fixture
 def stages(tmp_path: Path) -> Iterator[Stages]:
-    exporter = InMemorySpanExporter()
-    provider = TracerProvider(shutdown_on_exit=False)
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
     with Drawing(server(tmp_path / "sys"), zones=1, watts=50) as drawing:
-        before = drawing.joules
-        carbon_otel.instrument(zone="FR", powercap_root=drawing.root, tracer_provider=provider)
-        yield Stages(exporter, drawing, (before, drawing.joules))
+        made = Stages(drawing)
+        made.begin()
+        yield made
         carbon_otel.uninstrument()

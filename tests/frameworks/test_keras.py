@@ -115,8 +115,8 @@ def test_another_training_in_a_callback_is_part_of_the_epoch(stages, model, kera
 
 def test_a_subclass_with_its_own_steps_and_several_inputs(stages, keras):
     class Model(keras.Model):
-        def train_step(self, data):
-            return super().train_step(data)
+        def train_step(self, *data):
+            return super().train_step(*data)  # on JAX with its state
 
         def fit(self, *args, **kwargs):
             return super().fit(*args, **kwargs)
