@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.guard import contain, forget
@@ -146,15 +146,18 @@ renew_after_fork(_after_fork_in_child)
 
 
 _finalized_in = 0
+# `multiprocess` is a copy of the package for other pickles.
+_PACKAGES: Final = ("multiprocessing", "multiprocess")
 
 
 def _end_with_multiprocessing() -> None:
     """Multiprocessing workers exit by `os._exit`, without `atexit`, but they run its finalizers."""
     global _finalized_in
-    util: Any = sys.modules.get("multiprocessing.util")
-    if util is not None and _finalized_in != os.getpid():
+    utils: list[Any] = [sys.modules[f"{each}.util"] for each in _PACKAGES if f"{each}.util" in sys.modules]
+    if utils and _finalized_in != os.getpid():
         _finalized_in = os.getpid()
-        util.Finalize(None, stop, exitpriority=0)
+        for util in utils:
+            util.Finalize(None, stop, exitpriority=0)
 
 
 _registered = False
@@ -166,15 +169,16 @@ def end_at_exit() -> None:
     if not _registered:
         _registered = True
         atexit.register(stop)
-    process: Any = sys.modules.get("multiprocessing.process")
-    if process is None:
-        return
-    if process.parent_process() is not None:
-        _end_with_multiprocessing()
-    elif getattr(process.current_process(), "_inheriting", False):
-        # A process that is not forked imports its main module first, and then drops all finalizers.
-        util: Any = importlib.import_module("multiprocessing.util")
-        util.register_after_fork(_process_begins, _process_begins)
+    for package in _PACKAGES:
+        process: Any = sys.modules.get(f"{package}.process")
+        if process is None:
+            continue
+        if process.parent_process() is not None:
+            _end_with_multiprocessing()
+        elif getattr(process.current_process(), "_inheriting", False):
+            # A process that is not forked imports its main module first, and then drops all finalizers.
+            util: Any = importlib.import_module(f"{package}.util")
+            util.register_after_fork(_process_begins, _process_begins)
 
 
 def _process_begins(_: object) -> None:

@@ -12,20 +12,26 @@ from carbon_otel.background import Worker
 from carbon_otel.guard import guarded
 from carbon_otel.instrumentation.base import Integration, Undo
 from carbon_otel.instrumentation.catboost import CATBOOST
+from carbon_otel.instrumentation.datasets import DATASETS
 from carbon_otel.instrumentation.import_hook import ImportHook
 from carbon_otel.instrumentation.joblib import JoblibIntegration
+from carbon_otel.instrumentation.keras import KERAS
 from carbon_otel.instrumentation.lightgbm import LIGHTGBM
+from carbon_otel.instrumentation.lightning import LIGHTNING
 from carbon_otel.instrumentation.multiprocessing import ProcessIntegration, SpawnIntegration
 from carbon_otel.instrumentation.multiprocessing_pools import PoolIntegration
 from carbon_otel.instrumentation.onnxruntime import ONNXRUNTIME
+from carbon_otel.instrumentation.optuna import OPTUNA
 from carbon_otel.instrumentation.pandas import PANDAS
 from carbon_otel.instrumentation.polars import POLARS
 from carbon_otel.instrumentation.process_pools import ProcessPoolIntegration
+from carbon_otel.instrumentation.sentence_transformers import SENTENCE_TRANSFORMERS
 from carbon_otel.instrumentation.sklearn import FUNCTIONS, SklearnIntegration
 from carbon_otel.instrumentation.subprocesses import SubprocessIntegration
 from carbon_otel.instrumentation.thread_pools import ThreadPoolIntegration
 from carbon_otel.instrumentation.threads import ThreadIntegration
 from carbon_otel.instrumentation.torch_loops import TORCH
+from carbon_otel.instrumentation.transformers import TRANSFORMERS
 from carbon_otel.instrumentation.uvicorn import UvicornIntegration
 from carbon_otel.instrumentation.xgboost import XGBOOST
 
@@ -44,11 +50,20 @@ BUILT_IN: Final[tuple[Integration, ...]] = (
     *POLARS,
     *ONNXRUNTIME,
     *TORCH,
+    *KERAS,
+    *TRANSFORMERS,
+    *SENTENCE_TRANSFORMERS,
+    *LIGHTNING,
+    *OPTUNA,
+    *DATASETS,
     JoblibIntegration(),
     SubprocessIntegration(),
-    ProcessIntegration(),
-    SpawnIntegration(),
-    PoolIntegration(),
+    ProcessIntegration("multiprocessing.process"),
+    ProcessIntegration("multiprocess.process"),
+    SpawnIntegration("multiprocessing.spawn"),
+    SpawnIntegration("multiprocess.spawn"),
+    PoolIntegration("multiprocessing.pool"),
+    PoolIntegration("multiprocess.pool"),
     ProcessPoolIntegration("concurrent.futures.process"),
     ProcessPoolIntegration("joblib.externals.loky.process_executor"),
     ProcessPoolIntegration("loky.process_executor"),

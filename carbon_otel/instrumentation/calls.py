@@ -12,16 +12,18 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Final
 
 from carbon_otel.guard import log_fault
 from carbon_otel.instrumentation.base import Undo
-from carbon_otel.instrumentation.in_place import Around, Changed, innermost
+from carbon_otel.instrumentation.in_place import Around, Changed, Entered, innermost
 from carbon_otel.stages.arguments import Lifecycle
-from carbon_otel.stages.automatic import CallStage, CountedCall, CountedShare, around, within
+from carbon_otel.stages.automatic import CallStage, CountedCall, around
 from carbon_otel.stages.shares import Cell, Share
+from carbon_otel.stages.short_calls import CountedShare, within
 
 # The units of a call, from its arguments by the names of the parameters, and its result.
 CountUnits = Callable[[Mapping[str, Any], Any], Mapping[str, float]]
@@ -39,7 +41,9 @@ class Call:
         kind: the kind of the stage.
         name: the name of the stage; by default the class of the object and the method.
         units: counts the functional units of a call that has returned.
-        admits: the kinds of the automatic stages that may open in it.
+        admits: the kinds of the automatic stages that may open in it, and the words of its parts (`children.py`).
+        within: makes, from the first argument, what is entered with the call and left before its stage ends.
+        when: tells from the arguments whether the call does its work before it returns; by default each does.
         often: whether it may come by the thousand; such calls share the energy of the stage around them.
     """
 
@@ -48,34 +52,44 @@ class Call:
     name: str | None = None
     units: CountUnits | None = None
     admits: Collection[str] = ()
+    within: Callable[[Any], AbstractContextManager[object]] | None = None
+    when: Callable[[Mapping[str, Any]], bool] | None = None
     often: bool = False
+
+    def around(self, parameters: tuple[str, ...]) -> Around:
+        if self.often:
+            share = Share(self.kind, self.name or self.function)
+            return Around(_enter_often, share, self.units, parameters)
+        return Around(_enter, self, parameters)
+
+
+@dataclass(frozen=True)
+class Hook:
+    """A function by which a library tells of something; `enter` gets its arguments, as `in_place.py` says."""
+
+    function: str
+    enter: Callable[..., Entered | None]
+
+    def around(self, parameters: tuple[str, ...]) -> Around:
+        return Around(self.enter)
 
 
 class Calls:
     """Instruments calls of one module."""
 
-    def __init__(self, module: str, *calls: Call) -> None:
+    def __init__(self, module: str, *calls: Call | Hook) -> None:
         self.module = module
-        self.calls: Sequence[Call] = calls
+        self.calls: Sequence[Call | Hook] = calls
 
     def connect(self, module: ModuleType) -> Undo:
         changed = Changed()
         for call in self.calls:
-            put_around_call(changed, attribute(module, call.function), call)
+            # Nothing, if it is not a Python function.
+            function = innermost(attribute(module, call.function))
+            if function is not None:
+                code = function.__code__
+                changed.put(function, call.around(code.co_varnames[: code.co_argcount]))
         return changed.undo
-
-
-def put_around_call(changed: Changed, function: Any, call: Call) -> None:
-    """Make the calls of the function stages; nothing, if it is not a Python function."""
-    inner = innermost(function)
-    if inner is not None:
-        code = inner.__code__
-        parameters = code.co_varnames[: code.co_argcount]
-        if call.often:
-            share = Share(call.kind, call.name or call.function)
-            changed.put(inner, Around(_enter_often, share, call.units, parameters))
-        else:
-            changed.put(inner, Around(_enter, call, parameters))
 
 
 def attribute(module: ModuleType, path: str) -> Any:
@@ -93,11 +107,14 @@ def _enter(
 ) -> CallStage | CountedCall | None:
     # Not `contain`, because inner calls come by the thousand.
     try:
+        if call.when is not None and not call.when(_named(parameters, args, kwargs)):
+            return None
         name = call.name
         if name is None:
             name = _name(call, args[0])
         units = call.units and functools.partial(_count, call.units, parameters, args, kwargs)
-        return around(call.kind, name, units, call.admits)
+        within = call.within and functools.partial(call.within, args[0])
+        return around(call.kind, name, units, call.admits, within)
     except Exception as fault:  # noqa: BLE001 - no internal fault may reach the user's program
         log_fault("opening a stage", fault)
         return None
@@ -116,7 +133,7 @@ def _enter_often(
 def _name(call: Call, owner: Any) -> str:
     method = call.function.rpartition(".")[2]
     made = name_of_type(type(owner))
-    return made if method == "__init__" else f"{made}.{method}"
+    return made if method in ("__init__", "__call__") else f"{made}.{method}"
 
 
 def _count(
@@ -126,4 +143,10 @@ def _count(
     kwargs: Mapping[str, Any],
     result: Any,
 ) -> Mapping[str, float]:
-    return units({**dict(zip(parameters, args, strict=False)), **kwargs}, result)
+    return units(_named(parameters, args, kwargs), result)
+
+
+def _named(
+    parameters: tuple[str, ...], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    return {**dict(zip(parameters, args, strict=False)), **kwargs}

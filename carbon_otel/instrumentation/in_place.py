@@ -157,6 +157,7 @@ def _stub(code: CodeType, around: Around, original: FunctionType) -> CodeType:
         code.co_posonlyargcount,
         code.co_varnames[positional : positional + keyword],
         code.co_flags & _VARIADIC,
+        len(code.co_freevars),
     )
     parameters = positional + keyword + (code.co_flags & _VARIADIC).bit_count()
     constants = {_ENTER: around, _ORIGINAL: original}
@@ -166,7 +167,7 @@ def _stub(code: CodeType, around: Around, original: FunctionType) -> CodeType:
         ),
         "co_varnames": code.co_varnames[:parameters] + template.co_varnames[parameters:],
         "co_name": code.co_name,
-        "co_freevars": code.co_freevars,  # as many as the function has cells
+        "co_freevars": code.co_freevars,
     }
     if hasattr(code, "co_qualname"):
         changes["co_qualname"] = code.co_qualname
@@ -174,8 +175,14 @@ def _stub(code: CodeType, around: Around, original: FunctionType) -> CodeType:
 
 
 @functools.cache
-def _template(positional: int, only_positional: int, keywords: tuple[str, ...], variadic: int) -> CodeType:
-    """The compiled stub for one form of parameters. It hands positional ones on by place, whatever their names."""
+def _template(
+    positional: int, only_positional: int, keywords: tuple[str, ...], variadic: int, free: int
+) -> CodeType:
+    """The compiled stub for one form of parameters. It hands positional ones on by place, whatever their names.
+
+    It has as many `free` variables as the function has cells. They are copied into the frame, where a debugger
+    looks for them, only if the compiler knows of them.
+    """
     names = [f"_around_{n}" for n in range(positional)]
     parameters, call = list(names), list(names)
     if only_positional:
@@ -190,16 +197,20 @@ def _template(positional: int, only_positional: int, keywords: tuple[str, ...], 
     if variadic & inspect.CO_VARKEYWORDS:
         parameters.append("**_around_kwargs")
         call.append("**_around_kwargs")
+    cells = ", ".join(f"_around_cell_{n:04}" for n in range(free))  # sorted, as the compiler does
     source = f"""\
-def stub({", ".join(parameters)}):
-    _around_enter = {_ENTER!r}
-    _around_original = {_ORIGINAL!r}
-    _around_entered = _around_enter({", ".join(call)})
-    if not _around_entered:
-        return _around_original({", ".join(call)})
-    with _around_entered as _around_seen:
-        return _around_seen(_around_original({", ".join(call)}))
+def make({cells}):
+    def stub({", ".join(parameters)}):
+        if 0: ({cells})
+        _around_enter = {_ENTER!r}
+        _around_original = {_ORIGINAL!r}
+        _around_entered = _around_enter({", ".join(call)})
+        if not _around_entered:
+            return _around_original({", ".join(call)})
+        with _around_entered as _around_seen:
+            return _around_seen(_around_original({", ".join(call)}))
+    return stub
 """
     namespace: dict[str, Any] = {}
     exec(compile(source, FILE, "exec", dont_inherit=True), namespace)
-    return cast(CodeType, namespace["stub"].__code__)
+    return cast(CodeType, namespace["make"](*[None] * free).__code__)

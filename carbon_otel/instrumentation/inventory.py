@@ -26,7 +26,7 @@ class SeesCalls(Protocol):
     def module(self) -> str: ...
 
     @property
-    def calls(self) -> Sequence[Call]: ...
+    def calls(self) -> Sequence[object]: ...
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,8 @@ def inventory(integrations: Iterable[Integration]) -> list[Seen]:
         # Only tables name functions of their own module; methods of estimators are those of any class.
         functions = _functions(integration.module) if isinstance(integration, Calls) else None
         for call in integration.calls:
+            if not isinstance(call, Call):  # a hook, which is no call of the user
+                continue
             present = functions is None or call.function in functions
             weight = "share" if call.often else "stage"
             version = importlib.metadata.version(distributions[library][0])

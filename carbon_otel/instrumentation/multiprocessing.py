@@ -5,6 +5,8 @@ with its preparation data, and sets them as it unpickles these, before its main 
 of the parent does not change, because children that other threads start would inherit it.
 
 The workers of a pool start without a stage: their tasks bring their stages.
+
+`multiprocess` is a copy of the package, which pathos and datasets use.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ class _Variables(dict[str, str]):
 class ProcessIntegration:
     """A worker of a pool starts outside of the stage that starts it."""
 
-    module = "multiprocessing.process"
+    def __init__(self, module: str) -> None:
+        self.module = module
 
     def connect(self, module: ModuleType) -> Undo:
         process: Any = module.BaseProcess
@@ -51,7 +54,8 @@ class ProcessIntegration:
 class SpawnIntegration:
     """The preparation data carries the variables to a main module that calls `instrument()` on import."""
 
-    module = "multiprocessing.spawn"
+    def __init__(self, module: str) -> None:
+        self.module = module
 
     def connect(self, module: ModuleType) -> Undo:
         original = module.get_preparation_data

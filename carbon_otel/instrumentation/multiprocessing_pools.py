@@ -1,6 +1,7 @@
 """multiprocessing.pool: stages in a task are in the trace, and in the run, of the stage that submitted it.
 
-Both kinds of pool make their tasks in two methods. `ThreadPool` inherits them, and joblib's pools do, too.
+Both kinds of pool make their tasks in two methods. `ThreadPool` inherits them, and joblib's pools do, too. The
+package `multiprocess` is a copy.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from carbon_otel.stages.handing_on import for_process, for_thread
 class PoolIntegration:
     """Passes the current stage on with the tasks of a pool."""
 
-    module = "multiprocessing.pool"
+    def __init__(self, module: str) -> None:
+        self.module = module
 
     def connect(self, module: ModuleType) -> Undo:
         pool, threads = module.Pool, module.ThreadPool

@@ -42,3 +42,16 @@ def samples(data: Any) -> dict[str, float]:
     """The same as functional units of a stage."""
     count = samples_in(data)
     return {} if count is None else {"samples": count}
+
+
+def samples_in_batches(loader: Any, batches: int) -> int | None:
+    """The samples in so many batches of a DataLoader of PyTorch; the last batch of an epoch may be smaller."""
+    data: Any = sys.modules.get("torch.utils.data")
+    if data is None or type(loader) is not data.DataLoader or loader.batch_size is None:
+        return None
+    if issubclass(type(loader.dataset), data.IterableDataset):
+        return int(batches * loader.batch_size)
+    # The loader asks for this length, too, at each epoch.
+    rows, in_epoch = len(loader.sampler), len(loader)
+    epochs, more = divmod(batches, max(1, in_epoch))
+    return int(epochs * min(rows, in_epoch * loader.batch_size) + more * loader.batch_size)

@@ -28,8 +28,10 @@ from carbon_otel.instrumentation.base import Undo, undo_all
 from carbon_otel.instrumentation.calls import Call
 from carbon_otel.instrumentation.in_place import Around, Changed, Entered
 from carbon_otel.instrumentation.sizes import samples_in
-from carbon_otel.stages import automatic, episodes
+from carbon_otel.stages import episodes
+from carbon_otel.stages.automatic import helping
 from carbon_otel.stages.episodes import Episode
+from carbon_otel.stages.short_calls import loop
 
 # The episodes of open iterators, by the id of the iterator: it may define `==` and a hash.
 _Loops = dict[int, Episode]
@@ -87,7 +89,7 @@ def _after_step(*_: Any) -> None:
 
 
 def _silence(*_: Any, **__: Any) -> None:
-    automatic.silence()
+    helping.set(True)
 
 
 def _begin(loops: _Loops, loader: Any, /) -> Entered | None:
@@ -121,7 +123,7 @@ class _Beginning:
         before = self._loops.pop(id(iterator), None)
         if before is not None:
             episodes.end(before)
-        episode = automatic.loop(self._begun_ns)
+        episode = loop(self._begun_ns)
         if episode is not None:
             self._loops[id(iterator)] = episode
             # Called when the loop is left; before that, for an iterator that is dropped unused.

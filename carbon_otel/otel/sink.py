@@ -21,6 +21,7 @@ from carbon_otel.footprint import Footprint
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.handover import Work, present
 from carbon_otel.otel import propagation
+from carbon_otel.otel.ids import own_ids
 from carbon_otel.otel.instruments import instruments_of
 from carbon_otel.otel.labels import LabelBook
 from carbon_otel.otel.providers import Providers
@@ -72,6 +73,7 @@ class OtelSink(Sink):
         self._reporting = threading.RLock()  # a flush may tick while the sampler does
         renew_after_fork(self._renew)
         self._tracer = trace.get_tracer(semconv.SCOPE, __version__, providers.tracer, semconv.SCHEMA_URL)
+        own_ids(self._tracer)
         self.instruments = instruments_of(providers.meter)
         self.instruments.attach(intensity, boot, steal)
         self._origin = Work(os.environ) if origin is None else origin

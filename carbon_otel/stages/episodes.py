@@ -155,7 +155,7 @@ class Episode:
         kind = self._kind()
         if kind == "training":
             parent.epochs += 1
-        if parent.shares.allows(parent):
+        if parent.stage.affords_stage():
             name = f"epoch {parent.epochs}" if kind == "training" else kind
             parent.shares.open(self.main, parent.stage, Share(kind, name), self._first_ns)
             if self.main.stage is not None:

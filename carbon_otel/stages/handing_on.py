@@ -28,6 +28,7 @@ _WORKERS: Final = {
     ("concurrent.futures.thread", "_worker"),
     ("concurrent.futures.process", "_process_worker"),
     ("multiprocessing.pool", "worker"),
+    ("multiprocess.pool", "worker"),
     ("joblib.externals.loky.process_executor", "_process_worker"),
     ("loky.process_executor", "_process_worker"),
 }

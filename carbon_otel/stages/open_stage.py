@@ -15,6 +15,7 @@ from carbon_otel.records import RUN, StageInfo, StageRecord
 from carbon_otel.sensors.base import Sensor
 from carbon_otel.sinks import StageEnd
 from carbon_otel.stages.accounts import Account, Totals
+from carbon_otel.stages.allowance import Allowance
 from carbon_otel.stages.sums import Joules, together
 from carbon_otel.stages.uncertainty import by_time_share, device_energies, shares_between
 from carbon_otel.units import S_PER_NS
@@ -65,9 +66,9 @@ class OpenStage:
     """One execution of a stage. Only this package holds it; sinks get its `info`."""
 
     __slots__ = (
-        "__weakref__",
         "account",
         "admits",
+        "allowance",
         "begin",
         "counted",
         "end",
@@ -108,6 +109,8 @@ class OpenStage:
         self.admits: Collection[str] | None = None
         # How its energy was divided off another stage, if it was.
         self.split: Split | None = None
+        # Of a run, or of the process: how many stages may still open inside automatic stages.
+        self.allowance: Allowance | None = None
         self.native_thread = _here.native_id
         self.opened_ns = 0
         self.begin = NO_EDGE
@@ -124,6 +127,14 @@ class OpenStage:
     @property
     def all_units(self) -> dict[str, float]:
         return {**self.counted, **self.units}
+
+    def affords_stage(self) -> bool:
+        """Whether one more automatic stage may open in it; it then counts for the run, or the process."""
+        now_ns = self.engine.meter.clock_ns()
+        whole = self.run or self.engine.root
+        if whole.allowance is None:
+            whole.allowance = Allowance(now_ns)
+        return whole.allowance.take(now_ns)
 
     def is_in(self, run: OpenStage) -> bool:
         """Whether this is the stage of that run, or below it."""

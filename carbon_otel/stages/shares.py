@@ -3,7 +3,7 @@
 A call costs two readings of the clock. At ticks and edges, the joules that the surrounding stage has paid since
 the last one are divided by the part of that time in which calls ran. All calls of one kind and name in a stage are
 one child of it, which appears as soon as they have taken a hundredth of a second between two ticks; what is less
-stays with the stage. A call of a quarter of a second or more is a child of its own, within limits (`budget.py`).
+stays with the stage. A call of a quarter of a second or more is a child of its own, if the run has an allowance.
 
 Only the outermost call in a thread counts. The division is modelled, the sum is not: what the calls get is taken
 from the stage around them. Their energy is at least what the device must have drawn in them, had it drawn its most
@@ -25,7 +25,6 @@ from carbon_otel.fork import renew_after_fork
 from carbon_otel.guard import contain
 from carbon_otel.meter.meter import NO_EDGE
 from carbon_otel.stages.arguments import Lifecycle
-from carbon_otel.stages.budget import SpanBudget
 from carbon_otel.stages.open_stage import OpenStage
 from carbon_otel.stages.parts import Interval, Receiver
 from carbon_otel.stages.sums import Joules
@@ -231,7 +230,6 @@ class Shares:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self._budget = SpanBudget()
         self._most_w = [sensor.power_bounds_w[1] for sensor in engine.sensors]
         self.live: dict[OpenStage, Parent] = {}
         # Whether a loop of this process has trained.
@@ -319,7 +317,7 @@ class Shares:
     def open_own(self, cell: Cell) -> OpenStage | None:
         """Open the stage of a long call in progress, if it may have one."""
         parent = cell.parent
-        if self.allows(parent):
+        if parent.stage.affords_stage():
             self.open(cell.own, parent.stage, cell.share, cell.begun_ns)
         return cell.own.stage
 
@@ -372,10 +370,6 @@ class Shares:
         stage = self.engine.prepare_part(whole, share.kind, share.name, begun_ns)
         receiver.opened(stage)
         self.engine.begin(stage)
-
-    def allows(self, parent: Parent) -> bool:
-        """Whether one more child may have a span of its own; it then counts."""
-        return self._budget.allows(parent.stage.run or parent.stage, self.engine.meter.clock_ns())
 
     def holds(self, stage: OpenStage) -> bool:
         """Whether energy of the stage may turn out to belong to a child: the sinks are told of it later."""

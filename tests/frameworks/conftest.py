@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 import carbon_otel
 from tests.fakes.drawing import Drawing
 from tests.fakes.powercap import server
+
+# Keras takes TensorFlow, if nobody says what to take.
+os.environ.setdefault("KERAS_BACKEND", "torch")
 
 UNITS = "carbon_otel.units."
 
@@ -32,12 +36,28 @@ class Ended(NamedTuple):
         """With those of the stages in it."""
         return float(self.span.attributes["carbon_otel.energy.total_j"])
 
+    @property
+    def own_joules(self) -> float:
+        return float(self.span.attributes["carbon_otel.energy.exclusive_j"])
+
 
 class Stages:
-    """The stages that have ended since the last call."""
+    """The stages that have ended since the last call.
 
-    def __init__(self, exporter: InMemorySpanExporter) -> None:
-        self._exporter = exporter
+    `begun_j` is what `drawing` had drawn just before and just after the measurement began.
+    """
+
+    def __init__(self, drawing: Drawing) -> None:
+        self.drawing = drawing
+        self._exporter = InMemorySpanExporter()
+        self._provider = TracerProvider(shutdown_on_exit=False)
+        self._provider.add_span_processor(SimpleSpanProcessor(self._exporter))
+
+    def begin(self) -> None:
+        """Begin to measure."""
+        before = self.drawing.joules
+        carbon_otel.instrument(zone="FR", powercap_root=self.drawing.root, tracer_provider=self._provider)
+        self.begun_j = before, self.drawing.joules
 
     def ended(self) -> list[Ended]:
         spans = self._exporter.get_finished_spans()
@@ -64,10 +84,8 @@ class Stages:
 
 @pytest.fixture
 def stages(tmp_path: Path) -> Iterator[Stages]:
-    exporter = InMemorySpanExporter()
-    provider = TracerProvider(shutdown_on_exit=False)
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
     with Drawing(server(tmp_path / "sys"), zones=1, watts=50) as drawing:
-        carbon_otel.instrument(zone="FR", powercap_root=drawing.root, tracer_provider=provider)
-        yield Stages(exporter)
+        made = Stages(drawing)
+        made.begin()
+        yield made
         carbon_otel.uninstrument()

@@ -169,6 +169,20 @@ def test_closures_and_super(changed):
     assert calls == [1, child, 3]
 
 
+def test_a_debugger_can_look_at_the_variables_of_the_frame(changed):
+    def look(*_: object) -> None:
+        calls.append(dict(sys._getframe(1).f_locals))
+
+    child = Child()
+    changed.put(Child.method, Around(look))
+    child.method(2)
+    assert [calls[0][name] for name in ("self", "a", "__class__")] == [child, 2, Child]
+    inner = closure()
+    changed.put(inner, Around(look))
+    inner(1)
+    assert set(inner.__code__.co_freevars) <= calls[1].keys()
+
+
 def test_work_that_is_done_later_is_left_alone(changed):
     def generator(a):
         yield a

@@ -18,7 +18,7 @@ from carbon_otel import guard
 from carbon_otel.meter.meter import Meter
 from carbon_otel.sensors.base import SensorError
 from carbon_otel.sinks import Sink
-from carbon_otel.stages import api, automatic, shares
+from carbon_otel.stages import api, automatic, shares, short_calls
 from carbon_otel.stages.engine import Engine
 from carbon_otel.stages.open_stage import current
 from carbon_otel.stages.shares import Share
@@ -108,7 +108,7 @@ def bench(monkeypatch):
 
     for module in api, automatic:
         monkeypatch.setattr(module, "recorder", lambda: made[-1])
-    monkeypatch.setattr(automatic, "_begun", lambda: made[-1])
+    monkeypatch.setattr(short_calls, "_begun", lambda: made[-1])
     monkeypatch.setattr(shares, "_now", lambda: made[-1].clock())
     return make
 
@@ -186,11 +186,11 @@ def calls(bench: Bench) -> None:
     """The call of a library, with short calls and a long one in it."""
     with automatic.around("training", "fit", admits=["data_processing"]) or contextlib.nullcontext():
         for seconds in 0.1, 0.2, 1:
-            with automatic.within(READ) or contextlib.nullcontext():
+            with short_calls.within(READ) or contextlib.nullcontext():
                 bench.clock.advance(seconds)
             bench.clock.advance(0.1)
         bench.engine.tick()
-        with automatic.within(READ) or contextlib.nullcontext():
+        with short_calls.within(READ) or contextlib.nullcontext():
             bench.clock.advance(0.2)
 
 

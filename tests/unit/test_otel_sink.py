@@ -6,6 +6,7 @@ import contextvars
 import http.server
 import logging
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -140,6 +141,19 @@ def test_spans_nest_as_the_stages_and_under_the_applications_own(application):
     for child, parent in (("outer", "request"), ("inner", "outer"), ("query", "inner")):
         assert spans[child].parent.span_id == spans[parent].context.span_id
     assert not trace.get_current_span().get_span_context().is_valid
+
+
+def test_a_program_that_seeds_its_random_numbers_gets_the_same_numbers_and_spans_of_their_own(application):
+    application.instrument()
+    drawn = []
+    for _ in range(3):
+        random.seed(0)
+        with carbon_otel.stage("training"), carbon_otel.stage("evaluation"):
+            drawn.append(random.random())
+    random.seed(0)
+    assert drawn == 3 * [random.random()]
+    contexts = [span.context for span in application.exporter.get_finished_spans()]
+    assert len({each.span_id for each in contexts}) == 6 and len({each.trace_id for each in contexts}) == 3
 
 
 def test_an_error_is_on_the_span_and_passes_through(application):

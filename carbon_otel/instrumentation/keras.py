@@ -1,0 +1,90 @@
+"""Keras 3, on PyTorch and on JAX.
+
+=====================================  ============  ======================
+`Model.fit`                            `training`    epochs, steps, samples
+each epoch of it                       `training`
+`Model.evaluate`, also inside `fit`    `evaluation`  samples
+`Model.predict`                        `inference`   samples
+=====================================  ============  ======================
+
+Keras tells its list of callbacks where an epoch begins and ends. A callback of ours is not needed: one that is
+told of batches would make each step twice as long.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any, Final
+
+from carbon_otel.instrumentation.calls import Call, Calls, Hook
+from carbon_otel.instrumentation.children import EPOCH, Children, begins, ends
+from carbon_otel.instrumentation.sizes import samples_in
+
+
+def _rows(x: Any) -> int | None:
+    """The samples of an argument `x`: an array, or a list or a dict of arrays, one for each input of the model."""
+    if type(x) is dict:
+        x = next(iter(x.values()), None)
+    elif type(x) in (list, tuple) and len(x):
+        x = x[0]
+    return None if type(x) in (list, tuple) else samples_in(x)
+
+
+def _fitted(arguments: Mapping[str, Any], history: Any) -> dict[str, float]:
+    epochs = len(history.epoch)
+    units: dict[str, float] = {"epochs": epochs}
+    steps = history.params.get("steps")  # of an epoch; None if `x` does not tell
+    if steps is not None:
+        units["steps"] = steps * epochs
+    rows = _rows(arguments["x"])
+    if rows is not None:
+        if arguments["validation_data"] is None:
+            rows = int(rows * (1.0 - arguments["validation_split"]))
+        batch = arguments["batch_size"] or _BATCH
+        if arguments["steps_per_epoch"] is not None:
+            rows = min(rows, arguments["steps_per_epoch"] * batch)
+        units["samples"] = rows * epochs
+    return units
+
+
+def _seen(steps: str, arguments: Mapping[str, Any], result: Any) -> dict[str, float]:
+    rows = _rows(arguments["x"])
+    if rows is None:
+        return {}
+    if arguments[steps] is not None:
+        rows = min(rows, arguments[steps] * (arguments["batch_size"] or _BATCH))
+    return {"samples": rows}
+
+
+# The size of a batch of arrays, if none is given.
+_BATCH: Final = 32
+_count: Final = functools.partial(_seen, "steps")
+
+
+def _trainer(module: str, name: str) -> Calls:
+    return Calls(
+        module,
+        Call(f"{name}.fit", "training", units=_fitted, admits=(EPOCH, "evaluation"), within=Children),
+        Call(f"{name}.evaluate", "evaluation", units=_count),
+        Call(f"{name}.predict", "inference", units=_count),
+    )
+
+
+def _begins(callbacks: Any, epoch: int, *_: Any) -> tuple[Any, str]:
+    return callbacks.model, f"epoch {epoch + 1}"
+
+
+def _ends(callbacks: Any, *_: Any) -> Any:
+    return callbacks.model
+
+
+KERAS: Final = (
+    _trainer("keras.src.backend.torch.trainer", "TorchTrainer"),
+    _trainer("keras.src.backend.jax.trainer", "JAXTrainer"),
+    Calls(
+        "keras.src.callbacks.callback_list",
+        Hook("CallbackList.on_epoch_begin", begins(_begins)),
+        Hook("CallbackList.on_epoch_end", ends(_ends)),
+    ),
+)

@@ -1,0 +1,157 @@
+"""Transformers: trainers, those of sentence-transformers and TRL among them, `generate` and pipelines.
+
+==========================================  ============  ===========================================
+`Trainer.train`                             `training`    epochs, steps, samples, tokens
+each epoch of it                            `training`
+`Trainer.evaluate`, also inside `train`     `evaluation`  samples
+`Trainer.predict`                           `inference`   samples
+`GenerationMixin.generate`                  `inference`   samples, input_tokens, output_tokens, tokens
+a pipeline that returns its results         `inference`   samples, and those of its calls of `generate`
+==========================================  ============  ===========================================
+
+A pipeline that is given a generator or a dataset returns an iterator, which works when it is asked: the call is no
+stage. Tokens are positions, with the padding: to tell the two apart would be a wait for the accelerator.
+
+A trainer tells its list of callbacks where an epoch begins and ends, so that no callback of ours is needed. If a
+callback has begun an MLflow run, the epochs and evaluations are stages of that run. Each
+process of a distributed training counts its part of the samples and tokens.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Mapping
+from types import GeneratorType
+from typing import Any, Final
+
+from carbon_otel.instrumentation.calls import Call, Calls, Hook
+from carbon_otel.instrumentation.children import EPOCH, Children, begins, ends
+from carbon_otel.stages.automatic import UNITS
+
+_RATE: Final = "_samples_per_second"
+# Operations of a training for each token and parameter, as `Trainer.floating_point_ops` counts them.
+_OPERATIONS: Final = 6
+
+
+def _samples_of(metrics: Mapping[str, Any], processes: int) -> dict[str, float]:
+    """The samples behind the metrics: a rate and a time, for each data set."""
+    rates = [key for key in metrics if key.endswith(_RATE)]
+    samples = sum(metrics[key] * metrics[key.removesuffix(_RATE) + "_runtime"] for key in rates)
+    return {"samples": round(samples / processes)} if rates else {}
+
+
+def _trained(arguments: Mapping[str, Any], output: Any) -> dict[str, float]:
+    trainer = arguments["self"]
+    state, processes = trainer.state, trainer.args.world_size
+    units = _samples_of(output.metrics, processes)
+    steps = state.global_step - getattr(trainer, "_initial_global_step", 0)
+    units["steps"] = steps
+    if state.epoch is not None and state.global_step:
+        units["epochs"] = state.epoch * steps / state.global_step
+    tokens = _tokens_of(trainer)
+    if tokens:
+        units["tokens"] = tokens / processes
+    return units
+
+
+def _tokens_of(trainer: Any) -> float:
+    """The tokens of the training so far, if the trainer counts them, or the operations for them; else 0."""
+    if trainer.args.include_num_input_tokens_seen not in ("no", False):
+        before = getattr(trainer, "_initial_num_input_tokens_seen", 0)
+        return float(trainer.state.num_input_tokens_seen - before)
+    model = trainer.model
+    if getattr(model, "main_input_name", "") != "input_ids" or getattr(trainer, "_initial_global_step", 0):
+        return 0.0
+    parameters = model.num_parameters(exclude_embeddings=True)
+    operations = trainer.state.total_flos + trainer.current_flos
+    return float(operations / (_OPERATIONS * parameters)) if parameters else 0.0
+
+
+def _so_far(trainer: Any) -> dict[str, float]:
+    """Units of the training so far, for an epoch in a run that the trainer itself has begun."""
+    state = trainer.state
+    units: dict[str, float] = {"epochs": state.epoch or 0.0, "steps": state.global_step}
+    loader = trainer.callback_handler.train_dataloader
+    if hasattr(loader, "dataset") and hasattr(loader.dataset, "__len__"):
+        units["samples"] = round(units["epochs"] * len(loader.dataset) / trainer.args.world_size)
+    tokens = _tokens_of(trainer)
+    if tokens:
+        units["tokens"] = tokens / trainer.args.world_size
+    return units
+
+
+def _evaluated(arguments: Mapping[str, Any], metrics: Any) -> dict[str, float]:
+    return _samples_of(metrics, arguments["self"].args.world_size)
+
+
+def _predicted(arguments: Mapping[str, Any], output: Any) -> dict[str, float]:
+    return _samples_of(output.metrics, arguments["self"].args.world_size)
+
+
+def _generated(arguments: Mapping[str, Any], output: Any) -> dict[str, float]:
+    tensor = sys.modules["torch"].Tensor
+    sequences = output if type(output) is tensor else output.sequences
+    rows, length = sequences.shape[:2]
+    prompt = arguments["inputs"]
+    if prompt is None:
+        prompt = arguments.get("input_ids")
+    prompts = begun = 0
+    units: dict[str, float] = {"samples": rows}
+    if type(prompt) is tensor and prompt.dim() == 2 and not prompt.is_floating_point():
+        units["samples"], begun = prompt.shape
+        prompts = prompt.numel()
+        units["input_tokens"] = prompts
+    if arguments["self"].config.is_encoder_decoder:
+        begun = 1  # the token that starts each sequence
+    units["output_tokens"] = rows * (length - begun)
+    units["tokens"] = prompts + units["output_tokens"]
+    return units
+
+
+def _works_at_once(arguments: Mapping[str, Any]) -> bool:
+    inputs = arguments["inputs"]
+    data: Any = sys.modules.get("torch.utils.data")
+    return not issubclass(type(inputs), GeneratorType) and (
+        data is None or not issubclass(type(inputs), data.Dataset)
+    )
+
+
+def _piped(arguments: Mapping[str, Any], outputs: Any) -> dict[str, float]:
+    inputs = arguments["inputs"]
+    # A list of messages is one chat.
+    several = type(inputs) is list and not (inputs and type(inputs[0]) is dict and "role" in inputs[0])
+    return {"samples": len(inputs) if several else 1}
+
+
+def _epochs(trainer: Any) -> Children:
+    return Children(trainer.callback_handler, functools.partial(_so_far, trainer))
+
+
+def _begins(handler: Any, arguments: Any, state: Any, *_: Any) -> tuple[Any, str]:
+    # The part of the epochs that is done; a sum of fractions may lie just below a whole number.
+    return handler, f"epoch {int((state.epoch or 0) + 1e-6) + 1}"
+
+
+def _ends(handler: Any, *_: Any) -> Any:
+    return handler
+
+
+TRANSFORMERS: Final = (
+    Calls(
+        "transformers.trainer",
+        Call("Trainer.train", "training", units=_trained, admits=(EPOCH, "evaluation"), within=_epochs),
+        Call("Trainer.evaluate", "evaluation", units=_evaluated),
+        Call("Trainer.predict", "inference", units=_predicted),
+    ),
+    Calls(
+        "transformers.trainer_callback",
+        Hook("CallbackHandler.on_epoch_begin", begins(_begins)),
+        Hook("CallbackHandler.on_epoch_end", ends(_ends)),
+    ),
+    Calls("transformers.generation.utils", Call("GenerationMixin.generate", "inference", units=_generated)),
+    Calls(
+        "transformers.pipelines.base",
+        Call("Pipeline.__call__", "inference", units=_piped, admits=(UNITS,), when=_works_at_once),
+    ),
+)

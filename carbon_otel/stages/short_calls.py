@@ -1,0 +1,85 @@
+"""Where calls that come by the thousand, and loops over data, share what a stage pays.
+
+The rules are those of `automatic.py`: within a lifecycle stage of the user, and within an automatic stage that
+does not admit their kind, the energy stays there. They never begin a measurement in a forked child.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, cast
+
+from carbon_otel import runtime
+from carbon_otel.guard import log_fault
+from carbon_otel.stages import episodes
+from carbon_otel.stages.api import Recorder
+from carbon_otel.stages.automatic import Units, place_for
+from carbon_otel.stages.episodes import Episode
+from carbon_otel.stages.open_stage import OpenStage, current
+from carbon_otel.stages.shares import Cell, Share, cell_of
+
+
+def within(share: Share, units: Units | None = None) -> Cell | CountedShare | None:
+    """What to put around a short call; None if its energy belongs to the stages around it, or to a call."""
+    stage = current.get()
+    if stage is None:
+        active = _begun()
+        if active is None:
+            return None
+        stage = active.engine.parent_of(None) or active.engine.root
+    try:
+        cell = cell_of(share, stage)
+    except KeyError:
+        cell = _new_cell(share, stage)
+    return CountedShare(cell, units) if cell is not None and units is not None else cell
+
+
+def loop(begun_ns: int) -> Episode | None:
+    """The episode of a loop over data that began at this time here; None if it belongs to the stages around it."""
+    active = _begun()
+    if active is None or not place_for("training")[0]:
+        return None
+    engine = active.engine
+    return episodes.begin(engine, engine.parent_of(current.get()) or engine.root, begun_ns)
+
+
+def _begun() -> Recorder | None:
+    return cast("Recorder | None", runtime.begun())
+
+
+def _new_cell(share: Share, stage: OpenStage) -> Cell | None:
+    active = _begun()
+    if active is None:
+        return None
+    engine = active.engine
+    if stage is not engine.root:
+        stage = engine.parent_of(stage) or engine.root
+    return engine.shares.add(share, stage, counts=place_for(share.kind)[0])
+
+
+class CountedShare:
+    """A short call whose units are counted."""
+
+    __slots__ = ("_cell", "_units")
+
+    def __init__(self, cell: Cell, units: Units) -> None:
+        self._cell = cell
+        self._units = units
+
+    def __enter__(self) -> Callable[[Any], Any]:
+        self._cell.__enter__()
+        return self._seen
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._cell.__exit__(kind, error, trace)
+
+    def _seen(self, result: Any) -> Any:
+        # Not `contain`, because these calls come by the thousand.
+        try:
+            self._cell.fresh = self._units(result)
+        except Exception as fault:  # noqa: BLE001 - no internal fault may reach the user's program
+            log_fault("counting units", fault)
+        return result
