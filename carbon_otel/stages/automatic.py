@@ -100,9 +100,7 @@ def place_for(kind: str) -> tuple[bool, OpenStage | None]:
 
 
 def _add(stage: OpenStage, units: Mapping[str, float]) -> None:
-    counted = stage.counted
-    for unit, amount in units.items():
-        counted[unit] = counted.get(unit, 0.0) + arguments.amount_of(unit, amount)
+    stage.count({unit: arguments.amount_of(unit, amount) for unit, amount in units.items()})
 
 
 class CallStage:

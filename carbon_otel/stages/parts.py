@@ -94,9 +94,11 @@ class Receiver:
 
     def count(self, units: Mapping[str, float]) -> None:
         """Add functional units, which the stage gets as soon as it is open."""
-        counted = self._units if self.stage is None else self.stage.counted
+        if self.stage is not None:
+            self.stage.count(units)
+            return
         for unit, amount in units.items():
-            counted[unit] = counted.get(unit, 0.0) + amount
+            self._units[unit] = self._units.get(unit, 0.0) + amount
 
     def opened(self, stage: OpenStage) -> None:
         self.stage = stage

@@ -309,7 +309,7 @@ class Shares:
         engine.at_edge(lambda now_ns: self.settle(parent.stage, now_ns))
         # Stopped first: a tick in a signal handler gives a call in progress another stage.
         cell.stop(took_ns)
-        own.counted.update(cell.fresh)
+        own.count(cell.fresh)
         engine.close(own, error)
         cell.own = Receiver()
         return True
@@ -402,8 +402,7 @@ class Shares:
 def _tell(cell: Cell, child: OpenStage) -> None:
     """Add to the child's units what calls have counted since the last time."""
     now: Mapping[str, float] = {"calls": cell.calls, **cell.units}
-    for unit, amount in now.items():
-        child.counted[unit] = child.counted.get(unit, 0.0) + amount - cell.told.get(unit, 0.0)
+    child.count({unit: amount - cell.told.get(unit, 0.0) for unit, amount in now.items()})
     cell.told = dict(now)
 
 
