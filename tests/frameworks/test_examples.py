@@ -1,0 +1,107 @@
+"""The examples run, and their automatic stages have the energy of hand-written ones around the same lines."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import carbon_otel
+from tests.integration.processes import wait_for
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def example(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def check(stages, least: float = 0.99) -> dict[str, float]:
+    """The automatic stages have what a stage by hand around the same lines has; the joules by kind."""
+    ended = stages.ended()
+    (by_hand,) = [each for each in ended if each.name == "by hand"]
+    own = by_hand.span.attributes["carbon_otel.energy.exclusive_j"]
+    assert own <= (1 - least) * by_hand.joules
+    kinds: dict[str, float] = {}
+    for each in ended:
+        if each is not by_hand:
+            exclusive = each.span.attributes["carbon_otel.energy.exclusive_j"]
+            kinds[each.kind] = kinds.get(each.kind, 0.0) + exclusive
+    assert sum(kinds.values()) + own == pytest.approx(by_hand.joules, rel=1e-6)
+    return kinds
+
+
+@pytest.mark.parametrize("name", ["torch_images", "finetune", "boosting", "service"])
+def test_the_example_runs_as_it_is(name, tmp_path):
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / f"{name}.py"],
+        cwd=tmp_path,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "training" in done.stdout and "mg CO2e" in done.stdout
+    assert "carbon_otel" not in done.stderr.replace("carbon_otel.stage", ""), done.stderr
+
+
+def test_images(stages):
+    torch_images = example("torch_images")
+    model = torch_images.network()
+    batches = torch_images.DataLoader(torch_images.images(2048, 0), batch_size=64, num_workers=1)
+    held_out = torch_images.DataLoader(torch_images.images(1024, 1), batch_size=64)
+    with carbon_otel.stage("by_hand", "by hand"):
+        torch_images.train(model, batches, 2)
+    assert check(stages, 0.95).keys() >= {"training"}  # the first line makes the optimizer
+    with carbon_otel.stage("by_hand", "by hand"):
+        torch_images.accuracy(model, held_out)
+    assert check(stages, 0.95).keys() >= {"evaluation"}
+
+
+def test_finetuning(stages, tmp_path):
+    tuner = example("finetune").trainer(str(tmp_path), epochs=1, texts=64)
+    with carbon_otel.stage("by_hand", "by hand"):
+        tuner.train()
+    assert list(check(stages)) == ["training"]
+    with carbon_otel.stage("by_hand", "by hand"):
+        tuner.evaluate()
+    assert list(check(stages)) == ["evaluation"]
+
+
+def test_boosting(stages):
+    boosting = example("boosting")
+    data = boosting.table(5_000)
+    stages()
+    with carbon_otel.stage("by_hand", "by hand"):
+        boosting.search(data, 3)
+    assert check(stages, 0.95).keys() == {"training", "inference", "data_processing"}
+
+
+def test_a_service(stages):
+    service = example("service")
+    server = service.uvicorn.Server(service.uvicorn.Config(service.service(), port=0, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        wait_for(lambda: server.started)
+        stages()
+        port = server.servers[0].sockets[0].getsockname()[1]
+        assert asyncio.run(service.load(f"http://127.0.0.1:{port}", 20)) == 20
+    finally:
+        server.should_exit = True
+        thread.join()
+    answers = [each for each in stages.ended() if each.kind == "inference"]
+    assert len(answers) == 20
+    assert {each.name for each in answers} == {"RandomForestClassifier.predict"}
+    assert {each.units["samples"] for each in answers} == {16}
