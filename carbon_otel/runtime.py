@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
+from carbon_otel import termination
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.guard import contain, forget
 
@@ -41,6 +42,9 @@ class Measurement(Protocol):
     def end(self) -> None:
         """Close all open stages and send all pending telemetry, within the exit budget."""
 
+    def end_for_good(self, timeout_s: float) -> None:
+        """As `end`, in a process in which nothing runs afterwards: no `atexit`, no end of a run by MLflow."""
+
     def footprint(self) -> Footprint: ...
 
     def flush(self, timeout_s: float) -> bool: ...
@@ -60,6 +64,8 @@ _active: Measurement | None = None
 _changing = False
 _late: deque[Callable[[], None]] = deque()
 _forked_from: Measurement | None = None
+# Set once the last measurement that was stopped has ended.
+_ended: threading.Event | None = None
 _lock = threading.RLock()
 
 
@@ -97,6 +103,7 @@ def start(options: Options, make: Callable[[Options], Measurement]) -> None:
             forget()
             _active = make(options)
             _active.begin()
+            _watch_for_sigterm(options)
         finally:
             _changing = False
     while _late:
@@ -105,18 +112,43 @@ def start(options: Options, make: Callable[[Options], Measurement]) -> None:
 
 def stop() -> None:
     """End the measurement, if there is one."""
-    global _active, _forked_from
+    global _active, _ended, _forked_from
     with _lock:
         if _changing:
             _late.append(stop)
             return
         ended, parent = _active, _forked_from
         _active = _forked_from = None
+        over = threading.Event()
+        if ended is not None:
+            _ended = over
     # Outside the lock: this takes seconds if no backend answers.
     if ended is not None:
-        ended.end()
+        try:
+            ended.end()
+        finally:
+            over.set()
     elif parent is not None:
         parent.disconnect()
+    termination.remove()
+
+
+def _watch_for_sigterm(options: Options) -> None:
+    if options.settings.flush_on_sigterm:
+        contain("watching for SIGTERM", None, termination.install, _end_for_good)
+
+
+def _end_for_good(timeout_s: float) -> None:
+    """End the measurement before SIGTERM ends the process, or wait for an end that has begun."""
+    global _active
+    with _lock:
+        if _changing:
+            return  # nothing is measured yet
+        ended, _active = _active, None
+    if ended is not None:
+        ended.end_for_good(timeout_s)
+    elif _ended is not None:
+        _ended.wait(timeout_s)
 
 
 def _begin_in_child() -> Measurement | None:
@@ -129,13 +161,14 @@ def _begin_in_child() -> Measurement | None:
         if child is not None:
             _active = child
             child.begin()
+            _watch_for_sigterm(child.options)
             _end_with_multiprocessing()
     return _active
 
 
 def _after_fork_in_child() -> None:
-    global _active, _changing, _forked_from, _lock
-    _lock, _changing = threading.RLock(), False
+    global _active, _changing, _ended, _forked_from, _lock
+    _lock, _changing, _ended = threading.RLock(), False, None
     _late.clear()
     if _active is not None:
         # The parent continues to measure; this copy of its measurement does nothing more.

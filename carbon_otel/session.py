@@ -37,7 +37,7 @@ from carbon_otel.runtime import Options
 from carbon_otel.sensors.base import Sensor
 from carbon_otel.sensors.discovery import discover
 from carbon_otel.sensors.proc_stat import BusyTime
-from carbon_otel.sinks import Sink
+from carbon_otel.sinks import Killed, Sink
 from carbon_otel.stages.engine import Engine
 from carbon_otel.stages.open_stage import current
 
@@ -98,7 +98,7 @@ class Session:
             self.delivery = Worker("carbon_otel delivery")
             if settings.journal and hook is None:  # a forked child must not write the file of its parent
                 self.engine.sinks.add(Journal(settings.journal, self.delivery))
-            self.sampler = Sampler(self.engine.tick, settings.interval_s, self._prepare)
+            self.sampler = Sampler(self._tick, settings.interval_s, self._prepare)
             self._release = undo.pop_all()
         self._inherited = hook is not None
         self.hook = hook or ImportHook()
@@ -121,16 +121,29 @@ class Session:
         self.disconnect()
         if self._annotator is not None:
             self._annotator.shutdown()
-        self.sampler.stop(timeout_s=1.0)
-        contain("closing the open stages", None, self.engine.close_all)
+        self._close_books(1.0)
+        self._wait(deadline, closing=True)
+        self.delivery.close()
+        contain("releasing the sensors", None, self._release.close)
+
+    def end_for_good(self, timeout_s: float) -> None:
+        """As `end`, in a process in which nothing runs afterwards: no `atexit`, no end of a run by MLflow."""
+        deadline = clock.monotonic() + timeout_s
+        self._close_books(timeout_s / 4, Killed())
+        # Its `atexit` would have done it.
+        of_application = self.providers.flush_of_application(timeout_s)
+        self._wait(deadline, closing=True)
+        of_application(max(0.0, deadline - clock.monotonic()))
+
+    def _close_books(self, timeout_s: float, error: BaseException | None = None) -> None:
+        """Close all open stages, at most `timeout_s` seconds after a running tick has begun."""
+        self.sampler.stop(timeout_s)
+        contain("closing the open stages", None, self.engine.close_all, error)
         contain("leaving the shared use", None, self._attribution.leave)
         # Leave before closing the sinks, which may take seconds, so that another process reports the devices
         # now.
         contain("leaving the other processes", None, self.membership.leave)
         self.engine.alive = False
-        self._wait(deadline, closing=True)
-        self.delivery.close()
-        contain("releasing the sensors", None, self._release.close)
 
     def disconnect(self) -> None:
         """Undo every patch."""
@@ -239,6 +252,10 @@ class Session:
                 "before instrument()",
             )
         return annotator
+
+    def _tick(self) -> None:
+        self.engine.tick()
+        self.otel.send_soon()
 
     def _prepare(self) -> None:
         """Let the sensors learn their update periods: half a second of reading, on the sampler's thread."""

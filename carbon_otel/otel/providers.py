@@ -11,7 +11,7 @@ import functools
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from opentelemetry import metrics, trace
@@ -29,6 +29,8 @@ from carbon_otel.units import MS_PER_S
 
 # The SDK retries for this many seconds; with its default of 10, a dead collector would delay the exit too much.
 _EXPORT_TIMEOUT_S: Final = 3.0
+# A kill loses the spans of this time. An export takes place only if a span has ended.
+_SPAN_DELAY_S: Final = 1.0
 
 
 class Providers:
@@ -41,6 +43,7 @@ class Providers:
         # True from the first provider that is not a proxy: the API does not allow replacing it.
         self.listened = not (isinstance(tracer, trace.ProxyTracerProvider) and is_proxy(meter))
         self._workers: dict[int, Worker] = {}
+        self._sending: threading.Event | None = None
         for provider in owned:
             self._worker(provider)
 
@@ -103,17 +106,38 @@ class Providers:
 
     def flush(self, timeout_s: float) -> Pending:
         """Start flushing both providers at the same time."""
+        return self._flush(self._present(), timeout_s)
+
+    def flush_of_application(self, timeout_s: float) -> Pending:
+        """As `flush`, but only the providers that carbon_otel has not built."""
+        others = [p for p in self._present() if not any(p is built for built in self._owned)]
+        return self._flush(others, timeout_s)
+
+    def send_metrics(self) -> bool:
+        """Begin an export of the metrics; False if the last one has not ended.
+
+        The application's provider is left to its own interval.
+        """
+        if self._sending is not None and not self._sending.is_set():
+            return False
+        if any(self.meter is built for built in self._owned):
+            self._sending = self._begin(self.meter, self.meter.force_flush)  # type: ignore[attr-defined]
+        return True
+
+    def _present(self) -> list[Any]:
+        """The providers that can be flushed; the application may have set its own since."""
+        tracer = (
+            trace.get_tracer_provider() if isinstance(self.tracer, trace.ProxyTracerProvider) else self.tracer
+        )
+        meter = metrics.get_meter_provider() if is_proxy(self.meter) else self.meter
+        return [p for p in (tracer, meter) if hasattr(p, "force_flush")]
+
+    def _flush(self, providers: Sequence[Any], timeout_s: float) -> Pending:
         results: dict[int, bool] = {}
 
         def flush(provider: Any) -> None:
             results[id(provider)] = bool(provider.force_flush(int(timeout_s * MS_PER_S)))
 
-        # The application may have set its provider since.
-        tracer = (
-            trace.get_tracer_provider() if isinstance(self.tracer, trace.ProxyTracerProvider) else self.tracer
-        )
-        meter = metrics.get_meter_provider() if is_proxy(self.meter) else self.meter
-        providers = [p for p in (tracer, meter) if hasattr(p, "force_flush")]
         begun = self._on_workers(providers, flush)
         return lambda left_s: _all_done(begun, left_s) and all(results.get(id(p), False) for p in providers)
 
@@ -224,7 +248,8 @@ def _build_tracer_provider(resource: Callable[[], Any]) -> Any:
         exporter = HttpExporter(timeout=_timeout_s("TRACES"))
     _hide_secrets_in_logs()
     provider = SdkTracerProvider(resource=resource(), shutdown_on_exit=False)
-    provider.add_span_processor(BatchSpanProcessor(exporter))
+    delay_ms = None if os.environ.get("OTEL_BSP_SCHEDULE_DELAY") else _SPAN_DELAY_S * MS_PER_S
+    provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=delay_ms))
     return provider
 
 

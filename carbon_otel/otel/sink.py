@@ -21,6 +21,7 @@ from carbon_otel.footprint import Footprint
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.handover import Work, present
 from carbon_otel.otel import propagation
+from carbon_otel.otel.early_exports import EarlyExports
 from carbon_otel.otel.instruments import instruments_of
 from carbon_otel.otel.providers import Providers
 from carbon_otel.records import RUN, StageInfo
@@ -90,6 +91,7 @@ class OtelSink(Sink):
         self._labels: dict[tuple[str, str], _Labels] = {}
         self._apart = self._instruments.apart
         self._units: set[str] = set()
+        self._early = EarlyExports(providers.send_metrics)
 
     def _renew(self) -> None:
         """In a forked child: the thread that held the lock does not exist there."""
@@ -147,6 +149,7 @@ class OtelSink(Sink):
         own = self._spans.pop(stage, None)
         if own is None and not self._providers.listened:
             return
+        self._early.stage_ended = True
         labels = self._labels_of(stage)
         for unit, amount in end.units.items():
             if len(self._units) < _MOST_UNITS:
@@ -183,6 +186,8 @@ class OtelSink(Sink):
         self._show_progress()
         if self._apart != self._instruments.apart:  # the application has set its provider
             self._apart, self._labels = self._instruments.apart, {}
+        if tick.checkpoint is not None:
+            self._early.checkpoint = bool(self._spans)
         with self._reporting:
             if not self._reports_devices():
                 self._waiting = True
@@ -193,6 +198,10 @@ class OtelSink(Sink):
                 self._waiting = False
                 self._instruments.take_over(tick.devices, max(0, now_ns - until_ns) * S_PER_NS)
             self._instruments.source.snapshot = tick.devices
+
+    def send_soon(self) -> None:
+        """After a tick of the sampler: send what a kill of the process must not lose."""
+        self._early.send_if_due()
 
     def flush(self, timeout_s: float) -> Pending:
         return self._providers.flush(timeout_s)

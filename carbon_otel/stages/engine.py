@@ -327,10 +327,10 @@ class Engine:
     def _so_far(self, stage: OpenStage, now_ns: int) -> Figures:
         return stage.end.figures if stage.end else self._statements.of(stage, self.meter.edge(now_ns))
 
-    def close_all(self) -> None:
-        """End every open stage, the innermost first."""
+    def close_all(self, error: BaseException | None = None) -> None:
+        """End every open stage, the innermost first; `error` is what ends them."""
         for stage in sorted(self._open.values(), key=lambda stage: -stage.info.id):
-            self.close(stage)
+            self.close(stage, error)
         self.tick(checkpoint=True)
 
     def close_windows(self) -> None:
