@@ -234,3 +234,24 @@ def _renew() -> None:
 
 
 renew_after_fork(_renew)
+
+# Threads that have blocked the signal for their fork.
+_blocking: Final[set[int]] = set()
+
+
+def _before_fork() -> None:
+    """Python forgets in the child which signals have arrived before its renewal: let this one wait for it."""
+    if _watch is not None:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        if signal.SIGTERM not in before:
+            _blocking.add(threading.get_ident())
+
+
+def _after_fork() -> None:
+    if threading.get_ident() in _blocking:
+        _blocking.discard(threading.get_ident())
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+
+if hasattr(os, "register_at_fork"):  # after `carbon_otel.fork`, so in a child after the renewal
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)

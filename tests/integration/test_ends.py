@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 import sys
 from collections import defaultdict
 from dataclasses import dataclass
@@ -20,6 +19,8 @@ from tests.fakes.powercap import server
 from tests.integration.processes import wait_for
 
 mlflow = pytest.importorskip("mlflow")
+contributions = pytest.importorskip("carbon_otel.mlflow.schema.contributions")
+sync = pytest.importorskip("carbon_otel.cli.mlflow").sync
 
 pytestmark = [
     pytest.mark.chaos,
@@ -34,7 +35,7 @@ TERM, KILL = signal.SIGTERM, signal.SIGKILL
 
 @dataclass(frozen=True)
 class End:
-    """`sent` is a signal; `status` that of the process; `stages` their number; `all_told` says that nothing is lost."""
+    """`sent` is a signal, `status` that of the process, `all_told` says that nothing is lost."""
 
     name: str
     status: int
@@ -64,7 +65,7 @@ ENDS = [
         for method in ("fork", "spawn", "forkserver")
         for last in ("closes", "terminates")
     ),
-    End("fork exits", 0),
+    End("fork exits", 0, all_told=False),
     End("leaves", 5, all_told=False),
     End("waits for a kill", -KILL, sent=KILL, all_told=False),
 ]
@@ -91,25 +92,21 @@ class Told:
 
 
 def in_run(uri: str, run_id: str) -> tuple[float, str]:
-    """The joules of training of a run, and its status."""
+    """The joules of training of a run, and its status, as reports read them."""
     data = mlflow.MlflowClient(uri).get_run(run_id).data
-    return data.metrics.get("carbon/training/energy_wh", 0.0) * 3600, data.tags["carbon.status"]
+    figures, tags = contributions.figures_and_tags(data.metrics, data.tags)
+    return figures.get("carbon/training/energy_wh", 0.0) * 3600, tags["carbon.status"]
 
 
 @pytest.mark.parametrize("end", ENDS, ids=lambda end: end.name)
-def test_what_ended_stages_used_arrives(end, tmp_path, launch, sink, empty_store):
+def test_what_ended_stages_used_arrives(end, tmp_path, launch, sink, empty_store, monkeypatch):
     uri, state = empty_store.copy(tmp_path), tmp_path / "state"
     variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": sink.url, "OTEL_METRIC_EXPORT_INTERVAL": "3600000"}
     with Drawing(server(tmp_path / "sys"), zones=1, watts=50) as package:
         program = launch("ends.py", end.name, uri, str(package.root), str(state), **variables)
-        lines = []
-        if end.name == "fork exits":
-            lines.append(program.line())
-            wait_for(lambda: Told(sink).by_kind["training"] and Told(sink).stages)
-            program.go()
-        lines.append(program.line())
-        assert lines[-1], program.process.communicate()
-        told = json.loads(lines[-1])
+        line = program.line()
+        assert line, program.process.communicate()
+        told = json.loads(line)
         if not end.all_told:
             wait_for(lambda: Told(sink).by_kind["training"] and Told(sink).stages)
             wait_for(lambda: in_run(uri, told["run"])[0] == pytest.approx(Told(sink).spans_j, rel=1e-6))
@@ -126,16 +123,9 @@ def test_what_ended_stages_used_arrives(end, tmp_path, launch, sink, empty_store
     before, after = told["around"]
     at_least = told["worked"] - after if end.all_told else arrived.spans_j
     assert at_least * (1 - TOLERANCE) < sum(arrived.by_kind.values()) < (drawn - before) * (1 + TOLERANCE)
-    # What its uploader had no time for is on disk.
-    command = [sys.executable, "-m", "carbon_otel.cli", "mlflow", "sync", "--tracking-uri", uri]
-    subprocess.run(command, env={**sync_environment(state)}, check=True, timeout=120, capture_output=True)
+    monkeypatch.setenv("CARBON_OTEL_STATE_DIR", str(state))
+    sync(uri, None)  # what its uploader had no time for is on disk
     training_j, status = in_run(uri, told["run"])
     assert training_j == pytest.approx(arrived.spans_j, rel=1e-6)
     # MLflow does not learn of a kill: such a run can be found later.
     assert status == ("running" if end.status < 0 or not end.all_told else "final")
-
-
-def sync_environment(state):
-    import os
-
-    return {**os.environ, "CARBON_OTEL_STATE_DIR": str(state)}
