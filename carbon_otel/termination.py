@@ -89,8 +89,13 @@ def remove() -> None:
 
 
 def give_way() -> None:
-    """Leave `signal.set_wakeup_fd` to a library that complains where it is set."""
-    if _watch is not None and _in_main_thread():
+    """Leave `signal.set_wakeup_fd` to a library that warns where it is set; the handler does without.
+
+    Raises ValueError outside of the main thread, if it is set.
+    """
+    global _gives_way
+    _gives_way = True
+    if _watch is not None:
         _watch.listen_no_more()
 
 
@@ -130,12 +135,15 @@ class _Watch:
 
     def listen(self) -> bool:
         """Have the number of each signal written to the socket; False if the application has set a descriptor."""
+        if _gives_way:
+            return True
         other = signal.set_wakeup_fd(self._outbox.fileno(), warn_on_full_buffer=False)
         if other != -1:
             signal.set_wakeup_fd(other)
         return other == -1
 
     def listen_no_more(self) -> None:
+        """Undo `listen`."""
         present = signal.set_wakeup_fd(-1)
         if present not in (-1, self._outbox.fileno()):
             signal.set_wakeup_fd(present)
@@ -221,6 +229,7 @@ def _die() -> None:
 
 _handler: Final = _Handler(signal.SIG_DFL)
 _watch: _Watch | None = None
+_gives_way = False
 
 
 def _renew() -> None:

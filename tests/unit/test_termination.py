@@ -10,11 +10,13 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 import carbon_otel
 from carbon_otel import termination
+from carbon_otel.instrumentation.trio import TrioIntegration
 from tests.fakes.powercap import server
 
 pytestmark = pytest.mark.skipif(
@@ -139,6 +141,17 @@ def test_one_that_is_set_later_is_left_alone(installed):
         signal.set_wakeup_fd(theirs.fileno())
         termination.remove()
         assert signal.set_wakeup_fd(-1) == theirs.fileno()
+
+
+def test_trio_finds_no_descriptor(installed, monkeypatch):
+    monkeypatch.setattr(termination, "_gives_way", False)
+    TrioIntegration().connect(ModuleType("trio"))
+    assert signal.set_wakeup_fd(-1) == -1
+    assert handler(signal.SIGTERM) is termination._handler
+    termination.remove()
+    termination.install(print)  # in a later session
+    assert signal.set_wakeup_fd(-1) == -1
+    assert handler(signal.SIGTERM) is termination._handler
 
 
 def test_the_first_process_of_a_container_has_no_handler(monkeypatch):
