@@ -117,6 +117,8 @@ class Session:
 
     def end(self) -> None:
         """Close all open stages and send all pending telemetry, within the exit budget."""
+        if self.engine.put_off(self.end):  # a signal handler calls: the sinks still have to be told
+            return
         deadline = clock.monotonic() + EXIT_BUDGET_S
         self.disconnect()
         if self._annotator is not None:

@@ -333,6 +333,14 @@ class Engine:
             self.close(stage, error)
         self.tick(checkpoint=True)
 
+    def put_off(self, call: Callable[[], object]) -> bool:
+        """Whether a call of the engine is under way in this thread; `call` is then made right after it."""
+        here, turns = get_ident(), self._turns
+        if here in turns.busy and turns.within(here):
+            turns.late.append(call)
+            return True
+        return False
+
     def close_windows(self) -> None:
         """End the recorded stages other than runs: no block of the application ends them."""
         for stage in list(self._recorded):
