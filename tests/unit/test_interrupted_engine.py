@@ -178,7 +178,7 @@ def test_a_collection_ends_a_stage_while_a_sink_is_told():
 
 
 def test_an_end_of_the_measurement_in_a_signal_handler_waits_for_the_call_that_it_interrupts(tmp_path):
-    """Else a sink is closed before it is told of the end of the stage, and a run that has ended stays `running`."""
+    """Else a sink is closed before it is told of the stage's end, and a run that has ended stays `running`."""
 
     class Told(Sink):
         def __init__(self, interrupts: bool = False) -> None:

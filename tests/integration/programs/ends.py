@@ -1,8 +1,8 @@
 """A measured program that ends, or whose children end, in the way that its first argument names.
 
-Further arguments: the tracking URI, the powercap root, the state folder. It prints as JSON the run, and the
-counter before and after the start of the measurement and after its work. An end that comes from outside is waited
-for.
+Further arguments: the tracking URI (empty: without MLflow), the powercap root, the state folder. It prints as
+JSON the run, and the counter before and after the start of the measurement and after its work. An end that comes
+from outside is waited for.
 """
 
 import asyncio
@@ -161,8 +161,10 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    import mlflow
+    run_id = ""
+    if uri:
+        import mlflow
 
-    mlflow.set_tracking_uri(uri)
-    run_id = mlflow.start_run().info.run_id
+        mlflow.set_tracking_uri(uri)
+        run_id = mlflow.start_run().info.run_id
     main()
