@@ -39,8 +39,11 @@ class Measurement(Protocol):
 
     def begin(self) -> None: ...
 
-    def end(self) -> None:
-        """Close all open stages and send all pending telemetry, within the exit budget."""
+    def end(self, *, in_worker: bool = False) -> None:
+        """Close all open stages and send all pending telemetry, within the exit budget.
+
+        `in_worker` says that the process ends without `atexit`, which would shut down the application's providers.
+        """
 
     def end_for_good(self, timeout_s: float) -> None:
         """As `end`, in a process in which nothing runs afterwards: no `atexit`, no end of a run by MLflow."""
@@ -110,12 +113,12 @@ def start(options: Options, make: Callable[[Options], Measurement]) -> None:
         _late.popleft()()
 
 
-def stop() -> None:
-    """End the measurement, if there is one."""
+def stop(*, in_worker: bool = False) -> None:
+    """End the measurement, if there is one; `in_worker` as in `Measurement.end`."""
     global _active, _ended, _forked_from
     with _lock:
         if _changing:
-            _late.append(stop)
+            _late.append(partial(stop, in_worker=in_worker))
             return
         ended, parent = _active, _forked_from
         _active = _forked_from = None
@@ -125,7 +128,7 @@ def stop() -> None:
     # Outside the lock: this takes seconds if no backend answers.
     if ended is not None:
         try:
-            ended.end()
+            ended.end(in_worker=in_worker)
         finally:
             over.set()
     elif parent is not None:
@@ -187,7 +190,7 @@ def _end_with_multiprocessing() -> None:
     util: Any = sys.modules.get("multiprocessing.util")
     if util is not None and _finalized_in != os.getpid():
         _finalized_in = os.getpid()
-        util.Finalize(None, stop, exitpriority=0)
+        util.Finalize(None, stop, kwargs={"in_worker": True}, exitpriority=0)
 
 
 _registered = False

@@ -37,7 +37,7 @@ from carbon_otel.runtime import Options
 from carbon_otel.sensors.base import Sensor
 from carbon_otel.sensors.discovery import discover
 from carbon_otel.sensors.proc_stat import BusyTime
-from carbon_otel.sinks import Killed, Sink
+from carbon_otel.sinks import Killed, Pending, Sink, nothing_pending
 from carbon_otel.stages.engine import Engine
 from carbon_otel.stages.open_stage import current
 
@@ -115,16 +115,20 @@ class Session:
             self.hook.when_imported(name, partial(_connect_mlflow, self.hook, integration))
         _warn_of_gaps(self)
 
-    def end(self) -> None:
-        """Close all open stages and send all pending telemetry, within the exit budget."""
-        if self.engine.put_off(self.end):  # a signal handler calls: the sinks still have to be told
+    def end(self, *, in_worker: bool = False) -> None:
+        """Close all open stages and send all pending telemetry, within the exit budget.
+
+        `in_worker` says that the process ends without `atexit`, which would shut down the application's providers.
+        """
+        # Where a signal handler calls, the sinks still have to be told.
+        if self.engine.put_off(partial(self.end, in_worker=in_worker)):
             return
         deadline = clock.monotonic() + EXIT_BUDGET_S
         self.disconnect()
         if self._annotator is not None:
             self._annotator.shutdown()
         self._close_books(1.0)
-        self._wait(deadline, closing=True)
+        self._send_all(deadline, of_application=in_worker)
         self.delivery.close()
         contain("releasing the sensors", None, self._release.close)
 
@@ -132,10 +136,15 @@ class Session:
         """As `end`, in a process in which nothing runs afterwards: no `atexit`, no end of a run by MLflow."""
         deadline = clock.monotonic() + timeout_s
         self._close_books(timeout_s / 4, Killed())
-        # Its `atexit` would have done it.
-        of_application = self.providers.flush_of_application(timeout_s)
+        self._send_all(deadline, of_application=True)
+
+    def _send_all(self, deadline: float, *, of_application: bool) -> None:
+        left_s = max(0.0, deadline - clock.monotonic())
+        begun: Pending = nothing_pending
+        if of_application:
+            begun = self.providers.flush_of_application(left_s, inherited=self._inherited)
         self._wait(deadline, closing=True)
-        of_application(max(0.0, deadline - clock.monotonic()))
+        begun(max(0.0, deadline - clock.monotonic()))
 
     def _close_books(self, timeout_s: float, error: BaseException | None = None) -> None:
         """Close all open stages, at most `timeout_s` seconds after a running tick has begun."""

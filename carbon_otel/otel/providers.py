@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -31,12 +32,34 @@ from carbon_otel.units import MS_PER_S
 _EXPORT_TIMEOUT_S: Final = 3.0
 # A kill loses the spans of this time. An export takes place only if a span has ended.
 _SPAN_DELAY_S: Final = 1.0
+# Between two exports of metrics beside the regular ones while a collector takes none.
+_PAUSE_S: Final = 60.0
+
+
+class Outage:
+    """The last export of metrics that has failed: each failure is a line of the SDK in the program's log."""
+
+    def __init__(self) -> None:
+        self._at_s = -math.inf
+
+    def note(self) -> None:
+        self._at_s = clock.monotonic()
+
+    def is_recent(self) -> bool:
+        return clock.monotonic() - self._at_s < _PAUSE_S
 
 
 class Providers:
     """The chosen pair. carbon_otel built the `owned` providers and must shut them down."""
 
-    def __init__(self, tracer: TracerProvider, meter: MeterProvider, owned: tuple[Any, ...] = ()) -> None:
+    def __init__(
+        self,
+        tracer: TracerProvider,
+        meter: MeterProvider,
+        owned: tuple[Any, ...] = (),
+        outage: Outage | None = None,
+    ) -> None:
+        self._outage = outage or Outage()
         self.tracer = tracer
         self.meter = meter
         self._owned = owned
@@ -57,6 +80,7 @@ class Providers:
         """Choose from the arguments of `instrument()`. Providers built here get `attributes` as their resource."""
         resource = functools.cache(functools.partial(_resource, attributes or {}))
         owned: list[Any] = []
+        outage = Outage()
         if tracer is None:
             tracer = trace.get_tracer_provider()
             if isinstance(tracer, trace.ProxyTracerProvider) and _exports("TRACES"):
@@ -67,11 +91,11 @@ class Providers:
         if meter is None:
             meter = metrics.get_meter_provider()
             if is_proxy(meter) and _exports("METRICS"):
-                built = contain("building a meter provider", None, _build_meter_provider, resource)
+                built = contain("building a meter provider", None, _build_meter_provider, resource, outage)
                 if built is not None:
                     owned.append(built)
                     meter = built
-        return cls(tracer, meter, tuple(owned))
+        return cls(tracer, meter, tuple(owned), outage)
 
     def silent(self) -> bool:
         """Whether no provider was given and the application has set none yet, so that telemetry goes nowhere.
@@ -108,17 +132,21 @@ class Providers:
         """Start flushing both providers at the same time."""
         return self._flush(self._present(), timeout_s)
 
-    def flush_of_application(self, timeout_s: float) -> Pending:
-        """As `flush`, but only the providers that carbon_otel has not built."""
+    def flush_of_application(self, timeout_s: float, *, inherited: bool) -> Pending:
+        """As `flush`, but only the providers that carbon_otel has not built.
+
+        A meter provider that a fork has `inherited` is left out: it would export the sums of its parent once more,
+        and SDK 1.45 makes an instance of its own of it.
+        """
         others = [p for p in self._present() if not any(p is built for built in self._owned)]
-        return self._flush(others, timeout_s)
+        return self._flush([p for p in others if not (inherited and hasattr(p, "get_meter"))], timeout_s)
 
     def send_metrics(self) -> bool:
-        """Begin an export of the metrics; False if the last one has not ended.
+        """Begin an export of the metrics; False if it is too early: one is under way, or one has just failed.
 
         The application's provider is left to its own interval.
         """
-        if self._sending is not None and not self._sending.is_set():
+        if self._outage.is_recent() or (self._sending is not None and not self._sending.is_set()):
             return False
         if any(self.meter is built for built in self._owned):
             self._sending = self._begin(self.meter, self.meter.force_flush)  # type: ignore[attr-defined]
@@ -253,7 +281,7 @@ def _build_tracer_provider(resource: Callable[[], Any]) -> Any:
     return provider
 
 
-def _build_meter_provider(resource: Callable[[], Any]) -> Any:
+def _build_meter_provider(resource: Callable[[], Any], outage: Outage) -> Any:
     from opentelemetry.sdk.metrics import MeterProvider as SdkMeterProvider
     from opentelemetry.sdk.metrics.export import MetricExportResult, PeriodicExportingMetricReader
 
@@ -272,7 +300,7 @@ def _build_meter_provider(resource: Callable[[], Any]) -> Any:
 
         exporter = HttpExporter(timeout=_timeout_s("METRICS"))
     _hide_secrets_in_logs()
-    _export_only_here(exporter, MetricExportResult.SUCCESS)
+    _watch_exports(exporter, MetricExportResult.SUCCESS, outage)
     reader = PeriodicExportingMetricReader(exporter)
     return SdkMeterProvider(metric_readers=[reader], resource=resource(), shutdown_on_exit=False)
 
@@ -284,12 +312,17 @@ def _hide_secrets_in_logs() -> None:
         logging.getLogger(f"{package}.{name}").addFilter(clean)
 
 
-def _export_only_here(exporter: Any, done: object) -> None:
-    """Make `exporter` export in this process only: in a forked child the SDK would export a copy of all sums."""
+def _watch_exports(exporter: Any, done: object, outage: Outage) -> None:
+    """Note failures. Export in this process only: in a forked child the SDK would export a copy of all sums."""
     pid, export = os.getpid(), exporter.export
 
     def export_here(*args: Any, **kwargs: Any) -> Any:
-        return export(*args, **kwargs) if os.getpid() == pid else done
+        if os.getpid() != pid:
+            return done
+        result = export(*args, **kwargs)
+        if result is not done:
+            outage.note()
+        return result
 
     exporter.export = export_here
 

@@ -6,10 +6,13 @@ import threading
 
 import pytest
 from opentelemetry import metrics, trace
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.metrics import _internal
 from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import MetricExportResult
 from opentelemetry.sdk.trace import TracerProvider, export
 
+from carbon_otel import clock
 from carbon_otel.otel.providers import Providers
 
 TRACER, METER = TracerProvider(shutdown_on_exit=False), MeterProvider(shutdown_on_exit=False)
@@ -129,9 +132,20 @@ def test_an_early_export_waits_for_the_one_before():
 def test_at_the_end_only_the_applications_provider_is_flushed():
     own, applications = Counted(), Counted()
     providers = Providers(own, applications, (own,))
-    assert providers.flush_of_application(10)(10)
+    assert providers.flush_of_application(10, inherited=False)(10)
     providers.close(10)
     assert (own.flushes, applications.flushes) == (0, 1)
+
+
+def test_a_forked_child_flushes_no_sums_of_its_parent():
+    spans, sums = Counted(), Counted()
+    sums.get_meter = METER.get_meter
+    providers = Providers(spans, sums)
+    assert providers.flush_of_application(10, inherited=True)(10)
+    assert (spans.flushes, sums.flushes) == (1, 0)
+    assert providers.flush_of_application(10, inherited=False)(10)
+    assert (spans.flushes, sums.flushes) == (2, 1)
+    providers.close(10)
 
 
 @pytest.mark.parametrize(("given", "delay_s"), [(None, 1.0), ("250", 0.25)])
@@ -149,3 +163,20 @@ def test_the_delay_of_spans_is_a_second_unless_the_user_sets_it(given, delay_s, 
     monkeypatch.setattr(export.BatchSpanProcessor, "__init__", note)
     Providers.choose(None, METER).close(10)
     assert delays == [delay_s * 1000]
+
+
+def test_a_collector_that_takes_no_metrics_gets_no_early_export_for_a_minute(application, monkeypatch):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "none")
+    results = [MetricExportResult.FAILURE] + [MetricExportResult.SUCCESS] * 5
+    monkeypatch.setattr(OTLPMetricExporter, "export", lambda self, *args, **kwargs: results.pop(0))
+    now = [0.0]
+    monkeypatch.setattr(clock, "monotonic", lambda: now[0])
+    providers = Providers.choose(TRACER, None)
+    providers.meter.get_meter("any").create_counter("any").add(1)
+    assert providers.send_metrics()
+    assert providers.flush(10)(10)  # waits for the early export, and succeeds itself
+    assert not providers.send_metrics()
+    now[0] = 61
+    assert providers.send_metrics()
+    providers.close(10)
