@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from carbon_otel import termination
+from carbon_otel import clock, termination
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.guard import contain, forget
 
@@ -55,6 +55,9 @@ class Measurement(Protocol):
     def prepare_exit(self, timeout_s: float) -> bool:
         """Close the stages that no block closes, and flush: the process may now end without `atexit`."""
 
+    def flush_application(self, timeout_s: float) -> None:
+        """Flush the application's providers, also after the end."""
+
     def disconnect(self) -> None:
         """Undo every patch."""
 
@@ -67,8 +70,8 @@ _active: Measurement | None = None
 _changing = False
 _late: deque[Callable[[], None]] = deque()
 _forked_from: Measurement | None = None
-# Set once the last measurement that was stopped has ended.
-_ended: threading.Event | None = None
+# The last measurement that was stopped, and whether it has ended.
+_stopped: tuple[Measurement, threading.Event] | None = None
 _lock = threading.RLock()
 
 
@@ -115,7 +118,7 @@ def start(options: Options, make: Callable[[Options], Measurement]) -> None:
 
 def stop(*, in_worker: bool = False) -> None:
     """End the measurement, if there is one; `in_worker` as in `Measurement.end`."""
-    global _active, _ended, _forked_from
+    global _active, _forked_from, _stopped
     with _lock:
         if _changing:
             _late.append(partial(stop, in_worker=in_worker))
@@ -124,7 +127,7 @@ def stop(*, in_worker: bool = False) -> None:
         _active = _forked_from = None
         over = threading.Event()
         if ended is not None:
-            _ended = over
+            _stopped = ended, over
     # Outside the lock: this takes seconds if no backend answers.
     if ended is not None:
         try:
@@ -150,8 +153,12 @@ def _end_for_good(timeout_s: float) -> None:
         ended, _active = _active, None
     if ended is not None:
         ended.end_for_good(timeout_s)
-    elif _ended is not None:
-        _ended.wait(timeout_s)
+    elif _stopped is not None:
+        stopped, over = _stopped
+        deadline = clock.monotonic() + timeout_s
+        over.wait(timeout_s)
+        # At the exit of the program, its own end would have come next.
+        stopped.flush_application(max(0.0, deadline - clock.monotonic()))
 
 
 def _begin_in_child() -> Measurement | None:
@@ -170,8 +177,8 @@ def _begin_in_child() -> Measurement | None:
 
 
 def _after_fork_in_child() -> None:
-    global _active, _changing, _ended, _forked_from, _lock
-    _lock, _changing, _ended = threading.RLock(), False, None
+    global _active, _changing, _forked_from, _lock, _stopped
+    _lock, _changing, _stopped = threading.RLock(), False, None
     _late.clear()
     if _active is not None:
         # The parent continues to measure; this copy of its measurement does nothing more.

@@ -138,6 +138,10 @@ class Session:
         self._close_books(timeout_s / 4, Killed())
         self._send_all(deadline, of_application=True)
 
+    def flush_application(self, timeout_s: float) -> None:
+        """Flush the application's providers, also after the end."""
+        self.providers.flush_of_application(timeout_s, inherited=self._inherited)(timeout_s)
+
     def _send_all(self, deadline: float, *, of_application: bool) -> None:
         left_s = max(0.0, deadline - clock.monotonic())
         begun: Pending = nothing_pending

@@ -125,7 +125,7 @@ def test_what_ended_stages_used_arrives(end, tmp_path, launch, sink, empty_store
         drawn = package.joules
     assert program.process.returncode == end.status, errors
     arrived = Told(sink)
-    assert arrived.stages == end.stages
+    assert arrived.stages == end.stages, errors
     assert arrived.by_kind["training"] == pytest.approx(arrived.spans_j if end.sums else 0.0, rel=1e-6)
     before, after = told["around"]
     at_least = (told["worked"] - after if end.all_told else arrived.spans_j) if end.sums else 0.0

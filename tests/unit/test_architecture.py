@@ -47,7 +47,7 @@ ROOMS = {
     "meter": f"{BASE} sensors.base records",
     # The open stages, and their energy.
     "termination": "clock fork guard",
-    "runtime": "guard fork config footprint termination",
+    "runtime": "clock guard fork config footprint termination",
     "stages": f"{CORE} meter runtime",
     # The destinations of the figures.
     "semconv": "footprint records",
