@@ -141,7 +141,7 @@ def stop(*, in_worker: bool = False) -> None:
 
 def _watch_for_sigterm(options: Options) -> None:
     if options.settings.flush_on_sigterm:
-        contain("watching for SIGTERM", None, termination.install, _end_for_good)
+        contain("watching for SIGTERM", None, termination.install, _end_for_good, stop.__code__)
 
 
 def _end_for_good(timeout_s: float) -> None:

@@ -30,7 +30,7 @@ import struct
 import sys
 import threading
 from collections.abc import Callable
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any, Final
 
 from carbon_otel import clock
@@ -49,8 +49,10 @@ _CREDENTIALS: Final = struct.Struct("3i")  # process, user and group
 _LOCKING: Final = frozenset({"carbon_otel", "opentelemetry", "logging", "importlib"})
 
 
-def install(end: Callable[[float], object]) -> None:
+def install(end: Callable[[float], object], normal_end: CodeType | None = None) -> None:
     """Have `end` called with its number of seconds on SIGTERM, before the process ends.
+
+    `normal_end` is the function that `end` waits for if it is under way: it continues, whatever it has called.
 
     Does nothing outside of the main thread, or of Linux; where the application, or whoever started it, has chosen
     another action than the default one; and in the first process of a container, for which the kernel ignores the
@@ -61,10 +63,10 @@ def install(end: Callable[[float], object]) -> None:
         return
     present = _signal.getsignal(signal.SIGTERM)
     if present is _handler and _watch is not None:
-        _watch.end = end
+        _watch.end, _watch.normal_end = end, normal_end
     elif present == signal.SIG_DFL:
         _set_action()
-        watch = _Watch(end)
+        watch = _Watch(end, normal_end)
         if watch.listen():
             _watch = watch
             _signal.signal(signal.SIGTERM, _handler)
@@ -110,7 +112,7 @@ class _Handler(int):
             return
         watch.handled = watch.asked = True
         watch.wake()
-        if not _may_hold_a_lock(frame):
+        if not (_may_hold_a_lock(frame) or _is_within(watch.normal_end, frame)):
             watch.over.wait(BOUND_S)
             _die()
 
@@ -122,8 +124,9 @@ class _Watch:
     ended.
     """
 
-    def __init__(self, end: Callable[[float], object]) -> None:
+    def __init__(self, end: Callable[[float], object], normal_end: CodeType | None) -> None:
         self.end = end
+        self.normal_end = normal_end
         self.pid = os.getpid()
         self.handled = self.asked = False
         self.over = threading.Event()
@@ -206,6 +209,14 @@ def _may_hold_a_lock(frame: FrameType | None) -> bool:
             return True
         if package not in sys.stdlib_module_names:
             return False
+        frame = frame.f_back
+    return False
+
+
+def _is_within(code: CodeType | None, frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code is code:
+            return True
         frame = frame.f_back
     return False
 

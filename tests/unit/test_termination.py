@@ -334,7 +334,7 @@ from carbon_otel import runtime
 termination.BOUND_S = 1e6
 carbon_otel.instrument(zone="FR", powercap_root={str(server(tmp_path).root)!r})
 session = runtime.active()
-names = {{"__name__": "carbon_otel.session", "term": term_here, "end": session.end, "time": time}}
+names = {{"__name__": "the_application", "term": term_here, "end": session.end, "time": time}}
 exec("def ends(**how):\\n term()\\n time.sleep(0.3)\\n end(**how)\\n print('ended', flush=True)", names)
 session.end = names["ends"]
 """
