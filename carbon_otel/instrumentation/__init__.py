@@ -20,6 +20,7 @@ from carbon_otel.instrumentation.sklearn import FUNCTIONS, SklearnIntegration
 from carbon_otel.instrumentation.subprocesses import SubprocessIntegration
 from carbon_otel.instrumentation.thread_pools import ThreadPoolIntegration
 from carbon_otel.instrumentation.threads import ThreadIntegration
+from carbon_otel.instrumentation.trio import TrioIntegration
 from carbon_otel.instrumentation.uvicorn import UvicornIntegration
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ BUILT_IN: Final[tuple[Integration, ...]] = (
     ProcessPoolIntegration("loky.process_executor"),
     ThreadIntegration(),
     ThreadPoolIntegration(),
+    TrioIntegration(),
     UvicornIntegration(),
 )
 

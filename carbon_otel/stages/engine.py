@@ -335,11 +335,19 @@ class Engine:
     def _so_far(self, stage: OpenStage, now_ns: int) -> Figures:
         return stage.end.figures if stage.end else self._statements.of(stage, self.meter.edge(now_ns))
 
-    def close_all(self) -> None:
-        """End every open stage, the innermost first."""
+    def close_all(self, error: BaseException | None = None) -> None:
+        """End every open stage, the innermost first; `error` is what ends them."""
         for stage in sorted(self._open.values(), key=lambda stage: -stage.info.id):
-            self.close(stage)
+            self.close(stage, error)
         self.tick(checkpoint=True)
+
+    def put_off(self, call: Callable[[], object]) -> bool:
+        """Whether a call of the engine is under way in this thread; `call` is then made right after it."""
+        here, turns = get_ident(), self._turns
+        if here in turns.busy and turns.within(here):
+            turns.late.append(call)
+            return True
+        return False
 
     def close_windows(self) -> None:
         """End the recorded stages other than runs: no block of the application ends them."""
