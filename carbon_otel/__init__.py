@@ -79,6 +79,7 @@ def instrument(
     trace_url: str | None = None,
     mlflow_traces: bool | None = None,
     state_dir: str | Path | None = None,
+    flush_on_sigterm: bool | None = None,
     tracer_provider: TracerProvider | None = None,
     meter_provider: MeterProvider | None = None,
     interval: float | None = None,
@@ -113,6 +114,8 @@ def instrument(
         mlflow_traces: Show stages in MLflow's own traces too, below your spans. Default: true.
         state_dir: Folder for checkpoints that an MLflow server has not taken yet. Default:
             `$XDG_STATE_HOME/carbon_otel`.
+        flush_on_sigterm: On SIGTERM, send what was measured before the process ends by it, within 2 seconds;
+            only where the program leaves the signal at its default action. Default: true.
         tracer_provider: OpenTelemetry tracer provider. Default: the application's; if it has none and
             `OTEL_EXPORTER_OTLP_ENDPOINT` is set, a private one that exports there.
         meter_provider: OpenTelemetry meter provider. Default: the same.

@@ -284,6 +284,14 @@ class Settings:
         parse=_path,
         write="the path of a folder",
     )
+    flush_on_sigterm: bool = _declare(
+        True,
+        default="true",
+        sentence="On SIGTERM, send what was measured before the process ends by it, within 2 seconds; only where "
+        "the program leaves the signal at its default action.",
+        parse=_boolean,
+        write="true or false",
+    )
     runtime_dir: Path | None = _declare(
         None,
         default="a folder in `/dev/shm`, else in `/run/user/<uid>`, `/tmp` or `/var/tmp`",

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from carbon_otel import clock, termination
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.guard import contain, forget
 
@@ -38,8 +39,14 @@ class Measurement(Protocol):
 
     def begin(self) -> None: ...
 
-    def end(self) -> None:
-        """Close all open stages and send all pending telemetry, within the exit budget."""
+    def end(self, *, in_worker: bool = False) -> None:
+        """Close all open stages and send all pending telemetry, within the exit budget.
+
+        `in_worker` says that the process ends without `atexit`, which would shut down the application's providers.
+        """
+
+    def end_for_good(self, timeout_s: float) -> None:
+        """As `end`, in a process in which nothing runs afterwards: no `atexit`, no end of a run by MLflow."""
 
     def footprint(self) -> Footprint: ...
 
@@ -47,6 +54,9 @@ class Measurement(Protocol):
 
     def prepare_exit(self, timeout_s: float) -> bool:
         """Close the stages that no block closes, and flush: the process may now end without `atexit`."""
+
+    def flush_application(self, timeout_s: float) -> None:
+        """Flush the application's providers, also after the end."""
 
     def disconnect(self) -> None:
         """Undo every patch."""
@@ -60,6 +70,8 @@ _active: Measurement | None = None
 _changing = False
 _late: deque[Callable[[], None]] = deque()
 _forked_from: Measurement | None = None
+# The last measurement that was stopped, and whether it has ended.
+_stopped: tuple[Measurement, threading.Event] | None = None
 _lock = threading.RLock()
 
 
@@ -97,26 +109,56 @@ def start(options: Options, make: Callable[[Options], Measurement]) -> None:
             forget()
             _active = make(options)
             _active.begin()
+            _watch_for_sigterm(options)
         finally:
             _changing = False
     while _late:
         _late.popleft()()
 
 
-def stop() -> None:
-    """End the measurement, if there is one."""
-    global _active, _forked_from
+def stop(*, in_worker: bool = False) -> None:
+    """End the measurement, if there is one; `in_worker` as in `Measurement.end`."""
+    global _active, _forked_from, _stopped
     with _lock:
         if _changing:
-            _late.append(stop)
+            _late.append(partial(stop, in_worker=in_worker))
             return
         ended, parent = _active, _forked_from
         _active = _forked_from = None
+        over = threading.Event()
+        if ended is not None:
+            _stopped = ended, over
     # Outside the lock: this takes seconds if no backend answers.
     if ended is not None:
-        ended.end()
+        try:
+            ended.end(in_worker=in_worker)
+        finally:
+            over.set()
     elif parent is not None:
         parent.disconnect()
+    termination.remove()
+
+
+def _watch_for_sigterm(options: Options) -> None:
+    if options.settings.flush_on_sigterm:
+        contain("watching for SIGTERM", None, termination.install, _end_for_good, stop.__code__)
+
+
+def _end_for_good(timeout_s: float) -> None:
+    """End the measurement before SIGTERM ends the process, or wait for an end that has begun."""
+    global _active
+    with _lock:
+        if _changing:
+            return  # nothing is measured yet
+        ended, _active = _active, None
+    if ended is not None:
+        ended.end_for_good(timeout_s)
+    elif _stopped is not None:
+        stopped, over = _stopped
+        deadline = clock.monotonic() + timeout_s
+        over.wait(timeout_s)
+        # At the exit of the program, its own end would have come next.
+        stopped.flush_application(max(0.0, deadline - clock.monotonic()))
 
 
 def _begin_in_child() -> Measurement | None:
@@ -129,13 +171,14 @@ def _begin_in_child() -> Measurement | None:
         if child is not None:
             _active = child
             child.begin()
+            _watch_for_sigterm(child.options)
             _end_with_multiprocessing()
     return _active
 
 
 def _after_fork_in_child() -> None:
-    global _active, _changing, _forked_from, _lock
-    _lock, _changing = threading.RLock(), False
+    global _active, _changing, _forked_from, _lock, _stopped
+    _lock, _changing, _stopped = threading.RLock(), False, None
     _late.clear()
     if _active is not None:
         # The parent continues to measure; this copy of its measurement does nothing more.
@@ -157,7 +200,7 @@ def _end_with_multiprocessing() -> None:
     if utils and _finalized_in != os.getpid():
         _finalized_in = os.getpid()
         for util in utils:
-            util.Finalize(None, stop, exitpriority=0)
+            util.Finalize(None, stop, kwargs={"in_worker": True}, exitpriority=0)
 
 
 _registered = False

@@ -38,7 +38,7 @@ from carbon_otel.runtime import Options
 from carbon_otel.sensors.base import Sensor
 from carbon_otel.sensors.discovery import discover
 from carbon_otel.sensors.proc_stat import BusyTime
-from carbon_otel.sinks import Sink
+from carbon_otel.sinks import Killed, Pending, Sink, nothing_pending
 from carbon_otel.stages.engine import Engine
 from carbon_otel.stages.open_stage import current
 
@@ -101,7 +101,7 @@ class Session:
                 journal = Journal(settings.journal, self.delivery, kept, settings.checkpoint_interval_s)
                 self.engine.sinks.add(journal)
             self.engine.sinks.add(self.otel)
-            self.sampler = Sampler(self.engine.tick, settings.interval_s, self._prepare)
+            self.sampler = Sampler(self._tick, settings.interval_s, self._prepare)
             self._release = undo.pop_all()
         self._inherited = hook is not None
         self.hook = hook or ImportHook()
@@ -118,22 +118,50 @@ class Session:
             self.hook.when_imported(name, partial(_connect_mlflow, self.hook, integration))
         _warn_of_gaps(self)
 
-    def end(self) -> None:
-        """Close all open stages and send all pending telemetry, within the exit budget."""
+    def end(self, *, in_worker: bool = False) -> None:
+        """Close all open stages and send all pending telemetry, within the exit budget.
+
+        `in_worker` says that the process ends without `atexit`, which would shut down the application's providers.
+        """
+        # Where a signal handler calls, the sinks still have to be told.
+        if self.engine.put_off(partial(self.end, in_worker=in_worker)):
+            return
         deadline = clock.monotonic() + EXIT_BUDGET_S
         self.disconnect()
         if self._annotator is not None:
             self._annotator.shutdown()
-        self.sampler.stop(timeout_s=1.0)
-        contain("closing the open stages", None, self.engine.close_all)
+        self._close_books(1.0)
+        self._send_all(deadline, of_application=in_worker)
+        self.delivery.close()
+        contain("releasing the sensors", None, self._release.close)
+
+    def end_for_good(self, timeout_s: float) -> None:
+        """As `end`, in a process in which nothing runs afterwards: no `atexit`, no end of a run by MLflow."""
+        deadline = clock.monotonic() + timeout_s
+        self._close_books(timeout_s / 4, Killed())
+        self._send_all(deadline, of_application=True)
+
+    def flush_application(self, timeout_s: float) -> None:
+        """Flush the application's providers, also after the end."""
+        self.providers.flush_of_application(timeout_s, inherited=self._inherited)(timeout_s)
+
+    def _send_all(self, deadline: float, *, of_application: bool) -> None:
+        left_s = max(0.0, deadline - clock.monotonic())
+        begun: Pending = nothing_pending
+        if of_application:
+            begun = self.providers.flush_of_application(left_s, inherited=self._inherited)
+        self._wait(deadline, closing=True)
+        begun(max(0.0, deadline - clock.monotonic()))
+
+    def _close_books(self, timeout_s: float, error: BaseException | None = None) -> None:
+        """Close all open stages, at most `timeout_s` seconds after a running tick has begun."""
+        self.sampler.stop(timeout_s)
+        contain("closing the open stages", None, self.engine.close_all, error)
         contain("leaving the shared use", None, self._attribution.leave)
         # Leave before closing the sinks, which may take seconds, so that another process reports the devices
         # now.
         contain("leaving the other processes", None, self.membership.leave)
         self.engine.alive = False
-        self._wait(deadline, closing=True)
-        self.delivery.close()
-        contain("releasing the sensors", None, self._release.close)
 
     def disconnect(self) -> None:
         """Undo every patch."""
@@ -242,6 +270,10 @@ class Session:
                 "before instrument()",
             )
         return annotator
+
+    def _tick(self) -> None:
+        self.engine.tick()
+        self.otel.send_soon()
 
     def _prepare(self) -> None:
         """Let the sensors learn their update periods: half a second of reading, on the sampler's thread."""

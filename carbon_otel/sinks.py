@@ -41,6 +41,10 @@ class Figures:
         return self._footprint
 
 
+class Killed(BaseException):
+    """A signal has ended the process, and so the stages that were open."""
+
+
 class StageEnd(NamedTuple):
     """The end of a stage.
 
@@ -48,7 +52,7 @@ class StageEnd(NamedTuple):
         end_ns: monotonic nanoseconds.
         duration_s: seconds from its opening.
         units: functional units of the stage, such as samples.
-        error: the exception that its block raised.
+        error: the exception that its block raised, or `Killed`.
         below: for a run, the runs that are open below it, with their figures at its end.
     """
 

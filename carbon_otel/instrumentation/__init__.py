@@ -32,6 +32,7 @@ from carbon_otel.instrumentation.thread_pools import ThreadPoolIntegration
 from carbon_otel.instrumentation.threads import ThreadIntegration
 from carbon_otel.instrumentation.torch_loops import TORCH
 from carbon_otel.instrumentation.transformers import TRANSFORMERS
+from carbon_otel.instrumentation.trio import TrioIntegration
 from carbon_otel.instrumentation.uvicorn import UvicornIntegration
 from carbon_otel.instrumentation.xgboost import XGBOOST
 
@@ -69,6 +70,7 @@ BUILT_IN: Final[tuple[Integration, ...]] = (
     ProcessPoolIntegration("loky.process_executor"),
     ThreadIntegration(),
     ThreadPoolIntegration(),
+    TrioIntegration(),
     UvicornIntegration(),
 )
 

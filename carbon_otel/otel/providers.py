@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from opentelemetry import metrics, trace
@@ -30,18 +31,43 @@ from carbon_otel.units import MS_PER_S
 
 # The SDK retries for this many seconds; with its default of 10, a dead collector would delay the exit too much.
 _EXPORT_TIMEOUT_S: Final = 3.0
+# A kill loses the spans of this time. An export takes place only if a span has ended.
+_SPAN_DELAY_S: Final = 1.0
+# Between two exports of metrics beside the regular ones while a collector takes none.
+_PAUSE_S: Final = 60.0
+
+
+class Outage:
+    """The last export of metrics that has failed: each failure is a line of the SDK in the program's log."""
+
+    def __init__(self) -> None:
+        self._at_s = -math.inf
+
+    def note(self) -> None:
+        self._at_s = clock.monotonic()
+
+    def is_recent(self) -> bool:
+        return clock.monotonic() - self._at_s < _PAUSE_S
 
 
 class Providers:
     """The chosen pair. carbon_otel built the `owned` providers and must shut them down."""
 
-    def __init__(self, tracer: TracerProvider, meter: MeterProvider, owned: tuple[Any, ...] = ()) -> None:
+    def __init__(
+        self,
+        tracer: TracerProvider,
+        meter: MeterProvider,
+        owned: tuple[Any, ...] = (),
+        outage: Outage | None = None,
+    ) -> None:
+        self._outage = outage or Outage()
         self.tracer = tracer
         self.meter = meter
         self._owned = owned
         # True from the first provider that is not a proxy: the API does not allow replacing it.
         self.listened = not (isinstance(tracer, trace.ProxyTracerProvider) and is_proxy(meter))
         self._workers: dict[int, Worker] = {}
+        self._sending: threading.Event | None = None
         for provider in owned:
             self._worker(provider)
 
@@ -55,6 +81,7 @@ class Providers:
         """Choose from the arguments of `instrument()`. Providers built here get `attributes` as their resource."""
         resource = functools.cache(functools.partial(resource_of_process, attributes or {}))
         owned: list[Any] = []
+        outage = Outage()
         if tracer is None:
             tracer = trace.get_tracer_provider()
             if isinstance(tracer, trace.ProxyTracerProvider) and _exports("TRACES"):
@@ -65,11 +92,11 @@ class Providers:
         if meter is None:
             meter = metrics.get_meter_provider()
             if is_proxy(meter) and _exports("METRICS"):
-                built = contain("building a meter provider", None, _build_meter_provider, resource)
+                built = contain("building a meter provider", None, _build_meter_provider, resource, outage)
                 if built is not None:
                     owned.append(built)
                     meter = built
-        return cls(tracer, meter, tuple(owned))
+        return cls(tracer, meter, tuple(owned), outage)
 
     def silent(self) -> bool:
         """Whether no provider was given and the application has set none yet, so that telemetry goes nowhere.
@@ -104,17 +131,42 @@ class Providers:
 
     def flush(self, timeout_s: float) -> Pending:
         """Start flushing both providers at the same time."""
+        return self._flush(self._present(), timeout_s)
+
+    def flush_of_application(self, timeout_s: float, *, inherited: bool) -> Pending:
+        """As `flush`, but only the providers that carbon_otel has not built.
+
+        A meter provider that a fork has `inherited` is left out: it would export the sums of its parent once more,
+        and SDK 1.45 makes an instance of its own of it.
+        """
+        others = [p for p in self._present() if not any(p is built for built in self._owned)]
+        return self._flush([p for p in others if not (inherited and hasattr(p, "get_meter"))], timeout_s)
+
+    def send_metrics(self) -> bool:
+        """Begin an export of the metrics; False if it is too early: one is under way, or one has just failed.
+
+        The application's provider is left to its own interval.
+        """
+        if self._outage.is_recent() or (self._sending is not None and not self._sending.is_set()):
+            return False
+        if any(self.meter is built for built in self._owned):
+            self._sending = self._begin(self.meter, self.meter.force_flush)  # type: ignore[attr-defined]
+        return True
+
+    def _present(self) -> list[Any]:
+        """The providers that can be flushed; the application may have set its own since."""
+        tracer = (
+            trace.get_tracer_provider() if isinstance(self.tracer, trace.ProxyTracerProvider) else self.tracer
+        )
+        meter = metrics.get_meter_provider() if is_proxy(self.meter) else self.meter
+        return [p for p in (tracer, meter) if hasattr(p, "force_flush")]
+
+    def _flush(self, providers: Sequence[Any], timeout_s: float) -> Pending:
         results: dict[int, bool] = {}
 
         def flush(provider: Any) -> None:
             results[id(provider)] = bool(provider.force_flush(int(timeout_s * MS_PER_S)))
 
-        # The application may have set its provider since.
-        tracer = (
-            trace.get_tracer_provider() if isinstance(self.tracer, trace.ProxyTracerProvider) else self.tracer
-        )
-        meter = metrics.get_meter_provider() if is_proxy(self.meter) else self.meter
-        providers = [p for p in (tracer, meter) if hasattr(p, "force_flush")]
         begun = self._on_workers(providers, flush)
         return lambda left_s: _all_done(begun, left_s) and all(results.get(id(p), False) for p in providers)
 
@@ -226,11 +278,12 @@ def _build_tracer_provider(resource: Callable[[], Any]) -> Any:
         exporter = HttpExporter(timeout=_timeout_s("TRACES"))
     _hide_secrets_in_logs()
     provider = SdkTracerProvider(resource=resource(), shutdown_on_exit=False)
-    provider.add_span_processor(BatchSpanProcessor(exporter))
+    delay_ms = None if os.environ.get("OTEL_BSP_SCHEDULE_DELAY") else _SPAN_DELAY_S * MS_PER_S
+    provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=delay_ms))
     return provider
 
 
-def _build_meter_provider(resource: Callable[[], Any]) -> Any:
+def _build_meter_provider(resource: Callable[[], Any], outage: Outage) -> Any:
     from opentelemetry.sdk.metrics import MeterProvider as SdkMeterProvider
     from opentelemetry.sdk.metrics.export import MetricExportResult, PeriodicExportingMetricReader
 
@@ -251,7 +304,7 @@ def _build_meter_provider(resource: Callable[[], Any]) -> Any:
     _hide_secrets_in_logs()
     reader = PeriodicExportingMetricReader(exporter)
     provider = SdkMeterProvider(metric_readers=[reader], resource=resource(), shutdown_on_exit=False)
-    _export_only_here(exporter, MetricExportResult.SUCCESS, provider)
+    _watch_exports(exporter, MetricExportResult.SUCCESS, provider, outage)
     return provider
 
 
@@ -262,14 +315,16 @@ def _hide_secrets_in_logs() -> None:
         logging.getLogger(f"{package}.{name}").addFilter(clean)
 
 
-def _export_only_here(exporter: Any, done: object, provider: MeterProvider) -> None:
-    """Make `exporter` export in this process only: in a forked child the SDK would export a copy of all sums."""
+def _watch_exports(exporter: Any, done: object, provider: MeterProvider, outage: Outage) -> None:
+    """Note how exports end, and export in this process only: a forked child would export a copy of all sums."""
     pid, export = os.getpid(), exporter.export
 
     def export_here(*args: Any, **kwargs: Any) -> Any:
         if os.getpid() != pid:
             return done
         result = export(*args, **kwargs)
+        if result is not done:
+            outage.note()
         contain("noting an export", None, instruments_of(provider).source.after_export, result is done)
         return result
 

@@ -21,6 +21,7 @@ from carbon_otel.footprint import Footprint
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.handover import Work, present
 from carbon_otel.otel import propagation
+from carbon_otel.otel.early_exports import EarlyExports
 from carbon_otel.otel.ids import own_ids
 from carbon_otel.otel.instruments import instruments_of
 from carbon_otel.otel.labels import LabelBook
@@ -82,6 +83,7 @@ class OtelSink(Sink):
         self._made: tuple[Any, Mapping[str, str]] = (None, {})
         self._spans: dict[StageInfo, _StageSpan] = {}
         self.labels = LabelBook(devices, self.instruments.apart)
+        self._early = EarlyExports(providers.send_metrics)
 
     def _renew(self) -> None:
         """In a forked child: the thread that held the lock does not exist there."""
@@ -139,6 +141,7 @@ class OtelSink(Sink):
         own = self._spans.pop(stage, None)
         if own is None and not self._providers.listened:
             return
+        self._early.stage_ended = True
         labels = self.labels.of(stage)
         # The stage was left before: its span is not current any more.
         here = own.around() if own is not None else None
@@ -175,6 +178,8 @@ class OtelSink(Sink):
         self._show_progress()
         if self.labels.apart != self.instruments.apart:  # the application has set its provider
             self.labels.begin_again(self.instruments.apart)
+        if tick.checkpoint is not None:
+            self._early.checkpoint = bool(self._spans)
         with self._reporting:
             if not self._reports_devices():
                 self._waiting = True
@@ -185,6 +190,10 @@ class OtelSink(Sink):
                 self._waiting = False
                 self.instruments.take_over(tick.devices, max(0, now_ns - until_ns) * S_PER_NS)
             self.instruments.source.snapshot = tick.devices
+
+    def send_soon(self) -> None:
+        """After a tick of the sampler: send what a kill of the process must not lose."""
+        self._early.send_if_due()
 
     def flush(self, timeout_s: float) -> Pending:
         return self._providers.flush(timeout_s)

@@ -368,12 +368,20 @@ class Engine:
     def _so_far(self, stage: OpenStage, now_ns: int) -> Figures:
         return stage.end.figures if stage.end else self._statements.of(stage, self.meter.edge(now_ns))
 
-    def close_all(self) -> None:
-        """End every open stage, the innermost first."""
+    def close_all(self, error: BaseException | None = None) -> None:
+        """End every open stage, the innermost first; `error` is what ends them."""
         self.shares.finish(self.root)
         for stage in sorted(self._open.values(), key=lambda stage: -stage.info.id):
-            self.close(stage)
+            self.close(stage, error)
         self.tick(checkpoint=True)
+
+    def put_off(self, call: Callable[[], object]) -> bool:
+        """Whether a call of the engine is under way in this thread; `call` is then made right after it."""
+        here, turns = get_ident(), self._turns
+        if here in turns.busy and turns.within(here):
+            turns.late.append(call)
+            return True
+        return False
 
     def close_windows(self) -> None:
         """End the recorded stages other than runs: no block of the application ends them."""
@@ -405,13 +413,6 @@ class Engine:
             for payer in (stage, stage.parent or self.root) if self.shares.live else ():
                 self.shares.settle(payer, now_ns)
             change(stage.account)
-
-    def soon(self, call: Callable[[], None]) -> None:
-        """Call now, or after the call of the engine that is in progress on this thread (in a finalizer)."""
-        if get_ident() in self._turns.busy and self._turns.within(get_ident()):
-            self._turns.late.append(call)
-        else:
-            call()
 
     def at_edge(self, call: Callable[[int], _T]) -> _T:
         """Call with the present time, once the readings up to it are entered, under the lock."""

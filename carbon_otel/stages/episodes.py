@@ -116,7 +116,8 @@ class Episode:
         if self._hooked:
             self.steps, self._hooked = self.steps + 1, False
         self.ended = True
-        self.parent.shares.engine.soon(self._close)
+        if not self.parent.shares.engine.put_off(self._close):  # the iterator may go in the middle of a call
+            self._close()
 
     # `Timed`.
 

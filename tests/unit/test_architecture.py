@@ -47,13 +47,14 @@ ROOMS = {
     "host": f"{BASE} sensors sensors.base records",
     "meter": f"{BASE} sensors.base records",
     # The open stages, and their energy.
-    "runtime": "guard fork config footprint",
+    "termination": "clock fork guard",
+    "runtime": "clock guard fork config footprint termination",
     "stages": f"{CORE} meter runtime",
     # The destinations of the figures.
     "semconv": "footprint records",
     "journal": f"{CORE}",
     "otel": f"{CORE} semconv",
-    "instrumentation": "clock guard fork background handover stages runtime",
+    "instrumentation": "clock guard fork background handover stages runtime termination",
     "mlflow": "",
     "mlflow.compat": "fork",
     "mlflow.schema": f"{CORE} mlflow.compat",

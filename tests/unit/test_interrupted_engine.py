@@ -9,11 +9,14 @@ import threading
 
 import pytest
 
+import carbon_otel
+from carbon_otel import runtime
 from carbon_otel.meter.meter import Meter
-from carbon_otel.sinks import Sink
+from carbon_otel.sinks import Sink, nothing_pending
 from carbon_otel.stages import accounts, engine, figures, rounds, sums
 from carbon_otel.stages.engine import Engine
 from tests.fakes.clock import Clock
+from tests.fakes.powercap import server
 from tests.fakes.sensors import package
 from tests.unit.test_engine import FACTOR, Recorder
 
@@ -172,3 +175,31 @@ def test_a_collection_ends_a_stage_while_a_sink_is_told():
     bench.engine.tick()
     assert abandoned.end is not None
     assert lock.acquire(timeout=0)
+
+
+def test_an_end_of_the_measurement_in_a_signal_handler_waits_for_the_call_that_it_interrupts(tmp_path):
+    """Else a sink is closed before it is told of the stage's end, and a run that has ended stays `running`."""
+
+    class Told(Sink):
+        def __init__(self, interrupts: bool = False) -> None:
+            self.told: list[str] = []
+            self.interrupts = interrupts
+
+        def stage_closed(self, stage, end):
+            self.told.append("stage")
+            if self.interrupts:
+                carbon_otel.uninstrument()  # as a handler does that is called here
+
+        def close(self, timeout_s):
+            self.told.append("close")
+            return nothing_pending
+
+    carbon_otel.instrument(zone="FR", powercap_root=server(tmp_path).root)
+    session = runtime.active()
+    sinks = Told(interrupts=True), Told()
+    for sink in sinks:
+        session.add_sink(sink)
+    with carbon_otel.stage("training"):
+        pass
+    assert [sink.told for sink in sinks] == [["stage", "close"]] * 2
+    assert runtime.active() is None

@@ -6,10 +6,13 @@ import threading
 
 import pytest
 from opentelemetry import metrics, trace
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.metrics import _internal
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.metrics.export import MetricExportResult
+from opentelemetry.sdk.trace import TracerProvider, export
 
+from carbon_otel import clock
 from carbon_otel.otel.providers import Providers
 
 TRACER, METER = TracerProvider(shutdown_on_exit=False), MeterProvider(shutdown_on_exit=False)
@@ -88,3 +91,92 @@ def test_a_flush_succeeds_where_no_thread_can_be_started_any_more(monkeypatch):
     providers = Providers(Provider(True), Provider(True))
     monkeypatch.setattr(threading.Thread, "start", refuse)
     assert providers.flush(10)(10)
+
+
+class Counted(Provider):
+    def __init__(self) -> None:
+        super().__init__(flushed=True)
+        self.flushes = 0
+        self.done = threading.Event()
+
+    def force_flush(self, timeout_ms: int = 0) -> bool:
+        self.flushes += 1
+        self.done.set()
+        return True
+
+    def shutdown(self) -> None: ...
+
+
+def test_metrics_leave_early_only_from_a_provider_of_our_own():
+    own, applications = Counted(), Counted()
+    for provider, owned in ((own, (own,)), (applications, ())):
+        providers = Providers(TRACER, provider, owned)
+        assert providers.send_metrics()
+        assert providers.flush(10)(10)
+        providers.close(10)
+    assert (own.flushes, applications.flushes) == (2, 1)
+
+
+def test_an_early_export_waits_for_the_one_before():
+    own, go_on = Counted(), threading.Event()
+    own.force_flush = lambda timeout_ms=0: go_on.wait(60)
+    providers = Providers(TRACER, own, (own,))
+    assert providers.send_metrics()
+    assert not providers.send_metrics()
+    go_on.set()
+    assert providers.flush(60)(60)
+    assert providers.send_metrics()
+    providers.close(10)
+
+
+def test_at_the_end_only_the_applications_provider_is_flushed():
+    own, applications = Counted(), Counted()
+    providers = Providers(own, applications, (own,))
+    assert providers.flush_of_application(10, inherited=False)(10)
+    providers.close(10)
+    assert (own.flushes, applications.flushes) == (0, 1)
+
+
+def test_a_forked_child_flushes_no_sums_of_its_parent():
+    spans, sums = Counted(), Counted()
+    sums.get_meter = METER.get_meter
+    providers = Providers(spans, sums)
+    assert providers.flush_of_application(10, inherited=True)(10)
+    assert (spans.flushes, sums.flushes) == (1, 0)
+    assert providers.flush_of_application(10, inherited=False)(10)
+    assert (spans.flushes, sums.flushes) == (2, 1)
+    providers.close(10)
+
+
+@pytest.mark.parametrize(("given", "delay_s"), [(None, 1.0), ("250", 0.25)])
+def test_the_delay_of_spans_is_a_second_unless_the_user_sets_it(given, delay_s, application, monkeypatch):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    if given is not None:
+        monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", given)
+    delays = []
+    original = export.BatchSpanProcessor.__init__
+
+    def note(self, *args, **kwargs) -> None:
+        original(self, *args, **kwargs)
+        delays.append(kwargs["schedule_delay_millis"] or self._default_schedule_delay_millis())
+
+    monkeypatch.setattr(export.BatchSpanProcessor, "__init__", note)
+    Providers.choose(None, METER).close(10)
+    assert delays == [delay_s * 1000]
+
+
+def test_a_collector_that_takes_no_metrics_gets_no_early_export_for_a_minute(application, monkeypatch):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "none")
+    results = [MetricExportResult.FAILURE] + [MetricExportResult.SUCCESS] * 5
+    monkeypatch.setattr(OTLPMetricExporter, "export", lambda self, *args, **kwargs: results.pop(0))
+    now = [0.0]
+    monkeypatch.setattr(clock, "monotonic", lambda: now[0])
+    providers = Providers.choose(TRACER, None)
+    providers.meter.get_meter("any").create_counter("any").add(1)
+    assert providers.send_metrics()
+    assert providers.flush(10)(10)  # waits for the early export, and succeeds itself
+    assert not providers.send_metrics()
+    now[0] = 61
+    assert providers.send_metrics()
+    providers.close(10)

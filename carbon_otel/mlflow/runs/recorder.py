@@ -23,7 +23,7 @@ from carbon_otel.mlflow.delivery.worker import DeliveryWorker
 from carbon_otel.mlflow.schema import names
 from carbon_otel.records import RUN, DeviceEnergy, StageInfo, StageRecord
 from carbon_otel.sensors.base import Device
-from carbon_otel.sinks import Checkpoint, Figures, Sink, StageEnd, Tick, ToFootprint
+from carbon_otel.sinks import Checkpoint, Figures, Killed, Sink, StageEnd, Tick, ToFootprint
 from carbon_otel.units import MS_PER_S, NS_PER_S
 
 # The end of a run without stages that took less than this does not wait for its totals.
@@ -252,7 +252,9 @@ class RunRecorder(Sink):
             run.outer.inner.remove(run)
             run.outer.inner += run.inner
             _add(run.outer.of_nested, _since_handed(run, end.figures))
-        self._write(run, end.footprint, run.of_nested, final=True)
+        # MLflow does not learn of a kill: its run stays RUNNING, until a later process finds it unfinished.
+        is_open = isinstance(end.error, Killed) and run.joined is None
+        self._write(run, end.footprint, run.of_nested, final=not is_open)
 
     def _write(self, run: _Run, footprint: Footprint, of_nested: Mapping[str, float], *, final: bool) -> None:
         tags = self._tags_of(run, footprint, "final" if final else "running")
