@@ -41,6 +41,12 @@ SUITES = [
     Suite("sklearn.utils.tests.test_parallel", 10),
     Suite("joblib.test", 500),
 ]
+# Keras has its tests in its package. They need JAX, and some of them packages that are not here.
+_OPTIONS = ("-o", "python_files=*_test.py", "--continue-on-collection-errors")
+KERAS_SUITES = [
+    Suite("keras.src.callbacks", 30, _OPTIONS),
+    Suite("keras.src.trainers.trainer_test", 50, _OPTIONS),
+]
 FLUENT = "tests/tracking/fluent/test_fluent.py"
 MLFLOW_SUITES = [
     Suite(FLUENT, 50),
@@ -134,6 +140,17 @@ def test_a_quick_suite(tmp_path):
 @pytest.mark.parametrize("suite", SUITES, ids=lambda suite: suite.tests)
 def test_a_suite_of_an_installed_package(tmp_path, suite):
     compare(suite._replace(options=("-n", "auto")), tmp_path)
+
+
+@pytest.mark.upstream
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("suite", KERAS_SUITES, ids=lambda suite: suite.tests)
+def test_a_suite_of_keras(tmp_path, suite, monkeypatch):
+    for needed in "torch", "jax":
+        pytest.importorskip(needed)
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    pytest.importorskip("keras")
+    compare(suite, tmp_path)
 
 
 @pytest.mark.upstream
