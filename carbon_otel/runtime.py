@@ -137,6 +137,7 @@ def stop(*, in_worker: bool = False) -> None:
     elif parent is not None:
         parent.disconnect()
     termination.remove()
+    _stopped = None  # nobody asks for it any more
 
 
 def _watch_for_sigterm(options: Options) -> None:

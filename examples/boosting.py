@@ -28,12 +28,18 @@ def table(rows: int = 20_000) -> pd.DataFrame:
     return joined
 
 
-def search(data: pd.DataFrame, trials: int = 5) -> optuna.Study:
-    """Look for the best depth and rate."""
+def matrices(data: pd.DataFrame) -> tuple[xgboost.DMatrix, xgboost.DMatrix]:
+    """One half to train on, the other to test."""
     half = len(data) // 2
     features, labels = data[["age", "amount"]], data["returns"]
-    train = xgboost.DMatrix(features[:half], labels[:half])
-    test = xgboost.DMatrix(features[half:], labels[half:])
+    return (
+        xgboost.DMatrix(features[:half], labels[:half]),
+        xgboost.DMatrix(features[half:], labels[half:]),
+    )
+
+
+def search(train: xgboost.DMatrix, test: xgboost.DMatrix, trials: int = 5) -> optuna.Study:
+    """Look for the best depth and rate."""
 
     def error(trial: optuna.Trial) -> float:
         settings = {
@@ -53,7 +59,7 @@ def main() -> None:
     """Search, and print what the stages have used."""
     carbon_otel.instrument(zone="FR")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = search(table())
+    study = search(*matrices(table()))
     print(f"error {study.best_value:.3f} with {study.best_params}")
     carbon_otel.flush()
     for kind, cost in carbon_otel.footprint().stages.items():

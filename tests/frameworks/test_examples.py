@@ -27,11 +27,14 @@ def example(name: str) -> ModuleType:
 
 
 def check(stages, least: float = 0.99) -> dict[str, float]:
-    """The automatic stages have what a stage by hand around the same lines has; the joules by kind."""
+    """The automatic stages have what a stage by hand around the same lines has; the joules by kind.
+
+    Half a joule is what the counter draws between two of its steps.
+    """
     ended = stages.ended()
     (by_hand,) = [each for each in ended if each.name == "by hand"]
     own = by_hand.span.attributes["carbon_otel.energy.exclusive_j"]
-    assert own <= (1 - least) * by_hand.joules
+    assert own <= (1 - least) * by_hand.joules + 0.5
     kinds: dict[str, float] = {}
     for each in ended:
         if each is not by_hand:
@@ -59,14 +62,17 @@ def test_the_example_runs_as_it_is(name, tmp_path):
 def test_images(stages):
     torch_images = example("torch_images")
     model = torch_images.network()
-    batches = torch_images.DataLoader(torch_images.images(2048, 0), batch_size=64, num_workers=1)
+    batches = torch_images.DataLoader(
+        torch_images.images(4096, 0), batch_size=64, num_workers=1, persistent_workers=True
+    )
     held_out = torch_images.DataLoader(torch_images.images(1024, 1), batch_size=64)
+    torch_images.train(model, batches, 0)  # the first optimizer imports more of PyTorch
     with carbon_otel.stage("by_hand", "by hand"):
-        torch_images.train(model, batches, 2)
-    assert check(stages, 0.95).keys() >= {"training"}  # the first line makes the optimizer
+        torch_images.train(model, batches, 5)
+    assert check(stages).keys() >= {"training"}
     with carbon_otel.stage("by_hand", "by hand"):
         torch_images.accuracy(model, held_out)
-    assert check(stages, 0.95).keys() >= {"evaluation"}
+    assert check(stages).keys() >= {"evaluation"}
 
 
 def test_finetuning(stages, tmp_path):
@@ -81,11 +87,11 @@ def test_finetuning(stages, tmp_path):
 
 def test_boosting(stages):
     boosting = example("boosting")
-    data = boosting.table(5_000)
+    matrices = boosting.matrices(boosting.table(5_000))
     stages()
     with carbon_otel.stage("by_hand", "by hand"):
-        boosting.search(data, 3)
-    assert check(stages, 0.95).keys() == {"training", "inference", "data_processing"}
+        boosting.search(*matrices, trials=4)
+    assert check(stages).keys() == {"training", "inference"}
 
 
 def test_a_service(stages):
