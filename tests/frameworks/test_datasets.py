@@ -111,10 +111,10 @@ class TestProcesses:
         here = os.getpid()
         stop = runtime.stop
 
-        def noted() -> None:
+        def noted(**options: bool) -> None:
             if os.getpid() != here:
                 (tmp_path / f"stopped {os.getpid()}").touch()
-            stop()
+            stop(**options)
 
         monkeypatch.setattr(runtime, "stop", noted)
 
