@@ -22,7 +22,7 @@ from carbon_otel.instrumentation.base import Undo
 from carbon_otel.instrumentation.in_place import Around, Changed, Entered, innermost
 from carbon_otel.stages.arguments import Lifecycle
 from carbon_otel.stages.automatic import CallStage, CountedCall, around
-from carbon_otel.stages.shares import Cell, Share
+from carbon_otel.stages.cells import Cell, Share
 from carbon_otel.stages.short_calls import CountedShare, within
 
 # The units of a call, from its arguments by the names of the parameters, and its result.

@@ -25,7 +25,7 @@ from types import CodeType, FunctionType, MappingProxyType, TracebackType
 from typing import Any, Final, Protocol, cast
 from weakref import WeakSet
 
-from carbon_otel.stages.shares import FILE as FILE
+from carbon_otel.stages.cells import FILE as FILE
 
 _LAZY: Final = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 _VARIADIC: Final = inspect.CO_VARARGS | inspect.CO_VARKEYWORDS

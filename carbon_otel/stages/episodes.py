@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Final
 from carbon_otel import clock
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.stages.arguments import Lifecycle
+from carbon_otel.stages.cells import Share
 from carbon_otel.stages.parts import Receiver
-from carbon_otel.stages.shares import Parent, Share
+from carbon_otel.stages.shares import Parent
 from carbon_otel.units import NS_PER_S
 
 if TYPE_CHECKING:

@@ -12,19 +12,12 @@ power in the rest of the time, and at most what it can draw.
 
 from __future__ import annotations
 
-import sys
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from threading import get_ident
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
-from carbon_otel import clock
-from carbon_otel.fork import renew_after_fork
-from carbon_otel.guard import contain
 from carbon_otel.meter.meter import NO_EDGE
-from carbon_otel.stages.arguments import Lifecycle
+from carbon_otel.stages.cells import Cell, Share, cells_here
 from carbon_otel.stages.open_stage import OpenStage
 from carbon_otel.stages.parts import Interval, Receiver
 from carbon_otel.stages.sums import Joules
@@ -33,153 +26,7 @@ from carbon_otel.units import NS_PER_S, S_PER_NS
 if TYPE_CHECKING:
     from carbon_otel.stages.engine import Engine
 
-# The file of the code around calls. `warnings` skips frames of files with these two words: `stacklevel` counts as
-# without our frame.
-FILE: Final = "<carbon_otel, skipped by warnings like importlib._bootstrap>"
 _LEAST_NS: Final = NS_PER_S // 100
-_LONG_NS: Final = NS_PER_S // 4
-_now: Final = clock.monotonic_ns
-
-
-@dataclass(frozen=True, eq=False)
-class Share:
-    """A call of a library, as a kind and a name that all its calls have."""
-
-    kind: Lifecycle
-    name: str
-
-
-class Cell:
-    """The calls of one kind in one stage and one thread. Only that thread writes, but for `taken_ns` and `told`.
-
-    It is what is around a call: entering it starts the clock.
-    """
-
-    __slots__ = (
-        "begun_ns",
-        "calls",
-        "done_ns",
-        "fresh",
-        "own",
-        "parent",
-        "share",
-        "taken_ns",
-        "thread",
-        "told",
-        "units",
-    )
-
-    def __init__(self, share: Share, parent: Parent) -> None:
-        self.share = share
-        self.parent = parent
-        self.thread = get_ident()
-        self.begun_ns = 0  # of the call in progress
-        self.done_ns = 0  # of all calls that have ended
-        self.calls = 0
-        self.units: dict[str, float] = {}
-        self.fresh: Mapping[str, float] = {}  # the units of the call in progress
-        self.taken_ns = 0
-        self.told: dict[str, float] = {}
-        # For the stage of the call in progress, if it has one.
-        self.own = Receiver()
-
-    def __enter__(self) -> Callable[[Any], Any]:
-        _here.inside = self
-        self.begun_ns = _now()
-        return _unseen
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        took_ns = _now() - self.begun_ns
-        if took_ns < _LONG_NS and self.own.stage is None and not self.fresh:
-            self.calls += 1
-            self.stop(took_ns)
-        else:
-            self._count(took_ns, error)
-        _here.inside = None
-
-    def stop(self, took_ns: int) -> None:
-        """The call in progress has ended."""
-        self.begun_ns = 0
-        self.done_ns += took_ns
-
-    def _count(self, took_ns: int, error: BaseException | None) -> None:
-        long, ended = took_ns >= _LONG_NS or self.own.stage is not None, False
-        if long:
-            ended = contain("ending a long call", False, self.parent.shares.end_long, self, took_ns, error)
-        if not ended:
-            self.stop(took_ns if self.begun_ns else 0)
-            self.calls += 1
-            for unit, amount in self.fresh.items():
-                self.units[unit] = self.units.get(unit, 0.0) + amount
-        self.fresh = {}
-
-    def untaken(self, now_ns: int) -> list[tuple[Receiver, int]]:
-        """The nanoseconds that have got no energy yet, and who gets it.
-
-        A call that ends meanwhile may be counted twice, until the next look.
-        """
-        begun_ns = self.begun_ns
-        running_ns = max(0, now_ns - begun_ns) if begun_ns else 0
-        all_ns = max(0, self.done_ns + running_ns - self.taken_ns)
-        own_ns = min(all_ns, running_ns) if self.own.stage is not None else 0
-        return [(self.own, own_ns), (self.parent.receivers[self.share], all_ns - own_ns)]
-
-    def take(self, receiver: Receiver, ns: int) -> None:
-        self.taken_ns += ns
-
-    def look(self, now_ns: int) -> None:
-        """Before a tick: give a call that lasts a stage of its own."""
-        begun_ns = self.begun_ns
-        if not begun_ns or self.own.stage is not None or now_ns - begun_ns < _LONG_NS:
-            return
-        if not _runs(self.thread):  # an exception has broken it off before its first line
-            self.begun_ns = 0
-        else:
-            self.parent.shares.open_own(self)
-
-    @property
-    def undecided(self) -> bool:
-        return False
-
-    def finish(self) -> None:
-        """The children are ended by `Shares`."""
-
-
-def _unseen(result: Any) -> Any:
-    return result
-
-
-class _Here(threading.local):
-    """The call in progress, and the cells by stage and call, of one thread. None where nothing is counted."""
-
-    def __init__(self) -> None:
-        self.inside: Cell | None = None
-        self.cells: dict[OpenStage, dict[Share, Cell | None]] = {}
-
-
-_here = _Here()
-
-
-def _renew() -> None:
-    """In a forked child: the cells belong to the stages of the parent process."""
-    global _here
-    _here = _Here()
-
-
-renew_after_fork(_renew)
-
-
-def cell_of(share: Share, stage: OpenStage) -> Cell | None:
-    """The cell for a call in a stage that has one already; None else, and inside of another call.
-
-    Raises KeyError if the stage has none for this call yet.
-    """
-    inside = _here.inside
-    if inside is not None and inside.begun_ns:
-        return None
-    return _here.cells[stage][share]
 
 
 class Timed(Protocol):
@@ -238,11 +85,12 @@ class Shares:
     def add(self, share: Share, stage: OpenStage, *, counts: bool) -> Cell | None:
         """The cell for calls in a stage from now on, on this thread; None if they are not to be counted."""
         parent = self.parent(stage)
-        if stage not in _here.cells:
-            _here.cells[stage] = {}
-            parent.found_in.append(_here.cells)
+        here = cells_here()
+        if stage not in here:
+            here[stage] = {}
+            parent.found_in.append(here)
         cell = Cell(share, parent) if counts else None
-        _here.cells[stage][share] = cell
+        here[stage][share] = cell
         if cell is not None:
             parent.receivers.setdefault(share, Receiver())
             parent.timed.append(cell)
@@ -404,13 +252,3 @@ def _tell(cell: Cell, child: OpenStage) -> None:
     now: Mapping[str, float] = {"calls": cell.calls, **cell.units}
     child.count({unit: amount - cell.told.get(unit, 0.0) for unit, amount in now.items()})
     cell.told = dict(now)
-
-
-def _runs(thread: int) -> bool:
-    """Whether a function that was changed in place runs in a thread."""
-    frame = sys._current_frames().get(thread)  # noqa: SLF001 - documented, in spite of its name
-    while frame is not None:
-        if frame.f_code.co_filename == FILE:
-            return True
-        frame = frame.f_back
-    return False

@@ -15,9 +15,9 @@ from carbon_otel.guard import log_fault
 from carbon_otel.stages import episodes
 from carbon_otel.stages.api import Recorder
 from carbon_otel.stages.automatic import Units, place_for
+from carbon_otel.stages.cells import Cell, Share, cell_of
 from carbon_otel.stages.episodes import Episode
 from carbon_otel.stages.open_stage import OpenStage, current
-from carbon_otel.stages.shares import Cell, Share, cell_of
 
 
 def within(share: Share, units: Units | None = None) -> Cell | CountedShare | None:

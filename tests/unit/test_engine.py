@@ -26,11 +26,11 @@ from carbon_otel.mlflow.runs.recorder import RunRecorder
 from carbon_otel.mlflow.runs.run_stages import Begun, RunStages
 from carbon_otel.records import Shares
 from carbon_otel.sinks import Checkpoint, Fanout, Sink
-from carbon_otel.stages import shares
+from carbon_otel.stages import cells
+from carbon_otel.stages.cells import Share
 from carbon_otel.stages.cpu_weights import ThreadWeights
 from carbon_otel.stages.engine import Engine
 from carbon_otel.stages.open_stage import current, record_at
-from carbon_otel.stages.shares import Share
 from tests.fakes.clock import NS, Clock
 from tests.fakes.sensors import EXACT, FakeSensor, gpu, package
 
@@ -560,7 +560,7 @@ class AnyTime(RuleBasedStateMachine):
         super().__init__()
         self.clock = Clock()
         self._patch = pytest.MonkeyPatch()
-        self._patch.setattr(shares, "_now", self.clock)
+        self._patch.setattr(cells, "_now", self.clock)
         powered = FakeSensor(
             self.clock, "meter", "host", kind="power", tick_interval_s=0.95, edge_interval_s=0.5
         )
@@ -714,7 +714,7 @@ class AnyTime(RuleBasedStateMachine):
 
     def _cell(self, stage, share):
         try:
-            cell = shares.cell_of(share, stage)
+            cell = cells.cell_of(share, stage)
         except KeyError:
             cell = stage.engine.shares.add(share, stage, counts=True)
         # Within a call that never ends none counts.
@@ -788,7 +788,7 @@ class AnyTime(RuleBasedStateMachine):
 
     def teardown(self):
         self._patch.undo()
-        shares._here.inside = None
+        cells._here.inside = None
         self.pool.shutdown()
         for bench in self.processes:
             bench.engine.close_all()

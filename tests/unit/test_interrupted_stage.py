@@ -18,10 +18,10 @@ from carbon_otel import guard
 from carbon_otel.meter.meter import Meter
 from carbon_otel.sensors.base import SensorError
 from carbon_otel.sinks import Sink
-from carbon_otel.stages import api, automatic, shares, short_calls
+from carbon_otel.stages import api, automatic, cells, short_calls
+from carbon_otel.stages.cells import Share
 from carbon_otel.stages.engine import Engine
 from carbon_otel.stages.open_stage import current
-from carbon_otel.stages.shares import Share
 from tests.fakes.clock import Clock
 from tests.fakes.sensors import gpu, package
 from tests.unit.test_engine import FACTOR
@@ -109,7 +109,7 @@ def bench(monkeypatch):
     for module in api, automatic:
         monkeypatch.setattr(module, "recorder", lambda: made[-1])
     monkeypatch.setattr(short_calls, "_begun", lambda: made[-1])
-    monkeypatch.setattr(shares, "_now", lambda: made[-1].clock())
+    monkeypatch.setattr(cells, "_now", lambda: made[-1].clock())
     return make
 
 

@@ -8,9 +8,9 @@ import pytest
 
 from carbon_otel.meter.meter import Meter
 from carbon_otel.sinks import Sink
-from carbon_otel.stages import api, shares
+from carbon_otel.stages import api, cells
+from carbon_otel.stages.cells import Share
 from carbon_otel.stages.engine import Engine
-from carbon_otel.stages.shares import Share
 from tests.fakes.clock import Clock
 from tests.fakes.sensors import package
 from tests.unit.test_engine import FACTOR
@@ -35,12 +35,12 @@ class Bench:
     """A measurement on a virtual clock: a package of 100 W."""
 
     def __init__(self, monkeypatch) -> None:
-        shares._renew()  # another test may have interrupted a call
+        cells._renew()  # another test may have interrupted a call
         self.clock = Clock()
         self.device = package(self.clock, watts=100)
         self.sink = Recorder()
         self.engine = Engine(Meter([self.device], clock_ns=self.clock), FACTOR, [self.sink])
-        monkeypatch.setattr(shares, "_now", self.clock)
+        monkeypatch.setattr(cells, "_now", self.clock)
         monkeypatch.setattr(api, "recorder", lambda: self)
 
     def synchronize(self) -> None:
@@ -49,7 +49,7 @@ class Bench:
     def call(self, share: Share, seconds: float, stage=None, **units: float) -> None:
         stage = stage or self.engine.root
         try:
-            cell = shares.cell_of(share, stage)
+            cell = cells.cell_of(share, stage)
         except KeyError:
             cell = self.engine.shares.add(share, stage, counts=True)
         with cell as seen:
@@ -124,7 +124,7 @@ def test_a_long_call_pays_while_it_runs(bench):
     stage = bench.engine.open("etl", "etl", {})
     cell = bench.engine.shares.add(READ, stage, counts=True)
     # As if a function that was changed in place were on the stack of this thread.
-    code = compile("with cell:\n    work()", shares.FILE, "exec")
+    code = compile("with cell:\n    work()", cells.FILE, "exec")
 
     def work():
         for _ in range(4):
@@ -172,7 +172,7 @@ def test_a_call_that_an_exception_has_broken_off_is_forgotten(bench):
     cell.__enter__()  # and `__exit__` is never called
     bench.clock.advance(1)
     bench.engine.tick()
-    assert shares.cell_of(READ, stage) is cell
+    assert cells.cell_of(READ, stage) is cell
     cell.__enter__()
     bench.engine.close(stage)
     assert stage.end.figures.record.exclusive_j >= 100 - 1e-6
@@ -184,8 +184,8 @@ def test_calls_in_calls_do_not_count(bench):
     stage = bench.engine.open("etl", "etl", {})
     cell = bench.engine.shares.add(READ, stage, counts=True)
     with cell:
-        assert shares.cell_of(READ, stage) is None
-    assert shares.cell_of(READ, stage) is cell
+        assert cells.cell_of(READ, stage) is None
+    assert cells.cell_of(READ, stage) is cell
 
 
 def test_threads_share_the_time(bench):
@@ -214,4 +214,4 @@ def test_nothing_is_kept_of_a_stage_that_has_ended(bench):
     bench.engine.close(stage)
     assert not bench.engine.shares.live
     with pytest.raises(KeyError):
-        shares.cell_of(READ, stage)
+        cells.cell_of(READ, stage)
