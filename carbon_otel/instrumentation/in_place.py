@@ -21,11 +21,16 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import CodeType, FunctionType, MappingProxyType, TracebackType
 from typing import Any, Final, Protocol, cast
 from weakref import WeakSet
 
+from carbon_otel.stages.cells import COUNTED
 from carbon_otel.stages.cells import FILE as FILE
+
+# Libraries that warn at the first frame outside of their folder, and count the frames up to there.
+_COUNTING: Final = ("pandas", "polars")
 
 _LAZY: Final = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 _VARIADIC: Final = inspect.CO_VARARGS | inspect.CO_VARKEYWORDS
@@ -167,11 +172,18 @@ def _stub(code: CodeType, around: Around, original: FunctionType) -> CodeType:
         ),
         "co_varnames": code.co_varnames[:parameters] + template.co_varnames[parameters:],
         "co_name": code.co_name,
+        "co_filename": _file_of(code, original),
         "co_freevars": code.co_freevars,
     }
     if hasattr(code, "co_qualname"):
         changes["co_qualname"] = code.co_qualname
     return template.replace(**changes)
+
+
+def _file_of(code: CodeType, original: FunctionType) -> str:
+    """The file of the stub's frame, so that a warning in the function is shown at the same line as without it."""
+    library = str(original.__globals__.get("__name__")).partition(".")[0]
+    return str(Path(code.co_filename).parent / COUNTED) if library in _COUNTING else FILE
 
 
 @functools.cache

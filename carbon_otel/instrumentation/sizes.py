@@ -28,14 +28,21 @@ def samples_in(data: Any) -> int | None:
     kind = type(data)
     if kind in _COUNTED:
         return len(data)
-    root = kind.__module__.partition(".")[0]
+    module: object = kind.__module__
+    root = module.partition(".")[0] if isinstance(module, str) else ""
     for name, types in _SHAPED.items():
         if name.partition(".")[0] == root and name in sys.modules:
             found = vars(sys.modules[name])
             if any(found.get(each) is kind for each in types):
-                shape = data.shape
-                return int(shape[0]) if len(shape) else None
+                return _first(data)
     return None
+
+
+def _first(data: Any) -> int | None:
+    try:
+        return int(data.shape[0]) if len(data.shape) else None
+    except (RuntimeError, TypeError):  # a nested tensor has no shape, and a delayed one no number
+        return None
 
 
 def samples(data: Any) -> dict[str, float]:

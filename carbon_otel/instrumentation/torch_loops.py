@@ -7,12 +7,12 @@ a pass without, in another process           `inference`   batches, samples
 ==========================================  ============  ====================================
 
 A pass begins when the loop asks for its iterator, and ends when the iterator is exhausted or dropped: by a
-`break`, too, or an exception. The time in which the loop waits for its next batch is a share of kind
+`break`, too, or an exception. (A loader with persistent workers keeps its iterator: a pass that is left early ends
+with the next one.) The time in which the loop waits for its next batch is a share of kind
 `data_processing`; with workers it is not the energy of loading, which they use at the same time.
 
-Steps are seen by the official hooks of `torch.optim`. A step that calls another one is one, and so are all steps
-between two batches. Loops in a stage, or in the training of a library that is seen itself, are part of that.
-Worker processes of a `DataLoader` open no stages.
+Steps are seen by the official hook of `torch.optim`. All steps between two batches are one. Loops in a stage, or
+in the training of a library that is seen itself, are part of that. Worker processes of a `DataLoader` open none.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any, Final
 
 from carbon_otel import clock
 from carbon_otel.guard import contain, log_fault
-from carbon_otel.instrumentation.base import Undo, undo_all
+from carbon_otel.instrumentation.base import Undo
 from carbon_otel.instrumentation.calls import Call
 from carbon_otel.instrumentation.in_place import Around, Changed, Entered
 from carbon_otel.instrumentation.sizes import samples_in
@@ -74,18 +74,13 @@ class OptimizerIntegration:
     module = "torch.optim.optimizer"
 
     def connect(self, module: ModuleType) -> Undo:
-        # Official hooks of all optimizers (PyTorch 2.0).
-        before = module.register_optimizer_step_pre_hook(_before_step)
-        after = module.register_optimizer_step_post_hook(_after_step)
-        return undo_all([before.remove, after.remove])
+        # The official hook of all optimizers (PyTorch 2.0). The one after a step is not called if the step raises.
+        undo: Undo = module.register_optimizer_step_pre_hook(_before_step).remove
+        return undo
 
 
 def _before_step(*_: Any) -> None:
-    episodes.enter_step()
-
-
-def _after_step(*_: Any) -> None:
-    episodes.leave_step()
+    episodes.stepped()
 
 
 def _silence(*_: Any, **__: Any) -> None:
@@ -126,22 +121,28 @@ class _Beginning:
         episode = loop(self._begun_ns)
         if episode is not None:
             self._loops[id(iterator)] = episode
-            # Called when the loop is left; before that, for an iterator that is dropped unused.
-            weakref.finalize(iterator, _dropped, self._loops, id(iterator), episode).atexit = False
+            weakref.finalize(iterator, _dropped, self._loops, id(iterator)).atexit = False
 
 
-def _dropped(loops: _Loops, key: int, episode: Episode) -> None:
-    if loops.get(key) is episode:
-        del loops[key]
-    contain("ending a loop", None, episodes.end, episode)
+def _dropped(loops: _Loops, key: int) -> None:
+    """The loop is left, or its iterator has no more."""
+    episode = loops.pop(key, None)
+    if episode is not None:
+        contain("ending a loop", None, episodes.end, episode)
 
 
 def _next(loops: _Loops, iterator: Any, /) -> Entered | None:
-    episode = loops.get(id(iterator))
+    episode: Episode | None = loops.get(id(iterator))
     if episode is None:
         return None
     try:
-        return _Waiting(loops, id(iterator), episode)
+        turn = episodes.turn_to(episode)
+        if turn.ended:  # by an exception that the program goes on after, or with its run
+            again = loop(clock.monotonic_ns())
+            if again is None:
+                return None
+            loops[id(iterator)] = episode = turn = again
+        return _Waiting(loops, id(iterator), episode, turn)
     except Exception as fault:  # noqa: BLE001 - no internal fault may reach the user's program
         log_fault("waiting for a batch", fault)
         return None
@@ -150,24 +151,28 @@ def _next(loops: _Loops, iterator: Any, /) -> Entered | None:
 class _Waiting:
     """A loop waits for its next batch."""
 
-    __slots__ = ("_episode", "_key", "_loops", "_turn")
+    __slots__ = ("_episode", "_key", "_loops", "_turn", "_waits")
 
-    def __init__(self, loops: _Loops, key: int, episode: Episode) -> None:
+    def __init__(self, loops: _Loops, key: int, episode: Episode, turn: Episode) -> None:
         self._loops = loops
         self._key = key
         self._episode = episode
-        self._turn = episodes.turn_to(episode)
+        self._turn = turn
+        self._waits = False
 
     def __enter__(self) -> Callable[[Any], Any]:
-        self._turn.begin_wait()
+        self._waits = self._turn.begin_wait()
         return self._seen
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._turn.end_wait()
-        if error is not None:
-            _dropped(self._loops, self._key, self._episode)
+        if self._waits:
+            self._turn.end_wait()
+        if isinstance(error, StopIteration):
+            _dropped(self._loops, self._key)
+        elif error is not None:
+            contain("ending a loop", None, episodes.end, self._episode)
 
     def _seen(self, batch: Any) -> Any:
         if self._turn is self._episode:
@@ -175,14 +180,16 @@ class _Waiting:
         return batch
 
     def _count(self, batch: Any) -> None:
-        self._episode.batches += 1
-        self._episode.samples += _samples(batch) or 0
+        if self._waits:
+            self._episode.batches += 1
+            self._episode.samples += _samples(batch) or 0
 
 
 def _samples(batch: Any) -> int | None:
     """The number of samples in a batch: of its first part, if it is a list, a tuple or a dict of tensors."""
     if type(batch) in (list, tuple) and batch:
-        return _samples(batch[0])
+        first = _samples(batch[0])
+        return len(batch) if first is None else first
     if type(batch) is dict and batch:
         return _samples(next(iter(batch.values())))
     return samples_in(batch)

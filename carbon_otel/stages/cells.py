@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from threading import get_ident
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from carbon_otel import clock
 from carbon_otel.fork import renew_after_fork
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 # The file of the code around calls. `warnings` skips frames of files with these two words: `stacklevel` counts as
 # without our frame.
 FILE: Final = "<carbon_otel, skipped by warnings like importlib._bootstrap>"
+# The same, in the folder of a library that counts its frames itself.
+COUNTED: Final = "<carbon_otel>"
 _LONG_NS: Final = NS_PER_S // 4
 _now: Final = clock.monotonic_ns
 
@@ -90,6 +92,8 @@ class Cell:
         """The call in progress has ended."""
         self.begun_ns = 0
         self.done_ns += took_ns
+        if _here.loop is not None:
+            _here.loop.elsewhere(self.parent, took_ns)
 
     def _count(self, took_ns: int, error: BaseException | None) -> None:
         long, ended = took_ns >= _LONG_NS or self.own.stage is not None, False
@@ -138,11 +142,21 @@ def _unseen(result: Any) -> Any:
     return result
 
 
+class Loop(Protocol):
+    """What runs around the calls of a thread, and takes the same time."""
+
+    def elsewhere(self, parent: Parent, ns: int) -> None: ...
+
+
 class _Here(threading.local):
-    """The call in progress, and the cells by stage and call, of one thread. None where nothing is counted."""
+    """The call and the loop in progress, and the cells by stage and call, of one thread.
+
+    A cell is None where nothing is counted.
+    """
 
     def __init__(self) -> None:
         self.inside: Cell | None = None
+        self.loop: Loop | None = None
         self.cells: dict[OpenStage, dict[Share, Cell | None]] = {}
 
 
@@ -156,6 +170,11 @@ def _renew() -> None:
 
 
 renew_after_fork(_renew)
+
+
+def note_loop(loop: Loop | None) -> None:
+    """Calls of this thread are inside of this loop from now on."""
+    _here.loop = loop
 
 
 def cells_here() -> dict[OpenStage, dict[Share, Cell | None]]:
@@ -178,7 +197,7 @@ def _runs(thread: int) -> bool:
     """Whether a function that was changed in place runs in a thread."""
     frame = sys._current_frames().get(thread)  # noqa: SLF001 - documented, in spite of its name
     while frame is not None:
-        if frame.f_code.co_filename == FILE:
+        if frame.f_code.co_filename.endswith((FILE, COUNTED)):
             return True
         frame = frame.f_back
     return False

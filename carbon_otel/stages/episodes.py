@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from carbon_otel import clock
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.stages.arguments import Lifecycle
-from carbon_otel.stages.cells import Share
+from carbon_otel.stages.cells import Share, note_loop
 from carbon_otel.stages.parts import Receiver
 from carbon_otel.stages.shares import Parent
 from carbon_otel.units import NS_PER_S
@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 
 _now: Final = clock.monotonic_ns
 _LEAST_NS: Final = NS_PER_S // 100
-# An episode without a step for so long is no training.
+# An episode without a step for so long is no training; the first step of a process may wait for a compiler.
 _UNDECIDED_NS: Final = 60 * NS_PER_S
+_FIRST_STEP_NS: Final = 600 * NS_PER_S
 _WAITING: Final = Share("data_processing", "DataLoader")
 # Those that have no span each.
 _TOGETHER: Final[Mapping[Lifecycle, Share]] = {
@@ -49,6 +50,7 @@ class Episode:
         "_first_ns",
         "_hooked",
         "_other_ns",
+        "_together",
         "_wait_begun_ns",
         "_wait_ns",
         "_wait_taken_ns",
@@ -76,19 +78,25 @@ class Episode:
         self._first_ns = self._begun_ns = begun_ns
         self._done_ns = self._other_ns = 0
         self._wait_begun_ns = self._wait_ns = self._wait_taken_ns = 0
+        # Whether it has no stage of its own, but one with others.
+        self._together = False
         self._hooked = self._decided = False
 
     # Called on the thread of the loop.
 
-    def begin_wait(self) -> None:
-        """The loop asks for its next batch."""
+    def begin_wait(self) -> bool:
+        """The loop asks for its next batch; False if it waits already: in the loading of data is another loop."""
+        if self._wait_begun_ns:
+            return False
         if self._hooked:
             self.steps, self._hooked = self.steps + 1, False
         self._wait_begun_ns = _now()
+        return True
 
     def end_wait(self) -> None:
-        self._wait_ns += _now() - self._wait_begun_ns
-        self._wait_begun_ns = 0
+        begun_ns, self._wait_begun_ns = self._wait_begun_ns, 0
+        if begun_ns:
+            self._wait_ns += _now() - begun_ns
 
     def stepped(self) -> None:
         """An optimizer has stepped. Several steps in one batch count as one."""
@@ -103,9 +111,27 @@ class Episode:
         if not self._begun_ns and not self.ended:
             self._begun_ns = _now()
 
-    def elsewhere(self, ns: int) -> None:
-        """A short call in it has its own part."""
-        self._other_ns += ns
+    def elsewhere(self, parent: Parent, ns: int) -> None:
+        """A short call has ended in this thread; in the same stage, it has its own part."""
+        if parent is self.parent:
+            self._other_ns += ns
+            if self._wait_begun_ns:
+                self._wait_ns -= ns
+
+    def absorb(self, inner: Episode) -> None:
+        """An episode that began in this one takes turns with it: they are one."""
+        inner.into = self
+        if inner.trains:
+            self.stepped()
+        if inner._decided:
+            inner.end()
+            return
+        inner.pause()
+        inner.ended = inner._decided = True
+        for ours, theirs in (self.main, inner.main), (self.main, inner.wait):
+            ours.adopt(theirs)
+        if inner in inner.parent.timed:
+            inner.parent.timed.remove(inner)
 
     def end(self) -> None:
         """The loop is over. Nothing happens the second time."""
@@ -128,7 +154,7 @@ class Episode:
         all_ns = max(0, self._done_ns + running_ns - self._other_ns - self.taken_ns)
         waited_ns = self._wait_ns + (max(0, now_ns - wait_begun_ns) if wait_begun_ns else 0)
         wait_ns = 0
-        if self.wait.stage is not None or self.main.stage is None:
+        if not self._together and (self.wait.stage is not None or self.main.stage is None):
             wait_ns = min(all_ns, max(0, waited_ns - self._wait_taken_ns))
         return [(self.main, all_ns - wait_ns), (self.wait, wait_ns)]
 
@@ -143,9 +169,10 @@ class Episode:
 
     def look(self, now_ns: int) -> None:
         """Before a tick: open its stage when its kind is known, and that of the waiting when it counts."""
-        if not self._decided and (self.trains or now_ns - self._first_ns >= _UNDECIDED_NS):
+        patience_ns = _UNDECIDED_NS if self.parent.shares.trained else _FIRST_STEP_NS
+        if not self._decided and (self.trains or now_ns - self._first_ns >= patience_ns):
             self._open()
-        elif self.main.stage is not None and self.wait.stage is None:
+        elif self.main.stage is not None and self.wait.stage is None and not self._together:
             self._open_wait(self.main.stage)
 
     def finish(self) -> None:
@@ -157,7 +184,12 @@ class Episode:
         kind = self._kind()
         if kind == "training":
             parent.epochs += 1
-        if parent.stage.affords_stage():
+        if not parent.stage.affords_stage():
+            together = parent.others(_TOGETHER[kind])
+            together.adopt(self.main)
+            together.adopt(self.wait)
+            self.main, self._together = together, True
+        else:
             name = f"epoch {parent.epochs}" if kind == "training" else kind
             parent.shares.open(self.main, parent.stage, Share(kind, name), self._first_ns)
             if self.main.stage is not None:
@@ -172,28 +204,24 @@ class Episode:
             self.parent.shares.open(self.wait, whole, _WAITING, self._first_ns)
 
     def _close(self) -> None:
-        parent, engine = self.parent, self.parent.shares.engine
+        engine = self.parent.shares.engine
         if not engine.alive:
             return
         if not self._decided:
             self._open()
-        receiver = self.main
-        if self.main.stage is None:
-            receiver = parent.others(_TOGETHER[self._kind()])
-        engine.at_edge(lambda now_ns: self._settle(receiver, now_ns))
-        for each in self.wait, self.main:
-            if each.stage is not None:
-                engine.close(each.stage)
+        engine.at_edge(self._settle)
+        if not self._together:
+            for each in self.wait, self.main:
+                if each.stage is not None:
+                    engine.close(each.stage)
 
-    def _settle(self, receiver: Receiver, now_ns: int) -> None:
+    def _settle(self, now_ns: int) -> None:
         parent, shares = self.parent, self.parent.shares
         shares.settle(parent.stage, now_ns)
-        if receiver is not self.main:
-            receiver.adopt(self.main)
         if self.wait.stage is None:
-            receiver.adopt(self.wait)
-        receiver.count(self._units())
-        for each in receiver, self.wait:
+            self.main.adopt(self.wait)
+        self.main.count(self._units())
+        for each in self.main, self.wait:
             shares.give(parent, each)
         if self in parent.timed:
             parent.timed.remove(self)
@@ -213,7 +241,6 @@ class _Loops(threading.local):
 
     def __init__(self) -> None:
         self.stack: list[Episode] = []
-        self.depth = 0
 
 
 _here = _Loops()
@@ -236,21 +263,20 @@ def begin(engine: Engine, stage: OpenStage, begun_ns: int) -> Episode:
     if stack:
         stack[-1].pause()
     stack.append(episode)
+    note_loop(episode)
     return episode
 
 
 def turn_to(episode: Episode) -> Episode:
     """The loop of this episode asks for data: those that began in it, and are still open, take turns with it."""
-    while episode.into is not None:
+    while episode.into is not None and not episode.into.ended:
         episode = episode.into
     stack = _here.stack
     if stack and stack[-1] is not episode and episode in stack:
         while stack[-1] is not episode:
-            inner = stack.pop()
-            inner.into = episode
-            episode.trains |= inner.trains
-            inner.end()
+            episode.absorb(stack.pop())
         episode.resume()
+        note_loop(episode)
     return episode
 
 
@@ -262,19 +288,12 @@ def end(episode: Episode) -> None:
         stack.remove(episode)
         if innermost and stack:
             stack[-1].resume()
+        note_loop(stack[-1] if stack else None)
     if episode.into is None:
         episode.end()
 
 
-def enter_step() -> None:
-    """An optimizer begins its step; one may call another."""
-    _here.depth += 1
-
-
-def leave_step() -> None:
-    """The step is done: it counts if no other one is around it."""
-    _here.depth -= 1
-    if _here.depth <= 0:
-        _here.depth = 0
-        if _here.stack:
-            _here.stack[-1].stepped()
+def stepped() -> None:
+    """An optimizer begins a step in this thread. All steps between two batches count as one."""
+    if _here.stack:
+        _here.stack[-1].stepped()

@@ -12,8 +12,10 @@ power in the rest of the time, and at most what it can draw.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from threading import get_ident
 from typing import TYPE_CHECKING, Final, Protocol
 
 from carbon_otel.meter.meter import NO_EDGE
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from carbon_otel.stages.engine import Engine
 
 _LEAST_NS: Final = NS_PER_S // 100
+# As many cells are looked through at each tick; beyond, those of threads that have ended are dropped.
+_MANY: Final = 100
 
 
 class Timed(Protocol):
@@ -64,7 +68,7 @@ class Parent:
     timed: list[Timed] = field(default_factory=list)
     receivers: dict[Share, Receiver] = field(default_factory=dict)
     # Where its cells are to be found, by thread.
-    found_in: list[dict[OpenStage, dict[Share, Cell | None]]] = field(default_factory=list)
+    found_in: list[tuple[int, dict[OpenStage, dict[Share, Cell | None]]]] = field(default_factory=list)
     epochs: int = 0
 
     def others(self, share: Share) -> Receiver:
@@ -88,7 +92,7 @@ class Shares:
         here = cells_here()
         if stage not in here:
             here[stage] = {}
-            parent.found_in.append(here)
+            parent.found_in.append((get_ident(), here))
         cell = Cell(share, parent) if counts else None
         here[stage][share] = cell
         if cell is not None:
@@ -145,6 +149,8 @@ class Shares:
             for timed in list(parent.timed):
                 timed.look(now_ns)
             self._make_children(parent, now_ns)
+            if len(parent.timed) > _MANY:
+                _forget_dead_threads(parent, now_ns)
 
     def end_long(self, cell: Cell, took_ns: int, error: BaseException | None) -> bool:
         """End a call that deserves a stage of its own; False if it has none."""
@@ -187,7 +193,7 @@ class Shares:
         for cell in cells:  # an exception may have kept a call from its end
             cell.begun_ns = 0
         self.live.pop(stage, None)
-        for found in parent.found_in:
+        for _, found in list(parent.found_in):
             found.pop(stage, None)
 
     def _last(self, parent: Parent, now_ns: int) -> None:
@@ -245,6 +251,23 @@ class Shares:
                 child = parent.receivers[cell.share].stage
                 if child is not None:
                     _tell(cell, child)
+
+
+def _forget_dead_threads(parent: Parent, now_ns: int) -> None:
+    alive = set(sys._current_frames())  # noqa: SLF001 - documented, in spite of its name
+    for timed in list(parent.timed):
+        if (
+            isinstance(timed, Cell)
+            and timed.thread not in alive
+            and not any(n for _, n in timed.untaken(now_ns))
+        ):
+            child = parent.receivers[timed.share].stage
+            if child is not None:
+                _tell(timed, child)
+            parent.timed.remove(timed)
+    for each in list(parent.found_in):
+        if each[0] not in alive:
+            parent.found_in.remove(each)
 
 
 def _tell(cell: Cell, child: OpenStage) -> None:

@@ -6,6 +6,7 @@ does not admit their kind, the energy stays there. They never begin a measuremen
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, cast
@@ -55,6 +56,8 @@ def _new_cell(share: Share, stage: OpenStage) -> Cell | None:
     engine = active.engine
     if stage is not engine.root:
         stage = engine.parent_of(stage) or engine.root
+    with contextlib.suppress(KeyError):  # the current stage is not the one that pays
+        return cell_of(share, stage)
     return engine.shares.add(share, stage, counts=place_for(share.kind)[0])
 
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import sys
 import time
 
 import pytest
 
 import carbon_otel
+from carbon_otel import runtime
+from carbon_otel.sinks import Sink
+from tests.fakes.drawing import Drawing
+from tests.fakes.powercap import server
 
 torch = pytest.importorskip("torch")
 data = pytest.importorskip("torch.utils.data")
@@ -195,7 +200,7 @@ def test_more_epochs_than_spans_have_their_energy_together(stages, job):
 
 
 def test_without_us_nothing_is_left(job):
-    hooks = sys.modules["torch.optim.optimizer"]._global_optimizer_post_hooks
+    hooks = sys.modules["torch.optim.optimizer"]._global_optimizer_pre_hooks
     before = len(hooks), data.DataLoader.__iter__.__code__
     carbon_otel.instrument()
     assert len(hooks) == before[0] + 1
@@ -212,3 +217,95 @@ def test_a_compiled_step_trains(stages, job):
     for batch in loader():
         job.step(batch)
     assert [(kind, name) for kind, name, _ in stages()][-1] == ("training", "epoch 1")
+
+
+def test_a_step_that_fails_does_not_end_the_training(stages, job):
+    def fail(*_):
+        raise RuntimeError("as in a hook of the user")
+
+    job.optimizer.register_step_pre_hook(fail)
+    with pytest.raises(RuntimeError):
+        job.step(next(iter(loader())))
+    job.optimizer = torch.optim.SGD(job.model.parameters(), lr=0.01)
+    gc.collect()
+    for batch in loader():
+        job.step(batch)
+    assert stages()[-1][0] == "training"
+
+
+def test_loading_that_loads_is_one_pass(stages, job):
+    class Inner(data.IterableDataset):
+        def __iter__(self):
+            for x, y in loader(Slow):
+                yield from zip(x, y, strict=True)
+
+    for batch in data.DataLoader(Inner(), batch_size=BATCH):
+        job.step(batch)
+    waiting, epoch = stages.ended()
+    assert waiting.name == "DataLoader" and epoch.units == EPOCH
+    assert epoch.span.attributes["carbon_otel.energy.exclusive_j"] > 0
+
+
+def test_short_calls_in_a_pass_have_their_own_time(stages, job):
+    pandas = pytest.importorskip("pandas")
+    with carbon_otel.stage("by_hand", "by hand"):
+        for batch in loader():
+            job.step(batch)
+            pandas.Series([0.01]).apply(time.sleep)
+    ended = {each.name: each for each in stages.ended()}
+    calls, epoch, whole = (ended[name] for name in ("Series.apply", "epoch 1", "by hand"))
+    took = {name: each.span.end_time - each.span.start_time for name, each in ended.items()}
+    # Each has its time: had the pass that of the calls as well, their parts would be too small.
+    assert calls.joules / whole.joules == pytest.approx(took["Series.apply"] / took["by hand"], rel=0.2)
+    assert epoch.joules + calls.joules <= whole.joules * (1 + 1e-9)
+
+
+def test_the_longer_of_two_loops_goes_on(stages, job):
+    for _, batch in itertools.zip_longest(range(1), loader()):
+        job.step(batch)
+    short = data.DataLoader(data.TensorDataset(torch.zeros(BATCH, 1)), batch_size=BATCH)
+    for _, batch in itertools.zip_longest(short, loader()):
+        job.step(batch)
+    steps = [units["steps"] for kind, _, units in stages() if kind == "training"]
+    assert sum(steps) == 2 * BATCHES
+
+
+def test_a_loop_goes_on_after_a_sample_that_fails(stages, job):
+    class Bad(data.TensorDataset):
+        def __getitem__(self, index):
+            if index == 0:
+                raise OSError("unreadable")
+            return super().__getitem__(index)
+
+    batches = iter(loader(Bad))
+    for _ in range(BATCHES):
+        try:
+            job.step(next(batches))
+        except OSError:
+            continue
+    del batches
+    counted = stages()
+    assert sum(units.get("steps", 0) for _, _, units in counted) == BATCHES - 1
+
+
+def test_what_is_told_is_what_was_used(job, tmp_path):
+    """More passes than spans: the sums that are exported are the counter's, and nothing is told twice."""
+    told: dict[str, float] = {}
+
+    class Told(Sink):
+        def energy_attributed(self, stage, joules, grams):
+            assert min(joules) >= -1e-9
+            told[stage.kind] = told.get(stage.kind, 0.0) + sum(joules)
+
+    with Drawing(server(tmp_path / "sys"), zones=1, watts=50) as drawing:
+        carbon_otel.instrument(zone="FR", powercap_root=drawing.root, interval_s=0.1)
+        runtime.active().add_sink(Told())
+        for _ in range(30):
+            for batch in loader():
+                job.step(batch)
+        engine = runtime.active().engine
+        carbon_otel.uninstrument()
+    totals = engine.books.totals(engine.root.account)
+    assert sum(told.values()) == pytest.approx(sum(totals.inclusive_j), rel=1e-6)
+    for kind, cost in totals.by_kind.items():
+        assert told.get(kind, 0.0) == pytest.approx(cost.energy_j, rel=1e-6, abs=1e-6)

@@ -227,9 +227,11 @@ def outcome():
             fails("key")
         except KeyError as error:
             frames = traceback.extract_tb(error.__traceback__)
-            ours = [frame for frame in frames if frame.filename == FILE]
+            ours = [frame for frame in frames if frame.filename.endswith(FILE)]
             others = [
-                (frame.filename, frame.lineno, frame.name) for frame in frames if frame.filename != FILE
+                (frame.filename, frame.lineno, frame.name)
+                for frame in frames
+                if not frame.filename.endswith(FILE)
             ]
             shown = [(str(w.message), w.category, w.filename, w.lineno) for w in caught]
             return shown, others, (error.args, error.__context__, error.__cause__), len(ours)
