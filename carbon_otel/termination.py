@@ -173,7 +173,8 @@ class _Watch:
                     return
             self.asked = True
             deadline = clock.monotonic() + BOUND_S
-            threading.Thread(target=self._end, name="carbon_otel end", daemon=True).start()
+            if not _started(self._end, "carbon_otel end"):
+                self._end()  # the main thread is in its exit, and waits no longer than `BOUND_S`
             again = False
             while not (again or self.over.is_set()) and (left_s := deadline - clock.monotonic()) > 0:
                 self._inbox.settimeout(left_s)
@@ -199,6 +200,15 @@ class _Watch:
         survive("ending the measurement", functools.partial(self.end, BOUND_S * _SHARE))
         self.over.set()
         self.wake()
+
+
+def _started(target: Callable[[], object], name: str) -> bool:
+    """Start a thread; False where Python 3.12 does not, at the exit of the program."""
+    try:
+        threading.Thread(target=target, name=name, daemon=True).start()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _may_hold_a_lock(frame: FrameType | None) -> bool:
