@@ -7,12 +7,16 @@ keeps a descriptor compares its file with the one that was opened.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 
-def file_of(descriptor: int) -> object:
-    """The identity of a descriptor's file; None if the descriptor is closed or may not be looked at."""
+def file_of(descriptor: int, fstat: Callable[[int], os.stat_result] | None = None) -> object:
+    """The identity of a descriptor's file; None if the descriptor is closed or may not be looked at.
+
+    `fstat` is the present `os.fstat` by default: a test of the application may have replaced it.
+    """
     try:
-        status = os.fstat(descriptor)
+        status = (fstat or os.fstat)(descriptor)
     except OSError:
         return None
     return status.st_dev, status.st_ino

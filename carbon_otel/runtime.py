@@ -137,7 +137,9 @@ def stop(*, in_worker: bool = False) -> None:
     elif parent is not None:
         parent.disconnect()
     termination.remove()
-    _stopped = None  # nobody asks for it any more
+    with _lock:
+        if _stopped is not None and _stopped[1] is over:
+            _stopped = None  # nobody asks for it any more
 
 
 def _watch_for_sigterm(options: Options) -> None:
@@ -152,10 +154,11 @@ def _end_for_good(timeout_s: float) -> None:
         if _changing:
             return  # nothing is measured yet
         ended, _active = _active, None
+        under_way = _stopped
     if ended is not None:
         ended.end_for_good(timeout_s)
-    elif _stopped is not None:
-        stopped, over = _stopped
+    elif under_way is not None:
+        stopped, over = under_way
         deadline = clock.monotonic() + timeout_s
         over.wait(timeout_s)
         # At the exit of the program, its own end would have come next.

@@ -9,8 +9,8 @@ that may hold a lock which the end needs, that code continues meanwhile.
 
 Python calls a handler only when the main thread is between two bytecodes, and a call of a library in C may take
 minutes. So a thread of ours learns of the signal by `signal.set_wakeup_fd`, and it ends the process. A call that
-does not release the interpreter's lock delays it. Where the application has set such a descriptor, no handler is
-installed.
+does not release the interpreter's lock delays it. Where the application has set such a descriptor, or gevent has
+replaced the threads, no handler is installed. If the program closes all descriptors, the handler does without.
 
 `signal.getsignal(SIGTERM)` still returns SIG_DFL. Programs ask it whether somebody else handles the signal, call
 an earlier handler from theirs, or put it back: all of them do what they did before. A handler that the application
@@ -30,10 +30,11 @@ import struct
 import sys
 import threading
 from collections.abc import Callable
-from types import CodeType, FrameType
+from types import BuiltinFunctionType, CodeType, FrameType
 from typing import Any, Final
 
 from carbon_otel import clock
+from carbon_otel.descriptors import file_of
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.guard import survive
 
@@ -43,6 +44,7 @@ _SHARE: Final = 0.9
 
 # The functions behind `signal.signal` and `signal.getsignal`, which translate numbers to SIG_DFL and SIG_IGN.
 _signal: Any = importlib.import_module("_signal")
+_thread: Any = importlib.import_module("_thread")
 _WAKE: Final = 0
 _CREDENTIALS: Final = struct.Struct("3i")  # process, user and group
 # The end may need their locks: to collect telemetry, to log, to import a module.
@@ -55,11 +57,14 @@ def install(end: Callable[[float], object], normal_end: CodeType | None = None) 
     `normal_end` is the function that `end` waits for if it is under way: it continues, whatever it has called.
 
     Does nothing outside of the main thread, or of Linux; where the application, or whoever started it, has chosen
-    another action than the default one; and in the first process of a container, for which the kernel ignores the
-    default action.
+    another action than the default one; in the first process of a container, for which the kernel ignores the
+    default action; and where gevent or eventlet has replaced threads by greenlets, none of which would run while
+    the handler waits.
     """
     global _watch
     if not hasattr(socket, "SO_PASSCRED") or os.getpid() == 1 or not _in_main_thread():
+        return
+    if not isinstance(_thread.start_new_thread, BuiltinFunctionType):
         return
     present = _signal.getsignal(signal.SIGTERM)
     if present is _handler and _watch is not None:
@@ -111,7 +116,8 @@ class _Handler(int):
             _die()
             return
         watch.handled = watch.asked = True
-        watch.wake()
+        if not watch.wake() and not _started(watch.end_process, "carbon_otel sigterm"):
+            watch.over.set()
         if not (_may_hold_a_lock(frame) or _is_within(watch.normal_end, frame)):
             watch.over.wait(BOUND_S)
             _die()
@@ -134,6 +140,7 @@ class _Watch:
         # A forked child writes to the same socket until it is renewed, so each byte comes with its sender.
         self._inbox.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self._outbox.setblocking(False)
+        self._files = {each: file_of(each.fileno()) for each in (self._inbox, self._outbox)}
         threading.Thread(target=self._run, name="carbon_otel sigterm", daemon=True).start()
 
     def listen(self) -> bool:
@@ -148,42 +155,82 @@ class _Watch:
     def listen_no_more(self) -> None:
         """Undo `listen`."""
         present = signal.set_wakeup_fd(-1)
-        if present not in (-1, self._outbox.fileno()):
-            signal.set_wakeup_fd(present)
+        if present != -1 and not (present == self._outbox.fileno() and self._is_open(self._outbox)):
+            # Python refuses a closed descriptor and an ordinary file: these have got the number of the socket.
+            with contextlib.suppress(OSError, ValueError):
+                signal.set_wakeup_fd(present)
 
-    def wake(self) -> None:
-        """Wake the thread, also if the descriptor is another's by now."""
-        with contextlib.suppress(OSError):  # closed, or full of signals, which wake it too
+    def wake(self) -> bool:
+        """Wake the thread, also if the descriptor is another's by now; False if its socket is closed."""
+        if not self._is_open(self._outbox):
+            return False
+        try:
             self._outbox.send(bytes([_WAKE]))
+        except BlockingIOError:
+            return True  # full of signals, which wake it too
+        except OSError:
+            return False
+        return True
 
     def close(self) -> None:
         """Let the thread end; not after it has received a signal."""
         self.listen_no_more()
-        self._outbox.close()
+        self._close(self._outbox)
 
     def forget(self) -> None:
         """In a forked child, which has no such thread."""
         self.close()
-        self._inbox.close()
+        self._close(self._inbox)
+
+    def is_lost(self) -> bool:
+        """Whether the program has closed the socket to which Python writes."""
+        return self._outbox.fileno() != -1 and not self._is_open(self._outbox)
+
+    def end_process(self) -> None:
+        """Have the measurement ended, and then, at the end of the time or at a second signal, the process."""
+        self.asked = True
+        deadline = clock.monotonic() + BOUND_S
+        if not _started(self._end, "carbon_otel end"):
+            self._end()  # the main thread is in its exit, and waits no longer than `BOUND_S`
+        again = False
+        while not (again or self.over.is_set()) and (left_s := deadline - clock.monotonic()) > 0:
+            received = self._receive(left_s)
+            again = signal.SIGTERM in (received or b"")
+            if received is None:
+                self.over.wait(left_s)
+        _die()
+
+    def _is_open(self, end: socket.socket) -> bool:
+        return self._files[end] is not None and file_of(end.fileno()) == self._files[end]
+
+    def _close(self, end: socket.socket) -> None:
+        """Close the socket, not a file of the program that has got its number."""
+        if self._is_open(end):
+            end.close()
+        else:
+            end.detach()
 
     def _run(self) -> None:
-        with self._inbox:
-            while not (received := self._receive()) or not self._is_asked(received):
-                if received is None:
-                    return
-            self.asked = True
-            deadline = clock.monotonic() + BOUND_S
-            threading.Thread(target=self._end, name="carbon_otel end", daemon=True).start()
-            again = False
-            while not (again or self.over.is_set()) and (left_s := deadline - clock.monotonic()) > 0:
-                self._inbox.settimeout(left_s)
-                with contextlib.suppress(TimeoutError):
-                    again = signal.SIGTERM in (self._receive() or b"")
-            _die()
+        while not (received := self._receive()) or not self._is_asked(received):
+            if received is None:
+                self._close(self._inbox)
+                if self.is_lost():
+                    # Only the main thread may change the descriptor to which Python writes.
+                    ctypes.pythonapi.Py_AddPendingCall(_for_main_thread(), None)
+                return
+        self.end_process()
 
-    def _receive(self) -> bytes | None:
-        """The numbers of signals that have reached this process; None after `close`."""
-        numbers, ancillary, _, _ = self._inbox.recvmsg(64, socket.CMSG_SPACE(_CREDENTIALS.size))
+    def _receive(self, timeout_s: float | None = None) -> bytes | None:
+        """The numbers of signals that have reached this process; None if one of the sockets is closed."""
+        if not self._is_open(self._inbox):
+            return None
+        try:
+            self._inbox.settimeout(timeout_s)
+            numbers, ancillary, _, _ = self._inbox.recvmsg(64, socket.CMSG_SPACE(_CREDENTIALS.size))
+        except TimeoutError:
+            return b""
+        except OSError:
+            return None  # closed since the check
         if not numbers:
             return None
         senders = {_CREDENTIALS.unpack(data)[0] for _, _, data in ancillary}
@@ -199,6 +246,28 @@ class _Watch:
         survive("ending the measurement", functools.partial(self.end, BOUND_S * _SHARE))
         self.over.set()
         self.wake()
+
+
+def _leave_lost_socket(_: object) -> int:
+    """In the main thread: Python would report each signal, or write it to a file of the program."""
+    if _watch is not None and _watch.is_lost():
+        _watch.listen_no_more()
+    return 0
+
+
+@functools.cache
+def _for_main_thread() -> Any:
+    """`_leave_lost_socket` as a function of C, which must not be collected."""
+    return ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(_leave_lost_socket)
+
+
+def _started(target: Callable[[], object], name: str) -> bool:
+    """Start a thread; False where Python 3.12 does not, at the exit of the program."""
+    try:
+        threading.Thread(target=target, name=name, daemon=True).start()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _may_hold_a_lock(frame: FrameType | None) -> bool:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 from pathlib import Path
+from typing import Final
 
 from carbon_otel.descriptors import file_of
 
@@ -17,6 +19,8 @@ def _seek_and_read(descriptor: int, size: int, offset: int) -> bytes:
 # Threads read one descriptor at the same time. Without `pread`, as on Windows, one of them may read nothing, which
 # is a gap.
 pread = getattr(os, "pread", _seek_and_read)
+# As `pread`, the system's own, also while a test of the application replaces those of the module `os` (pyfakefs).
+_fstat: Final = functools.partial(os.fstat)
 
 
 class KernelFile:
@@ -27,7 +31,7 @@ class KernelFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self.descriptor = os.open(path, os.O_RDONLY)
-        self._file: object = file_of(self.descriptor)
+        self._file: object = file_of(self.descriptor, _fstat)
 
     def read(self, size: int) -> bytes:
         """The beginning of the file."""
@@ -38,12 +42,12 @@ class KernelFile:
         """Open the file again if the descriptor is closed, or is that of another file."""
         if self._file is None:
             raise OSError(errno.EBADF, "closed")
-        if file_of(self.descriptor) != self._file:
+        if file_of(self.descriptor, _fstat) != self._file:
             self.descriptor = os.open(self._path, os.O_RDONLY)
-            self._file = file_of(self.descriptor)
+            self._file = file_of(self.descriptor, _fstat)
 
     def close(self) -> None:
         """Close the file, not another one that has got the number of its descriptor."""
-        if self._file is not None and file_of(self.descriptor) == self._file:
+        if self._file is not None and file_of(self.descriptor, _fstat) == self._file:
             os.close(self.descriptor)
         self._file, self.descriptor = None, -1

@@ -47,7 +47,7 @@ ROOMS = {
     "host": f"{BASE} sensors sensors.base records",
     "meter": f"{BASE} sensors.base records",
     # The open stages, and their energy.
-    "termination": "clock fork guard",
+    "termination": "clock fork guard descriptors",
     "runtime": "clock guard fork config footprint termination",
     "stages": f"{CORE} meter runtime",
     # The destinations of the figures.

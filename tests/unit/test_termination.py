@@ -339,3 +339,57 @@ exec("def ends(**how):\\n term()\\n time.sleep(0.3)\\n end(**how)\\n print('ende
 session.end = names["ends"]
 """
     assert outcome(program) == (-15, "ended\n")
+
+
+CLOSED = """
+termination.install(said("ended"))
+thread = next(each for each in threading.enumerate() if each.name == "carbon_otel sigterm")
+os.closerange(3, 256)
+mine = [open("/proc/self/comm", "r+") for _ in range(20)]
+identities = [os.fstat(each.fileno()).st_ino for each in mine]
+thread.join(60)
+assert not thread.is_alive() and signal.set_wakeup_fd(-1) == -1
+"""
+
+
+def test_a_program_that_closes_all_descriptors_still_has_its_measurement_ended():
+    assert outcome(CLOSED + "term(); print('not here')") == (-15, "ended\n")
+
+
+def test_a_second_signal_ends_a_program_that_has_closed_all_descriptors():
+    process = started("termination.BOUND_S = 1e6" + CLOSED.replace('said("ended")', "hangs") + "term()")
+    try:
+        assert process.stdout.readline() == "ending\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(120) == -15
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_the_removal_leaves_the_files_that_have_got_the_numbers_of_the_descriptors():
+    program = "termination.remove()\nassert [os.fstat(each.fileno()).st_ino for each in mine] == identities"
+    assert outcome(CLOSED + program + "\nprint('survived')") == (0, "survived\n")
+
+
+def test_threads_that_are_greenlets_have_no_handler(monkeypatch):
+    """As gevent and eventlet do."""
+    monkeypatch.setattr("_thread.start_new_thread", lambda *arguments: None)
+    termination.install(lambda timeout_s: None)
+    assert is_default()
+
+
+def test_a_signal_at_the_exit_is_handled_where_no_thread_starts_there():
+    """As in Python 3.12."""
+    program = """
+import atexit
+
+def refused(*arguments, **how):
+    raise RuntimeError("can't create new thread at interpreter shutdown")
+
+termination.BOUND_S = 1e6
+termination.install(said("ended"))
+threading._start_new_thread = threading._start_joinable_thread = refused
+atexit.register(term)
+"""
+    assert outcome(program) == (-15, "ended\n")
