@@ -23,6 +23,7 @@ from opentelemetry.trace import TracerProvider
 from carbon_otel import clock
 from carbon_otel.background import Worker
 from carbon_otel.guard import clean, contain, log_once
+from carbon_otel.otel.exemplars import views
 from carbon_otel.otel.instance import given_id, is_proxy, own_id
 from carbon_otel.otel.instruments import instruments_of
 from carbon_otel.semconv import names as semconv
@@ -303,7 +304,9 @@ def _build_meter_provider(resource: Callable[[], Any], outage: Outage) -> Any:
         exporter = HttpExporter(timeout=_timeout_s("METRICS"))
     _hide_secrets_in_logs()
     reader = PeriodicExportingMetricReader(exporter)
-    provider = SdkMeterProvider(metric_readers=[reader], resource=resource(), shutdown_on_exit=False)
+    provider = SdkMeterProvider(
+        metric_readers=[reader], resource=resource(), shutdown_on_exit=False, views=views()
+    )
     _watch_exports(exporter, MetricExportResult.SUCCESS, provider, outage)
     return provider
 

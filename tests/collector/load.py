@@ -103,7 +103,8 @@ class Sender:
             yield
         finally:
             stop.set()
-            thread.join(60)
+            thread.join(120)
+            assert not thread.is_alive(), "the last request was not answered"
 
 
 @dataclass

@@ -126,7 +126,9 @@ def test_a_gateway_that_is_killed_under_load(tmp_path, store):
             sent = [len(sender.answered) for sender in senders]
             wait_for(lambda: all(len(s.answered) > n + 50 for s, n in zip(senders, sent, strict=True)))
         answered = sum(len(sender.answered) for sender in (*senders, *deltas))
-        wait_for(lambda: program.value(TOTAL) == pytest.approx(answered * JOULES, rel=1e-9))
+        with contextlib.suppress(AssertionError):  # the next line says how many are missing, or too many
+            wait_for(lambda: program.value(TOTAL) == pytest.approx(answered * JOULES, rel=1e-9))
+        assert program.value(TOTAL) / JOULES == pytest.approx(answered, rel=1e-9)
         processes = {instance for sender in (*senders, *deltas) for instance in sender.answered}
         assert program.value(f"count(last_over_time({ENERGY}[1h]))") == len(processes)
         sent = Counter(instance[:16] for sender in senders for instance in sender.answered)

@@ -76,7 +76,7 @@ def translated(tmp_path_factory):
         with carbon_otel.stage("inference", "chat") as stage:
             stage.units(tokens=10)
         made = instruments_of(provider)
-        made.energy.add(1, {"carbon_otel.stage.kind": "inference"})
+        made.stage_energy.add(1, {"carbon_otel.stage.kind": "inference"})
         made.emissions.add(1, {"carbon_otel.stage.kind": "inference"})
         # A whole-host meter beside the devices, and a host that steals.
         package = runtime.active().engine.devices[0]

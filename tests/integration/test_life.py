@@ -67,7 +67,8 @@ class Life:
         self.used: dict[str, float] = defaultdict(float)
         self.drawn: dict[str, float] = defaultdict(float)
         self.requests = 0
-        self.reported: dict[str, object] = {}  # the journals of the processes, for the message of a failure
+        # The joules by stage in the journals of the processes, for the message of a failure.
+        self.reported: dict[str, dict[str, float]] = {}
         (folder / "model.py").write_text(MODEL)
         artifacts = (folder / "artifacts").as_uri()
         self.features, self.experiment = (
@@ -83,8 +84,9 @@ class Life:
     def keep_books(self, journal):
         state = json.loads(journal.read_text())
         assert state["status"] == "final"
-        self.reported[journal.stem] = state["footprint"]["stages"], state["footprint"]["flags"]
-        for kind, spent in state["footprint"]["stages"].items():
+        stages = state["footprint"]["stages"]
+        self.reported[journal.stem] = {kind: round(spent["energy_j"], 1) for kind, spent in stages.items()}
+        for kind, spent in stages.items():
             if kind != "unattributed":
                 self.used[kind] += spent["energy_j"]
 
@@ -97,7 +99,7 @@ class Life:
         if end == "kill":
             self.kill(program, run_id, joules)
         else:
-            program.process.communicate(f"{end}\n", timeout=120)
+            program.process.communicate(f"{end} {joules}\n", timeout=120)
             assert (program.process.returncode == 0) == (end == "go")
             self.keep_books(journal)
 

@@ -78,12 +78,13 @@ def sleep_in_a_stage() -> None:
 
 
 def has_written(run_id: str) -> bool:
-    """Whether another process has left joules of training for the run."""
+    """Whether another process has left joules of training for the run: its first states may have none."""
     for file in Path(state).glob("mlflow/joined-*.spool"):
         with contextlib.suppress(FileNotFoundError):
-            text = file.read_text()
-            if run_id in text and "carbon/training/energy_wh" in text:
-                return True
+            batches = [json.loads(line)["batch"] for line in file.read_text().splitlines()]
+            for batch in batches:
+                if batch["run_id"] == run_id and batch["values"].get("carbon/training/energy_wh", 0.0) > 0:
+                    return True
     return False
 
 
