@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import weakref
-from collections.abc import Callable, Collection, Generator, Mapping, MutableMapping
+from collections.abc import Callable, Collection, Mapping, MutableMapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from types import MappingProxyType, TracebackType
@@ -19,21 +18,14 @@ from carbon_otel.stages import arguments
 from carbon_otel.stages.arguments import Lifecycle
 from carbon_otel.stages.callables import measured
 from carbon_otel.stages.engine import Engine
-from carbon_otel.stages.open_stage import OpenStage, current, leave
+from carbon_otel.stages.open_stage import NOBODY, OpenStage, current
+from carbon_otel.stages.suspendable import Entered, SuspendableStage
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 # The kind of a stage that could not be made at the recursion limit, and opens nothing.
 _NO_STAGE: Final = ""
 _NO_ATTRIBUTES: Final[Mapping[str, AttributeValue]] = MappingProxyType({})
-
-
-class _Owner:
-    """What ends a stage."""
-
-
-# The owner of a stage that the next tick ends.
-_NOBODY: Final[weakref.ref[object]] = weakref.ref(_Owner())
 
 
 class Recorder(Protocol):
@@ -110,7 +102,7 @@ class Stage:
         **more: Any,
     ) -> None:
         self._admits: Collection[str] | None = None
-        self._entered: list[_Entered] = []
+        self._entered: list[Entered] = []
         self._units: dict[str, float] = {}
         self._last: OpenStage | None = None
         self._recorder: Recorder | None = None
@@ -149,7 +141,7 @@ class Stage:
         depth = 0
         try:
             depth = len(self._entered)
-            entered = _Entered()
+            entered = Entered()
             self._entered.append(entered)
             # Not `contain`, here and below, because it takes a tenth of a microsecond.
             try:
@@ -186,7 +178,7 @@ class Stage:
                 opened = self._entered[-1].opened
                 del self._entered[-1]
                 if opened is not None:
-                    opened.owner = _NOBODY
+                    opened.owner = NOBODY
         except BaseException:
             if entered is None:
                 self._end_from(len(self._entered) - 1, error)
@@ -221,7 +213,7 @@ class Stage:
                 opened = self._entered[-1].opened
                 del self._entered[-1]
                 if opened is not None:
-                    opened.owner = _NOBODY
+                    opened.owner = NOBODY
         except BaseException:
             self._end_from(depth, error)
             raise
@@ -236,7 +228,7 @@ class Stage:
     def _again(self) -> Stage:
         return _new(self._kind, self._name, self._attributes, {})
 
-    def _last_here(self) -> _Entered | None:
+    def _last_here(self) -> Entered | None:
         """What was entered last; in this context, if threads or tasks share this object."""
         all_entered = self._entered
         if len(all_entered) > 1:
@@ -246,7 +238,7 @@ class Stage:
                     return entered
         return all_entered[-1] if all_entered else None
 
-    def _begin(self, entered: _Entered) -> None:
+    def _begin(self, entered: Entered) -> None:
         active = recorder()
         if active is None or not self._kind:
             return
@@ -266,7 +258,7 @@ class Stage:
         current.set(opened)
         engine.sinks.stage_entered(opened.info)
 
-    def _end(self, entered: _Entered, error: BaseException | None) -> None:
+    def _end(self, entered: Entered, error: BaseException | None) -> None:
         """End a stage; what is done stays done if this is called again after an exception."""
         opened = entered.opened
         if opened is None:
@@ -309,118 +301,13 @@ def _new(kind: str, name: str, attributes: Mapping[str, AttributeValue], units: 
     return fresh
 
 
-class _Entered:
-    """A stage that was entered, and the stage that was current before."""
-
-    __slots__ = ("before", "opened")
-
-    def __init__(self) -> None:
-        self.before: OpenStage | None = None
-        self.opened: OpenStage | None = None
-
-    def leave(self) -> None:
-        """Make the former stage current again.
-
-        Not in another context than the stage was entered in (asyncio callbacks, pytest fixtures).
-        """
-        if self.opened is not None:
-            leave(self.opened, self.before)
-
-
-class _SuspendableStage(contextlib.AbstractContextManager["_SuspendableStage"]):
-    """The stage of a generator: open from its first step to its end, charged and current only while it runs."""
-
-    def __init__(self, manager: Stage) -> None:
-        self._manager = manager
-        self._entered = _Entered()
-        self._error: BaseException | None = None
-
-    def __enter__(self) -> _SuspendableStage:
-        try:
-            contain("resuming a stage", None, self._resume)
-            return self
-        except RecursionError:
-            undone["resuming a stage"] = True
-            return self
-        except BaseException:
-            self._suspend()
-            raise
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            if error is not None and not isinstance(error, (StopIteration, StopAsyncIteration)):
-                self._error = error
-            contain("suspending a stage", None, self._suspend)
-        except RecursionError:
-            undone["suspending a stage"] = True
-        except BaseException:
-            self._suspend()
-            raise
-
-    def pay(self) -> None:
-        """Charge the stage from now on, without making it current."""
-        opened = self._entered.opened
-        if opened is not None and opened.engine.alive:
-            contain("resuming a stage", None, opened.engine.resume, opened)
-
-    def close(self, generator: Generator[Any, Any, Any]) -> None:
-        """Close the generator; the stage pays for it, but is not made current.
-
-        A collection may close an abandoned generator while the program sets a context variable. Before Python
-        3.12, setting another one at that moment crashes the interpreter.
-        """
-        self.pay()
-        try:
-            generator.close()
-        except BaseException as error:
-            self._error = error
-            raise
-
-    def end(self) -> None:
-        try:
-            self._close()
-        except RecursionError:
-            undone["the end of a stage"] = True
-            if self._entered.opened is not None:
-                self._entered.opened.owner = _NOBODY
-        except BaseException:  # it may have come before the engine knew of the end
-            self._close()
-            raise
-
-    def _close(self) -> None:
-        opened = self._entered.opened
-        if opened is not None and opened.engine.alive:
-            contain("closing a stage", None, opened.engine.close, opened, self._error)
-
-    def _resume(self) -> None:
-        entered = self._entered
-        opened = entered.opened
-        if opened is None:
-            self._manager._begin(entered)
-        elif opened.engine.alive:
-            opened.engine.resume(opened)
-            entered.before = current.get()
-            current.set(opened)
-            opened.engine.sinks.stage_entered(opened.info)
-
-    def _suspend(self) -> None:
-        opened = self._entered.opened
-        if opened is not None:
-            opened.engine.sinks.stage_left(opened.info)
-            if opened.engine.alive:
-                opened.engine.pause(opened)
-            self._entered.leave()
-
-
-def _stream_of(call: Stage) -> _SuspendableStage:
+def _stream_of(call: Stage) -> SuspendableStage:
     """The stage of a stream: the open stage of the call, which is suspended now, or one that opens later."""
-    line = _SuspendableStage(call)
+    line = SuspendableStage(call._begin)
     if call._entered:
         # Taken out of the call, which then leaves no stage.
-        line._entered, call._entered[-1] = call._entered[-1], _Entered()
-        contain("suspending a stage", None, line._suspend)
+        line.entered, call._entered[-1] = call._entered[-1], Entered()
+        contain("suspending a stage", None, line.suspend)
     return line
 
 

@@ -215,3 +215,11 @@ def _record(
         by_kind=totals.by_kind,
         shares=shares_between(begin, end),
     )
+
+
+class _Owner:
+    """What ends a stage."""
+
+
+# The owner of a stage that the next tick ends.
+NOBODY: Final[weakref.ref[object]] = weakref.ref(_Owner())
