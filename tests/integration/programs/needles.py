@@ -29,7 +29,7 @@ with mlflow.start_run(run_id=run.info.run_id):
             raise OSError(f"no answer from {tracking_uri}")
     except OSError:
         pass
-    carbon_otel.flush(20)
+    carbon_otel.flush(60)
 print(*client.get_run(run.info.run_id).data.tags.items(), sep="\n")
 # A run whose store does not answer any more.
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore  # noqa: E402 - after the run above
@@ -41,5 +41,5 @@ def refuse(self, run_id, *args, **kwargs):
 
 SqlAlchemyStore.log_batch = refuse
 with mlflow.start_run(), carbon_otel.stage("training"):
-    carbon_otel.flush(1)
+    carbon_otel.flush(5)
 carbon_otel.uninstrument()
