@@ -6,28 +6,16 @@ not seen: they are too many. Units are rows: of the result, and of what is writt
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from carbon_otel.instrumentation.calls import Call, Calls
-from carbon_otel.instrumentation.sizes import samples_in
-
-
-def _result(arguments: Mapping[str, Any], result: Any) -> dict[str, float]:
-    return _rows(result)
-
-
-def _own(arguments: Mapping[str, Any], result: Any) -> dict[str, float]:
-    return _rows(arguments["self"])
-
-
-def _rows(frame: Any) -> dict[str, float]:
-    rows = samples_in(frame)
-    return {} if rows is None else {"rows": rows}
+from carbon_otel.instrumentation.sizes import rows_of_result, rows_of_self
 
 
 def _reads(module: str, *functions: str) -> Calls:
-    return Calls(module, *(Call(f, "data_processing", f"pandas.{f}", _result, often=True) for f in functions))
+    return Calls(
+        module, *(Call(f, "data_processing", f"pandas.{f}", rows_of_result, often=True) for f in functions)
+    )
 
 
 def _methods(module: str, owner: str, shown: str, *methods: str) -> Calls:
@@ -39,7 +27,7 @@ def _methods(module: str, owner: str, shown: str, *methods: str) -> Calls:
                 f"{owner}.{method}",
                 "data_processing",
                 f"{shown}.{method}",
-                _own if method.startswith("to_") else _result,
+                rows_of_self if method.startswith("to_") else rows_of_result,
                 often=True,
             )
             for method in methods

@@ -7,36 +7,22 @@ Units are rows: of the result, and of what is written.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from carbon_otel.instrumentation.calls import Call, Calls
-from carbon_otel.instrumentation.sizes import samples_in
-
-
-def _result(arguments: Mapping[str, Any], result: Any) -> dict[str, float]:
-    return _rows(result)
-
-
-def _own(arguments: Mapping[str, Any], result: Any) -> dict[str, float]:
-    return _rows(arguments["self"])
-
-
-def _rows(frame: Any) -> dict[str, float]:
-    rows = samples_in(frame)
-    return {} if rows is None else {"rows": rows}
+from carbon_otel.instrumentation.sizes import rows_of_result, rows_of_self
 
 
 def _read(name: str) -> Call:
-    return Call(name, "data_processing", f"polars.{name}", _result, often=True)
+    return Call(name, "data_processing", f"polars.{name}", rows_of_result, often=True)
 
 
 def _write(name: str) -> Call:
-    return Call(f"DataFrame.{name}", "data_processing", units=_own, often=True)
+    return Call(f"DataFrame.{name}", "data_processing", units=rows_of_self, often=True)
 
 
 def _lazy(name: str, shown: str) -> Call:
-    return Call(f"LazyFrame.{name}", "data_processing", shown, _result, often=True)
+    return Call(f"LazyFrame.{name}", "data_processing", shown, rows_of_result, often=True)
 
 
 POLARS: Final = (

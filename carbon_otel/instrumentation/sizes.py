@@ -7,6 +7,7 @@ that derives from an array, may do anything when it is asked for its length.
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import Any, Final
 
 _SPARSE: Final = ("csr", "csc", "coo", "bsr", "lil", "dok", "dia")
@@ -49,6 +50,21 @@ def samples(data: Any) -> dict[str, float]:
     """The same as functional units of a stage."""
     count = samples_in(data)
     return {} if count is None else {"samples": count}
+
+
+def rows_of_result(arguments: Mapping[str, Any], result: Any) -> dict[str, float]:
+    """The units of a call that makes a data frame, as a `Call` counts them."""
+    return _rows(result)
+
+
+def rows_of_self(arguments: Mapping[str, Any], result: Any) -> dict[str, float]:
+    """The units of a method that writes its data frame, as a `Call` counts them."""
+    return _rows(arguments["self"])
+
+
+def _rows(frame: Any) -> dict[str, float]:
+    count = samples_in(frame)
+    return {} if count is None else {"rows": count}
 
 
 def samples_in_batches(loader: Any, batches: int) -> int | None:

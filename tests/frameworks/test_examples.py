@@ -26,10 +26,11 @@ def example(name: str) -> ModuleType:
     return module
 
 
-def check(stages, least: float = 0.99) -> dict[str, float]:
+def check(stages, least: float = 0.95) -> dict[str, float]:
     """The automatic stages have what a stage by hand around the same lines has; the joules by kind.
 
-    Half a joule is what the counter draws between two of its steps: so much may fall between two stages.
+    On an idle machine 99 % is theirs; a busy one may stop the program between two stages. Half a joule is what the
+    counter draws between two of its steps.
     """
     ended = stages.ended()
     (by_hand,) = [each for each in ended if each.name == "by hand"]

@@ -146,9 +146,12 @@ def test_threads_and_places_leave_no_cells(stages, pandas):
         thread.join()
     engine.tick()
     engine.tick()
-    assert len(engine.shares.live[engine.root].timed) < 10
+    # Beyond a hundred, a tick drops those of threads that have ended.
+    cells = engine.shares.live[engine.root].timed
+    before = len(cells)
+    assert before <= 100
     with carbon_otel.stage("outer") as outer:
         held = contextvars.copy_context()
     for _ in range(50):
         held.run(frame.sort_values, "value")
-    assert len(engine.shares.live[engine.root].timed) < 15 and outer is not None
+    assert len(cells) <= before + 1 and not outer._last.open
