@@ -10,8 +10,6 @@ exception the books are restored, and what was begun is finished or can be asked
 
 from __future__ import annotations
 
-import itertools
-import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -22,13 +20,14 @@ from carbon_otel.footprint import footprint_of
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.guard import arrived, log_fault, log_undone, undone
 from carbon_otel.meter.meter import NO_EDGE, Meter, Readings
-from carbon_otel.records import RUN, UNATTRIBUTED, AttributeValue, StageInfo
+from carbon_otel.records import AttributeValue
 from carbon_otel.sinks import Fanout, Figures, Sink, StageEnd, Tick
 from carbon_otel.stages.accounts import Account, Books
 from carbon_otel.stages.cpu_weights import StageWeights, ThreadWeights
 from carbon_otel.stages.figures import Statements
 from carbon_otel.stages.open_runs import OpenRuns
-from carbon_otel.stages.open_stage import OpenStage, Split, current
+from carbon_otel.stages.open_stage import OpenStage
+from carbon_otel.stages.preparing import parent_of, prepare, prepare_run, root
 from carbon_otel.stages.rounds import Payment, Rounds
 from carbon_otel.stages.shares import Shares
 from carbon_otel.stages.turns import Turns
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
     from carbon_otel.carbon.grid import EmissionFactor
 
 _CHECKPOINT_S: Final = 15.0
-_ids = itertools.count()
 _T = TypeVar("_T")
 
 
@@ -71,15 +69,15 @@ class Engine:
         # In the order in which they were opened.
         self._open: dict[Account, OpenStage] = {}
         self._recorded = self._statements.recorded
-        self._nobody = self.books.left_out("")
+        # The account of stages that have not opened.
+        self.nobody = self.books.left_out("")
         calls = Engine.begin, Engine.close, Engine.tick, Engine.at_edge
         self._turns = Turns(self._restore, [call.__code__ for call in calls])
         self._checkpoint_ns = int(checkpoint_s * NS_PER_S)
         now_ns = meter.clock_ns()
         self._due_ns = now_ns + self._checkpoint_ns
         self._last_tick = (now_ns, 0.0, 0.0)
-        info = StageInfo(next(_ids), UNATTRIBUTED, UNATTRIBUTED, {}, None, None, False, time.time_ns())
-        self.root = OpenStage(self, info, None, self.books.root)
+        self.root = root(self)
         self.shares = Shares(self)
         self._rounds = Rounds(self.books, self.root, self.shares.holds)
         self.before_tick.append(self.shares.make_children)
@@ -115,31 +113,7 @@ class Engine:
         recorded: bool = False,
     ) -> OpenStage:
         """The stage that `begin` opens: a caller that is interrupted there can end it."""
-        return self._prepare(self.parent_of(inherited), kind, name, attributes, time.time_ns(), recorded)
-
-    def prepare_part(self, whole: OpenStage, kind: str, name: str, begun_ns: int) -> OpenStage:
-        """A stage for calls in a stage, which gets a part of what that pays. They began at this monotonic time."""
-        parent = None if whole is self.root else whole
-        began_unix_ns = time.time_ns() - max(0, self.meter.clock_ns() - begun_ns)
-        part = self._prepare(parent, kind, name, {}, began_unix_ns, False)
-        nothing = (0.0,) * len(self.devices)
-        part.split = Split(0.0, nothing, nothing)
-        return part
-
-    def _prepare(
-        self,
-        parent: OpenStage | None,
-        kind: str,
-        name: str,
-        attributes: Mapping[str, AttributeValue],
-        start_unix_ns: int,
-        recorded: bool,
-    ) -> OpenStage:
-        above = parent.info if parent is not None else None
-        run_id = above.run_id if above is not None else None
-        in_record = recorded or (above is not None and above.in_record)
-        info = StageInfo(next(_ids), kind, name, attributes, above, run_id, in_record, start_unix_ns)
-        return OpenStage(self, info, parent, self._nobody, recorded=recorded)
+        return prepare(self, self.parent_of(inherited), kind, name, attributes, recorded=recorded)
 
     def begin(self, stage: OpenStage) -> None:
         """Open a prepared stage."""
@@ -190,10 +164,7 @@ class Engine:
             return None
         stage = None
         try:
-            parent = self.runs.above(parent_run_id, self._own(current.get()))
-            above = parent.info if parent is not None else None
-            info = StageInfo(next(_ids), RUN, name, {}, above, run_id, True, time.time_ns(), joined)
-            stage = OpenStage(self, info, parent, self._nobody, recorded=True)
+            stage = prepare_run(self, run_id, name, parent_run_id, joined)
             self.begin(stage)
             return stage
         except BaseException:
@@ -245,7 +216,7 @@ class Engine:
     def _end(self, stage: OpenStage, error: BaseException | None, readings: Readings, now_ns: int) -> None:
         self._follow(readings, now_ns)
         if stage.account not in self._open:  # an exception has kept it from opening: the books do not know it
-            stage.account = self._nobody
+            stage.account = self.nobody
         edge, account = self.meter.edge(now_ns), stage.account
         below = self._statements.of_runs_in(stage, self.runs, edge) if stage.run is stage else {}
         if self.shares.live and stage.split is None:
@@ -394,13 +365,8 @@ class Engine:
         self.alive = False
 
     def parent_of(self, inherited: OpenStage | None) -> OpenStage | None:
-        """The parent of a stage opened here: the inherited stage or a run, by the rule of `OpenRuns.here`."""
-        return self.runs.here(self._own(inherited))
-
-    def _own(self, inherited: OpenStage | None) -> OpenStage | None:
-        """The inherited stage, if it is open and of this measurement."""
-        usable = inherited is not None and inherited.engine is self and inherited.end is None
-        return inherited if usable else None
+        """The parent of a stage opened here."""
+        return parent_of(self, inherited)
 
     def _change(self, change: Callable[[Account], None], stage: OpenStage) -> None:
         if get_ident() in self._turns.busy and self._turns.within(get_ident()):

@@ -22,6 +22,7 @@ from carbon_otel.meter.meter import NO_EDGE
 from carbon_otel.stages.cells import Cell, Share, cells_here
 from carbon_otel.stages.open_stage import OpenStage
 from carbon_otel.stages.parts import Interval, Receiver
+from carbon_otel.stages.preparing import prepare_part
 from carbon_otel.stages.sums import Joules
 from carbon_otel.units import NS_PER_S, S_PER_NS
 
@@ -221,7 +222,7 @@ class Shares:
         """
         if not receiver.claim():
             return
-        stage = self.engine.prepare_part(whole, share.kind, share.name, begun_ns)
+        stage = prepare_part(self.engine, whole, share.kind, share.name, begun_ns)
         receiver.opened(stage)
         self.engine.begin(stage)
 

@@ -579,14 +579,15 @@ class AnyTime(RuleBasedStateMachine):
 
     def _note_parts(self, engine):
         """Calls in a stage open their parts themselves."""
-        prepare_part = engine.prepare_part
+        open_part = engine.shares.open
 
-        def noting(*arguments):
-            part = prepare_part(*arguments)
-            self.opened[engine].append(part)
-            return part
+        def noting(receiver, *arguments):
+            before = receiver.stage
+            open_part(receiver, *arguments)
+            if receiver.stage is not before:
+                self.opened[engine].append(receiver.stage)
 
-        engine.prepare_part = noting
+        engine.shares.open = noting
 
     def _note_runs(self, engine):
         """Runs open and end their stages themselves."""
