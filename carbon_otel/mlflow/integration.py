@@ -100,17 +100,20 @@ class Room:
 
 
 class _Delivered(Sink):
-    """Waits until the delivery thread has made the batches of the other sinks, then until they are uploaded."""
+    """Has the batches of the other sinks uploaded once the delivery thread has made them, and waits for that.
+
+    The upload does not begin with the wait: a sink that is waited for before may take all of the time.
+    """
 
     def __init__(self, delivery: Worker, worker: DeliveryWorker) -> None:
         self._delivery = delivery
         self._worker = worker
 
     def flush(self, timeout_s: float) -> Pending:
-        return partial(self._wait, self._delivery.submit(_nothing), self._worker.flush)
+        return partial(self._wait, self._delivery.submit(self._worker.begin_flush), self._worker.wait)
 
     def close(self, timeout_s: float) -> Pending:
-        return partial(self._wait, self._delivery.submit(_nothing), self._close)
+        return partial(self._wait, self._delivery.submit(self._worker.begin_close), self._close)
 
     def _wait(self, made: threading.Event, upload: Callable[[float], bool], timeout_s: float) -> bool:
         deadline = clock.monotonic() + timeout_s
@@ -239,6 +242,3 @@ def _tags(
         lineage=settings.lineage,
         process=process,
     )
-
-
-def _nothing() -> None: ...

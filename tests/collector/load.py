@@ -42,9 +42,12 @@ def span(instance: str, padding: int = 0) -> dict[str, Any]:
     return {"resourceSpans": [{"resource": _resource(instance), "scopeSpans": [{"spans": [one]}]}]}
 
 
-def joules(instance: str, since_ns: int | None = None) -> dict[str, Any]:
-    """The energy of a process that exports once; with `since_ns`, what one has used since then, as a delta."""
-    now_ns = time.time_ns()
+def joules(instance: str, since_ns: int | None = None, now_ns: int | None = None) -> dict[str, Any]:
+    """The energy of a process that exports once; with `since_ns`, what one has used since then, as a delta.
+
+    `now_ns` is the process's own time, in nanoseconds since the epoch.
+    """
+    now_ns = now_ns or time.time_ns()
     times = {"startTimeUnixNano": str(since_ns or now_ns), "timeUnixNano": str(now_ns)}
     total = {
         "dataPoints": [{**times, "asDouble": JOULES}],
@@ -115,7 +118,7 @@ class DeltaSender(Sender):
     sent_ns: int = field(default_factory=time.time_ns)
 
     def send(self) -> None:
-        """The joules since the last."""
+        """The joules since the last. Prometheus keeps one value of a millisecond: the next sum has both."""
         content = joules(self.instance, self.sent_ns)
         self.sent_ns = time.time_ns()
         self._until_answered("metrics", content)

@@ -238,8 +238,8 @@ def test_a_missing_variable_stops_the_start(tmp_path, file, missing, others, emp
         assert program.process.wait(60) == 1
     finally:
         program.kill()
-    *_, last = program.log.read_text().strip().splitlines()
-    assert last.startswith("Error: ") and missing in last
+    _, error, lines = program.log.read_text().strip().rpartition("\nError: ")
+    assert error and all(missing in line for line in lines.splitlines())
 
 
 def test_a_folder_that_cannot_be_made_stops_the_start(tmp_path):

@@ -7,13 +7,14 @@ import http.server
 import select
 import socket
 import threading
+import time
 import urllib.request
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from tests.collector.load import JOULES, DeltaSender, Sender
+from tests.collector.load import JOULES, DeltaSender, Sender, joules, post
 from tests.collector.programs import Collector, collector, jaeger, prometheus, victoria_metrics
 from tests.collector.test_deployments import run_job
 from tests.collector.test_prometheus import NAMES
@@ -125,7 +126,10 @@ def test_a_gateway_that_is_killed_under_load(tmp_path, store):
             gateways[0].kill()
             sent = [len(sender.answered) for sender in senders]
             wait_for(lambda: all(len(s.answered) > n + 50 for s, n in zip(senders, sent, strict=True)))
-        for sender in deltas:  # what an agent has counted and could not pass on leaves with the next delta
+        # What an agent has counted and could not pass on leaves with the next delta, and so does a sum that
+        # Prometheus has refused, because it keeps one of each millisecond.
+        time.sleep(0.002)
+        for sender in deltas:
             sender.send()
         answered = sum(len(sender.answered) for sender in (*senders, *deltas))
         with contextlib.suppress(AssertionError):  # the next line says how many are missing, or too many
@@ -135,6 +139,46 @@ def test_a_gateway_that_is_killed_under_load(tmp_path, store):
         assert program.value(f"count(last_over_time({ENERGY}[1h]))") == len(processes)
         sent = Counter(instance[:16] for sender in senders for instance in sender.answered)
         wait_for(lambda: spans_of(traces) == sent)
+
+
+DAY_NS = 86_400 * 10**9
+
+
+@pytest.mark.parametrize("way", ["agent and gateway", "prometheus.yaml"])
+def test_a_point_that_prometheus_refuses_takes_no_other_process_with_it(tmp_path, way):
+    """Of a process whose clock is late by two days, and of one that exports twice in a millisecond."""
+    receivers = ["--web.enable-remote-write-receiver", "--web.enable-otlp-receiver"]
+    with contextlib.ExitStack() as running:
+        store = running.enter_context(prometheus(tmp_path, arguments=receivers))
+        if way == "prometheus.yaml":
+            files, to = ["prometheus.yaml"], {"PROMETHEUS_ENDPOINT": f"{store.url}/api/v1/otlp"}
+        else:
+            traces = running.enter_context(jaeger(tmp_path))
+            where = {
+                "REMOTE_WRITE_ENDPOINT": f"{store.url}/api/v1/write",
+                "JAEGER_ENDPOINT": traces.grpc,
+            }
+            gateway = running.enter_context(
+                collector(folder_of(tmp_path, "gateway"), "config.yaml", "gateway.yaml", **GATEWAY, **where)
+            )
+            files = ["agent.yaml"]
+            to = {"GATEWAY_ENDPOINT": f"{gateway.address}:4317", "GATEWAY_INSECURE": "true"}
+        program = running.enter_context(
+            collector(folder_of(tmp_path, "sending"), "config.yaml", *files, **to)
+        )
+        sender = Sender(program.http)
+        sender.send()
+        wait_for(lambda: store.value(TOTAL) == JOULES)  # from now on, there is a time that is too long ago
+        now_ns = time.time_ns()
+        now_ns -= now_ns % 10**6
+        twice = [joules("twice", now_ns - 10**9 + each, now_ns + each) for each in range(2)]
+        for content in (joules("late", now_ns=now_ns - 2 * DAY_NS), *twice):
+            sender.send()
+            assert post(program.http, "metrics", content) == 200
+            sender.send()
+        total = len(sender.answered) + 1  # with the first sum of the process that has exported twice
+        wait_for(lambda: store.value(TOTAL) == total * JOULES)
+        assert program.log.read_text().count("Dropping data") == 2
 
 
 def spans_of(store):

@@ -159,9 +159,19 @@ def test_where_mlflow_hangs_every_span_and_metric_reaches_a_healthy_collector(st
     assert sum(point.count for point in durations) == 6
 
 
-def test_where_the_collector_hangs_every_figure_reaches_a_healthy_mlflow(store, hanging, tmp_path):
+# An early export of the metrics has begun, so the providers take all of the time that the exit may take.
+EXPORTING = """
+    import time
+    from carbon_otel import runtime
+    while runtime.active().providers._sending is None: time.sleep(0.01)
+"""
+
+
+@pytest.mark.parametrize("program", [PROGRAM, PROGRAM + EXPORTING], ids=["idle", "exporting"])
+def test_where_the_collector_hangs_every_figure_reaches_a_healthy_mlflow(store, hanging, tmp_path, program):
     client, uri, experiment = store
-    run_id = run(PROGRAM, uri, experiment, **variables(tmp_path, hanging)).split()[-1]
+    run_id = run(program, uri, experiment, **variables(tmp_path, hanging)).split()[-1]
     data = client.get_run(run_id).data
     assert data.tags["carbon.status"] == "final"
     assert data.metrics["carbon/training/energy_wh"] > 0
+    assert not list((tmp_path / "state" / "mlflow").glob("*.spool"))

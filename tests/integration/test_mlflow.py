@@ -17,6 +17,7 @@ import carbon_otel
 from carbon_otel import runtime
 from carbon_otel.mlflow.runs import ends_elsewhere
 from carbon_otel.mlflow.runs.orphans import reconcile
+from carbon_otel.mlflow.schema import contributions
 from carbon_otel.records import RUN
 from tests.fakes.drawing import trickle
 from tests.integration.processes import wait_for
@@ -124,18 +125,27 @@ def test_the_totals_are_of_the_time_before_the_end(measured):
 
 
 def test_checkpoints_rise(measured):
+    drawn = 0
+
+    def history():
+        return mlflow.MlflowClient().get_metric_history(run.info.run_id, "carbon/energy_wh")
+
+    def rises():
+        nonlocal drawn
+        measured(2)
+        drawn += 2
+        return len(history()) > 2
+
     with mlflow.start_run() as run:
-        for _ in range(10):
-            measured(2)
-            time.sleep(0.08)
+        wait_for(rises)
         assert tags(run.info.run_id)["carbon.status"] == "running"
         assert wh(run.info.run_id) > 0
-    history = mlflow.MlflowClient().get_metric_history(run.info.run_id, "carbon/energy_wh")
-    assert len(history) > 2
+    carbon_otel.flush(20)
+    points = history()
     # A slow store may skip a checkpoint; the next one includes its figures.
-    assert [point.step for point in history] == sorted({point.step for point in history})
-    assert [point.value for point in history] == sorted(point.value for point in history)
-    assert history[-1].value * 3600 == about(20)
+    assert [point.step for point in points] == sorted({point.step for point in points})
+    assert [point.value for point in points] == sorted(point.value for point in points)
+    assert points[-1].value * 3600 == about(drawn)
 
 
 def test_a_run_of_the_client(measured):
@@ -356,6 +366,12 @@ print(own.energy_j - own.exclusive_j, training.footprint.energy_j, flush=True)
 """
 
 
+def energies(run_id):
+    """What each process has written to the run, in watt-hours."""
+    written = contributions.read(tags(run_id)).values()
+    return [part.values["carbon/energy_wh"] for part in written if "carbon/energy_wh" in part.values]
+
+
 @pytest.mark.chaos
 def test_ranks_that_share_a_run_by_its_id(store, measured, tree, tmp_path):
     """Each rank writes its contribution, a killed rank up to its last checkpoint; the run has the sum."""
@@ -375,21 +391,20 @@ def test_ranks_that_share_a_run_by_its_id(store, measured, tree, tmp_path):
             assert rank.stdout.readline().strip() == run_id
         with carbon_otel.stage("training") as own:
             measured(20)
-        time.sleep(0.6)
+        # A kill leaves what the store has.
+        wait_for(lambda: len(energies(run_id)) == 4 and sum(energies(run_id)) * 3600 > 15)
         ranks[0].communicate("go\n")
         printed = ranks[1].communicate("go\n")[0].split()
         measured(5)
         os.kill(ranks[2].pid, signal.SIGKILL)
         ranks[2].communicate()
     carbon_otel.flush(20)
-    from carbon_otel.mlflow.schema import contributions
-
     written = contributions.read(tags(run_id))
     assert len(written) == 4 and sorted(part.final for part in written.values()) == [False, True, True, True]
-    total = sum(part.values["carbon/energy_wh"] for part in written.values())
+    total = sum(energies(run_id))
     assert metrics(run_id)["carbon/energy_wh"] == pytest.approx(total, rel=1e-9)
     assert tags(run_id)["carbon.segments"] == "4"
-    by_rank = [part.values["carbon/energy_wh"] * 3600 for part in written.values()]
+    by_rank = [watt_hours * 3600 for watt_hours in energies(run_id)]
     assert any(joules == pytest.approx(float(printed[0]), rel=1e-9) for joules in by_rank)
     assert wh(run_id, "training/energy_wh") > own.footprint.energy_j
     # The four processes share one package, so their sum is at most its energy.

@@ -10,13 +10,16 @@ from types import SimpleNamespace
 import pytest
 
 from carbon_otel import guard
+from carbon_otel.background import Worker
 from carbon_otel.mlflow.delivery import worker
 from carbon_otel.mlflow.delivery.spool import Batch, LedgerRun, Spool
 from carbon_otel.mlflow.delivery.worker import DeliveryWorker
+from carbon_otel.mlflow.integration import _Delivered
 from carbon_otel.mlflow.schema import contributions
 from carbon_otel.mlflow.schema.contributions import Contribution
 from carbon_otel.mlflow.schema.names import ENERGY_WH
 from tests.fakes.folders import forbid
+from tests.integration.processes import wait_for
 
 exceptions = pytest.importorskip("mlflow.exceptions")
 
@@ -87,6 +90,10 @@ class Controlled(DeliveryWorker):
         if not succeeded:
             self._failures.release()
         return succeeded
+
+    def flush(self, timeout_s):
+        self.begin_flush()
+        return self.wait(timeout_s)
 
     def has_failed(self):
         """Wait for one more failure."""
@@ -685,6 +692,22 @@ def test_the_file_of_waiting_batches_has_no_credentials_and_any_process_with_its
     assert second.wait(20)
     second.close(20)
     assert other.values("r") == [5.0] and not left.exists()
+
+
+@pytest.mark.parametrize("end", ["flush", "close"])
+def test_the_upload_begins_before_anyone_waits_for_it(store, writer, tmp_path, end):
+    """A sink that is waited for first may take all of the time."""
+    store.down = True
+    writer.put(batch(1, 1.0), store)
+    assert writer.has_failed()
+    store.down = False
+    delivery = Worker("delivery of a test")
+    pending = getattr(_Delivered(delivery, writer), end)(20)
+    wait_for(lambda: "r" in store.points)
+    if end == "close":
+        wait_for(lambda: not list(tmp_path.glob("*.spool")))
+    assert pending(20)
+    delivery.close()
 
 
 def test_a_hanging_store_delays_the_end_by_at_most_the_timeout(store, tmp_path, caplog):

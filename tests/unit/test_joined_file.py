@@ -100,6 +100,38 @@ def test_a_run_has_its_own_sum_and_the_parts(files, tmp_path, comes):
     assert left(tmp_path) == []
 
 
+@pytest.mark.parametrize("sender", ["the process of the run", "another process"])
+def test_a_part_of_a_killed_process_that_comes_after_the_end_is_added_up(files, tmp_path, sender):
+    store, opener = Store(), Controlled(tmp_path)
+    opener.put(batch(1, 2.0), store)
+    assert opener.wait(20)
+    assert store.tags["r"]["carbon.status"] == "final"
+    files.put(ADDRESS, part(0.5, final=False))
+    if sender == "another process":
+        opener.close(20)
+        opener = Controlled(tmp_path)
+        opener.put(batch(2, 1.0, run_id="other"), store)
+    assert opener.flush(20)
+    opener.close(20)
+    assert store.values("r")[-1] == 2.5
+    assert (store.tags["r"]["carbon.status"], store.tags["r"]["carbon.segments"]) == ("running", "2")
+    assert left(tmp_path) == []
+
+
+def test_a_part_of_a_run_that_is_open_here_costs_one_call_of_the_store(files, tmp_path):
+    """The last batch of the run adds the parts up."""
+    store, opener = Store(), Controlled(tmp_path)
+    opener.put(batch(1, 1.0, final=False), store)
+    assert opener.wait(20)
+    calls, asked = store.calls, []
+    store.get_run = asked.append
+    for energy_wh in (0.5, 1.0):
+        files.put(ADDRESS, part(energy_wh, final=False))
+        assert opener.flush(20)
+    assert (store.calls - calls, asked) == (2, [])
+    opener.close(20)
+
+
 def test_a_part_never_makes_an_open_run_final(files, tmp_path):
     store, opener = Store(), Controlled(tmp_path)
     opener.put(replace(batch(1, 0.0, final=False), values={}), store)

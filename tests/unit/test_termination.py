@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import threading
-from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -100,14 +99,22 @@ def test_a_handler_that_is_put_back_is_the_default_action(installed):
 
 
 def test_the_removal_restores_everything():
-    descriptors = set(Path("/proc/self/fd").iterdir())
-    termination.install(lambda timeout_s: None)
-    thread = next(each for each in threading.enumerate() if each.name == "carbon_otel sigterm")
-    termination.remove()
-    thread.join(60)
-    assert is_default()
-    assert signal.set_wakeup_fd(-1) == -1
-    assert set(Path("/proc/self/fd").iterdir()) == descriptors
+    """In a process of its own: garbage and threads of other tests open and close descriptors."""
+    program = """
+descriptors = os.listdir("/proc/self/fd")
+termination.install(said("not here"))
+assert os.listdir("/proc/self/fd") != descriptors
+watch = termination._watch  # not for the collector of garbage to close
+thread = next(each for each in threading.enumerate() if each.name == "carbon_otel sigterm")
+termination.remove()
+thread.join(60)
+action = __import__("_signal").getsignal(signal.SIGTERM)
+assert type(action) is int and action == signal.SIG_DFL
+assert signal.set_wakeup_fd(-1) == -1
+assert os.listdir("/proc/self/fd") == descriptors
+print("restored")
+"""
+    assert outcome(program) == (0, "restored\n")
 
 
 @pytest.mark.parametrize("given", [signal.SIG_IGN, lambda number, frame: None], ids=["ignored", "handled"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -31,14 +31,17 @@ class LeftBehind:
         """In a forked child: the thread that held the lock does not exist there."""
         self._lock = threading.Lock()
 
-    def upload(self, store: compat.TrackingStore, address: str, prefix: str = "") -> None:
+    def upload(
+        self, store: compat.TrackingStore, address: str, prefix: str, is_open: Callable[[str], bool]
+    ) -> None:
         """Send the batches for this store, from files whose names begin with `prefix`.
 
-        Raises if the store cannot be reached.
+        `is_open` says of the id of a run whether this process has still to write the last batch of it. Raises if
+        the store cannot be reached.
         """
         with self._borrowed(address, prefix) as spools:
             for left in spools:
-                Uploader(store).send(left, address, most_refused=_MOST_REFUSED)
+                Uploader(store, is_open=is_open).send(left, address, most_refused=_MOST_REFUSED)
 
     @contextmanager
     def _borrowed(self, address: str, prefix: str) -> Iterator[list[Spool]]:

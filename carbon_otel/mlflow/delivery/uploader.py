@@ -81,11 +81,16 @@ class Uploader:
         self,
         store: TrackingStore,
         delivered: Callable[[Batch], object] = lambda batch: None,
+        is_open: Callable[[str], bool] = lambda run_id: False,
     ) -> None:
-        """`delivered` is called with the last batch of each segment once the store has it."""
+        """`delivered` is called with the last batch of each segment once the store has it.
+
+        `is_open` says of a run's id whether this process has still to write the last batch of that run.
+        """
         self.faults = Faults()
         self._store = store
         self._delivered = delivered
+        self._is_open = is_open
         self._ledger_runs = LedgerRuns(store)
         self._others_of: dict[str, _Others] = {}
         # The runs that come last in the next call, because they failed.
@@ -208,11 +213,12 @@ class Uploader:
     def _write_part(self, last: Batch) -> None:
         """Write the contribution of a process that has joined the run.
 
-        The process that has opened the run adds it to the figures of the run; if that has ended, this does.
+        The process that has opened the run adds it to the figures of the run with its last batch. After that, this
+        does, also for a part that is not final: its process may have been killed.
         """
         own = Contribution(last.values, last.hourly, final=last.final, joined=True)
         self._log(last.run_id, [], own.tags(last.contribution_id))
-        if not last.final:
+        if self._is_open(last.run_id):
             return
         data = self._store.get_run(last.run_id).data
         parts = contributions.read(data.tags).values()

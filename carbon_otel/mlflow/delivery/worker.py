@@ -184,23 +184,28 @@ class DeliveryWorker:
         outlet = self._outlets.get(address)
         return outlet is not None and (outlet.late or not outlet.healthy or key in outlet.refused)
 
-    def flush(self, timeout_s: float) -> bool:
-        """Upload everything now, even to stores that have failed; returns whether that succeeded in time."""
+    def begin_flush(self) -> None:
+        """Begin to upload everything, even to stores that have failed; `wait` says whether that has succeeded."""
         with self._changed:
             for outlet in self._outlets.values():
                 if outlet.refused:
                     outlet.refused, outlet.retry, outlet.pending = frozenset(), True, True
             self._look_for_parts()
             self._send_now(self._outlets.values())
-        return self.wait(timeout_s)
+
+    def begin_close(self) -> None:
+        """Begin to upload the last batches; no further ones are taken. Then the threads end."""
+        with self._changed:
+            self._closed = True
+            self._look_for_parts()
+            self._changed.notify_all()
 
     def close(self, timeout_s: float) -> None:
         """Upload the waiting batches within the timeout. The next process sends the remaining ones."""
         deadline = clock.monotonic() + timeout_s
         with self._changed:
-            self._closed = True
-            self._look_for_parts()
-            self._changed.notify_all()
+            if not self._closed:
+                self.begin_close()
             outlets = list(self._outlets.values()) if self._threads else []
             self._changed.wait_for(lambda: all(o.idle or o.late or not o.healthy for o in outlets), timeout_s)
             # A store that had failed, or was late, gets more time as long as it accepts batches.
@@ -320,13 +325,19 @@ class DeliveryWorker:
         always fails must not hold those of this process.
         """
         try:
-            self._left_behind.upload(store, outlet.address, joined_file.PREFIX if outlet.resumed else "")
+            prefix = joined_file.PREFIX if outlet.resumed else ""
+            self._left_behind.upload(store, outlet.address, prefix, self._is_open)
         except Exception as error:
             outlet.left_tries += 1
             if outlet.left_tries == 1:
                 raise
             return error
         return None
+
+    def _is_open(self, run_id: str) -> bool:
+        """Whether this process has still to write the last batch of this run."""
+        with self._changed:
+            return any(key == run_id for _, key in self._owner_of.values())
 
     def _urgent(self) -> frozenset[int]:
         with self._changed:
