@@ -15,8 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 import carbon_otel
+from carbon_otel.cli import app
+from carbon_otel.mlflow.delivery.spool import Spool
 from carbon_otel.mlflow.schema import contributions
 from tests.collector.load import received_joules
 from tests.collector.programs import collector
@@ -35,8 +38,12 @@ HOSTS, RANKS = 4, 2
 KINDS = ("training", "run", "unattributed")
 
 
-def exactly(joules: float):
-    return pytest.approx(joules, rel=1e-9)
+def joules(part: contributions.Contribution) -> float:
+    return part.values.get("carbon/energy_wh", 0.0) * 3600
+
+
+def exactly(energy_j: float):
+    return pytest.approx(energy_j, rel=1e-9)
 
 
 class Host:
@@ -112,6 +119,17 @@ class Host:
         """End all its processes, as a power cut does."""
         for pid in [*self.pids, *(int(rank["pid"]) for rank in self.ranks())]:
             os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: not any(Path(f"/proc/{rank['pid']}").exists() for rank in self.ranks()))
+
+    def unsent_j(self) -> dict[str, float]:
+        """The last state of each rank that has not sent it, as its disk has it, in joules by writer."""
+        states: dict[str, float] = {}
+        for spool in Spool.left_in(self.folder / "state" / "mlflow"):
+            for address in spool.addresses():
+                for row in spool.waiting(address):
+                    states[row.batch.contribution_id] = row.batch.values["carbon/energy_wh"] * 3600
+            spool.close()
+        return states
 
 
 class Cluster:
@@ -158,13 +176,20 @@ class Cluster:
     def run_j(self) -> float:
         return self.client.get_run(self.run_id).data.metrics["carbon/energy_wh"] * 3600
 
+    def parts(self) -> dict[str, contributions.Contribution]:
+        """What each rank has written to the run."""
+        return contributions.read(self.client.get_run(self.run_id).data.tags)
+
+    def parts_j(self) -> dict[str, float]:
+        return {name: joules(part) for name, part in self.parts().items()}
+
     def by_host(self) -> dict[str, float]:
         """What the ranks of each host have written to the run, in joules."""
-        joules: dict[str, float] = {}
-        for part in contributions.read(self.client.get_run(self.run_id).data.tags).values():
+        sums: dict[str, float] = {}
+        for part in self.parts().values():
             name = part.process.partition("/")[0]
-            joules[name] = joules.get(name, 0.0) + part.values.get("carbon/energy_wh", 0.0) * 3600
-        return joules
+            sums[name] = sums.get(name, 0.0) + joules(part)
+        return sums
 
 
 @pytest.fixture(scope="module")
@@ -217,3 +242,40 @@ def test_the_run_is_the_sum_of_the_devices(cluster, tracking):
     (entry,) = carbon_otel.report(cluster.run_id, tracking_uri=tracking).entries
     assert entry.energy_wh * 3600 == exactly(used_j)
     assert entry.lower_bound is None
+
+
+def test_a_host_that_is_killed_counts_up_to_its_last_checkpoint(cluster, tracking):
+    """The run is the devices of the survivors, and of the killed host what its ranks had written last."""
+    cluster, program = cluster
+    *survivors, killed = cluster.hosts
+    with contextlib.ExitStack() as drawing:
+        for host in cluster.hosts:
+            drawing.enter_context(host.drawing())
+        wait_for(lambda: killed.journals_j() > 5 and cluster.by_host()[killed.folder.name] > 5)
+        at_least_j = cluster.by_host()[killed.folder.name]
+        killed.kill()
+        at_most_j = killed.used_j
+        unsent_j = killed.unsent_j()
+        wait_for(lambda: all(host.used_j > 20 for host in survivors))
+    for host in survivors:
+        host.settle()
+    for host in survivors:
+        host.let("end")
+    assert json.loads(program.finish())[:-1] == [0] * len(survivors), program.err
+    # The power is back: someone sends what the host has kept on its disk.
+    variables = {"CARBON_OTEL_STATE_DIR": str(killed.folder / "state")}
+    sent = CliRunner().invoke(app, ["mlflow", "sync", "--tracking-uri", tracking], env=variables)
+    assert sent.exit_code == 0, sent.output
+    written = cluster.by_host()
+    parts_j = cluster.parts_j()
+    assert {part: parts_j[part] for part in unsent_j} == {part: exactly(j) for part, j in unsent_j.items()}
+    assert at_least_j * (1 - 1e-9) <= written[killed.folder.name] <= at_most_j
+    assert at_least_j * (1 - 1e-9) <= killed.journals_j() <= at_most_j
+    used_j = sum(host.used_j for host in survivors) + written[killed.folder.name]
+    assert {host.folder.name: written[host.folder.name] for host in survivors} == {
+        host.folder.name: exactly(host.used_j) for host in survivors
+    }
+    assert cluster.run_j() == exactly(used_j)
+    (entry,) = carbon_otel.report(cluster.run_id, tracking_uri=tracking).entries
+    assert entry.energy_wh * 3600 == exactly(used_j)
+    assert entry.lower_bound == "has not ended in order"

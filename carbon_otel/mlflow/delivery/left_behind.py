@@ -38,7 +38,7 @@ class LeftBehind:
         """
         with self._borrowed(address, prefix) as spools:
             for left in spools:
-                Uploader(store).send(left, address, most_refused=_MOST_REFUSED)
+                Uploader(store, of_ended=True).send(left, address, most_refused=_MOST_REFUSED)
 
     @contextmanager
     def _borrowed(self, address: str, prefix: str) -> Iterator[list[Spool]]:
