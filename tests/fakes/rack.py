@@ -35,8 +35,8 @@ class Rack:
 
     def __enter__(self) -> Rack:
         self._switch = subprocess.Popen(["unshare", "--net", "sleep", "infinity"])
-        own = os.readlink("/proc/self/ns/net")
-        while os.readlink(f"/proc/{self._switch.pid}/ns/net") == own:
+        own = Path("/proc/self/ns/net").readlink()
+        while Path(f"/proc/{self._switch.pid}/ns/net").readlink() == own:
             assert self._switch.poll() is None
             time.sleep(0.01)
         self._in(self._switch.pid, "ip link add br0 type bridge")

@@ -1,7 +1,7 @@
 """Four hosts of two ranks each report one run: it is the sum of their devices.
 
-The hosts are simulated by namespaces, each with a powercap tree, a folder to meet in, a boot id and a network of its
-own. They reach one MLflow server on PostgreSQL and one collector over that network.
+The hosts are simulated by namespaces, each with a powercap tree, a folder to meet in, a boot id and a network of
+its own. They reach one MLflow server on PostgreSQL and one collector over that network.
 """
 
 from __future__ import annotations

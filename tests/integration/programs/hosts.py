@@ -1,10 +1,10 @@
 """Hosts with two ranks each, all of one run. Arguments: the folder of each host.
 
-Each host has a boot id, a host name, a network and a powercap tree of its own, and each rank a cgroup that reserves
-half of the host, as batch systems do. A host prints a line with its name and
-process id. It waits for the file `connected`, its ranks for `begin`, and then, in the stage of the run, for `end`.
-Each rank writes its process id and its joules by kind of stage to `rank-<n>.json`. The hosts
-are forks, because one import of MLflow takes seconds; they end with this program.
+Each host has a boot id, a host name, a network and a powercap tree of its own, and each rank a cgroup that
+reserves half of the host, as batch systems do. A host prints a line with its name and process id. It waits for
+the file `connected`, its ranks for `begin`, and then, in the stage of the run, for `end`. Each rank writes its
+process id and its joules by kind of stage to `rank-<n>.json`. The hosts are forks, because one import of MLflow
+takes seconds; they end with this program.
 """
 
 import ctypes
