@@ -76,7 +76,7 @@ def sync(
     for spool in Spool.left_in(folder):
         try:
             for address in addresses & spool.addresses().keys():
-                sent += Uploader(store).send(spool, address)
+                sent += Uploader(store, of_ended=True).send(spool, address)
         except Exception as error:  # noqa: BLE001 - every kind of store raises its own
             if _is_unreachable(error):
                 refuse_store(uri, error)

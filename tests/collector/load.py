@@ -141,8 +141,8 @@ def received_spans(folder: Path) -> Counter[str]:
     return Counter(each["spanId"] for each in spans_in(folder / "otelcol" / "traces.jsonl"))
 
 
-def received_joules(folder: Path) -> dict[str, float]:
-    """The last sum of energy of each process in `received.yaml`'s file."""
+def received_joules(folder: Path, kind: str = "") -> dict[str, float]:
+    """The last sum of energy of each process in `received.yaml`'s file, of all stages or of this kind."""
     last = {
         (instance, json.dumps(point.get("attributes"))): point["asDouble"]
         for line in _lines(folder / "otelcol" / "metrics.jsonl")
@@ -152,6 +152,7 @@ def received_joules(folder: Path) -> dict[str, float]:
         for metric in scope["metrics"]
         if metric["name"] == ENERGY
         for point in metric["sum"]["dataPoints"]
+        if not kind or _of(point).get("carbon_otel.stage.kind") == kind
     }
     total: dict[str, float] = {}
     for (instance, _), joules_ in last.items():
@@ -160,8 +161,12 @@ def received_joules(folder: Path) -> dict[str, float]:
 
 
 def _instance(resource: dict[str, Any]) -> str:
-    attributes = {each["key"]: each["value"] for each in resource["attributes"]}
-    return str(attributes["service.instance.id"]["stringValue"])
+    return str(_of(resource)["service.instance.id"])
+
+
+def _of(item: dict[str, Any]) -> dict[str, Any]:
+    """The attributes of a point or a resource that are texts."""
+    return {each["key"]: each["value"].get("stringValue") for each in item.get("attributes", ())}
 
 
 def _lines(file: Path) -> list[Any]:

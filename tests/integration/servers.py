@@ -19,12 +19,12 @@ from tests.integration.processes import free_port, wait_for
 class _Server:
     """A command that listens on `url`, in a separate process group; its output goes to a file."""
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str, address: str = "127.0.0.1") -> None:
         self._folder = folder
         self._log = folder / f"{name}.log"
         self._process: subprocess.Popen[bytes] | None = None
         self._port = free_port()
-        self.url = f"http://127.0.0.1:{self._port}"
+        self.url = f"http://{address}:{self._port}"
 
     def _start(self, command: Sequence[str], environment: dict[str, str], path: str) -> None:
         with self._log.open("ab") as out:
@@ -61,12 +61,12 @@ class _Server:
 class MlflowServer(_Server):
     """`mlflow server` at a constant address, so that it can be killed and started again.
 
-    `backend` is its store; artifacts are in `folder`.
+    `backend` is its store; artifacts are in `folder`. It listens on `address`.
     """
 
-    def __init__(self, folder: Path, backend: str, workers: int = 1) -> None:
-        super().__init__(folder, "server")
-        self._command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
+    def __init__(self, folder: Path, backend: str, workers: int = 1, address: str = "127.0.0.1") -> None:
+        super().__init__(folder, "server", address)
+        self._command = [sys.executable, "-m", "mlflow", "server", "--host", address]
         self._command += ["--port", str(self._port), "--workers", str(workers)]
         self._command += ["--backend-store-uri", backend]
         self._command += ["--default-artifact-root", (folder / "artifacts").as_uri()]

@@ -41,7 +41,8 @@ class LeftBehind:
         """
         with self._borrowed(address, prefix) as spools:
             for left in spools:
-                Uploader(store, is_open=is_open).send(left, address, most_refused=_MOST_REFUSED)
+                uploader = Uploader(store, of_ended=True, is_open=is_open)
+                uploader.send(left, address, most_refused=_MOST_REFUSED)
 
     @contextmanager
     def _borrowed(self, address: str, prefix: str) -> Iterator[list[Spool]]:

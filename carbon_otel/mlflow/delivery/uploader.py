@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
 from carbon_otel import clock
@@ -32,6 +32,8 @@ _METRICS_AT_ONCE: Final = 900
 _TAGS_AT_ONCE: Final = 90
 # A store that accepts nothing for this time is left alone; a dead server takes longer for one call.
 _PATIENCE_S: Final = 1.0
+# A process that ends looks no more often for what others have written to its run.
+_LOOKS: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +83,17 @@ class Uploader:
         self,
         store: TrackingStore,
         delivered: Callable[[Batch], object] = lambda batch: None,
+        *,
+        of_ended: bool = False,
         is_open: Callable[[str], bool] = lambda run_id: False,
     ) -> None:
         """`delivered` is called with the last batch of each segment once the store has it.
 
-        `is_open` says of a run's id whether this process has still to write the last batch of that run.
+        `of_ended` says that the batches are of a process that has ended: of a killed one, none is final. `is_open`
+        says of a run's id whether this process has still to write the last batch of that run.
         """
         self.faults = Faults()
+        self._of_ended = of_ended
         self._store = store
         self._delivered = delivered
         self._is_open = is_open
@@ -207,18 +213,18 @@ class Uploader:
         if last.final:
             self._others_of.pop(last.contribution_id, None)
             self._delivered(last)
-            if data is None:
-                self._finish(last, values, tags)
+        if data is None and (last.final or (self._of_ended and last.resumed)):
+            self._finish(last, tags)
 
     def _write_part(self, last: Batch) -> None:
         """Write the contribution of a process that has joined the run.
 
         The process that has opened the run adds it to the figures of the run with its last batch. After that, this
-        does, also for a part that is not final: its process may have been killed.
+        does with the last batch of a part: also with one that is not final, if its process has been killed.
         """
         own = Contribution(last.values, last.hourly, final=last.final, joined=True)
         self._log(last.run_id, [], own.tags(last.contribution_id))
-        if self._is_open(last.run_id):
+        if self._is_open(last.run_id) or not (last.final or self._of_ended):
             return
         data = self._store.get_run(last.run_id).data
         parts = contributions.read(data.tags).values()
@@ -318,23 +324,31 @@ class Uploader:
             self._others_of[batch.contribution_id] = known
         return known
 
-    def _finish(self, last: Batch, values: Mapping[str, float], tags: Mapping[str, str]) -> None:
-        """Correct the sums of a shared run if other processes have written since, and describe the run."""
-        data = self._store.get_run(last.run_id).data
-        by_process = contributions.read(data.tags)
-        total = contributions.total(by_process.values())
-        seen_wh = data.metrics.get(names.ENERGY_WH, 0.0)
-        points: list[Any] = []
-        corrected: dict[str, str] = {}
-        if not math.isclose(total.values.get(names.ENERGY_WH, 0.0), seen_wh, rel_tol=1e-12):
+    def _finish(self, last: Batch, tags: Mapping[str, str]) -> None:
+        """Let the figures of a run be the sum of all that its processes have written, and describe the run.
+
+        Others may write at the same time, so whoever has written looks again: the last one has then seen them all.
+        """
+        for _ in range(_LOOKS):
+            data = self._store.get_run(last.run_id).data
+            by_process = contributions.read(data.tags)
+            # In one order, since the order of the tags may change the last digit.
+            total = contributions.total(part for _, part in sorted(by_process.items()))
             values = {**total.values, **names.rates_per_1k(total.values)}
             at_ms = max(last.timestamp_ms, contributions.last_ms(data) + 1)
-            points = _points(values, contributions.next_step(data), at_ms)
-        if points or not total.final:
-            corrected = _tags_of_total(total, len(by_process))
-        efficiency, note = described(last, data, values, {**tags, **corrected})
-        if points or efficiency or corrected or note:
-            self._log(last.run_id, points + efficiency, corrected | note)
+            points: list[Any] = []
+            seen_wh = data.metrics.get(names.ENERGY_WH, 0.0)
+            if not math.isclose(total.values.get(names.ENERGY_WH, 0.0), seen_wh, rel_tol=1e-12):
+                points = _points(values, contributions.next_step(data), at_ms)
+            sums = _tags_of_total(total, len(by_process))
+            efficiency, note = described(
+                replace(last, timestamp_ms=at_ms), data, values, {**data.tags, **tags, **sums}
+            )
+            points += [point for point in efficiency if data.metrics.get(point.key) != point.value]
+            changed = {name: tag for name, tag in {**sums, **note}.items() if data.tags.get(name, "") != tag}
+            if not points and not changed:
+                return
+            self._log(last.run_id, points, changed)
 
 
 def _points(values: Mapping[str, float], step: int, at_ms: int) -> list[Any]:
