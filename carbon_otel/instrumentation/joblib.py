@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import ModuleType, TracebackType
-from typing import Any
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
+from carbon_otel import runtime
 from carbon_otel.guard import contain
 from carbon_otel.instrumentation.base import Undo
 from carbon_otel.instrumentation.in_place import Around, Changed, unseen
-from carbon_otel.stages.api import recorder
+from carbon_otel.stages.api import Recorder
 from carbon_otel.stages.automatic import counting
 from carbon_otel.stages.open_stage import OpenStage, current
 
@@ -47,7 +48,7 @@ def _remember(stages: _Stages, owner: Any, /, *_: Any, **__: Any) -> None:
 
 
 def _remember_stage(stages: _Stages, owner: Any) -> None:
-    active = recorder()
+    active = cast("Recorder | None", runtime.begun())
     stage = active.engine.parent_of(current.get()) if active is not None else None
     if stage is not None:
         stages[owner] = stage, counting.get()
