@@ -253,7 +253,9 @@ def end_at_exit() -> None:
 def being_started() -> bool:
     """Whether multiprocessing is starting this process, without a fork, and now imports its modules."""
     processes: list[Any] = [sys.modules.get(f"{package}.process") for package in _PACKAGES]
-    return any(getattr(each.current_process(), "_inheriting", False) for each in processes if each is not None)
+    return any(
+        getattr(each.current_process(), "_inheriting", False) for each in processes if each is not None
+    )
 
 
 def _process_begins(_: object) -> None:
