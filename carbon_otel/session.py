@@ -22,7 +22,7 @@ from carbon_otel.host.cgroup import host_threads, reservation
 from carbon_otel.host.counters_view import view_of
 from carbon_otel.host.identity import boot
 from carbon_otel.host.membership import Membership
-from carbon_otel.instrumentation import cuda_sync
+from carbon_otel.instrumentation import cuda_sync, tasks
 from carbon_otel.instrumentation.base import Undo
 from carbon_otel.instrumentation.import_hook import ImportHook
 from carbon_otel.journal import Journal
@@ -30,7 +30,7 @@ from carbon_otel.meter.meter import Meter
 from carbon_otel.meter.sampler import Sampler
 from carbon_otel.otel import cpu_steal
 from carbon_otel.otel.kept import Kept
-from carbon_otel.otel.propagation import VARIABLES
+from carbon_otel.otel.propagation import VARIABLES, is_from_stage
 from carbon_otel.otel.providers import Providers, resource_of_process
 from carbon_otel.otel.resource import described
 from carbon_otel.otel.sink import OtelSink
@@ -40,6 +40,7 @@ from carbon_otel.sensors.base import Sensor
 from carbon_otel.sensors.discovery import discover
 from carbon_otel.sensors.proc_stat import BusyTime
 from carbon_otel.sinks import Killed, Pending, Sink, nothing_pending
+from carbon_otel.stages.api import Stage
 from carbon_otel.stages.engine import Engine
 from carbon_otel.stages.open_stage import current
 
@@ -111,6 +112,7 @@ class Session:
             self.engine.sinks.add(self.otel)
             self.sampler = Sampler(self._tick, settings.interval_s, self._prepare)
             self._release = undo.pop_all()
+        self._task: Stage | None = None
         self._forked = forked
         self._connected = hook is not None
         self.hook = hook or ImportHook()
@@ -123,6 +125,15 @@ class Session:
         if not self._connected:
             _install(self.hook)
             _warn_of_gaps(self)
+            self._task = contain("opening the stage of a task", None, self._open_task)
+
+    def _open_task(self) -> Stage | None:
+        variables = self._work.variables
+        # What a stage or a run of the task starts belongs to that.
+        if is_from_stage(variables) or RUN in variables:
+            return None
+        stage = tasks.stage_of_process(variables, sys.argv)
+        return None if stage is None else stage.__enter__()
 
     def end(self, *, in_worker: bool = False) -> None:
         """Close all open stages and send all pending telemetry, within the exit budget.
@@ -134,6 +145,8 @@ class Session:
             return
         deadline = clock.monotonic() + EXIT_BUDGET_S
         self.disconnect()
+        if self._task is not None:
+            self._task.__exit__(None, None, None)
         if self._annotator is not None:
             self._annotator.shutdown()
         self._close_books(1.0)
