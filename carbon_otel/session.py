@@ -135,6 +135,11 @@ class Session:
         stage = tasks.stage_of_process(variables, sys.argv)
         return None if stage is None else stage.__enter__()
 
+    def _close_task(self) -> None:
+        stage, self._task = self._task, None
+        if stage is not None:
+            stage.__exit__(None, None, None)
+
     def end(self, *, in_worker: bool = False) -> None:
         """Close all open stages and send all pending telemetry, within the exit budget.
 
@@ -145,8 +150,7 @@ class Session:
             return
         deadline = clock.monotonic() + EXIT_BUDGET_S
         self.disconnect()
-        if self._task is not None:
-            self._task.__exit__(None, None, None)
+        self._close_task()
         if self._annotator is not None:
             self._annotator.shutdown()
         self._close_books(1.0)
@@ -248,6 +252,7 @@ class Session:
     def prepare_exit(self, timeout_s: float) -> bool:
         """Close the stages that no block closes, and flush: the process may now end without `atexit`."""
         contain("closing windows of inference", None, self.engine.close_windows)
+        self._close_task()
         return self.flush(timeout_s)
 
     def synchronize(self) -> None:
