@@ -135,7 +135,7 @@ def instrument(
         return
     if not _threads_may_run():
         return
-    from carbon_otel.session import Session
+    from carbon_otel.session import Session, Waiting
 
     try:
         settings = config.resolve(arguments)
@@ -143,7 +143,10 @@ def instrument(
         _log_fault("reading the settings", fault)
         return
     options = _runtime.Options(settings, tracer_provider, meter_provider)
-    _contain("instrumenting", None, _runtime.start, options, Session)
+    if _runtime.being_started():
+        _contain("instrumenting", None, _runtime.start_at_first_stage, options, Waiting)
+    else:
+        _contain("instrumenting", None, _runtime.start, options, Session)
     _runtime.end_at_exit()
 
 

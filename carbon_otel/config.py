@@ -292,6 +292,15 @@ class Settings:
         parse=_boolean,
         write="true or false",
     )
+    measure_tasks: bool = _declare(
+        False,
+        default="false",
+        sentence="The plugins for Airflow and Kedro begin to measure where a task runs; else they wait for "
+        "`instrument()`.",
+        parse=_boolean,
+        write="true or false",
+        argument=False,
+    )
     runtime_dir: Path | None = _declare(
         None,
         default="a folder in `/dev/shm`, else in `/run/user/<uid>`, `/tmp` or `/var/tmp`",

@@ -1,4 +1,8 @@
-"""The measurement of this process: its start, its end and its copy in a forked child."""
+"""The measurement of this process: its start, its end, and its late begin in a child process.
+
+A process that was forked, or that multiprocessing is starting, may only compute for its parent, which then pays
+for it. Its measurement begins at its first stage.
+"""
 
 from __future__ import annotations
 
@@ -31,13 +35,23 @@ class Options:
     meter_provider: Any = None
 
 
-class Measurement(Protocol):
-    """The measurement that this module starts and ends."""
+class Origin(Protocol):
+    """What a measurement begins from in a child process, at the first stage there."""
 
     @property
     def options(self) -> Options: ...
 
     def begin(self) -> None: ...
+
+    def disconnect(self) -> None:
+        """Undo every patch."""
+
+    def in_child(self) -> Measurement:
+        """A new measurement with these options and patches."""
+
+
+class Measurement(Origin, Protocol):
+    """The measurement that this module starts and ends."""
 
     def end(self, *, in_worker: bool = False) -> None:
         """Close all open stages and send all pending telemetry, within the exit budget.
@@ -58,36 +72,31 @@ class Measurement(Protocol):
     def flush_application(self, timeout_s: float) -> None:
         """Flush the application's providers, also after the end."""
 
-    def disconnect(self) -> None:
-        """Undo every patch."""
-
-    def in_child(self) -> Measurement:
-        """In a forked child: a new measurement with the parent's options and patches."""
-
 
 _active: Measurement | None = None
 # Whether a measurement is being started, and the starts and ends that a signal handler asks for meanwhile.
 _changing = False
 _late: deque[Callable[[], None]] = deque()
-_forked_from: Measurement | None = None
+# In a child process, before its first stage.
+_origin: Origin | None = None
 # The last measurement that was stopped, and whether it has ended.
 _stopped: tuple[Measurement, threading.Event] | None = None
 _lock = threading.RLock()
 
 
 def active() -> Measurement | None:
-    """The measurement of this process, if any. A forked child has its own, begun at its first stage."""
-    return _active if _forked_from is None else _begin_in_child()
+    """The measurement of this process, if any. A child process has its own, begun at its first stage."""
+    return _active if _origin is None else _begin_in_child()
 
 
 def begun() -> Measurement | None:
-    """The measurement of this process, if it has one; does not begin one in a forked child."""
+    """The measurement of this process, if it has one; does not begin one in a child process."""
     return _active
 
 
-def begun_or_inherited() -> Measurement | None:
-    """The measurement of this process, or else that of the process from which it was forked."""
-    return _active or _forked_from
+def begun_or_origin() -> Origin | None:
+    """The measurement of this process, or else what it begins from."""
+    return _active or _origin
 
 
 def start(options: Options, make: Callable[[Options], Measurement]) -> None:
@@ -116,15 +125,28 @@ def start(options: Options, make: Callable[[Options], Measurement]) -> None:
         _late.popleft()()
 
 
+def start_at_first_stage(options: Options, make: Callable[[Options], Origin]) -> None:
+    """In a process that multiprocessing is starting: begin to measure as in a forked child."""
+    global _origin
+    running = _active or _origin
+    if running is not None and running.options == options:
+        return
+    stop()
+    with _lock:
+        if _active is None and _origin is None:
+            _origin = make(options)
+            _origin.begin()
+
+
 def stop(*, in_worker: bool = False) -> None:
     """End the measurement, if there is one; `in_worker` as in `Measurement.end`."""
-    global _active, _forked_from, _stopped
+    global _active, _origin, _stopped
     with _lock:
         if _changing:
             _late.append(partial(stop, in_worker=in_worker))
             return
-        ended, parent = _active, _forked_from
-        _active = _forked_from = None
+        ended, parent = _active, _origin
+        _active = _origin = None
         over = threading.Event()
         if ended is not None:
             _stopped = ended, over
@@ -166,12 +188,12 @@ def _end_for_good(timeout_s: float) -> None:
 
 
 def _begin_in_child() -> Measurement | None:
-    global _active, _forked_from
+    global _active, _origin
     with _lock:
-        parent, _forked_from = _forked_from, None
+        parent, _origin = _origin, None
         if parent is None:
             return _active
-        child = contain("measuring in a forked process", None, parent.in_child)
+        child = contain("measuring in a child process", None, parent.in_child)
         if child is not None:
             _active = child
             child.begin()
@@ -181,12 +203,12 @@ def _begin_in_child() -> Measurement | None:
 
 
 def _after_fork_in_child() -> None:
-    global _active, _changing, _forked_from, _lock, _stopped
+    global _active, _changing, _origin, _lock, _stopped
     _lock, _changing, _stopped = threading.RLock(), False, None
     _late.clear()
     if _active is not None:
         # The parent continues to measure; this copy of its measurement does nothing more.
-        _forked_from, _active = _active, None
+        _origin, _active = _active, None
 
 
 renew_after_fork(_after_fork_in_child)
@@ -228,6 +250,16 @@ def end_at_exit() -> None:
             util.register_after_fork(_process_begins, _process_begins)
 
 
+def being_started() -> bool:
+    """Whether multiprocessing is starting this process, without a fork, and now imports its modules."""
+    processes: list[Any] = [sys.modules.get(f"{package}.process") for package in _PACKAGES]
+    return any(
+        getattr(each.current_process(), "_inheriting", False) for each in processes if each is not None
+    )
+
+
 def _process_begins(_: object) -> None:
+    global _finalized_in
     if _active is not None:
+        _finalized_in = 0
         _end_with_multiprocessing()

@@ -22,7 +22,7 @@ from carbon_otel.host.cgroup import host_threads, reservation
 from carbon_otel.host.counters_view import view_of
 from carbon_otel.host.identity import boot
 from carbon_otel.host.membership import Membership
-from carbon_otel.instrumentation import cuda_sync
+from carbon_otel.instrumentation import cuda_sync, tasks
 from carbon_otel.instrumentation.base import Undo
 from carbon_otel.instrumentation.import_hook import ImportHook
 from carbon_otel.journal import Journal
@@ -30,6 +30,7 @@ from carbon_otel.meter.meter import Meter
 from carbon_otel.meter.sampler import Sampler
 from carbon_otel.otel import cpu_steal
 from carbon_otel.otel.kept import Kept
+from carbon_otel.otel.propagation import VARIABLES, is_from_stage
 from carbon_otel.otel.providers import Providers, resource_of_process
 from carbon_otel.otel.resource import described
 from carbon_otel.otel.sink import OtelSink
@@ -39,6 +40,7 @@ from carbon_otel.sensors.base import Sensor
 from carbon_otel.sensors.discovery import discover
 from carbon_otel.sensors.proc_stat import BusyTime
 from carbon_otel.sinks import Killed, Pending, Sink, nothing_pending
+from carbon_otel.stages.api import Stage
 from carbon_otel.stages.engine import Engine
 from carbon_otel.stages.open_stage import current
 
@@ -56,11 +58,18 @@ _MLFLOW: Final = {
 class Session:
     """A running measurement.
 
-    A forked child passes the `hook` of its parent, whose patches it inherits. `work` is the work for which this
-    process was started; by default its environment says.
+    In a child process, `hook` has the patches that are there before it begins; a `forked` child inherits them.
+    `work` is the work for which this process was started; by default its environment says.
     """
 
-    def __init__(self, options: Options, hook: ImportHook | None = None, work: Work | None = None) -> None:
+    def __init__(
+        self,
+        options: Options,
+        hook: ImportHook | None = None,
+        work: Work | None = None,
+        *,
+        forked: bool = False,
+    ) -> None:
         settings = options.settings
         self.options = options
         self.settings = settings
@@ -95,7 +104,7 @@ class Session:
             )
             # Start the thread now: none can be started at interpreter exit.
             self.delivery = Worker("carbon_otel delivery")
-            if settings.journal and hook is None:  # a forked child must not write the file of its parent
+            if settings.journal and hook is None:  # a child must not write the file of its parent
                 kept = Kept(self.otel.instruments, self.otel.labels, resource_of_process(resource).attributes)
                 self.engine.sinks.add(kept)
                 journal = Journal(settings.journal, self.delivery, kept, settings.checkpoint_interval_s)
@@ -103,7 +112,9 @@ class Session:
             self.engine.sinks.add(self.otel)
             self.sampler = Sampler(self._tick, settings.interval_s, self._prepare)
             self._release = undo.pop_all()
-        self._inherited = hook is not None
+        self._task: Stage | None = None
+        self._forked = forked
+        self._connected = hook is not None
         self.hook = hook or ImportHook()
 
     def begin(self) -> None:
@@ -111,12 +122,23 @@ class Session:
         self.sampler.start()
         self.hook.attach(self)
         self.take_over(present.get() or self._work)
-        if self._inherited:
-            return
-        instrumentation.install(self.hook)
-        for name, integration in _MLFLOW.items():
-            self.hook.when_imported(name, partial(_connect_mlflow, self.hook, integration))
-        _warn_of_gaps(self)
+        if not self._connected:
+            _install(self.hook)
+            _warn_of_gaps(self)
+            self._task = contain("opening the stage of a task", None, self._open_task)
+
+    def _open_task(self) -> Stage | None:
+        variables = self._work.variables
+        # What a stage or a run of the task starts belongs to that.
+        if is_from_stage(variables) or RUN in variables:
+            return None
+        stage = tasks.stage_of_process(variables, sys.argv)
+        return None if stage is None else stage.__enter__()
+
+    def _close_task(self) -> None:
+        stage, self._task = self._task, None
+        if stage is not None:
+            stage.__exit__(None, None, None)
 
     def end(self, *, in_worker: bool = False) -> None:
         """Close all open stages and send all pending telemetry, within the exit budget.
@@ -128,6 +150,7 @@ class Session:
             return
         deadline = clock.monotonic() + EXIT_BUDGET_S
         self.disconnect()
+        self._close_task()
         if self._annotator is not None:
             self._annotator.shutdown()
         self._close_books(1.0)
@@ -143,13 +166,13 @@ class Session:
 
     def flush_application(self, timeout_s: float) -> None:
         """Flush the application's providers, also after the end."""
-        self.providers.flush_of_application(timeout_s, inherited=self._inherited)(timeout_s)
+        self.providers.flush_of_application(timeout_s, inherited=self._forked)(timeout_s)
 
     def _send_all(self, deadline: float, *, of_application: bool) -> None:
         left_s = max(0.0, deadline - clock.monotonic())
         begun: Pending = nothing_pending
         if of_application:
-            begun = self.providers.flush_of_application(left_s, inherited=self._inherited)
+            begun = self.providers.flush_of_application(left_s, inherited=self._forked)
         self._wait(deadline, closing=True)
         begun(max(0.0, deadline - clock.monotonic()))
 
@@ -175,12 +198,13 @@ class Session:
             # Without a stage it works for what its environment says: `forkserver` sets that after the fork.
             if self.engine.parent_of(current.get()) is not None:
                 contain("looking for the stage of the parent process", None, self.inject, variables)
-            return Session(self.options, self.hook, Work(variables) if variables else None)
+            work = Work(variables) if variables else None
+            return Session(self.options, self.hook, work, forked=True)
         if work is NO_WORK:
             present.set(None)
         elif work.leave is not None:  # the parent has joined the run, and leaves it
             present.set(Work(work.variables))
-        return Session(self.options, self.hook, NO_WORK)
+        return Session(self.options, self.hook, NO_WORK, forked=True)
 
     def add_sink(self, sink: Sink) -> None:
         self.engine.sinks.add(sink)
@@ -228,6 +252,7 @@ class Session:
     def prepare_exit(self, timeout_s: float) -> bool:
         """Close the stages that no block closes, and flush: the process may now end without `atexit`."""
         contain("closing windows of inference", None, self.engine.close_windows)
+        self._close_task()
         return self.flush(timeout_s)
 
     def synchronize(self) -> None:
@@ -279,6 +304,36 @@ class Session:
         """Let the sensors learn their update periods: half a second of reading, on the sampler's thread."""
         self.discovery.prepare()
         self.engine.renew_periods()
+
+
+class Waiting:
+    """A process that multiprocessing has started, before its first stage: it only watches the libraries."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self._hook = ImportHook()
+        self._process = os.getpid()
+
+    def begin(self) -> None:
+        _install(self._hook)
+
+    def in_child(self) -> Session:
+        return Session(self.options, self._hook, forked=os.getpid() != self._process)
+
+    def inject(self, environment: MutableMapping[str, str]) -> None:
+        """Put the work for which this process was started into a child's environment."""
+        work = present.get()
+        variables = os.environ if work is None else work.variables
+        environment.update({name: variables[name] for name in (*VARIABLES, RUN) if name in variables})
+
+    def disconnect(self) -> None:
+        self._hook.remove()
+
+
+def _install(hook: ImportHook) -> None:
+    instrumentation.install(hook)
+    for name, integration in _MLFLOW.items():
+        hook.when_imported(name, partial(_connect_mlflow, hook, integration))
 
 
 def _connect_mlflow(hook: ImportHook, name: str, module: ModuleType) -> Undo:

@@ -12,6 +12,7 @@ from carbon_otel.background import Worker
 from carbon_otel.guard import guarded
 from carbon_otel.instrumentation.base import Integration, Undo
 from carbon_otel.instrumentation.catboost import CATBOOST
+from carbon_otel.instrumentation.dask import DASK
 from carbon_otel.instrumentation.datasets import DATASETS
 from carbon_otel.instrumentation.import_hook import ImportHook
 from carbon_otel.instrumentation.joblib import JoblibIntegration
@@ -58,6 +59,7 @@ BUILT_IN: Final[tuple[Integration, ...]] = (
     *OPTUNA,
     *DATASETS,
     JoblibIntegration(),
+    *DASK,
     SubprocessIntegration(),
     ProcessIntegration("multiprocessing.process"),
     ProcessIntegration("multiprocess.process"),

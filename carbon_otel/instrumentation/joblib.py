@@ -6,17 +6,15 @@ ones. There, and in the threads that run the tasks, the stage of the call is mad
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from types import ModuleType, TracebackType
+from types import ModuleType
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from carbon_otel.guard import contain
 from carbon_otel.instrumentation.base import Undo
-from carbon_otel.instrumentation.in_place import Around, Changed, unseen
-from carbon_otel.stages.api import recorder
-from carbon_otel.stages.automatic import counting
-from carbon_otel.stages.open_stage import OpenStage, current
+from carbon_otel.instrumentation.in_place import Around, Changed
+from carbon_otel.stages.handing_on import Place, Within, here
+from carbon_otel.stages.open_stage import current
 
 
 class JoblibIntegration:
@@ -25,8 +23,8 @@ class JoblibIntegration:
     module = "joblib.parallel"
 
     def connect(self, module: ModuleType) -> Undo:
-        of_calls: _Stages = WeakKeyDictionary()
-        of_batches: _Stages = WeakKeyDictionary()
+        of_calls: _Places = WeakKeyDictionary()
+        of_batches: _Places = WeakKeyDictionary()
         changed = Changed()
         for owner, method, around in (
             (module.Parallel, "__call__", Around(_remember, of_calls)),
@@ -38,47 +36,21 @@ class JoblibIntegration:
         return changed.undo
 
 
-# The stage of a call, and the one that the call counts units for.
-_Stages = WeakKeyDictionary[Any, tuple[OpenStage, OpenStage | None]]
+_Places = WeakKeyDictionary[Any, Place]
 
 
-def _remember(stages: _Stages, owner: Any, /, *_: Any, **__: Any) -> None:
-    contain("handing a stage on to joblib", None, _remember_stage, stages, owner)
+def _remember(places: _Places, owner: Any, /, *_: Any, **__: Any) -> None:
+    contain("handing a stage on to joblib", None, _remember_place, places, owner)
 
 
-def _remember_stage(stages: _Stages, owner: Any) -> None:
-    active = recorder()
-    stage = active.engine.parent_of(current.get()) if active is not None else None
-    if stage is not None:
-        stages[owner] = stage, counting.get()
+def _remember_place(places: _Places, owner: Any) -> None:
+    place = here()
+    if place is not None:
+        places[owner] = place
     else:
-        stages.pop(owner, None)
+        places.pop(owner, None)
 
 
-def _within(stages: _Stages, owner: Any, /, *_: Any, **__: Any) -> _Within | None:
-    stage = contain("taking a stage from joblib", None, stages.get, owner)
-    return None if stage is None or stage[0] is current.get() else _Within(*stage)
-
-
-class _Within:
-    """A block in which a stage is the current one."""
-
-    __slots__ = ("_before", "_counts", "_stage")
-
-    def __init__(self, stage: OpenStage, counts: OpenStage | None) -> None:
-        self._stage = stage
-        self._counts = counts
-        self._before: tuple[OpenStage | None, OpenStage | None] | None = None
-
-    def __enter__(self) -> Callable[[Any], Any]:
-        self._before = current.get(), counting.get()
-        current.set(self._stage)
-        counting.set(self._counts)
-        return unseen
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._before is not None:
-            current.set(self._before[0])
-            counting.set(self._before[1])
+def _within(places: _Places, owner: Any, /, *_: Any, **__: Any) -> Within | None:
+    place = contain("taking a stage from joblib", None, places.get, owner)
+    return None if place is None or place.stage is current.get() else Within(place)

@@ -37,6 +37,6 @@ class UvicornIntegration:
 
 
 def _flush() -> None:
-    session = runtime.active()
+    session = runtime.begun()
     if session is not None:
         session.prepare_exit(_FLUSH_TIMEOUT_S)

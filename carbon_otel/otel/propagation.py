@@ -51,3 +51,9 @@ def read(environment: Mapping[str, str] = os.environ) -> tuple[Context, str | No
     context = _TRACE.extract(carrier, Context())
     run_id = baggage.get_baggage(semconv.RUN_ID, _BAGGAGE.extract(carrier, Context()))
     return context, run_id if isinstance(run_id, str) else None
+
+
+def is_from_stage(environment: Mapping[str, str]) -> bool:
+    """Whether a stage of another process has handed this environment on."""
+    carrier = {"baggage": environment.get("BAGGAGE", "")}
+    return baggage.get_baggage(semconv.STAGE_NAME, _BAGGAGE.extract(carrier, Context())) is not None

@@ -321,7 +321,7 @@ def inject(environment: MutableMapping[str, str] | None = None) -> MutableMappin
     `subprocess` without `env`, do this without a call.
     """
     environment = {} if environment is None else environment
-    active = cast("Recorder | None", runtime.begun_or_inherited())
+    active = cast("Recorder | None", runtime.begun_or_origin())
     if active is not None:
         contain("passing the trace on", None, active.inject, environment)
     return environment

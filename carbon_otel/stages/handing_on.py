@@ -13,8 +13,8 @@ import operator
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from contextvars import Context
-from types import FunctionType
-from typing import Any, Final, cast
+from types import FunctionType, MethodType, TracebackType
+from typing import Any, Final, NamedTuple, cast
 
 from carbon_otel import runtime
 from carbon_otel.guard import contain
@@ -31,32 +31,58 @@ _WORKERS: Final = {
     ("multiprocess.pool", "worker"),
     ("joblib.externals.loky.process_executor", "_process_worker"),
     ("loky.process_executor", "_process_worker"),
+    ("distributed.process", "_run"),
+    ("distributed.threadpoolexecutor", "_worker"),
 }
+
+
+class Place(NamedTuple):
+    """What belongs to the place where work is handed on.
+
+    Attributes:
+        stage: the stage that is open there, if any.
+        work: the work of another process that runs there, if any.
+        counts: the stage that a call in progress adds its units to, if any.
+    """
+
+    stage: OpenStage | None = None
+    work: Work | None = None
+    counts: OpenStage | None = None
 
 
 def is_worker(started: Any) -> bool:
     """Whether a thread or a process is one of a pool; `started` has the attributes of either."""
     target = vars(started).get("_target")
+    if type(target) is MethodType:
+        target = target.__func__
     # Of a function only: another callable belongs to the user, and may do anything when it is asked.
     return type(target) is FunctionType and (target.__module__, target.__name__) in _WORKERS
 
 
+def here() -> Place | None:
+    """What belongs to this place; None if nothing is to be handed on."""
+    active = cast("Recorder | None", runtime.begun())
+    stage = active.engine.parent_of(current.get()) if active is not None else None
+    work = present.get()
+    return None if stage is None and work is None else Place(stage, work, counting.get())
+
+
 def thread_context() -> Context | None:
     """The context for a thread started here; None if nothing is to be handed on."""
-    stage, work = _here()
-    if stage is None and work is None:
+    place = here()
+    if place is None:
         return None
     context = Context()
-    context.run(_set, stage, work, counting.get())
+    context.run(_set, place)
     return context
 
 
 def for_thread(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function for another thread of this process, where it runs in the stage of this place."""
-    stage, work = contain("handing a stage on", (None, None), _here)
-    if (stage is None and work is None) or not callable(function):
+    place = contain("handing a stage on", None, here)
+    if place is None or not callable(function):
         return function
-    return functools.partial(_within, stage, work, counting.get(), function)
+    return functools.partial(_within, place, function)
 
 
 def for_process(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -100,21 +126,12 @@ class Task:
         return found, ((self._function, dict(self._variables)),)
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        work = Work(self._variables)
-        token, stage = present.set(work), current.set(None)
         try:
-            active = cast("Recorder | None", runtime.begun())
-            if active is not None:
-                contain("taking work over", None, active.take_over, work)
-            return self._function(*args, **kwargs)
+            with TakenOver(self._variables):
+                return self._function(*args, **kwargs)
         except BaseException as error:
             _hide_this_frame(error)
             raise
-        finally:
-            if work.leave is not None:
-                contain("ending work that was taken over", None, work.leave)
-            current.reset(stage)
-            present.reset(token)
 
 
 def load(parts: tuple[Callable[..., Any], Mapping[str, str]]) -> Task:
@@ -138,37 +155,70 @@ class _Call:
 _MODULES: Final = _Call(getattr, _Call(importlib.import_module, "sys"), "modules")
 
 
-def _here() -> tuple[OpenStage | None, Work | None]:
-    active = cast("Recorder | None", runtime.begun())
-    stage = active.engine.parent_of(current.get()) if active is not None else None
-    return stage, present.get()
+class Within:
+    """A block of work that was handed on by another place of this process."""
+
+    __slots__ = ("_before", "_place")
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._before: Place | None = None
+
+    def __enter__(self) -> Callable[[Any], Any]:
+        self._before = Place(current.get(), present.get(), counting.get())
+        _set(self._place)
+        return _unseen
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._before is not None:
+            _set(self._before)
 
 
-def _set(stage: OpenStage | None, work: Work | None, counts: OpenStage | None) -> None:
-    current.set(stage)
-    present.set(work)
-    counting.set(counts)
+class TakenOver(Within):
+    """A block of work that a stage of another process has handed over, by its variables."""
+
+    __slots__ = ("_work",)
+
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        self._work = Work(variables)
+        super().__init__(Place(None, self._work, counting.get()))
+
+    def __enter__(self) -> Callable[[Any], Any]:
+        seen = super().__enter__()
+        active = cast("Recorder | None", runtime.begun())
+        if active is not None:
+            contain("taking work over", None, active.take_over, self._work)
+        return seen
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if self._work.leave is not None:
+                contain("ending work that was taken over", None, self._work.leave)
+        finally:
+            super().__exit__(kind, error, trace)
 
 
-def _within(
-    stage: OpenStage | None,
-    work: Work | None,
-    counts: OpenStage | None,
-    function: Callable[..., Any],
-    /,
-    *args: Any,
-    **kwargs: Any,
-) -> Any:
-    before, token, counted = current.set(stage), present.set(work), counting.set(counts)
+def _unseen(result: Any) -> Any:
+    return result
+
+
+def _set(place: Place) -> None:
+    current.set(place.stage)
+    present.set(place.work)
+    counting.set(place.counts)
+
+
+def _within(place: Place, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     try:
-        return function(*args, **kwargs)
+        with Within(place):
+            return function(*args, **kwargs)
     except BaseException as error:
         _hide_this_frame(error)
         raise
-    finally:
-        current.reset(before)
-        present.reset(token)
-        counting.reset(counted)
 
 
 def _hide_this_frame(error: BaseException) -> None:

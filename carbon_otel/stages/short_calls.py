@@ -1,7 +1,8 @@
 """Where calls that come by the thousand, and loops over data, share what a stage pays.
 
 The rules are those of `automatic.py`: within a lifecycle stage of the user, and within an automatic stage that
-does not admit their kind, the energy stays there. They never begin a measurement in a forked child.
+does not admit their kind, the energy stays there. A short call never begins a measurement in a child process; a
+loop does, as a call that becomes a stage.
 """
 
 from __future__ import annotations
@@ -38,8 +39,10 @@ def within(share: Share, units: Units | None = None) -> Cell | CountedShare | No
 
 def loop(begun_ns: int) -> Episode | None:
     """The episode of a loop over data that began at this time here; None if it belongs to the stages around it."""
+    if not place_for("training")[0]:
+        return None
     active = _begun()
-    if active is None or not place_for("training")[0]:
+    if active is None:
         return None
     engine = active.engine
     return episodes.begin(engine, engine.parent_of(current.get()) or engine.root, begun_ns)

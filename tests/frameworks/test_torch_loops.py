@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import multiprocessing
 import sys
 import time
 
@@ -179,6 +180,24 @@ def test_workers_open_no_stages_and_persistent_ones_begin_again(stages, job):
     del batches
     ended = [each for each in stages() if each[0] == "training"]
     assert ended == [("training", "epoch 1", EPOCH), ("training", "epoch 2", EPOCH)]
+
+
+def test_a_loop_in_a_process_of_its_own_is_a_stage_there(stages, job):
+    """As in a rank that `torch.multiprocessing` starts."""
+    context = multiprocessing.get_context("fork")
+    answers = context.SimpleQueue()
+
+    def train() -> None:
+        for batch in loader():
+            job.step(batch)
+        answers.put(sorted(carbon_otel.footprint().stages))
+
+    process = context.Process(target=train)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    assert answers.get() == ["training", "unattributed"]
+    assert stages() == []
 
 
 def test_a_loop_in_a_stage_of_the_user_belongs_to_it(stages, job):

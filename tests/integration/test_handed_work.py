@@ -61,9 +61,10 @@ def test_a_pool_that_is_terminated_after_its_last_task_loses_no_stage(handed):
 
 
 def test_workers_that_only_compute_and_threads_are_paid_by_the_run(handed):
-    ways = ("pool-fork", "executor-fork", "joblib-loky")
+    ways = ("pool-fork", "executor-fork", "pool-spawn", "executor-forkserver", "joblib-loky")
     found = handed(*(f"{way}-computes-closes" for way in ways), "joblib-threading-measures-closes")
     assert_adds_up(found)
+    assert found["books"]["processes"] == 1
     for run in found["runs"].values():
         assert run["training"] == pytest.approx(run["stages"], rel=1e-6)
         assert (run["status"], run["parts"]) == ("final", 1)

@@ -22,7 +22,7 @@ class Server:
 def shut_down(monkeypatch, active):
     events: list[str] = []
     undo = UvicornIntegration().connect(SimpleNamespace(Server=Server))
-    monkeypatch.setattr(runtime, "active", lambda: active(events))
+    monkeypatch.setattr(runtime, "begun", lambda: active(events))
     try:
         asyncio.run(Server(events).shutdown(sockets=3))
     finally:

@@ -150,5 +150,6 @@ if __name__ == "__main__":
         }
     books = [json.loads(file.read_text()) for file in Path(state).glob("books-*.json")]
     total = {name: sum(book[name] for book in books) for name in ("all", "unattributed", "mlflow")}
+    total["processes"] = len(books)
     device = [measured_until - instrumented, after - before]
     print(json.dumps({"runs": written, "books": total, "device": device}))
