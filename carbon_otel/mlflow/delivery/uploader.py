@@ -23,6 +23,7 @@ from carbon_otel.mlflow.delivery.faults import (
     is_refusal,
 )
 from carbon_otel.mlflow.delivery.ledger_runs import LedgerRuns
+from carbon_otel.mlflow.delivery.metric_files import write_first
 from carbon_otel.mlflow.delivery.spool import Batch, LedgerRun, Spool, Waiting
 from carbon_otel.mlflow.schema import contributions, names
 from carbon_otel.mlflow.schema.contributions import Contribution
@@ -297,6 +298,7 @@ class Uploader:
         tags = [item for item in items if isinstance(item, RunTag)]
         metrics = [item for item in items if not isinstance(item, RunTag)]
         try:
+            metrics = write_first(self._store, run_id, metrics)
             self._store.log_batch(run_id, metrics=metrics, params=[], tags=tags)
         except MlflowException as error:
             if error.error_code not in INVALID:
