@@ -26,6 +26,7 @@ from carbon_otel.instrumentation.optuna import OPTUNA
 from carbon_otel.instrumentation.pandas import PANDAS
 from carbon_otel.instrumentation.polars import POLARS
 from carbon_otel.instrumentation.process_pools import ProcessPoolIntegration
+from carbon_otel.instrumentation.ray_tune import RAY_TUNE
 from carbon_otel.instrumentation.sentence_transformers import SENTENCE_TRANSFORMERS
 from carbon_otel.instrumentation.sklearn import FUNCTIONS, SklearnIntegration
 from carbon_otel.instrumentation.subprocesses import SubprocessIntegration
@@ -57,6 +58,7 @@ BUILT_IN: Final[tuple[Integration, ...]] = (
     *SENTENCE_TRANSFORMERS,
     *LIGHTNING,
     *OPTUNA,
+    *RAY_TUNE,
     *DATASETS,
     JoblibIntegration(),
     *DASK,

@@ -67,6 +67,16 @@ def part(of: OpenStage | None, word: str, name: str, admits: Collection[str]) ->
     return automatic(cast(Lifecycle, of.info.kind), name, admits)
 
 
+def part_beside(of: OpenStage, word: str, name: str) -> OpenStage | None:
+    """As `part`, for parts of one thread that are open at the same time: it is not the current stage there.
+
+    It admits nothing: what runs in this thread does not belong to it.
+    """
+    if not of.open or of.admits is None or word not in of.admits or not of.affords_stage():
+        return None
+    return of.engine.open(of.info.kind, name[: arguments.LONGEST_NAME], {}, of)
+
+
 def count_part(word: str, kind: Lifecycle, units: Mapping[str, float]) -> None:
     """Add the units of a part to the stage around it: an automatic one, or one of the user and of the kind."""
     above = _above()
