@@ -179,12 +179,18 @@ class Engine:
             raise
 
     def open_run(
-        self, run_id: str, name: str, parent_run_id: str | None, *, joined: bool = False
+        self,
+        run_id: str,
+        name: str,
+        parent_run_id: str | None,
+        *,
+        joined: bool = False,
+        kind: str = RUN,
     ) -> OpenStage | None:
         """Open the stage of an experiment run; None if it is already open.
 
         Its parent is the stage of the parent run, or the stage that starts the run. A run is `joined` if another
-        process has opened it.
+        process has opened it. What it pays itself is of this `kind`.
         """
         if not self.runs.reserve(run_id):
             return None
@@ -192,7 +198,7 @@ class Engine:
         try:
             parent = self.runs.above(parent_run_id, self._own(current.get()))
             above = parent.info if parent is not None else None
-            info = StageInfo(next(_ids), RUN, name, {}, above, run_id, True, time.time_ns(), joined)
+            info = StageInfo(next(_ids), kind, name, {}, above, run_id, True, time.time_ns(), joined)
             stage = OpenStage(self, info, parent, self._nobody, recorded=True)
             self.begin(stage)
             return stage
@@ -279,6 +285,19 @@ class Engine:
         `at_work` is asked under the lock, so that of two calls at once the second has the latest answer.
         """
         self._change(partial(self._settle_run, stage, at_work), stage)
+
+    def is_in_use(self, run: OpenStage) -> bool:
+        """Whether a stage is open in a run, or a loop or a short call under way."""
+        # A part of what the run pays is open until the run ends.
+        inside = (stage for stage in tuple(self._open.values()) if stage.run is run and stage.split is None)
+        return any(stage is not run for stage in inside) or self.shares.are_busy(run)
+
+    def pays_alone(self, run: OpenStage) -> bool:
+        """Whether a run pays all that no stage in it does, because nothing is open beside it."""
+        beside = (
+            stage for stage in tuple(self._open.values()) if stage.run is not run and stage.split is None
+        )
+        return next(beside, None) is None and not self.shares.are_busy(self.root)
 
     def tick(self, checkpoint: bool = False) -> None:
         """Read every device that is due, settle all open stages, and inform the sinks.

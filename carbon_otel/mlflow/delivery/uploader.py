@@ -24,7 +24,7 @@ from carbon_otel.mlflow.delivery.faults import (
 )
 from carbon_otel.mlflow.delivery.ledger_runs import LedgerRuns
 from carbon_otel.mlflow.delivery.spool import Batch, LedgerRun, Spool, Waiting
-from carbon_otel.mlflow.schema import contributions, names
+from carbon_otel.mlflow.schema import contributions, names, rank_figures
 from carbon_otel.mlflow.schema.contributions import Contribution
 
 # A server accepts 1000 metrics and tags in one call, among them 100 tags.
@@ -191,7 +191,9 @@ class Uploader:
         tags = {name: tag for batch in batches for name, tag in batch.tags.items()}
         if values:
             process = last.tags.get(names.PROCESS, "")
-            own = Contribution(last.values, last.hourly, others.step, last.final, process=process)
+            own = Contribution(
+                last.values, last.hourly, others.step, last.final, process=process, rank=last.rank
+            )
             total = contributions.total([others.sum, own])
             tags |= own.tags(last.contribution_id) | _tags_of_total(total, others.count + 1)
         if data is not None:
@@ -210,7 +212,7 @@ class Uploader:
 
         The process that has opened the run adds it to the figures of the run; if that has ended, this does.
         """
-        own = Contribution(last.values, last.hourly, final=last.final, joined=True)
+        own = Contribution(last.values, last.hourly, final=last.final, joined=True, rank=last.rank)
         self._log(last.run_id, [], own.tags(last.contribution_id))
         if not last.final:
             return
@@ -222,7 +224,9 @@ class Uploader:
             at_ms = max(last.timestamp_ms, contributions.last_ms(data) + 1)
             values = {**total.values, **names.rates_per_1k(total.values)}
             points = _points(values, contributions.next_step(data), at_ms)
-            self._log(last.run_id, points, _tags_of_total(total, len(parts)))
+            tags = _tags_of_total(total, len(parts)) | _tags_of_ranks(parts)
+            efficiency, note = described(last, data, values, {**data.tags, **tags})
+            self._log(last.run_id, points + efficiency, tags | note)
 
     def _data_if_alone(self, last: Batch) -> Any | None:
         """The data of a run before its last batch, if no process other than this one wrote to it; else None.
@@ -326,6 +330,7 @@ class Uploader:
             points = _points(values, contributions.next_step(data), at_ms)
         if points or not total.final:
             corrected = _tags_of_total(total, len(by_process))
+        corrected |= _tags_of_ranks(by_process.values())
         efficiency, note = described(last, data, values, {**tags, **corrected})
         if points or efficiency or corrected or note:
             self._log(last.run_id, points + efficiency, corrected | note)
@@ -349,6 +354,11 @@ def _tags_of_total(total: Contribution, count: int) -> dict[str, str]:
         "carbon.status": "final" if total.final else "running",
         names.HOURLY: total.hourly,
     }
+
+
+def _tags_of_ranks(parts: Iterable[Contribution]) -> dict[str, str]:
+    line = rank_figures.sentence(rank_figures.of(parts))
+    return {rank_figures.TAG: line} if line else {}
 
 
 def _groups(rows: Iterable[Waiting]) -> Iterator[list[Waiting]]:
