@@ -7,9 +7,11 @@ look there from time to time.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
 from carbon_otel.fork import renew_after_fork
@@ -43,8 +45,8 @@ class Group:
         rank: the rank of this process; None if it is not one of several.
         board: the board of the process group, while there is one.
         works_together: whether there has been a process group.
-        step_wait_s: asks for the mean seconds for which a step of this rank has waited for the gradients of the
-            others; None if nobody knows.
+        ask_step_wait_s: asks for the mean seconds for which a step of this rank has waited for the gradients of
+            the others; None if nobody knows.
         changed: called once a process group is made, and before it is destroyed. They raise nothing.
     """
 
@@ -52,7 +54,8 @@ class Group:
         self.rank: Rank | None = None
         self.board: Board | None = None
         self.works_together = False
-        self.step_wait_s: Callable[[], float | None] = _unknown
+        self.ask_step_wait_s: Callable[[], float | None] = _unknown
+        self._step_wait_s: float | None = None
         self.changed: list[Callable[[], None]] = []
 
     def look(self, environment: Mapping[str, str] = os.environ) -> Rank | None:
@@ -60,6 +63,11 @@ class Group:
         if self.rank is None:
             self.rank = rank_in(environment)
         return self.rank
+
+    @functools.cached_property
+    def trace_id(self) -> int | None:
+        """The trace of the ranks; None if each has its own until it knows that of rank 0."""
+        return _trace_id(os.environ)
 
     def made(self, rank: Rank | None, board: Board | None) -> None:
         """The process group of this process is there."""
@@ -70,6 +78,13 @@ class Group:
         """The process group will be destroyed."""
         self._tell()
         self.board = None
+
+    def step_wait_s(self) -> float | None:
+        """What `ask_step_wait_s` says, or has said last: a model may be gone."""
+        found = self.ask_step_wait_s()
+        if found is not None:
+            self._step_wait_s = found
+        return self._step_wait_s
 
     def summed(self, units: Mapping[str, float]) -> Mapping[str, float]:
         """The units that may be added to those of the other ranks: rank 0 counts what all do together."""
@@ -90,18 +105,30 @@ def rank_in(environment: Mapping[str, str]) -> Rank | None:
     return Rank(rank, size, local)
 
 
-def trace_id_in(environment: Mapping[str, str]) -> int | None:
-    """The trace id of all ranks of a job of torchrun, and of no other job; None if the job has no id.
+def _trace_id(environment: Mapping[str, str]) -> int | None:
+    """The trace id of all ranks of a job of torchrun, and of no other job; None if nothing tells the job apart.
 
-    A job that is started again after a failure gets another one, and so does one with the same name: torchrun
-    looks for a free port.
+    A job that begins again after a failure is another one, and so is one of the same name: torchrun looks for a
+    free port. A job without a name is told by the process that starts its ranks, if they are on one host.
     """
-    job = environment.get("TORCHELASTIC_RUN_ID", _STATIC)
-    if job == _STATIC or rank_in(environment) is None:
+    job = environment.get("TORCHELASTIC_RUN_ID", "")
+    if not job or rank_in(environment) is None:
         return None
+    if job == _STATIC:
+        if environment.get("LOCAL_WORLD_SIZE") != environment.get("WORLD_SIZE"):
+            return None
+        job = f"{os.getppid()}/{_began(os.getppid())}"
     names = "TORCHELASTIC_RESTART_COUNT", "MASTER_ADDR", "MASTER_PORT"
     text = "/".join(["carbon_otel", job, *(environment.get(name, "") for name in names)])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "big") or None
+
+
+def _began(pid: int) -> str:
+    """The start time of a process, in ticks since the boot; empty where there is no /proc."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
 
 
 def _number(environment: Mapping[str, str], name: str) -> int | None:
@@ -119,7 +146,7 @@ group: Final = Group()
 
 def _renew() -> None:
     """A forked child works for the rank that it was forked from. The board and its connection are the parent's."""
-    group.board, group.step_wait_s = None, _unknown
+    group.board, group.ask_step_wait_s = None, _unknown
     group.changed.clear()
 
 

@@ -44,15 +44,15 @@ class DistributedModelIntegration:
 
     def connect(self, module: ModuleType) -> Undo:
         models: _Models = weakref.WeakValueDictionary()
-        before = group.step_wait_s
+        before = group.ask_step_wait_s
         changed = Changed()
         changed.put(vars(module.DistributedDataParallel)["__init__"], Around(_build, models))
 
         def undo() -> None:
             changed.undo()
-            group.step_wait_s = before
+            group.ask_step_wait_s = before
 
-        group.step_wait_s = lambda: contain("reading the times of a model", None, _longest_wait_s, models)
+        group.ask_step_wait_s = lambda: contain("reading the times of a model", None, _longest_wait_s, models)
         return undo
 
 

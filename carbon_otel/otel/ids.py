@@ -10,7 +10,7 @@ import os
 import sys
 from typing import Any
 
-from carbon_otel.ranks import trace_id_in
+from carbon_otel.ranks import group
 
 
 def own_ids(tracer: Any) -> None:
@@ -30,7 +30,7 @@ class _Ids:
         return _drawn(8)
 
     def generate_trace_id(self) -> int:
-        return trace_id_in(os.environ) or _drawn(16)
+        return group.trace_id or _drawn(16)
 
     def is_trace_id_random(self) -> bool:
         return True

@@ -81,9 +81,10 @@ class Segment:
         self._own_wh = self._duration_s = 0.0
         self._devices_j = {}
 
-    def unchanged(self) -> Batch:
-        """The last state, which is no longer final."""
-        return self._batch(self._values, {}, hourly=self._hours.text())
+    def unchanged(self, tags: Mapping[str, str], rank: Mapping[str, float]) -> Batch:
+        """The last state, which is no longer final; `rank` as in `state`."""
+        self._rank = rank
+        return self._batch(self._values, tags, hourly=self._hours.text())
 
     def state(
         self,

@@ -212,7 +212,10 @@ class Uploader:
 
         The process that has opened the run adds it to the figures of the run; if that has ended, this does.
         """
-        own = Contribution(last.values, last.hourly, final=last.final, joined=True, rank=last.rank)
+        process = last.tags.get(names.PROCESS, "")
+        own = Contribution(
+            last.values, last.hourly, final=last.final, joined=True, process=process, rank=last.rank
+        )
         self._log(last.run_id, [], own.tags(last.contribution_id))
         if not last.final:
             return

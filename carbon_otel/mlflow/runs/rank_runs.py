@@ -98,6 +98,7 @@ class RankRuns(Sink):
         self._look()
 
     def _look(self) -> None:
+        group.step_wait_s()  # so that it is known when the models are gone
         board = None if group.board is self._dead else group.board
         try:
             if self._parts is None:

@@ -228,7 +228,7 @@ class RunRecorder(Sink):
         run.segment.run_id = run_id
         run.__dict__.pop("address", None)
         if not run.segment.ended:
-            self._put(run, run.segment.unchanged())
+            self._put(run, self._unchanged(run))
 
     def _reopen(self, run: _Run, elapsed_s: float) -> None:
         run.segment.reopen(elapsed_s)
@@ -239,7 +239,7 @@ class RunRecorder(Sink):
         while self._reopened:
             _, run = self._reopened.popitem()
             if not run.segment.ended:
-                self._put(run, run.segment.unchanged())
+                self._put(run, self._unchanged(run))
 
     def _open(self, run: _Run) -> None:
         nothing = StageRecord(
@@ -291,20 +291,30 @@ class RunRecorder(Sink):
             footprint.duration_s,
             of_nested=of_nested,
             units=run.units,
-            rank=rank_figures.written(group, run.train_s, run.together),
+            rank=_rank(run),
             final=final,
         )
         self._put(run, batch)
 
     def _tags_of(self, run: _Run, footprint: Footprint, status: str) -> dict[str, str]:
         # The tags of a run say what opened it, and whether that still runs.
-        return self._tags(footprint, status, run.trace_id) if run.joined is None else {}
+        return self._tags(footprint, status, run.trace_id) if run.joined is None else self._own_tags()
+
+    def _own_tags(self) -> dict[str, str]:
+        return {names.PROCESS: self._process}
+
+    def _unchanged(self, run: _Run) -> Batch:
+        return run.segment.unchanged(self._own_tags(), _rank(run))
 
     def _put(self, run: _Run, batch: Batch) -> None:
         if run.joined is None:
             self._worker.put(batch, run.store)
         elif run.joined:
             self._parts.put(run.joined, batch)
+
+
+def _rank(run: _Run) -> dict[str, float]:
+    return rank_figures.written(group, run.train_s, run.together)
 
 
 def _count(run: _Run, stage: StageInfo, end: StageEnd) -> None:

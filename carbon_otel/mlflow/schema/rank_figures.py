@@ -10,13 +10,15 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from carbon_otel.mlflow.schema import names
+from carbon_otel.mlflow.schema import contributions, names
 from carbon_otel.mlflow.schema.contributions import Contribution
 from carbon_otel.ranks import Group
 from carbon_otel.units import energy
 
 # One tag with the sentence.
 TAG: Final = "carbon.ranks"
+# In the text of the contribution of a rank.
+_SIZE: Final = '"world_size":'
 # Ranks that differ by less do not tell which of them is the slowest.
 _LEAST_S: Final = 1e-4
 _LEAST: Final = 0.01
@@ -57,15 +59,22 @@ def written(group: Group, train_s: float, together: Mapping[str, float]) -> dict
     return figures if wait_s is None else {**figures, "step_wait_s": wait_s}
 
 
-def of(contributions: Iterable[Contribution]) -> tuple[RankFigures, ...]:
-    """The figures of the ranks among these contributions, in the order of the ranks."""
+def of(parts: Iterable[Contribution]) -> tuple[RankFigures, ...]:
+    """The figures of the ranks whose contributions these are, in the order of the ranks."""
     found: dict[int, RankFigures] = {}
-    for each in contributions:
+    for each in parts:
         if "rank" in each.rank:
             rank = int(each.rank["rank"])
             figures = _figures(rank, each)
             found[rank] = figures if rank not in found else _together(found[rank], figures)
     return tuple(found[rank] for rank in sorted(found))
+
+
+def of_tags(tags: Mapping[str, str]) -> tuple[RankFigures, ...]:
+    """The same from the tags of a run."""
+    # Most runs have no ranks, and their contributions need not be read again.
+    has_ranks = any(_SIZE in text for name, text in tags.items() if name.startswith(contributions.PREFIX))
+    return of(contributions.read(tags).values()) if has_ranks else ()
 
 
 def slowest(ranks: Sequence[RankFigures]) -> RankFigures | None:
