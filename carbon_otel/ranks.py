@@ -76,6 +76,7 @@ class Group:
 
     def leave(self) -> None:
         """The process group will be destroyed."""
+        self.step_wait_s()
         self._tell()
         self.board = None
 

@@ -100,7 +100,7 @@ class OpenStage:
         self.engine = engine
         self.info = info
         self.parent = parent
-        self.run: OpenStage | None = self if info.is_run and info.run_id else parent.run if parent else None
+        self.run: OpenStage | None = self if info.run_id and info.is_run else parent.run if parent else None
         self.account = account
         self.recorded = recorded
         self.units: dict[str, float] = {}

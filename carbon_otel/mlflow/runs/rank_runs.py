@@ -59,6 +59,7 @@ class RankRuns(Sink):
         self._worker = Worker("carbon_otel ranks")
         self._written: Variables = {}
         self._dead: Board | None = None  # it has failed, and is not asked again
+        self._over = False
         engine.before_tick.append(self._before_tick)
 
     def begin(self) -> None:
@@ -72,10 +73,10 @@ class RankRuns(Sink):
         self._worker.submit(self._look).wait(_LAST_LOOK_S)
 
     def stage_opened(self, stage: StageInfo) -> None:
-        if stage.is_run and not stage.joined:
-            self._worker.submit(lambda: self._look_after(stage))
-        elif self._parts is not None:
+        if self._parts is not None:
             self._parts.note(stage)
+        if stage.is_run and not stage.joined:
+            self._worker.submit(partial(self._look_after, stage))
 
     def stage_closed(self, stage: StageInfo, end: StageEnd) -> None:
         if stage.is_run and not stage.joined and self._engine.alive:
@@ -83,12 +84,16 @@ class RankRuns(Sink):
 
     def end(self) -> None:
         """Look for the last time, before the measurement ends."""
+        if self._over:
+            return
         if group.board is not None:
             self._worker.submit(self._look).wait(_LAST_LOOK_S)
+        self._over = True
         self._worker.close()
 
     def _before_tick(self) -> None:
-        self._worker.submit_latest(self, self._look)
+        if not self._over:
+            self._worker.submit_latest(self, self._look)
 
     def _look_after(self, stage: StageInfo) -> None:
         """Look once the stage of a run is open."""
@@ -98,15 +103,15 @@ class RankRuns(Sink):
         self._look()
 
     def _look(self) -> None:
-        group.step_wait_s()  # so that it is known when the models are gone
         board = None if group.board is self._dead else group.board
         try:
             if self._parts is None:
                 if board is not None:
                     self._tell(board)
-            elif self._engine.alive:
+            else:
                 word = board.read() if board is not None else None
-                self._parts.look(json.loads(word) if word else {})
+                if not self._over:  # since the answer may have taken long
+                    self._parts.look(json.loads(word) if word else {})
         except Exception as error:  # noqa: BLE001 - each kind of store raises its own
             logger.debug("the board of the ranks has failed", exc_info=error)
             self._dead = board

@@ -322,6 +322,7 @@ def _count(run: _Run, stage: StageInfo, end: StageEnd) -> None:
     units = group.summed(end.units)
     _add(run.units, {f"{stage.kind}/{unit}": amount for unit, amount in units.items()})
     if stage.kind == _TRAINING:
+        group.step_wait_s()  # the model may be gone when it is written
         _add(run.together, {unit: amount for unit, amount in end.units.items() if unit in TOGETHER})
         if stage.parent is None or stage.parent.kind != _TRAINING:
             run.train_s += end.duration_s
