@@ -47,7 +47,7 @@ class Group:
         works_together: whether there has been a process group.
         ask_step_wait_s: asks for the mean seconds for which a step of this rank has waited for the gradients of
             the others; None if nobody knows.
-        changed: called once a process group is made, and before it is destroyed. They raise nothing.
+        changed: called once a process group is made (True), and before it is destroyed (False). None raises.
     """
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class Group:
         self.works_together = False
         self.ask_step_wait_s: Callable[[], float | None] = _unknown
         self._step_wait_s: float | None = None
-        self.changed: list[Callable[[], None]] = []
+        self.changed: list[Callable[[bool], None]] = []
 
     def look(self, environment: Mapping[str, str] = os.environ) -> Rank | None:
         """The rank of this process, also by its environment."""
@@ -72,12 +72,12 @@ class Group:
     def made(self, rank: Rank | None, board: Board | None) -> None:
         """The process group of this process is there."""
         self.rank, self.board, self.works_together = rank, board, rank is not None
-        self._tell()
+        self._tell(True)
 
     def leave(self) -> None:
         """The process group will be destroyed."""
         self.step_wait_s()
-        self._tell()
+        self._tell(False)
         self.board = None
 
     def step_wait_s(self) -> float | None:
@@ -93,9 +93,9 @@ class Group:
             return units
         return {unit: amount for unit, amount in units.items() if unit not in TOGETHER}
 
-    def _tell(self) -> None:
+    def _tell(self, there: bool) -> None:
         for call in tuple(self.changed):
-            call()
+            call(there)
 
 
 def rank_in(environment: Mapping[str, str]) -> Rank | None:

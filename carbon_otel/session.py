@@ -218,10 +218,10 @@ class Session:
             integration = importlib.import_module("carbon_otel.mlflow.integration")
             work.leave = contain("joining a run", None, integration.join, self, run_id, address)
 
-    def _ranks_changed(self) -> None:
+    def _ranks_changed(self, there: bool) -> None:
         contain("looking for the other ranks", None, self._meet_ranks)
         if self._rank_runs is not None:
-            contain("looking for the other ranks", None, self._rank_runs.group_changed)
+            contain("looking for the other ranks", None, self._rank_runs.group_changed, there)
 
     def _meet_ranks(self) -> None:
         """Work for the run of rank 0, unless this process was started from a run."""

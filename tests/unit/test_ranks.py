@@ -92,7 +92,7 @@ def test_the_times_of_a_model_that_is_gone_are_kept():
 
 def test_a_process_group_tells_before_it_goes():
     group, told = Group(), []
-    group.changed.append(lambda: told.append(group.board is not None))
+    group.changed.append(lambda there: told.append((there, group.board is not None)))
     group.made(Rank(0, 2), object())
     group.leave()
-    assert told == [True, True] and group.board is None
+    assert told == [(True, True), (False, True)] and group.board is None

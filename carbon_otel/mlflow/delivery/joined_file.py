@@ -29,8 +29,8 @@ class JoinedFiles:
     def __init__(self, folder: Path) -> None:
         """Does no I/O."""
         self._folder = folder
-        # By the id of the contribution.
-        self._files: dict[str, Path] = {}
+        # By the ids of the run and of the contribution.
+        self._files: dict[tuple[str, str], Path] = {}
         self._numbers: Iterator[int] = itertools.count()
 
     def put(self, address: str, batch: Batch) -> None:
@@ -49,8 +49,9 @@ class JoinedFiles:
                 about=batch.run_id,
             )
             return
-        before = self._files.get(batch.contribution_id)
-        self._files[batch.contribution_id] = path
+        key = batch.run_id, batch.contribution_id
+        before = self._files.get(key)
+        self._files[key] = path
         if before is not None:
             with contextlib.suppress(OSError):  # it is being sent, or was
                 Spool.take_back(before)

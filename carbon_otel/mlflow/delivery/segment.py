@@ -14,6 +14,7 @@ from carbon_otel.mlflow.schema.hourly import Hours
 from carbon_otel.units import MS_PER_S
 
 _NOTHING: Final[Mapping[str, float]] = MappingProxyType({})
+_NO_TAGS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class Segment:
@@ -81,7 +82,7 @@ class Segment:
         self._own_wh = self._duration_s = 0.0
         self._devices_j = {}
 
-    def unchanged(self, tags: Mapping[str, str], rank: Mapping[str, float]) -> Batch:
+    def unchanged(self, tags: Mapping[str, str] = _NO_TAGS, rank: Mapping[str, float] = _NOTHING) -> Batch:
         """The last state, which is no longer final; `rank` as in `state`."""
         self._rank = rank
         return self._batch(self._values, tags, hourly=self._hours.text())

@@ -67,10 +67,12 @@ class RankRuns(Sink):
         if self._parts is None and group.rank is not None and group.rank.rank > 0:
             self._parts = self._make_parts()
 
-    def group_changed(self) -> None:
+    def group_changed(self, there: bool) -> None:
         """The process group is there, or will soon be gone."""
         self.begin()
-        self._worker.submit(self._look).wait(_LAST_LOOK_S)
+        looked = self._worker.submit(self._look)
+        if not there:
+            looked.wait(_LAST_LOOK_S)
 
     def stage_opened(self, stage: StageInfo) -> None:
         if self._parts is not None:
