@@ -17,6 +17,9 @@ AttributeValue = (
 RUN: Final = "run"
 UNATTRIBUTED: Final = "unattributed"
 
+# Begins the id of a run of another process that is not known yet.
+UNKNOWN_RUN: Final = "?"
+
 # The flag of energy that was divided by the time that calls took.
 TIME_SHARE: Final = "time_share"
 
@@ -63,6 +66,16 @@ class StageInfo(_StageFields):
     __slots__ = ()
     __eq__ = object.__eq__
     __hash__ = object.__hash__
+
+    @property
+    def is_run(self) -> bool:
+        """Whether this is the stage of a run, or the part of this process in one."""
+        return self.joined or self.kind == RUN
+
+    @property
+    def known_run_id(self) -> str | None:
+        """The same as `run_id`; None also while the run is not known."""
+        return None if self.run_id is None or self.run_id.startswith(UNKNOWN_RUN) else self.run_id
 
 
 class DeviceEnergy(NamedTuple):

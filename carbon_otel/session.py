@@ -34,6 +34,7 @@ from carbon_otel.otel.propagation import VARIABLES, is_from_stage
 from carbon_otel.otel.providers import Providers, resource_of_process
 from carbon_otel.otel.resource import described
 from carbon_otel.otel.sink import OtelSink
+from carbon_otel.ranks import group
 from carbon_otel.records import StageInfo
 from carbon_otel.runtime import Options
 from carbon_otel.sensors.base import Sensor
@@ -113,6 +114,7 @@ class Session:
             self.sampler = Sampler(self._tick, settings.interval_s, self._prepare)
             self._release = undo.pop_all()
         self._task: Stage | None = None
+        self._rank_runs: Any = None
         self._forked = forked
         self._connected = hook is not None
         self.hook = hook or ImportHook()
@@ -122,6 +124,9 @@ class Session:
         self.sampler.start()
         self.hook.attach(self)
         self.take_over(present.get() or self._work)
+        group.changed.append(self._ranks_changed)
+        if not self._forked and self._work is not NO_WORK:
+            contain("looking for the other ranks", None, self._meet_ranks)
         if not self._connected:
             _install(self.hook)
             _warn_of_gaps(self)
@@ -151,6 +156,7 @@ class Session:
         deadline = clock.monotonic() + EXIT_BUDGET_S
         self.disconnect()
         self._close_task()
+        self._leave_ranks()
         if self._annotator is not None:
             self._annotator.shutdown()
         self._close_books(1.0)
@@ -161,6 +167,7 @@ class Session:
     def end_for_good(self, timeout_s: float) -> None:
         """As `end`, in a process in which nothing runs afterwards: no `atexit`, no end of a run by MLflow."""
         deadline = clock.monotonic() + timeout_s
+        self._leave_ranks()
         self._close_books(timeout_s / 4, Killed())
         self._send_all(deadline, of_application=True)
 
@@ -234,6 +241,24 @@ class Session:
             # Imports nothing of MLflow, which the program may not have imported.
             integration = importlib.import_module("carbon_otel.mlflow.integration")
             work.leave = contain("joining a run", None, integration.join, self, run_id, address)
+
+    def _ranks_changed(self, there: bool) -> None:
+        contain("looking for the other ranks", None, self._meet_ranks)
+        if self._rank_runs is not None:
+            contain("looking for the other ranks", None, self._rank_runs.group_changed, there)
+
+    def _meet_ranks(self) -> None:
+        """Work for the run of rank 0, unless this process was started from a run."""
+        if group.look() is None or self._rank_runs is not None or self._work.leave is not None:
+            return
+        integration = importlib.import_module("carbon_otel.mlflow.integration")
+        self._rank_runs = integration.rank_runs(self, self.otel.adopt)
+
+    def _leave_ranks(self) -> None:
+        if self._ranks_changed in group.changed:
+            group.changed.remove(self._ranks_changed)
+        if self._rank_runs is not None:
+            contain("looking for the other ranks", None, self._rank_runs.end)
 
     def no_span(self) -> AbstractContextManager[object]:
         """Within it, no span of the application or of a stage is current."""

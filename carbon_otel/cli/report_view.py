@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from rich import box
@@ -11,10 +11,13 @@ from rich.table import Column, Table
 from carbon_otel.cli.output import Screen
 from carbon_otel.lifecycle.entry import LedgerCost
 from carbon_otel.lifecycle.report import TRAINING, DayTotal, Report
-from carbon_otel.units import KILO, emissions, energy
+from carbon_otel.mlflow.schema import rank_figures
+from carbon_otel.mlflow.schema.rank_figures import RankFigures
+from carbon_otel.units import KILO, MS_PER_S, emissions, energy
 
 _BAR: Final = 20
 _DAYS: Final = 8
+_RANKS: Final = 16
 _SOURCES: Final = ("method", "zone", "intensity_source", "intensity_year", "pue", "hardware", "version")
 
 
@@ -36,6 +39,10 @@ def show(report: Report, console: Screen) -> None:
     console.print(_sums("stage", report.by_stage, total.energy_wh))
     console.print(_sums("month", report.by_month, total.energy_wh))
     console.print(_attempts(report))
+    for entry in report.entries:
+        if entry.ranks:
+            console.print(f"{entry.name}: {rank_figures.sentence(entry.ranks)}")
+            console.print(_ranks(entry.ranks))
     if report.by_stage.get(TRAINING) and len(report.amortisation) > 1:
         console.print(_amortisation(report))
     console.print(_sources(report))
@@ -58,6 +65,21 @@ def _attempts(report: Report) -> Table:
         name = attempt.name if attempt.entries == 1 else f"{attempt.name}, {attempt.entries} windows"
         figures = energy(attempt.energy_wh), emissions(attempt.emissions_g)
         table.add_row(name, attempt.status, *figures, attempt.method)
+    return table
+
+
+def _ranks(ranks: Sequence[RankFigures]) -> Table:
+    """The ranks, or the slowest ones of many."""
+    table = Table("rank", "energy", "emissions", "samples", "steps", "waits each step", box=box.SIMPLE_HEAD)
+    shown = ranks
+    if len(ranks) > _RANKS:
+        shown = sorted(ranks, key=lambda each: (each.step_wait_s or 0.0, -each.train_s))[:_RANKS]
+    for each in shown:
+        waits = "" if each.step_wait_s is None else f"{each.step_wait_s * MS_PER_S:.3g} ms"
+        counts = f"{each.samples:g}", f"{each.steps:g}"
+        table.add_row(str(each.rank), energy(each.energy_wh), emissions(each.emissions_g), *counts, waits)
+    if others := len(ranks) - len(shown):
+        table.add_row(f"{others} others", *[""] * 5)
     return table
 
 

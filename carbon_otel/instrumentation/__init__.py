@@ -33,6 +33,7 @@ from carbon_otel.instrumentation.subprocesses import SubprocessIntegration
 from carbon_otel.instrumentation.thread_pools import ThreadPoolIntegration
 from carbon_otel.instrumentation.threads import ThreadIntegration
 from carbon_otel.instrumentation.torch_loops import TORCH
+from carbon_otel.instrumentation.torch_ranks import RANKS
 from carbon_otel.instrumentation.transformers import TRANSFORMERS
 from carbon_otel.instrumentation.trio import TrioIntegration
 from carbon_otel.instrumentation.uvicorn import UvicornIntegration
@@ -53,6 +54,7 @@ BUILT_IN: Final[tuple[Integration, ...]] = (
     *POLARS,
     *ONNXRUNTIME,
     *TORCH,
+    *RANKS,
     *KERAS,
     *TRANSFORMERS,
     *SENTENCE_TRANSFORMERS,

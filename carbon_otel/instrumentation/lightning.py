@@ -9,17 +9,22 @@ a validation of it                         `evaluation`  samples
 =========================================  ============  ===============================
 
 The loop of a fit has functions for the beginning and the end of an epoch. A callback of ours would be asked at
-each batch, and would have to be pickled where a strategy starts processes.
+each batch, and would have to be pickled where a strategy starts processes. The programs that the strategy `ddp`
+starts, and the processes of `ddp_spawn`, work for the stage and the run of the call that starts them.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
+from types import TracebackType
 from typing import Any, Final
 
 from carbon_otel.instrumentation.calls import Call, Calls, Hook
 from carbon_otel.instrumentation.children import EPOCH, Children, begins, children_of, ends
+from carbon_otel.instrumentation.in_place import Entered, unseen
 from carbon_otel.instrumentation.sizes import samples_in_batches
+from carbon_otel.stages.api import inject
 
 
 def _done(trainer: Any) -> dict[str, int]:
@@ -72,6 +77,34 @@ def _ends(loop: Any) -> Any:
     return loop.trainer
 
 
+def _launch(*_: Any, **__: Any) -> Entered | None:
+    return _Launching()
+
+
+class _Launching:
+    """The programs of the other ranks get a copy of the environment: with the stage and the run of rank 0."""
+
+    __slots__ = ("_before",)
+
+    def __init__(self) -> None:
+        self._before: dict[str, str | None] = {}
+
+    def __enter__(self) -> Callable[[Any], Any]:
+        variables = inject({})
+        self._before = {name: os.environ.get(name) for name in variables}
+        os.environ.update(variables)
+        return unseen
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for name, text in self._before.items():
+            if text is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = text
+
+
 def _package(name: str) -> tuple[Calls, ...]:
     return (
         Calls(
@@ -80,6 +113,18 @@ def _package(name: str) -> tuple[Calls, ...]:
             Call("Trainer.validate", "evaluation", units=_in("val")),
             Call("Trainer.test", "evaluation", units=_in("test")),
             Call("Trainer.predict", "inference", units=_in("predict")),
+            # What a process of `ddp_spawn` runs. Inside of the calls above, these are no stages.
+            Call(
+                "Trainer._fit_impl",
+                "training",
+                "Trainer.fit",
+                _fitted,
+                admits=(EPOCH, "evaluation"),
+                within=Children,
+            ),
+            Call("Trainer._validate_impl", "evaluation", "Trainer.validate", _in("val")),
+            Call("Trainer._test_impl", "evaluation", "Trainer.test", _in("test")),
+            Call("Trainer._predict_impl", "inference", "Trainer.predict", _in("predict")),
         ),
         Calls(
             f"{name}.loops.fit_loop",
@@ -89,6 +134,10 @@ def _package(name: str) -> tuple[Calls, ...]:
         Calls(
             f"{name}.loops.evaluation_loop",
             Call("_EvaluationLoop.run", "evaluation", "validation", _in_fit),
+        ),
+        Calls(
+            f"{name}.strategies.launchers.subprocess_script",
+            Hook("_SubprocessScriptLauncher._call_children_scripts", _launch),
         ),
     )
 

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from carbon_otel.mlflow.schema import contributions, hourly, names
+from carbon_otel.mlflow.schema import contributions, hourly, names, rank_figures
 from carbon_otel.mlflow.schema.checked import Unreadable, amount
+from carbon_otel.mlflow.schema.rank_figures import RankFigures
 from carbon_otel.units import MS_PER_S
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class Entry:
         components: watt-hours of `cpu`, `gpu`, `memory`, `host`.
         tags: tags of the run that carbon_otel has written.
         dataset: the digest by which a run of another experiment belongs to the ledger; empty for all others.
+        ranks: what each rank of a distributed training has contributed.
     """
 
     run_id: str
@@ -68,6 +70,7 @@ class Entry:
     components: Mapping[str, float]
     tags: Mapping[str, str]
     dataset: str = ""
+    ranks: tuple[RankFigures, ...] = ()
 
     @property
     def energy_wh(self) -> float:
@@ -128,6 +131,7 @@ class Entry:
             },
             components=_components(figures),
             tags=tags,
+            ranks=rank_figures.of_tags(run.data.tags),
         )
 
 

@@ -141,6 +141,7 @@ class Report:
             "unmeasured": list(self.unmeasured),
             "unreadable": list(self.unreadable),
             "recomputed_for": self.recomputed_for,
+            "ranks": self.ranks(),
             "entries": self.rows(),
         }
 
@@ -163,6 +164,14 @@ class Report:
             }
             for entry in self.entries
             for kind, cost in entry.stages.items()
+        ]
+
+    def ranks(self) -> list[dict[str, Any]]:
+        """One flat row per rank of the distributed trainings, energy in Wh and emissions in g."""
+        return [
+            {"run_id": entry.run_id, "run_name": entry.name, **figures._asdict()}
+            for entry in self.entries
+            for figures in entry.ranks
         ]
 
     def frame(self) -> pandas.DataFrame:
@@ -263,6 +272,7 @@ def _recomputed(entry: Entry, grid: Intensity) -> Entry:
         low_g=max(0.0, grams * (1 - below)),
         high_g=grams * (1 + above),
         tags={**entry.tags, **names.intensity_tags(grid)},
+        ranks=tuple(rank._replace(emissions_g=rank.energy_wh * factor) for rank in entry.ranks),
     )
 
 

@@ -15,7 +15,7 @@ Nothing here is imported before the program imports MLflow.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from functools import partial
 from types import ModuleType
 from typing import Final, Protocol
@@ -25,12 +25,14 @@ from carbon_otel.background import Worker
 from carbon_otel.config import Settings
 from carbon_otel.footprint import Footprint
 from carbon_otel.fork import renew_after_fork
+from carbon_otel.handover import Work
 from carbon_otel.host.identity import identity
 from carbon_otel.instrumentation.base import Undo, undo_all
 from carbon_otel.mlflow import compat
 from carbon_otel.mlflow.delivery.joined_file import JoinedFiles
 from carbon_otel.mlflow.delivery.worker import DeliveryWorker
 from carbon_otel.mlflow.runs import joined_runs, tracking_hook
+from carbon_otel.mlflow.runs.rank_runs import RankRuns
 from carbon_otel.mlflow.runs.recorder import RunRecorder
 from carbon_otel.mlflow.runs.run_stages import Begun, RunStages
 from carbon_otel.mlflow.schema import names
@@ -59,6 +61,8 @@ class Measurement(Protocol):
     def hardware(self) -> str: ...
 
     def trace_id(self, stage: StageInfo) -> str | None: ...
+
+    def inject(self, environment: MutableMapping[str, str]) -> None: ...
 
     def add_sink(self, sink: Sink) -> None: ...
 
@@ -192,6 +196,21 @@ def join(measurement: Measurement, run_id: str, address: str) -> Callable[[], No
     if room is None or room.measurement is not measurement:
         return None
     return joined_runs.join(measurement.engine, room.recorder, run_id, address)
+
+
+def rank_runs(measurement: Measurement, adopt: Callable[[Work | None], None]) -> RankRuns | None:
+    """Keeps this rank of a training in the run of rank 0; MLflow need not be imported.
+
+    `adopt` puts the spans that open later below those of a work.
+    """
+    _attach(measurement)
+    room = _room
+    if room is None or room.measurement is not measurement:
+        return None
+    ranks = RankRuns(measurement.engine, room.recorder, measurement.inject, adopt)
+    measurement.add_sink(ranks)
+    ranks.begin()
+    return ranks
 
 
 def _leave() -> None:

@@ -10,6 +10,8 @@ import os
 import sys
 from typing import Any
 
+from carbon_otel.ranks import group
+
 
 def own_ids(tracer: Any) -> None:
     """Let the tracer make its ids so, if it would draw them from the program's generator."""
@@ -19,13 +21,16 @@ def own_ids(tracer: Any) -> None:
 
 
 class _Ids:
-    """The interface of the SDK's `IdGenerator`. A forked child goes on with other ids than its parent."""
+    """The interface of the SDK's `IdGenerator`. A forked child goes on with other ids than its parent.
+
+    All ranks of a training are in one trace.
+    """
 
     def generate_span_id(self) -> int:
         return _drawn(8)
 
     def generate_trace_id(self) -> int:
-        return _drawn(16)
+        return group.trace_id or _drawn(16)
 
     def is_trace_id_random(self) -> bool:
         return True

@@ -16,6 +16,7 @@ from carbon_otel.otel.counts import Count, Counts, Spread, count
 from carbon_otel.otel.instruments import DURATIONS_S, Instruments
 from carbon_otel.otel.labels import LabelBook, Labels
 from carbon_otel.otel.otlp_json import Point, request
+from carbon_otel.ranks import group
 from carbon_otel.records import StageInfo
 from carbon_otel.semconv import names as semconv
 from carbon_otel.serial import Serial
@@ -39,7 +40,7 @@ class Kept(Sink):
         self._one_at_a_time.run(self._pay, self._labels.of(stage), joules, grams)
 
     def stage_closed(self, stage: StageInfo, end: StageEnd) -> None:
-        self._one_at_a_time.run(self._end, self._labels.of(stage), end.duration_s, end.units)
+        self._one_at_a_time.run(self._end, self._labels.of(stage), end.duration_s, group.summed(end.units))
 
     def hand_to(self, take: Callable[[dict[str, Any]], object]) -> None:
         """Call `take` with a request of OTLP as JSON, as soon as no other thread counts."""
@@ -54,10 +55,10 @@ class Kept(Sink):
         self._instruments.source.after_export = after
 
     def _pay(self, labels: Labels, joules: Sequence[float], grams: float) -> None:
-        for group, indexes in self._labels.groups.items():
+        for devices, indexes in self._labels.groups.items():
             amount = sum([joules[i] for i in indexes])
             if amount > 0:
-                count(self._counts.energy, (*labels.key, *group), amount)
+                count(self._counts.energy, (*labels.key, *devices), amount)
         if grams > 0:
             count(self._counts.emissions, labels.key, grams)
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from carbon_otel.ranks import group
 from carbon_otel.semconv import names as semconv
+from carbon_otel.semconv.attributes import rank_attributes
 
 if TYPE_CHECKING:
     from carbon_otel.carbon.grid import EmissionFactor
@@ -40,6 +42,9 @@ def described(hardware: Hardware, factor: EmissionFactor) -> Attributes:
         semconv.ZONE: factor.intensity.zone,
         semconv.PUE: factor.pue,
     }
+    rank = group.look()
+    if rank is not None:
+        attributes |= rank_attributes(rank)
     if hardware.gpus:
         attributes[semconv.GPU_MODELS] = hardware.gpus
     if hardware.missing:

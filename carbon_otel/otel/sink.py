@@ -26,9 +26,10 @@ from carbon_otel.otel.ids import own_ids
 from carbon_otel.otel.instruments import instruments_of
 from carbon_otel.otel.labels import LabelBook
 from carbon_otel.otel.providers import Providers
-from carbon_otel.records import RUN, StageInfo
+from carbon_otel.ranks import group
+from carbon_otel.records import StageInfo
 from carbon_otel.semconv import names as semconv
-from carbon_otel.semconv.attributes import footprint_attributes, stage_attributes
+from carbon_otel.semconv.attributes import footprint_attributes, rank_attributes, stage_attributes
 from carbon_otel.sensors.base import Device
 from carbon_otel.sinks import Pending, Sink, StageEnd, Tick
 from carbon_otel.text import hider
@@ -77,7 +78,7 @@ class OtelSink(Sink):
         own_ids(self._tracer)
         self.instruments = instruments_of(providers.meter)
         self.instruments.attach(intensity, boot, steal)
-        self._origin = Work(os.environ) if origin is None else origin
+        self._origin = self._started_for = Work(os.environ) if origin is None else origin
         # The last work for which a stage was opened, with what its variables say; and the last variables made.
         self._read = self._origin, propagation.read(self._origin.variables)
         self._made: tuple[Any, Mapping[str, str]] = (None, {})
@@ -95,11 +96,13 @@ class OtelSink(Sink):
         attributes: dict[str, Any] = stage_attributes(stage)
         if stage.joined:
             return  # the process that opened the run has its span
-        run_id = stage.run_id or self._started_from()[1]
+        run_id = stage.known_run_id or self._started_from()[1]
         if run_id:
             attributes[semconv.RUN_ID] = run_id
+        if group.rank is not None:
+            attributes |= rank_attributes(group.rank)
         span = self._tracer.start_span(
-            _RUN_SPAN if stage.kind == RUN else stage.name,
+            _RUN_SPAN if stage.is_run else stage.name,
             context=self._context_below(stage.parent),
             attributes=attributes,
             start_time=stage.start_unix_ns,
@@ -145,7 +148,7 @@ class OtelSink(Sink):
         labels = self.labels.of(stage)
         # The stage was left before: its span is not current any more.
         here = own.around() if own is not None else None
-        for unit, amount in end.units.items():
+        for unit, amount in group.summed(end.units).items():
             label = self.labels.unit(unit)
             self.instruments.units.add(amount, {**labels.stage, semconv.UNIT: label}, here)
         if own is None:
@@ -163,9 +166,10 @@ class OtelSink(Sink):
         finally:
             span.end(stage.start_unix_ns + int(end.duration_s * NS_PER_S))
 
-    @staticmethod
-    def _describe(span: Span, stage: StageInfo, end: StageEnd) -> None:
+    def _describe(self, span: Span, stage: StageInfo, end: StageEnd) -> None:
         footprint = end.footprint
+        if stage.run_id != stage.known_run_id and (run_id := self._started_from()[1]):
+            span.set_attribute(semconv.RUN_ID, run_id)  # it was not known when the stage opened
         span.set_attributes(footprint_attributes(footprint))
         if type(span).__module__.startswith("logfire"):
             span.set_attribute("logfire.msg", _message(stage, footprint))
@@ -201,6 +205,10 @@ class OtelSink(Sink):
     def close(self, timeout_s: float) -> Pending:
         return self._providers.close(timeout_s)
 
+    def adopt(self, work: Work | None) -> None:
+        """From now on this process works for the stage of another one; None takes that back."""
+        self._origin = self._started_for if work is None else work
+
     def trace_id(self, stage: StageInfo) -> str | None:
         """The trace id of an open stage."""
         own = self._spans.get(stage)
@@ -209,7 +217,7 @@ class OtelSink(Sink):
     def hand_over(self, stage: StageInfo | None, variables: MutableMapping[str, str]) -> None:
         """Add the span that would be the parent of a stage opened here."""
         here = self._context_below(stage) or context.get_current()
-        run_id = stage.run_id if stage is not None and stage.run_id else self._started_from()[1]
+        run_id = (stage.known_run_id if stage is not None else None) or self._started_from()[1]
         key = trace.get_current_span(here).get_span_context(), stage, run_id
         before, made = self._made
         # Most tasks of a pool come from one stage.

@@ -6,6 +6,7 @@ import functools
 from typing import Any
 
 from carbon_otel.footprint import Footprint
+from carbon_otel.ranks import Rank
 from carbon_otel.records import StageInfo
 from carbon_otel.semconv import names as semconv
 
@@ -13,6 +14,14 @@ from carbon_otel.semconv import names as semconv
 def stage_attributes(stage: StageInfo) -> dict[str, Any]:
     """The attributes of a stage that are known at its start."""
     return {**stage.attributes, semconv.STAGE_KIND: stage.kind, semconv.STAGE_NAME: stage.name}
+
+
+def rank_attributes(rank: Rank) -> dict[str, int]:
+    """The rank of a process in its training."""
+    attributes = {semconv.RANK: rank.rank, semconv.WORLD_SIZE: rank.world_size}
+    if rank.local_rank is not None:
+        attributes[semconv.LOCAL_RANK] = rank.local_rank
+    return attributes
 
 
 def footprint_attributes(footprint: Footprint) -> dict[str, Any]:

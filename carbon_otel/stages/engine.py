@@ -20,7 +20,7 @@ from carbon_otel.footprint import footprint_of
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.guard import arrived, log_fault, log_undone, undone
 from carbon_otel.meter.meter import NO_EDGE, Meter, Readings
-from carbon_otel.records import AttributeValue
+from carbon_otel.records import RUN, AttributeValue
 from carbon_otel.sinks import Fanout, Figures, Sink, StageEnd, Tick
 from carbon_otel.stages.accounts import Account, Books
 from carbon_otel.stages.cpu_weights import StageWeights, ThreadWeights
@@ -153,18 +153,24 @@ class Engine:
             raise
 
     def open_run(
-        self, run_id: str, name: str, parent_run_id: str | None, *, joined: bool = False
+        self,
+        run_id: str,
+        name: str,
+        parent_run_id: str | None,
+        *,
+        joined: bool = False,
+        kind: str = RUN,
     ) -> OpenStage | None:
         """Open the stage of an experiment run; None if it is already open.
 
         Its parent is the stage of the parent run, or the stage that starts the run. A run is `joined` if another
-        process has opened it.
+        process has opened it. What it pays itself is of this `kind`.
         """
         if not self.runs.reserve(run_id):
             return None
         stage = None
         try:
-            stage = prepare_run(self, run_id, name, parent_run_id, joined)
+            stage = prepare_run(self, run_id, name, parent_run_id, joined, kind)
             self.begin(stage)
             return stage
         except BaseException:
@@ -250,6 +256,19 @@ class Engine:
         `at_work` is asked under the lock, so that of two calls at once the second has the latest answer.
         """
         self._change(partial(self._settle_run, stage, at_work), stage)
+
+    def is_in_use(self, run: OpenStage) -> bool:
+        """Whether a stage is open in a run, or a loop or a short call under way."""
+        # A part of what the run pays is open until the run ends.
+        inside = (stage for stage in tuple(self._open.values()) if stage.run is run and stage.split is None)
+        return any(stage is not run for stage in inside) or self.shares.are_busy(run)
+
+    def pays_alone(self, run: OpenStage) -> bool:
+        """Whether a run pays all that no stage in it does, because nothing is open beside it."""
+        beside = (
+            stage for stage in tuple(self._open.values()) if stage.run is not run and stage.split is None
+        )
+        return next(beside, None) is None and not self.shares.are_busy(self.root)
 
     def tick(self, checkpoint: bool = False) -> None:
         """Read every device that is due, settle all open stages, and inform the sinks.

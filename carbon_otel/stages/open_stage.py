@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.meter.meter import NO_EDGE, EdgeState
-from carbon_otel.records import RUN, StageInfo, StageRecord
+from carbon_otel.records import StageInfo, StageRecord
 from carbon_otel.sensors.base import Sensor
 from carbon_otel.sinks import StageEnd
 from carbon_otel.stages.accounts import Account, Totals
@@ -100,9 +100,7 @@ class OpenStage:
         self.engine = engine
         self.info = info
         self.parent = parent
-        self.run: OpenStage | None = (
-            self if info.kind == RUN and info.run_id else parent.run if parent else None
-        )
+        self.run: OpenStage | None = self if info.run_id and info.is_run else parent.run if parent else None
         self.account = account
         self.recorded = recorded
         self.units: dict[str, float] = {}

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
-from carbon_otel.records import RUN, UNATTRIBUTED, AttributeValue, StageInfo
+from carbon_otel.records import UNATTRIBUTED, AttributeValue, StageInfo
 from carbon_otel.stages.open_stage import OpenStage, Split, current
 
 if TYPE_CHECKING:
@@ -59,11 +59,13 @@ def prepare_part(engine: Engine, whole: OpenStage, kind: str, name: str, begun_n
     return part
 
 
-def prepare_run(engine: Engine, run_id: str, name: str, parent_run_id: str | None, joined: bool) -> OpenStage:
+def prepare_run(
+    engine: Engine, run_id: str, name: str, parent_run_id: str | None, joined: bool, kind: str
+) -> OpenStage:
     """The stage of a run, below the stage of the parent run or below the stage that starts the run."""
     parent = engine.runs.above(parent_run_id, _own(engine, current.get()))
     above = parent.info if parent is not None else None
-    info = StageInfo(next(_ids), RUN, name, {}, above, run_id, True, time.time_ns(), joined)
+    info = StageInfo(next(_ids), kind, name, {}, above, run_id, True, time.time_ns(), joined)
     return OpenStage(engine, info, parent, engine.nobody, recorded=True)
 
 

@@ -110,6 +110,21 @@ class Shares:
         base = (now_ns, *self.engine.books.paid(stage.account))
         return self.live.setdefault(stage, Parent(self, stage, base))
 
+    def are_busy(self, stage: OpenStage) -> bool:
+        """Whether a loop or a call in a stage is under way."""
+        parent = self.live.get(stage)
+        timed = () if parent is None else tuple(parent.timed)
+        return any(not isinstance(each, Cell) or each.begun_ns for each in timed)
+
+    def epochs_in(self, stage: OpenStage) -> int:
+        """How many epochs there have been in a stage."""
+        return self.live[stage].epochs if stage in self.live else 0
+
+    def go_on(self, epochs: int, stage: OpenStage) -> None:
+        """The next epoch in a stage comes after so many others."""
+        if epochs:
+            self.parent(stage).epochs = epochs
+
     def settle(self, stage: OpenStage, now_ns: int) -> None:
         """Divide what a stage has paid since the last time, before that what it pays changes."""
         parent = self.live.get(stage)

@@ -19,7 +19,7 @@ import carbon_otel
 PACKAGE = Path(carbon_otel.__file__).parent
 
 # Each room is a module or a folder; the longest name that fits a module is its room.
-BASE = "text units clock provenance guard fork background handover serial private_files descriptors _version"
+BASE = "text units clock provenance guard fork background handover ranks serial private_files descriptors _version"
 CORE = f"{BASE} sensors.base records carbon footprint sinks"
 ROOMS = {
     "_version": "",
@@ -30,6 +30,7 @@ ROOMS = {
     "fork": "clock guard",
     "provenance": "units",
     "handover": "",
+    "ranks": "fork",
     "background": "guard fork",
     "serial": "guard fork",
     "private_files": "",
@@ -51,10 +52,10 @@ ROOMS = {
     "runtime": "clock guard fork config footprint termination",
     "stages": f"{CORE} meter runtime",
     # The destinations of the figures.
-    "semconv": "footprint records",
+    "semconv": "footprint ranks records",
     "journal": f"{CORE}",
     "otel": f"{CORE} semconv",
-    "instrumentation": "clock guard fork background handover stages runtime termination",
+    "instrumentation": "clock units guard fork background handover ranks stages runtime termination",
     "mlflow": "",
     "mlflow.compat": "fork",
     "mlflow.schema": f"{CORE} mlflow.compat",

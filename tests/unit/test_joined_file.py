@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
+import threading
 from dataclasses import replace
 
 import pytest
 
 from carbon_otel import guard
-from carbon_otel.mlflow.delivery import spool
+from carbon_otel.mlflow.delivery import spool, worker
 from carbon_otel.mlflow.delivery.joined_file import PREFIX, JoinedFiles
 from carbon_otel.mlflow.delivery.segment import Segment
 from carbon_otel.mlflow.delivery.spool import Spool
-from carbon_otel.mlflow.schema import contributions
+from carbon_otel.mlflow.schema import contributions, names
+from tests.integration.processes import wait_for
 from tests.unit.test_delivery_worker import Controlled, Store, batch
 from tests.unit.test_segment import BEGIN_S, figures
 
@@ -166,3 +168,35 @@ def test_several_tasks_are_one_part():
     assert second.values["carbon/training/energy_wh"] * 3600 == pytest.approx(150.0)
     assert second.values["carbon/duration_s"] == pytest.approx(3.0)
     assert set(second.gauges.values()) == {50.0}
+
+
+def test_the_end_of_a_rank_waits_for_the_last_part_of_another_one(files, tmp_path, monkeypatch):
+    monkeypatch.setattr(worker.group, "works_together", True)
+    monkeypatch.setattr(worker, "_RANKS_S", 60.0)
+    store, rank_0 = Store(), Controlled(tmp_path)
+    rank_0.put(batch(1, 2.0), store)
+    assert rank_0.wait(20)
+    files.put(ADDRESS, replace(part(0.5, final=False), rank={"rank": 1.0, "world_size": 2.0}))
+    closing = threading.Thread(target=rank_0.close, args=(120,))
+    closing.start()
+    try:
+        wait_for(
+            lambda: [each.final for each in contributions.read(store.tags["r"]).values()] == [True, False]
+        )
+    finally:
+        files.put(ADDRESS, replace(part(0.7), rank={"rank": 1.0, "world_size": 2.0}))
+        closing.join()
+    assert store.values("r")[-1] == 2.7 and store.tags["r"]["carbon.status"] == "final"
+    assert store.tags["r"]["carbon.ranks"] == "1 of 2 ranks, 0.7 Wh to 0.7 Wh each"
+    assert left(tmp_path) == []
+
+
+def test_a_part_names_its_process(files, tmp_path):
+    """Else a run whose processes have all been killed would never be found."""
+    store, opener = Store(), Controlled(tmp_path)
+    files.put(ADDRESS, replace(part(0.5, final=False), tags={names.PROCESS: "a process"}))
+    opener.put(batch(1, 2.0, final=False), store)
+    assert opener.wait(20)
+    assert contributions.read(store.tags["r"])["child"].process == "a process"
+    assert store.tags["r"].get(names.PROCESS) != "a process"
+    opener.close(20)

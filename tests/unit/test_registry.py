@@ -9,7 +9,9 @@ import pytest
 import yaml
 
 import carbon_otel
+from carbon_otel import ranks
 from carbon_otel.entry_points.detector import CarbonResourceDetector
+from carbon_otel.ranks import Rank
 from carbon_otel.semconv import names as semconv
 from tests.unit.test_otel_sink import Application, server
 
@@ -19,7 +21,7 @@ DEFINED = {a["id"]: a for g in GROUPS for a in g["attributes"] if "id" in a}
 METRICS = {g["metric_name"]: g for g in GROUPS if g["type"] == "metric"}
 BY_ID = {g["id"]: g for g in GROUPS}
 UPSTREAM = {"host.cpu.model.name"}
-PYTHON = {"string": str, "double": (int, float), "string[]": tuple}
+PYTHON = {"string": str, "int": int, "double": (int, float), "string[]": tuple}
 INSTRUMENTS = {"counter": "Sum", "gauge": "Gauge", "histogram": "Histogram"}
 
 
@@ -92,6 +94,20 @@ def test_the_resource(monkeypatch, tmp_path):
     attributes = CarbonResourceDetector().detect().attributes
     conform(attributes, "entity.carbon_otel.host")
     assert attributes["carbon_otel.method"] == "measured.counter"
+
+
+def test_a_rank(monkeypatch, tmp_path):
+    monkeypatch.setattr(ranks.group, "rank", Rank(3, 8, 1))
+    application = Application(server(tmp_path))
+    monkeypatch.setenv("CARBON_OTEL_POWERCAP_ROOT", str(application.tree.root))
+    application.instrument()
+    with carbon_otel.stage("training"):
+        pass
+    found = application.spans()["training"].attributes, CarbonResourceDetector().detect().attributes
+    for attributes, group in zip(found, ("span.carbon_otel.stage", "entity.carbon_otel.host"), strict=True):
+        conform(attributes, group)
+        named = {"carbon_otel.rank": 3, "carbon_otel.world_size": 8, "carbon_otel.local_rank": 1}
+        assert named.items() <= dict(attributes).items()
 
 
 def test_every_name_of_the_conventions_is_registered():

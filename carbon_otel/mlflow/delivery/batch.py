@@ -35,7 +35,7 @@ class Batch:
     values, not cumulative. `final` marks the last batch of a segment. `run_id` and `contribution_id` are
     empty if the run is an `entry` of the ledger, which the first upload creates. `efficiency_metric` is the
     user's metric that is divided by the emissions. A batch is `joined` if another process has opened the run.
-    `curves` and `bars` say which metrics get a point.
+    `curves` and `bars` say which metrics get a point. `rank` are the figures of a rank, by `rank_figures`.
     """
 
     run_id: str
@@ -54,6 +54,7 @@ class Batch:
     joined: bool = False
     curves: bool = True
     bars: bool = True
+    rank: Mapping[str, float] = field(default_factory=dict)
 
     def drawn(self, figures: Mapping[str, float]) -> dict[str, float]:
         """The figures of this state that become points of metrics."""
@@ -79,7 +80,7 @@ _TYPES: Final[dict[type, dict[str, tuple[type, ...]]]] = {
         **dict.fromkeys(("run_id", "contribution_id", "hourly"), (str,)),
         **dict.fromkeys(("segment", "step", "timestamp_ms"), (int,)),
         **dict.fromkeys(("resumed", "final", "curves", "bars"), (bool,)),
-        **dict.fromkeys(("values", "tags", "gauges"), (dict,)),
+        **dict.fromkeys(("values", "tags", "gauges", "rank"), (dict,)),
         "efficiency_metric": (str, NoneType),
     },
     LedgerRun: {
@@ -96,7 +97,7 @@ _FORMER_NAMES: Final = {"part": "contribution_id", "per_gram": "efficiency_metri
 def encoded(batch: Batch) -> dict[str, Any]:
     """A batch as JSON types."""
     body: dict[str, Any] = {f.name: getattr(batch, f.name) for f in fields(batch)}
-    for name in ("values", "tags", "gauges"):
+    for name in ("values", "tags", "gauges", "rank"):
         body[name] = dict(body[name])
     if batch.entry is not None:
         body["entry"] = {f.name: getattr(batch.entry, f.name) for f in fields(batch.entry)}
@@ -112,7 +113,7 @@ def decoded(body: Mapping[str, Any]) -> Batch:
         for name, kind in _TYPES[type(item)].items():
             if type(value := getattr(item, name)) not in kind:
                 raise TypeError(f"{name} is {value!r:.40}")
-    for figures in (batch.values, batch.gauges):
+    for figures in (batch.values, batch.gauges, batch.rank):
         if checked.numbers(figures) is None:
             raise TypeError("a figure is not a number")
     if not all(isinstance(tag, str) for tag in batch.tags.values()):

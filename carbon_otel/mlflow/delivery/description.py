@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from carbon_otel.mlflow.delivery.batch import Batch
-from carbon_otel.mlflow.schema import names
+from carbon_otel.mlflow.schema import names, rank_figures
 from carbon_otel.units import emissions, energy
 
 NOTE: Final = "mlflow.note.content"
@@ -69,6 +69,8 @@ def markdown(values: Mapping[str, float], tags: Mapping[str, str]) -> str:
         f"Method: {tags.get('carbon.method', 'unknown')}. Grid: {grid} ({source}), "
         f"PUE {tags.get('carbon.pue', '1')}. carbon_otel {tags.get('carbon.version', '')}.",
     ]
+    if tags.get(rank_figures.TAG):
+        lines += ["", f"Ranks: {tags[rank_figures.TAG]}."]
     if tags.get("carbon.missing"):
         lines.append(f"Not in the figures: {tags['carbon.missing']}.")
     if tags.get("carbon.trace_url"):

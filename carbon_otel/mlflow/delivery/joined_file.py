@@ -24,16 +24,17 @@ PREFIX: Final = "joined-"
 
 
 class JoinedFiles:
-    """One file for each run, with the last state. Not thread-safe: the delivery thread writes them all."""
+    """One file for each contribution to a run, with the last state. The delivery thread writes them all."""
 
     def __init__(self, folder: Path) -> None:
         """Does no I/O."""
         self._folder = folder
-        self._files: dict[str, Path] = {}
+        # By the ids of the run and of the contribution.
+        self._files: dict[tuple[str, str], Path] = {}
         self._numbers: Iterator[int] = itertools.count()
 
     def put(self, address: str, batch: Batch) -> None:
-        """Replace the file of the batch's run."""
+        """Replace the file of the batch's contribution."""
         name = f"{PREFIX}{batch.contribution_id}-{next(self._numbers):08}"
         try:
             path = Spool.leave(self._folder, name, to_line(1, address, batch))
@@ -48,8 +49,9 @@ class JoinedFiles:
                 about=batch.run_id,
             )
             return
-        before = self._files.get(batch.run_id)
-        self._files[batch.run_id] = path
+        key = batch.run_id, batch.contribution_id
+        before = self._files.get(key)
+        self._files[key] = path
         if before is not None:
             with contextlib.suppress(OSError):  # it is being sent, or was
                 Spool.take_back(before)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.mlflow import compat
+from carbon_otel.mlflow.delivery.joined_file import PREFIX
 from carbon_otel.mlflow.delivery.spool import Spool
 from carbon_otel.mlflow.delivery.uploader import Uploader
 
@@ -25,6 +26,8 @@ class LeftBehind:
         # Held while local files are read; only uploader threads take it.
         self._lock = threading.Lock()
         self._users: dict[Spool, int] = {}
+        # The parts of other ranks that were not the last ones, by the ids of their contributions.
+        self._unfinished: Set[str] = frozenset()
         renew_after_fork(self._renew)
 
     def _renew(self) -> None:
@@ -41,8 +44,16 @@ class LeftBehind:
         """
         with self._borrowed(address, prefix) as spools:
             for left in spools:
+                ranks = _rank_parts(left, address)
                 uploader = Uploader(store, of_ended=True, is_open=is_open)
                 uploader.send(left, address, most_refused=_MOST_REFUSED)
+                self._unfinished = (self._unfinished | ranks.keys()) - {
+                    part for part, final in ranks.items() if final
+                }
+
+    def lacks_ranks(self) -> bool:
+        """Whether a rank has left a part that was not its last one."""
+        return bool(self._unfinished)
 
     @contextmanager
     def _borrowed(self, address: str, prefix: str) -> Iterator[list[Spool]]:
@@ -63,3 +74,11 @@ class LeftBehind:
                     if not self._users[spool]:
                         del self._users[spool]
                         spool.close()
+
+
+def _rank_parts(left: Spool, address: str) -> Mapping[str, bool]:
+    """The contribution of a rank in the file of a joined run, and whether it is the last one."""
+    if left.path is None or not left.path.name.startswith(PREFIX):
+        return {}
+    batches = (row.batch for row in left.waiting(address))
+    return {batch.contribution_id: batch.final for batch in batches if batch.rank}

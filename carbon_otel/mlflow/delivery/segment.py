@@ -14,6 +14,7 @@ from carbon_otel.mlflow.schema.hourly import Hours
 from carbon_otel.units import MS_PER_S
 
 _NOTHING: Final[Mapping[str, float]] = MappingProxyType({})
+_NO_TAGS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class Segment:
@@ -46,7 +47,7 @@ class Segment:
         """
         self.number = number
         self.ended = False
-        self._run_id = run_id
+        self.run_id = run_id
         self._contribution_id = contribution_id
         self._resumed = resumed
         self._efficiency_metric = efficiency_metric
@@ -55,6 +56,7 @@ class Segment:
         # The sums of the times before the last `reopen`, and those so far.
         self._before: Mapping[str, float] = {}
         self._values: Mapping[str, float] = {}
+        self._rank: Mapping[str, float] = {}
         self._hours = Hours(wall_s)
         self._sampling = Sampling(age_s)
         self._step = 0
@@ -80,9 +82,10 @@ class Segment:
         self._own_wh = self._duration_s = 0.0
         self._devices_j = {}
 
-    def unchanged(self) -> Batch:
-        """The last state, which is no longer final."""
-        return self._batch(self._values, {}, hourly=self._hours.text())
+    def unchanged(self, tags: Mapping[str, str] = _NO_TAGS, rank: Mapping[str, float] = _NOTHING) -> Batch:
+        """The last state, which is no longer final; `rank` as in `state`."""
+        self._rank = rank
+        return self._batch(self._values, tags, hourly=self._hours.text())
 
     def state(
         self,
@@ -92,14 +95,15 @@ class Segment:
         *,
         of_nested: Mapping[str, float] = _NOTHING,
         units: Mapping[str, float] = _NOTHING,
+        rank: Mapping[str, float] = _NOTHING,
         final: bool = False,
     ) -> Batch:
         """The state at `clock_s`, on the monotonic clock of the segment.
 
         `of_nested` is the sum of `names.subtotals()` over the nested runs; `units` are the functional units
-        of the stages, by `<kind>/<unit>`.
+        of the stages, by `<kind>/<unit>`; `rank` is what `rank_figures.written` says.
         """
-        self.ended = final
+        self.ended, self._rank = final, rank
         elapsed_s = clock_s - self._clock_s
         self._stamp_ms = max(int((self._wall_s + elapsed_s) * MS_PER_S), self._stamp_ms + 1)
         values = names.footprint_metrics(footprint, of_nested, units)
@@ -144,7 +148,7 @@ class Segment:
         step = self._step
         self._step += bool(values)
         return Batch(
-            run_id=self._run_id,
+            run_id=self.run_id,
             segment=self.number,
             values=values,
             tags=tags,
@@ -158,6 +162,7 @@ class Segment:
             entry=self._ledger_run,
             efficiency_metric=self._efficiency_metric,
             joined=self._joined,
+            rank=dict(self._rank),
             curves=curves,
             bars=bars,
         )

@@ -25,7 +25,7 @@ from carbon_otel.mlflow.delivery.faults import (
 from carbon_otel.mlflow.delivery.ledger_runs import LedgerRuns
 from carbon_otel.mlflow.delivery.metric_files import write_first
 from carbon_otel.mlflow.delivery.spool import Batch, LedgerRun, Spool, Waiting
-from carbon_otel.mlflow.schema import contributions, names
+from carbon_otel.mlflow.schema import contributions, names, rank_figures
 from carbon_otel.mlflow.schema.contributions import Contribution
 
 # A server accepts 1000 metrics and tags in one call, among them 100 tags.
@@ -203,7 +203,9 @@ class Uploader:
         tags = {name: tag for batch in batches for name, tag in batch.tags.items()}
         if values:
             process = last.tags.get(names.PROCESS, "")
-            own = Contribution(last.values, last.hourly, others.step, last.final, process=process)
+            own = Contribution(
+                last.values, last.hourly, others.step, last.final, process=process, rank=last.rank
+            )
             total = contributions.total([others.sum, own])
             tags |= own.tags(last.contribution_id) | _tags_of_total(total, others.count + 1)
         if data is not None:
@@ -223,19 +225,17 @@ class Uploader:
         The process that has opened the run adds it to the figures of the run with its last batch. After that, this
         does with the last batch of a part: also with one that is not final, if its process has been killed.
         """
-        own = Contribution(last.values, last.hourly, final=last.final, joined=True)
+        process = last.tags.get(names.PROCESS, "")
+        own = Contribution(
+            last.values, last.hourly, final=last.final, joined=True, process=process, rank=last.rank
+        )
         self._log(last.run_id, [], own.tags(last.contribution_id))
         if self._is_open(last.run_id) or not (last.final or self._of_ended):
             return
-        data = self._store.get_run(last.run_id).data
-        parts = contributions.read(data.tags).values()
+        parts = contributions.read(self._store.get_run(last.run_id).data.tags).values()
         openers = [part for part in parts if not part.joined]
         if openers and all(part.final for part in openers):
-            total = contributions.total(parts)
-            at_ms = max(last.timestamp_ms, contributions.last_ms(data) + 1)
-            values = {**total.values, **names.rates_per_1k(total.values)}
-            points = _points(values, contributions.next_step(data), at_ms)
-            self._log(last.run_id, points, _tags_of_total(total, len(parts)))
+            self._finish(last, {})
 
     def _data_if_alone(self, last: Batch) -> Any | None:
         """The data of a run before its last batch, if no process other than this one wrote to it; else None.
@@ -342,7 +342,7 @@ class Uploader:
             seen_wh = data.metrics.get(names.ENERGY_WH, 0.0)
             if not math.isclose(total.values.get(names.ENERGY_WH, 0.0), seen_wh, rel_tol=1e-12):
                 points = _points(values, contributions.next_step(data), at_ms)
-            sums = _tags_of_total(total, len(by_process))
+            sums = _tags_of_total(total, len(by_process)) | _tags_of_ranks(by_process.values())
             efficiency, note = described(
                 replace(last, timestamp_ms=at_ms), data, values, {**data.tags, **tags, **sums}
             )
@@ -371,6 +371,11 @@ def _tags_of_total(total: Contribution, count: int) -> dict[str, str]:
         "carbon.status": "final" if total.final else "running",
         names.HOURLY: total.hourly,
     }
+
+
+def _tags_of_ranks(parts: Iterable[Contribution]) -> dict[str, str]:
+    line = rank_figures.sentence(rank_figures.of(parts))
+    return {rank_figures.TAG: line} if line else {}
 
 
 def _groups(rows: Iterable[Waiting]) -> Iterator[list[Waiting]]:

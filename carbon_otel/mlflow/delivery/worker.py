@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from carbon_otel.mlflow.delivery.faults import text_of
 from carbon_otel.mlflow.delivery.left_behind import LeftBehind
 from carbon_otel.mlflow.delivery.spool import Batch, Spool
 from carbon_otel.mlflow.delivery.uploader import Uploader
+from carbon_otel.ranks import group
 
 _FIRST_PAUSE_S: Final = 1.0
 _LONGEST_PAUSE_S: Final = 30.0
@@ -32,6 +34,9 @@ _LONGEST_PAUSE_S: Final = 30.0
 _LINGER_S: Final = 0.5
 # The exit waits at most this long for a failed store that accepts no batch; its batches are in the spool.
 _FAILED_STORE_S: Final = 1.5
+# The exit of a rank waits at most this long for the last parts of the others, and looks so often.
+_RANKS_S: Final = 2.0
+_LOOK_S: Final = 0.05
 
 
 @dataclass(slots=True, eq=False)
@@ -194,18 +199,29 @@ class DeliveryWorker:
             self._send_now(self._outlets.values())
 
     def begin_close(self) -> None:
-        """Begin to upload the last batches; no further ones are taken. Then the threads end."""
+        """Begin to upload the last batches. No further ones are taken, unless `close` waits for other ranks."""
         with self._changed:
-            self._closed = True
             self._look_for_parts()
-            self._changed.notify_all()
+            if self._waits_for_ranks():
+                self._send_now(self._outlets.values())
+            else:
+                self._take_no_more()
+
+    def _take_no_more(self) -> None:
+        """Call with `_changed` held."""
+        self._closed = True
+        self._changed.notify_all()
 
     def close(self, timeout_s: float) -> None:
         """Upload the waiting batches within the timeout. The next process sends the remaining ones."""
         deadline = clock.monotonic() + timeout_s
+        if self._waits_for_ranks():
+            self._wait_for_ranks(min(_RANKS_S, timeout_s / 2))
+            timeout_s = max(0.0, deadline - clock.monotonic())
         with self._changed:
             if not self._closed:
-                self.begin_close()
+                self._look_for_parts()
+                self._take_no_more()
             outlets = list(self._outlets.values()) if self._threads else []
             self._changed.wait_for(lambda: all(o.idle or o.late or not o.healthy for o in outlets), timeout_s)
             # A store that had failed, or was late, gets more time as long as it accepts batches.
@@ -219,6 +235,23 @@ class DeliveryWorker:
             _warn_of_unsent(self._spool)
             if is_idle:
                 self._close_spool()
+
+    def _waits_for_ranks(self) -> bool:
+        return group.works_together and bool(self._outlets) and not self._closed
+
+    def _wait_for_ranks(self, timeout_s: float) -> None:
+        """The other ranks of a training end at about the same time, without a store of their own."""
+        deadline = clock.monotonic() + timeout_s
+        while (left_s := deadline - clock.monotonic()) > 0:
+            with self._changed:
+                outlets = [outlet for outlet in self._outlets.values() if outlet.healthy and not outlet.late]
+                for outlet in outlets:
+                    outlet.pending = True
+                self._send_now(outlets)
+                self._changed.wait_for(lambda: all(o.idle or not o.healthy for o in outlets), left_s)  # noqa: B023
+            if not self._left_behind.lacks_ranks():
+                return
+            time.sleep(_LOOK_S)
 
     def _look_for_parts(self) -> None:
         """Call with `_changed` held. Processes may have added to a run of this one since its last upload."""

@@ -7,7 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final
 
@@ -20,12 +20,14 @@ from carbon_otel.mlflow.delivery.batch import Batch
 from carbon_otel.mlflow.delivery.joined_file import JoinedFiles
 from carbon_otel.mlflow.delivery.segment import Segment
 from carbon_otel.mlflow.delivery.worker import DeliveryWorker
-from carbon_otel.mlflow.schema import names
-from carbon_otel.records import RUN, DeviceEnergy, StageInfo, StageRecord
+from carbon_otel.mlflow.schema import names, rank_figures
+from carbon_otel.ranks import TOGETHER, group
+from carbon_otel.records import RUN, UNATTRIBUTED, Cost, DeviceEnergy, StageInfo, StageRecord
 from carbon_otel.sensors.base import Device
 from carbon_otel.sinks import Checkpoint, Figures, Killed, Sink, StageEnd, Tick, ToFootprint
 from carbon_otel.units import MS_PER_S, NS_PER_S
 
+_TRAINING: Final = "training"
 # The end of a run without stages that took less than this does not wait for its totals.
 _EMPTY_S: Final = 1.0
 
@@ -53,7 +55,9 @@ class _Run:
         handed: the subtotals that this run had at the end of its last `outer`, which contains them.
         units: the functional units of its stages.
         worked: tells a run with figures that a program may read at its end from an empty one.
-        joined: the address of the store, if another process has opened the run.
+        joined: the address of the store, if another process has opened the run; empty while that run is unknown.
+        train_s: the seconds of its training stages outside of others.
+        together: the units of training that all ranks count, in this one.
     """
 
     stage: StageInfo
@@ -68,10 +72,16 @@ class _Run:
     units: dict[str, float] = field(default_factory=dict)
     worked: bool = False
     joined: str | None = None
+    train_s: float = 0.0
+    together: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def run_id(self) -> str:
+        return self.segment.run_id
 
     @functools.cached_property
     def address(self) -> str:
-        return self.joined or store_uri.of_store(self.store)
+        return store_uri.of_store(self.store) if self.joined is None else self.joined
 
 
 class RunRecorder(Sink):
@@ -122,6 +132,12 @@ class RunRecorder(Sink):
         """Announce that the stage of a run of another process opens next, whose store has this address."""
         self._expected[run_id] = _Expected(None, True, joined=address)
 
+    def bind(self, part_id: str, run_id: str, address: str) -> None:
+        """The run of a part that has begun without one is known now; `part_id` is the id that stands for it."""
+        run = self._runs.get(part_id)
+        if run is not None:
+            self._delivery.submit(partial(self._bind, run, run_id, address))
+
     def wait_for_part(self, run_id: str, timeout_s: float) -> None:
         """Wait until the part of this process in a joined run is on disk."""
         _, written = self._ended.pop(run_id, (None, None))
@@ -144,7 +160,7 @@ class RunRecorder(Sink):
             self._worker.wait(max(0.0, deadline - clock.monotonic()), run.segment.number)
 
     def stage_opened(self, stage: StageInfo) -> None:
-        if stage.kind != RUN:
+        if not stage.is_run:
             run = self._runs.get(stage.run_id or "")
             if run is not None:
                 run.worked = True
@@ -158,7 +174,7 @@ class RunRecorder(Sink):
         segment = known or self._segment(stage, expected)
         run = _Run(stage, expected.store, segment, self._trace_id(stage), outer, joined=expected.joined)
         self._runs[run_id] = run
-        if expected.joined is not None:
+        if expected.joined:
             self._joined[run_id] = segment, began_s
         elapsed_s = clock.monotonic() - began_s
         self._delivery.submit(
@@ -182,17 +198,18 @@ class RunRecorder(Sink):
         run_id = stage.run_id
         if run_id is None:
             return
-        if stage.kind == RUN:
+        if stage.is_run:
             run = self._runs.pop(run_id, None)
             if run is not None:
                 run.worked |= end.duration_s > _EMPTY_S
                 finish = partial(self._finish, run, end)
-                self._ended[run_id] = run, self._delivery.submit(finish)
-        elif end.units:
+                written = self._delivery.submit(finish)
+                if stage.known_run_id is not None:
+                    self._ended[run_id] = run, written
+        else:
             run = self._runs.get(run_id)
-            if run is not None:
-                units = {f"{stage.kind}/{unit}": amount for unit, amount in end.units.items()}
-                self._delivery.submit(partial(_add, run.units, units))
+            if run is not None and (end.units or stage.kind == _TRAINING):
+                self._delivery.submit(partial(_count, run, stage, end))
 
     def tick(self, tick: Tick) -> None:
         if self._reopened:
@@ -203,8 +220,15 @@ class RunRecorder(Sink):
 
     def hand_over(self, stage: StageInfo | None, variables: MutableMapping[str, str]) -> None:
         run = self._runs.get(stage.run_id or "") if stage is not None else None
-        if run is not None:
-            variables[RUN_VARIABLE] = f"{run.stage.run_id} {run.address}"
+        if run is not None and run.joined != "":
+            variables[RUN_VARIABLE] = f"{run.run_id} {run.address}"
+
+    def _bind(self, run: _Run, run_id: str, address: str) -> None:
+        run.joined = address
+        run.segment.run_id = run_id
+        run.__dict__.pop("address", None)
+        if not run.segment.ended:
+            self._put(run, self._unchanged(run))
 
     def _reopen(self, run: _Run, elapsed_s: float) -> None:
         run.segment.reopen(elapsed_s)
@@ -215,7 +239,7 @@ class RunRecorder(Sink):
         while self._reopened:
             _, run = self._reopened.popitem()
             if not run.segment.ended:
-                self._put(run, run.segment.unchanged())
+                self._put(run, self._unchanged(run))
 
     def _open(self, run: _Run) -> None:
         nothing = StageRecord(
@@ -257,22 +281,60 @@ class RunRecorder(Sink):
         self._write(run, end.footprint, run.of_nested, final=not is_open)
 
     def _write(self, run: _Run, footprint: Footprint, of_nested: Mapping[str, float], *, final: bool) -> None:
+        if run.stage.kind == UNATTRIBUTED:  # what a rank uses between its stages belongs to the run
+            footprint = replace(footprint, stages=_of_run(footprint.stages))
         tags = self._tags_of(run, footprint, "final" if final else "running")
         # The duration of a run is the time since its start on the monotonic clock.
         batch = run.segment.state(
-            footprint, tags, footprint.duration_s, of_nested=of_nested, units=run.units, final=final
+            footprint,
+            tags,
+            footprint.duration_s,
+            of_nested=of_nested,
+            units=run.units,
+            rank=_rank(run),
+            final=final,
         )
         self._put(run, batch)
 
     def _tags_of(self, run: _Run, footprint: Footprint, status: str) -> dict[str, str]:
         # The tags of a run say what opened it, and whether that still runs.
-        return {} if run.joined else self._tags(footprint, status, run.trace_id)
+        return self._tags(footprint, status, run.trace_id) if run.joined is None else self._own_tags()
+
+    def _own_tags(self) -> dict[str, str]:
+        return {names.PROCESS: self._process}
+
+    def _unchanged(self, run: _Run) -> Batch:
+        return run.segment.unchanged(self._own_tags(), _rank(run))
 
     def _put(self, run: _Run, batch: Batch) -> None:
-        if run.joined:
-            self._parts.put(run.joined, batch)
-        else:
+        if run.joined is None:
             self._worker.put(batch, run.store)
+        elif run.joined:
+            self._parts.put(run.joined, batch)
+
+
+def _rank(run: _Run) -> dict[str, float]:
+    return rank_figures.written(group, run.train_s, run.together)
+
+
+def _count(run: _Run, stage: StageInfo, end: StageEnd) -> None:
+    """Add the units of a stage that has ended, and its time if it has trained."""
+    units = group.summed(end.units)
+    _add(run.units, {f"{stage.kind}/{unit}": amount for unit, amount in units.items()})
+    if stage.kind == _TRAINING:
+        group.step_wait_s()  # the model may be gone when it is written
+        _add(run.together, {unit: amount for unit, amount in end.units.items() if unit in TOGETHER})
+        if stage.parent is None or stage.parent.kind != _TRAINING:
+            run.train_s += end.duration_s
+
+
+def _of_run(stages: Mapping[str, Cost]) -> dict[str, Cost]:
+    sums: dict[str, Cost] = {}
+    for kind, cost in stages.items():
+        key = RUN if kind == UNATTRIBUTED else kind
+        before = sums.get(key, Cost(0.0, 0.0))
+        sums[key] = Cost(before.energy_j + cost.energy_j, before.emissions_g + cost.emissions_g)
+    return sums
 
 
 def _since_handed(run: _Run, figures: Figures | None) -> dict[str, float]:

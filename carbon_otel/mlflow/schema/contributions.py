@@ -26,7 +26,7 @@ class Contribution:
     """The use of one process in a run since one of its starts.
 
     `step` is the step of its first point. A process has `joined` the run if another one has opened it. `process`
-    is the identity of the process, empty if it is unknown.
+    is the identity of the process, empty if it is unknown; `rank` are the figures of a rank, by `rank_figures`.
     """
 
     values: Mapping[str, float] = field(default_factory=dict)
@@ -35,6 +35,7 @@ class Contribution:
     final: bool = False
     joined: bool = False
     process: str = ""
+    rank: Mapping[str, float] = field(default_factory=dict)
 
     def tags(self, name: str) -> dict[str, str]:
         """The tags with this contribution of the writer `name`."""
@@ -63,7 +64,8 @@ def _parsed(text: str) -> Contribution:
         return Contribution()
     if isinstance(step, bool) or not isinstance(step, int) or not 0 <= step < _STEPS:
         return Contribution()
-    return Contribution(values, by_hour, step, final, content.get("joined") is True, process)
+    rank = checked.numbers(content.get("rank", {})) or {}
+    return Contribution(values, by_hour, step, final, content.get("joined") is True, process, rank)
 
 
 def total(contributions: Iterable[Contribution]) -> Contribution:

@@ -39,6 +39,8 @@ WINDOW = "carbon.window"
 _CHARTED = frozenset({ENERGY_WH, "carbon/emissions_g"})
 _SEARCHED = frozenset({"carbon.status", LINEAGE})
 
+_NESTED = "carbon/nested/"
+_STAGE_SLASHES = 3
 _MOST_PUE = 1000.0
 _NO_NAME = re.compile(r"[^\w.-]")
 
@@ -64,6 +66,19 @@ def device(identifier: str) -> str:
 def nested_metric(kind: str, figure: str) -> str:
     """Metric with the contribution of nested runs to `carbon/<kind>/<figure>`; the ledger subtracts it."""
     return f"carbon/nested/{kind}/{figure}"
+
+
+def nested_sums(values: Mapping[str, float]) -> tuple[float, float]:
+    """The watt-hours and grams of the nested runs in the sums of a run."""
+    wh, grams = (
+        sum(
+            value
+            for name, value in values.items()
+            if name.startswith(_NESTED) and name.endswith(figure) and name.count("/") == _STAGE_SLASHES
+        )
+        for figure in ("/energy_wh", "/emissions_g")
+    )
+    return wh, grams
 
 
 def subtotals(footprint: Footprint) -> dict[str, float]:

@@ -1,0 +1,35 @@
+"""The Trainer of Transformers."""
+
+import os
+
+import ranks
+import torch
+
+ranks.instrument()
+
+from transformers import Trainer, TrainingArguments  # noqa: E402 - takes seconds, which are measured
+
+
+class Model(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(4, 1)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"loss": self.layer(x).square().mean()}
+
+
+arguments = TrainingArguments(
+    str(ranks.FOLDER / "out"),
+    num_train_epochs=ranks.EPOCHS,
+    per_device_train_batch_size=ranks.BATCH,
+    save_strategy="no",
+    report_to=[],
+    disable_tqdm=True,
+    use_cpu=True,
+    remove_unused_columns=False,
+)
+trainer = Trainer(Model(), arguments, train_dataset=[{"x": torch.ones(4)} for _ in range(ranks.ROWS)])
+with ranks.run_of(int(os.environ["RANK"])):
+    trainer.train()
+torch.distributed.destroy_process_group()

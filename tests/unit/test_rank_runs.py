@@ -1,0 +1,330 @@
+"""The part of a rank in the run of rank 0: what counts for it, and that the books add up whatever happens."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from carbon_otel import ranks
+from carbon_otel.background import Worker
+from carbon_otel.carbon.grid import EmissionFactor, intensity
+from carbon_otel.handover import RUN
+from carbon_otel.meter.meter import Meter
+from carbon_otel.mlflow.runs import rank_runs
+from carbon_otel.mlflow.runs.rank_runs import RankRuns
+from carbon_otel.mlflow.runs.recorder import RunRecorder
+from carbon_otel.ranks import Group, Rank
+from carbon_otel.stages.engine import Engine
+from tests.fakes.clock import Clock
+from tests.fakes.sensors import package
+
+WATTS = 100
+ADDRESS = "sqlite:///mlflow.db"
+
+
+class Board:
+    """What rank 0 has written."""
+
+    def __init__(self) -> None:
+        self.word: str | None = None
+        self.fails = False
+        self.reads = 0
+
+    def write(self, word: str) -> None:
+        self.word = word
+
+    def read(self) -> str | None:
+        self.reads += 1
+        if self.fails:
+            raise ConnectionError("the host of rank 0 is gone")
+        return self.word
+
+    def announce(self, run_id: str | None) -> None:
+        self.word = json.dumps({RUN: f"{run_id} {ADDRESS}"} if run_id else {})
+
+
+class Files:
+    """The last state of each contribution that a rank has left on disk."""
+
+    def __init__(self) -> None:
+        self.last = {}
+
+    def put(self, address, batch) -> None:
+        assert address == ADDRESS
+        self.last[batch.contribution_id] = batch
+
+    def joules(self, run_id: str, kind: str | None = None) -> float:
+        name = f"carbon/{kind}/energy_wh" if kind else "carbon/energy_wh"
+        return 3600 * sum(
+            batch.values.get(name, 0.0) for batch in self.last.values() if batch.run_id == run_id
+        )
+
+
+class Process:
+    """A rank with an engine on a virtual clock, whose package draws 100 W."""
+
+    def __init__(self, rank: int = 1) -> None:
+        self.clock = Clock()
+        self.sensor = package(self.clock, WATTS)
+        factor = EmissionFactor(intensity("FR"))
+        self.engine = Engine(Meter([self.sensor], clock_ns=self.clock), factor)
+        self.files, self.board, self.delivery = Files(), Board(), Worker("test delivery")
+        ranks.group.rank, ranks.group.board, ranks.group.works_together = Rank(rank, 2), self.board, True
+        recorder = RunRecorder(
+            None,
+            self.files,
+            self.delivery,
+            self.engine.devices,
+            self.engine.to_footprint,
+            lambda footprint, status, trace_id: {},
+            lambda stage: None,
+            process="p",
+            efficiency_metric=None,
+        )
+        self.adopted = []
+        self.variables = {}
+        self.rank = RankRuns(
+            self.engine, recorder, lambda given: given.update(self.variables), self.adopted.append
+        )
+        for sink in recorder, self.rank:
+            self.engine.sinks.add(sink)
+        self.rank.begin()
+
+    def look(self) -> None:
+        assert self.rank._worker.submit(self.rank._look).wait(20)
+
+    def open(self, kind: str, inherited=None):
+        return self.engine.open(kind, kind, {}, inherited)
+
+    def wait(self) -> Files:
+        """Until all that was told is on disk."""
+        assert self.delivery.submit(lambda: None).wait(20)
+        return self.files
+
+    def end(self) -> Files:
+        self.rank.end()
+        self.engine.close_all()
+        return self.wait()
+
+    def stop(self) -> None:
+        self.rank.end()
+        self.delivery.close()
+
+
+@pytest.fixture(autouse=True)
+def group(monkeypatch):
+    fresh = Group()
+    for module in ranks, rank_runs, __import__("carbon_otel.mlflow.runs.recorder", fromlist=["group"]):
+        monkeypatch.setattr(module, "group", fresh)
+    monkeypatch.setattr(rank_runs, "_OLDEST_S", 0.0)
+
+
+@pytest.fixture
+def process():
+    made = Process()
+    yield made
+    made.stop()
+
+
+def unattributed(process: Process) -> float:
+    return process.engine.so_far().footprint.stages["unattributed"].energy_j
+
+
+def test_what_is_open_when_the_run_is_known_counts_and_what_has_ended_does_not(process):
+    before = process.open("data_processing")
+    process.clock.advance(5)
+    process.engine.close(before)
+    process.look()
+    training = process.open("training")
+    process.clock.advance(10)
+    process.board.announce("run")
+    process.look()
+    process.clock.advance(10)
+    process.engine.close(training)
+    process.clock.advance(3)  # belongs to the run, in which rank 0 may be at work
+    files = process.end()
+    assert files.joules("run", "training") == pytest.approx(20 * WATTS)
+    assert files.joules("run", "run") == pytest.approx(3 * WATTS)
+    assert files.joules("run", "data_processing") == 0
+    assert files.joules("run") == pytest.approx(23 * WATTS)
+    assert [batch.final for batch in files.last.values()] == [True]
+    assert unattributed(process) == pytest.approx(3 * WATTS)
+    assert process.adopted[0].variables[RUN] == f"run {ADDRESS}"
+
+
+def test_time_without_a_stage_before_the_run_counts_for_nothing(process):
+    process.clock.advance(50)
+    process.board.announce("run")
+    process.look()
+    process.clock.advance(2)
+    assert process.end().joules("run") == pytest.approx(2 * WATTS)
+
+
+def test_a_stage_outlives_the_run_of_rank_0(process):
+    process.board.announce("run")
+    process.look()
+    training = process.open("training")
+    process.clock.advance(10)
+    process.board.announce(None)
+    process.look()
+    process.clock.advance(1)
+    training.units["samples"] = 5.0
+    process.engine.close(training)
+    process.clock.advance(7)
+    process.look()
+    files = process.wait()
+    assert files.joules("run") == pytest.approx(11 * WATTS)
+    (batch,) = files.last.values()
+    assert batch.final and batch.values["carbon/units/training/samples"] == 5.0
+    assert process.adopted[-1] is None
+
+
+def test_runs_one_after_the_other_have_their_own_stages(process):
+    for run_id, seconds in ("first", 3), ("second", 4):
+        process.board.announce(run_id)
+        process.look()
+        stage = process.open("training")
+        process.clock.advance(seconds)
+        process.engine.close(stage)
+    files = process.end()
+    assert [files.joules("first", "training"), files.joules("second", "training")] == pytest.approx(
+        [300, 400]
+    )
+
+
+def test_a_run_of_the_rank_itself_pays_all_its_time(process):
+    process.look()
+    own = process.engine.open_run("own", "own", None)
+    process.clock.advance(4)
+    process.board.announce("run")
+    process.look()
+    inner = process.open("training", own)
+    process.clock.advance(6)
+    process.engine.close(inner)
+    process.engine.close(own)
+    assert own.end.footprint.energy_j == pytest.approx(10 * WATTS)
+    assert process.end().joules("run") == 0
+
+
+def test_a_part_never_opens_beside_a_stage(process):
+    process.engine.close_all()
+    outer = process.open("training")
+    process.rank._parts._part = None
+    process.look()
+    process.clock.advance(10)
+    process.engine.close(outer)
+    assert outer.end.footprint.energy_j == pytest.approx(10 * WATTS)
+
+
+def test_what_all_ranks_do_together_is_summed_by_rank_0_only(process):
+    process.board.announce("run")
+    process.look()
+    stage = process.open("training")
+    stage.units.update(steps=10.0, epochs=2.0, samples=80.0)
+    process.clock.advance(1)
+    process.engine.close(stage)
+    (batch,) = process.end().last.values()
+    assert {name: value for name, value in batch.values.items() if "units" in name} == {
+        "carbon/units/training/samples": 80.0
+    }
+    assert {
+        "rank": 1,
+        "world_size": 2,
+        "steps": 10.0,
+        "epochs": 2.0,
+        "train_s": 1.0,
+    }.items() <= batch.rank.items()
+
+
+def test_a_board_that_fails_is_not_asked_again(process):
+    process.board.fails = True
+    process.look()
+    process.look()
+    assert process.board.reads == 1
+
+
+def test_rank_0_writes_its_run_and_its_end():
+    process = Process(rank=0)
+    process.look()
+    assert process.board.word is None
+    process.variables[RUN] = f"run {ADDRESS}"
+    process.look()
+    assert json.loads(process.board.word) == process.variables
+    process.variables.clear()
+    process.look()
+    assert json.loads(process.board.word) == {}
+    process.stop()
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """Stages, runs of this rank, and runs of rank 0 begin and end in any order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        ranks.group.__init__()
+        self.process = Process()
+        self.stages = []
+        self.closed = []
+        self.own = None
+        self.number = 0
+
+    @rule(seconds=st.integers(1, 20))
+    def time_passes(self, seconds: int) -> None:
+        self.process.clock.advance(seconds)
+
+    @rule(nested=st.booleans())
+    def a_stage_opens(self, nested: bool) -> None:
+        self.stages.append(self.process.open("training", self.stages[-1] if nested and self.stages else None))
+
+    @rule(last=st.booleans())
+    def a_stage_ends(self, last: bool) -> None:
+        if self.stages:
+            stage = self.stages.pop(-1 if last else 0)
+            self.process.engine.close(stage)
+            self.closed.append(stage)
+
+    @rule(begins=st.booleans())
+    def rank_0_has_a_run(self, begins: bool) -> None:
+        self.number += begins
+        self.process.board.announce(f"run {self.number}".replace(" ", "-") if begins else None)
+
+    @rule()
+    def the_rank_looks(self) -> None:
+        self.process.look()
+
+    @rule()
+    def a_run_of_its_own(self) -> None:
+        if self.own is None:
+            self.number += 1
+            self.own = self.process.engine.open_run(f"own-{self.number}", "own", None)
+        else:
+            self.process.engine.close(self.own)
+            self.closed.append(self.own)
+            self.own = None
+
+    @invariant()
+    def each_joule_is_in_one_place(self) -> None:
+        process = self.process
+        books = process.engine.so_far().footprint
+        drawn_j = process.sensor.spent_j
+        assert books.energy_j == pytest.approx(drawn_j, abs=1e-6)
+        assert sum(cost.energy_j for cost in books.stages.values()) == pytest.approx(drawn_j, abs=1e-6)
+        alone = [*self.closed, *self.stages, *([self.own] if self.own else [])]
+        own_j = sum(process.engine.so_far(stage).footprint.exclusive_j for stage in alone)
+        nobody_j = books.stages["unattributed"].energy_j
+        assert own_j + nobody_j == pytest.approx(drawn_j, abs=1e-6)
+
+    def teardown(self) -> None:
+        files = self.process.end()
+        parts_j = 3600 * sum(batch.values.get("carbon/energy_wh", 0.0) for batch in files.last.values())
+        assert parts_j <= self.process.sensor.spent_j + 1e-6
+        assert all(batch.final for batch in files.last.values())
+        self.process.stop()
+
+
+TestAnyOrder = AnyOrder.TestCase
+TestAnyOrder.settings = settings(max_examples=20, stateful_step_count=20)
