@@ -18,6 +18,7 @@ from carbon_otel.instrumentation.joblib import JoblibIntegration
 from carbon_otel.instrumentation.keras import KERAS
 from carbon_otel.instrumentation.lightgbm import LIGHTGBM
 from carbon_otel.instrumentation.lightning import LIGHTNING
+from carbon_otel.instrumentation.llama_cpp import LLAMA_CPP
 from carbon_otel.instrumentation.multiprocessing import ProcessIntegration, SpawnIntegration
 from carbon_otel.instrumentation.multiprocessing_pools import PoolIntegration
 from carbon_otel.instrumentation.onnxruntime import ONNXRUNTIME
@@ -50,6 +51,7 @@ BUILT_IN: Final[tuple[Integration, ...]] = (
     *PANDAS,
     *POLARS,
     *ONNXRUNTIME,
+    *LLAMA_CPP,
     *TORCH,
     *KERAS,
     *TRANSFORMERS,

@@ -27,7 +27,7 @@ from carbon_otel.guard import contain, log_fault
 from carbon_otel.instrumentation.base import Undo
 from carbon_otel.instrumentation.calls import Call
 from carbon_otel.instrumentation.in_place import Around, Changed, Entered
-from carbon_otel.instrumentation.sizes import samples_in
+from carbon_otel.instrumentation.sizes import samples_in_batch
 from carbon_otel.stages import episodes
 from carbon_otel.stages.automatic import helping
 from carbon_otel.stages.episodes import Episode
@@ -182,17 +182,7 @@ class _Waiting:
     def _count(self, batch: Any) -> None:
         if self._waits:
             self._episode.batches += 1
-            self._episode.samples += _samples(batch) or 0
-
-
-def _samples(batch: Any) -> int | None:
-    """The number of samples in a batch: of its first part, if it is a list, a tuple or a dict of tensors."""
-    if type(batch) in (list, tuple) and batch:
-        first = _samples(batch[0])
-        return len(batch) if first is None else first
-    if type(batch) is dict and batch:
-        return _samples(next(iter(batch.values())))
-    return samples_in(batch)
+            self._episode.samples += samples_in_batch(batch) or 0
 
 
 TORCH: Final = DataLoaderIntegration(), WorkerIntegration(), OptimizerIntegration()
