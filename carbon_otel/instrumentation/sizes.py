@@ -23,6 +23,8 @@ _SHAPED: Final = {
     "pyarrow": ("Table",),
 }
 _COUNTED: Final = (list, tuple)
+# As `type` reads them, whatever a metaclass says.
+_bases: Final = type.__dict__["__mro__"].__get__
 
 
 def samples_in(data: Any) -> int | None:
@@ -55,7 +57,7 @@ def parts_in(data: Any) -> dict[Any, Any] | None:
     kind = type(data)
     if issubclass(kind, dict):
         return dict(zip(dict.keys(data), dict.values(data), strict=True))
-    if UserDict in type.mro(kind):
+    if UserDict in _bases(kind):
         held = object.__getattribute__(data, "__dict__").get("data")
         return held if type(held) is dict else None
     return None
