@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, UserDict, UserList, defaultdict, namedtuple
+from collections import OrderedDict, UserDict, UserList, defaultdict
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -37,7 +38,9 @@ class MyTuple(Untouchable, tuple):
     __slots__ = ()
 
 
-Pair = namedtuple("Pair", "x y")
+class Pair(NamedTuple):
+    x: Any
+    y: Any
 
 
 def user_dict(kind):
