@@ -21,7 +21,7 @@ from carbon_otel.mlflow.delivery.joined_file import JoinedFiles
 from carbon_otel.mlflow.delivery.segment import Segment
 from carbon_otel.mlflow.delivery.worker import DeliveryWorker
 from carbon_otel.mlflow.schema import names
-from carbon_otel.records import RUN, DeviceEnergy, StageInfo, StageRecord
+from carbon_otel.records import RUN, DeviceEnergy, RemoteCall, StageInfo, StageRecord
 from carbon_otel.sensors.base import Device
 from carbon_otel.sinks import Checkpoint, Figures, Killed, Sink, StageEnd, Tick, ToFootprint
 from carbon_otel.units import MS_PER_S, NS_PER_S
@@ -52,6 +52,7 @@ class _Run:
         latest: its subtotals at the last checkpoint that has it.
         handed: the subtotals that this run had at the end of its last `outer`, which contains them.
         units: the functional units of its stages.
+        remote: the estimates for its calls of remote models, and their tags.
         worked: tells a run with figures that a program may read at its end from an empty one.
         joined: the address of the store, if another process has opened the run.
     """
@@ -66,6 +67,8 @@ class _Run:
     latest: Mapping[str, float] = field(default_factory=dict)
     handed: Mapping[str, float] = field(default_factory=dict)
     units: dict[str, float] = field(default_factory=dict)
+    remote: dict[str, float] = field(default_factory=dict)
+    remote_tags: dict[str, str] = field(default_factory=dict)
     worked: bool = False
     joined: str | None = None
 
@@ -194,6 +197,11 @@ class RunRecorder(Sink):
                 units = {f"{stage.kind}/{unit}": amount for unit, amount in end.units.items()}
                 self._delivery.submit(partial(_add, run.units, units))
 
+    def remote_called(self, stage: StageInfo | None, call: RemoteCall) -> None:
+        run = None if stage is None else self._runs.get(stage.run_id or "")
+        if run is not None:
+            self._delivery.submit(partial(_add_remote, run, call))
+
     def tick(self, tick: Tick) -> None:
         if self._reopened:
             self._delivery.submit(self._mark_reopened)
@@ -260,13 +268,19 @@ class RunRecorder(Sink):
         tags = self._tags_of(run, footprint, "final" if final else "running")
         # The duration of a run is the time since its start on the monotonic clock.
         batch = run.segment.state(
-            footprint, tags, footprint.duration_s, of_nested=of_nested, units=run.units, final=final
+            footprint,
+            tags,
+            footprint.duration_s,
+            of_nested=of_nested,
+            units=run.units,
+            remote=run.remote,
+            final=final,
         )
         self._put(run, batch)
 
     def _tags_of(self, run: _Run, footprint: Footprint, status: str) -> dict[str, str]:
         # The tags of a run say what opened it, and whether that still runs.
-        return {} if run.joined else self._tags(footprint, status, run.trace_id)
+        return {} if run.joined else {**self._tags(footprint, status, run.trace_id), **run.remote_tags}
 
     def _put(self, run: _Run, batch: Batch) -> None:
         if run.joined:
@@ -280,6 +294,11 @@ def _since_handed(run: _Run, figures: Figures | None) -> dict[str, float]:
     if figures is not None:
         run.latest = names.subtotals(figures.footprint)
     return {name: value - run.handed.get(name, 0.0) for name, value in run.latest.items()}
+
+
+def _add_remote(run: _Run, call: RemoteCall) -> None:
+    _add(run.remote, names.remote_metrics(call))
+    run.remote_tags |= names.remote_tags(call)
 
 
 def _add(sums: dict[str, float], more: Mapping[str, float]) -> None:
