@@ -319,6 +319,15 @@ class Settings:
         write="the absolute path of a folder that exists, the same for all processes of the host",
         argument=False,
     )
+    vllm_processes: bool = _declare(
+        False,
+        default="false",
+        sentence="Measure each process of vLLM by itself, the engine of a server among them; else the process "
+        "that starts them is charged for them, if it is measured.",
+        parse=_boolean,
+        write="true or false",
+        argument=False,
+    )
     journal: Path | None = _declare(
         None,
         default="none",

@@ -35,6 +35,7 @@ from carbon_otel.instrumentation.torch_loops import TORCH
 from carbon_otel.instrumentation.transformers import TRANSFORMERS
 from carbon_otel.instrumentation.trio import TrioIntegration
 from carbon_otel.instrumentation.uvicorn import UvicornIntegration
+from carbon_otel.instrumentation.vllm import VLLM
 from carbon_otel.instrumentation.xgboost import XGBOOST
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ BUILT_IN: Final[tuple[Integration, ...]] = (
     *POLARS,
     *ONNXRUNTIME,
     *LLAMA_CPP,
+    *VLLM,
     *TORCH,
     *KERAS,
     *TRANSFORMERS,

@@ -42,7 +42,9 @@ def call(tmp_path, empty_store, tree):
 def of(run_id):
     carbon_otel.flush(20)
     data = mlflow.MlflowClient().get_run(run_id).data
-    return {k.removeprefix("carbon/"): v for k, v in data.metrics.items() if k.startswith("carbon/")}, data.tags
+    return {
+        k.removeprefix("carbon/"): v for k, v in data.metrics.items() if k.startswith("carbon/")
+    }, data.tags
 
 
 def test_a_run_has_the_estimates_of_its_calls_apart(call):

@@ -73,7 +73,7 @@ ROOMS = {
     "session": f"{CORE} config host sensors meter stages otel remote journal instrumentation runtime",
     "__init__": f"{CORE} config runtime stages session lifecycle",
     # The entry points.
-    "entry_points": f"{CORE} __init__ config sensors otel",
+    "entry_points": f"{CORE} __init__ config runtime sensors otel",
     "cli": f"{CORE} __init__ config instrumentation sensors host runtime lifecycle otel semconv mlflow.compat "
     "mlflow.schema mlflow.runs mlflow.delivery",
 }
