@@ -74,6 +74,7 @@ def instrument(
     checkpoint_interval_s: float | None = None,
     synchronize: bool | None = None,
     annotate_spans: bool | None = None,
+    remote_estimates: Literal["benchmark", "ecologits"] | None = None,
     lineage: str | None = None,
     efficiency_metric: str | None = None,
     trace_url: str | None = None,
@@ -105,6 +106,9 @@ def instrument(
         synchronize: Wait for the GPU at the edges of a stage if torch uses one. Default: true.
         annotate_spans: Put the energy of their time window on the application's own spans; windows overlap,
             so never add them up. Default: false.
+        remote_estimates: Estimate what calls of remote language models take elsewhere, from the spans of their
+            clients: by `benchmark`, the joules per token of open models, or by the package `ecologits`; in no
+            other figure. Default: none.
         lineage: Name of the model life that this process's MLflow runs belong to, for `carbon-otel report`.
             Default: the run's experiment.
         efficiency_metric: Metric that your MLflow runs log, such as `accuracy`; each run gets it per gram of

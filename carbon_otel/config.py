@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
@@ -21,6 +22,7 @@ from carbon_otel.private_files import is_private_folder, may_be_planted, names_i
 from carbon_otel.text import printable
 
 Attribution = Literal["reserved", "process"]
+RemoteEstimates = Literal["benchmark", "ecologits"]
 
 PREFIX: Final = "CARBON_OTEL_"
 LONGEST_INTERVAL_S: Final = 30.0
@@ -129,6 +131,14 @@ def _family(value: Any) -> str:
     known = families()
     if value not in known:
         raise ValueError(f"the table has no such family; write one of {', '.join(known)}")
+    return str(value)
+
+
+def _remote(value: Any) -> str | None:
+    if value not in get_args(RemoteEstimates):
+        return None
+    if value == "ecologits" and find_spec("ecologits") is None:
+        raise ValueError("its package is missing; install it by `pip install ecologits`")
     return str(value)
 
 
@@ -249,6 +259,14 @@ class Settings:
         parse=_boolean,
         write="true or false",
     )
+    remote_estimates: RemoteEstimates | None = _declare(
+        None,
+        default="none",
+        sentence="Estimate what calls of remote language models take elsewhere, from the spans of their clients: "
+        "by `benchmark`, the joules per token of open models, or by the package `ecologits`; in no other figure.",
+        parse=_remote,
+        write="'benchmark' (joules per token of open models) or 'ecologits' (the package of that name)",
+    )
     lineage: str | None = _declare(
         None,
         default="the run's experiment",
@@ -308,6 +326,15 @@ class Settings:
         "containers, a volume that they share.",
         parse=_absolute_folder,
         write="the absolute path of a folder that exists, the same for all processes of the host",
+        argument=False,
+    )
+    vllm_processes: bool = _declare(
+        False,
+        default="false",
+        sentence="Measure each process of vLLM by itself, the engine of a server among them; else the process "
+        "that starts them is charged for them, if it is measured.",
+        parse=_boolean,
+        write="true or false",
         argument=False,
     )
     journal: Path | None = _declare(

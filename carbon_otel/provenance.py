@@ -28,6 +28,8 @@ Method = Literal[
     "missing",
 ]
 METHODS: Final[tuple[Method, ...]] = get_args(Method)
+# The tier of what a remote model took elsewhere: in no footprint, and never beside the tiers above.
+ESTIMATED_REMOTE: Final = "estimated.remote"
 _MEASURED: Final = frozenset(method for method in METHODS if method.startswith("measured."))
 
 Coverage = Literal["k=2", "p5-p95", "stated", "spread", "estimate"]

@@ -33,6 +33,36 @@ class Cost(NamedTuple):
     emissions_g: float
 
 
+class RemoteRequest(NamedTuple):
+    """One call of a remote model: its tokens, and the seconds that it took here."""
+
+    provider: str
+    model: str
+    input_tokens: int
+    output_tokens: int
+    duration_s: float
+
+
+class RemoteFigures(NamedTuple):
+    """An estimate of what one call of a remote model took elsewhere, with its band. Nothing of it is measured."""
+
+    energy_j: float
+    low_j: float
+    high_j: float
+    emissions_g: float
+    low_g: float
+    high_g: float
+    source: str
+
+
+class RemoteCall(NamedTuple):
+    """A call of a remote model; `figures` is None if there is no estimate for it."""
+
+    provider: str
+    model: str
+    figures: RemoteFigures | None
+
+
 _NO_COSTS: Final[Mapping[str, Cost]] = MappingProxyType({})
 
 

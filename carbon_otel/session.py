@@ -93,6 +93,7 @@ class Session:
             resource = described(self.discovery, self.factor)
             self.providers = Providers.choose(options.tracer_provider, options.meter_provider, resource)
             self._annotator = self._annotate_spans() if settings.annotate_spans else None
+            self._remote_calls = self._watch_remote_calls() if settings.remote_estimates else None
             self.otel = OtelSink(
                 self.providers,
                 self.engine.devices,
@@ -159,6 +160,8 @@ class Session:
         self._leave_ranks()
         if self._annotator is not None:
             self._annotator.shutdown()
+        if self._remote_calls is not None:
+            self._remote_calls.shutdown()
         self._close_books(1.0)
         self._send_all(deadline, of_application=in_worker)
         self.delivery.close()
@@ -320,6 +323,25 @@ class Session:
                 "before instrument()",
             )
         return annotator
+
+    def _watch_remote_calls(self) -> Any:
+        from carbon_otel.otel.remote_calls import Listener, watch  # noqa: PLC0415 - imports the SDK
+        from carbon_otel.remote import estimator  # noqa: PLC0415 - rarely used
+
+        engine = self.engine
+
+        def stage() -> StageInfo | None:
+            here = engine.parent_of(current.get())
+            return None if here is None else here.info
+
+        estimate = estimator(str(self.settings.remote_estimates))
+        watching = watch(self.providers.tracer, Listener(estimate, stage, engine.sinks.remote_called))
+        if watching is None:
+            log_once(
+                "remote_estimates: the application has no tracer provider of the OpenTelemetry SDK yet; set it "
+                "before instrument()",
+            )
+        return watching
 
     def _tick(self) -> None:
         self.engine.tick()

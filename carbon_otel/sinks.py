@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from carbon_otel.footprint import Footprint
 from carbon_otel.guard import contain, log_fault
-from carbon_otel.records import Snapshot, StageInfo, StageRecord
+from carbon_otel.records import RemoteCall, Snapshot, StageInfo, StageRecord
 
 ToFootprint = Callable[[StageRecord], Footprint]
 
@@ -121,6 +121,9 @@ class Sink:
 
     def stage_closed(self, stage: StageInfo, end: StageEnd) -> None: ...
 
+    def remote_called(self, stage: StageInfo | None, call: RemoteCall) -> None:
+        """A remote model was called in the stage, which may have ended, or in none. On the caller's thread."""
+
     def tick(self, tick: Tick) -> None: ...
 
     def hand_over(self, stage: StageInfo | None, variables: MutableMapping[str, str]) -> None:
@@ -156,6 +159,7 @@ class Fanout:
         self._left = [s.stage_left for s in reversed(sinks) if _overrides(s, "stage_left")]
         self._attributed = [s.energy_attributed for s in sinks if _overrides(s, "energy_attributed")]
         self._ticked = [s.tick for s in sinks if _overrides(s, "tick")]
+        self._remote = [s.remote_called for s in sinks if _overrides(s, "remote_called")]
         self._closed = [s.stage_closed for s in sinks if _overrides(s, "stage_closed")]
 
     def stage_opened(self, stage: StageInfo) -> None:
@@ -192,6 +196,10 @@ class Fanout:
                 listener(stage, end)
             except BaseException as fault:  # noqa: BLE001 - a sink may raise anything
                 _report(fault, self._closed, listener, stage, end)
+
+    def remote_called(self, stage: StageInfo | None, call: RemoteCall) -> None:
+        for listener in self._remote:
+            contain("telling a sink", None, listener, stage, call)
 
     def tick(self, tick: Tick) -> None:
         for listener in self._ticked:

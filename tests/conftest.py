@@ -51,8 +51,8 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselects tests that run for an hour, unless they are asked for; starts with the files that wait longest."""
-    for marker in ("soak", "upstream"):
+    """Deselects tests that take an hour or need more libraries, unless asked for; the slowest files come first."""
+    for marker in ("soak", "upstream", "apart"):
         # As a marker: the name of a folder is a keyword, too.
         long = [item for item in items if item.get_closest_marker(marker)]
         if long and marker not in config.option.markexpr:

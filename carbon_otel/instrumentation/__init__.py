@@ -19,6 +19,7 @@ from carbon_otel.instrumentation.joblib import JoblibIntegration
 from carbon_otel.instrumentation.keras import KERAS
 from carbon_otel.instrumentation.lightgbm import LIGHTGBM
 from carbon_otel.instrumentation.lightning import LIGHTNING
+from carbon_otel.instrumentation.llama_cpp import LLAMA_CPP
 from carbon_otel.instrumentation.multiprocessing import ProcessIntegration, SpawnIntegration
 from carbon_otel.instrumentation.multiprocessing_pools import PoolIntegration
 from carbon_otel.instrumentation.onnxruntime import ONNXRUNTIME
@@ -37,6 +38,7 @@ from carbon_otel.instrumentation.torch_ranks import RANKS
 from carbon_otel.instrumentation.transformers import TRANSFORMERS
 from carbon_otel.instrumentation.trio import TrioIntegration
 from carbon_otel.instrumentation.uvicorn import UvicornIntegration
+from carbon_otel.instrumentation.vllm import VLLM
 from carbon_otel.instrumentation.xgboost import XGBOOST
 
 if TYPE_CHECKING:
@@ -53,6 +55,8 @@ BUILT_IN: Final[tuple[Integration, ...]] = (
     *PANDAS,
     *POLARS,
     *ONNXRUNTIME,
+    *LLAMA_CPP,
+    *VLLM,
     *TORCH,
     *RANKS,
     *KERAS,

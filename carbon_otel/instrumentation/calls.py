@@ -40,11 +40,14 @@ class Call:
         function: the name in the module, such as `train` or `Booster.predict`.
         kind: the kind of the stage.
         name: the name of the stage; by default the class of the object and the method.
-        units: counts the functional units of a call that has returned.
+        units: counts the functional units of a call that has returned; of a stream that has ended, with what
+            `within` has made in the place of the result.
         admits: the kinds of the automatic stages that may open in it, and the words of its parts (`children.py`).
-        within: makes, from the first argument, what is entered with the call and left before its stage ends.
+        within: makes, from the first argument, what is entered with the call and left before its stage ends;
+            it is entered at each step of a stream, too.
         when: tells from the arguments whether the call does its work before it returns; by default each does.
         often: whether it may come by the thousand; such calls share the energy of the stage around them.
+        streams: whether it may return a generator that does the work; the stage then ends with that.
     """
 
     function: str
@@ -55,6 +58,7 @@ class Call:
     within: Callable[[Any], AbstractContextManager[object]] | None = None
     when: Callable[[Mapping[str, Any]], bool] | None = None
     often: bool = False
+    streams: bool = False
 
     def around(self, parameters: tuple[str, ...]) -> Around:
         if self.often:
@@ -114,7 +118,7 @@ def _enter(
             name = _name(call, args[0])
         units = call.units and functools.partial(_count, call.units, parameters, args, kwargs)
         within = call.within and functools.partial(call.within, args[0])
-        return around(call.kind, name, units, call.admits, within)
+        return around(call.kind, name, units, call.admits, within, call.streams)
     except Exception as fault:  # noqa: BLE001 - no internal fault may reach the user's program
         log_fault("opening a stage", fault)
         return None

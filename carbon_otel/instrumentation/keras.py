@@ -19,13 +19,14 @@ from typing import Any, Final
 
 from carbon_otel.instrumentation.calls import Call, Calls, Hook
 from carbon_otel.instrumentation.children import EPOCH, Children, begins, ends
-from carbon_otel.instrumentation.sizes import samples_in
+from carbon_otel.instrumentation.sizes import parts_in, samples_in
 
 
 def _rows(x: Any) -> int | None:
     """The samples of an argument `x`: an array, or a list or a dict of arrays, one for each input of the model."""
-    if type(x) is dict:
-        x = next(iter(x.values()), None)
+    parts = parts_in(x)
+    if parts is not None:
+        x = next(iter(parts.values()), None)
     elif type(x) in (list, tuple) and len(x):
         x = x[0]
     return None if type(x) in (list, tuple) else samples_in(x)

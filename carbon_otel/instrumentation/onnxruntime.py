@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from carbon_otel.instrumentation.calls import Call, Calls
-from carbon_otel.instrumentation.sizes import samples
+from carbon_otel.instrumentation.sizes import parts_in, samples
 
 
 def _fed(arguments: Mapping[str, Any], result: Any) -> dict[str, float]:
-    feed = arguments["input_feed"]
-    return samples(next(iter(feed.values()))) if type(feed) is dict and feed else {}
+    feed = parts_in(arguments["input_feed"])
+    return samples(next(iter(feed.values()))) if feed else {}
 
 
 ONNXRUNTIME: Final = (

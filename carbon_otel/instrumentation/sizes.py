@@ -7,6 +7,7 @@ that derives from an array, may do anything when it is asked for its length.
 from __future__ import annotations
 
 import sys
+from collections import UserDict
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -22,6 +23,8 @@ _SHAPED: Final = {
     "pyarrow": ("Table",),
 }
 _COUNTED: Final = (list, tuple)
+# As `type` reads them, whatever a metaclass says.
+_bases: Final = type.__dict__["__mro__"].__get__
 
 
 def samples_in(data: Any) -> int | None:
@@ -44,6 +47,34 @@ def _first(data: Any) -> int | None:
         return int(data.shape[0]) if len(data.shape) else None
     except (RuntimeError, TypeError):  # a nested tensor has no shape, and a delayed one no number
         return None
+
+
+def parts_in(data: Any) -> dict[Any, Any] | None:
+    """What a dict holds, also one of a derived class or a `UserDict`, such as a batch of a tokeniser; else None.
+
+    The methods that a derived class may have in the place of those of `dict` are not called.
+    """
+    kind = type(data)
+    if issubclass(kind, dict):
+        return dict(zip(dict.keys(data), dict.values(data), strict=True))
+    if UserDict in _bases(kind):
+        held = object.__getattribute__(data, "__dict__").get("data")
+        return held if type(held) is dict else None
+    return None
+
+
+def samples_in_batch(batch: Any) -> int | None:
+    """The number of samples in a batch: of its first part, if it is a list, a tuple or a dict of tensors."""
+    kind = type(batch)
+    for sequence in _COUNTED:
+        if issubclass(kind, sequence) and sequence.__len__(batch):
+            first = samples_in_batch(sequence.__getitem__(batch, 0))
+            # A list of anything else has one entry for each sample; a named tuple has its fields.
+            return len(batch) if first is None and kind is sequence else first
+    parts = parts_in(batch)
+    if parts is not None:
+        return samples_in_batch(next(iter(parts.values()), None))
+    return samples_in(batch)
 
 
 def samples(data: Any) -> dict[str, float]:

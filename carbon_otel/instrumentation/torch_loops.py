@@ -6,6 +6,8 @@ a pass without, after training               `evaluation`  batches, samples
 a pass without, in another process           `inference`   batches, samples
 ==========================================  ============  ====================================
 
+Batches with token ids have tokens, too: without the padding, if they have an attention mask.
+
 A pass begins when the loop asks for its iterator, and ends when the iterator is exhausted or dropped: by a
 `break`, too, or an exception. (A loader with persistent workers keeps its iterator: a pass that is left early ends
 with the next one.) The time in which the loop waits for its next batch is a share of kind
@@ -27,7 +29,8 @@ from carbon_otel.guard import contain, log_fault
 from carbon_otel.instrumentation.base import Undo
 from carbon_otel.instrumentation.calls import Call
 from carbon_otel.instrumentation.in_place import Around, Changed, Entered
-from carbon_otel.instrumentation.sizes import samples_in
+from carbon_otel.instrumentation.sizes import samples_in_batch
+from carbon_otel.instrumentation.tokens import Pass, present, tokens_in
 from carbon_otel.stages import episodes
 from carbon_otel.stages.automatic import helping
 from carbon_otel.stages.episodes import Episode
@@ -35,6 +38,8 @@ from carbon_otel.stages.short_calls import loop
 
 # The episodes of open iterators, by the id of the iterator: it may define `==` and a hash.
 _Loops = dict[int, Episode]
+# The same of loops in the training of a library, which counts its tokens.
+_Passes = dict[int, Pass]
 
 
 class DataLoaderIntegration:
@@ -50,10 +55,11 @@ class DataLoaderIntegration:
 
     def connect(self, module: ModuleType) -> Undo:
         loops: _Loops = {}
+        passes: _Passes = {}
         changed = Changed()
         iterator: Any = vars(module)["_BaseDataLoaderIter"]
-        changed.put(vars(module.DataLoader)["__iter__"], Around(_begin, loops))
-        changed.put(vars(iterator)["__next__"], Around(_next, loops))
+        changed.put(vars(module.DataLoader)["__iter__"], Around(_begin, loops, passes))
+        changed.put(vars(iterator)["__next__"], Around(_next, loops, passes))
         return changed.undo
 
 
@@ -87,17 +93,18 @@ def _silence(*_: Any, **__: Any) -> None:
     helping.set(True)
 
 
-def _begin(loops: _Loops, loader: Any, /) -> Entered | None:
-    return _Beginning(loops)
+def _begin(loops: _Loops, passes: _Passes, loader: Any, /) -> Entered | None:
+    return _Beginning(loops, passes)
 
 
 class _Beginning:
     """A loop asks a loader for its iterator, which may start workers."""
 
-    __slots__ = ("_begun_ns", "_loops")
+    __slots__ = ("_begun_ns", "_loops", "_passes")
 
-    def __init__(self, loops: _Loops) -> None:
+    def __init__(self, loops: _Loops, passes: _Passes) -> None:
         self._loops = loops
+        self._passes = passes
         self._begun_ns = 0
 
     def __enter__(self) -> Callable[[Any], Any]:
@@ -118,10 +125,14 @@ class _Beginning:
         before = self._loops.pop(id(iterator), None)
         if before is not None:
             episodes.end(before)
-        episode = loop(self._begun_ns)
+        self._passes.pop(id(iterator), None)
+        episode, counting = loop(self._begun_ns), present.get()
         if episode is not None:
             self._loops[id(iterator)] = episode
             weakref.finalize(iterator, _dropped, self._loops, id(iterator)).atexit = False
+        elif counting is not None:
+            self._passes[id(iterator)] = Pass(counting)
+            weakref.finalize(iterator, self._passes.pop, id(iterator), None).atexit = False
 
 
 def _dropped(loops: _Loops, key: int) -> None:
@@ -131,10 +142,10 @@ def _dropped(loops: _Loops, key: int) -> None:
         contain("ending a loop", None, episodes.end, episode)
 
 
-def _next(loops: _Loops, iterator: Any, /) -> Entered | None:
+def _next(loops: _Loops, passes: _Passes, iterator: Any, /) -> Entered | None:
     episode: Episode | None = loops.get(id(iterator))
     if episode is None:
-        return None
+        return passes.get(id(iterator))
     try:
         turn = episodes.turn_to(episode)
         if turn.ended:  # by an exception that the program goes on after, or with its run
@@ -182,17 +193,8 @@ class _Waiting:
     def _count(self, batch: Any) -> None:
         if self._waits:
             self._episode.batches += 1
-            self._episode.samples += _samples(batch) or 0
-
-
-def _samples(batch: Any) -> int | None:
-    """The number of samples in a batch: of its first part, if it is a list, a tuple or a dict of tensors."""
-    if type(batch) in (list, tuple) and batch:
-        first = _samples(batch[0])
-        return len(batch) if first is None else first
-    if type(batch) is dict and batch:
-        return _samples(next(iter(batch.values())))
-    return samples_in(batch)
+            self._episode.samples += samples_in_batch(batch) or 0
+            self._episode.tokens += tokens_in(batch) or 0
 
 
 TORCH: Final = DataLoaderIntegration(), WorkerIntegration(), OptimizerIntegration()

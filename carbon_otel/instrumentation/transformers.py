@@ -10,7 +10,12 @@ a pipeline that returns its results         `inference`   samples, and those of 
 ==========================================  ============  ===========================================
 
 A pipeline that is given a generator or a dataset returns an iterator, which works when it is asked: the call is no
-stage. Tokens are positions, with the padding: to tell the two apart would be a wait for the accelerator.
+stage.
+
+Tokens are those of the batches that the training reads, without the padding; of trainers that make their batches
+themselves there is only the number of positions, `padded_tokens`. The prompts of `generate` are counted without
+the padding where their mask is on the processor, or where there is one prompt. Else they are `padded_tokens`, too:
+a look at the mask would be a wait for the accelerator. What it writes after the end of a sequence is counted.
 
 A trainer tells its list of callbacks where an epoch begins and ends, so that no callback of ours is needed. If a
 callback has begun an MLflow run, the epochs and evaluations are stages of that run. Each
@@ -21,12 +26,13 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Mapping
-from types import GeneratorType
+from collections.abc import Callable, Mapping
+from types import GeneratorType, TracebackType
 from typing import Any, Final
 
-from carbon_otel.instrumentation.calls import Call, Calls, Hook
-from carbon_otel.instrumentation.children import EPOCH, Children, begins, ends
+from carbon_otel.instrumentation.calls import Call, Calls, Hook, name_of_type
+from carbon_otel.instrumentation.children import EPOCH, Children, begins, children_of, ends
+from carbon_otel.instrumentation.tokens import TokenCount, tokens_of_mask
 from carbon_otel.stages.automatic import UNITS
 
 _RATE: Final = "_samples_per_second"
@@ -49,14 +55,23 @@ def _trained(arguments: Mapping[str, Any], output: Any) -> dict[str, float]:
     units["steps"] = steps
     if state.epoch is not None and state.global_step:
         units["epochs"] = state.epoch * steps / state.global_step
-    tokens = _tokens_of(trainer)
-    if tokens:
-        units["tokens"] = tokens / processes
-    return units
+    return {**units, **_tokens_of(trainer)}
 
 
-def _tokens_of(trainer: Any) -> float:
-    """The tokens of the training so far, if the trainer counts them, or the operations for them; else 0."""
+def _tokens_of(trainer: Any) -> dict[str, float]:
+    """The tokens that this process has trained on so far."""
+    children, processes = children_of(trainer.callback_handler), trainer.args.world_size
+    if isinstance(children, _Training) and children.count.complete and children.count.tokens:
+        # The first process reads for all, if a dispatcher hands the batches out.
+        loader = trainer.callback_handler.train_dataloader
+        if processes == 1 or name_of_type(type(loader)) != "DataLoaderDispatcher":
+            return {"tokens": children.count.tokens}
+    positions = _positions_of(trainer) / processes
+    return {"padded_tokens": positions} if positions else {}
+
+
+def _positions_of(trainer: Any) -> float:
+    """The positions of all processes, if the trainer counts them, or the operations for them; else 0."""
     if trainer.args.include_num_input_tokens_seen not in ("no", False):
         before = getattr(trainer, "_initial_num_input_tokens_seen", 0)
         return float(trainer.state.num_input_tokens_seen - before)
@@ -75,10 +90,7 @@ def _so_far(trainer: Any) -> dict[str, float]:
     loader = trainer.callback_handler.train_dataloader
     if hasattr(loader, "dataset") and hasattr(loader.dataset, "__len__"):
         units["samples"] = round(units["epochs"] * len(loader.dataset) / trainer.args.world_size)
-    tokens = _tokens_of(trainer)
-    if tokens:
-        units["tokens"] = tokens / trainer.args.world_size
-    return units
+    return {**units, **_tokens_of(trainer)}
 
 
 def _evaluated(arguments: Mapping[str, Any], metrics: Any) -> dict[str, float]:
@@ -96,16 +108,23 @@ def _generated(arguments: Mapping[str, Any], output: Any) -> dict[str, float]:
     prompt = arguments["inputs"]
     if prompt is None:
         prompt = arguments.get("input_ids")
-    prompts = begun = 0
+    prompts: int | None = 0
+    padded = begun = 0
     units: dict[str, float] = {"samples": rows}
     if type(prompt) is tensor and prompt.dim() == 2 and not prompt.is_floating_point():
         units["samples"], begun = prompt.shape
-        prompts = prompt.numel()
-        units["input_tokens"] = prompts
+        padded = prompt.numel()
+        mask = arguments.get("attention_mask")
+        prompts = padded if mask is None or begun == padded else tokens_of_mask(mask)
+        if prompts is not None:
+            units["input_tokens"] = prompts
     if arguments["self"].config.is_encoder_decoder:
         begun = 1  # the token that starts each sequence
     units["output_tokens"] = rows * (length - begun)
-    units["tokens"] = prompts + units["output_tokens"]
+    if prompts is None:
+        units["padded_tokens"] = padded + units["output_tokens"]
+    else:
+        units["tokens"] = prompts + units["output_tokens"]
     return units
 
 
@@ -124,8 +143,31 @@ def _piped(arguments: Mapping[str, Any], outputs: Any) -> dict[str, float]:
     return {"samples": len(inputs) if several else 1}
 
 
-def _epochs(trainer: Any) -> Children:
-    return Children(trainer.callback_handler, functools.partial(_so_far, trainer))
+class _Training(Children):
+    """The epochs of a training, and the tokens of its batches."""
+
+    __slots__ = ("count",)
+
+    def __init__(self, trainer: Any) -> None:
+        super().__init__(trainer.callback_handler, functools.partial(_so_far, trainer))
+        self.count = TokenCount()
+
+    def __enter__(self) -> Callable[[Any], Any]:
+        self.count.__enter__()
+        return super().__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            super().__exit__(kind, error, trace)
+        finally:
+            self.count.__exit__(kind, error, trace)
+
+
+def _apart(*_: Any, **__: Any) -> TokenCount:
+    """The tokens of an evaluation are not those of the training around it."""
+    return TokenCount()
 
 
 def _begins(handler: Any, arguments: Any, state: Any, *_: Any) -> tuple[Any, str]:
@@ -140,9 +182,10 @@ def _ends(handler: Any, *_: Any) -> Any:
 TRANSFORMERS: Final = (
     Calls(
         "transformers.trainer",
-        Call("Trainer.train", "training", units=_trained, admits=(EPOCH, "evaluation"), within=_epochs),
+        Call("Trainer.train", "training", units=_trained, admits=(EPOCH, "evaluation"), within=_Training),
         Call("Trainer.evaluate", "evaluation", units=_evaluated),
         Call("Trainer.predict", "inference", units=_predicted),
+        Hook("Trainer.evaluation_loop", _apart),
     ),
     Calls(
         "transformers.trainer_callback",

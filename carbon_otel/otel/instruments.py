@@ -29,6 +29,9 @@ DESCRIBED: Final[Mapping[str, tuple[str, str]]] = {
     semconv.STAGE_EMISSIONS: (semconv.GRAM, "Emissions of the exclusive energy of a stage, in CO2e"),
     semconv.STAGE_DURATION: (semconv.SECOND, "Wall time of a stage"),
     semconv.STAGE_UNITS: (semconv.UNIT_COUNT, "Functional units of stages: samples, tokens, requests"),
+    semconv.REMOTE_ENERGY: (semconv.JOULE, "Estimated energy that calls of remote models took elsewhere"),
+    semconv.REMOTE_EMISSIONS: (semconv.GRAM, "Estimated emissions of calls of remote models, in CO2e"),
+    semconv.REMOTE_REQUESTS: (semconv.REQUEST_COUNT, "Calls of remote models, with an estimate and without"),
     semconv.HW_ENERGY: (semconv.JOULE, "Energy used by a device"),
     semconv.HW_POWER: (semconv.WATT, "Power drawn by a device"),
     semconv.HW_HOST_ENERGY: (semconv.JOULE, "Energy used by the host"),
@@ -75,6 +78,10 @@ class Instruments:
             explicit_bucket_boundaries_advisory=DURATIONS_S,
         )
         self.units = meter.create_counter(semconv.STAGE_UNITS, *DESCRIBED[semconv.STAGE_UNITS])
+        self.remote_energy, self.remote_emissions, self.remote_requests = (
+            meter.create_counter(name, *DESCRIBED[name])
+            for name in (semconv.REMOTE_ENERGY, semconv.REMOTE_EMISSIONS, semconv.REMOTE_REQUESTS)
+        )
         for create, name, observe in (
             # The first one: the SDK calls it before it collects anything.
             (meter.create_observable_counter, semconv.HW_ENERGY, self._energy),

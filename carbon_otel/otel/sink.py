@@ -26,8 +26,9 @@ from carbon_otel.otel.ids import own_ids
 from carbon_otel.otel.instruments import instruments_of
 from carbon_otel.otel.labels import LabelBook
 from carbon_otel.otel.providers import Providers
+from carbon_otel.otel.remote_sums import RemoteSums
 from carbon_otel.ranks import group
-from carbon_otel.records import StageInfo
+from carbon_otel.records import RemoteCall, StageInfo
 from carbon_otel.semconv import names as semconv
 from carbon_otel.semconv.attributes import footprint_attributes, rank_attributes, stage_attributes
 from carbon_otel.sensors.base import Device
@@ -85,6 +86,7 @@ class OtelSink(Sink):
         self._spans: dict[StageInfo, _StageSpan] = {}
         self.labels = LabelBook(devices, self.instruments.apart)
         self._early = EarlyExports(providers.send_metrics)
+        self._remote = RemoteSums(self.instruments)
 
     def _renew(self) -> None:
         """In a forked child: the thread that held the lock does not exist there."""
@@ -163,6 +165,7 @@ class OtelSink(Sink):
                 above.grams_below += own.grams + own.grams_below
             if span.is_recording():
                 self._describe(span, stage, end)
+                span.set_attributes(self._remote.of(stage))
         finally:
             span.end(stage.start_unix_ns + int(end.duration_s * NS_PER_S))
 
@@ -175,6 +178,11 @@ class OtelSink(Sink):
             span.set_attribute("logfire.msg", _message(stage, footprint))
         if isinstance(end.error, Exception):
             _record(span, end.error)
+
+    def remote_called(self, stage: StageInfo | None, call: RemoteCall) -> None:
+        while stage is not None and stage not in self._spans and stage.parent is not None:
+            stage = stage.parent  # it has ended
+        self._remote.add(stage, stage in self._spans, call)
 
     def tick(self, tick: Tick) -> None:
         self._providers.silent()  # updates `listened`

@@ -219,7 +219,7 @@ class Stage:
             raise
 
     def __call__(self, function: F) -> F:
-        return cast(F, measured(function, self._again, _stream_of))
+        return cast(F, measured(function, self._again, stream_of))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy is a new stage, which has not begun: the measurement belongs to this process."""
@@ -301,7 +301,7 @@ def _new(kind: str, name: str, attributes: Mapping[str, AttributeValue], units: 
     return fresh
 
 
-def _stream_of(call: Stage) -> SuspendableStage:
+def stream_of(call: Stage) -> SuspendableStage:
     """The stage of a stream: the open stage of the call, which is suspended now, or one that opens later."""
     line = SuspendableStage(call._begin)
     if call._entered:

@@ -9,22 +9,24 @@ units of that name. Calls that come by the thousand are no stages: see `short_ca
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+import functools
+from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
-from types import TracebackType
+from types import GeneratorType, TracebackType
 from typing import Any, Final, cast
 
 from carbon_otel.guard import contain
 from carbon_otel.stages import arguments
-from carbon_otel.stages.api import Stage, automatic, recorder
+from carbon_otel.stages.api import Stage, automatic, recorder, stream_of
 from carbon_otel.stages.arguments import LIFECYCLE, Lifecycle
+from carbon_otel.stages.callables import Line, followed
 from carbon_otel.stages.open_stage import OpenStage, current
 
-# Functional units of a call, from its result.
+# Functional units of a call, from its result; of a stream, from what was entered with it.
 Units = Callable[[Any], Mapping[str, float]]
 
-# Makes what is entered with a call, and left before its stage ends.
+# Makes what is entered with a call, and left before its stage ends; with a stream it is entered at each step.
 Within = Callable[[], AbstractContextManager[object]]
 
 # Where a stage admits this, it also has the units of calls of its kind that it does not admit.
@@ -44,14 +46,19 @@ def around(
     units: Units | None = None,
     admits: Collection[str] = (),
     within: Within | None = None,
+    streams: bool = False,
 ) -> CallStage | CountedCall | None:
-    """What to put around a call that is to be measured; None if the stages around it have all that it uses."""
+    """What to put around a call that is to be measured; None if the stages around it have all that it uses.
+
+    `streams` says that the call may return a generator, which does the work when it is iterated.
+    """
     opens, above = place_for(kind)
     if opens:
-        return CallStage(automatic(kind, name, admits), units, None if within is None else within())
+        made = None if within is None else within()
+        return CallStage(automatic(kind, name, admits), units, made, streams)
     if units is None or above is None or counting.get() is above:
         return None
-    return CountedCall(above, units, None if within is None else within())
+    return CountedCall(above, units, None if within is None else within(), streams)
 
 
 def part(of: OpenStage | None, word: str, name: str, admits: Collection[str]) -> Stage | None:
@@ -114,16 +121,21 @@ def _add(stage: OpenStage, units: Mapping[str, float]) -> None:
 
 
 class CallStage:
-    """A call that is a stage."""
+    """A call that is a stage. If it returns a stream, the stage goes on with that."""
 
-    __slots__ = ("_stage", "_units", "_within")
+    __slots__ = ("_stage", "_streams", "_units", "_within")
 
     def __init__(
-        self, stage: Stage, units: Units | None, within: AbstractContextManager[object] | None = None
+        self,
+        stage: Stage,
+        units: Units | None,
+        within: AbstractContextManager[object] | None = None,
+        streams: bool = False,
     ) -> None:
         self._stage = stage
         self._units = units
         self._within = within
+        self._streams = streams
 
     def __enter__(self) -> Callable[[Any], Any]:
         self._stage.__enter__()
@@ -141,25 +153,76 @@ class CallStage:
             self._stage.__exit__(kind, error, trace)
 
     def _seen(self, result: Any) -> Any:
+        if self._streams and type(result) is GeneratorType:
+            return contain("following a stream", result, self._follow, result)
         if self._units is not None:
             contain("counting units", None, self._count, result)
         return result
+
+    def _follow(self, result: Any) -> Any:
+        count = None if self._units is None else functools.partial(self._count, self._within)
+        return followed(result, GeneratorType, _Stream(stream_of(self._stage), self._within, count))
 
     def _count(self, result: Any) -> None:
         self._stage.units(**cast(Units, self._units)(result))
 
 
-class CountedCall:
-    """A call that adds its units to a stage around it."""
+class _Stream:
+    """The stage of a stream that a call has returned, with what is entered at each step of it."""
 
-    __slots__ = ("_before", "_stage", "_units", "_within")
+    __slots__ = ("_count", "_line", "_within")
 
     def __init__(
-        self, stage: OpenStage, units: Units, within: AbstractContextManager[object] | None = None
+        self, line: Line, within: AbstractContextManager[object] | None, count: Callable[[], None] | None
+    ) -> None:
+        self._line = line
+        self._within = within
+        self._count = count
+
+    def __enter__(self) -> None:
+        self._line.__enter__()
+        if self._within is not None:
+            self._within.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if self._within is not None:
+                self._within.__exit__(kind, error, trace)
+        finally:
+            self._line.__exit__(kind, error, trace)
+
+    def pay(self) -> None:
+        self._line.pay()
+
+    def close(self, generator: Generator[Any, Any, Any]) -> None:
+        self._line.close(generator)
+
+    def end(self) -> None:
+        try:
+            if self._count is not None:
+                contain("counting units", None, self._count)
+        finally:
+            self._line.end()
+
+
+class CountedCall:
+    """A call that adds its units to a stage around it; those of a stream when that ends."""
+
+    __slots__ = ("_before", "_stage", "_streams", "_units", "_within")
+
+    def __init__(
+        self,
+        stage: OpenStage,
+        units: Units,
+        within: AbstractContextManager[object] | None = None,
+        streams: bool = False,
     ) -> None:
         self._stage = stage
         self._units = units
         self._within = within
+        self._streams = streams
         self._before: OpenStage | None = None
 
     def __enter__(self) -> Callable[[Any], Any]:
@@ -178,7 +241,18 @@ class CountedCall:
         finally:
             counting.set(self._before)
 
+    def pay(self) -> None:
+        """Does nothing: the stage around it pays."""
+
+    def close(self, generator: Generator[Any, Any, Any]) -> None:
+        generator.close()
+
+    def end(self) -> None:
+        contain("counting units", None, self._count, self._within)
+
     def _seen(self, result: Any) -> Any:
+        if self._streams and type(result) is GeneratorType:
+            return contain("following a stream", result, followed, result, GeneratorType, self)
         contain("counting units", None, self._count, result)
         return result
 

@@ -181,11 +181,12 @@ def _going_on(result: Any, call: Call, stream: Stream) -> Any:
     """
     kind = type(result)
     if kind is types.CoroutineType or kind is types.GeneratorType or kind is types.AsyncGeneratorType:
-        return contain("following a result", result, _followed, result, kind, stream(call))
+        return contain("following a result", result, followed, result, kind, stream(call))
     return result if kind is types.NoneType else going_on(result, kind, call, stream)
 
 
-def _followed(result: Any, kind: type, line: Line) -> Any:
+def followed(result: Any, kind: type, line: Line) -> Any:
+    """A generator or coroutine of the same type, in whose steps the line is entered. It ends with it."""
     around: Any
     if kind is types.CoroutineType:
         around = _awaited(line, _Coroutine(result))

@@ -62,6 +62,7 @@ class Episode:
         "samples",
         "steps",
         "taken_ns",
+        "tokens",
         "trains",
         "wait",
     )
@@ -72,7 +73,7 @@ class Episode:
         self.main, self.wait = Receiver(), Receiver()
         self.wait.above = self.main
         self.trains = self.ended = False
-        self.batches = self.steps = self.samples = 0
+        self.batches = self.steps = self.samples = self.tokens = 0
         # The episode that this one takes turns with.
         self.into: Episode | None = None
         self._first_ns = self._begun_ns = begun_ns
@@ -231,6 +232,7 @@ class Episode:
             "batches": self.batches,
             "steps": self.steps,
             "samples": self.samples,
+            "tokens": self.tokens,
             "epochs": int(self.trains),
         }
         return {unit: amount for unit, amount in units.items() if amount}

@@ -14,8 +14,15 @@ from carbon_otel.instrumentation.calls import Call, Calls, Hook, attribute
 from carbon_otel.instrumentation.in_place import innermost, is_changed
 
 TABLES = [each for each in BUILT_IN if isinstance(each, Calls)]
+# Libraries that the gate does not install.
+APART = ("llama_cpp", "vllm")
 ALL = [
-    pytest.param(table, call, id=f"{table.module}.{call.function}")
+    pytest.param(
+        table,
+        call,
+        id=f"{table.module}.{call.function}",
+        marks=[pytest.mark.apart] if table.module.startswith(APART) else [],
+    )
     for table in TABLES
     for call in table.calls
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import gc
 import itertools
 import multiprocessing
@@ -334,3 +335,16 @@ def test_what_is_told_is_what_was_used(job, tmp_path):
     for kind, joules in used().items():
         least, most = joules - at_first.get(kind, 0.0), joules - earlier.get(kind, 0.0)
         assert least * (1 - 1e-6) - 1e-6 <= told.get(kind, 0.0) <= most * (1 + 1e-6) + 1e-6
+
+
+@pytest.mark.parametrize("made", ["BatchEncoding", "UserDict"])
+def test_a_batch_of_a_tokeniser_has_samples(stages, made):
+    if made == "UserDict":
+        kind = collections.UserDict
+    else:
+        kind = pytest.importorskip("transformers").BatchEncoding
+    for batch in data.DataLoader(
+        list(range(10)), batch_size=5, collate_fn=lambda n: kind({"x": torch.tensor(n)})
+    ):
+        assert type(batch) is kind
+    assert [(kind, units) for kind, _, units in stages()] == [("inference", {"batches": 2, "samples": 10})]

@@ -8,6 +8,7 @@ import threading
 import pytest
 
 import carbon_otel
+from carbon_otel.instrumentation.tokens import tokens_of_mask
 from tests.frameworks import books
 
 torch = pytest.importorskip("torch")
@@ -103,8 +104,48 @@ def test_a_continued_training_counts_its_own_part(stages, tmp_path):
     assert stages() == [
         ("training", "epoch 2", {}),
         ("training", "epoch 3", {}),
-        ("training", "Trainer.train", {"epochs": 2, "steps": 6, "samples": 20}),
+        ("training", "Trainer.train", {"epochs": 2, "steps": 6, "samples": 20, "tokens": 20 * LENGTH}),
     ]
+
+
+def padded_rows(lengths: list[int]) -> list[dict[str, object]]:
+    """Rows of one length, of which the first tokens are none of the padding."""
+    ids = torch.arange(LENGTH) % WORDS
+    return [
+        {"input_ids": ids, "labels": ids, "attention_mask": (torch.arange(LENGTH) < length).long()}
+        for length in lengths
+    ]
+
+
+LENGTHS = [1, 2, 3, 4, 5, 6, 1, 2, 3, 4]
+
+
+class TestTokensWithoutPadding:
+    def train(self, folder, data, **arguments):
+        made = trainer(folder, data_seed=0, **arguments)
+        made.train_dataset = data
+        # In their order.
+        made._get_train_sampler = lambda *_: torch.utils.data.SequentialSampler(data)
+        made.train()
+        return made
+
+    def test_of_each_epoch(self, stages, tmp_path):
+        self.train(tmp_path, padded_rows(LENGTHS), eval_strategy="epoch")
+        assert stages()[-1][2]["tokens"] == 2 * sum(LENGTHS)
+
+    def test_what_is_read_ahead_is_not_counted(self, stages, tmp_path):
+        self.train(tmp_path, padded_rows(LENGTHS), max_steps=2)
+        assert stages()[-1][2]["tokens"] == sum(LENGTHS[:8])
+
+    def test_of_a_part_of_a_step(self, stages, tmp_path):
+        self.train(tmp_path, padded_rows(LENGTHS), gradient_accumulation_steps=2, num_train_epochs=1)
+        assert stages()[-1][2]["tokens"] == sum(LENGTHS)
+
+    def test_batches_that_do_not_tell_have_positions(self, stages, tmp_path):
+        data = [{**row, "attention_mask": row["attention_mask"].float()} for row in padded_rows(LENGTHS)]
+        self.train(tmp_path, data, num_train_epochs=1)
+        units = stages()[-1][2]
+        assert "tokens" not in units and units["padded_tokens"] == 10 * LENGTH
 
 
 def test_the_automatic_stages_have_what_manual_ones_around_the_lines_have(stages, tmp_path):
@@ -168,6 +209,17 @@ class TestGenerate:
             once,
             once,
             {"samples": 2, "input_tokens": 6, "output_tokens": 24, "tokens": 30},
+        ]
+
+    def test_prompts_without_their_padding(self, stages):
+        model = language_model()
+        prompts = torch.ones(2, 3, dtype=torch.long)
+        model.generate(prompts, attention_mask=torch.tensor([[0, 1, 1], [0, 0, 1]]), max_new_tokens=4)
+        # As if the mask were on an accelerator.
+        hidden = torch.ones(2, 3, dtype=torch.long, device="meta")
+        assert tokens_of_mask(hidden) is None
+        assert [units for _, _, units in stages()] == [
+            {"samples": 2, "input_tokens": 3, "output_tokens": 8, "tokens": 11}
         ]
 
     def test_an_encoder_and_a_decoder(self, stages):

@@ -43,6 +43,7 @@ ROOMS = {
     "carbon": "provenance units",
     "footprint": "records carbon provenance units",
     "sinks": "footprint records guard",
+    "remote": "records carbon units",
     "config": "text sensors carbon units private_files",
     # One timeline per device, and this process's share of it.
     "host": f"{BASE} sensors sensors.base records",
@@ -70,7 +71,7 @@ ROOMS = {
     # The cost of a model: a reader of stores, which knows no sink.
     "lifecycle": "carbon provenance units records footprint mlflow.schema mlflow.compat",
     # The composition root.
-    "session": f"{CORE} config host sensors meter stages otel journal instrumentation runtime",
+    "session": f"{CORE} config host sensors meter stages otel remote journal instrumentation runtime",
     "__init__": f"{CORE} config runtime stages session lifecycle",
     # The entry points.
     "entry_points": f"{CORE} __init__ config runtime sensors stages instrumentation otel",

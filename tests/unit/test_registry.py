@@ -21,7 +21,7 @@ DEFINED = {a["id"]: a for g in GROUPS for a in g["attributes"] if "id" in a}
 METRICS = {g["metric_name"]: g for g in GROUPS if g["type"] == "metric"}
 BY_ID = {g["id"]: g for g in GROUPS}
 UPSTREAM = {"host.cpu.model.name"}
-PYTHON = {"string": str, "int": int, "double": (int, float), "string[]": tuple}
+PYTHON = {"string": str, "double": (int, float), "string[]": tuple, "int": int, "boolean": bool}
 INSTRUMENTS = {"counter": "Sum", "gauge": "Gauge", "histogram": "Histogram"}
 
 
@@ -55,7 +55,7 @@ def conform(attributes, group):
 @pytest.fixture
 def measured(tmp_path):
     application = Application(server(tmp_path))
-    application.instrument(annotate_spans=True)
+    application.instrument(annotate_spans=True, remote_estimates="benchmark")
     with carbon_otel.stage("training", "fit") as s:
         application.draw(5)
         s.units(tokens=2000, samples=10)
@@ -63,6 +63,12 @@ def measured(tmp_path):
         with application.tracer_provider.get_tracer("app").start_as_current_span("chat") as span:
             span.set_attribute("gen_ai.usage.output_tokens", 7)
             application.draw(1)
+        asked = {"gen_ai.request.model": "llama-3.1-8b", "gen_ai.provider.name": "openai"}
+        for name, tokens in ("ask", 100), ("stream", None):
+            span = application.tracer_provider.get_tracer("app").start_span(name, attributes=asked)
+            if tokens:
+                span.set_attribute("gen_ai.usage.output_tokens", tokens)
+            span.end()
     carbon_otel.flush()
     return application
 
@@ -74,6 +80,12 @@ def test_spans(measured):
     own = {k: v for k, v in spans["chat"].attributes.items() if k.startswith("carbon_otel")}
     conform(own, "span.carbon_otel.annotated")
     assert set(own) == refs("span.carbon_otel.annotated")
+    prefix = "carbon_otel.remote."
+    own = {k: v for k, v in spans["ask"].attributes.items() if k.startswith(prefix)}
+    conform(own, "span.carbon_otel.remote")
+    assert set(own) == refs("span.carbon_otel.remote")
+    of_stage = {k for k in spans["fit"].attributes if k.startswith(prefix)}
+    assert of_stage == {ref for ref in refs("span.carbon_otel.stage") if ref.startswith(prefix)}
 
 
 def test_metrics(measured):

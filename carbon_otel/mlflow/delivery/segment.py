@@ -96,17 +96,19 @@ class Segment:
         of_nested: Mapping[str, float] = _NOTHING,
         units: Mapping[str, float] = _NOTHING,
         rank: Mapping[str, float] = _NOTHING,
+        remote: Mapping[str, float] = _NOTHING,
         final: bool = False,
     ) -> Batch:
         """The state at `clock_s`, on the monotonic clock of the segment.
 
         `of_nested` is the sum of `names.subtotals()` over the nested runs; `units` are the functional units
-        of the stages, by `<kind>/<unit>`; `rank` is what `rank_figures.written` says.
+        of the stages, by `<kind>/<unit>`; `rank` is what `rank_figures.written` says; `remote` is the sum of
+        `names.remote_metrics()` over the run's calls.
         """
         self.ended, self._rank = final, rank
         elapsed_s = clock_s - self._clock_s
         self._stamp_ms = max(int((self._wall_s + elapsed_s) * MS_PER_S), self._stamp_ms + 1)
-        values = names.footprint_metrics(footprint, of_nested, units)
+        values = {**names.footprint_metrics(footprint, of_nested, units), **remote}
         for name, amount in self._before.items():
             values[name] = values.get(name, 0.0) + amount
         self._values = values

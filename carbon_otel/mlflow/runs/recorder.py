@@ -22,7 +22,7 @@ from carbon_otel.mlflow.delivery.segment import Segment
 from carbon_otel.mlflow.delivery.worker import DeliveryWorker
 from carbon_otel.mlflow.schema import names, rank_figures
 from carbon_otel.ranks import TOGETHER, group
-from carbon_otel.records import RUN, UNATTRIBUTED, Cost, DeviceEnergy, StageInfo, StageRecord
+from carbon_otel.records import RUN, UNATTRIBUTED, Cost, DeviceEnergy, RemoteCall, StageInfo, StageRecord
 from carbon_otel.sensors.base import Device
 from carbon_otel.sinks import Checkpoint, Figures, Killed, Sink, StageEnd, Tick, ToFootprint
 from carbon_otel.units import MS_PER_S, NS_PER_S
@@ -54,6 +54,7 @@ class _Run:
         latest: its subtotals at the last checkpoint that has it.
         handed: the subtotals that this run had at the end of its last `outer`, which contains them.
         units: the functional units of its stages.
+        remote: the estimates for its calls of remote models, and their tags.
         worked: tells a run with figures that a program may read at its end from an empty one.
         joined: the address of the store, if another process has opened the run; empty while that run is unknown.
         train_s: the seconds of its training stages outside of others.
@@ -70,6 +71,8 @@ class _Run:
     latest: Mapping[str, float] = field(default_factory=dict)
     handed: Mapping[str, float] = field(default_factory=dict)
     units: dict[str, float] = field(default_factory=dict)
+    remote: dict[str, float] = field(default_factory=dict)
+    remote_tags: dict[str, str] = field(default_factory=dict)
     worked: bool = False
     joined: str | None = None
     train_s: float = 0.0
@@ -211,6 +214,11 @@ class RunRecorder(Sink):
             if run is not None and (end.units or stage.kind == _TRAINING):
                 self._delivery.submit(partial(_count, run, stage, end))
 
+    def remote_called(self, stage: StageInfo | None, call: RemoteCall) -> None:
+        run = None if stage is None else self._runs.get(stage.run_id or "")
+        if run is not None:
+            self._delivery.submit(partial(_add_remote, run, call))
+
     def tick(self, tick: Tick) -> None:
         if self._reopened:
             self._delivery.submit(self._mark_reopened)
@@ -292,13 +300,16 @@ class RunRecorder(Sink):
             of_nested=of_nested,
             units=run.units,
             rank=_rank(run),
+            remote=run.remote,
             final=final,
         )
         self._put(run, batch)
 
     def _tags_of(self, run: _Run, footprint: Footprint, status: str) -> dict[str, str]:
         # The tags of a run say what opened it, and whether that still runs.
-        return self._tags(footprint, status, run.trace_id) if run.joined is None else self._own_tags()
+        if run.joined is not None:
+            return self._own_tags()
+        return {**self._tags(footprint, status, run.trace_id), **run.remote_tags}
 
     def _own_tags(self) -> dict[str, str]:
         return {names.PROCESS: self._process}
@@ -342,6 +353,11 @@ def _since_handed(run: _Run, figures: Figures | None) -> dict[str, float]:
     if figures is not None:
         run.latest = names.subtotals(figures.footprint)
     return {name: value - run.handed.get(name, 0.0) for name, value in run.latest.items()}
+
+
+def _add_remote(run: _Run, call: RemoteCall) -> None:
+    _add(run.remote, names.remote_metrics(call))
+    run.remote_tags |= names.remote_tags(call)
 
 
 def _add(sums: dict[str, float], more: Mapping[str, float]) -> None:

@@ -18,6 +18,8 @@ from carbon_otel._version import __version__
 from carbon_otel.carbon.grid import Intensity
 from carbon_otel.footprint import Footprint
 from carbon_otel.mlflow.schema import checked
+from carbon_otel.provenance import ESTIMATED_REMOTE
+from carbon_otel.records import RemoteCall
 from carbon_otel.text import printable, storable
 from carbon_otel.units import J_PER_KWH, J_PER_WH, KILO
 
@@ -120,6 +122,32 @@ def footprint_metrics(
     values |= {f"{PREFIX}nested/{name}": value for name, value in of_nested.items()}
     values |= {f"{UNITS}{unit}": amount for unit, amount in units.items()}
     return {name: value for name, value in values.items() if math.isfinite(value)}
+
+
+def remote_metrics(call: RemoteCall) -> dict[str, float]:
+    """What one call of a remote model adds to a run: an estimate, which is in no other figure of the run."""
+    figures = call.figures
+    if figures is None:
+        return {"carbon/remote_calls_unknown": 1.0}
+    return {
+        "carbon/remote_calls": 1.0,
+        "carbon/remote_estimate_wh": figures.energy_j / J_PER_WH,
+        "carbon/remote_estimate_low_wh": figures.low_j / J_PER_WH,
+        "carbon/remote_estimate_high_wh": figures.high_j / J_PER_WH,
+        "carbon/remote_estimate_g": figures.emissions_g,
+        "carbon/remote_estimate_low_g": figures.low_g,
+        "carbon/remote_estimate_high_g": figures.high_g,
+    }
+
+
+def remote_tags(call: RemoteCall) -> dict[str, str]:
+    """The provenance of the estimates of a run, by its last call that has one."""
+    if call.figures is None:
+        return {}
+    return {
+        "carbon.remote_method": ESTIMATED_REMOTE,
+        "carbon.remote_source": storable(call.figures.source)[: checked.LONGEST_TAG],
+    }
 
 
 def provenance_tags(
