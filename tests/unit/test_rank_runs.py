@@ -250,10 +250,14 @@ def test_a_board_that_fails_is_not_asked_again(process):
 def test_rank_0_writes_its_run_and_its_end():
     process = Process(rank=0)
     process.look()
-    assert process.board.word is None
+    assert json.loads(process.board.word) == {}
     process.variables[RUN] = f"run {ADDRESS}"
     process.look()
     assert json.loads(process.board.word) == process.variables
+    former, ranks.group.board = process.board, Board()  # the process group is made again
+    process.look()
+    assert ranks.group.board.word == former.word
+    ranks.group.board = process.board
     process.variables.clear()
     process.look()
     assert json.loads(process.board.word) == {}

@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 from carbon_otel import clock
 from carbon_otel.background import Worker
@@ -39,6 +39,7 @@ _OPENS_S: Final = 1.0
 _OLDEST_S: Final = 5.0
 
 Variables = dict[str, str]
+_T = TypeVar("_T")
 
 
 class RankRuns(Sink):
@@ -57,7 +58,7 @@ class RankRuns(Sink):
         self._make_parts = partial(_Parts, engine, recorder, adopt)
         self._parts: _Parts | None = None
         self._worker = Worker("carbon_otel ranks")
-        self._written: Variables = {}
+        self._written: tuple[Board | None, Variables] = None, {}
         self._dead: Board | None = None  # it has failed, and is not asked again
         self._over = False
         engine.before_tick.append(self._before_tick)
@@ -106,26 +107,32 @@ class RankRuns(Sink):
 
     def _look(self) -> None:
         board = None if group.board is self._dead else group.board
-        try:
-            if self._parts is None:
-                if board is not None:
-                    self._tell(board)
-            else:
-                word = board.read() if board is not None else None
-                if not self._over:  # since the answer may have taken long
-                    self._parts.look(json.loads(word) if word else {})
-        except Exception as error:  # noqa: BLE001 - each kind of store raises its own
-            logger.debug("the board of the ranks has failed", exc_info=error)
-            self._dead = board
+        if self._parts is None:
+            if board is not None:
+                self._tell(board)
+            return
+        word = self._ask(board, board.read) if board is not None else None
+        if not self._over:  # since the answer may have taken long
+            self._parts.look(json.loads(word) if word else {})
 
     def _tell(self, board: Board) -> None:
         variables: Variables = {}
         self._inject(variables)
         if RUN_VARIABLE not in variables:
             variables = {}
-        if variables != self._written:
-            board.write(json.dumps(variables))
-            self._written = variables
+        before, written = self._written
+        if before is not board or variables != written:
+            self._written = board, variables
+            self._ask(board, partial(board.write, json.dumps(variables)))
+
+    def _ask(self, board: Board, call: Callable[[], _T]) -> _T | None:
+        """Ask the board; None if it fails, as with the host that keeps it."""
+        try:
+            return call()
+        except Exception as error:  # noqa: BLE001 - each kind of store raises its own
+            logger.debug("the board of the ranks has failed", exc_info=error)
+            self._dead = board
+            return None
 
 
 @dataclass(eq=False)
