@@ -10,6 +10,7 @@ import os
 import sys
 from typing import Any
 
+from carbon_otel import batch_job
 
 def own_ids(tracer: Any) -> None:
     """Let the tracer make its ids so, if it would draw them from the program's generator."""
@@ -19,13 +20,19 @@ def own_ids(tracer: Any) -> None:
 
 
 class _Ids:
-    """The interface of the SDK's `IdGenerator`. A forked child goes on with other ids than its parent."""
+    """The interface of the SDK's `IdGenerator`. A forked child goes on with other ids than its parent.
+
+    The tasks of a step of a batch system are in one trace.
+    """
+
+    def __init__(self) -> None:
+        self._trace_id = batch_job.trace_id()
 
     def generate_span_id(self) -> int:
         return _drawn(8)
 
     def generate_trace_id(self) -> int:
-        return _drawn(16)
+        return self._trace_id or _drawn(16)
 
     def is_trace_id_random(self) -> bool:
         return True

@@ -48,6 +48,12 @@ UNIT: Final = "carbon_otel.unit"
 INSTANCE: Final = "service.instance.id"
 HOST_CPU_MODEL: Final = "host.cpu.model.name"
 GPU_MODELS: Final = "carbon_otel.gpu.models"
+JOB_ID: Final = "carbon_otel.job.id"
+JOB_STEP: Final = "carbon_otel.job.step"
+JOB_ARRAY: Final = "carbon_otel.job.array"
+RANK: Final = "carbon_otel.rank"
+LOCAL_RANK: Final = "carbon_otel.local_rank"
+WORLD_SIZE: Final = "carbon_otel.world_size"
 
 # Span attributes
 STAGE_KIND: Final = "carbon_otel.stage.kind"

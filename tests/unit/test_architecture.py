@@ -19,7 +19,7 @@ import carbon_otel
 PACKAGE = Path(carbon_otel.__file__).parent
 
 # Each room is a module or a folder; the longest name that fits a module is its room.
-BASE = "text units clock provenance guard fork background handover serial private_files descriptors _version"
+BASE = "text units clock provenance guard fork background handover serial private_files descriptors _version batch_job"
 CORE = f"{BASE} sensors.base records carbon footprint sinks"
 ROOMS = {
     "_version": "",
@@ -34,6 +34,7 @@ ROOMS = {
     "serial": "guard fork",
     "private_files": "",
     "descriptors": "",
+    "batch_job": "",
     # What the hardware says.
     "sensors.base": "provenance units",
     "sensors": "sensors.base provenance units clock guard fork descriptors",
