@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-# The same in all tasks of a step, and in no other step: job ids repeat when a job is requeued, and in other clusters.
+# The same in all tasks of a step, and in no other step. Job ids repeat: of a requeued job, in other clusters.
 _STEP: Final = (
     "SLURM_CLUSTER_NAME",
     "SLURM_JOB_ID",
@@ -52,7 +52,8 @@ def job_of(environment: Mapping[str, str] = os.environ) -> Job | None:
 
 def _task(environment: Mapping[str, str]) -> Task | None:
     rank, of, local_rank = (
-        _number(environment.get(name, "")) for name in ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
+        _number(environment.get(name, ""))
+        for name in ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
     )
     return Task(rank, of, local_rank) if rank is not None and of is not None else None
 

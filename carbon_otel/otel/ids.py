@@ -12,6 +12,7 @@ from typing import Any
 
 from carbon_otel import batch_job
 
+
 def own_ids(tracer: Any) -> None:
     """Let the tracer make its ids so, if it would draw them from the program's generator."""
     sdk: Any = sys.modules.get("opentelemetry.sdk.trace.id_generator")
