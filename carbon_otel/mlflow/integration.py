@@ -22,6 +22,7 @@ from typing import Final, Protocol
 
 from carbon_otel import clock, runtime
 from carbon_otel.background import Worker
+from carbon_otel.batch_job import job_of
 from carbon_otel.config import Settings
 from carbon_otel.footprint import Footprint
 from carbon_otel.fork import renew_after_fork
@@ -260,4 +261,5 @@ def _tags(
         trace_url=settings.trace_url,
         lineage=settings.lineage,
         process=process,
+        job=job_of(),
     )

@@ -10,6 +10,7 @@ import os
 import sys
 from typing import Any
 
+from carbon_otel import batch_job
 from carbon_otel.ranks import group
 
 
@@ -23,14 +24,17 @@ def own_ids(tracer: Any) -> None:
 class _Ids:
     """The interface of the SDK's `IdGenerator`. A forked child goes on with other ids than its parent.
 
-    All ranks of a training are in one trace.
+    All ranks of a training are in one trace, and so are the tasks of a step of a batch system.
     """
+
+    def __init__(self) -> None:
+        self._trace_id = batch_job.trace_id()
 
     def generate_span_id(self) -> int:
         return _drawn(8)
 
     def generate_trace_id(self) -> int:
-        return group.trace_id or _drawn(16)
+        return group.trace_id or self._trace_id or _drawn(16)
 
     def is_trace_id_random(self) -> bool:
         return True

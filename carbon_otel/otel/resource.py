@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from carbon_otel.batch_job import Job, job_of
 from carbon_otel.ranks import group
 from carbon_otel.semconv import names as semconv
 from carbon_otel.semconv.attributes import rank_attributes
@@ -35,18 +36,31 @@ class Hardware(Protocol):
 
 
 def described(hardware: Hardware, factor: EmissionFactor) -> Attributes:
-    """Resource attributes of the hardware, the place and the measuring method."""
+    """Resource attributes of the hardware, the place, the measuring method, and the job of this process."""
     attributes: dict[str, str | float | Sequence[str]] = {
         semconv.HOST_CPU_MODEL: hardware.processor,
         semconv.METHOD: hardware.method,
         semconv.ZONE: factor.intensity.zone,
         semconv.PUE: factor.pue,
     }
-    rank = group.look()
-    if rank is not None:
+    job, rank = job_of(), group.look()
+    if job is not None:
+        attributes |= _of_job(job)
+    if rank is not None:  # of the training: a task of the job may be a launcher of several
         attributes |= rank_attributes(rank)
     if hardware.gpus:
         attributes[semconv.GPU_MODELS] = hardware.gpus
     if hardware.missing:
         attributes[semconv.MISSING] = hardware.missing
+    return attributes
+
+
+def _of_job(job: Job) -> Attributes:
+    attributes: dict[str, str | float | Sequence[str]] = {semconv.JOB_ID: job.id}
+    if job.step:
+        attributes[semconv.JOB_STEP] = job.step
+    if job.array:
+        attributes[semconv.JOB_ARRAY] = job.array
+    if job.task is not None:
+        attributes |= rank_attributes(job.task)
     return attributes

@@ -19,7 +19,10 @@ import carbon_otel
 PACKAGE = Path(carbon_otel.__file__).parent
 
 # Each room is a module or a folder; the longest name that fits a module is its room.
-BASE = "text units clock provenance guard fork background handover ranks serial private_files descriptors _version"
+BASE = (
+    "text units clock provenance guard fork background handover ranks serial private_files descriptors batch_job "
+    "_version"
+)
 CORE = f"{BASE} sensors.base records carbon footprint sinks"
 ROOMS = {
     "_version": "",
@@ -35,6 +38,7 @@ ROOMS = {
     "serial": "guard fork",
     "private_files": "",
     "descriptors": "",
+    "batch_job": "ranks",
     # What the hardware says.
     "sensors.base": "provenance units",
     "sensors": "sensors.base provenance units clock guard fork descriptors",

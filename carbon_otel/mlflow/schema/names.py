@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from carbon_otel._version import __version__
+from carbon_otel.batch_job import Job
 from carbon_otel.carbon.grid import Intensity
 from carbon_otel.footprint import Footprint
 from carbon_otel.mlflow.schema import checked
@@ -160,10 +161,12 @@ def provenance_tags(
     trace_url: str | None,
     lineage: str | None,
     process: str,
+    job: Job | None = None,
 ) -> dict[str, str]:
     """The provenance of the figures. `carbon.measured_fraction` is added when the totals are known.
 
-    `trace_url` is an address with the placeholder `{trace_id}`; `process` identifies the process.
+    `trace_url` is an address with the placeholder `{trace_id}`; `process` identifies the process,
+    which belongs to `job`, if any.
     """
     grid = footprint.intensity
     values = {
@@ -184,6 +187,8 @@ def provenance_tags(
         PROCESS: process,
         LINEAGE: lineage or "",
     }
+    if job is not None:
+        values |= {"carbon.job_id": job.id, "carbon.job_step": job.step, "carbon.job_array": job.array}
     if grid is not None:
         values |= intensity_tags(grid)
     values |= {f"carbon.share.{rule}": f"{share:.4g}" for rule, share in footprint.shares.items()}
