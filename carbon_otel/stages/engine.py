@@ -81,7 +81,7 @@ class Engine:
         info = StageInfo(next(_ids), UNATTRIBUTED, UNATTRIBUTED, {}, None, None, False, time.time_ns())
         self.root = OpenStage(self, info, None, self.books.root)
         self.shares = Shares(self)
-        self._rounds = Rounds(self.books, self.root, self.shares.holds)
+        self._rounds = Rounds(self.books, self.root, self.shares.held_back)
         self.before_tick.append(self.shares.make_children)
         self.root.opened_ns = now_ns
         self._follow(meter.read_for_tick(now_ns), now_ns)
