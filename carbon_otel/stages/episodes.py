@@ -108,7 +108,8 @@ class Episode:
         if begun_ns:
             now_ns = _now()
             self._wait_ns += now_ns - begun_ns
-            self.running.see(now_ns)
+            if self.running.fades:
+                self.running.see(now_ns)
 
     def stepped(self) -> None:
         """An optimizer has stepped. Several steps in one batch count as one."""

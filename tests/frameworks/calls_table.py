@@ -48,17 +48,17 @@ def tested() -> dict[Known, Row]:
 
 def table() -> str:
     """The table as it is written between the markers: calls that have all else in common are one line."""
-    lines: dict[tuple[str, str, str, str, str], list[str]] = {}
+    lines: dict[tuple[str, str, str, str], list[str]] = {}
     for call, row in tested().items():
-        key = call.library, call.kind, call.weight, row.units, f"{row.file}::{row.test}"
-        names = lines.setdefault(key, [])
+        kind = f"`{call.kind}`" + (", share" if call.weight == "share" else "")
+        test = f"{row.file.removeprefix('test_').removesuffix('.py')}: `{row.test}`"
+        names = lines.setdefault((call.library, kind, row.units, test), [])
         if call.call not in names:
             names.append(call.call)
-    head = ["| library | calls | kind | weight | units | test |", "|---|---|---|---|---|---|"]
-    return "\n".join(
-        head
-        + [
-            f"| {library} | `{'`, `'.join(names)}` | `{kind}` | {weight} | {units} | `{test}` |"
-            for (library, kind, weight, units, test), names in lines.items()
-        ]
-    )
+    made = ["| library | calls | stage | units | test |", "|---|---|---|---|---|"]
+    before = ""
+    for (library, kind, units, test), names in lines.items():
+        shown = library if library != before else ""
+        made.append(f"| {shown} | `{'`, `'.join(names)}` | {kind} | {units} | {test} |")
+        before = library
+    return "\n".join(made)

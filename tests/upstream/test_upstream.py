@@ -58,7 +58,7 @@ XGBOOST_SUITES = [
     Suite("tests/python/test_callback.py", 10),
     Suite("tests/python/test_training_continuation.py", 3),
     Suite("tests/python/test_basic.py", 15),
-    Suite("tests/python/test_pickling.py", 2),
+    Suite("tests/python/test_pickling.py", 1),
 ]
 # The runs in MLflow's suites have figures, and checkpoints all the time.
 WITH_FIGURES = {
