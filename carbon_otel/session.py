@@ -22,7 +22,7 @@ from carbon_otel.host.cgroup import host_threads, reservation
 from carbon_otel.host.counters_view import view_of
 from carbon_otel.host.identity import boot
 from carbon_otel.host.membership import Membership
-from carbon_otel.instrumentation import cuda_sync, tasks
+from carbon_otel.instrumentation import accelerators, tasks
 from carbon_otel.instrumentation.base import Undo
 from carbon_otel.instrumentation.import_hook import ImportHook
 from carbon_otel.journal import Journal
@@ -286,7 +286,7 @@ class Session:
     def synchronize(self) -> None:
         # Looked for here too, since both edges of every stage come by.
         if self.settings.synchronize and "torch" in sys.modules:
-            contain("synchronising the accelerator", None, cuda_sync.synchronize)
+            contain("synchronising the accelerator", None, accelerators.synchronize)
 
     def _wait(self, deadline: float, *, closing: bool) -> bool:
         """Flush or close all sinks at the same time, so that a dead backend does not delay a healthy one."""

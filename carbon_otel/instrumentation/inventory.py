@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import importlib.machinery
 import importlib.metadata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -30,6 +30,18 @@ class SeesCalls(Protocol):
 
 
 @dataclass(frozen=True)
+class Known:
+    """A call that becomes a stage, or shares the energy of a stage. `call` is what people know it by."""
+
+    library: str
+    module: str
+    function: str
+    call: str
+    kind: str
+    weight: str
+
+
+@dataclass(frozen=True)
 class Seen:
     """A call of an installed library. It is `present` if the installed version has such a function."""
 
@@ -39,6 +51,22 @@ class Seen:
     kind: str
     weight: str
     present: bool
+
+
+def known(integrations: Iterable[Integration]) -> Iterator[Known]:
+    """The calls of all libraries, whether installed or not."""
+    for integration in integrations:
+        if isinstance(integration, SeesCalls):
+            for call in integration.calls:
+                if isinstance(call, Call):  # else a hook, which is no call of the user
+                    yield Known(
+                        library=integration.module.partition(".")[0],
+                        module=integration.module,
+                        function=call.function,
+                        call=(call.name or call.function).removesuffix(".__init__"),
+                        kind=call.kind,
+                        weight="share" if call.often else "stage",
+                    )
 
 
 def inventory(integrations: Iterable[Integration]) -> list[Seen]:
@@ -53,14 +81,10 @@ def inventory(integrations: Iterable[Integration]) -> list[Seen]:
             continue
         # Only tables name functions of their own module; methods of estimators are those of any class.
         functions = _functions(integration.module) if isinstance(integration, Calls) else None
-        for call in integration.calls:
-            if not isinstance(call, Call):  # a hook, which is no call of the user
-                continue
+        for call in known([integration]):
             present = functions is None or call.function in functions
-            weight = "share" if call.often else "stage"
             version = importlib.metadata.version(distributions[library][0])
-            name = (call.name or call.function).removesuffix(".__init__")
-            found.append(Seen(library, version, name, call.kind, weight, present))
+            found.append(Seen(library, version, call.call, call.kind, call.weight, present))
     return found
 
 

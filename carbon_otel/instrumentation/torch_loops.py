@@ -1,24 +1,28 @@
-"""PyTorch, loops that people write themselves: each pass over a `DataLoader` is a stage.
+"""PyTorch loops that people write: a pass over a `DataLoader` is a stage, and so are steps without one.
 
 ==========================================  ============  ====================================
 a pass in which an optimizer steps           `training`    epochs, batches, steps, samples
 a pass without, after training               `evaluation`  batches, samples
 a pass without, in another process           `inference`   batches, samples
+steps of an optimizer outside of a pass      `training`    steps
 ==========================================  ============  ====================================
 
 Batches with token ids have tokens, too: without the padding, if they have an attention mask.
 
 A pass begins when the loop asks for its iterator, and ends when the iterator is exhausted or dropped: by a
-`break`, too, or an exception. (A loader with persistent workers keeps its iterator: a pass that is left early ends
-with the next one.) The time in which the loop waits for its next batch is a share of kind
-`data_processing`; with workers it is not the energy of loading, which they use at the same time.
+`break`, too, or an exception. A loader with persistent workers keeps its iterator: each tick looks whether the
+loop has it as well, and if not, the pass has ended when it was last seen. The time in which the loop waits for a
+batch is a share of kind `data_processing`; with workers it is not the energy of loading, which they use meanwhile.
 
-Steps are seen by the official hook of `torch.optim`. All steps between two batches are one. Loops in a stage, or
-in the training of a library that is seen itself, are part of that. Worker processes of a `DataLoader` open none.
+Steps are seen by the official hooks of `torch.optim`. All steps between two batches are one; `steps.py` says what
+they are without batches. Loops in a stage, or in the training of a library that is seen itself, are part of that.
+Worker processes of a `DataLoader` open none.
 """
 
 from __future__ import annotations
 
+import functools
+import sys
 import weakref
 from collections.abc import Callable
 from types import ModuleType, TracebackType
@@ -26,7 +30,7 @@ from typing import Any, Final
 
 from carbon_otel import clock
 from carbon_otel.guard import contain, log_fault
-from carbon_otel.instrumentation.base import Undo
+from carbon_otel.instrumentation.base import Undo, undo_all
 from carbon_otel.instrumentation.calls import Call
 from carbon_otel.instrumentation.in_place import Around, Changed, Entered
 from carbon_otel.instrumentation.sizes import samples_in_batch
@@ -34,12 +38,15 @@ from carbon_otel.instrumentation.tokens import Pass, present, tokens_in
 from carbon_otel.stages import episodes
 from carbon_otel.stages.automatic import helping
 from carbon_otel.stages.episodes import Episode
-from carbon_otel.stages.short_calls import loop
+from carbon_otel.stages.short_calls import after_step, before_step, loop
 
 # The episodes of open iterators, by the id of the iterator: it may define `==` and a hash.
 _Loops = dict[int, Episode]
 # The same of loops in the training of a library, which counts its tokens.
 _Passes = dict[int, Pass]
+
+# The references to an iterator that a loader keeps: from that, and from where they are counted.
+_KEPT: Final = 3
 
 
 class DataLoaderIntegration:
@@ -50,6 +57,7 @@ class DataLoaderIntegration:
         Call("DataLoader.__iter__", "training", "for batch in DataLoader, with steps"),
         Call("DataLoader.__iter__", "evaluation", "for batch in DataLoader, after training"),
         Call("DataLoader.__iter__", "inference", "for batch in DataLoader"),
+        Call("Optimizer.step", "training", "Optimizer.step outside of a DataLoader"),
         Call("_BaseDataLoaderIter.__next__", "data_processing", "waiting for a batch", often=True),
     )
 
@@ -75,18 +83,23 @@ class WorkerIntegration:
 
 
 class OptimizerIntegration:
-    """A step of an optimizer makes a pass a training."""
+    """A step of an optimizer makes a pass a training, and is one without a pass."""
 
     module = "torch.optim.optimizer"
 
     def connect(self, module: ModuleType) -> Undo:
-        # The official hook of all optimizers (PyTorch 2.0). The one after a step is not called if the step raises.
-        undo: Undo = module.register_optimizer_step_pre_hook(_before_step).remove
-        return undo
+        # The official hooks of all optimizers (PyTorch 2.0). The second one is not called if the step raises.
+        before = module.register_optimizer_step_pre_hook(_before_step)
+        after = module.register_optimizer_step_post_hook(_after_step)
+        return undo_all([before.remove, after.remove])
 
 
-def _before_step(*_: Any) -> None:
-    episodes.stepped()
+def _before_step(optimizer: Any, *_: Any) -> None:
+    contain("looking at a step", None, before_step, id(optimizer))
+
+
+def _after_step(optimizer: Any, *_: Any) -> None:
+    contain("looking at a step", None, after_step, id(optimizer))
 
 
 def _silence(*_: Any, **__: Any) -> None:
@@ -94,17 +107,18 @@ def _silence(*_: Any, **__: Any) -> None:
 
 
 def _begin(loops: _Loops, passes: _Passes, loader: Any, /) -> Entered | None:
-    return _Beginning(loops, passes)
+    return _Beginning(loops, passes, loader)
 
 
 class _Beginning:
     """A loop asks a loader for its iterator, which may start workers."""
 
-    __slots__ = ("_begun_ns", "_loops", "_passes")
+    __slots__ = ("_begun_ns", "_loader", "_loops", "_passes")
 
-    def __init__(self, loops: _Loops, passes: _Passes) -> None:
+    def __init__(self, loops: _Loops, passes: _Passes, loader: Any) -> None:
         self._loops = loops
         self._passes = passes
+        self._loader = loader
         self._begun_ns = 0
 
     def __enter__(self) -> Callable[[Any], Any]:
@@ -126,13 +140,21 @@ class _Beginning:
         if before is not None:
             episodes.end(before)
         self._passes.pop(id(iterator), None)
-        episode, counting = loop(self._begun_ns), present.get()
+        kept = vars(self._loader).get("_iterator") is iterator
+        held = functools.partial(_is_held, weakref.ref(iterator)) if kept else None
+        episode, counting = loop(self._begun_ns, held), present.get()
         if episode is not None:
             self._loops[id(iterator)] = episode
             weakref.finalize(iterator, _dropped, self._loops, id(iterator)).atexit = False
         elif counting is not None:
             self._passes[id(iterator)] = Pass(counting)
             weakref.finalize(iterator, self._passes.pop, id(iterator), None).atexit = False
+
+
+def _is_held(reference: weakref.ref[Any]) -> bool:
+    """Whether anything but its loader refers to an iterator."""
+    iterator = reference()
+    return iterator is not None and sys.getrefcount(iterator) > _KEPT
 
 
 def _dropped(loops: _Loops, key: int) -> None:

@@ -221,11 +221,16 @@ class Books:
         told_j, told_g = account._told
         return tuple(map(sub, joules, told_j)), grams - told_g
 
-    def settle(self, account: Account) -> tuple[Joules, float]:
-        """The same, and settle the account."""
-        owed = self.owed(account)
-        account._told = paid(account._own, self._posted)
-        return owed
+    def settle(self, account: Account, held_back: tuple[Joules, float] | None = None) -> tuple[Joules, float]:
+        """The same, and settle the account; but not for the joules and grams that are `held_back`."""
+        owed_j, owed_g = self.owed(account)
+        told_j, told_g = paid(account._own, self._posted)
+        if held_back is not None:
+            less_j, less_g = held_back
+            owed_j, owed_g = tuple(map(sub, owed_j, less_j)), owed_g - less_g
+            told_j, told_g = tuple(map(sub, told_j, less_j)), told_g - less_g
+        account._told = told_j, told_g
+        return owed_j, owed_g
 
     def totals(self, account: Account) -> Totals:
         """What an account has paid up to now; changes nothing."""

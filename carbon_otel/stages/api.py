@@ -134,7 +134,7 @@ class Stage:
             return NOT_MEASURED
         footprint = contain("computing a footprint", NOT_MEASURED, _footprint, self._last)
         # Units may be set after the stage has ended.
-        units = {**self._last.counted, **self._units}
+        units = {**self._last.counted.total(), **self._units}
         return replace(footprint, units=units) if footprint.units != units else footprint
 
     def __enter__(self) -> Stage:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from threading import get_ident
 from types import TracebackType
@@ -15,7 +15,7 @@ from carbon_otel.fork import renew_after_fork
 from carbon_otel.guard import contain
 from carbon_otel.stages.arguments import Lifecycle
 from carbon_otel.stages.open_stage import OpenStage
-from carbon_otel.stages.parts import Receiver
+from carbon_otel.stages.parts import Part, Receiver
 from carbon_otel.units import NS_PER_S
 
 if TYPE_CHECKING:
@@ -130,9 +130,8 @@ class Cell:
         else:
             self.parent.shares.open_own(self)
 
-    @property
-    def undecided(self) -> bool:
-        return False
+    def held_back(self) -> Sequence[Part]:
+        return ()
 
     def finish(self) -> None:
         """The children are ended by `Shares`."""

@@ -79,7 +79,7 @@ class Engine:
         self._last_tick = (now_ns, 0.0, 0.0)
         self.root = root(self)
         self.shares = Shares(self)
-        self._rounds = Rounds(self.books, self.root, self.shares.holds)
+        self._rounds = Rounds(self.books, self.root, self.shares.held_back)
         self.before_tick.append(self.shares.make_children)
         self.root.opened_ns = now_ns
         self._follow(meter.read_for_tick(now_ns), now_ns)

@@ -5,25 +5,27 @@ evaluation in a process that has trained before, and inference in another. Until
 kept, and the sinks are not told of the stage around it. Waiting for data is a child of it, as data processing.
 
 Episodes in one thread that take turns (`zip` of two loops) are one; an episode that begins and ends within another
-one is beside it.
+one is beside it. If the end of a loop is not seen, the episode ends when it was last seen; what the stage around
+it has paid since then is kept, too, until it is seen again or is over.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Final
 
 from carbon_otel import clock
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.stages.arguments import Lifecycle
 from carbon_otel.stages.cells import Share, note_loop
-from carbon_otel.stages.parts import Receiver
+from carbon_otel.stages.parts import Part, Receiver
+from carbon_otel.stages.running import Running
 from carbon_otel.stages.shares import Parent
 from carbon_otel.units import NS_PER_S
 
 if TYPE_CHECKING:
-    from carbon_otel.stages.engine import Engine
     from carbon_otel.stages.open_stage import OpenStage
 
 _now: Final = clock.monotonic_ns
@@ -44,21 +46,23 @@ class Episode:
     """One pass. Only its own thread writes, but for what was taken and the receivers."""
 
     __slots__ = (
-        "_begun_ns",
+        "_context",
         "_decided",
-        "_done_ns",
         "_first_ns",
+        "_guessed_ns",
+        "_held",
         "_hooked",
-        "_other_ns",
         "_together",
         "_wait_begun_ns",
         "_wait_ns",
         "_wait_taken_ns",
         "batches",
         "ended",
+        "guess",
         "into",
         "main",
         "parent",
+        "running",
         "samples",
         "steps",
         "taken_ns",
@@ -67,17 +71,23 @@ class Episode:
         "wait",
     )
 
-    def __init__(self, parent: Parent, begun_ns: int) -> None:
+    def __init__(self, parent: Parent, begun_ns: int, held: Callable[[], bool] | None = None) -> None:
+        """`held` tells whether the loop still has its iterator; without it, the end of that is seen."""
         self.parent = parent
+        self.running = Running(begun_ns, fades=held is not None)
+        self._held = held
+        self._context = copy_context()
         self.taken_ns = 0
         self.main, self.wait = Receiver(), Receiver()
         self.wait.above = self.main
+        # For what belongs to it if it is seen again.
+        self.guess = Receiver()
+        self._guessed_ns = 0
         self.trains = self.ended = False
         self.batches = self.steps = self.samples = self.tokens = 0
         # The episode that this one takes turns with.
         self.into: Episode | None = None
-        self._first_ns = self._begun_ns = begun_ns
-        self._done_ns = self._other_ns = 0
+        self._first_ns = begun_ns
         self._wait_begun_ns = self._wait_ns = self._wait_taken_ns = 0
         # Whether it has no stage of its own, but one with others.
         self._together = False
@@ -97,27 +107,39 @@ class Episode:
     def end_wait(self) -> None:
         begun_ns, self._wait_begun_ns = self._wait_begun_ns, 0
         if begun_ns:
-            self._wait_ns += _now() - begun_ns
+            now_ns = _now()
+            self._wait_ns += now_ns - begun_ns
+            if self.running.fades:
+                self.running.see(now_ns)
 
     def stepped(self) -> None:
         """An optimizer has stepped. Several steps in one batch count as one."""
         self.trains = self._hooked = self.parent.shares.trained = True
 
+    def after_step(self, optimizer: int) -> None:
+        """The step is done."""
+        if self.running.fades:
+            self.running.see(_now())
+
     def pause(self) -> None:
         """An episode begins in this one."""
-        if self._begun_ns:
-            self._done_ns, self._begun_ns = self._done_ns + _now() - self._begun_ns, 0
+        self.running.pause(_now())
 
     def resume(self) -> None:
-        if not self._begun_ns and not self.ended:
-            self._begun_ns = _now()
+        if not self.ended:
+            self.running.resume(_now())
 
     def elsewhere(self, parent: Parent, ns: int) -> None:
         """A short call has ended in this thread; in the same stage, it has its own part."""
         if parent is self.parent:
-            self._other_ns += ns
+            self.running.elsewhere(ns)
             if self._wait_begun_ns:
                 self._wait_ns -= ns
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended, or nobody has its iterator any more."""
+        return self.ended or (self._held is not None and not self._wait_begun_ns and not self._held())
 
     def absorb(self, inner: Episode) -> None:
         """An episode that began in this one takes turns with it: they are one."""
@@ -129,8 +151,8 @@ class Episode:
             return
         inner.pause()
         inner.ended = inner._decided = True
-        for ours, theirs in (self.main, inner.main), (self.main, inner.wait):
-            ours.adopt(theirs)
+        for theirs in inner.main, inner.wait, inner.guess:
+            self.main.adopt(theirs)
         if inner in inner.parent.timed:
             inner.parent.timed.remove(inner)
 
@@ -138,71 +160,106 @@ class Episode:
         """The loop is over. Nothing happens the second time."""
         if self.ended:
             return
-        self.pause()
         if self._wait_begun_ns:
             self.end_wait()
         if self._hooked:
             self.steps, self._hooked = self.steps + 1, False
         self.ended = True
+        self.running.stop(_now())
         if not self.parent.shares.engine.put_off(self._close):  # the iterator may go in the middle of a call
             self._close()
 
     # `Timed`.
 
     def untaken(self, now_ns: int) -> list[tuple[Receiver, int]]:
-        begun_ns, wait_begun_ns = self._begun_ns, self._wait_begun_ns
-        running_ns = max(0, now_ns - begun_ns) if begun_ns else 0
-        all_ns = max(0, self._done_ns + running_ns - self._other_ns - self.taken_ns)
+        wait_begun_ns, ran_ns = self._wait_begun_ns, self.running.ran_ns(now_ns)
+        sure_ns = ran_ns if wait_begun_ns else self.running.sure_ns(now_ns)
+        known_ns = self.taken_ns + self._guessed_ns
+        all_ns = max(0, sure_ns - known_ns)
         waited_ns = self._wait_ns + (max(0, now_ns - wait_begun_ns) if wait_begun_ns else 0)
         wait_ns = 0
         if not self._together and (self.wait.stage is not None or self.main.stage is None):
             wait_ns = min(all_ns, max(0, waited_ns - self._wait_taken_ns))
-        return [(self.main, all_ns - wait_ns), (self.wait, wait_ns)]
+        guessed_ns = max(0, ran_ns - max(sure_ns, known_ns))
+        return [(self.main, all_ns - wait_ns), (self.wait, wait_ns), (self.guess, guessed_ns)]
 
     def take(self, receiver: Receiver, ns: int) -> None:
+        if receiver is self.guess:
+            self._guessed_ns += ns
+            return
         self.taken_ns += ns
         if receiver is self.wait:
             self._wait_taken_ns += ns
 
-    @property
-    def undecided(self) -> bool:
-        return not self._decided
+    def held_back(self) -> list[Part]:
+        return [each.kept for each in (self.main, self.wait, self.guess) if each.kept is not None]
 
     def look(self, now_ns: int) -> None:
         """Before a tick: open its stage when its kind is known, and that of the waiting when it counts."""
+        if self._held is not None and not self._see(now_ns):
+            self.end()
+            return
         patience_ns = _UNDECIDED_NS if self.parent.shares.trained else _FIRST_STEP_NS
         if not self._decided and (self.trains or now_ns - self._first_ns >= patience_ns):
             self._open()
         elif self.main.stage is not None and self.wait.stage is None and not self._together:
             self._open_wait(self.main.stage)
+        if self._guessed_ns:
+            self.parent.shares.engine.at_edge(self._claim)
 
     def finish(self) -> None:
         """The stage around it ends."""
+        if self._held is not None:
+            self._see(_now())
         self.end()
+
+    def _see(self, now_ns: int) -> bool:
+        """Whether the loop still has its iterator."""
+        if self.over:
+            return False
+        self.running.see(now_ns)
+        return True
+
+    def _claim(self, now_ns: int) -> None:
+        """What was a guess belongs to it, if it has been seen since then."""
+        if self.running.sure_ns(now_ns) >= self.taken_ns + self._guessed_ns:
+            self.main.adopt(self.guess)
+            self.taken_ns, self._guessed_ns = self.taken_ns + self._guessed_ns, 0
 
     def _open(self) -> None:
         parent = self.parent
         kind = self._kind()
-        if kind == "training":
-            parent.epochs += 1
         if not parent.stage.affords_stage():
-            together = parent.others(_TOGETHER[kind])
+            self._name(kind)  # epochs without a stage are numbered, too
+            together = parent.others(self._group(kind))
             together.adopt(self.main)
             together.adopt(self.wait)
             self.main, self._together = together, True
         else:
-            name = f"epoch {parent.epochs}" if kind == "training" else kind
-            parent.shares.open(self.main, parent.stage, Share(kind, name), self._first_ns)
+            self._open_stage(self.main, parent.stage, Share(kind, self._name(kind)))
             if self.main.stage is not None:
                 self._open_wait(self.main.stage)
         self._decided = True
+
+    def _group(self, kind: Lifecycle) -> Share:
+        return _TOGETHER[kind]
+
+    def _name(self, kind: Lifecycle) -> str:
+        if kind != "training":
+            return kind
+        self.parent.epochs += 1
+        return f"epoch {self.parent.epochs}"
 
     def _kind(self) -> Lifecycle:
         return "training" if self.trains else "evaluation" if self.parent.shares.trained else "inference"
 
     def _open_wait(self, whole: OpenStage) -> None:
         if self._wait_ns >= _LEAST_NS:
-            self.parent.shares.open(self.wait, whole, _WAITING, self._first_ns)
+            self._open_stage(self.wait, whole, _WAITING)
+
+    def _open_stage(self, receiver: Receiver, whole: OpenStage, share: Share) -> None:
+        """In the context in which it began: its span is in the span that was around it then."""
+        self._context.copy().run(self.parent.shares.open, receiver, whole, share, self._first_ns)
 
     def _close(self) -> None:
         engine = self.parent.shares.engine
@@ -218,7 +275,9 @@ class Episode:
 
     def _settle(self, now_ns: int) -> None:
         parent, shares = self.parent, self.parent.shares
+        self._claim(now_ns)
         shares.settle(parent.stage, now_ns)
+        self.guess.kept = None
         if self.wait.stage is None:
             self.main.adopt(self.wait)
         self.main.count(self._units())
@@ -244,6 +303,13 @@ class _Loops(threading.local):
     def __init__(self) -> None:
         self.stack: list[Episode] = []
 
+    def innermost(self) -> Episode | None:
+        """The innermost one that is not over: a tick may have ended others, or nobody has their iterator."""
+        stack = self.stack
+        while stack and stack[-1].over:
+            end(stack[-1])
+        return stack[-1] if stack else None
+
 
 _here = _Loops()
 
@@ -257,16 +323,20 @@ def _renew() -> None:
 renew_after_fork(_renew)
 
 
-def begin(engine: Engine, stage: OpenStage, begun_ns: int) -> Episode:
-    """An episode begins in this stage, on this thread."""
-    episode = Episode(engine.shares.parent(stage), begun_ns)
+def begin(episode: Episode) -> Episode:
+    """An episode begins on this thread."""
+    around = _here.innermost()
     episode.parent.timed.append(episode)
-    stack = _here.stack
-    if stack:
-        stack[-1].pause()
-    stack.append(episode)
+    if around is not None:
+        around.pause()
+    _here.stack.append(episode)
     note_loop(episode)
     return episode
+
+
+def innermost() -> Episode | None:
+    """The innermost loop of this thread."""
+    return _here.innermost()
 
 
 def turn_to(episode: Episode) -> Episode:
@@ -274,7 +344,7 @@ def turn_to(episode: Episode) -> Episode:
     while episode.into is not None and not episode.into.ended:
         episode = episode.into
     stack = _here.stack
-    if stack and stack[-1] is not episode and episode in stack:
+    if stack and stack[-1] is not episode and episode in stack and _here.innermost() is not episode:
         while stack[-1] is not episode:
             episode.absorb(stack.pop())
         episode.resume()
@@ -293,9 +363,3 @@ def end(episode: Episode) -> None:
         note_loop(stack[-1] if stack else None)
     if episode.into is None:
         episode.end()
-
-
-def stepped() -> None:
-    """An optimizer begins a step in this thread. All steps between two batches count as one."""
-    if _here.stack:
-        _here.stack[-1].stepped()

@@ -7,7 +7,6 @@ import threading
 import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from carbon_otel.fork import renew_after_fork
@@ -18,13 +17,12 @@ from carbon_otel.sinks import StageEnd
 from carbon_otel.stages.accounts import Account, Totals
 from carbon_otel.stages.allowance import Allowance
 from carbon_otel.stages.sums import Joules, together
+from carbon_otel.stages.tally import Tally
 from carbon_otel.stages.uncertainty import by_time_share, device_energies, shares_between
 from carbon_otel.units import S_PER_NS
 
 if TYPE_CHECKING:
     from carbon_otel.stages.engine import Engine
-
-_NOTHING: Final[Mapping[str, float]] = MappingProxyType({})
 
 current: ContextVar[OpenStage | None] = ContextVar("carbon_otel_stage", default=None)
 
@@ -105,7 +103,7 @@ class OpenStage:
         self.recorded = recorded
         self.units: dict[str, float] = {}
         # The same as instrumented calls have counted them, where the user has set none of that name.
-        self.counted: Mapping[str, float] = _NOTHING
+        self.counted = Tally()
         # The kinds of the automatic stages that may open in it, if an instrumented call has opened it.
         self.admits: Collection[str] | None = None
         # How its energy was divided off another stage, if it was.
@@ -127,14 +125,11 @@ class OpenStage:
 
     @property
     def all_units(self) -> dict[str, float]:
-        return {**self.counted, **self.units} if self.counted else dict(self.units)
+        return {**self.counted.total(), **self.units} if self.counted else dict(self.units)
 
     def count(self, units: Mapping[str, float]) -> None:
         """Add what instrumented calls have counted."""
-        counted = dict(self.counted)
-        for unit, amount in units.items():
-            counted[unit] = counted.get(unit, 0.0) + amount
-        self.counted = counted
+        self.counted.add(units)
 
     def affords_stage(self) -> bool:
         """Whether one more automatic stage may open in it; it then counts for the run, or the process."""

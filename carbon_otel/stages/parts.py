@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from carbon_otel.stages.open_stage import OpenStage
 from carbon_otel.stages.sums import Joules, together
+from carbon_otel.stages.tally import Tally
 from carbon_otel.units import S_PER_NS
 
 
@@ -67,13 +68,13 @@ class Receiver:
         above: the receiver whose stage its own stage is below, if not that which pays.
     """
 
-    __slots__ = ("_free", "_units", "above", "kept", "stage")
+    __slots__ = ("_counted", "_free", "above", "kept", "stage")
 
     def __init__(self) -> None:
         self.stage: OpenStage | None = None
         self.kept: Part | None = None
         self.above: Receiver | None = None
-        self._units: dict[str, float] = {}
+        self._counted = Tally()
         self._free = [True]
 
     def claim(self) -> bool:
@@ -94,13 +95,8 @@ class Receiver:
 
     def count(self, units: Mapping[str, float]) -> None:
         """Add functional units, which the stage gets as soon as it is open."""
-        if self.stage is not None:
-            self.stage.count(units)
-            return
-        for unit, amount in units.items():
-            self._units[unit] = self._units.get(unit, 0.0) + amount
+        self._counted.add(units)
 
     def opened(self, stage: OpenStage) -> None:
+        stage.counted = self._counted
         self.stage = stage
-        units, self._units = self._units, {}
-        self.count(units)

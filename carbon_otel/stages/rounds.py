@@ -20,11 +20,13 @@ Payment = tuple[StageInfo, Joules, float]
 class Rounds:
     """Changed under the engine's lock."""
 
-    def __init__(self, books: Books, root: OpenStage, held: Callable[[OpenStage], bool]) -> None:
-        """Of stages that are `held` the sinks are told in a later round."""
+    def __init__(
+        self, books: Books, root: OpenStage, held_back: Callable[[OpenStage], tuple[Joules, float] | None]
+    ) -> None:
+        """Of what is held back of a stage the sinks are told in a later round."""
         self._books = books
         self._root = root
-        self._held = held
+        self._held_back = held_back
         # The open stages that the present round has not told of, the next one last.
         self._left: list[OpenStage] = []
         # Those of which a round has found that nobody is left who could end them.
@@ -43,13 +45,14 @@ class Rounds:
         if not self._left:
             self._left = [*stages]
             self._left.reverse()
-        payments: list[Payment] = []
-        if not self._held(self._root):
-            payments.append((self._root.info, *self._books.settle(self._root.account)))
+        payments = [self._payment(self._root)]
         while self._left and len(payments) <= MOST_TOLD:
             stage = self._left.pop()
-            if stage.end is None and not self._held(stage):
-                payments.append((stage.info, *self._books.settle(stage.account)))
+            if stage.end is None:
+                payments.append(self._payment(stage))
                 if stage.owner is not None and stage.owner() is None:
                     self.abandoned.append(stage)
         return iter(payments)
+
+    def _payment(self, stage: OpenStage) -> Payment:
+        return stage.info, *self._books.settle(stage.account, self._held_back(stage))

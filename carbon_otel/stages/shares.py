@@ -12,8 +12,9 @@ power in the rest of the time, and at most what it can draw.
 
 from __future__ import annotations
 
+import functools
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import get_ident
 from typing import TYPE_CHECKING, Final, Protocol
@@ -21,9 +22,9 @@ from typing import TYPE_CHECKING, Final, Protocol
 from carbon_otel.meter.meter import NO_EDGE
 from carbon_otel.stages.cells import Cell, Share, cells_here
 from carbon_otel.stages.open_stage import OpenStage
-from carbon_otel.stages.parts import Interval, Receiver
+from carbon_otel.stages.parts import Interval, Part, Receiver
 from carbon_otel.stages.preparing import prepare_part
-from carbon_otel.stages.sums import Joules
+from carbon_otel.stages.sums import Joules, together
 from carbon_otel.units import NS_PER_S, S_PER_NS
 
 if TYPE_CHECKING:
@@ -37,9 +38,8 @@ _MANY: Final = 100
 class Timed(Protocol):
     """Something that takes a part of the time of a stage."""
 
-    @property
-    def undecided(self) -> bool:
-        """Whether it may turn out that earlier energy of the stage belongs to it."""
+    def held_back(self) -> Sequence[Part]:
+        """What the stage has paid, and of which it may turn out that it belongs to this."""
 
     def untaken(self, now_ns: int) -> list[tuple[Receiver, int]]:
         """The nanoseconds that have got no energy yet, and who gets it."""
@@ -241,10 +241,15 @@ class Shares:
         receiver.opened(stage)
         self.engine.begin(stage)
 
-    def holds(self, stage: OpenStage) -> bool:
-        """Whether energy of the stage may turn out to belong to a child: the sinks are told of it later."""
+    def held_back(self, stage: OpenStage) -> tuple[Joules, float] | None:
+        """The joules and grams of the stage that may turn out to be a child's."""
         parent = self.live.get(stage)
-        return parent is not None and any(timed.undecided for timed in parent.timed)
+        parts = [] if parent is None else [part for timed in list(parent.timed) for part in timed.held_back()]
+        if not parts:
+            return None
+        return functools.reduce(together, [part.joules for part in parts]), sum(
+            [part.grams for part in parts]
+        )
 
     def give(self, parent: Parent, receiver: Receiver) -> None:
         """Let the receiver's stage have paid what was kept for it."""

@@ -8,11 +8,13 @@ loop does, as a call that becomes a stage.
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, cast
 
-from carbon_otel import runtime
+from carbon_otel import clock, runtime
+from carbon_otel.fork import renew_after_fork
 from carbon_otel.guard import log_fault
 from carbon_otel.stages import episodes
 from carbon_otel.stages.api import Recorder
@@ -20,6 +22,8 @@ from carbon_otel.stages.automatic import Units, place_for
 from carbon_otel.stages.cells import Cell, Share, cell_of
 from carbon_otel.stages.episodes import Episode
 from carbon_otel.stages.open_stage import OpenStage, current
+from carbon_otel.stages.shares import Parent
+from carbon_otel.stages.steps import Steps
 
 
 def within(share: Share, units: Units | None = None) -> Cell | CountedShare | None:
@@ -37,15 +41,77 @@ def within(share: Share, units: Units | None = None) -> Cell | CountedShare | No
     return CountedShare(cell, units) if cell is not None and units is not None else cell
 
 
-def loop(begun_ns: int) -> Episode | None:
-    """The episode of a loop over data that began at this time here; None if it belongs to the stages around it."""
+def loop(begun_ns: int, held: Callable[[], bool] | None = None) -> Episode | None:
+    """The episode of a loop over data that began at this time here; None if it belongs to the stages around it.
+
+    `held` tells whether the loop still has its iterator, where nothing else does.
+    """
+    parent = _parent()
+    return None if parent is None else episodes.begin(Episode(parent, begun_ns, held))
+
+
+def before_step(optimizer: int) -> None:
+    """An optimizer, by its id, begins a step in this thread. If no loop over data does, the steps are a loop."""
+    inner = episodes.innermost()
+    steps = inner if isinstance(inner, Steps) else None
+    if inner is not None and steps is None:
+        inner.stepped()
+        return
+    active, here = _begun(), current.get()
+    if steps is None and here is not None and here is _refused.stage:
+        return
+    if steps is not None and active is not None and _payer(active) is not steps.parent.stage:
+        episodes.end(steps)  # another stage is around the steps now
+        steps = None
+    if steps is None:
+        parent = _parent()
+        if parent is None:
+            _refused.stage = here
+            return
+        steps = Steps(parent, clock.monotonic_ns())
+        episodes.begin(steps)
+    steps.before_step(optimizer)
+
+
+def after_step(optimizer: int) -> None:
+    """The step is done."""
+    inner = episodes.innermost()
+    if inner is not None:
+        inner.after_step(optimizer)
+
+
+class _Refused(threading.local):
+    """The stage of a thread in which steps are no loop, asked for once: a training has them by the thousand."""
+
+    def __init__(self) -> None:
+        self.stage: OpenStage | None = None
+
+
+_refused = _Refused()
+
+
+def _renew() -> None:
+    """In a forked child, a measurement of its own is asked again."""
+    global _refused
+    _refused = _Refused()
+
+
+renew_after_fork(_renew)
+
+
+def _parent() -> Parent | None:
+    """The stage whose energy a loop shares that begins here."""
     if not place_for("training")[0]:
         return None
     active = _begun()
     if active is None:
         return None
-    engine = active.engine
-    return episodes.begin(engine, engine.parent_of(current.get()) or engine.root, begun_ns)
+    return active.engine.shares.parent(_payer(active))
+
+
+def _payer(active: Recorder) -> OpenStage:
+    """The stage that pays for what is done here."""
+    return active.engine.parent_of(current.get()) or active.engine.root
 
 
 def _begun() -> Recorder | None:

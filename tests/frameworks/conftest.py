@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 import carbon_otel
 from tests.fakes.drawing import Drawing
 from tests.fakes.powercap import server
+from tests.frameworks.calls_seen import Seen, noted
+from tests.frameworks.calls_table import rows
 
 # Keras takes TensorFlow, if nobody says what to take.
 os.environ.setdefault("KERAS_BACKEND", "torch")
@@ -89,3 +92,21 @@ def stages(tmp_path: Path) -> Iterator[Stages]:
         made.begin()
         yield made
         carbon_otel.uninstrument()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def calls(request: pytest.FixtureRequest) -> Iterator[Seen]:
+    """The calls that the tests of a file make: at the end, all for which `calls.csv` names it.
+
+    Nothing is compared if only some of the tests run, or where a library is not installed.
+    """
+    with noted() as seen:
+        yield seen
+    if request.config.getoption("keyword") or any("::" in argument for argument in request.config.args):
+        return
+    file = request.path.name
+    ran = {item.originalname for item in request.session.items if item.path == request.path}
+    for row in rows():
+        made = (row.module, row.function) in seen
+        if row.file == file and row.test in ran and row.module in sys.modules:
+            assert made, f"{row.test} does not make {row.module}.{row.function}"

@@ -294,5 +294,6 @@ class TestPipeline:
         assert type(iterator).__name__ == "PipelineIterator"
         assert stages() == []
         list(iterator)
-        # The iterator takes its batches from a DataLoader.
-        assert [name for _, name, _ in stages()] == [*2 * ["GPT2LMHeadModel.generate"], "inference"]
+        # The iterator takes its batches from a DataLoader, which on a busy machine may take a while.
+        names = [name for _, name, _ in stages() if name != "DataLoader"]
+        assert names == [*2 * ["GPT2LMHeadModel.generate"], "inference"]

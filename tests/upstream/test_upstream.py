@@ -1,7 +1,8 @@
 """Suites that nobody here wrote: what became of each test with `instrument()` is what became of it without.
 
 The long ones run by `pytest -m upstream`. MLflow has no tests in its package: `MLFLOW_CHECKOUT` names
-a checkout of the installed version, or a folder with these tests and what they import. `-s` shows the durations.
+a checkout of the installed version, or a folder with these tests and what they import; XGBoost has none either,
+and `XGBOOST_CHECKOUT` names its sources. `-s` shows the durations.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from tests.fakes.powercap import server
 
 ROOT = Path(carbon_otel.__file__).parents[1]
 MLFLOW = os.environ.get("MLFLOW_CHECKOUT")
+XGBOOST = os.environ.get("XGBOOST_CHECKOUT")
 
 
 class Suite(NamedTuple):
@@ -52,6 +54,12 @@ MLFLOW_SUITES = [
     Suite(FLUENT, 50),
     Suite("tests/tracking/test_client.py", 50),
 ]
+XGBOOST_SUITES = [
+    Suite("tests/python/test_callback.py", 10),
+    Suite("tests/python/test_training_continuation.py", 3),
+    Suite("tests/python/test_basic.py", 15),
+    Suite("tests/python/test_pickling.py", 1),
+]
 # The runs in MLflow's suites have figures, and checkpoints all the time.
 WITH_FIGURES = {
     "UPSTREAM_STAGES": "1",
@@ -74,7 +82,7 @@ class Result(NamedTuple):
     energy_j: float
 
 
-def run(suite: Suite, folder: Path, *, measured: bool, checkout: str | None = None) -> Result:
+def run(suite: Suite, folder: Path, *, measured: bool, checkout: str | None, figures: bool) -> Result:
     """Run a suite in a process of its own, on a host whose package draws 50 W."""
     folder.mkdir()
     host = server(folder / "sys")
@@ -90,7 +98,7 @@ def run(suite: Suite, folder: Path, *, measured: bool, checkout: str | None = No
     }
     environment.pop("CI", None)
     if measured:
-        environment |= {"UPSTREAM_INSTRUMENT": "1", **(WITH_FIGURES if checkout else {})}
+        environment |= {"UPSTREAM_INSTRUMENT": "1", **(WITH_FIGURES if figures else {})}
     command = [sys.executable, "-m", "pytest", "-p", "upstream_plugin", "-p", "no:cacheprovider", "-q"]
     (folder / "pytest.ini").write_text("[pytest]\n")
     # The ids of tests are paths from the root on.
@@ -109,14 +117,17 @@ def run(suite: Suite, folder: Path, *, measured: bool, checkout: str | None = No
     return Result(**json.loads((folder / "outcomes.json").read_text()))
 
 
-def compare(suite: Suite, folder: Path, checkout: str | None = None) -> None:
-    without = run(suite, folder / "without", measured=False, checkout=checkout)
-    measured = run(suite, folder / "measured", measured=True, checkout=checkout)
+def compare(suite: Suite, folder: Path, checkout: str | None = None, *, figures: bool = False) -> None:
+    without = run(suite, folder / "without", measured=False, checkout=checkout, figures=figures)
+    measured = run(suite, folder / "measured", measured=True, checkout=checkout, figures=figures)
     assert len(without.outcomes) >= suite.least and not without.stages
     assert measured.energy_j > 0
     assert sum(measured.stages.values()) > 0 or suite.tests.startswith("joblib")
     seconds = [sum(result.seconds.values()) for result in (without, measured)]
-    print(f"{suite.tests}: {seconds[0]:.0f} s without, {seconds[1]:.0f} s with instrument()")
+    print(
+        f"{suite.tests}: {len(measured.outcomes)} tests, {seconds[0]:.0f} s without, {seconds[1]:.0f} s with "
+        "instrument()"
+    )
     differences = {
         test: (without.outcomes.get(test), measured.outcomes.get(test))
         for test in without.outcomes.keys() | measured.outcomes.keys()
@@ -158,4 +169,12 @@ def test_a_suite_of_keras(tmp_path, suite, monkeypatch):
 @pytest.mark.skipif(not MLFLOW, reason="MLFLOW_CHECKOUT names no checkout of MLflow")
 @pytest.mark.parametrize("suite", MLFLOW_SUITES, ids=lambda suite: suite.tests)
 def test_a_suite_of_mlflow(tmp_path, suite):
-    compare(suite, tmp_path, checkout=MLFLOW)
+    compare(suite, tmp_path, checkout=MLFLOW, figures=True)
+
+
+@pytest.mark.upstream
+@pytest.mark.timeout(7200)
+@pytest.mark.skipif(not XGBOOST, reason="XGBOOST_CHECKOUT names no sources of XGBoost")
+@pytest.mark.parametrize("suite", XGBOOST_SUITES, ids=lambda suite: suite.tests)
+def test_a_suite_of_xgboost(tmp_path, suite):
+    compare(suite, tmp_path, checkout=XGBOOST)
