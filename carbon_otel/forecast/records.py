@@ -134,6 +134,7 @@ class Model:
         layers: number of layers, for the FLOPs of attention.
         hidden: width of the attention (heads x head size).
         seq_len: the context length of its configuration.
+        kv_values: values that the attention keeps for one token, all layers together, for the energy of decoding.
     """
 
     name: str
@@ -143,6 +144,7 @@ class Model:
     layers: int | None = None
     hidden: int | None = None
     seq_len: int | None = None
+    kv_values: float | None = None
 
     @property
     def sparse(self) -> bool:
