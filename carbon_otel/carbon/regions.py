@@ -1,7 +1,8 @@
 """Cloud regions and parts of countries: grid, PUE and water, from tables in the package.
 
-`data/cloud_regions.csv` has regions of eight providers with their grid zone and published PUE; `data/grid_zones.csv` the
-intensities of zones within countries; `data/water.csv` the water that electricity consumes. Each row has its source.
+`data/cloud_regions.csv` has regions of eight providers with their grid zone and published PUE;
+`data/grid_zones.csv` the intensities of zones within countries; `data/water.csv` the water that electricity
+consumes. Each row has its source.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from importlib.resources import files
 from carbon_otel.carbon.grid import WORLD, Intensity, country, intensity
 from carbon_otel.provenance import Band
 
-# Direct emissions leave out what the life cycle adds: 24 g/kWh for hydropower, 30 to 90 for fuels (IPCC AR5, NGA 2025).
+# Direct emissions leave out what the life cycle adds: 24 g/kWh for hydropower, 30 to 90 for fuels (IPCC AR5,
+# NGA 2025).
 _LIFE_CYCLE_G = 40.0
 
 
@@ -71,13 +73,13 @@ def zone_intensity(zone: str | None) -> Intensity:
         return _country(zone)
     value, direct = float(row["g_co2e_per_kwh"]), row["scope"] == "direct"
     high = 1.4 + (_LIFE_CYCLE_G / value if direct else 0.0)
-    about = "annual mean" + (f"; direct emissions, the life cycle adds up to {_LIFE_CYCLE_G:g} g" if direct else "")
+    about = f"annual mean; direct emissions, the life cycle adds up to {_LIFE_CYCLE_G:g} g"
     return Intensity(
         zone=row["zone"],
         name=row["zone"],
         g_per_kwh=value,
         year=int(row["year"]),
-        band=Band(0.6, high, about, "estimate"),
+        band=Band(0.6, high, about if direct else "annual mean", "estimate"),
         source=f"{row['source']} ({row['scope']})",
         licence=row["licence"],
     )
@@ -91,7 +93,7 @@ def _country(zone: str | None) -> Intensity:
 
 
 def water_of_electricity(zone: str) -> tuple[float, str]:
-    """Litres of water that a kilowatt-hour consumes in a zone, and the source; the world's mean if it is unknown."""
+    """Litres of water that a kilowatt-hour consumes in a zone, and the source; of an unknown zone, the world's."""
     row = _water().get(zone.partition("-")[0], _water()[WORLD])
     return float(row["l_per_kwh"]), row["source"]
 
@@ -106,7 +108,9 @@ def _regions() -> Mapping[str, CloudRegion]:
             place=row["place"],
             zone=row["grid_zone"],
             pue=float(row["pue"]) if row["pue"] else None,
-            pue_source=f"{row['pue_source']}, {row['pue_year']}, of the {row['pue_scope']}" if row["pue"] else "",
+            pue_source=f"{row['pue_source']}, {row['pue_year']}, of the {row['pue_scope']}"
+            if row["pue"]
+            else "",
             pue_verified=row["pue_verified"] == "yes",
             water_l_per_kwh=float(row["water_l_per_kwh"]) if row["water_l_per_kwh"] else None,
             water_source=row["water_source"],

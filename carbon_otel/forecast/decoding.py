@@ -1,14 +1,14 @@
 """The energy of generating and of reading one token, in the analytic form that holds for unseen accelerators too.
 
-A step of decoding gives each of `b` concurrent requests one token. Its time is a sum of terms, each with one fitted
-constant: a fixed part, one for each doubling of the accelerators, one for each request, the weights read from
-memory, the arithmetic, and the attention's keys and values read from memory. The energy is that time at rated power;
-that a term draws less than that is part of its constant. Of a mixture of experts, a step reads the experts that any
-request meets: P (1 - (1 - A/P)^b).
+A step of decoding gives each of `b` concurrent requests one token. Its time is a sum of terms, each with one
+fitted constant: a fixed part, one for each doubling of the accelerators, one for each request, the weights read
+from memory, the arithmetic, and the attention's keys and values read from memory. The energy is that time at
+rated power; that a term draws less than that is part of its constant. Of a mixture of experts, a step reads the
+experts that any request meets: P (1 - (1 - A/P)^b).
 
 A prompt is read at half of the peak and rated power (`PREFILL_EFFICIENCY`). The published measurements are
-joules per generated token with the prompt's share inside, and do not publish how long the prompts were: the fit finds
-one length for each task.
+joules per generated token with the prompt's share inside, and do not publish how long the prompts were: the fit
+finds one length for each task.
 """
 
 from __future__ import annotations

@@ -15,11 +15,17 @@ from typing import Any, Final
 from carbon_otel.forecast.records import Interval
 from carbon_otel.forecast.tables import fitted
 
-FEATURES: Final = ("1", "Hopper", "other chip", "mixture of experts", "ln(active parameters / 7e9)", "steady state")
+FEATURES: Final = (
+    "1",
+    "Hopper",
+    "other chip",
+    "mixture of experts",
+    "ln(active parameters / 7e9)",
+    "steady state",
+)
 _TYPICAL_PARAMS: Final = 7e9
 _AMPERE: Final = ("A100", "A800")
 _HOPPER: Final = ("H100", "H800", "H200", "GH200")
-_P90_OF_NORMAL: Final = 1.2816
 
 
 def features(chip: str, *, sparse: bool, active_params: float, steady: bool = False) -> tuple[float, ...]:
@@ -68,7 +74,8 @@ class Prior:
 
     def scale(self, row: Sequence[float]) -> float:
         """sqrt(1 + leverage): how much wider the interval is than that of a run amid the others."""
-        leverage = sum(x * sum(s * y for s, y in zip(line, row, strict=True)) for x, line in zip(row, self.spread, strict=True))
+        reach = [sum(s * y for s, y in zip(line, row, strict=True)) for line in self.spread]
+        leverage = sum(x * each for x, each in zip(row, reach, strict=True))
         return math.sqrt(1 + leverage)
 
     def mfu(self, row: Sequence[float], residuals: Sequence[float] = ()) -> Interval:

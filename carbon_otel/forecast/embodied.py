@@ -1,8 +1,8 @@
 """Embodied carbon by SCI (ISO/IEC 21031): M = TE x TS x RS.
 
-TE is the emissions of making the hardware, TS the time reserved over its life, RS the share reserved: whole accelerators
-are, with their share of the host. A vendor's figure is the value, a bottom-up model the upper end. Figures that
-contain the host get none on top.
+TE is the emissions of making the hardware, TS the time reserved over its life, RS the share reserved: whole
+accelerators are, with their share of the host. A vendor's figure is the value, a bottom-up model the upper end.
+Figures that contain the host get none on top.
 """
 
 from __future__ import annotations

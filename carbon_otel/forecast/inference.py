@@ -28,7 +28,8 @@ _PREFILL_SOURCE: Final = (
 )
 # Room for activations and the cache beside the weights, as EcoLogits assumes.
 _MEMORY_FACTOR: Final = 1.2
-# Accelerators that decode draw 0.7 of their rated power (median of ML.ENERGY v3: H100 497 of 700 W, B200 674 of 1000).
+# Accelerators that decode draw 0.7 of their rated power (median of ML.ENERGY v3: H100 497 of 700 W, B200 674 of
+# 1000).
 _DRAWN: Final = 0.7
 _J_PER_KWH: Final = 3.6e6
 _S_PER_H: Final = 3600.0
@@ -50,7 +51,10 @@ def forecast_inference(request: InferenceRequest) -> Forecast:
 
     # Of the accelerators alone, then of the scope.
     output, input_ = _output_j(request, serving, decode), _input_j(request, serving)
-    answers, prompts = output.times(request.output_tokens * number), input_.times(request.input_tokens * number)
+    answers, prompts = (
+        output.times(request.output_tokens * number),
+        input_.times(request.input_tokens * number),
+    )
     it_answers, it_prompts = ((joules * host).times(1 / _J_PER_KWH) for joules in (answers, prompts))
     it_energy = it_answers + it_prompts
     energy = it_energy * pue
@@ -87,7 +91,9 @@ def forecast_inference(request: InferenceRequest) -> Forecast:
         months_to_training=months,
         phases=(
             Phase("inference", energy, _kg(energy, site), _basis(request)),
-            Phase("answers", it_answers * pue, _kg(it_answers * pue, site), "the part of the generated tokens"),
+            Phase(
+                "answers", it_answers * pue, _kg(it_answers * pue, site), "the part of the generated tokens"
+            ),
             Phase("prompts", it_prompts * pue, _kg(it_prompts * pue, site), "the part of the prompts"),
         ),
         influences=influences({each.name: Interval(each.low, each.value, each.high) for each in uncertain}),
@@ -108,7 +114,9 @@ def _check(request: InferenceRequest) -> None:
 
 def _serving(request: InferenceRequest, device: Accelerator) -> tuple[Serving, list[str]]:
     if device.tdp_w is None or device.bytes_per_s is None or device.memory_bytes is None:
-        raise ValueError(f"rated power, memory or bandwidth of {device.name} are unknown; choose another accelerator")
+        raise ValueError(
+            f"rated power, memory or bandwidth of {device.name} are unknown; choose another accelerator"
+        )
     model, weight = request.model, WEIGHT_BYTES[request.precision]
     needed = model.params * weight
     gpus, notes = request.gpus, []
@@ -144,7 +152,8 @@ def _decoding(device: Accelerator) -> Assumption:
     band = constants[group]
     left_out = "a model" if group == "unseen_model" else "an accelerator"
     source = (
-        f"analytic form fitted on {constants['measurements']} measurements of {constants['models']} models (ML.ENERGY "
+        f"analytic form fitted on {constants['measurements']} measurements of {constants['models']} "
+        "models (ML.ENERGY "
         f"v2, v3); median error of {left_out} that was left out: {band['median_error']:.0%}"
     )
     return Assumption("energy of decoding, over the fit's", 1.0, band["low"], band["high"], "", source)
@@ -176,7 +185,8 @@ def _months_to_training(
         return None, ("give requests per month to learn when inference passes the training",)
     months = request.training.energy_kwh * energy.inverse()
     note = (
-        f"inference passes the training's energy after {months.p50:.3g} months ({months.p10:.3g} to {months.p90:.3g})"
+        f"inference passes the training's energy after {months.p50:.3g} months ({months.p10:.3g} to "
+        f"{months.p90:.3g})"
     )
     return months, (note,)
 
@@ -207,7 +217,13 @@ def _given(request: InferenceRequest, serving: Serving, device: Accelerator) -> 
         ("bytes of a weight", serving.weight_bytes, "B", request.precision, True),
         ("values kept for a token", serving.kv_values, "", model.source if known else rule, known),
         ("rated power", serving.tdp_w, "W", device.source, device.verified("tdp_w")),
-        ("memory bandwidth", serving.bytes_per_s / 1e9, "GB/s", device.source, device.verified("memory_gb_per_s")),
+        (
+            "memory bandwidth",
+            serving.bytes_per_s / 1e9,
+            "GB/s",
+            device.source,
+            device.verified("memory_gb_per_s"),
+        ),
         ("peak, 16 bits", serving.peak / 1e12, "TFLOP/s", device.source, device.verified("peak_bf16")),
     )
     return [Assumption(name, value, value, value, unit, source, ok) for name, value, unit, source, ok in rows]

@@ -9,13 +9,17 @@ from carbon_otel.forecast.records import Assumption, Interval, Phase, TrainingRe
 
 _IDLE: Final = Interval(0.0, 0.0, 0.59)
 _IDLE_SOURCE: Final = (
-    "the prior's published hours contain restarts; high: BLOOM's idle share, Luccioni et al. 2022, arXiv 2211.02001"
+    "the prior's published hours contain restarts; high: BLOOM's idle share, Luccioni et al. 2022, arXiv "
+    "2211.02001"
 )
 _DEVELOPMENT: Final = Interval(0.5, 1.5, 4.6)
 _DEVELOPMENT_SOURCE: Final = (
-    "low: Morrison et al. 2025 (final run x 1.5); high: Morrison et al. 2026, arXiv 2605.01158 (x 5.6); middle: between"
+    "low: Morrison et al. 2025 (final run x 1.5); high: Morrison et al. 2026, arXiv 2605.01158 (x 5.6); "
+    "middle: between"
 )
-_POST_SOURCE: Final = "none unless given; reinforcement learning of a 32B took 17 times its instruction tuning (2605.01158)"
+_POST_SOURCE: Final = (
+    "none unless given; reinforcement learning of a 32B took 17 times its instruction tuning (2605.01158)"
+)
 # Watts of a terabyte on solid-state disks, three copies (Cloud Carbon Footprint: 1.2 Wh per TB and hour).
 _STORAGE_W_PER_TB: Final = 3 * 1.2
 _STORAGE_BAND: Final = Interval(1 / 3, 1.0, 3.0)
@@ -61,7 +65,9 @@ def phases_of(
         assumptions.append(multiple)
         # Independent of the run's own uncertainty, yet a low multiple of zero must not widen to infinity.
         energy = Interval(
-            it_energy_kwh.p50 * multiple.low, it_energy_kwh.p50 * multiple.value, it_energy_kwh.p50 * multiple.high
+            it_energy_kwh.p50 * multiple.low,
+            it_energy_kwh.p50 * multiple.value,
+            it_energy_kwh.p50 * multiple.high,
         )
         spread = Interval(it_energy_kwh.p10 / it_energy_kwh.p50, 1.0, it_energy_kwh.p90 / it_energy_kwh.p50)
         add(name, energy * spread, f"{multiple.value:g} x the final run")

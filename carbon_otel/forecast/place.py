@@ -13,7 +13,8 @@ from carbon_otel.forecast.records import Assumption, Interval, Place
 GIVEN: Final = "given"
 _PUE: Final = Interval(1.09, 1.2, 1.54)
 _PUE_SOURCE: Final = (
-    "unknown site; low: Google fleet 2025 (1.09), high: Uptime Institute 2025, all ages (1.54), middle: large clouds"
+    "unknown site; low: Google fleet 2025 (1.09), high: Uptime Institute 2025, all ages (1.54), middle: "
+    "large clouds"
 )
 # A region's own figure is a yearly mean; a fleet's hides how its sites differ.
 _PUE_OF_REGION: Final = (0.97, 1.05)
@@ -76,8 +77,14 @@ def _intensity(place: Place, zone: str | None) -> tuple[Assumption, tuple[str, .
     if found.zone == WORLD:
         low, high = _world()
         note = "the place is unknown: give zone, region or intensity; the world's range is a factor of ten"
-        return Assumption(name, found.g_per_kwh, low, high, unit, source + "; range: countries", False), (note,)
-    return _banded(name, found, unit, source), ()
+        return Assumption(name, found.g_per_kwh, low, high, unit, source + "; range: countries", False), (
+            note,
+        )
+    direct = "direct emissions" in found.band.source
+    notes = (
+        (f"the intensity of {found.zone} leaves out the life cycle of its power plants",) if direct else ()
+    )
+    return _banded(name, found, unit, source), notes
 
 
 def _banded(name: str, found: Intensity, unit: str, source: str) -> Assumption:

@@ -1,8 +1,9 @@
 """Watts of an accelerator with its share of the host.
 
-The regime says which part of the rated power the accelerators draw; the host factor adds processors, memory, network,
-fans and power supplies. Rated power times utilisation (MFU) is not used: a chip that waits for memory or for others
-draws most of its power all the same (8 H100 at 15 to 40 % MFU: 0.9 to 1.3 times their rated power at the wall).
+The regime says which part of the rated power the accelerators draw; the host factor adds processors, memory,
+network, fans and power supplies. Rated power times utilisation (MFU) is not used: a chip that waits for memory
+or for others draws most of its power all the same (8 H100 at 15 to 40 % MFU: 0.9 to 1.3 times their rated power
+at the wall).
 """
 
 from __future__ import annotations
@@ -17,15 +18,19 @@ _ONE_NODE: Final = 8
 _COMPUTE_BOUND: Final = Interval(0.88, 0.95, 1.0)
 _UNKNOWN: Final = Interval(0.74, 0.88, 0.98)
 _SHARE_SOURCE: Final = (
-    "MLPerf Training v4.0 power logs, 8 to 512 H100: 0.91 to 1.29 of the rated power at the wall, over the host factor"
+    "MLPerf Training v4.0 power logs, 8 to 512 H100: 0.91 to 1.29 of the rated power at the wall, over "
+    "the host factor"
 )
 HOST: Final = Interval(1.2, 1.3, 1.75)
 _HOST_SOURCE: Final = (
-    "MLPerf Training v4.0 nodes (1.25 to 1.35); high: 1.74, host and network, Morrison et al. 2026, arXiv 2605.01158"
+    "MLPerf Training v4.0 nodes (1.25 to 1.35); high: 1.74, host and network, Morrison et al. 2026, "
+    "arXiv 2605.01158"
 )
 
 
-def training_power(device: Accelerator, gpus: float | None, watts: float | None) -> tuple[Interval, list[Assumption]]:
+def training_power(
+    device: Accelerator, gpus: float | None, watts: float | None
+) -> tuple[Interval, list[Assumption]]:
     """Watts per accelerator with its host during training, and the assumptions behind them.
 
     Args:
@@ -44,7 +49,9 @@ def training_power(device: Accelerator, gpus: float | None, watts: float | None)
         if row["name"] == device.name:
             measured = Interval(float(row["low"]), float(row["watts"]), float(row["high"]))
             verified = row["verified"] == "yes"
-            return measured, [_assumed("power per accelerator, with host", measured, "W", row["source"], verified)]
+            return measured, [
+                _assumed("power per accelerator, with host", measured, "W", row["source"], verified)
+            ]
     rated = _rated(device)
     share = _COMPUTE_BOUND if gpus is not None and gpus <= _ONE_NODE else _UNKNOWN
     power = (share * HOST).times(rated.value)

@@ -348,7 +348,7 @@ class Forecast:
 
 
 def influences(factors: Mapping[str, Interval]) -> tuple[Influence, ...]:
-    """The shares of independent factors in the log variance of their product, largest first; known ones left out."""
+    """The shares of independent factors in the log variance of their product, largest first."""
     squares = {name: math.log(i.width) ** 2 for name, i in factors.items() if 1 < i.width < math.inf}
     whole = sum(squares.values())
     ordered = sorted(squares.items(), key=lambda item: -item[1])

@@ -1,6 +1,7 @@
 """Which of model, tokens, accelerators and days are known, and the rest computed from them.
 
-FLOPs = 6 x active parameters x tokens; hours of one accelerator = FLOPs / (peak x MFU); days = hours / (24 x number).
+FLOPs = 6 x active parameters x tokens; hours of one accelerator = FLOPs / (peak x MFU); days = hours / (24 x
+number).
 """
 
 from __future__ import annotations
@@ -97,13 +98,21 @@ def _solve_time(
         days = hours.times(1 / (gpus.p50 * _HOURS_PER_DAY))
     elif days is not None:
         gpus = hours.times(1 / (days.p50 * _HOURS_PER_DAY))
-        notes.append(f"in {days.p50:g} days: {_range(gpus)} accelerators")
+        low, middle, high = (round(number) for number in (gpus.p10, gpus.p50, gpus.p90))
+        notes.append(f"in {days.p50:g} days: {middle:,} accelerators ({low:,} to {high:,})")
     else:
         notes.append("give gpus or days to know the duration; energy and emissions do not depend on it")
     return Plan(
-        model, Interval.exact(model.params), Interval.exact(tokens), hours, gpus, days, mfu, request.tokens is None,
-        tuple(notes),
-    )  # fmt: skip
+        model=model,
+        params=Interval.exact(model.params),
+        tokens=Interval.exact(tokens),
+        gpu_hours=hours,
+        gpus=gpus,
+        days=days,
+        mfu=mfu,
+        assumed_tokens=request.tokens is None,
+        notes=tuple(notes),
+    )
 
 
 def _whether_it_fits(needed: float, mfu: Interval) -> str:
@@ -118,21 +127,32 @@ def _whether_it_fits(needed: float, mfu: Interval) -> str:
     )
 
 
-def _solve_tokens(request: TrainingRequest, model: Model, peak: float, mfu: Interval, reserved: float) -> Plan:
+def _solve_tokens(
+    request: TrainingRequest, model: Model, peak: float, mfu: Interval, reserved: float
+) -> Plan:
     per_token = _flops(request, model, 1.0)
     tokens = mfu.times(reserved * _S_PER_H * peak / per_token)
     assert request.gpus is not None and request.days is not None
     return Plan(
-        model, Interval.exact(model.params), tokens, Interval.exact(reserved), Interval.exact(request.gpus),
-        Interval.exact(request.days), mfu, False, (f"that trains on {_range(tokens)} tokens",),
-    )  # fmt: skip
+        model=model,
+        params=Interval.exact(model.params),
+        tokens=tokens,
+        gpu_hours=Interval.exact(reserved),
+        gpus=Interval.exact(request.gpus),
+        days=Interval.exact(request.days),
+        mfu=mfu,
+        assumed_tokens=False,
+        notes=(f"that trains on {_range(tokens)} tokens",),
+    )
 
 
 def _solve_model(
     request: TrainingRequest, peak: float, mfu_of: Callable[[Model], Interval], reserved: float | None
 ) -> Plan:
     if reserved is None:
-        raise ValueError("give the model's parameters, or gpus and days to learn how large a model they allow")
+        raise ValueError(
+            "give the model's parameters, or gpus and days to learn how large a model they allow"
+        )
     available = reserved * _S_PER_H * peak
 
     def sized(params: float) -> Model:
@@ -155,10 +175,16 @@ def _solve_model(
     tokens = Interval(tokens_of(params.p10), tokens_of(params.p50), tokens_of(params.p90))
     assert request.gpus is not None and request.days is not None
     return Plan(
-        sized(params.p50), params, tokens, Interval.exact(reserved), Interval.exact(request.gpus),
-        Interval.exact(request.days), mfu_of(sized(params.p50)), request.tokens is None,
-        (f"that trains a model of {_range(params)} parameters",),
-    )  # fmt: skip
+        model=sized(params.p50),
+        params=params,
+        tokens=tokens,
+        gpu_hours=Interval.exact(reserved),
+        gpus=Interval.exact(request.gpus),
+        days=Interval.exact(request.days),
+        mfu=mfu_of(sized(params.p50)),
+        assumed_tokens=request.tokens is None,
+        notes=(f"that trains a model of {_range(params)} parameters",),
+    )
 
 
 def _range(interval: Interval) -> str:

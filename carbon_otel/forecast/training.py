@@ -28,7 +28,9 @@ from carbon_otel.forecast.tables import fitted
 
 # In published runs, fp8 is taken up by a part of the matrices: how much faster than 16 bits the whole step gets.
 _FP8_SPEEDUP: Final = Interval(1.0, 1.25, 1.6)
-_FP8_SOURCE: Final = "an estimate; DeepSeek-V3 (arXiv 2412.19437) and vendors report 1.2 to 1.6 for whole runs"
+_FP8_SOURCE: Final = (
+    "an estimate; DeepSeek-V3 (arXiv 2412.19437) and vendors report 1.2 to 1.6 for whole runs"
+)
 # Nodes of one site in one regime differ by 3 to 9 % (MLPerf Training v4.0 power logs).
 _SAME_SITE: Final = Interval(0.93, 1.0, 1.07)
 
@@ -52,7 +54,9 @@ def forecast_training(request: TrainingRequest) -> Forecast:
 
     planned = plan(request, peak, mfu_of)
     watts = request.watts if request.watts is not None else _watts_of(past)
-    power, power_assumptions = training_power(device, planned.gpus and planned.gpus.p50, watts)
+    power, power_assumptions = training_power(
+        device, None if planned.gpus is None else planned.gpus.p50, watts
+    )
     if request.watts is None and watts is not None:
         power = power * _SAME_SITE
         power_assumptions = [_of_past_runs(power, past)]
@@ -113,7 +117,9 @@ def _features(device: Accelerator, model: Model) -> tuple[float, ...]:
 
 def _residual(run: PastRun, model: Model) -> float:
     if not 0 < run.mfu <= 1:
-        raise ValueError(f"the run {run.name!r} has a utilisation of {run.mfu}; it must be above 0 and at most 1")
+        raise ValueError(
+            f"the run {run.name!r} has a utilisation of {run.mfu}; it must be above 0 and at most 1"
+        )
     row = features(
         accelerator(run.hardware).name,
         sparse=model.sparse if run.sparse is None else run.sparse,
@@ -144,13 +150,18 @@ def _at_site(it_energy: Interval, site: Site) -> tuple[Interval, Interval]:
 
 
 def _title(planned: Plan, device: Accelerator, precision: str) -> str:
-    number = "" if planned.gpus is None else f"{text_of(planned.gpus.p50)} x "
+    number = "" if planned.gpus is None else f"{round(planned.gpus.p50):,} x "
     model, tokens = planned.model, text_of(planned.tokens.p50)
     return f"training {model.name} on {tokens} tokens, {number}{device.name}, {precision}"
 
 
 def _of_plan(
-    request: TrainingRequest, planned: Plan, device: Accelerator, precision: str, peak: float, past: Sequence[PastRun]
+    request: TrainingRequest,
+    planned: Plan,
+    device: Accelerator,
+    precision: str,
+    peak: float,
+    past: Sequence[PastRun],
 ) -> list[Assumption]:
     model = planned.model
     found = [
@@ -158,9 +169,12 @@ def _of_plan(
         Assumption("active parameters", *(model.active_params,) * 3, "", model.source),
         _assumed("training tokens, all epochs", planned.tokens, "", _source_of_tokens(request, planned)),
         Assumption(
-            f"peak of {device.name}, {precision}", *(peak / 1e12,) * 3, "TFLOP/s", device.source,
+            f"peak of {device.name}, {precision}",
+            *(peak / 1e12,) * 3,
+            "TFLOP/s",
+            device.source,
             device.verified(f"peak_{precision}"),
-        ),  # fmt: skip
+        ),
     ]
     if precision == "fp8":
         peak_note = f"{_FP8_SOURCE}; the peak above is that of 16 bits"
@@ -180,7 +194,8 @@ def _source_of_prior(past: Sequence[PastRun]) -> str:
     constants = fitted()["training"]
     own = f", moved by {len(past)} of your runs" if past else ""
     return (
-        f"fitted on {constants['runs']} published runs of {constants['families']} families{own}; of a family that was "
+        f"fitted on {constants['runs']} published runs of {constants['families']} families{own}; of a "
+        "family that was "
         f"left out, the median error of the hours is {constants['median_error']:.0%}"
     )
 

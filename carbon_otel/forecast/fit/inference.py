@@ -18,8 +18,9 @@ from carbon_otel.forecast.hardware import accelerator
 from carbon_otel.forecast.tables import rows
 
 TASKS: Final = ("chat", "code", "reasoning", "infill", "image", "video")
-# Where the fit begins, and what holds it where the data say little: the physics with round numbers. `software_2024` is
-# how many times as much as software of 2026 that of 2024 takes; the rest are tokens of a prompt.
+# Where the fit begins, and what holds it where the data say little: the physics with round numbers.
+# `software_2024` is how many times as much as software of 2026 that of 2024 takes; the rest are tokens of a
+# prompt.
 START: Final[Mapping[str, float]] = {
     "step_s": 2.5e-3,
     "doubling_s": 1e-3,
@@ -103,12 +104,12 @@ def _measurement(row: Mapping[str, str]) -> Measurement:
 
 
 def predicted(measured: Measurement, constants: Mapping[str, float]) -> float:
-    """ln of the joules per generated token, with the prompt's share."""
+    """Ln of the joules per generated token, with the prompt's share."""
     return _with_gradient(measured, constants)[0]
 
 
 def _with_gradient(measured: Measurement, constants: Mapping[str, float]) -> tuple[float, dict[int, float]]:
-    """ln joules, and its derivatives by ln of each constant: the term's share of the sum."""
+    """Ln joules, and its derivatives by ln of each constant: the term's share of the sum."""
     serving, prompt = measured.serving, constants[measured.task]
     rate = serving.j_per_step_second()
     before, per_context = serving.step_times(measured.output_tokens / 2), serving.step_times(1.0)[-1]
@@ -127,9 +128,7 @@ def _with_gradient(measured: Measurement, constants: Mapping[str, float]) -> tup
     return value, gradient
 
 
-def fit_constants(
-    measured: Sequence[Measurement], start: Mapping[str, float] = START
-) -> dict[str, float]:
+def fit_constants(measured: Sequence[Measurement], start: Mapping[str, float] = START) -> dict[str, float]:
     """The constants that fit the measurements best."""
     sizes = Counter(each.model for each in measured)
     base = [sizes[each.model] ** -0.5 for each in measured]
@@ -144,7 +143,9 @@ def fit_constants(
     return {name: math.exp(value) for name, value in logs.items()}
 
 
-def _step(measured: Sequence[Measurement], weights: Sequence[float], logs: Mapping[str, float]) -> list[float]:
+def _step(
+    measured: Sequence[Measurement], weights: Sequence[float], logs: Mapping[str, float]
+) -> list[float]:
     size = len(_NAMES)
     constants = {name: math.exp(value) for name, value in logs.items()}
     matrix = [[0.0] * size for _ in range(size)]
@@ -191,7 +192,5 @@ def values_per_root(measured: Sequence[Measurement]) -> float:
 
     It stands for models whose shape is unknown.
     """
-    ratios = {
-        each.model: each.serving.kv_values / math.sqrt(each.serving.active_params) for each in measured
-    }
+    ratios = {each.model: each.serving.kv_values / math.sqrt(each.serving.active_params) for each in measured}
     return quantile(list(ratios.values()), [1.0] * len(ratios), 0.5)

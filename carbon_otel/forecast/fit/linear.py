@@ -53,7 +53,9 @@ def normal_matrix(features: Sequence[Vector], weights: Vector, ridge: Vector) ->
     return total
 
 
-def ridge_regression(features: Sequence[Vector], values: Vector, weights: Vector, ridge: Vector) -> list[float]:
+def ridge_regression(
+    features: Sequence[Vector], values: Vector, weights: Vector, ridge: Vector
+) -> list[float]:
     """The coefficients that minimise the weighted squares plus `ridge` times their own."""
     moments = [0.0] * len(ridge)
     for row, value, weight in zip(features, values, weights, strict=True):
