@@ -39,6 +39,8 @@ _ROWS_SD: Final[Mapping[Family, float]] = {"forest": 0.10, "boosting": 0.15, "li
 _UNITS_SD: Final = 0.02
 # The second fit of some rows has this many times the trees of the first; its time is kept in reserve.
 _MORE: Final = 3.0
+# It may take this share of the budget in any case.
+_CHEAP: Final = 0.1
 # Without trees to leave out, a fit of all rows would be the training itself.
 _MOST_ROWS: Final = 0.25
 # The parameter that counts trees or rounds, and its default where `get_params` does not have one.
@@ -123,12 +125,12 @@ def time_of(
     family = family_of(estimator)
     prefix, last = _last_step(estimator)
     counted, whole = _counted(last) if family in ("forest", "boosting") else ("", 1.0)
-    probing = _Probing(estimator, prefix, counted, features, target, timer, budget_s, rows)
+    probing = _Probing(estimator, prefix, counted, features, target, timer, budget_s, budget_s, rows)
     few = _fewest_units(last, whole, family)
     fits = probing.grow(few, lambda n: law(family, n, _depth(last)))
     largest = fits[-1].rows
     if counted and whole > few:
-        fits.append(probing.more_units(largest, few, whole))
+        fits.append(probing.more_units(largest, few, whole, fits[-1].seconds))
     seconds = _extrapolated(family, fits, rows, whole, _depth(last))
     return Timing(
         family, type(last).__name__, rows, whole, seconds, tuple(fits), math.fsum(fit.seconds for fit in fits)
@@ -209,6 +211,7 @@ class _Probing:
     target: Any
     timer: Timer
     left_s: float
+    budget_s: float
     rows: int
 
     def grow(self, units: float, cost: Callable[[float], float]) -> list[Fit]:
@@ -230,9 +233,13 @@ class _Probing:
                 return fits
             rows = following
 
-    def more_units(self, rows: int, few: float, whole: float) -> Fit:
-        """A fit with more trees on the same rows, which tells the fixed part from that of each tree."""
-        return self._fit(rows, min(whole, _MORE * few))
+    def more_units(self, rows: int, few: float, whole: float, seconds: float) -> Fit:
+        """A fit with more trees on the same rows, which tells the fixed part from that of each tree.
+
+        If trees are cheap, there are so many of them that they outweigh the fixed part.
+        """
+        cheap = few * _CHEAP * self.budget_s / max(seconds, 1e-9)
+        return self._fit(rows, min(whole, max(_MORE * few, min(cheap, whole / 2))))
 
     def _fit(self, rows: int, units: float) -> Fit:
         probe = _clone(self.estimator)
@@ -274,8 +281,9 @@ def _extrapolated(family: Family, fits: list[Fit], rows: int, units: float, dept
     growing, more = [fit for fit in fits if fit.units == few], fits[-1]
     largest = growing[-1]
     if more.units > few:
-        # Not less than half of a proportional part: a small fit may have been disturbed.
-        each = max(more.seconds - largest.seconds, 0.5 * more.seconds * (1 - few / more.units)) / (more.units - few)
+        each = (more.seconds - largest.seconds) / (more.units - few)
+        if more.seconds < 1.02 * largest.seconds:  # the small fit was disturbed
+            each = 0.5 * more.seconds / more.units
         fixed = max(0.0, largest.seconds - each * few)
     else:
         each, fixed = largest.seconds / few, 0.0
