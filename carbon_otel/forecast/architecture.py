@@ -52,7 +52,9 @@ def _active(params: float, active: float | None) -> float:
     if active is None:
         return params
     if not 0 < active <= params:
-        raise ValueError(f"{text_of(active)} active parameters of {text_of(params)}; give at most all of them")
+        raise ValueError(
+            f"{text_of(active)} active parameters of {text_of(params)}; give at most all of them"
+        )
     return active
 
 

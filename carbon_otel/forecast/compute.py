@@ -1,6 +1,7 @@
 """Floating-point operations of training and inference.
 
-Per token and matrix parameter, a forward pass takes 2 FLOPs, a backward pass 4 (Kaplan et al. 2020, arXiv 2001.08361).
+Per token and matrix parameter, a forward pass takes 2 FLOPs, a backward pass 4 (Kaplan et al. 2020, arXiv
+2001.08361).
 """
 
 from __future__ import annotations
@@ -18,7 +19,12 @@ RECOMPUTED: Final = 2.0
 
 
 def training_flops(
-    model: Model, tokens: float, *, seq_len: int | None = None, tuning: Tuning = "full", recompute: bool = False
+    model: Model,
+    tokens: float,
+    *,
+    seq_len: int | None = None,
+    tuning: Tuning = "full",
+    recompute: bool = False,
 ) -> float:
     """Model FLOPs of training on `tokens`.
 

@@ -35,7 +35,9 @@ _FAMILIES: Final[Mapping[str, _Family]] = {
     "phi": _Family(gated=False, tied=False, bias=True),
     "starcoder2": _Family(gated=False, tied=True, bias=True),
     "nemotron": _Family(gated=False, tied=False),
-    **dict.fromkeys(("bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert", "deberta-v2"), _BERT),
+    **dict.fromkeys(
+        ("bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert", "deberta-v2"), _BERT
+    ),
     "modernbert": _Family(gated=True, tied=True),
     "esm": _BERT,
     "vit": _BERT,
@@ -114,7 +116,9 @@ def _value(config: Mapping[str, Any], name: str) -> int | None:
 def _needed(config: Mapping[str, Any], name: str) -> int:
     value = _value(config, name)
     if value is None or value <= 0:
-        raise ValueError(f"the configuration lacks {' or '.join(_NAMES[name][:3])}; give the parameters as a number")
+        raise ValueError(
+            f"the configuration lacks {' or '.join(_NAMES[name][:3])}; give the parameters as a number"
+        )
     return value
 
 
@@ -142,7 +146,9 @@ def _experts(config: Mapping[str, Any], layers: int, ffn: int) -> Experts | None
         return None
     per_token = _value(config, "per_token")
     if per_token is None:
-        raise ValueError("the configuration has experts but no num_experts_per_tok; give active parameters too")
+        raise ValueError(
+            "the configuration has experts but no num_experts_per_tok; give active parameters too"
+        )
     width = _value(config, "expert_ffn") or ffn
     shared = config.get("shared_expert_intermediate_size") or width * int(config.get("n_shared_experts") or 0)
     step = int(config.get("decoder_sparse_step") or config.get("interleave_moe_layer_step") or 1)

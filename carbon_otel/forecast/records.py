@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -102,7 +102,7 @@ class Phase:
     """One line of the breakdown: a phase of a model's life beside its final training run.
 
     Attributes:
-        name: `training`, `development`, `post-training`, `storage` or `inference`.
+        name: `training`, `restarts and idle`, `development`, `post-training`, `storage` or `inference`.
         energy_kwh: kilowatt-hours at the site's meter, with PUE.
         emissions_kg: kilograms of CO2 equivalent, operational and location-based.
         basis: how the line was computed.
@@ -161,12 +161,16 @@ class PastRun:
         hardware: name in the catalogue.
         mfu: model FLOPs utilisation that was reached, 0 to 1.
         watts: mean watts per accelerator in the scope of the forecast (`node`), if measured.
+        active_params: of its model; None takes the model that is forecast.
+        sparse: whether its model was a mixture of experts; None likewise.
     """
 
     name: str
     hardware: str
     mfu: float
     watts: float | None = None
+    active_params: float | None = None
+    sparse: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +212,7 @@ class TrainingRequest:
         mfu: model FLOPs utilisation if it is known, 0 to 1.
         watts: watts per accelerator with its share of the host, if known from a measurement.
         place: grid and site.
+        idle: energy of restarts and of reserved machines that wait, as a multiple of the final run.
         development: energy of experiments and failed runs, as a multiple of the final run.
         post_training: energy of fine-tuning and reinforcement learning, as a multiple of the final run.
         storage_tb: terabytes of data and checkpoints that are kept for the duration.
@@ -227,6 +232,7 @@ class TrainingRequest:
     mfu: float | None = None
     watts: float | None = None
     place: Place = field(default_factory=Place)
+    idle: float | None = None
     development: float | None = None
     post_training: float | None = None
     storage_tb: float | None = None
@@ -339,6 +345,14 @@ class Forecast:
     def embodied_t(self) -> Interval | None:
         """Tonnes of embodied CO2 equivalent."""
         return None if self.embodied_kg is None else self.embodied_kg.times(1 / KG_PER_T)
+
+
+def influences(factors: Mapping[str, Interval]) -> tuple[Influence, ...]:
+    """The shares of independent factors in the log variance of their product, largest first."""
+    squares = {name: math.log(i.width) ** 2 for name, i in factors.items() if 1 < i.width < math.inf}
+    whole = sum(squares.values())
+    ordered = sorted(squares.items(), key=lambda item: -item[1])
+    return tuple(Influence(name, square / whole) for name, square in ordered)
 
 
 def total(intervals: Iterable[Interval]) -> Interval:

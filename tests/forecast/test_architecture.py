@@ -1,4 +1,5 @@
-"""Parameters from architecture: the published sizes of well-known models, from the numbers of their configurations.
+"""Parameters from architecture: the published sizes of well-known models, from the numbers of their
+configurations.
 
 The configurations are those that the models' makers publish (`config.json`, or the table of the paper); the
 sizes are what the makers, or the weights themselves, count.
@@ -189,7 +190,10 @@ class TestSources:
 
     def test_a_module_is_counted_and_its_configuration_tells_the_rest(self):
         config = PUBLISHED[11][1]  # Mixtral
-        matrices = [SimpleNamespace(numel=lambda: 40_000_000_000), SimpleNamespace(numel=lambda: 6_000_000_000)]
+        matrices = [
+            SimpleNamespace(numel=lambda: 40_000_000_000),
+            SimpleNamespace(numel=lambda: 6_000_000_000),
+        ]
         module = SimpleNamespace(parameters=lambda: iter(matrices))
         assert model_of(module).params == model_of(module).active_params == 46e9
         module.config = SimpleNamespace(to_dict=lambda: config)
