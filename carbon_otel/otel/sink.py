@@ -26,9 +26,9 @@ from carbon_otel.otel.ids import own_ids
 from carbon_otel.otel.instruments import instruments_of
 from carbon_otel.otel.labels import LabelBook
 from carbon_otel.otel.providers import Providers
-from carbon_otel.records import RUN, StageInfo
+from carbon_otel.records import RUN, Foresight, StageInfo
 from carbon_otel.semconv import names as semconv
-from carbon_otel.semconv.attributes import footprint_attributes, stage_attributes
+from carbon_otel.semconv.attributes import footprint_attributes, foresight_attributes, stage_attributes
 from carbon_otel.sensors.base import Device
 from carbon_otel.sinks import Pending, Sink, StageEnd, Tick
 from carbon_otel.text import hider
@@ -171,6 +171,11 @@ class OtelSink(Sink):
             span.set_attribute("logfire.msg", _message(stage, footprint))
         if isinstance(end.error, Exception):
             _record(span, end.error)
+
+    def foreseen(self, stage: StageInfo, foresight: Foresight) -> None:
+        own = self._spans.get(stage)
+        if own is not None and own.span.is_recording():
+            own.span.set_attributes(foresight_attributes(foresight))
 
     def tick(self, tick: Tick) -> None:
         self._providers.silent()  # updates `listened`

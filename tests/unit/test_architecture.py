@@ -73,7 +73,8 @@ ROOMS = {
     "compat": "units",
     # The composition root.
     "session": f"{CORE} config host sensors meter stages otel journal instrumentation runtime",
-    "__init__": f"{CORE} config runtime stages session lifecycle",
+    "foresight": f"{CORE} config sensors runtime stages forecast mlflow.compat",
+    "__init__": f"{CORE} config runtime stages session lifecycle forecast foresight",
     # The entry points.
     "entry_points": f"{CORE} __init__ config sensors otel",
     "cli": f"{CORE} __init__ config instrumentation sensors host runtime lifecycle forecast compat otel semconv mlflow.compat "

@@ -64,6 +64,8 @@ class Segment:
         self._own_wh = 0.0
         self._duration_s = 0.0
         self._devices_j: Mapping[str, float] = {}
+        # Forecasts, which every state has beside its sums.
+        self.foreseen: dict[str, float] = {}
 
     def opening(self, tags: Mapping[str, str]) -> Batch:
         """The first state: it marks the run as measured, without metrics, because zeros would be wrong figures."""
@@ -113,7 +115,7 @@ class Segment:
         bars = self._sampling.bars_due(elapsed_s, len(values)) or final
         if self._ledger_run is None:
             curves = self._sampling.curves_due(elapsed_s, 2 + len(footprint.devices_inclusive)) or final
-            gauges = self._power(footprint) if curves else _NOTHING
+            gauges = {**self.foreseen, **(self._power(footprint) if curves else _NOTHING)}
             return self._batch(values, tags, gauges, self._hours.text(), curves=curves, bars=bars)
         # Windows get no kWh and no power: their pages have few readers.
         values = {name: value for name, value in values.items() if not name.endswith(("_kwh", "_kg"))}

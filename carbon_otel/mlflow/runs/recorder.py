@@ -21,7 +21,7 @@ from carbon_otel.mlflow.delivery.joined_file import JoinedFiles
 from carbon_otel.mlflow.delivery.segment import Segment
 from carbon_otel.mlflow.delivery.worker import DeliveryWorker
 from carbon_otel.mlflow.schema import names
-from carbon_otel.records import RUN, DeviceEnergy, StageInfo, StageRecord
+from carbon_otel.records import RUN, DeviceEnergy, Foresight, StageInfo, StageRecord
 from carbon_otel.sensors.base import Device
 from carbon_otel.sinks import Checkpoint, Figures, Killed, Sink, StageEnd, Tick, ToFootprint
 from carbon_otel.units import MS_PER_S, NS_PER_S
@@ -54,6 +54,7 @@ class _Run:
         units: the functional units of its stages.
         worked: tells a run with figures that a program may read at its end from an empty one.
         joined: the address of the store, if another process has opened the run.
+        foresight_tags: what was forecast.
     """
 
     stage: StageInfo
@@ -68,6 +69,7 @@ class _Run:
     units: dict[str, float] = field(default_factory=dict)
     worked: bool = False
     joined: str | None = None
+    foresight_tags: dict[str, str] = field(default_factory=dict)
 
     @functools.cached_property
     def address(self) -> str:
@@ -201,6 +203,11 @@ class RunRecorder(Sink):
             write = partial(self._write_open, list(self._runs.values()), tick.checkpoint)
             self._delivery.submit_latest(self, write)
 
+    def foreseen(self, stage: StageInfo, foresight: Foresight) -> None:
+        run = self._runs.get(stage.run_id or "") if stage.kind == RUN else None
+        if run is not None and not run.joined:
+            self._delivery.submit(partial(_foresee, run, foresight))
+
     def hand_over(self, stage: StageInfo | None, variables: MutableMapping[str, str]) -> None:
         run = self._runs.get(stage.run_id or "") if stage is not None else None
         if run is not None:
@@ -266,13 +273,20 @@ class RunRecorder(Sink):
 
     def _tags_of(self, run: _Run, footprint: Footprint, status: str) -> dict[str, str]:
         # The tags of a run say what opened it, and whether that still runs.
-        return {} if run.joined else self._tags(footprint, status, run.trace_id)
+        if run.joined:
+            return {}
+        return {**self._tags(footprint, status, run.trace_id), **run.foresight_tags}
 
     def _put(self, run: _Run, batch: Batch) -> None:
         if run.joined:
             self._parts.put(run.joined, batch)
         else:
             self._worker.put(batch, run.store)
+
+
+def _foresee(run: _Run, foresight: Foresight) -> None:
+    run.segment.foreseen.update(names.foresight_metrics(foresight))
+    run.foresight_tags.update(names.foresight_tags(foresight))
 
 
 def _since_handed(run: _Run, figures: Figures | None) -> dict[str, float]:
