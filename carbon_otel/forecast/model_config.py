@@ -70,9 +70,10 @@ def shape_of(config: Mapping[str, Any]) -> Shape:
     """
     if isinstance(config.get("text_config"), Mapping):
         config = {"model_type": config.get("model_type"), **config["text_config"]}
+    _refuse_other_architectures(config)
     family = _family(config)
     hidden, layers, heads = (_needed(config, name) for name in ("hidden", "layers", "heads"))
-    ffn = _value(config, "ffn") or _default_ffn(config, hidden)
+    inner = _value(config, "ffn") or _default_ffn(config, hidden)
     decoder_layers = config.get("num_decoder_layers") or layers
     encoder = bool(config.get("is_encoder_decoder"))
     return Shape(
@@ -81,15 +82,16 @@ def shape_of(config: Mapping[str, Any]) -> Shape:
         heads=heads,
         kv_heads=_kv_heads(config, heads),
         head_dim=_value(config, "head_dim") or hidden // heads,
-        ffn=ffn,
+        ffn=int(config.get("intermediate_size_mlp") or inner),
         gated=str(config.get("feed_forward_proj", "")).startswith("gated") or family.gated,
         vocab=config.get("vocab_size") or 0 if "image_size" not in config else 0,
+        embedding=int(config.get("embedding_size") or hidden),
         tied=bool(config.get("tie_word_embeddings", family.tied)),
         positions=_positions(config, family),
         bias=family.bias,
         qkv_bias=bool(config.get("attention_bias") or config.get("qkv_bias") or family.qkv_bias),
         encoder_layers=layers if encoder else 0,
-        experts=_experts(config, layers, ffn),
+        experts=_experts(config, layers, inner),
         latent=_latent(config),
         patch=int(config.get("num_channels", 3)) * int(config.get("patch_size", 0)) ** 2,
     )
@@ -140,6 +142,26 @@ def _positions(config: Mapping[str, Any], family: _Family) -> int:
     return (_value(config, "positions") or 0) + int(config.get("type_vocab_size") or 0) if learned else 0
 
 
+def _refuse_other_architectures(config: Mapping[str, Any]) -> None:
+    """Refuse what would be counted wrongly: layers that are no attention, shared layers, unknown experts."""
+    kinds = {str(kind) for kind in config.get("layer_types") or config.get("layers_block_type") or ()}
+    names = {name for name, value in config.items() if value not in (None, False, 0, 1)}
+    reason = ""
+    if any("mamba" in name or name in ("state_size", "ssm_cfg") for name in names) or any(
+        "mamba" in kind or "linear" in kind or "recurrent" in kind for kind in kinds
+    ):
+        reason = "layers that are no attention"
+    elif "num_hidden_groups" in config:
+        reason = "layers that share their parameters"
+    elif _value(config, "experts") is None and any("experts" in name for name in names):
+        reason = "experts in names that are not known here"
+    if reason:
+        raise ValueError(
+            f"the configuration has {reason}; give the parameters as a number, or the module itself (torch's meta "
+            "device needs no memory)"
+        )
+
+
 def _experts(config: Mapping[str, Any], layers: int, ffn: int) -> Experts | None:
     count = _value(config, "experts")
     if not count or count == 1:
@@ -151,6 +173,10 @@ def _experts(config: Mapping[str, Any], layers: int, ffn: int) -> Experts | None
         )
     width = _value(config, "expert_ffn") or ffn
     shared = config.get("shared_expert_intermediate_size") or width * int(config.get("n_shared_experts") or 0)
+    if (
+        "intermediate_size_mlp" in config
+    ):  # Llama 4: that is the width of dense layers, and one expert is shared
+        shared = width
     step = int(config.get("decoder_sparse_step") or config.get("interleave_moe_layer_step") or 1)
     first = int(config.get("first_k_dense_replace") or 0)
     dense = len(config.get("mlp_only_layers") or ())

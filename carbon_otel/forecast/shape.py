@@ -60,6 +60,7 @@ class Shape:
         experts: of a mixture of experts.
         latent: of latent attention.
         patch: values of an image patch, for a vision transformer.
+        embedding: width of the token embedding, if it is not that of the residual stream; 0 if it is.
     """
 
     hidden: int
@@ -78,6 +79,7 @@ class Shape:
     experts: Experts | None = None
     latent: LatentAttention | None = None
     patch: int = 0
+    embedding: int = 0
 
     def parameters(self) -> int:
         """All parameters."""
@@ -109,8 +111,10 @@ class Shape:
         return total + self._norms(1)
 
     def _embeddings(self) -> int:
-        rows = self.vocab * (1 if self.tied else 2) + self.positions + self.patch
-        return rows * self.hidden
+        rows = self.vocab * (1 if self.tied else 2) + self.positions
+        width = self.embedding or self.hidden
+        projection = width * self.hidden if width != self.hidden else 0
+        return rows * width + projection + self.patch * self.hidden
 
     def _attention(self) -> int:
         if self.latent is not None:

@@ -211,6 +211,13 @@ class TestSources:
             (object(), "give a number such as"),
             ({"hidden_size": 8}, "lacks num_hidden_layers"),
             ({**llama(8, 2, 2, 2, 8, 8), "num_local_experts": 4}, "num_experts_per_tok"),
+            ({**llama(8, 2, 2, 2, 8, 8), "mamba_d_state": 16}, "no attention"),
+            (
+                {**llama(8, 2, 2, 2, 8, 8), "layer_types": ["linear_attention", "full_attention"]},
+                "no attention",
+            ),
+            ({**llama(8, 2, 2, 2, 8, 8), "num_hidden_groups": 1}, "share their parameters"),
+            ({**llama(8, 2, 2, 2, 8, 8), "moe_num_experts": 64}, "experts in names"),
             ("many", "30B"),
             (-1, "30B"),
             (float("nan"), "30B"),
