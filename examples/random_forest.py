@@ -71,9 +71,9 @@ def main() -> None:
     for scenario in SCENARIOS:
         metrics = mlflow.get_run(run_scenario(scenario)).data.metrics
         print(
-            f"{scenario.name}: accuracy {metrics['accuracy']:.3f}, {metrics['carbon/energy_wh']:.4g} Wh, "
-            f"{metrics['carbon/emissions_g']:.4g} g CO2e; training forecast "
-            f"{metrics['carbon/forecast/delta']:+.0%} off"
+            f"{scenario.name}: accuracy {metrics['accuracy']:.3f}, training forecast "
+            f"{metrics['carbon/forecast/delta']:+.0%} off, {metrics['carbon/energy_wh']:.4g} Wh, "
+            f"{metrics['carbon/emissions_g']:.4g} g CO2e"
         )
 
 

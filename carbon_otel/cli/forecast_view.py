@@ -107,14 +107,19 @@ def _rows(forecast: Forecast) -> list[tuple[str, Interval | None]]:
 
 
 def _phases(forecast: Forecast) -> Table:
+    # All in the unit of the first, which is the forecast itself.
+    most = forecast.phases[0].energy_kwh.p50
+    unit, factor, mass, per_kg = ("MWh", 1e-3, "t", 1e-3) if most >= 1000 else ("kWh", 1.0, "kg", 1.0)
+    if most < 1:
+        unit, factor, mass, per_kg = "Wh", 1e3, "g", 1e3
     table = Table(title="Phases of the model's life", box=box.SIMPLE_HEAD)
     table.add_column("phase")
-    for column in ("MWh p10", "p50", "p90", "t CO2e p50"):
+    for column in (f"{unit} p10", "p50", "p90", f"{mass} CO2e p50"):
         table.add_column(column, justify="right")
     table.add_column("basis", overflow="fold")
     for phase in forecast.phases:
-        mwh = phase.energy_kwh.times(1e-3)
-        figures = (mwh.p10, mwh.p50, mwh.p90, phase.emissions_kg.p50 / 1000)
+        energy = phase.energy_kwh.times(factor)
+        figures = (energy.p10, energy.p50, energy.p90, phase.emissions_kg.p50 * per_kg)
         table.add_row(phase.name, *map(_number, figures), phase.basis)
     return table
 
@@ -127,7 +132,7 @@ def _assumptions(assumptions: Sequence[Assumption]) -> Table:
     table.add_column("unit")
     table.add_column("source", overflow="fold")
     for each in assumptions:
-        between = "" if each.low == each.high else f"{_number(each.low)} - {_number(each.high)}"
+        between = "" if each.low == each.value == each.high else f"{_number(each.low)} - {_number(each.high)}"
         source = each.source if each.verified else f"{each.source} [unverified]"
         table.add_row(each.name, _number(each.value), between, each.unit, source)
     return table

@@ -239,7 +239,7 @@ class _Probing:
         If trees are cheap, there are so many of them that they outweigh the fixed part.
         """
         cheap = few * _CHEAP * self.budget_s / max(seconds, 1e-9)
-        return self._fit(rows, min(whole, max(_MORE * few, min(cheap, whole / 2))))
+        return self._fit(rows, math.floor(min(whole, max(_MORE * few, min(cheap, whole / 2)))))
 
     def _fit(self, rows: int, units: float) -> Fit:
         probe = _clone(self.estimator)

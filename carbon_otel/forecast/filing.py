@@ -13,13 +13,15 @@ from typing import Any, Final
 
 from carbon_otel.forecast.records import Forecast, Interval, total
 from carbon_otel.lifecycle.report import Report
-from carbon_otel.units import J_PER_KWH, KILO
+from carbon_otel.units import J_PER_KWH, KILO, S_PER_H
 
 _BASIS: Final = "Regulation (EU) 2024/1689, Annex XI, section 1, point 2(e)"
 _SPEC: Final = "SCI for AI (Green Software Foundation), (O + M) / R; location-based"
 # The phases of a forecast that make a model, and the one that uses it.
 _USING: Final = "inference"
-FLOPS: Final = "FLOP"
+# The assumptions of a training that its FLOPs are computed back from.
+_PEAK: Final = "TFLOP/s"
+_UTILISATION: Final = "model FLOPs utilisation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,13 +146,20 @@ def _scores_of_forecast(forecast: Forecast) -> list[Score]:
     kg = total(parts) if parts else forecast.emissions_kg
     if forecast.embodied_kg is not None:
         kg = kg + forecast.embodied_kg
-    units = {"training token": _size(forecast.tokens), "parameter": _size(forecast.params)}
-    for each in forecast.assumptions:
-        if each.unit == FLOPS:
-            units["FLOP (effective: model FLOPs)"] = each.value
+    units: dict[str, float | None] = {"training token": _size(forecast.tokens), "parameter": _size(forecast.params)}
+    units["FLOP (effective: model FLOPs)"] = _flops(forecast)
     return [
         Score("provider", unit, kg.times(KILO / amount)) for unit, amount in units.items() if amount is not None
     ]
+
+
+def _flops(forecast: Forecast) -> float | None:
+    """Model FLOPs of the training: hours of the accelerators x peak x utilisation."""
+    peak = next((each for each in forecast.assumptions if each.unit == _PEAK), None)
+    used = next((each for each in forecast.assumptions if each.name == _UTILISATION), None)
+    if peak is None or used is None or forecast.gpu_hours is None:
+        return None
+    return forecast.gpu_hours.p50 * S_PER_H * peak.value * 1e12 * used.value
 
 
 def _size(interval: Interval | None) -> float | None:

@@ -25,9 +25,11 @@ def training() -> Forecast:
         it_energy_kwh=ENERGY.times(1 / 1.15),
         emissions_kg=CARBON,
         assumptions=(
-            Assumption("training FLOPs", 1e23, 1e23, 1e23, "FLOP", "6 N D"),
+            Assumption("peak of H100", 1000.0, 1000.0, 1000.0, "TFLOP/s", "a data sheet"),
+            Assumption("model FLOPs utilisation", 0.25, 0.15, 0.4, "", "a fit"),
             Assumption("node power", 700.0, 600.0, 800.0, "W", "memory", verified=False),
         ),
+        gpu_hours=Interval.exact(1e23 / 0.25 / 1e15 / 3600),
         tokens=Interval.exact(6e11),
         params=Interval.exact(3e10),
         embodied_kg=Interval.exact(5_000.0),
