@@ -51,14 +51,3 @@ def prefill_flops(model: Model, input_tokens: float) -> float:
     """FLOPs of reading a prompt."""
     length = round(input_tokens)
     return FORWARD * model.active_params * input_tokens * (1 + attention_ratio(model, length))
-
-
-def decode_flops(model: Model, output_tokens: float, context: float = 0.0) -> float:
-    """FLOPs of generating tokens, each with `context` tokens before it."""
-    # One token meets the whole context, not half of it.
-    return FORWARD * model.active_params * output_tokens * (1 + attention_ratio(model, round(2 * context)))
-
-
-def rollout_flops(model: Model, tokens: float, context: float = 0.0) -> float:
-    """FLOPs of reinforcement learning on `tokens` that the model generates itself: decoding, then training."""
-    return decode_flops(model, tokens, context) + training_flops(model, tokens)

@@ -18,6 +18,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from carbon_otel.forecast.compute import FORWARD
+
 PREFILL_EFFICIENCY: Final = 0.5
 TERMS: Final = ("step_s", "doubling_s", "request_s", "weights", "arithmetic", "context")
 # Bytes of a weight; the 4-bit formats with their scales.
@@ -75,7 +77,7 @@ class Serving:
             math.log2(self.gpus),
             self.concurrency,
             weights / bandwidth,
-            2 * self.active_params * self.concurrency / (self.peak * self.gpus),
+            FORWARD * self.active_params * self.concurrency / (self.peak * self.gpus),
             self.concurrency * context * _CACHE_BYTES * self.kv_values / bandwidth,
         )
 
@@ -85,7 +87,7 @@ class Serving:
 
     def j_per_input_token(self) -> float:
         """Joules of the accelerators for one token of a prompt, without attention."""
-        return self.tdp_w * 2 * self.active_params / (self.peak * PREFILL_EFFICIENCY)
+        return self.tdp_w * FORWARD * self.active_params / (self.peak * PREFILL_EFFICIENCY)
 
     def j_per_output_token(self, constants: Mapping[str, float], context: float) -> float:
         """Joules of the accelerators for one generated token, without its prompt's."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Final
 
-from carbon_otel.forecast.compute import attention_ratio
+from carbon_otel.forecast.compute import prefill_flops
 from carbon_otel.forecast.decoding import WEIGHT_BYTES, Serving
 from carbon_otel.forecast.embodied import embodied_kg
 from carbon_otel.forecast.hardware import Accelerator, accelerator
@@ -168,8 +169,11 @@ def _output_j(request: InferenceRequest, serving: Serving, decode: Assumption) -
 
 def _input_j(request: InferenceRequest, serving: Serving) -> Interval:
     """Joules of the accelerators per token of the prompt."""
-    attention = attention_ratio(request.model, round(request.input_tokens))
-    return _PREFILL.times(serving.j_per_input_token() * (1 + attention))
+    tokens = max(request.input_tokens, 1.0)
+    attention = prefill_flops(request.model, tokens) / prefill_flops(
+        replace(request.model, layers=None), tokens
+    )
+    return _PREFILL.times(serving.j_per_input_token() * attention)
 
 
 def _kg(energy: Interval, site: Site) -> Interval:

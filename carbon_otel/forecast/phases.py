@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from carbon_otel.forecast.records import Assumption, Interval, Phase, TrainingRequest
+from carbon_otel.forecast.quantity import text_of
+from carbon_otel.forecast.records import Assumption, Interval, Model, Phase, TrainingRequest
+from carbon_otel.forecast.reinforcement import reinforcement_kwh
 
 _IDLE: Final = Interval(0.0, 0.0, 0.59)
 _IDLE_SOURCE: Final = (
@@ -34,7 +36,7 @@ def phases_of(
     request: TrainingRequest,
     it_energy_kwh: Interval,
     *,
-    params: float,
+    model: Model,
     tokens: float,
     days: Interval | None,
     at_site: Callable[[Interval], tuple[Interval, Interval]],
@@ -44,7 +46,7 @@ def phases_of(
     Args:
         request: what the user gave.
         it_energy_kwh: of the final run, without PUE.
-        params: all parameters.
+        model: the model.
         tokens: training tokens.
         days: duration; None if it is unknown, and then nothing is said about storage.
         at_site: from kilowatt-hours without PUE to those with PUE and to kilograms.
@@ -63,16 +65,16 @@ def phases_of(
     ):
         multiple = _multiple(name, given, assumed, source)
         assumptions.append(multiple)
-        # Independent of the run's own uncertainty, yet a low multiple of zero must not widen to infinity.
-        energy = Interval(
-            it_energy_kwh.p50 * multiple.low,
-            it_energy_kwh.p50 * multiple.value,
-            it_energy_kwh.p50 * multiple.high,
+        times = Interval(multiple.low, multiple.value, multiple.high)
+        add(name, times * it_energy_kwh, f"{multiple.value:g} x the final run")
+    if request.rl_tokens is not None:
+        per_token = it_energy_kwh.times(1 / tokens)
+        energy = reinforcement_kwh(request, model, request.rl_tokens, per_token)
+        add(
+            "reinforcement learning", energy, f"{text_of(request.rl_tokens)} tokens, generated and trained on"
         )
-        spread = Interval(it_energy_kwh.p10 / it_energy_kwh.p50, 1.0, it_energy_kwh.p90 / it_energy_kwh.p50)
-        add(name, energy * spread, f"{multiple.value:g} x the final run")
     if days is not None:
-        stored = _stored(request.storage_tb, params, tokens)
+        stored = _stored(request.storage_tb, model.params, tokens)
         assumptions.append(stored)
         terabytes = Interval(stored.low, stored.value, stored.high)
         watt_days = terabytes.times(_STORAGE_W_PER_TB) * days

@@ -89,7 +89,9 @@ def _intensity(place: Place, zone: str | None) -> tuple[Assumption, tuple[str, .
 
 def _banded(name: str, found: Intensity, unit: str, source: str) -> Assumption:
     value = found.g_per_kwh
-    return Assumption(name, value, value * found.band.low, value * found.band.high, unit, source, True)
+    low, high = value * found.band.low, value * found.band.high
+    # The figures of zones within countries were read in the hands of others.
+    return Assumption(name, value, low, high, unit, source, "-" not in found.zone)
 
 
 def _world() -> tuple[float, float]:

@@ -58,7 +58,7 @@ def training_power(
     return power, [
         rated,
         _assumed("share of the rated power", share, "", _SHARE_SOURCE, True),
-        _assumed("host factor", HOST, "", _HOST_SOURCE, True),
+        _assumed("host factor", HOST, "", _HOST_SOURCE, False),
     ]
 
 
@@ -66,7 +66,7 @@ def scope_factor(scope: Scope) -> tuple[Interval, list[Assumption]]:
     """From the energy of the accelerators to that of a scope, without PUE."""
     if scope == "gpu":
         return Interval.exact(1.0), []
-    host = [_assumed("host factor", HOST, "", _HOST_SOURCE, True)]
+    host = [_assumed("host factor", HOST, "", _HOST_SOURCE, False)]
     if scope == "node":
         return HOST, host
     # Of Google's service, the accelerators take 58 %, hosts 25 %, idle machines 10 %, the site 8 %.

@@ -102,7 +102,8 @@ class Phase:
     """One line of the breakdown: a phase of a model's life beside its final training run.
 
     Attributes:
-        name: `training`, `restarts and idle`, `development`, `post-training`, `storage` or `inference`.
+        name: `training`, `restarts and idle`, `development`, `post-training`, `reinforcement learning`,
+            `storage` or `inference`.
         energy_kwh: kilowatt-hours at the site's meter, with PUE.
         emissions_kg: kilograms of CO2 equivalent, operational and location-based.
         basis: how the line was computed.
@@ -210,11 +211,15 @@ class TrainingRequest:
         seq_len: tokens in a sequence; counts the FLOPs of attention if the model's shape is known.
         tuning: `full`, or `lora`: no gradients of the frozen weights (4 FLOPs per parameter and token, not 6).
         mfu: model FLOPs utilisation if it is known, 0 to 1.
+        recompute: whether activations are computed again in the backward pass (8 FLOPs, not 6). It counts with a
+            given `mfu` alone: the published runs behind the prior contain it.
         watts: watts per accelerator with its share of the host, if known from a measurement.
         place: grid and site.
         idle: energy of restarts and of reserved machines that wait, as a multiple of the final run.
         development: energy of experiments and failed runs, as a multiple of the final run.
         post_training: energy of fine-tuning and reinforcement learning, as a multiple of the final run.
+        rl_tokens: tokens that the model generates for its own reinforcement learning; their energy is forecast as
+            inference, and that of training on them comes on top.
         storage_tb: terabytes of data and checkpoints that are kept for the duration.
         lifetime_years: of the hardware, for embodied carbon.
         past: the user's finished runs.
@@ -230,11 +235,13 @@ class TrainingRequest:
     seq_len: int | None = None
     tuning: Tuning = "full"
     mfu: float | None = None
+    recompute: bool = False
     watts: float | None = None
     place: Place = field(default_factory=Place)
     idle: float | None = None
     development: float | None = None
     post_training: float | None = None
+    rl_tokens: float | None = None
     storage_tb: float | None = None
     lifetime_years: float | None = None
     past: tuple[PastRun, ...] = ()

@@ -62,7 +62,7 @@ def plan(request: TrainingRequest, peak: float, mfu_of: Callable[[Model], Interv
     Raises:
         ValueError: with too little given, or a number that is not above 0.
     """
-    for name in ("tokens", "epochs", "gpus", "days", "seq_len"):
+    for name in ("tokens", "epochs", "gpus", "days", "seq_len", "rl_tokens"):
         value = getattr(request, name)
         if value is not None and not 0 < value < float("inf"):
             raise ValueError(f"{name} is {value}; write a number above 0")
@@ -79,7 +79,8 @@ def plan(request: TrainingRequest, peak: float, mfu_of: Callable[[Model], Interv
 
 def _flops(request: TrainingRequest, model: Model, tokens: float) -> float:
     length = None if request.seq_len is None else max(0, request.seq_len - _SEQUENCE_OF_PRIOR)
-    return training_flops(model, tokens, seq_len=length, tuning=request.tuning)
+    recompute = request.recompute and request.mfu is not None
+    return training_flops(model, tokens, seq_len=length, tuning=request.tuning, recompute=recompute)
 
 
 def _solve_time(

@@ -66,7 +66,7 @@ def forecast_training(request: TrainingRequest) -> Forecast:
     phases, phase_assumptions = phases_of(
         request,
         it_energy,
-        params=planned.params.p50,
+        model=planned.model,
         tokens=planned.tokens.p50,
         days=planned.days,
         at_site=lambda energy: _at_site(energy, site),
@@ -179,6 +179,9 @@ def _of_plan(
     if precision == "fp8":
         peak_note = f"{_FP8_SOURCE}; the peak above is that of 16 bits"
         found.append(_assumed("speed-up of fp8", _FP8_SPEEDUP, "", peak_note, verified=False))
+    if planned.gpus is not None:
+        origin = GIVEN if request.gpus is not None else "solved for"
+        found.append(_assumed("accelerators", planned.gpus, "", origin))
     source = GIVEN if request.mfu is not None else _source_of_prior(past)
     found.append(_assumed("model FLOPs utilisation", planned.mfu, "", source))
     return found

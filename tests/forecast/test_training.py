@@ -109,6 +109,15 @@ class TestEfficiency:
         lora = forecast_training(replace(REQUEST, tuning="lora"))
         assert lora.gpu_hours.p50 == pytest.approx(forecast_training(REQUEST).gpu_hours.p50 * 4 / 6)
 
+    def test_recomputation_counts_with_a_given_utilisation_alone(self):
+        known = replace(REQUEST, mfu=0.4)
+        again = forecast_training(replace(known, recompute=True))
+        assert again.gpu_hours.p50 == pytest.approx(forecast_training(known).gpu_hours.p50 * 8 / 6)
+        assert (
+            forecast_training(replace(REQUEST, recompute=True)).gpu_hours
+            == forecast_training(REQUEST).gpu_hours
+        )
+
     def test_long_sequences_take_longer_where_the_shape_is_known(self):
         model = replace(model_of("7B"), layers=32, hidden=4096)
         short, long = (forecast_training(replace(REQUEST, model=model, seq_len=n)) for n in (4096, 131_072))
@@ -159,6 +168,15 @@ class TestPhases:
             assert by_name[name].energy_kwh.p90 == pytest.approx(multiple * run.p90)
         hours = found.days.p50 * 24
         assert by_name["storage"].energy_kwh.p50 == pytest.approx(100 * 3.6 * hours / 1000 * 1.15)
+
+    def test_reinforcement_learning_is_forecast_as_inference_and_training(self):
+        found = forecast_training(replace(REQUEST, rl_tokens=60e9))
+        energy = next(phase for phase in found.phases if phase.name == "reinforcement learning").energy_kwh
+        trained = found.energy_kwh.times(60e9 / 600e9)
+        assert energy.p50 > 1.5 * trained.p50
+        assert energy.p90 > trained.p90 / 0.2, "where it was measured, generating took 87 %"
+        twice = forecast_training(replace(REQUEST, rl_tokens=120e9)).phases[4].energy_kwh
+        assert twice.p50 == pytest.approx(2 * energy.p50)
 
     def test_development_is_assumed_and_not_nothing(self):
         found = forecast_training(REQUEST)
