@@ -9,49 +9,17 @@ from carbon_otel.forecast.architecture import model_of
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-DECODERS = [
-    "llama",
-    "mistral",
-    "mixtral",
-    "qwen2",
-    "qwen2_moe",
-    "qwen3",
-    "qwen3_moe",
-    "gemma",
-    "gemma2",
-    "gemma3_text",
-    "phi",
-    "phi3",
-    "gpt2",
-    "gpt_neo",
-    "gpt_neox",
-    "gptj",
-    "opt",
-    "bloom",
-    "falcon",
-    "mpt",
-    "starcoder2",
-    "gpt_bigcode",
-    "cohere",
-    "olmo",
-    "olmo2",
-    "granite",
-    "granitemoe",
-    "stablelm",
-    "deepseek_v3",
-    "gpt_oss",
-    "llama4_text",
-    "glm4",
-    "smollm3",
-    "olmoe",
-    "exaone4",
-]
+DECODERS = """
+llama mistral mixtral qwen2 qwen2_moe qwen3 qwen3_moe gemma gemma2 gemma3_text phi phi3 gpt2 gpt_neo gpt_neox gptj
+opt bloom falcon mpt starcoder2 gpt_bigcode cohere olmo olmo2 granite granitemoe stablelm deepseek_v3 gpt_oss
+llama4_text glm4 smollm3 olmoe exaone4
+"""
 OTHERS = {
     **dict.fromkeys(("bert", "roberta", "distilbert", "electra", "modernbert"), "AutoModelForMaskedLM"),
     **dict.fromkeys(("t5", "mt5"), "AutoModelForSeq2SeqLM"),
     **dict.fromkeys(("vit", "dinov2"), "AutoModel"),
 }
-KINDS = {**dict.fromkeys(DECODERS, "AutoModelForCausalLM"), **OTHERS}
+KINDS = {**dict.fromkeys(DECODERS.split(), "AutoModelForCausalLM"), **OTHERS}
 
 
 @pytest.mark.parametrize("kind", KINDS)
