@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
 
-    from carbon_otel.foresight.progress import Outlook, Progress
     from carbon_otel.forecast.records import Forecast
+    from carbon_otel.foresight.progress import Outlook, Progress
     from carbon_otel.lifecycle.report import Report
 else:
 
@@ -199,14 +199,14 @@ def forecast(
         f = carbon_otel.forecast(RandomForestClassifier(500), X, y)
         print(f.energy_kwh.p50, f.emissions_kg.p90, f.assumptions)
 
-    An estimator is forecast from fits of clones of it to parts of the data. The forecast is remembered: it belongs to
-    the MLflow run that is open here, else to the run or the training that opens next, which at its end has it beside
-    what was measured, with `carbon/forecast/delta` (predicted / measured - 1). The finished runs of the same
-    experiment with forecasts of the same kind on the same hardware correct it.
+    An estimator is forecast from fits of clones of it to parts of the data. The forecast is remembered: it
+    belongs to the MLflow run that is open here, else to the run or the training that opens next, which at its end
+    has it beside what was measured, with `carbon/forecast/delta` (predicted / measured - 1). The finished runs of
+    the same experiment with forecasts of the same kind on the same hardware correct it.
 
     Args:
-        source: a model: number of parameters (`30e9`, `"30B"`), `config.json`, configuration of Transformers, torch
-            module; or an estimator of scikit-learn, XGBoost, LightGBM or CatBoost, with its data.
+        source: a model: number of parameters (`30e9`, `"30B"`), `config.json`, configuration of Transformers,
+            torch module; or an estimator of scikit-learn, XGBoost, LightGBM or CatBoost, with its data.
         X: the data of the estimator.
         y: its target.
         hardware: name in the catalogue of accelerators, such as `H100`; `auto` is the GPU of this host.
@@ -218,8 +218,8 @@ def forecast(
         history: correct the forecast by your finished runs in MLflow, if the program has imported it.
         remember: hold the forecast against the run.
         budget_s: seconds for the small fits of an estimator. Default: 2.
-        **wanted: fields of `carbon_otel.forecast.records.TrainingRequest` (`tokens`, `gpus`, `days`, `precision`, ...)
-            or `InferenceRequest`.
+        **wanted: fields of `carbon_otel.forecast.records.TrainingRequest` (`tokens`, `gpus`, `days`, ...) or
+            `InferenceRequest`.
 
     Raises:
         ValueError: for unknown hardware, place or setting; the message says what to write instead.
@@ -249,7 +249,7 @@ def progress(
     budget_kg: float | None = None,
     on_budget: Callable[[Outlook], object] | None = None,
 ) -> Progress[_T]:
-    """Forecast a loop from its own pace: after 5 % of its steps, what all of them will use, and when they are done.
+    """Forecast a loop from its own pace: after 5 % of its steps, what all of them use, and when they are done.
 
         for epoch in carbon_otel.progress(range(100), budget_kwh=2):
             train(epoch)
@@ -257,9 +257,9 @@ def progress(
         with carbon_otel.progress(total=1000) as loop:
             loop.update()  # after each step
 
-    The forecast is logged (logger `carbon_otel`, level INFO): `4.1 kWh in all, 88 % left, done at 17:20`. It goes to
-    the span of the stage around the loop and to its MLflow run, as `carbon/reforecast/...`, and is `outlook` of the
-    result.
+    The forecast is logged (logger `carbon_otel`, level INFO): `4.1 kWh in all, 88 % left, done at 17:20`. It goes
+    to the span of the stage around the loop and to its MLflow run, as `carbon/reforecast/...`, and is `outlook` of
+    the result.
 
     Args:
         iterable: what the loop goes over; each item is a step.

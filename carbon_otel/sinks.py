@@ -207,7 +207,6 @@ class Fanout:
             except BaseException as fault:  # noqa: BLE001 - a sink may raise anything
                 _report(fault, self._ticked, listener, tick)
 
-
     def foreseen(self, stage: StageInfo, foresight: Foresight) -> None:
         for sink in self._sinks:
             contain("telling a sink of a forecast", None, sink.foreseen, stage, foresight)

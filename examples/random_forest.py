@@ -2,8 +2,8 @@
 
     python examples/random_forest.py
 
-Each scenario is an MLflow run with three stages; the training is forecast from a small part of it. `carbon-otel demo` runs the same scenarios and compares them in a
-table.
+Each scenario is an MLflow run with three stages; the training is forecast from a small part of it. `carbon-otel
+demo` runs the same scenarios and compares them in a table.
 """
 
 from __future__ import annotations

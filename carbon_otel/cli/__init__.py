@@ -1,4 +1,4 @@
-"""The command line: `carbon-otel demo`, `run`, `forecast`, `compare`, `report`, `collector`, `journal`, `mlflow`, `doctor`."""
+"""The command line: `carbon-otel demo`, `run`, `forecast`, `compare`, `report`, `collector`, `journal`, ..."""
 
 from __future__ import annotations
 

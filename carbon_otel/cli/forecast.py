@@ -49,9 +49,7 @@ def forecast(
     active: Annotated[
         str | None, typer.Option(help="Parameters that one token meets, of a mixture of experts.")
     ] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="The model's config.json, instead of --params.")
-    ] = None,
+    config: Annotated[Path | None, typer.Option(help="The model's config.json, instead of --params.")] = None,
     tokens: Annotated[str | None, typer.Option(help="Training tokens, such as 1.4T.")] = None,
     epochs: Annotated[float, typer.Option(help="Passes over the tokens.")] = 1.0,
     gpu: Annotated[str | None, typer.Option(help="Accelerator, such as H100 or A100-80GB.")] = None,

@@ -14,17 +14,26 @@ from carbon_otel.forecast.quantity import text_of
 from carbon_otel.forecast.records import Assumption, Forecast, Interval
 from carbon_otel.units import J_PER_KWH, J_PER_WH
 
-_COMPARED: Final = (("GPU-hours", "gpu_hours"), ("days", "days"), ("MWh", "energy_mwh"), ("t CO2e", "emissions_t"))
+_COMPARED: Final = (
+    ("GPU-hours", "gpu_hours"),
+    ("days", "days"),
+    ("MWh", "energy_mwh"),
+    ("t CO2e", "emissions_t"),
+)
 
 
-def show(forecast: Forecast, comparisons: Sequence[tuple[str, Sequence[tuple[str, Forecast]]]], console: Screen) -> None:
+def show(
+    forecast: Forecast, comparisons: Sequence[tuple[str, Sequence[tuple[str, Forecast]]]], console: Screen
+) -> None:
     """Print the figures, what dominates their uncertainty, every assumption, and the comparisons."""
     console.print(forecast.title)
     console.print(_figures(forecast))
     for note in forecast.notes:
         console.print(note)
     if forecast.influences:
-        shares = ", ".join(f"{each.name} {each.share:.0%}" for each in forecast.influences if each.share >= 0.01)
+        shares = ", ".join(
+            f"{each.name} {each.share:.0%}" for each in forecast.influences if each.share >= 0.01
+        )
         console.print(f"The uncertainty comes from: {shares}.")
     if len(forecast.phases) > 1:
         console.print(_phases(forecast))
@@ -57,8 +66,8 @@ def show_llmcarbon(predictions: Sequence[llmcarbon.Prediction], console: Screen)
         f"delta {tonnes / llmcarbon.XLM_ACTUAL_T - 1:+.2%}"
     )
     console.print(
-        "Efficiency and watts of these rows were measured in the runs themselves. For a forecast of a run that has "
-        "not been, write carbon-otel forecast --params ... --tokens ... --gpu ..."
+        "Efficiency and watts of these rows were measured in the runs themselves. To forecast a new run, write "
+        "carbon-otel forecast --params ... --tokens ... --gpu ..."
     )
 
 

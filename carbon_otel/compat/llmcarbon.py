@@ -1,9 +1,11 @@
 """MLCarbon (LLMCarbon): its file `database.csv`, and the figures that its tutorial prints.
 
-The formulas are those of its code, not of its paper (arXiv 2309.14393); the two differ. It is no forecast: efficiency
-and watts of a row were measured in the run that it "predicts". `carbon_otel.forecast` has figures of its own.
+The formulas are those of its code, not of its paper (arXiv 2309.14393); the two differ. It is no forecast:
+efficiency and watts of a row were measured in the run that it "predicts". `carbon_otel.forecast` has figures of
+its own.
 
-Every cell is checked. MLCarbon itself takes a type `moe` for dense, which multiplies Switch by 200, and prints `nan`.
+Every cell is checked. MLCarbon itself takes a type `moe` for dense, which multiplies Switch by 200, and prints
+`nan`.
 """
 
 from __future__ import annotations
@@ -121,8 +123,9 @@ def read(path: str | Path) -> list[Row]:
 def predict(row: Row) -> Prediction:
     """Days, energy and emissions of a row, by the formulas of MLCarbon's `model.py`.
 
-    FLOPs = 6 x parameters x tokens, with the base parameters of an MoE; days = FLOPs / (devices x peak x efficiency);
-    MWh = system power x devices x hours x PUE; t = MWh x kg/kWh. Inference takes 2 FLOPs instead of 6.
+    FLOPs = 6 x parameters x tokens, with the base parameters of an MoE; days = FLOPs / (devices x peak x
+    efficiency); MWh = system power x devices x hours x PUE; t = MWh x kg/kWh. Inference takes 2 FLOPs instead of
+    6.
     """
     params = (row.base_params_b if row.type == MOE else row.params_b) * 1e9
     flops = 6 * params * row.tokens_b * 1e9
@@ -140,8 +143,8 @@ def embodied_t(
 ) -> float:
     """Embodied tonnes of hardware in that many days, by MLCarbon's `embodied.py`.
 
-    Sum of unit x kg per unit x number x days / lifetime. The defaults are its check with XLM, whose published value is
-    `XLM_ACTUAL_T`. It has the dies only: the vendor states 164 kg for an H100, this table 14.7 kg.
+    Sum of unit x kg per unit x number x days / lifetime. The defaults are its check with XLM, whose published
+    value is `XLM_ACTUAL_T`. It has the dies only: the vendor states 164 kg for an H100, this table 14.7 kg.
     """
     kg = sum(unit * per_unit * number for unit, per_unit, number in hardware.values())
     return kg * days / _LIFETIME_DAYS / KILO
@@ -230,7 +233,9 @@ def _row(header: list[str], cells: list[str], place: str) -> Row:
     if row.base_params_b > row.params_b:
         raise BadRow(f"{place}: {_BASE} is larger than the parameters of the whole model")
     if row.efficiency > 1:
-        raise BadRow(f"{place}: hardware efficiency {row.efficiency:g}; write a share of the peak, such as 0.4")
+        raise BadRow(
+            f"{place}: hardware efficiency {row.efficiency:g}; write a share of the peak, such as 0.4"
+        )
     if row.pue < 1:
         raise BadRow(f"{place}: PUE {row.pue:g}; it is 1 or more")
     return row

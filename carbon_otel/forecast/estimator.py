@@ -8,8 +8,8 @@ rows                      n log n x levels for forests, n for boosting and linea
 depth                     levels of a tree: the depth, or what the rows allow
 ========================  ======================================================================================
 
-Any object with `fit`, `get_params` and `set_params` can be forecast: scikit-learn, and the interfaces that XGBoost,
-LightGBM and CatBoost make for it. No time is forecast for what stops earlier than it is told to.
+Any object with `fit`, `get_params` and `set_params` can be forecast: scikit-learn, and the interfaces that
+XGBoost, LightGBM and CatBoost make for it. No time is forecast for what stops earlier than it is told to.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ _FEWEST_ROWS: Final = 200
 _GROWTH: Final = 4
 _Z90: Final = 1.2816
 # Relative standard deviations of the forecast: of two fits of the same size, and for each factor e by which the
-# rows, or the trees, of the fit exceed those of the small fits. Our choice; `tests/forecast` checks it on real fits.
+# rows, or the trees, of the fit exceed those of the small fits. Our choice; `tests/forecast` checks it on real
+# fits.
 _FIT_SD: Final[Mapping[Family, float]] = {"forest": 0.08, "boosting": 0.15, "linear": 0.15, "other": 0.15}
 _ROWS_SD: Final[Mapping[Family, float]] = {"forest": 0.10, "boosting": 0.15, "linear": 0.40, "other": 0.40}
 _UNITS_SD: Final = 0.02
@@ -116,8 +117,8 @@ def time_of(
         callable(getattr(estimator, name, None)) for name in ("fit", "get_params", "set_params")
     ):
         raise TypeError(
-            f"{type(estimator).__name__} is no estimator: it needs fit, get_params and set_params, as scikit-learn's "
-            "have"
+            f"{type(estimator).__name__} is no estimator: it needs fit, get_params and set_params, as those of "
+            "scikit-learn have"
         )
     rows = _rows(features)
     if rows < 2:
@@ -154,9 +155,9 @@ def family_of(estimator: Any) -> Family:
 def law(family: Family, rows: float, depth: float | None) -> float:
     """Relative cost of one tree, round or pass over that many rows.
 
-    A tree sorts its rows once per level (n log n), and has as many levels as its depth or its rows allow; without a
-    limit it splits until its leaves are pure, about twice log2 n levels for noisy labels. Histograms of boosting, and
-    passes of linear models, read each row once.
+    A tree sorts its rows once per level (n log n), and has as many levels as its depth or its rows allow; without
+    a limit it splits until its leaves are pure, about twice log2 n levels for noisy labels. Histograms of
+    boosting, and passes of linear models, read each row once.
     """
     if family == "forest":
         levels = 2 * math.log2(max(2.0, rows))
@@ -217,7 +218,11 @@ class _Probing:
     def grow(self, units: float, cost: Callable[[float], float]) -> list[Fit]:
         """Fits with few trees and growing rows, as long as the next one is expected to fit into the budget."""
         fits: list[Fit] = []
-        most = self.rows if self.counted else max(math.ceil(self.rows * _MOST_ROWS), min(self.rows, _FEWEST_ROWS))
+        most = (
+            self.rows
+            if self.counted
+            else max(math.ceil(self.rows * _MOST_ROWS), min(self.rows, _FEWEST_ROWS))
+        )
         reserve = 1 + _MORE if self.counted else 1.0
         rows = min(most, _FEWEST_ROWS)
         # The first fit loads libraries and starts threads.
@@ -246,7 +251,9 @@ class _Probing:
         parameters = probe.get_params(deep=True)
         changed = {f"{self.prefix}{name}": value for name, value in _QUIET.items()}
         changed = {
-            name: value for name, value in changed.items() if name in parameters or name == "allow_writing_files"
+            name: value
+            for name, value in changed.items()
+            if name in parameters or name == "allow_writing_files"
         }
         if parameters.get(f"{self.prefix}random_state") is not None:
             changed.pop(f"{self.prefix}random_state", None)

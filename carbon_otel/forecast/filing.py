@@ -1,9 +1,9 @@
 """Figures to file: the energy of a model for the EU AI Act, and the two scores of SCI for AI.
 
-Annex XI of Regulation (EU) 2024/1689, section 1, point 2(e), asks providers of general-purpose models for the "known
-or estimated energy consumption of the model". SCI for AI (Green Software Foundation, 2026) divides emissions,
-operational and embodied, by a functional unit: a provider's score for what it takes to make a model, a consumer's
-score for what it takes to use it. The two must not be added.
+Annex XI of Regulation (EU) 2024/1689, section 1, point 2(e), asks providers of general-purpose models for the
+"known or estimated energy consumption of the model". SCI for AI (Green Software Foundation, 2026) divides
+emissions, operational and embodied, by a functional unit: a provider's score for what it takes to make a model, a
+consumer's score for what it takes to use it. The two must not be added.
 """
 
 from __future__ import annotations
@@ -61,10 +61,10 @@ def annex_xi(source: Forecast | Report) -> Filing:
     unverified = [each.name for each in source.assumptions if not each.verified]
     mwh, tonnes = energy.times(1 / KILO), emissions.times(1 / KILO)
     text = (
-        f"Estimated energy consumption of the model ({source.title}): {_between(mwh, 'MWh')} at the meter of the site, "
-        f"for {names}. Estimated emissions from electricity: {_between(tonnes, 't CO2e')}, location-based. "
-        f"The figures are estimates from computational resources, made before the run: median, with the 10th and "
-        f"90th percentile. Method: carbon_otel forecast; FLOPs, efficiency and power are stated with their sources "
+        f"Estimated energy consumption of the model ({source.title}): {_between(mwh, 'MWh')} at the meter of the "
+        f"site, for {names}. Estimated emissions from electricity: {_between(tonnes, 't CO2e')}, location-based. "
+        "The figures are estimates from computational resources, made before the run: median, with the 10th and "
+        "90th percentile. Method: carbon_otel forecast; FLOPs, efficiency and power are stated with their sources "
         f"in its {len(source.assumptions)} assumptions"
         + (f", of which these are not verified: {', '.join(unverified)}" if unverified else "")
         + f". Filed under {_BASIS}."
@@ -89,14 +89,16 @@ def _annex_of_ledger(report: Report) -> Filing:
     energy = _scaled(wh / KILO, report.total.low_wh, report.total.energy_wh, report.total.high_wh)
     emissions = _scaled(grams / KILO, report.total.low_g, report.total.emissions_g, report.total.high_g)
     measured = report.measured_fraction
+    kinds = ", ".join(kind for kind in report.by_stage if kind != _USING)
     status = "known" if measured >= 0.5 else "estimated"
     methods = ", ".join(dict.fromkeys(attempt.method for attempt in report.attempts)) or "unknown"
     text = (
-        f"{status.capitalize()} energy consumption of the model ({report.title}): {_between(energy, 'kWh')} of the "
-        f"machines, without the overhead of the site, for {', '.join(k for k in report.by_stage if k != _USING)}, in "
-        f"{len(report.entries)} recorded runs, failed ones included. Emissions from electricity: "
-        f"{_between(emissions, 'kg CO2e')}, location-based, with the overhead of the site. Hardware sensors measured "
-        f"{measured:.0%} of the energy; method: {methods}. The range is the band of the method (k=2)."
+        f"{status.capitalize()} energy consumption of the model ({report.title}): {_between(energy, 'kWh')} of "
+        f"the machines, without the overhead of the site, for {kinds}, in {len(report.entries)} recorded runs, "
+        "failed ones included. Emissions from electricity: "
+        f"{_between(emissions, 'kg CO2e')}, location-based, with the overhead of the site. "
+        f"Hardware sensors measured {measured:.0%} of the energy; method: {methods}. "
+        "The range is the band of the method (k=2)."
         + (f" Lower bounds: {'; '.join(report.lower_bounds)}." if report.lower_bounds else "")
         + f" Filed under {_BASIS}."
     )
@@ -117,14 +119,14 @@ def _annex_of_ledger(report: Report) -> Filing:
 def sci_ai(source: Forecast | Report) -> Filing:
     """The provider's and the consumer's score, for each unit that the source has.
 
-    A forecast of training has the provider's score alone, one of inference the consumer's; a ledger has both, without
-    embodied carbon, which it does not record.
+    A forecast of training has the provider's score alone, one of inference the consumer's; a ledger has both,
+    without embodied carbon, which it does not record.
     """
     scores = list(_scores_of_ledger(source) if isinstance(source, Report) else _scores_of_forecast(source))
     if not scores:
         raise ValueError(
-            "no functional unit is known: set units in the stages, such as stage.units(tokens=...), or forecast with "
-            "parameters and tokens"
+            "no functional unit is known: set units in the stages, such as stage.units(tokens=...), or forecast "
+            "with parameters and tokens"
         )
     embodied = not isinstance(source, Report) and source.embodied_kg is not None
     lines = [f"{_SPEC}; {'with' if embodied else 'without'} embodied carbon.", source.title]
@@ -146,10 +148,15 @@ def _scores_of_forecast(forecast: Forecast) -> list[Score]:
     kg = total(parts) if parts else forecast.emissions_kg
     if forecast.embodied_kg is not None:
         kg = kg + forecast.embodied_kg
-    units: dict[str, float | None] = {"training token": _size(forecast.tokens), "parameter": _size(forecast.params)}
+    units: dict[str, float | None] = {
+        "training token": _size(forecast.tokens),
+        "parameter": _size(forecast.params),
+    }
     units["FLOP (effective: model FLOPs)"] = _flops(forecast)
     return [
-        Score("provider", unit, kg.times(KILO / amount)) for unit, amount in units.items() if amount is not None
+        Score("provider", unit, kg.times(KILO / amount))
+        for unit, amount in units.items()
+        if amount is not None
     ]
 
 

@@ -1,9 +1,9 @@
 """What the user's finished runs teach the next forecast: measured / predicted of the same subject and hardware.
 
-A run is compared with what was predicted for it without its predecessors, so errors do not feed themselves. The median
-of the logarithms corrects the next forecast, shrunk towards none as if one run without an error had been seen; their
-spread replaces the interval as they grow in number. A run never judges a forecast that it has taught: it has ended
-before.
+A run is compared with what was predicted for it without its predecessors, so errors do not feed themselves. The
+median of the logarithms corrects the next forecast, shrunk towards none as if one run without an error had been
+seen; their spread replaces the interval as they grow in number. A run never judges a forecast that it has taught:
+it has ended before.
 """
 
 from __future__ import annotations
@@ -85,7 +85,9 @@ def taught(forecast: Forecast, history: History) -> Forecast:
         phases=(),
         assumptions=(
             *forecast.assumptions,
-            Assumption("measured / predicted", ratio.p50, ratio.p10, ratio.p90, "", f"{text} ({history.hardware})"),
+            Assumption(
+                "measured / predicted", ratio.p50, ratio.p10, ratio.p90, "", f"{text} ({history.hardware})"
+            ),
         ),
         notes=(*forecast.notes, f"Based on {text}."),
     )

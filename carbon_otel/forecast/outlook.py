@@ -1,8 +1,8 @@
 """The forecast in the run: from the time of the steps that are done to the time of all of them.
 
 The mean of the first steps misleads: the first steps compile and fill caches, a first epoch reads from a disk, and
-evaluations and checkpoints pause the steps at times. So the slow beginning is set apart, and pauses are counted with
-the distance that they have had.
+evaluations and checkpoints pause the steps at times. So the slow beginning is set apart, and pauses are counted
+with the distance that they have had.
 """
 
 from __future__ import annotations
@@ -103,7 +103,9 @@ class Pace:
         error = _Z90 * math.hypot(left * pace * math.hypot(_standard_error(settled), _DRIFT), doubt_s)
         return Interval(max(0.0, middle - error), middle, middle + error)
 
-    def _pausing(self, groups: Sequence[_Group], pauses: Sequence[_Pause], left: float) -> tuple[float, float]:
+    def _pausing(
+        self, groups: Sequence[_Group], pauses: Sequence[_Pause], left: float
+    ) -> tuple[float, float]:
         """Seconds of the pauses to come, and their uncertainty."""
         if not pauses:
             return 0.0, 0.0
@@ -116,7 +118,9 @@ class Pace:
         waited = self.done - at[-1]
         regular = max(distances) - min(distances) <= _REGULAR * middle and waited < (1 + _REGULAR) * middle
         # A step may be one of a group, so the last pause may just be within the total.
-        count = math.floor((self.total - at[-1]) / middle + 0.01) if regular else len(pauses) * left / self.done
+        count = (
+            math.floor((self.total - at[-1]) / middle + 0.01) if regular else len(pauses) * left / self.done
+        )
         doubt = each_s * math.sqrt(count) if len(pauses) == 1 or not regular else 0.0
         return count * each_s, math.hypot(doubt, count * spread)
 

@@ -1,1 +1,1 @@
-"""Forecasts in a running measurement: of an estimator on this machine, held against what was measured, in a loop."""
+"""Forecasts in a running measurement: of an estimator here, of a loop, and held against what was measured."""

@@ -7,7 +7,6 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Protocol, cast
 
@@ -31,8 +30,8 @@ from carbon_otel.forecast.records import (
 from carbon_otel.forecast.training import forecast_training
 from carbon_otel.foresight.watch import remember as hold
 from carbon_otel.guard import contain, log_once
-from carbon_otel.records import Foresight
 from carbon_otel.mlflow import compat
+from carbon_otel.records import Foresight
 from carbon_otel.sensors.cpu_model import thread_power
 from carbon_otel.stages.api import Recorder, Stage
 from carbon_otel.stages.automatic import helping
@@ -77,7 +76,9 @@ def ask(
             raise ValueError(f"{names}: an estimator is forecast from its small fits; leave these out")
         raw, subject = _of_estimator(source, features, target, place, budget_s)
     elif hasattr(source, "fit") and hasattr(source, "get_params"):
-        raise ValueError("an estimator is forecast with its data: write carbon_otel.forecast(estimator, X, y)")
+        raise ValueError(
+            "an estimator is forecast with its data: write carbon_otel.forecast(estimator, X, y)"
+        )
     else:
         raw, subject = _of_model(source, hardware, place, inference, wanted), "training"
     made = raw
@@ -105,7 +106,9 @@ def _of_model(
     if inference:
         if model is None:
             raise ValueError("no model to serve; write carbon_otel.forecast(model, inference=True)")
-        return forecast_inference(_request(InferenceRequest, hardware=name, model=model, place=place, **fields))
+        return forecast_inference(
+            _request(InferenceRequest, hardware=name, model=model, place=place, **fields)
+        )
     if gpus and "gpus" not in fields and hardware == "auto":
         fields["gpus"] = gpus
     return forecast_training(_request(TrainingRequest, hardware=name, model=model, place=place, **fields))
@@ -117,7 +120,9 @@ def _request(kind: Callable[..., Any], **fields: Any) -> Any:
     except TypeError:
         known = set(kind.__dataclass_fields__)  # type: ignore[attr-defined]
         wrong = ", ".join(sorted(set(fields) - known))
-        raise ValueError(f"{wrong}: not of a {kind.__name__}; its settings are {', '.join(sorted(known))}") from None
+        raise ValueError(
+            f"{wrong}: not of a {kind.__name__}; its settings are {', '.join(sorted(known))}"
+        ) from None
 
 
 def _hardware(name: str) -> tuple[str, float]:
@@ -172,7 +177,10 @@ def _site(footprint: Footprint, place: Place) -> Site:
         factor = EmissionFactor(intensity(settings.zone), settings.pue)
     grid = intensity(place.zone) if place.zone is not None else factor.intensity
     g = grid.g_per_kwh
-    known, source = Interval(g * grid.band.low, g, g * grid.band.high), f"{grid.name} {grid.year}: {grid.source}"
+    known, source = (
+        Interval(g * grid.band.low, g, g * grid.band.high),
+        f"{grid.name} {grid.year}: {grid.source}",
+    )
     if place.intensity_g_per_kwh is not None:
         known, source = Interval.exact(place.intensity_g_per_kwh), "given"
     watts, meter = _watts(footprint)
@@ -184,7 +192,9 @@ def _watts(footprint: Footprint) -> tuple[Interval, str]:
     if footprint.energy_j > 0 and footprint.duration_s > 0:
         watts = footprint.energy_j / footprint.duration_s
         # The whole fit is compared by the same meter, so its band is no part of this; a longer fit runs warmer.
-        return Interval(0.93 * watts, watts, 1.07 * watts), f"this machine in the small fits, {footprint.method}"
+        return Interval(
+            0.93 * watts, watts, 1.07 * watts
+        ), f"this machine in the small fits, {footprint.method}"
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     power = thread_power("unknown")
     watts = power.full_w * threads

@@ -70,15 +70,16 @@ class Progress(Generic[_T]):
         budget_kg: float | None = None,
         on_budget: Callable[[Outlook], object] | None = None,
     ) -> None:
-        if total is None and isinstance(iterable, Sized):
-            total = len(iterable)
+        if total is None and hasattr(iterable, "__len__"):
+            total = len(cast("Sized", iterable))
         if total is None:
             raise ValueError("the number of steps is not known: write carbon_otel.progress(..., total=1000)")
         for name, budget in (("budget_kwh", budget_kwh), ("budget_kg", budget_kg)):
             if budget is not None and not budget > 0:
                 raise ValueError(f"{name} is {budget}; write an amount above 0")
         self._iterable = iterable
-        self._pace = Pace(max(total, 1e-9) if total == 0 else total, clock.monotonic())
+        # An empty loop is over at once.
+        self._pace = Pace(1.0 if iterable is not None and total == 0 else total, clock.monotonic())
         self._budgets = budget_kwh, budget_kg
         self._on_budget = on_budget
         self._warned = False
@@ -114,9 +115,7 @@ class Progress(Generic[_T]):
         pace = self._pace
         pace.step(clock.monotonic(), steps)
         due = self._due and pace.done >= self._due[0]
-        if (due and pace.elapsed_s >= _LEAST_S) or (
-            self._watched and pace.now_s - self._looked_s >= _LOOK_S
-        ):
+        if (due and pace.elapsed_s >= _LEAST_S) or (self._watched and pace.now_s - self._looked_s >= _LOOK_S):
             contain("forecasting in the run", None, self._look)
 
     @property
@@ -227,4 +226,3 @@ class Progress(Generic[_T]):
         self._read()
         measured_j = self._readings[-1][1] - self._readings[0][1]
         self._tell(self._first._replace(done=1.0, left_s=0.0, measured_j=measured_j))
-

@@ -1,8 +1,8 @@
 """A forecast is held against the run that it was made for.
 
 The last forecast of the process belongs to the run that is open where it is made, else to the run or the training
-that opens next. It is compared with the energy of the training in that run: outermost training stages, with all that
-is in them; a run without one is compared as a whole.
+that opens next. It is compared with the energy of the training in that run: outermost training stages, with all
+that is in them; a run without one is compared as a whole.
 """
 
 from __future__ import annotations

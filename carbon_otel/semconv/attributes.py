@@ -9,7 +9,6 @@ from carbon_otel.footprint import Footprint
 from carbon_otel.records import Foresight, StageInfo
 from carbon_otel.semconv import names as semconv
 
-
 _PERCENTILES: Final = ("p10", "p50", "p90")
 
 

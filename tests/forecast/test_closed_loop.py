@@ -17,11 +17,10 @@ from tests.fakes.drawing import Drawing
 from tests.fakes.powercap import server
 
 mlflow = pytest.importorskip("mlflow")
-pytest.importorskip("sklearn")
-from sklearn.datasets import make_classification
-from sklearn.ensemble import RandomForestClassifier
+datasets = pytest.importorskip("sklearn.datasets")
+RandomForestClassifier = pytest.importorskip("sklearn.ensemble").RandomForestClassifier
 
-X, Y = make_classification(400, random_state=0)
+X, Y = datasets.make_classification(400, random_state=0)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +37,9 @@ def store(tmp_path_factory):
 @pytest.fixture
 def host(store, tmp_path):
     with Drawing(server(tmp_path / "sys"), zones=1, watts=50) as drawing:
-        carbon_otel.instrument(zone="FR", powercap_root=drawing.root, interval_s=0.1, checkpoint_interval_s=0.5)
+        carbon_otel.instrument(
+            zone="FR", powercap_root=drawing.root, interval_s=0.1, checkpoint_interval_s=0.5
+        )
         yield drawing
         carbon_otel.uninstrument()
 
@@ -176,7 +177,7 @@ def test_any_runs_give_ordered_percentiles_between_theirs(ratios):
 
 @given(st.floats(0.3, 3.0), st.floats(0.0, 0.3), st.integers(3, 30))
 def test_runs_with_the_same_error_leave_less_of_it(bias, sd, count):
-    """The corrected forecast is nearer to the next run than the uncorrected one, wherever the bias outweighs chance."""
+    """The corrected forecast is nearer to the next run, wherever the bias outweighs chance."""
     ratios = [bias * math.exp(sd * ((i % 3) - 1)) for i in range(count)]
     corrected = abs(math.log(bias / learned(*ratios).it_energy_kwh.p50))
     assert corrected <= abs(math.log(bias)) + sd

@@ -79,7 +79,9 @@ def ledger(measured_wh=90.0):
 
 def test_the_paragraph_of_a_forecast_says_estimated_method_and_interval():
     filed = annex_xi(training())
-    assert filed.text.startswith("Estimated energy consumption of the model (30B parameters): 150 MWh (120 to 195)")
+    assert filed.text.startswith(
+        "Estimated energy consumption of the model (30B parameters): 150 MWh (120 to 195)"
+    )
     for part in ("training, development", "10th and 90th percentile", "Annex XI", "not verified: node power"):
         assert part in filed.text
     figures = filed.as_dict()
@@ -96,7 +98,9 @@ def test_a_forecast_of_inference_cannot_be_filed_as_the_model():
 @pytest.mark.parametrize(("measured_wh", "status"), [(90.0, "Known"), (10.0, "Estimated")])
 def test_the_paragraph_of_a_ledger_is_known_only_if_sensors_measured_it(measured_wh, status):
     filed = annex_xi(ledger(measured_wh))
-    assert filed.text.startswith(f"{status} energy consumption of the model (churn): 0.08 kWh (0.072 to 0.096)")
+    assert filed.text.startswith(
+        f"{status} energy consumption of the model (churn): 0.08 kWh (0.072 to 0.096)"
+    )
     assert "measured.counter" in filed.text and "for training, in 1 recorded runs" in filed.text
     json.dumps(filed.as_dict())
 

@@ -40,7 +40,12 @@ LOOPS = {
     "a slow first epoch of forty": {"steps": 4000, "slow": (100, 3.0)},
     "evaluations": {"steps": 4000, "pause": (50, 2.0)},
     "long and rare evaluations": {"steps": 4000, "pause": (100, 15.0)},
-    "a slow first epoch, and evaluations": {"steps": 4000, "slow": (50, 2.5), "pause": (50, 3.0), "first": 100.0},
+    "a slow first epoch, and evaluations": {
+        "steps": 4000,
+        "slow": (50, 2.5),
+        "pause": (50, 3.0),
+        "first": 100.0,
+    },
     "epochs as steps, the first slow": {"steps": 100, "slow": (1, 3.0)},
     "a learning-rate schedule, which costs nothing": {"steps": 3000, "schedule": lambda done: 1.0},
     "a million steps": {"steps": 200_000, "base": 1e-3, "slow": (1000, 2.0), "pause": (1000, 0.5)},
@@ -58,7 +63,9 @@ def test_the_forecast_in_the_run_is_within_5_per_cent(loop, share):
             now += each
             pace.step(now)
         errors.append((now + pace.left_s().p50) / sum(seconds) - 1)
-    print(f"{loop:45} after {share:4.0%}: median {statistics.median(errors):+.1%}, worst {max(errors, key=abs):+.1%}")
+    print(
+        f"{loop:45} after {share:4.0%}: median {statistics.median(errors):+.1%}, worst {max(errors, key=abs):+.1%}"
+    )
     assert max(map(abs, errors)) <= 0.05
 
 

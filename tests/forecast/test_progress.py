@@ -11,8 +11,8 @@ import pytest
 import carbon_otel
 from carbon_otel import clock as clocks
 from carbon_otel import runtime
-from carbon_otel.foresight import watch
 from carbon_otel.carbon.grid import EmissionFactor, Intensity
+from carbon_otel.foresight import watch
 from carbon_otel.meter.meter import Meter
 from carbon_otel.records import Foresight
 from carbon_otel.sinks import Sink
@@ -92,7 +92,9 @@ def test_the_line_says_what_is_left(measured, caplog):
     with caplog.at_level(logging.INFO, "carbon_otel"):
         run(measured, [36.0] * 1000)
     lines = [r.getMessage() for r in caplog.records]
-    assert lines[0].startswith("1 kWh in all, 95% left, done at ") or lines[0].startswith("1000 Wh in all, 95% left")
+    assert lines[0].startswith("1 kWh in all, 95% left, done at ") or lines[0].startswith(
+        "1000 Wh in all, 95% left"
+    )
     assert len(lines) == 6
 
 
@@ -129,7 +131,13 @@ def test_a_budget_calls_the_users_function_and_survives_it(measured, caplog):
 def test_a_budget_is_watched_between_the_forecasts(measured):
     """The steps grow dearer after the last forecast."""
     seen = []
-    run(measured, [36.0] * 1000, budget_kwh=1.2, on_budget=seen.append, watts=lambda i: 100 if i < 850 else 900)
+    run(
+        measured,
+        [36.0] * 1000,
+        budget_kwh=1.2,
+        on_budget=seen.append,
+        watts=lambda i: 100 if i < 850 else 900,
+    )
     assert len(seen) == 1 and seen[0].done > 0.85
 
 
@@ -147,7 +155,9 @@ def test_steps_may_be_counted_by_hand(measured):
         for _ in range(100):
             measured.clock.advance(10)
             loop.update(10)
-    assert loop.outlook is not None and loop.outlook.energy_kwh.p50 == pytest.approx(1000 * 100 / 3.6e6, rel=0.01)
+    assert loop.outlook is not None and loop.outlook.energy_kwh.p50 == pytest.approx(
+        1000 * 100 / 3.6e6, rel=0.01
+    )
     assert measured.told.foresights[-1][1].measured_j == pytest.approx(1e5)
 
 
@@ -160,7 +170,13 @@ def test_the_run_around_the_stage_is_told_too(measured):
 
 @pytest.mark.parametrize(
     ("arguments", "settings"),
-    [((iter([]),), {}), ((), {}), ((range(3),), {"budget_kwh": 0}), ((), {"total": -1}), ((), {"total": float("inf")})],
+    [
+        ((iter([]),), {}),
+        ((), {}),
+        ((range(3),), {"budget_kwh": 0}),
+        ((), {"total": -1}),
+        ((), {"total": float("inf")}),
+    ],
 )
 def test_wrong_arguments_are_refused(arguments, settings):
     with pytest.raises(ValueError, match=r"write|number of steps"):
@@ -220,7 +236,8 @@ def test_a_real_loop_forecasts_itself(loop, tmp_path):
 def test_threads_may_have_loops_at_the_same_time(measured):
     results = []
     threads = [
-        threading.Thread(target=lambda: results.append(sum(carbon_otel.progress(range(1000))))) for _ in range(4)
+        threading.Thread(target=lambda: results.append(sum(carbon_otel.progress(range(1000)))))
+        for _ in range(4)
     ]
     for thread in threads:
         thread.start()

@@ -1,7 +1,7 @@
 """Loops of PyTorch and of boosting libraries that forecast themselves.
 
-Their steps take what the machine gives them, so nothing is asserted about how good the forecast is: `tests/forecast`
-asserts that on their timelines.
+Their steps take what the machine gives them, so nothing is asserted about how good the forecast is:
+`tests/forecast` asserts that on their timelines.
 """
 
 from __future__ import annotations
@@ -50,7 +50,12 @@ def xgboost_loop(progress):
 
     with loop:
         data = xgboost.DMatrix(features, features[:, 0])
-        xgboost.train({"eta": 0.3}, data, 60, callbacks=[Count(), xgboost.callback.LearningRateScheduler(lambda i: 0.3 / (i + 1))])
+        xgboost.train(
+            {"eta": 0.3},
+            data,
+            60,
+            callbacks=[Count(), xgboost.callback.LearningRateScheduler(lambda i: 0.3 / (i + 1))],
+        )
 
 
 def lightgbm_loop(progress):

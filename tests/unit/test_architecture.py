@@ -77,8 +77,8 @@ ROOMS = {
     "__init__": f"{CORE} config runtime stages session lifecycle forecast foresight",
     # The entry points.
     "entry_points": f"{CORE} __init__ config sensors otel",
-    "cli": f"{CORE} __init__ config instrumentation sensors host runtime lifecycle forecast compat otel semconv mlflow.compat "
-    "mlflow.schema mlflow.runs mlflow.delivery",
+    "cli": f"{CORE} __init__ config instrumentation sensors host runtime lifecycle forecast compat otel semconv "
+    "mlflow.compat mlflow.schema mlflow.runs mlflow.delivery",
 }
 # The rooms that read hardware; all others know only `sensors.base`.
 HEAVY = ("mlflow", "grpc", "typer", "rich", "sqlite3", "logfire", "pandas", "numpy", "sklearn")

@@ -17,8 +17,8 @@ from types import MappingProxyType
 from carbon_otel._version import __version__
 from carbon_otel.carbon.grid import Intensity
 from carbon_otel.footprint import Footprint
-from carbon_otel.records import Foresight
 from carbon_otel.mlflow.schema import checked
+from carbon_otel.records import Foresight
 from carbon_otel.text import printable, storable
 from carbon_otel.units import J_PER_KWH, J_PER_WH, KILO
 
