@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+import carbon_otel
 from carbon_otel.forecast.fit.inference import (
     Measurement,
     fit_constants,
@@ -97,6 +99,16 @@ def test_the_table(by_model, by_gpu, constants, table):
     header = ("measurements", "n", "EcoLogits, true batch", "EcoLogits", "model", "family", "accelerator")
     table(title, header, rows)
     assert len(rows) == len(SETS)
+
+
+def test_the_page_has_these_figures(by_model, by_gpu):
+    page = (Path(carbon_otel.__file__).parent / "forecast" / "README.md").read_text("utf-8")
+    for label, errors, members in (
+        ("joules per generated token, 640 measurements on text, the model", by_model, "text"),
+        ("the same with images and video in the prompt, all 901", by_model, "all"),
+        ("all 901, the accelerator", by_gpu, "all"),
+    ):
+        assert f"| {label} | {median(errors, SETS[members]):.0%} |".replace("%", " %") in page
 
 
 def test_the_goals(by_model, by_gpu):

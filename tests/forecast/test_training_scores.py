@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 
+import carbon_otel
 from carbon_otel.compat.llmcarbon import throughput
 from carbon_otel.forecast.fit.training import Judged, Run, judge, runs
 
@@ -68,6 +70,18 @@ def test_the_table(judged, table):
     header = ("runs", "n", ".40", ".35", "MLCarbon", "prior", "p90", "p10-p90", "width", "interval score")
     table(title, header, rows)
     assert all(row[1] for row in rows)
+
+
+def test_the_page_has_these_figures(judged):
+    page = (Path(carbon_otel.__file__).parent / "forecast" / "README.md").read_text("utf-8")
+    warm = judge(RUNS, earlier=True)
+    hopper = [each for each in judged if SETS["H100 class"](each.run)]
+    for label, errors in (
+        ("GPU-hours of 71 language models, the family", [abs(each.error) for each in judged]),
+        ("of these on H100 and its kin", [abs(each.error) for each in hopper]),
+        ("with an earlier run of the same laboratory", [abs(each.error) for each in warm]),
+    ):
+        assert f"| {label} | {median(errors):.0%} |".replace("%", " %") in page
 
 
 def test_the_goals_of_a_cold_start(judged):

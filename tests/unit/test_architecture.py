@@ -69,7 +69,8 @@ ROOMS = {
     # The cost of a model: a reader of stores, which knows no sink.
     "lifecycle": "carbon provenance units records footprint mlflow.schema mlflow.compat",
     # Energy and carbon before the run: a reader of tables and stores, which knows no sensor and no sink.
-    "forecast": "carbon provenance units records footprint clock private_files lifecycle mlflow.schema mlflow.compat",
+    "forecast": "carbon provenance units records footprint clock private_files lifecycle mlflow.schema "
+    "mlflow.compat",
     "compat": "units",
     # The composition root.
     "session": f"{CORE} config host sensors meter stages otel journal instrumentation runtime",
