@@ -10,10 +10,10 @@ from typing import Annotated, Any, Final
 import typer
 
 from carbon_otel.cli import forecast_view as view
+from carbon_otel.cli.filing import Filing, print_filing
 from carbon_otel.cli.html_report import page_of
 from carbon_otel.cli.output import Screen, refuse, write_json, write_page
 from carbon_otel.compat import llmcarbon
-from carbon_otel.forecast import filing
 from carbon_otel.forecast.architecture import model_of
 from carbon_otel.forecast.comparison import compare
 from carbon_otel.forecast.export import as_dict
@@ -35,13 +35,6 @@ class Scopes(str, Enum):
     gpu = "gpu"
     node = "node"
     service = "service"
-
-
-class Filing(str, Enum):
-    """Texts for authorities and reports."""
-
-    annex_xi = "annex-xi"
-    sci = "sci"
 
 
 def forecast(
@@ -158,7 +151,7 @@ def _answer(
     )
     tables = [_comparison(request, option) for option in versus]
     if file is not None:
-        _file(result, file, as_json=as_json)
+        print_filing(result, file, as_json=as_json)
     elif as_json:
         content = as_dict(result)
         if tables:
@@ -171,14 +164,6 @@ def _answer(
         write_page(page_of(result.title, lambda screen: view.show(result, tables, screen)))
     else:
         view.show(result, tables, Screen())
-
-
-def _file(result: Forecast, file: Filing, *, as_json: bool) -> None:
-    made = filing.annex_xi(result) if file is Filing.annex_xi else filing.sci_ai(result)
-    if as_json:
-        write_json(made.as_dict())
-    else:
-        Screen().print(made.text)
 
 
 def _model(params: str | None, active: str | None, config: Path | None) -> Model | None:

@@ -170,7 +170,7 @@ def forecast_of(timing: Timing, site: Site) -> Forecast:
     kwh = (timing.seconds * site.watts).times(1 / J_PER_KWH)
     at_meter = kwh.times(site.pue)
     small = timing.fits[-1]
-    unit = {"forest": "trees", "boosting": "rounds"}.get(timing.family, "")
+    unit = {"forest": "trees", "boosting": "rounds"}.get(timing.family, "") if timing.units > 1 else ""
     size = f"{timing.rows:,} rows" + (f", {timing.units:,.0f} {unit}" if unit else "")
     seconds, watts, grid = timing.seconds, site.watts, site.g_per_kwh
     assumptions = (

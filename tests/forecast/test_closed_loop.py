@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 
@@ -181,3 +182,20 @@ def test_runs_with_the_same_error_leave_less_of_it(bias, sd, count):
     ratios = [bias * math.exp(sd * ((i % 3) - 1)) for i in range(count)]
     corrected = abs(math.log(bias / learned(*ratios).it_energy_kwh.p50))
     assert corrected <= abs(math.log(bias)) + sd
+
+
+def test_a_report_of_measured_runs_is_filed(host):
+    from typer.testing import CliRunner
+
+    from carbon_otel.cli import app
+
+    _, data = train()
+    carbon_otel.flush()
+    text = CliRunner().invoke(app, ["report", "forecasts", "--filing", "annex-xi"])
+    assert text.exit_code == 0, text.output
+    assert text.stdout.startswith("Known energy consumption of the model (forecasts)")
+    figures = json.loads(
+        CliRunner().invoke(app, ["report", "forecasts", "--filing", "sci", "--format", "json"]).stdout
+    )
+    assert "provider" in {each["role"] for each in figures["scores"]}
+    assert data.metrics["carbon/energy_wh"] > 0

@@ -13,8 +13,28 @@ from carbon_otel.cli import app
 
 TRAINING = ("--params", "30B", "--tokens", "600B", "--gpu", "A100-80GB", "--gpus", "256", "--pue", "1.15")
 LLM = (*TRAINING, "--intensity", "350")
-SERVING = ("--inference", "--params", "671B", "--active", "37B", "--gpu", "H100", "--gpus", "16", "--precision", "fp8")
-QUANTITIES = ("gpu_hours", "days", "energy_mwh", "emissions_t", "embodied_t", "j_per_output_token", "j_per_input_token")
+SERVING = (
+    "--inference",
+    "--params",
+    "671B",
+    "--active",
+    "37B",
+    "--gpu",
+    "H100",
+    "--gpus",
+    "16",
+    "--precision",
+    "fp8",
+)
+QUANTITIES = (
+    "gpu_hours",
+    "days",
+    "energy_mwh",
+    "emissions_t",
+    "embodied_t",
+    "j_per_output_token",
+    "j_per_input_token",
+)
 
 
 def call(*arguments, code=0):
@@ -73,7 +93,7 @@ def test_comparisons_are_sorted_by_emissions():
     assert [each["value"] for each in by_size["forecasts"]] == ["30B", "100B"]
     table = call(*TRAINING, "--compare", "zone=IN,FR,CA").stdout
     rows = [line for line in table.partition("By zone")[2].splitlines() if re.match(r"\s+\S+\s+\d", line)]
-    assert len(rows) == 3 and "FR" in rows[0] or "France" in rows[0]
+    assert (len(rows) == 3 and "FR" in rows[0]) or "France" in rows[0]
 
 
 @pytest.mark.parametrize("days", [30, 60])
@@ -134,7 +154,11 @@ def test_an_error_says_what_to_write(case):
 def test_filing():
     assert call(*LLM, "--filing", "annex-xi").stdout.startswith("Estimated energy consumption of the model")
     scores = values(*LLM, "--filing", "sci")["scores"]
-    assert {each["per"] for each in scores} == {"training token", "parameter", "FLOP (effective: model FLOPs)"}
+    assert {each["per"] for each in scores} == {
+        "training token",
+        "parameter",
+        "FLOP (effective: model FLOPs)",
+    }
     # 6 FLOPs for each parameter and token.
     g = {each["per"]: each["g"]["p50"] for each in scores}
     assert g["training token"] / g["FLOP (effective: model FLOPs)"] == pytest.approx(6 * 30e9, rel=0.01)
