@@ -285,7 +285,7 @@ class RunRecorder(Sink):
 
 
 def _foresee(run: _Run, foresight: Foresight) -> None:
-    run.segment.foreseen.update(names.foresight_metrics(foresight))
+    run.segment.foresee(names.foresight_metrics(foresight))
     run.foresight_tags.update(names.foresight_tags(foresight))
 
 
