@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -108,6 +110,12 @@ def flat(content: object, name: str = "") -> dict[str, float]:
     if isinstance(content, list):
         return {k: v for i, each in enumerate(content) for k, v in flat(each, f"{name}/{i}").items()}
     return {name: content} if isinstance(content, int | float) else {f"{name}={json.dumps(content)}": 0.0}
+
+
+def test_importing_the_package_reads_no_table_of_the_forecast():
+    program = "import sys, carbon_otel; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert not [name for name in done.stdout.split() if name.startswith("carbon_otel.forecast.")]
 
 
 class TestPlaces:
