@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Protocol, cast
 
@@ -21,6 +23,7 @@ from carbon_otel.forecast.hardware import accelerator
 from carbon_otel.forecast.inference import forecast_inference
 from carbon_otel.forecast.quantity import number
 from carbon_otel.forecast.records import (
+    Assumption,
     Forecast,
     InferenceRequest,
     Interval,
@@ -41,6 +44,7 @@ from carbon_otel.units import J_PER_KWH, KILO, S_PER_DAY
 STAGE: Final = "forecasting"
 # A store that does not answer in this time teaches nothing.
 _HISTORY_S: Final = 3.0
+_MOST_LOAD: Final = 9.0
 
 
 class Measuring(Recorder, Protocol):
@@ -143,12 +147,40 @@ def _of_estimator(
     source: Any, features: Any, target: Any, place: Place, budget_s: float | None
 ) -> tuple[Forecast, str]:
     stage = Stage(STAGE, type(source).__name__[:64])
+    load = _load()  # before the small fits, which are load themselves
     with stage, _unseen(), compat.without_autologging():
         timing = estimators.time_of(
             source, features, target, _timed, budget_s=estimators.BUDGET_S if budget_s is None else budget_s
         )
     made = estimators.forecast_of(timing, _site(stage.footprint, place))
-    return made, timing.name
+    return _on_a_busy_machine(made, load), timing.name
+
+
+def _load() -> float:
+    """Threads that want to run, for each that the machine has; 1 where it is not known."""
+    return os.getloadavg()[0] / (os.cpu_count() or 1) if hasattr(os, "getloadavg") else 1.0
+
+
+def _on_a_busy_machine(made: Forecast, load: float) -> Forecast:
+    """The forecast, wider if other programs want more than the machine has: they may end, or become more.
+
+    The training may have more or less of the load than the small fits had: by its root, which is our choice.
+    """
+    if load <= 1 or made.days is None:
+        return made
+    width = math.sqrt(min(load, _MOST_LOAD))
+    doubt = Interval(1 / width, 1.0, width)
+    other = Assumption(
+        "other work on this machine", 1.0, 1 / width, width, "", f"load {load:.1f} for each thread"
+    )
+    return replace(
+        made,
+        days=made.days * doubt,
+        energy_kwh=made.energy_kwh * doubt,
+        it_energy_kwh=made.it_energy_kwh * doubt,
+        emissions_kg=made.emissions_kg * doubt,
+        assumptions=(*made.assumptions, other),
+    )
 
 
 @contextlib.contextmanager

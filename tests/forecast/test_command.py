@@ -195,6 +195,22 @@ def test_an_estimator_without_its_data_is_refused():
         carbon_otel.forecast(Ridge(), [[1.0], [2.0]], [1.0, 2.0], tokens=5)
 
 
+def test_a_busy_machine_makes_the_interval_wider(monkeypatch):
+    from sklearn.linear_model import Ridge
+
+    widths = {}
+    for load in (0.5, 1.0, 4.0, 9.0, 1000.0):
+        monkeypatch.setattr("carbon_otel.foresight.ask._load", lambda load=load: load)
+        monkeypatch.setattr("carbon_otel.foresight.ask._timed", lambda call: (call(), 0.1)[1])
+        forecast = carbon_otel.forecast(
+            Ridge(), [[float(i)] for i in range(50)], list(range(50)), remember=False
+        )
+        widths[load] = forecast.days.width
+        assert any(each.name == "other work on this machine" for each in forecast.assumptions) == (load > 1)
+    assert widths[0.5] == widths[1.0] < widths[4.0] < widths[9.0] == widths[1000.0]
+    assert widths[4.0] > 4
+
+
 def test_an_estimator_without_a_measurement_has_an_assumed_power():
     from sklearn.linear_model import Ridge
 
