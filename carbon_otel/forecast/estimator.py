@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from carbon_otel.forecast.place import Site
 from carbon_otel.forecast.records import Assumption, Forecast, Interval
 from carbon_otel.forecast.small_fits import Fit, Probing, Timer, counted_by, grown, last_step, rows_of
 from carbon_otel.units import J_PER_KWH, KILO, S_PER_DAY
@@ -38,24 +39,12 @@ _UNITS_SD: Final = 0.02
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
-    """The power of the machine, its grid and its overhead, with the source of each.
-
-    Attributes:
-        watts: power while the estimator is fitted.
-        watts_source: the meter, or the assumption.
-        measured: whether a meter of this process gave the watts.
-        g_per_kwh: carbon intensity with its band.
-        grid: where the intensity comes from.
-        pue: power usage effectiveness of the site.
-    """
+class Power:
+    """Watts of the machine while the estimator is fitted: of a meter in this process, or assumed."""
 
     watts: Interval
-    watts_source: str
+    source: str
     measured: bool
-    g_per_kwh: Interval
-    grid: str
-    pue: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,39 +119,42 @@ def law(family: Family, rows: float, depth: float | None) -> float:
     return rows
 
 
-def forecast_of(timing: Timing, site: Site) -> Forecast:
-    """Energy and carbon of a fit that takes that time at that site."""
-    kwh = (timing.seconds * site.watts).times(1 / J_PER_KWH)
-    at_meter = kwh.times(site.pue)
+def forecast_of(timing: Timing, power: Power, site: Site) -> Forecast:
+    """Energy and carbon of a fit that takes that time on a machine of that power at that site."""
+    kwh = (timing.seconds * power.watts).times(1 / J_PER_KWH)
+    at_meter = kwh * site.pue
     small = timing.fits[-1]
     unit = {"forest": "trees", "boosting": "rounds"}.get(timing.family, "") if timing.units > 1 else ""
     size = f"{timing.rows:,} rows" + (f", {timing.units:,.0f} {unit}" if unit else "")
-    seconds, watts, grid = timing.seconds, site.watts, site.g_per_kwh
-    assumptions = (
-        Assumption(
-            "seconds of the fit",
-            seconds.p50,
-            seconds.p10,
-            seconds.p90,
-            "s",
-            f"{len(timing.fits)} small fits in {timing.fit_s:.2g} s, up to {small.rows:,} rows"
-            + (f" and {max(f.units for f in timing.fits):,.0f} {unit}" if unit else "")
-            + f"; law of {timing.family}",
-        ),
-        Assumption("power", watts.p50, watts.p10, watts.p90, "W", site.watts_source, site.measured),
-        Assumption("carbon intensity", grid.p50, grid.p10, grid.p90, "g/kWh", site.grid),
-        Assumption("PUE", site.pue, site.pue, site.pue, "", "given"),
-    )
+    seconds, watts = timing.seconds, power.watts
+    fitted = f"{len(timing.fits)} small fits in {timing.fit_s:.2g} s, up to {small.rows:,} rows"
+    if unit:
+        fitted += f" and {max(fit.units for fit in timing.fits):,.0f} {unit}"
     return Forecast(
         kind="estimator",
         title=f"{timing.name}, {size}",
         scope="node",
         energy_kwh=at_meter,
         it_energy_kwh=kwh,
-        emissions_kg=(at_meter * grid).times(1 / KILO),
-        assumptions=assumptions,
+        emissions_kg=(at_meter * site.g_per_kwh).times(1 / KILO),
+        water_l=kwh * site.water_l_per_it_kwh,
+        assumptions=(
+            Assumption(
+                "seconds of the fit",
+                seconds.p50,
+                seconds.p10,
+                seconds.p90,
+                "s",
+                f"{fitted}; law of {timing.family}",
+            ),
+            Assumption("power", watts.p50, watts.p10, watts.p90, "W", power.source, power.measured),
+            *site.assumptions,
+        ),
         days=seconds.times(1 / S_PER_DAY),
-        notes=("An early stop would make it shorter.",) if timing.family == "boosting" else (),
+        notes=(
+            *site.notes,
+            *(("An early stop would make it shorter.",) if timing.family == "boosting" else ()),
+        ),
     )
 
 

@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any, Final, Protocol, cast
 
 from carbon_otel import clock, config, runtime
-from carbon_otel.carbon.grid import EmissionFactor, intensity
+from carbon_otel.carbon.grid import WORLD, EmissionFactor, intensity
 from carbon_otel.footprint import Footprint
 from carbon_otel.forecast import estimator as estimators
 from carbon_otel.forecast import history as past
 from carbon_otel.forecast.architecture import model_of
-from carbon_otel.forecast.estimator import Site
+from carbon_otel.forecast.estimator import Power
 from carbon_otel.forecast.hardware import accelerator
 from carbon_otel.forecast.inference import forecast_inference
+from carbon_otel.forecast.place import site_of
 from carbon_otel.forecast.quantity import number
 from carbon_otel.forecast.records import (
     Assumption,
@@ -107,14 +108,16 @@ def _of_model(
     for field in ("tokens", "requests_per_month"):
         if field in fields:
             fields[field] = number(fields[field], field)
+    if hardware == "auto":
+        place = _here(place)
     if inference:
         if model is None:
             raise ValueError("no model to serve; write carbon_otel.forecast(model, inference=True)")
         return forecast_inference(
             _request(InferenceRequest, hardware=name, model=model, place=place, **fields)
         )
-    if gpus and "gpus" not in fields and hardware == "auto":
-        fields["gpus"] = gpus
+    if hardware == "auto":
+        fields.setdefault("gpus", gpus)
     return forecast_training(_request(TrainingRequest, hardware=name, model=model, place=place, **fields))
 
 
@@ -152,7 +155,7 @@ def _of_estimator(
         timing = estimators.time_of(
             source, features, target, _timed, budget_s=estimators.BUDGET_S if budget_s is None else budget_s
         )
-    made = estimators.forecast_of(timing, _site(stage.footprint, place))
+    made = estimators.forecast_of(timing, _power(stage.footprint), site_of(_here(place)))
     return _on_a_busy_machine(made, load), timing.name
 
 
@@ -199,40 +202,32 @@ def _timed(call: Callable[[], object]) -> float:
     return clock.monotonic() - begun_s
 
 
-def _site(footprint: Footprint, place: Place) -> Site:
-    """The power of the small fits, on the grid of the measurement unless the place says another."""
+def _here(place: Place) -> Place:
+    """The place, with the grid and the site of the measurement where nothing else is given."""
     active = cast("Measuring | None", runtime.active())
     if active is not None:
-        factor = active.factor
+        zone, pue = active.factor.intensity.zone, active.factor.pue
     else:
         settings = config.resolve({})
-        factor = EmissionFactor(intensity(settings.zone), settings.pue)
-    grid = intensity(place.zone) if place.zone is not None else factor.intensity
-    g = grid.g_per_kwh
-    known, source = (
-        Interval(g * grid.band.low, g, g * grid.band.high),
-        f"{grid.name} {grid.year}: {grid.source}",
-    )
-    if place.intensity_g_per_kwh is not None:
-        known, source = Interval.exact(place.intensity_g_per_kwh), "given"
-    watts, meter = _watts(footprint)
-    pue = factor.pue if place.pue is None else place.pue
-    return Site(watts, meter, footprint.energy_j > 0, known, source, pue)
+        zone, pue = intensity(settings.zone).zone, settings.pue
+    if place.zone is None and place.region is None and place.intensity_g_per_kwh is None and zone != WORLD:
+        place = replace(place, zone=zone)
+    return replace(place, pue=pue) if place.pue is None and place.region is None else place
 
 
-def _watts(footprint: Footprint) -> tuple[Interval, str]:
+def _power(footprint: Footprint) -> Power:
     if footprint.energy_j > 0 and footprint.duration_s > 0:
         watts = footprint.energy_j / footprint.duration_s
         # The whole fit is compared by the same meter, so its band is no part of this; a longer fit runs warmer.
-        return Interval(
-            0.93 * watts, watts, 1.07 * watts
-        ), f"this machine in the small fits, {footprint.method}"
+        source = f"this machine in the small fits, {footprint.method}"
+        return Power(Interval(0.93 * watts, watts, 1.07 * watts), source, True)
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     power = thread_power("unknown")
     watts = power.full_w * threads
-    return (
+    return Power(
         Interval(power.band.low * watts, watts, power.band.high * watts),
         f"assumed, {threads} busy threads: {power.source}; carbon_otel.instrument() measures it",
+        False,
     )
 
 

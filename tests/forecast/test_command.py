@@ -211,6 +211,25 @@ def test_a_busy_machine_makes_the_interval_wider(monkeypatch):
     assert widths[4.0] > 4
 
 
+def test_the_place_of_an_estimator():
+    from sklearn.linear_model import Ridge
+
+    def grid(**place):
+        found = carbon_otel.forecast(
+            Ridge(), [[float(i)] for i in range(50)], list(range(50)), remember=False, **place
+        )
+        return next(each for each in found.assumptions if each.name == "carbon intensity")
+
+    assert grid(intensity=100).value == 100
+    assert grid(zone="FR").value < grid(zone="PL").value
+    assert "countries" in grid().source
+    assert grid(region="gcp:europe-north1").source != grid().source
+    carbon_otel.instrument(zone="FR")
+    assert grid().value == grid(zone="FR").value
+    with pytest.raises(ValueError, match="Atlantis"):
+        grid(zone="Atlantis")
+
+
 def test_an_estimator_without_a_measurement_has_an_assumed_power():
     from sklearn.linear_model import Ridge
 

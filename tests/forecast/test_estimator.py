@@ -8,8 +8,9 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from carbon_otel.forecast.estimator import Site, family_of, forecast_of, law, time_of
-from carbon_otel.forecast.records import Interval
+from carbon_otel.forecast.estimator import Power, family_of, forecast_of, law, time_of
+from carbon_otel.forecast.place import site_of
+from carbon_otel.forecast.records import Interval, Place
 
 pytest.importorskip("sklearn")
 from sklearn.base import BaseEstimator
@@ -24,7 +25,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-SITE = Site(Interval(90, 100, 110), "a meter", True, Interval(30.0, 50.0, 70.0), "a grid", 1.2)
+POWER = Power(Interval(90, 100, 110), "a meter", True)
 
 
 class Virtual(BaseEstimator):
@@ -188,7 +189,7 @@ def test_frames_lists_and_sparse_matrices():
 
 def test_energy_and_carbon_of_a_fit():
     timing = time_of(VirtualForest(500), range(20_000), None, timer)
-    forecast = forecast_of(timing, SITE)
+    forecast = forecast_of(timing, POWER, site_of(Place(intensity_g_per_kwh=50, pue=1.2)))
     kwh = timing.seconds.p50 * 100 / 3.6e6
     assert forecast.it_energy_kwh.p50 == pytest.approx(kwh)
     assert forecast.energy_kwh.p50 == pytest.approx(kwh * 1.2)
@@ -196,7 +197,8 @@ def test_energy_and_carbon_of_a_fit():
     assert forecast.title == "VirtualForest, 20,000 rows, 500 trees"
     named = {each.name: each for each in forecast.assumptions}
     assert named["power"].source == "a meter" and named["power"].verified
-    assert named["carbon intensity"].low == 30 and named["PUE"].value == 1.2
+    assert named["carbon intensity"].source == "given" and named["PUE"].value == 1.2
+    assert forecast.water_l.p10 > 0
     width = math.log(forecast.it_energy_kwh.width)
     assert width == pytest.approx(math.hypot(math.log(timing.seconds.width), math.log(110 / 90)), rel=0.05)
 
