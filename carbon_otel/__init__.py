@@ -14,11 +14,13 @@ figure carries its band, the method behind it and the source of its factors.
 
 from __future__ import annotations
 
+import sys as _sys
 import threading as _threading
 import warnings as _warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from carbon_otel import forecast as _room  # noqa: F401 - before the function of this name, which replaces it
 from carbon_otel import runtime as _runtime
 from carbon_otel._version import __version__
 from carbon_otel.footprint import NOT_MEASURED as _NOT_MEASURED
@@ -31,9 +33,13 @@ from carbon_otel.stages import handing_on as _handing_on  # noqa: F401 - loads t
 from carbon_otel.stages.api import Stage, inject, stage
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
 
+    from carbon_otel.forecast.records import Forecast
+    from carbon_otel.foresight.progress import Outlook, Progress
     from carbon_otel.lifecycle.report import Report
 else:
 
@@ -46,6 +52,8 @@ else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
+_T = TypeVar("_T")
+
 __all__ = [
     "Cost",
     "Energy",
@@ -55,8 +63,10 @@ __all__ = [
     "__version__",
     "flush",
     "footprint",
+    "forecast",
     "inject",
     "instrument",
+    "progress",
     "report",
     "stage",
     "uninstrument",
@@ -151,6 +161,9 @@ def instrument(
         _contain("instrumenting", None, _runtime.start_at_first_stage, options, Waiting)
     else:
         _contain("instrumenting", None, _runtime.start, options, Session)
+    watch = _sys.modules.get("carbon_otel.foresight.watch")
+    if watch is not None:
+        _contain("attaching a forecast", None, watch.begin)
     _runtime.end_at_exit()
 
 
@@ -168,6 +181,107 @@ def _threads_may_run() -> bool:
 def uninstrument() -> None:
     """Stop measuring and undo every patch. Open stages end here; MLflow runs get their totals."""
     _contain("uninstrumenting", None, _runtime.stop)
+
+
+def forecast(
+    source: Any = None,
+    X: Any = None,  # noqa: N803 - as scikit-learn names it
+    y: Any = None,
+    *,
+    hardware: str = "auto",
+    zone: str | None = None,
+    region: str | None = None,
+    intensity: float | None = None,
+    pue: float | None = None,
+    inference: bool = False,
+    history: bool = True,
+    remember: bool = True,
+    budget_s: float | None = None,
+    **wanted: Any,
+) -> Forecast:
+    """Forecast energy and carbon before the run.
+
+        f = carbon_otel.forecast("30B", tokens="600B", hardware="A100-80GB", gpus=256)
+        f = carbon_otel.forecast(torch_module, tokens=2e9)
+        f = carbon_otel.forecast(RandomForestClassifier(500), X, y)
+        print(f.energy_kwh.p50, f.emissions_kg.p90, f.assumptions)
+
+    An estimator is forecast from fits of clones of it to parts of the data. The forecast is remembered: it
+    belongs to the MLflow run that is open here, else to the run or the training that opens next, which at its end
+    has it beside what was measured, with `carbon/forecast/delta` (predicted / measured - 1). The finished runs of
+    the same experiment with forecasts of the same kind on the same hardware correct it.
+
+    Args:
+        source: a model: number of parameters (`30e9`, `"30B"`), `config.json`, configuration of Transformers,
+            torch module; or an estimator of scikit-learn, XGBoost, LightGBM or CatBoost, with its data.
+        X: the data of the estimator.
+        y: its target.
+        hardware: name in the catalogue of accelerators, such as `H100`; `auto` is the GPU of this host.
+        zone: country of the grid. Default for an estimator: that of `instrument()`.
+        region: cloud region, such as `gcp:europe-north1`.
+        intensity: grams of CO2 equivalent per kilowatt-hour, instead of zone or region.
+        pue: power usage effectiveness of the site.
+        inference: forecast serving the model instead of training it.
+        history: correct the forecast by your finished runs in MLflow, if the program has imported it.
+        remember: hold the forecast against the run.
+        budget_s: seconds for the small fits of an estimator. Default: 2.
+        **wanted: fields of `carbon_otel.forecast.records.TrainingRequest` (`tokens`, `gpus`, `days`, ...) or
+            `InferenceRequest`.
+
+    Raises:
+        ValueError: for unknown hardware, place or setting; the message says what to write instead.
+    """
+    from carbon_otel.forecast.records import Place
+    from carbon_otel.foresight.ask import ask
+
+    return ask(
+        source,
+        X,
+        y,
+        hardware=hardware,
+        place=Place(zone=zone, region=region, intensity_g_per_kwh=intensity, pue=pue),
+        inference=inference,
+        history=history,
+        remember=remember,
+        budget_s=budget_s,
+        wanted=wanted,
+    )
+
+
+def progress(
+    iterable: Iterable[_T] | None = None,
+    total: float | None = None,
+    *,
+    budget_kwh: float | None = None,
+    budget_kg: float | None = None,
+    on_budget: Callable[[Outlook], object] | None = None,
+) -> Progress[_T]:
+    """Forecast a loop from its own pace: after 5 % of its steps, what all of them use, and when they are done.
+
+        for epoch in carbon_otel.progress(range(100), budget_kwh=2):
+            train(epoch)
+
+        with carbon_otel.progress(total=1000) as loop:
+            loop.update()  # after each step
+
+    The forecast is logged (logger `carbon_otel`, level INFO): `4.1 kWh in all, 88 % left, done at 17:20`. It goes
+    to the span of the stage around the loop and to its MLflow run, as `carbon/reforecast/...`, and is `outlook` of
+    the result.
+
+    Args:
+        iterable: what the loop goes over; each item is a step.
+        total: number of steps; by default the length of the iterable.
+        budget_kwh: warn once when the whole loop is expected to use more.
+        budget_kg: the same, in kilograms of CO2 equivalent.
+        on_budget: called once, instead of the warning, with the outlook; an exception of it is logged. Nothing is
+            ever stopped: set a flag of yours there, and leave the loop.
+
+    Raises:
+        ValueError: without a total, or for one or a budget that is not above 0.
+    """
+    from carbon_otel.foresight.progress import Progress
+
+    return Progress(iterable, total, budget_kwh=budget_kwh, budget_kg=budget_kg, on_budget=on_budget)
 
 
 def report(

@@ -166,6 +166,42 @@ class StageRecord(NamedTuple):
         return sum(d.inclusive_j for d in self.devices)
 
 
+class Foresight(NamedTuple):
+    """What is expected of a stage: before it began, or from its own pace while it runs.
+
+    Percentiles are the 10th, 50th and 90th. `expected_j` is energy of the machine, as its meters read it.
+
+    Attributes:
+        in_run: whether it was made from the pace of the stage itself.
+        raw_j: the median without what earlier runs have taught, in joules.
+        expected_g: grams of CO2 equivalent.
+        expected_s: seconds from the begin to the end; None if they are not known.
+        title: what was forecast, in one line.
+        subject: runs with the same subject on the same hardware teach each other.
+        done: the share of the steps that are done, 0 before the first.
+        left_s: seconds from now to the end, the median; only in a run.
+        measured_j: the energy that it was about, once that is known.
+    """
+
+    in_run: bool
+    expected_j: tuple[float, float, float]
+    raw_j: float
+    expected_g: tuple[float, float, float]
+    expected_s: tuple[float, float, float] | None
+    title: str
+    subject: str = ""
+    done: float = 0.0
+    left_s: float | None = None
+    measured_j: float | None = None
+
+    @property
+    def delta(self) -> float | None:
+        """Predicted / measured - 1; None until the energy is known, or if there was none."""
+        if self.measured_j is None or self.measured_j <= 0:
+            return None
+        return self.expected_j[1] / self.measured_j - 1
+
+
 class Shares(NamedTuple):
     """This process's share of every device, and of the host by either rule; each from 0 to 1.
 

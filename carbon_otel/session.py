@@ -223,6 +223,11 @@ class Session:
     def hardware(self) -> str:
         return self.discovery.hardware
 
+    @property
+    def gpus(self) -> tuple[str, ...]:
+        """The names of the GPUs."""
+        return self.discovery.gpus
+
     def trace_id(self, stage: StageInfo) -> str | None:
         """The trace id of an open stage."""
         return self.otel.trace_id(stage)

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from carbon_otel.footprint import Footprint
 from carbon_otel.guard import contain, log_fault
-from carbon_otel.records import RemoteCall, Snapshot, StageInfo, StageRecord
+from carbon_otel.records import Foresight, RemoteCall, Snapshot, StageInfo, StageRecord
 
 ToFootprint = Callable[[StageRecord], Footprint]
 
@@ -107,6 +107,9 @@ class Sink:
     sampler's.
     """
 
+    # Whether it is told of the end of a stage before the others, which it then tells more about that stage.
+    closes_first: ClassVar[bool] = False
+
     def stage_opened(self, stage: StageInfo) -> None: ...
 
     def stage_entered(self, stage: StageInfo) -> None: ...
@@ -125,6 +128,9 @@ class Sink:
         """A remote model was called in the stage, which may have ended, or in none. On the caller's thread."""
 
     def tick(self, tick: Tick) -> None: ...
+
+    def foreseen(self, stage: StageInfo, foresight: Foresight) -> None:
+        """An open stage has a forecast, or a newer one, or its forecast can now be compared. On any thread."""
 
     def hand_over(self, stage: StageInfo | None, variables: MutableMapping[str, str]) -> None:
         """Add what another process needs to continue the stage there; None if none is open. On any thread."""
@@ -160,7 +166,8 @@ class Fanout:
         self._attributed = [s.energy_attributed for s in sinks if _overrides(s, "energy_attributed")]
         self._ticked = [s.tick for s in sinks if _overrides(s, "tick")]
         self._remote = [s.remote_called for s in sinks if _overrides(s, "remote_called")]
-        self._closed = [s.stage_closed for s in sinks if _overrides(s, "stage_closed")]
+        in_turn = sorted(sinks, key=lambda sink: not sink.closes_first)
+        self._closed = [s.stage_closed for s in in_turn if _overrides(s, "stage_closed")]
 
     def stage_opened(self, stage: StageInfo) -> None:
         for listener in self._opened:
@@ -207,6 +214,10 @@ class Fanout:
                 listener(tick)
             except BaseException as fault:  # noqa: BLE001 - a sink may raise anything
                 _report(fault, self._ticked, listener, tick)
+
+    def foreseen(self, stage: StageInfo, foresight: Foresight) -> None:
+        for sink in self._sinks:
+            contain("telling a sink of a forecast", None, sink.foreseen, stage, foresight)
 
 
 def _overrides(sink: Sink, event: str) -> bool:

@@ -15,6 +15,8 @@ S_PER_NS: Final = 1e-9
 NS_PER_MS: Final = 1_000_000
 MS_PER_S: Final = 1000
 S_PER_H: Final = 3600.0
+HOURS_PER_DAY: Final = 24.0
+S_PER_DAY: Final = 86_400.0
 
 
 def energy(wh: float) -> str:

@@ -95,6 +95,11 @@ def country(zone: str) -> tuple[str, str]:
     return next(((row["name"], row["alpha3"]) for row in rows), ("", ""))
 
 
+def country_values() -> list[float]:
+    """The newest intensities of all countries, in grams per kilowatt-hour."""
+    return [row.g_per_kwh for zone, row in _table().items() if zone != WORLD]
+
+
 def _of_year(newest: Intensity, year: int | None) -> Intensity:
     if year is None or year == newest.year:
         return newest

@@ -1,4 +1,4 @@
-"""The command line: `carbon-otel demo`, `run`, `compare`, `report`, `collector`, `journal`, `mlflow`, `doctor`."""
+"""The command line: `carbon-otel demo`, `run`, `forecast`, `compare`, `report`, `collector`, `journal`, ..."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from carbon_otel.cli import collector, journal, mlflow
 from carbon_otel.cli.compare import compare
 from carbon_otel.cli.demo import demo
 from carbon_otel.cli.doctor import doctor
+from carbon_otel.cli.forecast import forecast
 from carbon_otel.cli.output import prepare
 from carbon_otel.cli.report import report
 from carbon_otel.cli.run import run
@@ -23,6 +24,7 @@ app.add_typer(collector.app, name="collector")
 app.add_typer(journal.app, name="journal")
 app.add_typer(mlflow.app, name="mlflow")
 app.command()(demo)
+app.command()(forecast)
 app.command()(compare)
 app.command()(report)
 app.command()(doctor)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _PARTS: Final = {
     "data_processing": "data_processing",
+    "forecasting": "forecasting",
     "training": "training",
     "inference": "inference",
     "run": "the run between them",
@@ -59,6 +60,9 @@ def _table(runs: Sequence[Run]) -> Table:
     table.add_row("  at least", *(f"{m['carbon/energy_low_wh']:.4g}" for m in metrics))
     table.add_row("  at most", *(f"{m['carbon/energy_high_wh']:.4g}" for m in metrics))
     table.add_row("  measured by a sensor", *(f"{float(t['carbon.measured_fraction']):.0%}" for t in tags))
+    table.add_row("training, forecast, Wh", *(f"{m['carbon/forecast/energy_p50_wh']:.4g}" for m in metrics))
+    table.add_row("  measured", *(f"{m['carbon/forecast/measured_wh']:.4g}" for m in metrics))
+    table.add_row("  difference", *(f"{m['carbon/forecast/delta']:+.1%}" for m in metrics))
     table.add_row("emissions, g CO2e", *(f"{m['carbon/emissions_g']:.4g}" for m in metrics))
     per_sample = (m["carbon/emissions_g"] / int(p["samples"]) for m, p in zip(metrics, params, strict=True))
     table.add_row("  per 1,000 samples", *(f"{KILO * grams:.4g}" for grams in per_sample))

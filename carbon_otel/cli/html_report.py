@@ -1,8 +1,9 @@
-"""A report as one HTML page without external scripts, fonts or images."""
+"""Tables as one HTML page without external scripts, fonts or images."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from html import escape
 from typing import Final
 
@@ -29,7 +30,12 @@ pre {{{{ font: 13px/1.35 ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", mono
 
 
 def page(report: Report) -> str:
-    """The page as text."""
+    """The page of a report as text."""
+    return page_of(report.title, lambda console: show(report, console))
+
+
+def page_of(title: str, draw: Callable[[Screen], None]) -> str:
+    """The page with what `draw` prints on a screen."""
     console = Screen(
         record=True,
         file=io.StringIO(),
@@ -37,8 +43,8 @@ def page(report: Report) -> str:
         color_system="truecolor",
         legacy_windows=False,
     )
-    show(report, console)
-    title = escape(shown(report.title)).replace("{", "{{").replace("}", "}}")
+    draw(console)
+    heading = escape(shown(title)).replace("{", "{{").replace("}", "}}")
     return console.export_html(
-        theme=DEFAULT_TERMINAL_THEME, code_format=_PAGE.format(title=title), inline_styles=True
+        theme=DEFAULT_TERMINAL_THEME, code_format=_PAGE.format(title=heading), inline_styles=True
     )

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from carbon_otel.cli.filing import Filing, print_filing
 from carbon_otel.cli.formats import codecarbon
 from carbon_otel.cli.html_report import page
 from carbon_otel.cli.mlflow_store import client_of, refuse_store
@@ -47,6 +48,10 @@ def report(
     save: Annotated[
         bool, typer.Option("--save", help="Tag the model with these totals and today's date.")
     ] = False,
+    filing: Annotated[
+        Filing | None,
+        typer.Option(help="The text for the EU AI Act, or the SCI for AI; with --format json its figures."),
+    ] = None,
     tracking_uri: Annotated[
         str | None, typer.Option(help="MLflow store, instead of MLflow's default.")
     ] = None,
@@ -62,7 +67,13 @@ def report(
         refuse(str(error))
     except Exception as error:  # noqa: BLE001 - every kind of store raises its own
         refuse_store(uri, error)
-    _print(result, output)
+    if filing is None:
+        _print(result, output)
+        return
+    try:
+        print_filing(result, filing, as_json=output is Format.json)
+    except ValueError as error:
+        refuse(str(error))
 
 
 def _print(result: Report, output: Format) -> None:

@@ -96,6 +96,41 @@ def store_at(uri: str) -> TrackingStore:
         return store_of(MlflowClient(uri))
 
 
+def client_at(uri: str) -> Any:
+    """An `MlflowClient` of the store at this URI. Imports MLflow."""
+    from mlflow import MlflowClient
+
+    return MlflowClient(uri)
+
+
+def experiment_here() -> tuple[str, str]:
+    """The URI of the program's store, and the experiment of the run that is active, or that would start, here.
+
+    MLflow's fluent API must be imported.
+    """
+    fluent: Any = sys.modules[FLUENT_MODULE]
+    run = fluent.active_run()
+    experiment = run.info.experiment_id if run is not None else fluent._active_experiment_id
+    from mlflow import get_tracking_uri
+
+    return get_tracking_uri(), experiment or ""
+
+
+@contextmanager
+def without_autologging() -> Iterator[None]:
+    """A block whose fits MLflow logs nowhere. It has one switch, for all threads."""
+    switches: Any = sys.modules.get("mlflow.utils.autologging_utils")
+    before = getattr(switches, "_AUTOLOGGING_GLOBALLY_DISABLED", None)
+    if before is None:
+        yield
+        return
+    switches._AUTOLOGGING_GLOBALLY_DISABLED = True
+    try:
+        yield
+    finally:
+        switches._AUTOLOGGING_GLOBALLY_DISABLED = before
+
+
 def our_call(uri: str) -> AbstractContextManager[None]:
     """A block in which a thread of ours calls the store at this URI; a fork waits for its end."""
     return _quiet_call(_SQLITE_CALL_S if uri.startswith("sqlite:") else _CALL_S)

@@ -28,9 +28,14 @@ from carbon_otel.otel.labels import LabelBook
 from carbon_otel.otel.providers import Providers
 from carbon_otel.otel.remote_sums import RemoteSums
 from carbon_otel.ranks import group
-from carbon_otel.records import RemoteCall, StageInfo
+from carbon_otel.records import Foresight, RemoteCall, StageInfo
 from carbon_otel.semconv import names as semconv
-from carbon_otel.semconv.attributes import footprint_attributes, rank_attributes, stage_attributes
+from carbon_otel.semconv.attributes import (
+    footprint_attributes,
+    foresight_attributes,
+    rank_attributes,
+    stage_attributes,
+)
 from carbon_otel.sensors.base import Device
 from carbon_otel.sinks import Pending, Sink, StageEnd, Tick
 from carbon_otel.text import hider
@@ -183,6 +188,11 @@ class OtelSink(Sink):
         while stage is not None and stage not in self._spans and stage.parent is not None:
             stage = stage.parent  # it has ended
         self._remote.add(stage, stage in self._spans, call)
+
+    def foreseen(self, stage: StageInfo, foresight: Foresight) -> None:
+        own = self._spans.get(stage)
+        if own is not None and own.span.is_recording():
+            own.span.set_attributes(foresight_attributes(foresight))
 
     def tick(self, tick: Tick) -> None:
         self._providers.silent()  # updates `listened`

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, Final
 
 from carbon_otel.footprint import Footprint
 from carbon_otel.ranks import Rank
-from carbon_otel.records import StageInfo
+from carbon_otel.records import Foresight, StageInfo
 from carbon_otel.semconv import names as semconv
+
+_PERCENTILES: Final = ("p10", "p50", "p90")
 
 
 def stage_attributes(stage: StageInfo) -> dict[str, Any]:
@@ -56,6 +58,31 @@ def footprint_attributes(footprint: Footprint) -> dict[str, Any]:
         attributes[semconv.FLAGS] = footprint.flags
     if footprint.missing:
         attributes[semconv.MISSING] = footprint.missing
+    return attributes
+
+
+def foresight_attributes(foresight: Foresight) -> dict[str, Any]:
+    """The attributes of a forecast of a stage; one that was made in the stage has names of its own."""
+    if foresight.in_run:
+        joules, grams = semconv.REFORECAST_J, semconv.REFORECAST_G
+        measured, delta = semconv.REFORECAST_MEASURED_J, semconv.REFORECAST_DELTA
+    else:
+        joules, grams = semconv.FORECAST_J, semconv.FORECAST_G
+        measured, delta = semconv.FORECAST_MEASURED_J, semconv.FORECAST_DELTA
+    attributes: dict[str, Any] = {}
+    for name, j, g in zip(_PERCENTILES, foresight.expected_j, foresight.expected_g, strict=True):
+        attributes[_named(joules, name)] = j
+        attributes[_named(grams, name)] = g
+    if foresight.in_run:
+        attributes[semconv.REFORECAST_DONE] = foresight.done
+        if foresight.left_s is not None:
+            attributes[semconv.REFORECAST_LEFT_S] = foresight.left_s
+    else:
+        attributes[semconv.FORECAST_TITLE] = foresight.title
+    if foresight.measured_j is not None:
+        attributes[measured] = foresight.measured_j
+    if foresight.delta is not None:
+        attributes[delta] = foresight.delta
     return attributes
 
 

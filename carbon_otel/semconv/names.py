@@ -86,6 +86,19 @@ UNITS: Final = "carbon_otel.units.{}"
 ENERGY_J_PER: Final = "carbon_otel.energy_j_per.{}"
 EMISSIONS_G_PER: Final = "carbon_otel.emissions_g_per.{}"
 
+# A forecast made before the stage, and one made from its own pace; `{}` is p10, p50 or p90.
+FORECAST_J: Final = "carbon_otel.forecast.energy_j.{}"
+FORECAST_G: Final = "carbon_otel.forecast.emissions_g.{}"
+FORECAST_MEASURED_J: Final = "carbon_otel.forecast.measured_j"
+FORECAST_DELTA: Final = "carbon_otel.forecast.delta"
+FORECAST_TITLE: Final = "carbon_otel.forecast.title"
+REFORECAST_J: Final = "carbon_otel.reforecast.energy_j.{}"
+REFORECAST_G: Final = "carbon_otel.reforecast.emissions_g.{}"
+REFORECAST_LEFT_S: Final = "carbon_otel.reforecast.left_s"
+REFORECAST_DONE: Final = "carbon_otel.reforecast.done"
+REFORECAST_MEASURED_J: Final = "carbon_otel.reforecast.measured_j"
+REFORECAST_DELTA: Final = "carbon_otel.reforecast.delta"
+
 # On the application's own spans; the energy of windows must not be summed over spans.
 WINDOW_J: Final = "carbon_otel.window.energy_j"
 WINDOW_ATTRIBUTED_J: Final = "carbon_otel.window.attributed_j"

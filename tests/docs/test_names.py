@@ -17,6 +17,7 @@ from carbon_otel.carbon import grid
 from carbon_otel.footprint import NOT_MEASURED, Cost, Footprint
 from carbon_otel.mlflow.schema import names as schema
 from carbon_otel.provenance import Band
+from carbon_otel.records import Foresight
 from carbon_otel.semconv import names as semconv
 from carbon_otel.sensors import apple, cpu_model, grace, intel_gpu, jetson, memory_model, rapl
 from carbon_otel.sensors.amd import gpu as amd
@@ -116,7 +117,14 @@ def metrics_of_a_run() -> set[str]:
         stages={"training": Cost(1.0, 1.0), "run": Cost(1.0, 1.0)},
     )
     sums = schema.footprint_metrics(footprint, units={"training/samples": 1.0})
-    return {name.replace("/device_", "/<device>_") for name in (*sums, *schema.rates_per_1k(sums))}
+    foreseen = [
+        name
+        for in_run in (True, False)
+        for name in schema.foresight_metrics(
+            Foresight(in_run, (1.0, 2.0, 3.0), 2.0, (1.0, 2.0, 3.0), None, "", left_s=1.0, measured_j=2.0)
+        )
+    ]
+    return {name.replace("/device_", "/<device>_") for name in (*sums, *schema.rates_per_1k(sums), *foreseen)}
 
 
 METRICS = metrics_of_a_run() | {"carbon/power/<device>_w"}  # a gauge of `Segment`
@@ -267,5 +275,5 @@ def test_the_demo_prints_the_rows_of_the_readme():
 def test_the_wheel_has_the_pages_of_its_rooms():
     """They are beside the code on purpose: small, and found where the package is installed."""
     inside = [name for name in PAGES if name.startswith("carbon_otel/")]
-    assert len(inside) == 7
+    assert len(inside) == 10
     assert sum(Path(ROOT / name).stat().st_size for name in inside) < 70_000

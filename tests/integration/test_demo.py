@@ -90,7 +90,7 @@ def test_the_output_names_the_scale_the_sources_and_the_address(demo):
 def test_the_stages_and_the_runs_own_time_add_up(demo):
     stdout, found = demo
     shares = [line.split("%")[:-1] for line in stdout.splitlines() if line.strip().startswith("share of")]
-    assert len(shares) == 4
+    assert len(shares) == 5
     for column in range(2):
         assert sum(float(row[column].split()[-1]) for row in shares) == pytest.approx(100, abs=0.21)
     for run in found["runs"]:
@@ -107,7 +107,7 @@ def test_the_spans_have_the_same_figures(demo):
             run["metrics"]["carbon/energy_wh"], rel=1e-12
         )
         inside = [s for s in found["spans"] if s["carbon_otel.run.id"] == run_span["carbon_otel.run.id"]]
-        for stage in ("data_processing", "training", "inference"):
+        for stage in ("data_processing", "forecasting", "training", "inference"):
             joules = sum(
                 s["carbon_otel.energy.exclusive_j"] for s in inside if s["carbon_otel.stage.kind"] == stage
             )

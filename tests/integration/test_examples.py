@@ -45,3 +45,21 @@ def test_random_forest(tmp_path):
     lines = [line for line in done.stdout.splitlines() if line.endswith("g CO2e")]
     assert [line.partition(":")[0] for line in lines] == ["basic", "intermediate", "complex"]
     assert all("accuracy 0." in line and " Wh" in line for line in lines)
+
+
+def test_forecast_llm(tmp_path):
+    """It answers in both directions, and discusses the answer in a paragraph."""
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "forecast_llm.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    answers, _, discussion = done.stdout.partition("\n\n")
+    for asked in ("30B parameters, 30 days", "100B parameters, 60 days"):
+        assert asked in answers
+    assert answers.count("GPUs  ") == answers.count("tokens  ") == 2 and answers.count("t CO2e") == 4
+    assert len(discussion.split()) > 100 and "is a factor of" in " ".join(discussion.split())
+    assert "nan" not in done.stdout

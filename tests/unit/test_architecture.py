@@ -74,13 +74,18 @@ ROOMS = {
     "mlflow.runs mlflow.standalone mlflow.traces mlflow.compat",
     # The cost of a model: a reader of stores, which knows no sink.
     "lifecycle": "carbon provenance units records footprint mlflow.schema mlflow.compat",
+    # Energy and carbon before the run: a reader of tables and stores, which knows no sensor and no sink.
+    "forecast": "carbon provenance units records footprint clock private_files lifecycle mlflow.schema "
+    "mlflow.compat",
+    "compat": "units",
     # The composition root.
     "session": f"{CORE} config host sensors meter stages otel remote journal instrumentation runtime",
-    "__init__": f"{CORE} config runtime stages session lifecycle",
+    "foresight": f"{CORE} config sensors runtime stages forecast mlflow.compat",
+    "__init__": f"{CORE} config runtime stages session lifecycle forecast foresight",
     # The entry points.
     "entry_points": f"{CORE} __init__ config runtime sensors stages instrumentation otel",
-    "cli": f"{CORE} __init__ config instrumentation sensors host runtime lifecycle otel semconv mlflow.compat "
-    "mlflow.schema mlflow.runs mlflow.delivery",
+    "cli": f"{CORE} __init__ config instrumentation sensors host runtime lifecycle forecast compat otel semconv "
+    "mlflow.compat mlflow.schema mlflow.runs mlflow.delivery",
 }
 # The rooms that read hardware; all others know only `sensors.base`.
 HEAVY = ("mlflow", "grpc", "typer", "rich", "sqlite3", "logfire", "pandas", "numpy", "sklearn")

@@ -54,6 +54,22 @@ def test_power_is_the_mean_since_the_state_before():
     assert batch.step == 1
 
 
+def test_a_forecast_is_shown_at_the_next_state_and_is_no_sum():
+    """Else a forecast in the run would wait until the age of the run has doubled."""
+    segment = Segment(1, BEGIN_S, run_id="r")
+    segment.opening({})
+    times = [float(15 * i) for i in range(1, 101)]
+    batches = [segment.state(figures(t, t), {}, t) for t in times]
+    due = [batch.bars for batch in batches]
+    assert not all(due)
+    segment.foresee({"carbon/forecast/energy_p50_wh": 3.0})
+    quiet = times[due.index(False)]
+    first, second = (segment.state(figures(t, t), {}, 1500 + t) for t in (quiet, quiet + 1))
+    assert first.bars and first.drawn(first.gauges)["carbon/forecast/energy_p50_wh"] == 3.0
+    assert second.gauges["carbon/forecast/energy_p50_wh"] == 3.0
+    assert "carbon/forecast/energy_p50_wh" not in second.values
+
+
 def test_states_at_the_same_moment_are_in_order():
     segment = Segment(1, BEGIN_S, run_id="r")
     stamps = [segment.state(figures(1, 1), {}, 0).timestamp_ms for _ in range(3)]

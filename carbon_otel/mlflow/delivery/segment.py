@@ -66,6 +66,9 @@ class Segment:
         self._own_wh = 0.0
         self._duration_s = 0.0
         self._devices_j: Mapping[str, float] = {}
+        # Forecasts, which every state has beside its sums, and whether the next one shows them for the first time.
+        self._foreseen: dict[str, float] = {}
+        self._newly_foreseen = False
 
     def opening(self, tags: Mapping[str, str]) -> Batch:
         """The first state: it marks the run as measured, without metrics, because zeros would be wrong figures."""
@@ -81,6 +84,11 @@ class Segment:
         self._hours.spend(0.0, elapsed_s)
         self._own_wh = self._duration_s = 0.0
         self._devices_j = {}
+
+    def foresee(self, figures: Mapping[str, float]) -> None:
+        """The run has a forecast, or a newer one."""
+        self._foreseen.update(figures)
+        self._newly_foreseen = True
 
     def unchanged(self, tags: Mapping[str, str] = _NO_TAGS, rank: Mapping[str, float] = _NOTHING) -> Batch:
         """The last state, which is no longer final; `rank` as in `state`."""
@@ -116,10 +124,11 @@ class Segment:
         own_wh = footprint.energy_wh - nested_wh
         self._hours.spend(own_wh - self._own_wh, elapsed_s)
         self._own_wh = own_wh
-        bars = self._sampling.bars_due(elapsed_s, len(values)) or final
+        bars = self._sampling.bars_due(elapsed_s, len(values)) or final or self._newly_foreseen
+        self._newly_foreseen = False
         if self._ledger_run is None:
             curves = self._sampling.curves_due(elapsed_s, 2 + len(footprint.devices_inclusive)) or final
-            gauges = self._power(footprint) if curves else _NOTHING
+            gauges = {**self._foreseen, **(self._power(footprint) if curves else _NOTHING)}
             return self._batch(values, tags, gauges, self._hours.text(), curves=curves, bars=bars)
         # Windows get no kWh and no power: their pages have few readers.
         values = {name: value for name, value in values.items() if not name.endswith(("_kwh", "_kg"))}

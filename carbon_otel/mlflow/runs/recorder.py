@@ -22,7 +22,16 @@ from carbon_otel.mlflow.delivery.segment import Segment
 from carbon_otel.mlflow.delivery.worker import DeliveryWorker
 from carbon_otel.mlflow.schema import names, rank_figures
 from carbon_otel.ranks import TOGETHER, group
-from carbon_otel.records import RUN, UNATTRIBUTED, Cost, DeviceEnergy, RemoteCall, StageInfo, StageRecord
+from carbon_otel.records import (
+    RUN,
+    UNATTRIBUTED,
+    Cost,
+    DeviceEnergy,
+    Foresight,
+    RemoteCall,
+    StageInfo,
+    StageRecord,
+)
 from carbon_otel.sensors.base import Device
 from carbon_otel.sinks import Checkpoint, Figures, Killed, Sink, StageEnd, Tick, ToFootprint
 from carbon_otel.units import MS_PER_S, NS_PER_S
@@ -59,6 +68,7 @@ class _Run:
         joined: the address of the store, if another process has opened the run; empty while that run is unknown.
         train_s: the seconds of its training stages outside of others.
         together: the units of training that all ranks count, in this one.
+        foresight_tags: what was forecast.
     """
 
     stage: StageInfo
@@ -77,6 +87,7 @@ class _Run:
     joined: str | None = None
     train_s: float = 0.0
     together: dict[str, float] = field(default_factory=dict)
+    foresight_tags: dict[str, str] = field(default_factory=dict)
 
     @property
     def run_id(self) -> str:
@@ -226,6 +237,11 @@ class RunRecorder(Sink):
             write = partial(self._write_open, list(self._runs.values()), tick.checkpoint)
             self._delivery.submit_latest(self, write)
 
+    def foreseen(self, stage: StageInfo, foresight: Foresight) -> None:
+        run = self._runs.get(stage.run_id or "") if stage.kind == RUN else None
+        if run is not None and not run.joined:
+            self._delivery.submit(partial(_foresee, run, foresight))
+
     def hand_over(self, stage: StageInfo | None, variables: MutableMapping[str, str]) -> None:
         run = self._runs.get(stage.run_id or "") if stage is not None else None
         if run is not None and run.joined != "":
@@ -309,7 +325,7 @@ class RunRecorder(Sink):
         # The tags of a run say what opened it, and whether that still runs.
         if run.joined is not None:
             return self._own_tags()
-        return {**self._tags(footprint, status, run.trace_id), **run.remote_tags}
+        return {**self._tags(footprint, status, run.trace_id), **run.remote_tags, **run.foresight_tags}
 
     def _own_tags(self) -> dict[str, str]:
         return {names.PROCESS: self._process}
@@ -346,6 +362,11 @@ def _of_run(stages: Mapping[str, Cost]) -> dict[str, Cost]:
         before = sums.get(key, Cost(0.0, 0.0))
         sums[key] = Cost(before.energy_j + cost.energy_j, before.emissions_g + cost.emissions_g)
     return sums
+
+
+def _foresee(run: _Run, foresight: Foresight) -> None:
+    run.segment.foresee(names.foresight_metrics(foresight))
+    run.foresight_tags.update(names.foresight_tags(foresight))
 
 
 def _since_handed(run: _Run, figures: Figures | None) -> dict[str, float]:

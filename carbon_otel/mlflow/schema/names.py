@@ -20,7 +20,7 @@ from carbon_otel.carbon.grid import Intensity
 from carbon_otel.footprint import Footprint
 from carbon_otel.mlflow.schema import checked
 from carbon_otel.provenance import ESTIMATED_REMOTE
-from carbon_otel.records import RemoteCall
+from carbon_otel.records import Foresight, RemoteCall
 from carbon_otel.text import printable, storable
 from carbon_otel.units import J_PER_KWH, J_PER_WH, KILO
 
@@ -36,6 +36,12 @@ MODEL = "carbon.model_id"
 SOURCE_RUN = "carbon.source_run_id"
 SOURCE_EXPERIMENT = "carbon.source_experiment_id"
 HOURLY = "carbon.hourly_wh"
+# What was forecast before a run, and the subject by which forecasts are compared.
+FORECAST = "carbon.forecast"
+FORECAST_SUBJECT = "carbon.forecast_subject"
+FORECAST_RAW_WH = "carbon/forecast/raw_p50_wh"
+FORECAST_MEASURED_WH = "carbon/forecast/measured_wh"
+FORECAST_DELTA = "carbon/forecast/delta"
 # This tag of a window has all figures that are neither searched for nor charted, as JSON. A ledger has
 # thousands of windows, and a report reads one row for each metric and tag.
 WINDOW = "carbon.window"
@@ -44,6 +50,7 @@ _SEARCHED = frozenset({"carbon.status", LINEAGE})
 
 _NESTED = "carbon/nested/"
 _STAGE_SLASHES = 3
+PERCENTILES = ("p10", "p50", "p90")
 _MOST_PUE = 1000.0
 _NO_NAME = re.compile(r"[^\w.-]")
 
@@ -149,6 +156,37 @@ def remote_tags(call: RemoteCall) -> dict[str, str]:
         "carbon.remote_method": ESTIMATED_REMOTE,
         "carbon.remote_source": storable(call.figures.source)[: checked.LONGEST_TAG],
     }
+
+
+def foresight_metrics(foresight: Foresight) -> dict[str, float]:
+    """A forecast of a run, under `carbon/forecast/`; one that was made in the run, under `carbon/reforecast/`.
+
+    `delta` is predicted / measured - 1. These are no sums: two parts of a run do not add theirs.
+    """
+    group = "reforecast" if foresight.in_run else "forecast"
+    values: dict[str, float | None] = {
+        f"energy_{name}_wh": joules / J_PER_WH
+        for name, joules in zip(PERCENTILES, foresight.expected_j, strict=True)
+    }
+    values |= {f"emissions_{name}_g": g for name, g in zip(PERCENTILES, foresight.expected_g, strict=True)}
+    if foresight.expected_s is not None:
+        values["duration_p50_s"] = foresight.expected_s[1]
+    if foresight.in_run:
+        values |= {"done_percent": 100 * foresight.done, "left_s": foresight.left_s}
+    else:
+        values["raw_p50_wh"] = foresight.raw_j / J_PER_WH
+    if foresight.measured_j is not None:
+        values["measured_wh"] = foresight.measured_j / J_PER_WH
+    values["delta"] = foresight.delta
+    return {f"{PREFIX}{group}/{name}": v for name, v in values.items() if v is not None and math.isfinite(v)}
+
+
+def foresight_tags(foresight: Foresight) -> dict[str, str]:
+    """What was forecast before the run."""
+    if foresight.in_run:
+        return {}
+    values = {FORECAST: foresight.title, FORECAST_SUBJECT: foresight.subject}
+    return {name: storable(value)[: checked.LONGEST_TAG] for name, value in values.items() if value}
 
 
 def provenance_tags(

@@ -1,0 +1,1 @@
+"""Interfaces and files of other tools."""

@@ -1,0 +1,1 @@
+"""Energy and carbon before the run: from the model and the hardware to an interval with its assumptions."""

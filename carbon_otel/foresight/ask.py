@@ -1,0 +1,273 @@
+"""`carbon_otel.forecast(...)`: what is to be forecast, on which hardware, with which of the user's runs."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final, Protocol, cast
+
+from carbon_otel import clock, config, runtime
+from carbon_otel.carbon.grid import WORLD, EmissionFactor, intensity
+from carbon_otel.footprint import Footprint
+from carbon_otel.forecast import estimator as estimators
+from carbon_otel.forecast import history as past
+from carbon_otel.forecast.architecture import model_of
+from carbon_otel.forecast.estimator import Power
+from carbon_otel.forecast.hardware import accelerator
+from carbon_otel.forecast.inference import forecast_inference
+from carbon_otel.forecast.place import site_of
+from carbon_otel.forecast.quantity import number
+from carbon_otel.forecast.records import (
+    Assumption,
+    Forecast,
+    InferenceRequest,
+    Interval,
+    Place,
+    TrainingRequest,
+)
+from carbon_otel.forecast.training import forecast_training
+from carbon_otel.foresight.watch import remember as hold
+from carbon_otel.guard import contain, log_once
+from carbon_otel.mlflow import compat
+from carbon_otel.records import Foresight
+from carbon_otel.sensors.cpu_model import thread_power
+from carbon_otel.stages.api import Recorder, Stage
+from carbon_otel.stages.automatic import helping
+from carbon_otel.units import J_PER_KWH, KILO, S_PER_DAY
+
+# The stage of the small fits: their energy is neither the training's nor the run's own.
+STAGE: Final = "forecasting"
+# A store that does not answer in this time teaches nothing.
+_HISTORY_S: Final = 3.0
+_MOST_LOAD: Final = 9.0
+
+
+class Measuring(Recorder, Protocol):
+    """The measurement that a forecast asks for its grid and its hardware."""
+
+    @property
+    def factor(self) -> EmissionFactor: ...
+
+    @property
+    def hardware(self) -> str: ...
+
+    @property
+    def gpus(self) -> tuple[str, ...]: ...
+
+
+def ask(
+    source: Any,
+    features: Any,
+    target: Any,
+    *,
+    hardware: str,
+    place: Place,
+    inference: bool,
+    history: bool,
+    remember: bool,
+    budget_s: float | None,
+    wanted: Mapping[str, Any],
+) -> Forecast:
+    """See `carbon_otel.forecast`; `wanted` are the fields of the request that were given."""
+    if features is not None:
+        if wanted or inference:
+            names = ", ".join([*wanted, *(["inference"] if inference else [])])
+            raise ValueError(f"{names}: an estimator is forecast from its small fits; leave these out")
+        raw, subject = _of_estimator(source, features, target, place, budget_s)
+    elif hasattr(source, "fit") and hasattr(source, "get_params"):
+        raise ValueError(
+            "an estimator is forecast with its data: write carbon_otel.forecast(estimator, X, y)"
+        )
+    else:
+        raw, subject = _of_model(source, hardware, place, inference, wanted), "training"
+    made = raw
+    if history and not inference:
+        made = _taught(raw, subject)
+    if remember and not inference:
+        contain("remembering a forecast", None, hold, _foresight(raw, made, subject))
+    return made
+
+
+def _of_model(
+    source: Any, hardware: str, place: Place, inference: bool, wanted: Mapping[str, Any]
+) -> Forecast:
+    fields = dict(wanted)
+    active = fields.pop("active", None)
+    if isinstance(source, str) and not Path(source).exists():
+        source = number(source, "the model")
+    model = None
+    if source is not None:
+        model = model_of(source, active=None if active is None else number(active, "active"))
+    name, gpus = _hardware(hardware)
+    for field in ("tokens", "requests_per_month"):
+        if field in fields:
+            fields[field] = number(fields[field], field)
+    if hardware == "auto":
+        place = _here(place)
+    if inference:
+        if model is None:
+            raise ValueError("no model to serve; write carbon_otel.forecast(model, inference=True)")
+        return forecast_inference(
+            _request(InferenceRequest, hardware=name, model=model, place=place, **fields)
+        )
+    if hardware == "auto":
+        fields.setdefault("gpus", gpus)
+    return forecast_training(_request(TrainingRequest, hardware=name, model=model, place=place, **fields))
+
+
+def _request(kind: Callable[..., Any], **fields: Any) -> Any:
+    try:
+        return kind(**fields)
+    except TypeError:
+        known = set(kind.__dataclass_fields__)  # type: ignore[attr-defined]
+        wrong = ", ".join(sorted(set(fields) - known))
+        raise ValueError(
+            f"{wrong}: not of a {kind.__name__}; its settings are {', '.join(sorted(known))}"
+        ) from None
+
+
+def _hardware(name: str) -> tuple[str, float]:
+    """The accelerator in the catalogue, and how many of it this host has."""
+    if name != "auto":
+        return name, 0.0
+    active = cast("Measuring | None", runtime.active())
+    gpus = active.gpus if active is not None else ()
+    if not gpus:
+        raise ValueError(
+            "hardware='auto' needs a measurement that sees a GPU: call carbon_otel.instrument() first, or write "
+            "hardware='H100'"
+        )
+    return accelerator(gpus[0]).name, float(len(gpus))
+
+
+def _of_estimator(
+    source: Any, features: Any, target: Any, place: Place, budget_s: float | None
+) -> tuple[Forecast, str]:
+    stage = Stage(STAGE, type(source).__name__[:64])
+    load = _load()  # before the small fits, which are load themselves
+    with stage, _unseen(), compat.without_autologging():
+        timing = estimators.time_of(
+            source, features, target, _timed, budget_s=estimators.BUDGET_S if budget_s is None else budget_s
+        )
+    made = estimators.forecast_of(timing, _power(stage.footprint), site_of(_here(place)))
+    return _on_a_busy_machine(made, load), timing.name
+
+
+def _load() -> float:
+    """Threads that want to run, for each that the machine has; 1 where it is not known."""
+    return os.getloadavg()[0] / (os.cpu_count() or 1) if hasattr(os, "getloadavg") else 1.0
+
+
+def _on_a_busy_machine(made: Forecast, load: float) -> Forecast:
+    """The forecast, wider if other programs want more than the machine has: they may end, or become more.
+
+    The training may have more or less of the load than the small fits had: by its root, which is our choice.
+    """
+    if load <= 1 or made.days is None:
+        return made
+    width = math.sqrt(min(load, _MOST_LOAD))
+    doubt = Interval(1 / width, 1.0, width)
+    other = Assumption(
+        "other work on this machine", 1.0, 1 / width, width, "", f"load {load:.1f} for each thread"
+    )
+    return replace(
+        made,
+        days=made.days * doubt,
+        energy_kwh=made.energy_kwh * doubt,
+        it_energy_kwh=made.it_energy_kwh * doubt,
+        emissions_kg=made.emissions_kg * doubt,
+        assumptions=(*made.assumptions, other),
+    )
+
+
+@contextlib.contextmanager
+def _unseen() -> Iterator[None]:
+    """The small fits open no stages of their own."""
+    token = helping.set(True)
+    try:
+        yield
+    finally:
+        helping.reset(token)
+
+
+def _timed(call: Callable[[], object]) -> float:
+    begun_s = clock.monotonic()
+    call()
+    return clock.monotonic() - begun_s
+
+
+def _here(place: Place) -> Place:
+    """The place, with the grid and the site of the measurement where nothing else is given."""
+    active = cast("Measuring | None", runtime.active())
+    if active is not None:
+        zone, pue = active.factor.intensity.zone, active.factor.pue
+    else:
+        settings = config.resolve({})
+        zone, pue = intensity(settings.zone).zone, settings.pue
+    if place.zone is None and place.region is None and place.intensity_g_per_kwh is None and zone != WORLD:
+        place = replace(place, zone=zone)
+    return replace(place, pue=pue) if place.pue is None and place.region is None else place
+
+
+def _power(footprint: Footprint) -> Power:
+    if footprint.energy_j > 0 and footprint.duration_s > 0:
+        watts = footprint.energy_j / footprint.duration_s
+        # The whole fit is compared by the same meter, so its band is no part of this; a longer fit runs warmer.
+        source = f"this machine in the small fits, {footprint.method}"
+        return Power(Interval(0.93 * watts, watts, 1.07 * watts), source, True)
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    power = thread_power("unknown")
+    watts = power.full_w * threads
+    return Power(
+        Interval(power.band.low * watts, watts, power.band.high * watts),
+        f"assumed, {threads} busy threads: {power.source}; carbon_otel.instrument() measures it",
+        False,
+    )
+
+
+def _taught(raw: Forecast, subject: str) -> Forecast:
+    """Corrected by the user's runs in MLflow, if the program uses it and its store answers in time."""
+    active = cast("Measuring | None", runtime.active())
+    if active is None or "mlflow.tracking.fluent" not in sys.modules:
+        return raw
+    found: list[past.History] = []
+    faults: list[Exception] = []
+    uri, experiment = contain("asking MLflow for its experiment", ("", ""), compat.experiment_here)
+    if not experiment:
+        return raw
+
+    def look() -> None:
+        try:
+            with compat.our_call(uri):
+                found.append(past.read(compat.client_at(uri), [experiment], subject, active.hardware))
+        except Exception as fault:  # noqa: BLE001 - every kind of store raises its own
+            faults.append(fault)
+
+    thread = threading.Thread(target=look, name="carbon_otel forecast history", daemon=True)
+    thread.start()
+    thread.join(_HISTORY_S)
+    if not found:
+        reason = repr(faults[0]) if faults else f"MLflow did not answer in {_HISTORY_S:g} s"
+        log_once("your runs could not be read, the forecast is made without them: %s", reason)
+        return raw
+    return past.taught(raw, found[0])
+
+
+def _foresight(raw: Forecast, made: Forecast, subject: str) -> Foresight:
+    joules, grams = made.it_energy_kwh.times(J_PER_KWH), made.emissions_kg.times(KILO)
+    seconds = None if made.days is None else made.days.times(S_PER_DAY)
+    return Foresight(
+        in_run=False,
+        expected_j=(joules.p10, joules.p50, joules.p90),
+        raw_j=raw.it_energy_kwh.p50 * J_PER_KWH,
+        expected_g=(grams.p10, grams.p50, grams.p90),
+        expected_s=None if seconds is None else (seconds.p10, seconds.p50, seconds.p90),
+        title=made.title,
+        subject=subject,
+    )
