@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -34,15 +34,21 @@ class LeftBehind:
         """In a forked child: the thread that held the lock does not exist there."""
         self._lock = threading.Lock()
 
-    def upload(self, store: compat.TrackingStore, address: str, prefix: str = "") -> None:
-        """Send the batches for this store, from files whose names begin with `prefix`.
+    def upload(
+        self,
+        store: compat.TrackingStore,
+        address: str,
+        prefix: str = "",
+        may_be_over: Callable[[str], bool] = lambda run_id: True,
+    ) -> None:
+        """Send the batches for this store, from files whose names begin with `prefix`; see `Uploader`.
 
         Raises if the store cannot be reached.
         """
         with self._borrowed(address, prefix) as spools:
             for left in spools:
                 ranks = _rank_parts(left, address)
-                Uploader(store).send(left, address, most_refused=_MOST_REFUSED)
+                Uploader(store, may_be_over=may_be_over).send(left, address, most_refused=_MOST_REFUSED)
                 self._unfinished = (self._unfinished | ranks.keys()) - {
                     part for part, final in ranks.items() if final
                 }

@@ -81,11 +81,16 @@ class Uploader:
         self,
         store: TrackingStore,
         delivered: Callable[[Batch], object] = lambda batch: None,
+        may_be_over: Callable[[str], bool] = lambda run_id: True,
     ) -> None:
-        """`delivered` is called with the last batch of each segment once the store has it."""
+        """`delivered` is called with the last batch of each segment once the store has it.
+
+        `may_be_over` says whether the process that has opened the run with this id may have ended it.
+        """
         self.faults = Faults()
         self._store = store
         self._delivered = delivered
+        self._may_be_over = may_be_over
         self._ledger_runs = LedgerRuns(store)
         self._others_of: dict[str, _Others] = {}
         # The runs that come last in the next call, because they failed.
@@ -217,7 +222,7 @@ class Uploader:
             last.values, last.hourly, final=last.final, joined=True, process=process, rank=last.rank
         )
         self._log(last.run_id, [], own.tags(last.contribution_id))
-        if not last.final:
+        if not last.final and not self._may_be_over(last.run_id):
             return
         data = self._store.get_run(last.run_id).data
         parts = contributions.read(data.tags).values()

@@ -107,6 +107,7 @@ class DeliveryWorker:
         self._closed = False
         self._awaited: set[int] = set()  # segments for which a thread waits
         self._delivered: set[int] = set()  # segments whose last batch the store has
+        self._over: set[str] = set()  # runs whose last batch the store has
         self._owner_of: dict[int, tuple[str, str]] = {}  # the address and the ordering key of a segment
         self._left_behind = LeftBehind(folder)
         # Held while the spool is written; only `put` takes it.
@@ -342,7 +343,11 @@ class DeliveryWorker:
         always fails must not hold those of this process.
         """
         try:
-            self._left_behind.upload(store, outlet.address, joined_file.PREFIX if outlet.resumed else "")
+            if outlet.resumed:
+                over = self._over.__contains__
+                self._left_behind.upload(store, outlet.address, joined_file.PREFIX, over)
+            else:
+                self._left_behind.upload(store, outlet.address)
         except Exception as error:
             outlet.left_tries += 1
             if outlet.left_tries == 1:
@@ -357,6 +362,7 @@ class DeliveryWorker:
     def _note_delivered(self, batch: Batch) -> None:
         with self._changed:
             self._delivered.add(batch.segment)
+            self._over.add(batch.run_id)
             address, _ = self._owner_of.pop(batch.segment, ("", ""))
             if address in self._outlets:
                 self._outlets[address].late = False
