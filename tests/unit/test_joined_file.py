@@ -200,3 +200,14 @@ def test_a_part_names_its_process(files, tmp_path):
     assert contributions.read(store.tags["r"])["child"].process == "a process"
     assert store.tags["r"].get(names.PROCESS) != "a process"
     opener.close(20)
+
+
+def test_a_part_of_a_killed_process_that_comes_after_the_end_makes_the_run_a_lower_bound(files, tmp_path):
+    store, opener = Store(), Controlled(tmp_path)
+    opener.put(batch(1, 2.0), store)
+    assert opener.wait(20)
+    files.put(ADDRESS, part(0.5, final=False))
+    assert opener.flush(20)
+    opener.close(20)
+    assert (store.tags["r"]["carbon.status"], store.tags["r"]["carbon.segments"]) == ("running", "2")
+    assert store.values("r")[-1] == 2.5
