@@ -259,17 +259,21 @@ class OtelSink(Sink):
             _leave(without, before)
 
     def _context_below(self, above: StageInfo | None) -> Context | None:
-        """The context whose span is the parent; None if the application's own span, or the stage's, is current."""
+        """The context whose span is the parent; None if that is the current span.
+
+        Where the span of a stage is current, a run may have begun in that stage: its span is never current.
+        """
         here = context.get_current()
-        left = isinstance(here, _StageContext) and here.before is not None
-        if not left and trace.get_current_span(here).get_span_context().is_valid:
+        ours = here if isinstance(here, _StageContext) else None
+        valid = trace.get_current_span(here).get_span_context().is_valid
+        if valid and ours is None:
             return None
         while above is not None:
             own = self._spans.get(above)
             if own is not None:
                 return own.around()
             above = above.parent
-        return self._started_from()[0]
+        return None if valid and ours is not None and ours.before is None else self._started_from()[0]
 
     def _started_from(self) -> tuple[Context, str | None]:
         """The context, which may be empty, and the run of the work at hand, in the process that handed it over."""

@@ -143,6 +143,31 @@ def test_spans_nest_as_the_stages_and_under_the_applications_own(application):
     assert not trace.get_current_span().get_span_context().is_valid
 
 
+def test_a_stage_in_a_run_that_began_in_a_stage_is_below_the_run(application, monkeypatch):
+    """The span of a run is never current: the run may end in another thread."""
+    application.instrument()
+    engine = runtime.active().engine
+    with carbon_otel.stage("training", "outer"):
+        run = engine.open_run("r1", "try", None)
+        monkeypatch.setattr(engine.runs, "active", lambda: run)  # as MLflow's tracker says
+        with carbon_otel.stage("evaluation", "inner"), carbon_otel.stage("inference", "innermost"):
+            pass
+        own = application.tracer_provider.get_tracer("application").start_as_current_span("own")
+        with own, carbon_otel.stage("inference", "below the own one"):
+            pass
+        engine.close(run)
+    spans = application.spans()
+    names = {span.context.span_id: name for name, span in spans.items()}
+    assert {name: span.parent and names[span.parent.span_id] for name, span in spans.items()} == {
+        "outer": None,
+        "mlflow.run": "outer",
+        "inner": "mlflow.run",
+        "innermost": "inner",
+        "own": "outer",
+        "below the own one": "own",
+    }
+
+
 def test_a_program_that_seeds_its_random_numbers_gets_the_same_numbers_and_spans_of_their_own(application):
     application.instrument()
     drawn = []
