@@ -17,6 +17,7 @@ from carbon_otel.carbon import grid
 from carbon_otel.footprint import NOT_MEASURED, Cost, Footprint
 from carbon_otel.mlflow.schema import names as schema
 from carbon_otel.provenance import Band
+from carbon_otel.records import RemoteCall, RemoteFigures
 from carbon_otel.semconv import names as semconv
 from carbon_otel.sensors import apple, cpu_model, grace, intel_gpu, jetson, memory_model, rapl
 from carbon_otel.sensors.amd import gpu as amd
@@ -116,6 +117,8 @@ def metrics_of_a_run() -> set[str]:
         stages={"training": Cost(1.0, 1.0), "run": Cost(1.0, 1.0)},
     )
     sums = schema.footprint_metrics(footprint, units={"training/samples": 1.0})
+    for known in RemoteFigures(*[1.0] * 6, source=""), None:
+        sums |= schema.remote_metrics(RemoteCall("", "", known))
     return {name.replace("/device_", "/<device>_") for name in (*sums, *schema.rates_per_1k(sums))}
 
 
@@ -222,9 +225,10 @@ def test_the_table_of_metrics():
     units = {row[2] for row in table(PAGES["carbon_otel/otel/README.md"].section("Metrics"))}
     assert {unit.strip("`") for unit in units} == {
         *(semconv.JOULE, semconv.WATT, semconv.SECOND, semconv.RATIO),
-        *(semconv.UNIT_COUNT, semconv.GRAM, semconv.GRAM_PER_KWH),
+        *(semconv.UNIT_COUNT, semconv.REQUEST_COUNT, semconv.GRAM, semconv.GRAM_PER_KWH),
     }
     metrics = {v for k, v in vars(semconv).items() if k.startswith(("HW_", "STAGE_", "CPU_", "CARBON_"))}
+    metrics |= {semconv.REMOTE_ENERGY, semconv.REMOTE_EMISSIONS, semconv.REMOTE_REQUESTS}
     text = PAGES["carbon_otel/otel/README.md"].section("Metrics")
     labels = {semconv.HW_ID, semconv.HW_TYPE, semconv.HW_NAME, semconv.STAGE_KIND, semconv.STAGE_NAME}
     assert {name for name in metrics if f"`{name}`" not in text} <= labels
@@ -267,5 +271,5 @@ def test_the_demo_prints_the_rows_of_the_readme():
 def test_the_wheel_has_the_pages_of_its_rooms():
     """They are beside the code on purpose: small, and found where the package is installed."""
     inside = [name for name in PAGES if name.startswith("carbon_otel/")]
-    assert len(inside) == 7
+    assert len(inside) == 8
     assert sum(Path(ROOT / name).stat().st_size for name in inside) < 60_000
