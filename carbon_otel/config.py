@@ -138,7 +138,7 @@ def _remote(value: Any) -> str | None:
     if value not in get_args(RemoteEstimates):
         return None
     if value == "ecologits" and find_spec("ecologits") is None:
-        raise ValueError("its package is missing; install it by `pip install ecologits`")
+        raise ValueError("its package is missing; install it by `pip install ecologits~=0.11.3`")
     return str(value)
 
 

@@ -11,6 +11,7 @@ A span that is not sampled is not seen. A stream often has no tokens, unless its
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import socket
 import time
@@ -111,8 +112,9 @@ class RemoteCalls(SpanProcessor):
             self._watch(listener, span, above, calls)
 
     def _watch(self, listener: Listener, span: Span, above: _Open | None, calls: bool) -> None:
-        while self._collected:
-            self._open.pop(self._collected.popleft(), None)
+        with contextlib.suppress(IndexError):  # there are no more; other threads take some, too
+            while True:
+                self._open.pop(self._collected.popleft(), None)
         if len(self._open) >= _MOST_OPEN:
             return
         own = span.get_span_context().span_id
@@ -151,7 +153,13 @@ class RemoteCalls(SpanProcessor):
         attributes: Mapping[str, Any] = span.attributes or {}
         model = _text(attributes, _MODEL)
         listener = self._listener
-        if listener is None or not model or opened.counted or is_local(attributes):
+        if listener is None or not model or opened.counted:
+            return
+        above = opened.above
+        while above is not None:
+            above.counted = True
+            above = above.above
+        if is_local(attributes):
             return
         provider = _text(attributes, _PROVIDER) or "unknown"
         output = _number(attributes, _OUTPUT)
@@ -174,10 +182,6 @@ class RemoteCalls(SpanProcessor):
             )
         else:
             span.set_attributes({semconv.REMOTE_ESTIMATED: True, **attributes_of(figures)})
-        above = opened.above
-        while above is not None:
-            above.counted = True
-            above = above.above
         listener.tell(opened.stage, RemoteCall(provider, model, figures))
 
 

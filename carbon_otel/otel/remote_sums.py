@@ -35,7 +35,8 @@ class RemoteSums:
     def __init__(self, instruments: Instruments) -> None:
         self._instruments = instruments
         self._models: set[tuple[str, str]] = set()
-        self._stages: dict[StageInfo, dict[str, Any]] = {}
+        # Summed up at the end of the stage: threads of one stage may call at the same time.
+        self._stages: dict[StageInfo, list[RemoteFigures | None]] = {}
 
     def add(self, stage: StageInfo | None, is_open: bool, call: RemoteCall) -> None:
         """`is_open` says that the stage has a span that can still get the sums."""
@@ -49,11 +50,12 @@ class RemoteSums:
             self._instruments.remote_energy.add(figures.energy_j, by_method)
             self._instruments.remote_emissions.add(figures.emissions_g, by_method)
         if stage is not None and is_open:
-            _add(self._stages.setdefault(stage, {}), figures)
+            self._stages.setdefault(stage, []).append(figures)
 
     def of(self, stage: StageInfo) -> Mapping[str, Any]:
         """The attributes of a stage that ends."""
-        return self._stages.pop(stage, {})
+        calls = self._stages.pop(stage, None)
+        return _sum(calls) if calls else {}
 
     def _model(self, call: RemoteCall) -> dict[str, str]:
         key = call.provider, call.model
@@ -63,11 +65,12 @@ class RemoteSums:
         return {semconv.REMOTE_PROVIDER: provider, semconv.REMOTE_MODEL: model}
 
 
-def _add(sums: dict[str, Any], figures: RemoteFigures | None) -> None:
-    key = semconv.REMOTE_CALLS_UNKNOWN if figures is None else semconv.REMOTE_CALLS
-    sums[key] = sums.get(key, 0) + 1
-    if figures is not None:
-        before = {key: sums.get(key, 0.0) for key in _FIGURES.values()}
-        sums |= attributes_of(figures)
-        for key, amount in before.items():
-            sums[key] += amount
+def _sum(calls: list[RemoteFigures | None]) -> dict[str, Any]:
+    known = [figures for figures in calls if figures is not None]
+    counts = {semconv.REMOTE_CALLS: len(known), semconv.REMOTE_CALLS_UNKNOWN: len(calls) - len(known)}
+    sums: dict[str, Any] = {key: number for key, number in counts.items() if number}
+    if known:
+        sums |= attributes_of(known[-1])
+        for name, key in _FIGURES.items():
+            sums[key] = sum(getattr(figures, name) for figures in known)
+    return sums

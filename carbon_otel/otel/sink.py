@@ -168,9 +168,10 @@ class OtelSink(Sink):
             if above is not None:
                 above.joules_below += own.joules + own.joules_below
                 above.grams_below += own.grams + own.grams_below
+            estimates = self._remote.of(stage)
             if span.is_recording():
                 self._describe(span, stage, end)
-                span.set_attributes(self._remote.of(stage))
+                span.set_attributes(estimates)
         finally:
             span.end(stage.start_unix_ns + int(end.duration_s * NS_PER_S))
 

@@ -17,7 +17,7 @@ from carbon_otel.carbon import grid
 from carbon_otel.footprint import NOT_MEASURED, Cost, Footprint
 from carbon_otel.mlflow.schema import names as schema
 from carbon_otel.provenance import Band
-from carbon_otel.records import Foresight
+from carbon_otel.records import Foresight, RemoteCall, RemoteFigures
 from carbon_otel.semconv import names as semconv
 from carbon_otel.sensors import apple, cpu_model, grace, intel_gpu, jetson, memory_model, rapl
 from carbon_otel.sensors.amd import gpu as amd
@@ -117,6 +117,8 @@ def metrics_of_a_run() -> set[str]:
         stages={"training": Cost(1.0, 1.0), "run": Cost(1.0, 1.0)},
     )
     sums = schema.footprint_metrics(footprint, units={"training/samples": 1.0})
+    for known in RemoteFigures(*[1.0] * 6, source=""), None:
+        sums |= schema.remote_metrics(RemoteCall("", "", known))
     foreseen = [
         name
         for in_run in (True, False)
@@ -230,9 +232,10 @@ def test_the_table_of_metrics():
     units = {row[2] for row in table(PAGES["carbon_otel/otel/README.md"].section("Metrics"))}
     assert {unit.strip("`") for unit in units} == {
         *(semconv.JOULE, semconv.WATT, semconv.SECOND, semconv.RATIO),
-        *(semconv.UNIT_COUNT, semconv.GRAM, semconv.GRAM_PER_KWH),
+        *(semconv.UNIT_COUNT, semconv.REQUEST_COUNT, semconv.GRAM, semconv.GRAM_PER_KWH),
     }
     metrics = {v for k, v in vars(semconv).items() if k.startswith(("HW_", "STAGE_", "CPU_", "CARBON_"))}
+    metrics |= {semconv.REMOTE_ENERGY, semconv.REMOTE_EMISSIONS, semconv.REMOTE_REQUESTS}
     text = PAGES["carbon_otel/otel/README.md"].section("Metrics")
     labels = {semconv.HW_ID, semconv.HW_TYPE, semconv.HW_NAME, semconv.STAGE_KIND, semconv.STAGE_NAME}
     assert {name for name in metrics if f"`{name}`" not in text} <= labels

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from opentelemetry.trace import SpanKind, set_span_in_context
@@ -186,6 +187,21 @@ def test_nested_spans_of_one_call_count_once(application, call):
     assert ours(spans["router"]) == ours(spans["retry"]) == {}
     (energy,) = application.points("carbon_otel.remote.energy")
     assert energy.value == ONE.energy_j
+
+
+def test_a_framework_above_a_model_of_this_host_is_not_remote(application, call):
+    asked = {key: value for key, value in ASKED.items() if key != "server.address"}
+    call("framework", asked=asked, inside=lambda: call("client", asked={**ASKED, "server.address": "::1"}))
+    assert not any(ours(span) for span in application.spans().values())
+    assert application.points("carbon_otel.remote.requests") == []
+
+
+def test_threads_of_a_stage_call_at_the_same_time(application, call):
+    with carbon_otel.stage("inference", "busy"), ThreadPoolExecutor(8) as pool:
+        for done in [pool.submit(call) for _ in range(200)]:
+            done.result()
+    found = ours(application.spans()["busy"])
+    assert found["calls"] == 200 and found["energy_j"] == pytest.approx(200 * ONE.energy_j)
 
 
 def test_spans_that_never_end_are_not_kept(application):

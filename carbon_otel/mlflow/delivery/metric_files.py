@@ -38,7 +38,8 @@ def _appears(path: Path, line: str, store: Any) -> bool:
     """Whether this has made the file, with this line."""
     new = Path(store.root_directory) / f".{secrets.token_hex(8)}.carbon_otel"
     try:
-        new.write_text(line)
+        with new.open("x") as file:
+            file.write(line)
         path.parent.mkdir(parents=True, exist_ok=True)
         os.link(new, path)
     except OSError:
