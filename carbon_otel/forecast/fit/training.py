@@ -15,7 +15,8 @@ from carbon_otel.forecast.hardware import accelerator
 from carbon_otel.forecast.records import Interval
 from carbon_otel.forecast.tables import rows
 
-# One: a coefficient costs as much as one run that misses by as much. Chosen before any score was looked at.
+# One: a coefficient costs as much as one run that misses by as much. Some 48 variants were tried on the same rows,
+# with median errors of 19 to 26 %; this is among the better ones.
 _RIDGE: Final = (0.0,) + (1.0,) * (len(FEATURES) - 1)
 _S_PER_H: Final = 3600.0
 _SMALLEST_VARIANCE: Final = 0.01
