@@ -1,4 +1,4 @@
-"""A plugin of Airflow 3: each task is a stage, in the process of the task, named by its id.
+"""A plugin of Airflow: each task is a stage, in the process of the task, named by its id.
 
 The words of the id tell the kind. Airflow finds the plugin by itself. It does nothing where nothing is measured:
 set `CARBON_OTEL_MEASURE_TASKS=true`, or call `carbon_otel.instrument()` in the task. Airflow ends the process of a
@@ -36,8 +36,9 @@ class Listener:
         self._end(task_instance)
 
     @_hook
-    def on_task_instance_failed(self, task_instance: Any, error: Any) -> None:
-        self._end(task_instance, error if isinstance(error, BaseException) else RuntimeError(str(error)))
+    def on_task_instance_failed(self, task_instance: Any) -> None:
+        # Airflow before 2.10 has no `error` here, and refuses a listener that asks for it.
+        self._end(task_instance, RuntimeError("the task has failed"))
 
     @_hook
     def before_stopping(self) -> None:

@@ -16,10 +16,15 @@ from carbon_otel.entry_points.pipeline_tasks import TaskStages
 
 _hook: Final = HookimplMarker("kedro")
 _DEFAULT: Final = "__default__"
+# The key of the pipeline; those of nodes are their names, which are never empty.
+_PIPELINE: Final = ""
 
 
 class Hooks:
-    """Kedro's hooks, by their names. A thread, or a process, runs one node at a time."""
+    """Kedro's hooks, by their names, with those arguments that all versions have: Kedro refuses others.
+
+    A process runs one pipeline at a time, and a node of it in one thread.
+    """
 
     def __init__(self) -> None:
         self._stages = TaskStages()
@@ -27,27 +32,27 @@ class Hooks:
     @_hook
     def before_pipeline_run(self, run_params: Mapping[str, Any]) -> None:
         names = run_params.get("pipeline_names") or [run_params.get("pipeline_name") or _DEFAULT]
-        self._stages.begin_pipeline(run_params.get("run_id"), "+".join(names))
+        self._stages.begin_pipeline(_PIPELINE, "+".join(names))
 
     @_hook
-    def after_pipeline_run(self, run_params: Mapping[str, Any]) -> None:
-        self._stages.end(run_params.get("run_id"))
+    def after_pipeline_run(self) -> None:
+        self._stages.end(_PIPELINE)
 
     @_hook
-    def on_pipeline_error(self, error: Exception, run_params: Mapping[str, Any]) -> None:
-        self._stages.end(run_params.get("run_id"), error)
+    def on_pipeline_error(self, error: Exception) -> None:
+        self._stages.end(_PIPELINE, error)
 
     @_hook
-    def before_node_run(self, node: Any, run_id: str) -> None:
-        self._stages.begin((run_id, node.name), node.short_name, node.tags)
+    def before_node_run(self, node: Any) -> None:
+        self._stages.begin(node.name, node.short_name, node.tags)
 
     @_hook
-    def after_node_run(self, node: Any, run_id: str) -> None:
-        self._stages.end((run_id, node.name))
+    def after_node_run(self, node: Any) -> None:
+        self._stages.end(node.name)
 
     @_hook
-    def on_node_error(self, error: Exception, node: Any, run_id: str) -> None:
-        self._stages.end((run_id, node.name), error)
+    def on_node_error(self, error: Exception, node: Any) -> None:
+        self._stages.end(node.name, error)
 
 
 hooks: Final = Hooks()

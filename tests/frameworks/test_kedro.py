@@ -85,3 +85,17 @@ def test_the_entry_point_names_hooks_of_kedro():
     manager = _create_hook_manager()
     manager.register(getattr(importlib.import_module(module), name))
     assert len(manager.hook.before_node_run.get_hookimpls()) == 1
+
+
+def test_the_hooks_ask_for_nothing_that_older_versions_lack():
+    """Kedro 0.19 has `session_id` where Kedro 1 has `run_id`, and refuses hooks that ask for the other."""
+    manager = _create_hook_manager()
+    manager.register(Hooks())
+    asked = {
+        argument
+        for name in ("before_pipeline_run", "after_pipeline_run", "on_pipeline_error")
+        + ("before_node_run", "after_node_run", "on_node_error")
+        for each in getattr(manager.hook, name).get_hookimpls()
+        for argument in each.argnames
+    }
+    assert asked == {"run_params", "node", "error"}

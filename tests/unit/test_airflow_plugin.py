@@ -83,6 +83,18 @@ def test_a_task_is_a_stage_of_the_kind_that_its_name_tells(airflow, tree):
     assert runtime.begun() is not None  # who has begun it ends it
 
 
+def test_a_listener_asks_for_nothing_that_older_versions_lack(airflow):
+    """pluggy refuses a listener with an argument that the specification has not."""
+    asked = {
+        name: each.argnames
+        for name in vars(Specifications)
+        if not name.startswith("_")
+        for each in getattr(airflow, name).get_hookimpls()
+    }
+    assert set(asked.pop("before_stopping")) == set()
+    assert set(asked.values()) == {("task_instance",)}
+
+
 def test_nothing_is_measured_where_nobody_asks(airflow):
     run(airflow, "train_model")
     airflow.before_stopping(component=None)
