@@ -121,8 +121,8 @@ def test_hosts_of_one_run(web, footprint, table, request):
     fill(store, run_id, footprint, range(MEASURED, HOSTS))
 
     def per_host(what: str) -> Callable[[float], None]:
-        task = f"{what} of a host among {HOSTS:,} in a run, server's CPU time"
-        return lambda seconds: table(task, f"carbon_otel, {where}", seconds / MEASURED * 1000, "ms")
+        task = f"{what} of a host among {HOSTS:,} in a run, {where}, server's CPU time"
+        return lambda seconds: table(task, "carbon_otel", seconds / MEASURED * 1000, "ms")
 
     with server_time(web, per_host("first checkpoint")):
         for host in hosts:
@@ -145,8 +145,8 @@ def test_hosts_of_one_model(web, footprint, table, request):
     store = compat.store_of(mlflow.MlflowClient(web.url))
 
     def per_host(what: str) -> Callable[[float], None]:
-        task = f"{what} of a window of a model, {HOSTS:,} hosts, server's CPU time"
-        return lambda seconds: table(task, f"carbon_otel, {where}", seconds / HOSTS * 1000, "ms")
+        task = f"{what} of a window of a model, {HOSTS:,} hosts, {where}, server's CPU time"
+        return lambda seconds: table(task, "carbon_otel", seconds / HOSTS * 1000, "ms")
 
     windows = [
         Host(
@@ -180,7 +180,7 @@ def fill(store, run_id: str, footprint, numbers: range) -> None:
 
 def timed_report(web, table, where: str, what: str, name: str, expected_wh: float) -> None:
     began = time.perf_counter()
-    with server_time(web, lambda s: table(f"{what}, server's CPU time", f"carbon_otel, {where}", s, "s")):
+    with server_time(web, lambda s: table(f"{what}, {where}, server's CPU time", "carbon_otel", s, "s")):
         report = carbon_otel.report(name, tracking_uri=web.url)
-    table(what, f"carbon_otel, {where}", time.perf_counter() - began, "s")
+    table(f"{what}, {where}", "carbon_otel", time.perf_counter() - began, "s")
     assert report.total.energy_wh == pytest.approx(expected_wh, rel=1e-9)
