@@ -21,7 +21,7 @@ from carbon_otel.guard import log_fault
 from carbon_otel.instrumentation.base import Undo
 from carbon_otel.instrumentation.in_place import Around, Changed, Entered, innermost
 from carbon_otel.stages.arguments import Lifecycle
-from carbon_otel.stages.automatic import CallStage, CountedCall, around
+from carbon_otel.stages.automatic import CallStage, CountedCall, around, nothing_opens
 from carbon_otel.stages.cells import Cell, Share
 from carbon_otel.stages.short_calls import CountedShare, within
 
@@ -111,6 +111,8 @@ def _enter(
 ) -> CallStage | CountedCall | None:
     # Not `contain`, because inner calls come by the thousand.
     try:
+        if nothing_opens():
+            return None
         if call.when is not None and not call.when(_named(parameters, args, kwargs)):
             return None
         name = call.name

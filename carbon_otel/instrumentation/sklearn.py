@@ -43,7 +43,7 @@ from carbon_otel.instrumentation.calls import Call, Calls, name_of_type
 from carbon_otel.instrumentation.in_place import Around, Changed, unseen
 from carbon_otel.instrumentation.sizes import samples
 from carbon_otel.stages.arguments import Lifecycle
-from carbon_otel.stages.automatic import CallStage, CountedCall, around
+from carbon_otel.stages.automatic import CallStage, CountedCall, around, nothing_opens
 
 _METHODS: Final[Mapping[str, Lifecycle]] = {
     "fit": "training",
@@ -192,7 +192,7 @@ def _enter_method(
     # Not `contain`, because inner calls come by the thousand.
     try:
         # A function that became a method may be called with anything.
-        if not issubclass(type(estimator), base):
+        if nothing_opens() or not issubclass(type(estimator), base):
             return None
         units = functools.partial(_units, estimator, method, args[0] if args else kwargs.get("X"))
         name = f"{name_of_type(type(estimator))}.{method}"

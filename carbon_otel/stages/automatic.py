@@ -61,6 +61,15 @@ def around(
     return CountedCall(above, units, None if within is None else within(), streams)
 
 
+def nothing_opens() -> bool:
+    """Whether the current stage is an automatic one that admits nothing: the quick answer for the calls in it.
+
+    A prediction of a forest makes fifty. A run that begins in such a call changes nothing for them.
+    """
+    stage = current.get()
+    return stage is not None and stage.end is None and stage.admits is not None and not stage.admits
+
+
 def part(of: OpenStage | None, word: str, name: str, admits: Collection[str]) -> Stage | None:
     """A stage for a part of an automatic stage, of the same kind; None if that admits no part by this word.
 

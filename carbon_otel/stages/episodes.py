@@ -108,7 +108,8 @@ class Episode:
         begun_ns, self._wait_begun_ns = self._wait_begun_ns, 0
         if begun_ns:
             now_ns = _now()
-            self._wait_ns += now_ns - begun_ns
+            if not self.running.paused:
+                self._wait_ns += now_ns - begun_ns
             if self.running.fades:
                 self.running.see(now_ns)
 
@@ -122,12 +123,18 @@ class Episode:
             self.running.see(_now())
 
     def pause(self) -> None:
-        """An episode begins in this one."""
-        self.running.pause(_now())
+        """An episode begins in this one, maybe while it waits: its loading is a loop, too."""
+        now_ns = _now()
+        if self._wait_begun_ns and not self.running.paused:
+            self._wait_ns += now_ns - self._wait_begun_ns
+        self.running.pause(now_ns)
 
     def resume(self) -> None:
-        if not self.ended:
-            self.running.resume(_now())
+        if not self.ended and self.running.paused:
+            now_ns = _now()
+            if self._wait_begun_ns:
+                self._wait_begun_ns = now_ns
+            self.running.resume(now_ns)
 
     def elsewhere(self, parent: Parent, ns: int) -> None:
         """A short call has ended in this thread; in the same stage, it has its own part."""
@@ -151,6 +158,9 @@ class Episode:
             return
         inner.pause()
         inner.ended = inner._decided = True
+        # What it has run since the last tick is now of this one.
+        left_ns = inner.running.ran_ns(_now()) - inner.taken_ns - inner._guessed_ns
+        self.running.elsewhere(-max(0, left_ns))
         for theirs in inner.main, inner.wait, inner.guess:
             self.main.adopt(theirs)
         if inner in inner.parent.timed:
@@ -176,7 +186,9 @@ class Episode:
         sure_ns = ran_ns if wait_begun_ns else self.running.sure_ns(now_ns)
         known_ns = self.taken_ns + self._guessed_ns
         all_ns = max(0, sure_ns - known_ns)
-        waited_ns = self._wait_ns + (max(0, now_ns - wait_begun_ns) if wait_begun_ns else 0)
+        waited_ns = self._wait_ns
+        if wait_begun_ns and not self.running.paused:
+            waited_ns += max(0, now_ns - wait_begun_ns)
         wait_ns = 0
         if not self._together and (self.wait.stage is not None or self.main.stage is None):
             wait_ns = min(all_ns, max(0, waited_ns - self._wait_taken_ns))

@@ -17,6 +17,10 @@ class Running:
         self._begun_ns = begun_ns  # 0 in a pause
         self._done_ns = self._other_ns = self._seen_ns = 0
 
+    @property
+    def paused(self) -> bool:
+        return not self._begun_ns
+
     def ran_ns(self, now_ns: int) -> int:
         """How long it has run, if it still does."""
         begun_ns = self._begun_ns
@@ -38,8 +42,7 @@ class Running:
             self._done_ns, self._begun_ns = self._done_ns + now_ns - self._begun_ns, 0
 
     def resume(self, now_ns: int) -> None:
-        if not self._begun_ns:
-            self._begun_ns = now_ns
+        self._begun_ns = now_ns
 
     def stop(self, now_ns: int) -> None:
         """It is over, since it was last seen if it fades."""

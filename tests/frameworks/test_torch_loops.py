@@ -371,7 +371,7 @@ def test_more_epochs_than_spans_have_their_energy_together(stages, job):
         for batch in loader():
             job.step(batch)
     carbon_otel.uninstrument()
-    ended = stages()
+    ended = passes(stages)
     assert sum(units["epochs"] for _, _, units in ended) == 30
     assert sum(units["samples"] for _, _, units in ended) == 30 * SAMPLES
     assert len(ended) < 30 and "epochs" in {name for _, name, _ in ended}

@@ -195,6 +195,28 @@ def test_the_tick_ends_it_if_nothing_else_does(bench):
     bench.check()
 
 
+def test_a_loop_in_the_loading_of_another_has_its_own_time(bench):
+    outer = episodes.begin(Episode(bench.engine.shares.parent(bench.engine.root), bench.clock()))
+    outer.begin_wait()
+    bench.clock.advance(1)
+    inner = episodes.begin(Episode(outer.parent, bench.clock()))
+    bench.clock.advance(10)  # the first sample takes long
+    outer.end_wait()
+    outer.stepped()
+    for _ in range(3):
+        bench.clock.advance(2)
+        episodes.turn_to(outer).begin_wait()
+        bench.clock.advance(1)
+        outer.end_wait()
+    episodes.end(outer)
+    episodes.end(inner)
+    ((_, waiting),) = bench.ended("DataLoader")
+    ((_, epoch),) = bench.ended("epoch 1")
+    assert waiting.footprint.energy_j == pytest.approx(400)
+    assert epoch.footprint.energy_j == pytest.approx(2000)
+    bench.check()
+
+
 def test_a_forked_child_asks_again():
     short_calls._refused.stage = object()
     short_calls._renew()
