@@ -45,8 +45,9 @@ class Group:
         rank: the rank of this process; None if it is not one of several.
         board: the board of the process group, while there is one.
         works_together: whether there has been a process group.
-        ask_step_wait_s: asks for the mean seconds for which a step of this rank has waited for the gradients of
-            the others; None if nobody knows.
+        step_wait_s: the mean seconds for which a step of this rank has waited for the gradients of the others, as
+            far as that was learned; None if nobody knows.
+        ask_step_wait_s: asks for it; on the application's threads only, because it calls PyTorch.
         changed: called once a process group is made (True), and before it is destroyed (False). None raises.
     """
 
@@ -55,7 +56,7 @@ class Group:
         self.board: Board | None = None
         self.works_together = False
         self.ask_step_wait_s: Callable[[], float | None] = _unknown
-        self._step_wait_s: float | None = None
+        self.step_wait_s: float | None = None
         self.changed: list[Callable[[bool], None]] = []
 
     def look(self, environment: Mapping[str, str] = os.environ) -> Rank | None:
@@ -76,16 +77,15 @@ class Group:
 
     def leave(self) -> None:
         """The process group will be destroyed."""
-        self.step_wait_s()
+        self.learn_step_wait()
         self._tell(False)
         self.board = None
 
-    def step_wait_s(self) -> float | None:
-        """What `ask_step_wait_s` says, or has said last: a model may be gone."""
+    def learn_step_wait(self) -> None:
+        """Ask how long steps wait, as long as there is a model that knows."""
         found = self.ask_step_wait_s()
         if found is not None:
-            self._step_wait_s = found
-        return self._step_wait_s
+            self.step_wait_s = found
 
     def summed(self, units: Mapping[str, float]) -> Mapping[str, float]:
         """The units that may be added to those of the other ranks: rank 0 counts what all do together."""

@@ -49,7 +49,7 @@ class DistributedModelIntegration:
         changed.put(vars(module.DistributedDataParallel)["__init__"], Around(_build, models))
 
         def undo() -> None:
-            group.step_wait_s()  # for the last time
+            group.learn_step_wait()  # for the last time
             changed.undo()
             group.ask_step_wait_s = before
 

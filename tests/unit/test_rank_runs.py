@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import pytest
 from hypothesis import settings
@@ -245,6 +246,28 @@ def test_a_board_that_fails_is_not_asked_again(process):
     process.look()
     process.look()
     assert process.board.reads == 1
+
+
+def test_the_end_waits_for_a_look_that_is_under_way(process, monkeypatch):
+    """PyTorch aborts a process whose interpreter ends while a thread is in one of its calls."""
+    monkeypatch.setattr(rank_runs, "_LAST_CALL_S", 60.0)
+    asked, answer, done = threading.Event(), threading.Event(), []
+
+    def read():
+        asked.set()
+        assert answer.wait(20)
+        done.append(True)
+
+    monkeypatch.setattr(process.board, "read", read)
+    process.rank._worker.submit(process.rank._look)
+    assert asked.wait(20)
+    ranks.group.leave()  # the group is gone, the call is not
+    ending = threading.Thread(target=process.rank.end)
+    ending.start()
+    assert ending.is_alive()
+    answer.set()
+    ending.join(20)
+    assert done == [True] and not ending.is_alive()
 
 
 def test_rank_0_writes_its_run_and_its_end():

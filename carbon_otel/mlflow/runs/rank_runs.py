@@ -31,8 +31,10 @@ from carbon_otel.sinks import Sink, StageEnd
 from carbon_otel.stages.engine import Engine
 from carbon_otel.stages.open_stage import OpenStage
 
-# The end of the process group, and that of the measurement, wait so long for a last look at the board.
+# The end of the process group waits so long for a last look at the board.
 _LAST_LOOK_S: Final = 0.3
+# The end of the measurement waits longer: PyTorch aborts a process whose interpreter ends within its calls.
+_LAST_CALL_S: Final = 2.0
 # A sink is told of a run before its stage is open: its word waits so long for that.
 _OPENS_S: Final = 1.0
 # The own time of a part from before its run is known counts for the run: so old is a part that is not in use.
@@ -89,8 +91,7 @@ class RankRuns(Sink):
         """Look for the last time, before the measurement ends."""
         if self._over:
             return
-        if group.board is not None:
-            self._worker.submit(self._look).wait(_LAST_LOOK_S)
+        self._worker.submit(self._look).wait(_LAST_CALL_S)
         self._over = True
         self._worker.close()
 
@@ -106,6 +107,8 @@ class RankRuns(Sink):
         self._look()
 
     def _look(self) -> None:
+        if self._over:
+            return
         board = None if group.board is self._dead else group.board
         if self._parts is None:
             if board is not None:

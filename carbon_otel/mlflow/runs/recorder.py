@@ -223,6 +223,8 @@ class RunRecorder(Sink):
         else:
             run = self._runs.get(run_id)
             if run is not None and (end.units or stage.kind == _TRAINING):
+                if stage.kind == _TRAINING:
+                    group.learn_step_wait()  # while its model is there
                 self._delivery.submit(partial(_count, run, stage, end))
 
     def remote_called(self, stage: StageInfo | None, call: RemoteCall) -> None:
@@ -349,7 +351,6 @@ def _count(run: _Run, stage: StageInfo, end: StageEnd) -> None:
     units = group.summed(end.units)
     _add(run.units, {f"{stage.kind}/{unit}": amount for unit, amount in units.items()})
     if stage.kind == _TRAINING:
-        group.step_wait_s()  # the model may be gone when it is written
         _add(run.together, {unit: amount for unit, amount in end.units.items() if unit in TOGETHER})
         if stage.parent is None or stage.parent.kind != _TRAINING:
             run.train_s += end.duration_s

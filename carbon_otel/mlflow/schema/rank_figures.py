@@ -55,7 +55,7 @@ def written(group: Group, train_s: float, together: Mapping[str, float]) -> dict
     if rank is None or not group.works_together:
         return {}
     figures = {"rank": rank.rank, "world_size": rank.world_size, "train_s": train_s, **together}
-    wait_s = group.step_wait_s()
+    wait_s = group.step_wait_s
     return figures if wait_s is None else {**figures, "step_wait_s": wait_s}
 
 
