@@ -32,6 +32,7 @@ _MEMORY_FACTOR: Final = 1.2
 # Accelerators that decode draw 0.7 of their rated power (median of ML.ENERGY v3: H100 497 of 700 W, B200 674 of
 # 1000).
 _DRAWN: Final = 0.7
+_GIVEN: Final = "given, or the default"
 _J_PER_KWH: Final = 3.6e6
 _S_PER_H: Final = 3600.0
 
@@ -215,9 +216,9 @@ def _given(request: InferenceRequest, serving: Serving, device: Accelerator) -> 
         ("parameters", model.params, "", model.source, True),
         ("active parameters", model.active_params, "", model.source, True),
         ("accelerators", serving.gpus, "", "given" if request.gpus is not None else "by memory", True),
-        ("requests at once", request.concurrency, "", "given", True),
-        ("tokens of a prompt", request.input_tokens, "", "given", True),
-        ("tokens of an answer", request.output_tokens, "", "given", True),
+        ("requests at once", request.concurrency, "", _GIVEN, True),
+        ("tokens of a prompt", request.input_tokens, "", _GIVEN, True),
+        ("tokens of an answer", request.output_tokens, "", _GIVEN, True),
         ("bytes of a weight", serving.weight_bytes, "B", request.precision, True),
         ("values kept for a token", serving.kv_values, "", model.source if known else rule, known),
         ("rated power", serving.tdp_w, "W", device.source, device.verified("tdp_w")),

@@ -210,7 +210,7 @@ class TrainingRequest:
         precision: `bf16`, `fp16`, `fp8`, `tf32`, `fp32`.
         seq_len: tokens in a sequence; counts the FLOPs of attention if the model's shape is known.
         tuning: `full`, or `lora`: no gradients of the frozen weights (4 FLOPs per parameter and token, not 6).
-        mfu: model FLOPs utilisation if it is known, 0 to 1.
+        mfu: model FLOPs utilisation if it is known, 0 to 1; for fp8, of the peak of 16 bits.
         recompute: whether activations are computed again in the backward pass (8 FLOPs, not 6). It counts with a
             given `mfu` alone: the published runs behind the prior contain it.
         watts: watts per accelerator with its share of the host, if known from a measurement.
