@@ -1,11 +1,12 @@
-"""Record the time of each step of real loops: `python -m tests.forecast.record_timelines`, with the group frameworks.
+"""Record the time of each step of real loops, with the group frameworks: `python -m tests.forecast.record_timelines`.
 
-The processor time of each step is recorded, in microseconds, the least of several recordings: on a shared machine it is
-nearest to the time that the loop would take alone. `test_recorded.py` forecasts the loops from their first 5 %.
+The processor time of each step is recorded, in microseconds, the least of several recordings: on a shared machine it
+is nearest to the time that the loop would take alone. `test_recorded.py` forecasts the loops from their first 5 %.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Callable
@@ -87,7 +88,7 @@ def record(loop: Callable[[Step], None]) -> list[int]:
     """Microseconds of processor time of each step."""
     times = [time.process_time()]
     loop(lambda: times.append(time.process_time()))
-    return [round(1e6 * (b - a)) for a, b in zip(times, times[1:], strict=False)]
+    return [round(1e6 * (b - a)) for a, b in itertools.pairwise(times)]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Real training loops, as they were recorded: after 5 % of their steps, what all of them take is known within 5 %."""
+"""Real training loops, as they were recorded: after 5 % of their steps, the time of all is known within 5 %."""
 
 from __future__ import annotations
 
