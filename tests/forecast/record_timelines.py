@@ -1,7 +1,8 @@
-"""Record the time of each step of real loops, with the group frameworks: `python -m tests.forecast.record_timelines`.
+"""Record the time of each step of real loops: `python -m tests.forecast.record_timelines` (group frameworks).
 
-The processor time of each step is recorded, in microseconds, the least of several recordings: on a shared machine it
-is nearest to the time that the loop would take alone. `test_recorded.py` forecasts the loops from their first 5 %.
+The processor time of each step is recorded, in microseconds, the least of several recordings: on a shared machine
+it is nearest to the time that the loop would take alone. `test_recorded.py` forecasts the loops from their first
+5 %.
 """
 
 from __future__ import annotations
