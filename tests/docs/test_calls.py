@@ -22,7 +22,7 @@ def test_every_call_is_in_the_table():
 def test_each_test_of_the_table_exists():
     for row in calls_table.rows():
         file = ROOT / "tests" / "frameworks" / row.file
-        assert row.test in names_of_tests(file), row
+        assert not row.test or row.test in names_of_tests(file), row
 
 
 def test_a_call_without_a_test_is_named(monkeypatch):

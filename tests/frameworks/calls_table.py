@@ -13,7 +13,7 @@ FILE = Path(__file__).with_name("calls.csv")
 
 
 class Row(NamedTuple):
-    """A call, the units that are counted of it, and a test that makes it."""
+    """A call, the units that are counted of it, and a test that makes it; no test if only its units have one."""
 
     module: str
     function: str
@@ -51,7 +51,8 @@ def table() -> str:
     lines: dict[tuple[str, str, str, str], list[str]] = {}
     for call, row in tested().items():
         kind = f"`{call.kind}`" + (", share" if call.weight == "share" else "")
-        test = f"{row.file.removeprefix('test_').removesuffix('.py')}: `{row.test}`"
+        file = row.file.removeprefix("test_").removesuffix(".py")
+        test = f"{file}: `{row.test}`" if row.test else f"not run here; its units: {file}"
         names = lines.setdefault((call.library, kind, row.units, test), [])
         if call.call not in names:
             names.append(call.call)
