@@ -10,6 +10,7 @@ import pytest
 from carbon_otel.meter.meter import Meter
 from carbon_otel.stages.engine import Engine
 from carbon_otel.stages.parts import Receiver
+from carbon_otel.stages.preparing import prepare_part
 from tests.fakes.clock import Clock
 from tests.unit.test_engine import FACTOR
 
@@ -58,7 +59,7 @@ def test_units_of_the_user_are_in_place_of_those_of_calls(engine):
 
 def test_no_unit_is_lost_while_the_stage_of_a_receiver_opens(engine):
     receiver = Receiver()
-    stage = engine.prepare_part(engine.root, "training", "epochs", 0)
+    stage = prepare_part(engine, engine.root, "training", "epochs", 0)
     opener = threading.Timer(0.02, receiver.opened, [stage])
     opener.start()
     count_in_threads(receiver.count)
