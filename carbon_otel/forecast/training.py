@@ -88,6 +88,7 @@ def forecast_training(request: TrainingRequest) -> Forecast:
             *embodied_assumptions,
             *phase_assumptions,
         ),
+        flops=planned.flops,
         gpu_hours=planned.gpu_hours,
         days=planned.days,
         gpus=planned.gpus,
