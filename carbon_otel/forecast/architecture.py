@@ -71,7 +71,12 @@ def _of_file(path: Path, active: float | None, name: str | None) -> Model:
 
 
 def _of_config(config: Mapping[str, Any], active: float | None, name: str | None, source: str) -> Model:
-    shape = shape_of(config)
+    try:
+        shape = shape_of(config)
+    except (KeyError, TypeError, ZeroDivisionError) as error:
+        raise ValueError(
+            f"the configuration cannot be read ({error!r}); give the parameters as a number"
+        ) from error
     params = float(shape.parameters())
     return Model(
         name=name or str(config.get("_name_or_path") or config.get("model_type") or text_of(params)),
