@@ -84,7 +84,9 @@ def intensity(zone: str | None, year: int | None = None) -> Intensity:
         import difflib
 
         near = difflib.get_close_matches(key, _names(), n=3)
-        suggestion = f"; did you mean {', '.join(_names()[n].name for n in near)}?" if near else ""
+        suggestion = (
+            f"; did you mean {', '.join(dict.fromkeys(_names()[n].name for n in near))}?" if near else ""
+        )
         raise ValueError(f"unknown zone {zone!r}: write {ZONES}{suggestion}")
     return _of_year(row, year)
 

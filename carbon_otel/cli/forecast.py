@@ -37,7 +37,23 @@ class Scopes(str, Enum):
     service = "service"
 
 
+# Options that only one kind of forecast has.
+_OF_TRAINING: Final = (
+    "tokens",
+    "epochs",
+    "days",
+    "seq_len",
+    "lora",
+    "mfu",
+    "watts",
+    "development",
+    "post_training",
+)
+_OF_SERVING: Final = ("concurrency", "input_tokens", "output_tokens", "requests_per_month", "scope")
+
+
 def forecast(
+    context: typer.Context,
     params: Annotated[str | None, typer.Option(help="Parameters, such as 30B.")] = None,
     active: Annotated[
         str | None, typer.Option(help="Parameters that one token meets, of a mixture of experts.")
@@ -93,9 +109,14 @@ def forecast(
     Of parameters, tokens, GPUs and days, give what you know; the rest is computed.
     """
     try:
+        if file is not None and (versus or html):
+            raise ValueError("--filing prints a text, or --json; leave out --compare and --html")
         if llmcarbon_csv is not None:
-            _llmcarbon(llmcarbon_csv, as_json=as_json)
+            if file is not None or versus:
+                raise ValueError("--llmcarbon computes a file as it is; leave out --filing and --compare")
+            _llmcarbon(llmcarbon_csv, as_json=as_json, html=html)
             return
+        _refuse_options_of_the_other_kind(context, inference=inference)
         if gpu is None:
             raise ValueError("no accelerator; write --gpu, such as --gpu H100")
         place = Place(zone=zone, region=region, intensity_g_per_kwh=intensity, pue=pue)
@@ -107,7 +128,7 @@ def forecast(
             request = InferenceRequest(
                 hardware=gpu,
                 model=model,
-                gpus=None if gpus is None else int(number(gpus, "--gpus")),
+                gpus=_whole(gpus, "--gpus"),
                 concurrency=number(concurrency, "--concurrency"),
                 precision=precision or "bf16",
                 input_tokens=input_tokens,
@@ -138,6 +159,27 @@ def forecast(
         refuse(str(error))
 
 
+def _refuse_options_of_the_other_kind(context: typer.Context, *, inference: bool) -> None:
+    given = [
+        f"--{name.replace('_', '-')}"
+        for name in (_OF_TRAINING if inference else _OF_SERVING)
+        # By name: typer may bring its own copy of click.
+        if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
+    ]
+    if given:
+        remedy = "of a training; leave out --inference" if inference else "of serving; add --inference"
+        raise ValueError(f"{', '.join(given)}: {remedy}, or leave these out")
+
+
+def _whole(text: str | None, option: str) -> int | None:
+    if text is None:
+        return None
+    value = number(text, option)
+    if value != int(value):
+        raise ValueError(f"{option} is {text}; write a whole number")
+    return int(value)
+
+
 def _answer(
     request: TrainingRequest | InferenceRequest,
     versus: list[str],
@@ -163,7 +205,9 @@ def _answer(
     elif html:
         write_page(page_of(result.title, lambda screen: view.show(result, tables, screen)))
     else:
-        view.show(result, tables, Screen())
+        screen = Screen()
+        screen.print(result.title)
+        view.show(result, tables, screen)
 
 
 def _model(params: str | None, active: str | None, config: Path | None) -> Model | None:
@@ -218,13 +262,14 @@ def _value(request: TrainingRequest | InferenceRequest, field: str, text: str) -
         # The PUE of a cloud region is looked up, unless it was given.
         return replace(request.place, region=text, zone=None, intensity_g_per_kwh=None)
     if field == "params":
-        return model_of(number(text, "--compare params"))
+        params, model = number(text, "--compare params"), request.model
+        return model if model is not None and model.params == params else model_of(params)
     if field in ("gpus", "tokens", "days"):
         return number(text, f"--compare {field}")
     return text
 
 
-def _llmcarbon(path: Path, *, as_json: bool) -> None:
+def _llmcarbon(path: Path, *, as_json: bool, html: bool) -> None:
     predictions = [llmcarbon.predict(row) for row in llmcarbon.read(path)]
     if as_json:
         write_json(
@@ -233,5 +278,7 @@ def _llmcarbon(path: Path, *, as_json: bool) -> None:
                 for p in predictions
             ]
         )
+    elif html:
+        write_page(page_of(path.name, lambda screen: view.show_llmcarbon(predictions, screen)))
     else:
         view.show_llmcarbon(predictions, Screen())

@@ -26,7 +26,6 @@ def show(
     forecast: Forecast, comparisons: Sequence[tuple[str, Sequence[tuple[str, Forecast]]]], console: Screen
 ) -> None:
     """Print the figures, what dominates their uncertainty, every assumption, and the comparisons."""
-    console.print(forecast.title)
     console.print(_figures(forecast))
     for note in forecast.notes:
         console.print(note)
@@ -91,12 +90,14 @@ def _rows(forecast: Forecast) -> list[tuple[str, Interval | None]]:
         ("days", forecast.days),
     ]
     kwh, kg = forecast.energy_kwh, forecast.emissions_kg
+    served_in_part = forecast.kind == "inference" and forecast.scope != "service"
+    energy = f"energy of the {forecast.scope}" if served_in_part else "energy with PUE"
     if kwh.p50 >= 1000:
-        rows.append(("energy with PUE, MWh", forecast.energy_mwh))
+        rows.append((f"{energy}, MWh", forecast.energy_mwh))
     elif kwh.p50 >= 1:
-        rows.append(("energy with PUE, kWh", kwh))
+        rows.append((f"{energy}, kWh", kwh))
     else:
-        rows.append(("energy with PUE, Wh", kwh.times(J_PER_KWH / J_PER_WH)))
+        rows.append((f"{energy}, Wh", kwh.times(J_PER_KWH / J_PER_WH)))
     for label, interval in (("emissions", kg), ("embodied", forecast.embodied_kg)):
         if interval is None:
             continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def model_of(source: object, *, active: float | None = None, name: str | None = 
         return source
     if isinstance(source, Path) or (isinstance(source, str) and source.strip().endswith(".json")):
         return _of_file(Path(source), active, name)
-    if isinstance(source, int | float | str):
+    if isinstance(source, str | Real):  # numpy's integers are no int
         return _of_number(source, active, name)
     if isinstance(source, Mapping):
         return _of_config(source, active, name, "configuration")
@@ -43,7 +44,7 @@ def model_of(source: object, *, active: float | None = None, name: str | None = 
     )
 
 
-def _of_number(source: str | float, active: float | None, name: str | None) -> Model:
+def _of_number(source: Any, active: float | None, name: str | None) -> Model:
     params = number(source, "the number of parameters")
     return Model(name or text_of(params), params, _active(params, active))
 
@@ -70,7 +71,12 @@ def _of_file(path: Path, active: float | None, name: str | None) -> Model:
 
 
 def _of_config(config: Mapping[str, Any], active: float | None, name: str | None, source: str) -> Model:
-    shape = shape_of(config)
+    try:
+        shape = shape_of(config)
+    except (KeyError, TypeError, ZeroDivisionError) as error:
+        raise ValueError(
+            f"the configuration cannot be read ({error!r}); give the parameters as a number"
+        ) from error
     params = float(shape.parameters())
     return Model(
         name=name or str(config.get("_name_or_path") or config.get("model_type") or text_of(params)),

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
 
 from carbon_otel.forecast.inference import forecast_inference
+from carbon_otel.forecast.quantity import text_of
 from carbon_otel.forecast.records import Forecast, InferenceRequest, Model, Place, TrainingRequest
 from carbon_otel.forecast.training import forecast_training
 
@@ -51,4 +52,4 @@ def _label(value: object) -> str:
         given = (value.region, value.zone, value.intensity_g_per_kwh)
         known = next((each for each in given if each is not None), "unknown place")
         return f"{known:g} g/kWh" if isinstance(known, float | int) else str(known)
-    return str(value)
+    return text_of(value) if isinstance(value, int | float) else str(value)

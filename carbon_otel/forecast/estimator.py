@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from carbon_otel.forecast.place import Site
-from carbon_otel.forecast.records import Assumption, Forecast, Interval
+from carbon_otel.forecast.records import Assumption, Forecast, Interval, influences
 from carbon_otel.forecast.small_fits import Fit, Probing, Timer, counted_by, grown, last_step, rows_of
 from carbon_otel.units import J_PER_KWH, KILO, S_PER_DAY
 
@@ -77,6 +77,10 @@ def time_of(
     rows = rows_of(features)
     if rows < 2:
         raise ValueError(f"X has {rows} rows; an estimator needs at least 2")
+    if target is not None and rows_of(target) != rows:
+        raise ValueError(f"X has {rows} rows, y has {rows_of(target)}; they must have the same")
+    if not budget_s > 0:
+        raise ValueError(f"budget_s is {budget_s}; write seconds above 0")
     family = family_of(estimator)
     prefix, last = last_step(estimator)
     counted, whole = counted_by(last) if family in ("forest", "boosting") else ("", 1.0)
@@ -130,6 +134,12 @@ def forecast_of(timing: Timing, power: Power, site: Site) -> Forecast:
     fitted = f"{len(timing.fits)} small fits in {timing.fit_s:.2g} s, up to {small.rows:,} rows"
     if unit:
         fitted += f" and {max(fit.units for fit in timing.fits):,.0f} {unit}"
+    factors = {
+        "seconds of the fit": seconds,
+        "power": watts,
+        "PUE": site.pue,
+        "carbon intensity": site.g_per_kwh,
+    }
     return Forecast(
         kind="estimator",
         title=f"{timing.name}, {size}",
@@ -151,6 +161,7 @@ def forecast_of(timing: Timing, power: Power, site: Site) -> Forecast:
             *site.assumptions,
         ),
         days=seconds.times(1 / S_PER_DAY),
+        influences=influences(factors),
         notes=(
             *site.notes,
             *(("An early stop would make it shorter.",) if timing.family == "boosting" else ()),

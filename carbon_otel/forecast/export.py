@@ -8,6 +8,7 @@ from typing import Any, Final
 from carbon_otel.forecast.records import Forecast, Interval
 
 _INTERVALS: Final = (
+    "flops",
     "gpu_hours",
     "days",
     "gpus",

@@ -11,17 +11,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from carbon_otel.forecast.records import Forecast, Interval, total
+from carbon_otel.forecast.records import Forecast, Interval, remainder, total
 from carbon_otel.lifecycle.report import Report
-from carbon_otel.units import J_PER_KWH, KILO, S_PER_H
+from carbon_otel.units import J_PER_KWH, KILO
 
 _BASIS: Final = "Regulation (EU) 2024/1689, Annex XI, section 1, point 2(e)"
 _SPEC: Final = "SCI for AI (Green Software Foundation), (O + M) / R; location-based"
 # The phases of a forecast that make a model, and the one that uses it.
 _USING: Final = "inference"
-# The assumptions of a training that its FLOPs are computed back from.
-_PEAK: Final = "TFLOP/s"
-_UTILISATION: Final = "model FLOPs utilisation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +63,7 @@ def annex_xi(source: Forecast | Report) -> Filing:
         "The figures are estimates from computational resources, made before the run: median, with the 10th and "
         "90th percentile. Method: carbon_otel forecast; FLOPs, efficiency and power are stated with their sources "
         f"in its {len(source.assumptions)} assumptions"
-        + (f", of which these are not verified: {', '.join(unverified)}" if unverified else "")
+        + (f", of which these are not verified: {'; '.join(unverified)}" if unverified else "")
         + f". Filed under {_BASIS}."
     )
     figures = {
@@ -151,8 +148,8 @@ def _scores_of_forecast(forecast: Forecast) -> list[Score]:
     units: dict[str, float | None] = {
         "training token": _size(forecast.tokens),
         "parameter": _size(forecast.params),
+        "FLOP (effective: model FLOPs)": _size(forecast.flops),
     }
-    units["FLOP (effective: model FLOPs)"] = _flops(forecast)
     return [
         Score("provider", unit, kg.times(KILO / amount))
         for unit, amount in units.items()
@@ -160,33 +157,28 @@ def _scores_of_forecast(forecast: Forecast) -> list[Score]:
     ]
 
 
-def _flops(forecast: Forecast) -> float | None:
-    """Model FLOPs of the training: hours of the accelerators x peak x utilisation."""
-    peak = next((each for each in forecast.assumptions if each.unit == _PEAK), None)
-    used = next((each for each in forecast.assumptions if each.name == _UTILISATION), None)
-    if peak is None or used is None or forecast.gpu_hours is None:
-        return None
-    return forecast.gpu_hours.p50 * S_PER_H * peak.value * 1e12 * used.value
-
-
 def _size(interval: Interval | None) -> float | None:
     return interval.p50 if interval is not None and interval.p50 > 0 else None
 
 
 def _consumer(forecast: Forecast) -> list[Score]:
-    """Grams per token: joules per token, with the site's overhead, times the grams of a kilowatt-hour."""
-    if forecast.energy_kwh.p50 <= 0:
+    """Grams per token: joules per token, with the overhead of the site, times the grams of a kilowatt-hour."""
+    kwh, kg = forecast.energy_kwh, forecast.emissions_kg
+    if kwh.p50 <= 0:
         return []
-    kg = forecast.emissions_kg.p50 + (forecast.embodied_kg.p50 if forecast.embodied_kg is not None else 0.0)
-    g_per_kwh = kg * KILO / forecast.energy_kwh.p50
     site = 1.0
     if forecast.scope != "service" and forecast.it_energy_kwh.p50 > 0:
-        site = forecast.energy_kwh.p50 / forecast.it_energy_kwh.p50
+        site = kwh.p50 / forecast.it_energy_kwh.p50
+    grid = remainder(kg, kwh).times(kg.p50 * KILO / kwh.p50)
+    making = Interval.exact(0.0)
+    if forecast.embodied_kg is not None:
+        making = forecast.embodied_kg.times(KILO / kwh.p50)
     tokens = (("output token", forecast.j_per_output_token), ("input token", forecast.j_per_input_token))
     return [
-        Score("consumer", unit, joules.times(site / J_PER_KWH * g_per_kwh))
+        Score("consumer", unit, each * grid + making.times(each.p50))
         for unit, joules in tokens
         if joules is not None
+        for each in (joules.times(site / J_PER_KWH),)
     ]
 
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from carbon_otel.forecast.records import Assumption, Forecast, Interval
+from carbon_otel.forecast.records import Assumption, Forecast, Interval, Phase, influences, remainder
 from carbon_otel.mlflow.compat import found_by
 from carbon_otel.mlflow.schema import names
 
@@ -76,13 +76,20 @@ def taught(forecast: Forecast, history: History) -> Forecast:
     sd = math.hypot(math.sqrt(max(variance, _LEAST_SD**2) * (1 + 1 / n)), abs(middle - log_factor) / 2)
     spread, factor = math.exp(_Z90 * sd), math.exp(log_factor)
     ratio = Interval(factor / spread, factor, factor * spread)
+    grid = remainder(forecast.emissions_kg, forecast.energy_kwh)
+    emissions = (ratio * grid).times(forecast.emissions_kg.p50)
+    water = forecast.water_l
+    if water is not None:
+        water = (ratio * remainder(water, forecast.it_energy_kwh)).times(water.p50)
     text = f"{n} of your runs on this hardware" if n > 1 else "1 of your runs on this hardware"
     return replace(
         forecast,
         it_energy_kwh=ratio.times(forecast.it_energy_kwh.p50),
         energy_kwh=ratio.times(forecast.energy_kwh.p50),
-        emissions_kg=_rescaled(forecast, ratio),
-        phases=(),
+        emissions_kg=emissions,
+        water_l=water,
+        phases=_phases(forecast, ratio, emissions),
+        influences=influences({"measured / predicted": ratio, "grid": grid}),
         assumptions=(
             *forecast.assumptions,
             Assumption(
@@ -93,15 +100,22 @@ def taught(forecast: Forecast, history: History) -> Forecast:
     )
 
 
-def _rescaled(forecast: Forecast, ratio: Interval) -> Interval:
-    """The emissions with the interval of the energy exchanged; what the grid adds to it stays."""
-    kg, kwh = forecast.emissions_kg, forecast.energy_kwh
-    if kg.p50 <= 0 or kg.p10 <= 0 or kwh.p10 <= 0:
-        return kg.times(ratio.p50)
-    below = max(0.0, math.log(kg.p50 / kg.p10) ** 2 - math.log(kwh.p50 / kwh.p10) ** 2)
-    above = max(0.0, math.log(kg.p90 / kg.p50) ** 2 - math.log(kwh.p90 / kwh.p50) ** 2)
-    grid = Interval(math.exp(-math.sqrt(below)), 1.0, math.exp(math.sqrt(above)))
-    return (ratio * grid).times(kg.p50)
+def _phases(forecast: Forecast, ratio: Interval, emissions: Interval) -> tuple[Phase, ...]:
+    """The first is the forecast itself; the others are multiples of it, or of its duration."""
+    if not forecast.phases:
+        return ()
+    first, *others = forecast.phases
+    return (
+        replace(first, energy_kwh=ratio.times(forecast.energy_kwh.p50), emissions_kg=emissions),
+        *(
+            replace(
+                phase,
+                energy_kwh=phase.energy_kwh.times(ratio.p50),
+                emissions_kg=phase.emissions_kg.times(ratio.p50),
+            )
+            for phase in others
+        ),
+    )
 
 
 def _quoted(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Final
+from typing import Final, get_args
 
 from carbon_otel.forecast.compute import prefill_flops
 from carbon_otel.forecast.decoding import WEIGHT_BYTES, Serving
@@ -19,6 +19,7 @@ from carbon_otel.forecast.records import (
     InferenceRequest,
     Interval,
     Phase,
+    Scope,
     influences,
 )
 from carbon_otel.forecast.tables import fitted
@@ -29,9 +30,12 @@ _PREFILL_SOURCE: Final = (
 )
 # Room for activations and the cache beside the weights, as EcoLogits assumes.
 _MEMORY_FACTOR: Final = 1.2
-# Accelerators that decode draw 0.7 of their rated power (median of ML.ENERGY v3: H100 497 of 700 W, B200 674 of
-# 1000).
-_DRAWN: Final = 0.7
+_DRAWN: Final = Assumption(
+    "share of the rated power, decoding",
+    *(0.7,) * 3,
+    "",
+    "median of ML.ENERGY v3: H100 497 of 700 W, B200 674 of 1000 W; for the hours",
+)
 _GIVEN: Final = "given, or the default"
 _J_PER_KWH: Final = 3.6e6
 _S_PER_H: Final = 3600.0
@@ -61,8 +65,10 @@ def forecast_inference(request: InferenceRequest) -> Forecast:
     it_energy = it_answers + it_prompts
     energy = it_energy * pue
     assert device.tdp_w is not None
-    gpu_hours = (answers + prompts).times(1 / (device.tdp_w * _DRAWN * _S_PER_H))
+    gpu_hours = (answers + prompts).times(1 / (device.tdp_w * _DRAWN.value * _S_PER_H))
     embodied, embodied_assumptions = embodied_kg(device.name, gpu_hours, request.lifetime_years)
+    if request.scope != "service" and request.place.pue is not None:
+        notes.append(f"the scope {request.scope} leaves the PUE out")
     months, month_notes = _months_to_training(request, energy)
     of_site = site.assumptions if request.scope == "service" else site.assumptions[1:]
     uncertain = (decode, *host_assumptions, *(each for each in of_site if each.unit != "L/kWh"))
@@ -81,6 +87,7 @@ def forecast_inference(request: InferenceRequest) -> Forecast:
             ),
             *host_assumptions,
             *of_site,
+            _DRAWN,
             *embodied_assumptions,
         ),
         gpu_hours=gpu_hours,
@@ -108,7 +115,10 @@ def _check(request: InferenceRequest) -> None:
         value = getattr(request, name)
         least_is_zero = name == "input_tokens"
         if value is not None and not (0 < value < math.inf or (least_is_zero and value == 0)):
-            raise ValueError(f"{name} is {value}; write a number above 0")
+            least = "of at least 0" if least_is_zero else "above 0"
+            raise ValueError(f"{name} is {value}; write a number {least}")
+    if request.scope not in get_args(Scope):
+        raise ValueError(f"unknown scope {request.scope!r}; write gpu, node or service")
     if request.precision not in WEIGHT_BYTES:
         known = ", ".join(WEIGHT_BYTES)
         raise ValueError(f"unknown precision {request.precision!r} of weights; write one of {known}")

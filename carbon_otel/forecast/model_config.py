@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
@@ -55,6 +56,7 @@ _NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "kv_heads": ("num_key_value_heads", "num_kv_heads"),
     "head_dim": ("head_dim", "d_kv"),
     "ffn": ("intermediate_size", "ffn_dim", "d_ff", "n_inner", "hidden_dim", "ffn_hidden_size"),
+    "vocab": ("vocab_size",),
     "positions": ("max_position_embeddings", "n_positions", "seq_length", "max_seq_len"),
     "experts": ("num_local_experts", "n_routed_experts", "num_experts"),
     "per_token": ("num_experts_per_tok", "num_experts_per_token", "moe_topk"),
@@ -84,7 +86,7 @@ def shape_of(config: Mapping[str, Any]) -> Shape:
         head_dim=_value(config, "head_dim") or hidden // heads,
         ffn=int(config.get("intermediate_size_mlp") or inner),
         gated=str(config.get("feed_forward_proj", "")).startswith("gated") or family.gated,
-        vocab=config.get("vocab_size") or 0 if "image_size" not in config else 0,
+        vocab=0 if "image_size" in config else _value(config, "vocab") or 0,
         embedding=int(config.get("embedding_size") or hidden),
         tied=bool(config.get("tie_word_embeddings", family.tied)),
         positions=_positions(config, family),
@@ -110,8 +112,11 @@ def _family(config: Mapping[str, Any]) -> _Family:
 def _value(config: Mapping[str, Any], name: str) -> int | None:
     for key in _NAMES[name]:
         value = config.get(key)
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return int(value)
+        if value is None or isinstance(value, bool):
+            continue
+        if not isinstance(value, int | float) or not 0 <= value < math.inf:
+            raise ValueError(f"{key} is {value!r}; give the parameters as a number, or the module itself")
+        return int(value)
     return None
 
 
@@ -180,7 +185,12 @@ def _experts(config: Mapping[str, Any], layers: int, ffn: int) -> Experts | None
     step = int(config.get("decoder_sparse_step") or config.get("interleave_moe_layer_step") or 1)
     first = int(config.get("first_k_dense_replace") or 0)
     dense = len(config.get("mlp_only_layers") or ())
-    return Experts(count, per_token, width, int(shared), (layers - first) // step - dense)
+    sparse = (layers - first) // step - dense
+    if sparse < 0:
+        raise ValueError(
+            f"the configuration has {sparse} layers with experts; give the parameters as a number"
+        )
+    return Experts(count, per_token, width, int(shared), sparse)
 
 
 def _latent(config: Mapping[str, Any]) -> LatentAttention | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
-from typing import Final
+from typing import Any, Final
 
 _FACTORS: Final = {
     "": 1.0,
@@ -23,7 +24,7 @@ _FACTORS: Final = {
 _NUMBER: Final = re.compile(r"([-+]?[\d_,]*\.?\d+(?:e[-+]?\d+)?)\s*([a-z]*)", re.IGNORECASE)
 
 
-def number(text: str | float, what: str) -> float:
+def number(text: Any, what: str) -> float:
     """The number above zero that is meant. `what` names it in the message of the ValueError."""
     value = math.nan
     if isinstance(text, str):
@@ -32,9 +33,10 @@ def number(text: str | float, what: str) -> float:
         if found and factor is not None:
             value = float(found[1].replace(",", "").replace("_", "")) * factor
     elif not isinstance(text, bool):
-        value = float(text)
+        with contextlib.suppress(TypeError, ValueError):
+            value = float(text)
     if not 0 < value < math.inf:
-        raise ValueError(f"{what} is {text!r}; write a number above 0, such as 30B, 1.4T, 500M or 32k")
+        raise ValueError(f"{what} is {text!r}; write a number above 0, such as 30, 32k, 30B or 1.4T")
     return value
 
 

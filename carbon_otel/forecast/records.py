@@ -287,18 +287,20 @@ class Forecast:
     Energy is at the site's meter (with PUE), as in published tables; `it_energy_kwh` is what a meter in the
     machine would read, and what a measured run is compared with. For `training`, all figures are those of the
     final run; `phases` has the others beside it. For `inference`, energy, emissions, embodied carbon and water
-    are those of a month if `requests_per_month` was given, else those of one request.
+    are those of a month if `requests_per_month` was given, else those of one request; only the scope `service`
+    has PUE in its energy and emissions.
 
     Attributes:
         kind: training, inference or estimator.
         title: what was asked, in one line.
         scope: what the energy includes.
+        flops: floating-point operations of the model's training.
         gpu_hours: hours of one accelerator.
         days: duration.
         gpus: number of accelerators.
         tokens: training tokens over all epochs.
         params: parameters.
-        energy_kwh: kilowatt-hours with PUE.
+        energy_kwh: kilowatt-hours with PUE, as far as the scope has it.
         it_energy_kwh: kilowatt-hours without PUE.
         emissions_kg: operational CO2 equivalent, location-based.
         embodied_kg: the run's share of the CO2 equivalent of making the hardware.
@@ -319,6 +321,7 @@ class Forecast:
     it_energy_kwh: Interval
     emissions_kg: Interval
     assumptions: tuple[Assumption, ...]
+    flops: Interval | None = None
     gpu_hours: Interval | None = None
     days: Interval | None = None
     gpus: Interval | None = None
@@ -360,6 +363,19 @@ def influences(factors: Mapping[str, Interval]) -> tuple[Influence, ...]:
     whole = sum(squares.values())
     ordered = sorted(squares.items(), key=lambda item: -item[1])
     return tuple(Influence(name, square / whole) for name, square in ordered)
+
+
+def remainder(product: Interval, factor: Interval) -> Interval:
+    """The independent factor around 1 that makes the interval of `product` out of that of `factor`."""
+    if product.p10 <= 0 or factor.p10 <= 0:
+        return Interval.exact(1.0)
+    below = _remaining(product.p50 / product.p10, factor.p50 / factor.p10)
+    above = _remaining(product.p90 / product.p50, factor.p90 / factor.p50)
+    return Interval(1 / below, 1.0, above)
+
+
+def _remaining(whole: float, part: float) -> float:
+    return math.exp(math.sqrt(max(0.0, math.log(whole) ** 2 - math.log(part) ** 2)))
 
 
 def total(intervals: Iterable[Interval]) -> Interval:

@@ -189,6 +189,8 @@ def _labels(target: Any) -> Any:
 def _taken(table: Any, indices: list[int]) -> Any:
     if hasattr(table, "iloc"):
         return table.iloc[indices]
+    if hasattr(table, "tocsr"):
+        return table.tocsr()[indices]  # a sparse matrix of another format has no rows to take
     if hasattr(table, "shape"):
         return table[indices]
     return [table[i] for i in indices]

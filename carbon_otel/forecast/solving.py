@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, get_args
 
 from carbon_otel.forecast.compute import training_flops
 from carbon_otel.forecast.quantity import text_of
-from carbon_otel.forecast.records import Interval, Model, TrainingRequest
+from carbon_otel.forecast.records import Interval, Model, TrainingRequest, Tuning
 
 TOKENS_PER_PARAMETER: Final = 20.0
 CHINCHILLA: Final = "20 tokens per parameter: Hoffmann et al. 2022, arXiv 2203.15556"
@@ -32,6 +32,7 @@ class Plan:
         model: given, or the median of what was solved for.
         params: parameters.
         tokens: over all epochs.
+        flops: of the training.
         gpu_hours: hours of one accelerator.
         gpus: number of accelerators; None if neither it nor the duration is known.
         days: duration; None likewise.
@@ -43,6 +44,7 @@ class Plan:
     model: Model
     params: Interval
     tokens: Interval
+    flops: Interval
     gpu_hours: Interval
     gpus: Interval | None
     days: Interval | None
@@ -60,12 +62,14 @@ def plan(request: TrainingRequest, peak: float, mfu_of: Callable[[Model], Interv
         mfu_of: the utilisation that a model reaches.
 
     Raises:
-        ValueError: with too little given, or a number that is not above 0.
+        ValueError: with too little given, a number that is not above 0, or an unknown tuning.
     """
     for name in ("tokens", "epochs", "gpus", "days", "seq_len", "rl_tokens"):
         value = getattr(request, name)
         if value is not None and not 0 < value < float("inf"):
             raise ValueError(f"{name} is {value}; write a number above 0")
+    if request.tuning not in get_args(Tuning):
+        raise ValueError(f"unknown tuning {request.tuning!r}; write {' or '.join(get_args(Tuning))}")
     reserved = None
     if request.gpus is not None and request.days is not None:
         reserved = request.gpus * request.days * _HOURS_PER_DAY
@@ -87,7 +91,8 @@ def _solve_time(
     request: TrainingRequest, model: Model, peak: float, mfu: Interval, reserved: float | None
 ) -> Plan:
     tokens = (request.tokens or TOKENS_PER_PARAMETER * model.active_params) * request.epochs
-    at_peak = _flops(request, model, tokens) / peak / _S_PER_H
+    flops = _flops(request, model, tokens)
+    at_peak = flops / peak / _S_PER_H
     hours = mfu.inverse().times(at_peak)
     notes: list[str] = []
     gpus = None if request.gpus is None else Interval.exact(request.gpus)
@@ -107,6 +112,7 @@ def _solve_time(
         model=model,
         params=Interval.exact(model.params),
         tokens=Interval.exact(tokens),
+        flops=Interval.exact(flops),
         gpu_hours=hours,
         gpus=gpus,
         days=days,
@@ -138,6 +144,7 @@ def _solve_tokens(
         model=model,
         params=Interval.exact(model.params),
         tokens=tokens,
+        flops=tokens.times(per_token),
         gpu_hours=Interval.exact(reserved),
         gpus=Interval.exact(request.gpus),
         days=Interval.exact(request.days),
@@ -179,6 +186,9 @@ def _solve_model(
         model=sized(params.p50),
         params=params,
         tokens=tokens,
+        flops=Interval(
+            *(_flops(request, sized(n), tokens_of(n)) for n in (params.p10, params.p50, params.p90))
+        ),
         gpu_hours=Interval.exact(reserved),
         gpus=Interval.exact(request.gpus),
         days=Interval.exact(request.days),

@@ -88,6 +88,7 @@ def forecast_training(request: TrainingRequest) -> Forecast:
             *embodied_assumptions,
             *phase_assumptions,
         ),
+        flops=planned.flops,
         gpu_hours=planned.gpu_hours,
         days=planned.days,
         gpus=planned.gpus,
@@ -97,7 +98,13 @@ def forecast_training(request: TrainingRequest) -> Forecast:
         water_l=it_energy * site.water_l_per_it_kwh,
         phases=tuple(phases),
         influences=influences(factors),
-        notes=(*planned.notes, *_learned(past, device), *site.notes, *_unknown(embodied, device)),
+        notes=(
+            *planned.notes,
+            *_attention(request),
+            *_learned(past, device),
+            *site.notes,
+            *_unknown(embodied, device),
+        ),
     )
 
 
@@ -200,6 +207,15 @@ def _source_of_prior(past: Sequence[PastRun]) -> str:
         f"fitted on {constants['runs']} published runs of {constants['families']} families{own}; of a "
         "family that was "
         f"left out, the median error of the hours is {constants['median_error']:.0%}"
+    )
+
+
+def _attention(request: TrainingRequest) -> tuple[str, ...]:
+    model = request.model
+    if request.seq_len is None or (model is not None and model.layers is not None):
+        return ()
+    return (
+        "the FLOPs of attention are left out, since a number of parameters has no layers; give a config.json",
     )
 
 

@@ -9,7 +9,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Final, Protocol, cast
 
 from carbon_otel import clock, config, runtime
@@ -30,6 +29,7 @@ from carbon_otel.forecast.records import (
     Interval,
     Place,
     TrainingRequest,
+    influences,
 )
 from carbon_otel.forecast.training import forecast_training
 from carbon_otel.foresight.watch import remember as hold
@@ -46,6 +46,10 @@ STAGE: Final = "forecasting"
 # A store that does not answer in this time teaches nothing.
 _HISTORY_S: Final = 3.0
 _MOST_LOAD: Final = 9.0
+# A power counts as measured if hardware sensors have measured this share of it.
+_MEASURED: Final = 0.5
+# The fields of a request that are no numbers.
+_WORDS: Final = ("precision", "tuning", "scope")
 
 
 class Measuring(Recorder, Protocol):
@@ -79,15 +83,19 @@ def ask(
         if wanted or inference:
             names = ", ".join([*wanted, *(["inference"] if inference else [])])
             raise ValueError(f"{names}: an estimator is forecast from its small fits; leave these out")
+        if hardware != "auto":
+            raise ValueError("hardware: an estimator is forecast for this machine; leave it out")
         raw, subject = _of_estimator(source, features, target, place, budget_s)
+        here = True
     elif hasattr(source, "fit") and hasattr(source, "get_params"):
         raise ValueError(
             "an estimator is forecast with its data: write carbon_otel.forecast(estimator, X, y)"
         )
     else:
-        raw, subject = _of_model(source, hardware, place, inference, wanted), "training"
+        raw, subject, here = _of_model(source, hardware, place, inference, wanted)
     made = raw
-    if history and not inference:
+    # What runs on this machine used says nothing about another one.
+    if history and here and not inference:
         made = _taught(raw, subject)
     if remember and not inference:
         contain("remembering a forecast", None, hold, _foresight(raw, made, subject))
@@ -96,11 +104,13 @@ def ask(
 
 def _of_model(
     source: Any, hardware: str, place: Place, inference: bool, wanted: Mapping[str, Any]
-) -> Forecast:
-    fields = dict(wanted)
+) -> tuple[Forecast, str, bool]:
+    """The forecast, what it is compared with, and whether its hardware is that of this measurement."""
+    fields = {
+        name: number(value, name) if isinstance(value, str) and name not in _WORDS else value
+        for name, value in wanted.items()
+    }
     active = fields.pop("active", None)
-    if isinstance(source, str) and not Path(source).exists():
-        source = number(source, "the model")
     model = None
     if source is not None:
         model = model_of(source, active=None if active is None else number(active, "active"))
@@ -113,12 +123,13 @@ def _of_model(
     if inference:
         if model is None:
             raise ValueError("no model to serve; write carbon_otel.forecast(model, inference=True)")
-        return forecast_inference(
-            _request(InferenceRequest, hardware=name, model=model, place=place, **fields)
-        )
+        served = _request(InferenceRequest, hardware=name, model=model, place=place, **fields)
+        return forecast_inference(served), "inference", False
     if hardware == "auto":
         fields.setdefault("gpus", gpus)
-    return forecast_training(_request(TrainingRequest, hardware=name, model=model, place=place, **fields))
+    made = forecast_training(_request(TrainingRequest, hardware=name, model=model, place=place, **fields))
+    here = _is_here(name)
+    return made, "training" if here else f"training on {accelerator(name).name}", here
 
 
 def _request(kind: Callable[..., Any], **fields: Any) -> Any:
@@ -144,6 +155,16 @@ def _hardware(name: str) -> tuple[str, float]:
             "hardware='H100'"
         )
     return accelerator(gpus[0]).name, float(len(gpus))
+
+
+def _is_here(name: str) -> bool:
+    active = cast("Measuring | None", runtime.active())
+    wanted = accelerator(name).name
+    for gpu in active.gpus if active is not None else ():
+        with contextlib.suppress(ValueError):  # a GPU that the catalogue lacks
+            if accelerator(gpu).name == wanted:
+                return True
+    return False
 
 
 def _of_estimator(
@@ -176,13 +197,19 @@ def _on_a_busy_machine(made: Forecast, load: float) -> Forecast:
     other = Assumption(
         "other work on this machine", 1.0, 1 / width, width, "", f"load {load:.1f} for each thread"
     )
+    assumptions = (*made.assumptions, other)
+    names = {other.name, *(each.name for each in made.influences)}
     return replace(
         made,
         days=made.days * doubt,
         energy_kwh=made.energy_kwh * doubt,
         it_energy_kwh=made.it_energy_kwh * doubt,
         emissions_kg=made.emissions_kg * doubt,
-        assumptions=(*made.assumptions, other),
+        water_l=None if made.water_l is None else made.water_l * doubt,
+        assumptions=assumptions,
+        influences=influences(
+            {a.name: Interval(a.low, a.value, a.high) for a in assumptions if a.name in names}
+        ),
     )
 
 
@@ -220,7 +247,9 @@ def _power(footprint: Footprint) -> Power:
         watts = footprint.energy_j / footprint.duration_s
         # The whole fit is compared by the same meter, so its band is no part of this; a longer fit runs warmer.
         source = f"this machine in the small fits, {footprint.method}"
-        return Power(Interval(0.93 * watts, watts, 1.07 * watts), source, True)
+        return Power(
+            Interval(0.93 * watts, watts, 1.07 * watts), source, footprint.measured_fraction >= _MEASURED
+        )
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     power = thread_power("unknown")
     watts = power.full_w * threads

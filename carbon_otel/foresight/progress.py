@@ -82,6 +82,11 @@ class Progress(Generic[_T]):
         self._pace = Pace(1.0 if iterable is not None and total == 0 else total, clock.monotonic())
         self._budgets = budget_kwh, budget_kg
         self._on_budget = on_budget
+        self._restart()
+
+    def _restart(self) -> None:
+        """A loop may be gone through again, as in each epoch."""
+        self._pace = Pace(self._pace.total, clock.monotonic())
         self._warned = False
         self._due = [share * self._pace.total for share in (*_SILENT, *_TOLD)]
         self._looked_s = self._pace.start_s
@@ -101,7 +106,7 @@ class Progress(Generic[_T]):
                 self.update()
 
     def __enter__(self) -> Progress[_T]:
-        self._pace = Pace(self._pace.total, clock.monotonic())
+        self._restart()
         contain("beginning a forecast in the run", None, self._begin)
         return self
 
@@ -129,20 +134,24 @@ class Progress(Generic[_T]):
             self._stage = engine.parent_of(current.get()) or engine.root
             self._read()
 
-    def _read(self) -> None:
+    def _read(self) -> bool:
+        """Whether there is a measurement to read, still."""
+        active = cast("Recorder | None", runtime.active())
         stage = self._stage
-        if stage is not None:
-            figures = stage.engine.so_far(stage).footprint
-            self._looked_s = clock.monotonic()
-            self._readings.append((self._looked_s, figures.energy_j, figures.emissions_g))
+        if stage is None or active is None or active.engine is not stage.engine:
+            self._stage = None
+            return False
+        figures = stage.engine.so_far(stage).footprint
+        self._looked_s = clock.monotonic()
+        self._readings.append((self._looked_s, figures.energy_j, figures.emissions_g))
+        return True
 
     def _look(self) -> None:
         told = False
         while self._due and self._pace.done >= self._due[0]:
             told |= len(self._due) <= len(_TOLD)
             del self._due[0]
-        self._read()
-        if self._stage is None or not (told or self._watched) or self._pace.done < 2:
+        if not self._read() or not (told or self._watched) or self._pace.done < 2:
             return
         outlook = self._expected()
         if outlook is None:
@@ -223,6 +232,7 @@ class Progress(Generic[_T]):
         self._ended = True
         if self._pace.done < self._pace.total * (1 - 1e-9):
             return  # left early: there is nothing to compare with
-        self._read()
+        if not self._read():
+            return
         measured_j = self._readings[-1][1] - self._readings[0][1]
         self._tell(self._first._replace(done=1.0, left_s=0.0, measured_j=measured_j))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 import carbon_otel
 from carbon_otel.forecast import history
 from carbon_otel.forecast.history import History, taught
-from carbon_otel.forecast.records import Forecast, Interval
+from carbon_otel.forecast.records import Forecast, Influence, Interval, Phase
 from tests.fakes.drawing import Drawing
 from tests.fakes.powercap import server
 
@@ -80,6 +81,15 @@ def test_finished_runs_teach_the_next_forecast(host):
     assert any(each.name == "measured / predicted" for each in after.assumptions)
     alone = carbon_otel.forecast(RandomForestClassifier(60), X, Y, remember=False, history=False)
     assert not alone.notes
+
+
+def test_runs_on_this_machine_do_not_teach_a_forecast_for_another(host):
+    with mlflow.start_run():
+        carbon_otel.forecast("1B", tokens=1e3, hardware="H100")
+        RandomForestClassifier(30).fit(X, Y)
+    elsewhere = carbon_otel.forecast("30B", tokens=1e3, hardware="H100", remember=False)
+    assert not any("your runs" in note for note in elsewhere.notes)
+    assert elsewhere.phases and all(each.name != "measured / predicted" for each in elsewhere.assumptions)
 
 
 def test_the_run_keeps_the_forecast_without_what_others_taught(host):
@@ -161,6 +171,25 @@ def test_one_run_is_trusted_by_half():
 
 def test_runs_that_scatter_widen_the_interval():
     assert learned(0.3, 1.0, 3.0).it_energy_kwh.width > FORECAST.it_energy_kwh.width
+
+
+def test_water_phases_and_influences_follow_the_runs():
+    forecast = replace(
+        FORECAST,
+        water_l=ONE.times(5),
+        phases=(
+            Phase("training", ONE, FORECAST.emissions_kg, "the final run"),
+            Phase("development", ONE.times(2), FORECAST.emissions_kg.times(2), "2 x"),
+        ),
+        influences=(Influence("seconds of the fit", 1.0),),
+    )
+    found = taught(forecast, History("a host", (math.log(2.0),) * 20))
+    factor = found.it_energy_kwh.p50
+    assert found.water_l.p50 == pytest.approx(5 * factor)
+    assert found.phases[0].energy_kwh == found.energy_kwh
+    assert found.phases[0].emissions_kg == found.emissions_kg
+    assert found.phases[1].energy_kwh.p50 == pytest.approx(2 * factor)
+    assert {each.name for each in found.influences} == {"measured / predicted", "grid"}
 
 
 def test_the_uncertainty_of_the_grid_stays():

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 import carbon_otel
 from carbon_otel.cli import app
+from tests.forecast.test_llmcarbon import DATABASE
 
 TRAINING = ("--params", "30B", "--tokens", "600B", "--gpu", "A100-80GB", "--gpus", "256", "--pue", "1.15")
 LLM = (*TRAINING, "--intensity", "350")
@@ -140,6 +141,10 @@ WRONG = {
     "one value": ((*LLM, "--compare", "gpu=H100"), "gpu=A100,H100"),
     "a file that is not there": (("--config", "none.json", "--gpu", "H100"), "none.json"),
     "an unknown zone": (("--params", "3B", "--tokens", "1T", "--gpu", "H100", "--zone", "Atlantis"), "FR"),
+    "a part of an accelerator": ((*SERVING, "--gpus", "16.5"), "a whole number"),
+    "training of what is served": ((*SERVING, "--tokens", "1T"), "--tokens: of a training"),
+    "serving of what is trained": ((*LLM, "--scope", "gpu"), "--scope: of serving; add --inference"),
+    "a filing as a page": ((*LLM, "--filing", "sci", "--html"), "--json"),
     "a filing of inference": ((*SERVING, "--filing", "annex-xi"), "forecast its training"),
 }
 
@@ -159,9 +164,11 @@ def test_filing():
         "parameter",
         "FLOP (effective: model FLOPs)",
     }
-    # 6 FLOPs for each parameter and token.
-    g = {each["per"]: each["g"]["p50"] for each in scores}
-    assert g["training token"] / g["FLOP (effective: model FLOPs)"] == pytest.approx(6 * 30e9, rel=0.01)
+    # 6 FLOPs for each parameter and token, also where days and GPUs are given and the utilisation follows.
+    scores += values(*LLM, "--days", "90", "--filing", "sci")["scores"]
+    for each in (scores[:3], scores[3:]):
+        g = {score["per"]: score["g"]["p50"] for score in each}
+        assert g["training token"] / g["FLOP (effective: model FLOPs)"] == pytest.approx(6 * 30e9, rel=0.01)
     assert {each["role"] for each in values(*SERVING, "--filing", "sci")["scores"]} == {"consumer"}
 
 
@@ -236,3 +243,71 @@ def test_an_estimator_without_a_measurement_has_an_assumed_power():
     forecast = carbon_otel.forecast(Ridge(), [[float(i)] for i in range(50)], list(range(50)), remember=False)
     power = next(each for each in forecast.assumptions if each.name == "power")
     assert not power.verified and "instrument()" in power.source and power.low < power.value < power.high
+
+
+def test_numbers_may_be_written_as_people_write_them():
+    settings = {"tokens": "600B", "hardware": "A100", "intensity": 350, "remember": False}
+    written = carbon_otel.forecast("30B", gpus="256", rl_tokens="1B", **settings)
+    assert written == carbon_otel.forecast("30B", gpus=256.0, rl_tokens=1e9, **settings)
+    numpy = pytest.importorskip("numpy")
+    assert carbon_otel.forecast(numpy.int64(30_000_000_000), gpus=256, rl_tokens=1e9, **settings) == written
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"gpus": "many"}, ValueError, "gpus is 'many'"),
+        ({"tokens": [1e9]}, ValueError, "tokens is"),
+        ({"tuning": "qlora"}, ValueError, "unknown tuning 'qlora'; write full or lora"),
+        ({"source": "none/config.json"}, OSError, "none/config.json"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_named(settings, error, message):
+    settings = {"source": "30B", "hardware": "A100", "remember": False, **settings}
+    with pytest.raises(error, match=re.escape(message)):
+        carbon_otel.forecast(**settings)
+
+
+def test_an_estimator_refuses_what_it_would_ignore():
+    from sklearn.linear_model import Ridge
+
+    rows = [[float(i)] for i in range(10)]
+    for settings, message in (({"hardware": "H100"}, "hardware"), ({"budget_s": -1}, "budget_s is -1")):
+        with pytest.raises(ValueError, match=message):
+            carbon_otel.forecast(Ridge(), rows, rows, **settings)
+    with pytest.raises(ValueError, match="X has 10 rows, y has 9"):
+        carbon_otel.forecast(Ridge(), rows, rows[:9])
+
+
+def test_compared_values_read_as_they_were_written():
+    found = values(*TRAINING, "--compare", "tokens=600B,1.4T", "--compare", "gpus=128,512")
+    labels = [[each["value"] for each in one["forecasts"]] for one in found["comparisons"]]
+    assert labels[0] == ["600B", "1.4T"] and set(labels[1]) == {"128", "512"}
+
+
+def test_the_compared_model_keeps_its_active_parameters():
+    found = values(*SERVING, "--compare", "params=30B,671B")
+    rows = {each["value"]: each["energy_mwh"] for each in found["comparisons"][0]["forecasts"]}
+    assert rows["671B"] == found["energy_mwh"]
+
+
+def test_the_label_of_the_energy_says_what_is_in_it():
+    assert "energy of the gpu, Wh" in call(*SERVING, "--scope", "gpu").stdout
+    assert "energy with PUE, Wh" in call(*SERVING).stdout
+
+
+def test_mlcarbons_table_as_a_page():
+    page = call("--llmcarbon", str(DATABASE), "--html").stdout
+    assert page.startswith("<!doctype html>") and "Gshard" in page
+    for wrong in (("--filing", "sci"), ("--compare", "gpu=A100,H100")):
+        done = call("--llmcarbon", str(DATABASE), *wrong, code=2)
+        assert wrong[0] in done.output
+
+
+def test_an_estimator_says_what_its_uncertainty_comes_from():
+    from sklearn.linear_model import Ridge
+
+    rows = [[float(i)] for i in range(100)]
+    found = carbon_otel.forecast(Ridge(), rows, rows, remember=False)
+    assert sum(each.share for each in found.influences) == pytest.approx(1)
+    assert "carbon intensity" in {each.name for each in found.influences}

@@ -182,6 +182,7 @@ def test_frames_lists_and_sparse_matrices():
         (pandas.DataFrame(dense, columns=list("abc")), pandas.Series(target)),
         (dense.tolist(), target.tolist()),
         (scipy.csr_matrix(dense), target),
+        (scipy.coo_matrix(dense), target),
     ):
         timing = time_of(RandomForestClassifier(8), features, labels, lambda call: (call(), 0.1)[1])
         assert timing.rows == 500

@@ -24,12 +24,8 @@ def training() -> Forecast:
         energy_kwh=ENERGY,
         it_energy_kwh=ENERGY.times(1 / 1.15),
         emissions_kg=CARBON,
-        assumptions=(
-            Assumption("peak of H100", 1000.0, 1000.0, 1000.0, "TFLOP/s", "a data sheet"),
-            Assumption("model FLOPs utilisation", 0.25, 0.15, 0.4, "", "a fit"),
-            Assumption("node power", 700.0, 600.0, 800.0, "W", "memory", verified=False),
-        ),
-        gpu_hours=Interval.exact(1e23 / 0.25 / 1e15 / 3600),
+        assumptions=(Assumption("node power", 700.0, 600.0, 800.0, "W", "memory", verified=False),),
+        flops=Interval.exact(1e23),
         tokens=Interval.exact(6e11),
         params=Interval.exact(3e10),
         embodied_kg=Interval.exact(5_000.0),
@@ -121,7 +117,19 @@ def test_the_consumers_score_is_per_token_with_the_sites_overhead():
     scores = {(s["role"], s["per"]): s["g"] for s in sci_ai(inference()).as_dict()["scores"]}
     # 3 J of IT energy, 1.2 of PUE, 500 g per kilowatt-hour at the meter.
     assert scores["consumer", "output token"]["p50"] == pytest.approx(3 * 1.2 / 3.6e6 * 500)
-    assert scores["consumer", "input token"]["p90"] == pytest.approx(0.3 * 1.2 / 3.6e6 * 500)
+    assert scores["consumer", "input token"]["p90"] == pytest.approx(
+        1.2 / 3.6e6 * (0.3 * 400 + 0.2 * 100)  # the making is known exactly here
+    )
+
+
+def test_the_consumers_interval_has_the_uncertainty_of_the_grid():
+    from dataclasses import replace
+
+    grid = replace(inference(), emissions_kg=Interval(0.24, 0.48, 0.96), embodied_kg=None)
+    scores = {(s["role"], s["per"]): s["g"] for s in sci_ai(grid).as_dict()["scores"]}
+    found = Interval(**scores["consumer", "output token"])
+    expected = Interval(2.0, 3.0, 4.0) * Interval(0.5, 1.0, 2.0)
+    assert found.width == pytest.approx(expected.width)
 
 
 def test_a_ledger_has_both_scores_and_says_that_they_must_not_be_added():
@@ -135,4 +143,4 @@ def test_without_a_unit_there_is_no_score():
     from dataclasses import replace
 
     with pytest.raises(ValueError, match=r"stage\.units"):
-        sci_ai(replace(training(), tokens=None, params=None, assumptions=()))
+        sci_ai(replace(training(), tokens=None, params=None, flops=None))

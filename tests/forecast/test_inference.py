@@ -102,6 +102,8 @@ def test_precisions_are_compared():
         ({"output_tokens": -1}, "output_tokens is -1"),
         ({"input_tokens": float("nan")}, "input_tokens is nan"),
         ({"gpus": 0}, "gpus is 0"),
+        ({"scope": "rack"}, "unknown scope 'rack'; write gpu, node or service"),
+        ({"input_tokens": -1}, "input_tokens is -1; write a number of at least 0"),
         ({"hardware": "Inferentia2"}, "unknown; choose another accelerator"),
         ({"hardware": "Z80"}, "unknown accelerator"),
     ],
@@ -109,3 +111,16 @@ def test_precisions_are_compared():
 def test_what_makes_no_sense_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
         forecast_inference(replace(DEEPSEEK, **change))
+
+
+def test_the_share_of_the_rated_power_behind_the_hours_is_an_assumption():
+    found = forecast_inference(DEEPSEEK)
+    share = next(each for each in found.assumptions if each.name == "share of the rated power, decoding")
+    joules = found.it_energy_kwh.p50 * 3.6e6 / (1.3 * (1 + 10 / 83))
+    assert found.gpu_hours.p50 * 3600 * 700 * share.value == pytest.approx(joules)
+
+
+def test_a_pue_that_the_scope_leaves_out_is_said():
+    found = forecast_inference(replace(DEEPSEEK, scope="gpu"))
+    assert any("PUE" in note for note in found.notes)
+    assert not any("PUE" in note for note in forecast_inference(DEEPSEEK).notes)

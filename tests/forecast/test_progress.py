@@ -161,6 +161,29 @@ def test_steps_may_be_counted_by_hand(measured):
     assert measured.told.foresights[-1][1].measured_j == pytest.approx(1e5)
 
 
+def test_a_loop_may_be_gone_through_again(measured, caplog):
+    caplog.set_level(logging.INFO, "carbon_otel")
+    with carbon_otel.stage("training"):
+        loop = carbon_otel.progress(range(100), budget_kwh=1e-6)
+        for watts in (100, 300):
+            measured.sensor.watts = watts
+            for _ in loop:
+                measured.clock.advance(10)
+            assert loop.outlook.energy_kwh.p50 == pytest.approx(1000 * watts / 3.6e6, rel=0.02)
+    assert caplog.text.count("will not suffice") == 2
+    ends = [f.measured_j for _, f in measured.told.foresights if f.measured_j is not None]
+    assert ends == pytest.approx([1e5, 3e5])
+
+
+def test_a_loop_says_nothing_after_the_measurement_has_ended(measured, monkeypatch):
+    for i in carbon_otel.progress(range(100)):
+        measured.clock.advance(10)
+        if i == 30:
+            monkeypatch.setattr(runtime, "_active", None)
+            told = len(measured.told.foresights)
+    assert told and len(measured.told.foresights) == told
+
+
 def test_the_run_around_the_stage_is_told_too(measured):
     opened = measured.engine.open_run("a" * 32, "run", None)
     run(measured, [1.0] * 100)

@@ -247,3 +247,13 @@ class TestComparison:
     def test_an_unknown_field_is_refused(self):
         with pytest.raises(ValueError, match="hardware"):
             compare(REQUEST, "colour", ["red"])
+
+
+def test_a_sequence_length_that_cannot_count_is_said():
+    """The FLOPs of attention need the shape of the model."""
+    by_number = forecast_training(replace(REQUEST, model=model_of("7B"), seq_len=131_072))
+    assert any("attention" in note for note in by_number.notes)
+    shaped = replace(model_of("7B"), layers=32, hidden=4096)
+    assert not any(
+        "attention" in n for n in forecast_training(replace(REQUEST, model=shaped, seq_len=131_072)).notes
+    )

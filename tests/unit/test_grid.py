@@ -88,3 +88,15 @@ def test_emissions_are_energy_times_pue_times_intensity():
     row = grid.Intensity("X", "X", 383.5, 2024, us.band, "", "")
     assert grid.EmissionFactor(row, pue=1.14).emissions_g(0.001 * 3.6e6) == pytest.approx(0.43719, rel=1e-12)
     assert grid.EmissionFactor(row).emissions_g(0.0) == 0
+
+
+def test_namibia_is_in_the_table():
+    """Its code is NA, which many readers of CSV take for a missing value."""
+    assert grid.intensity("NA").name == "Namibia"
+    assert grid.intensity("NA") == grid.intensity("Namibia") == grid.intensity("NAM")
+
+
+def test_a_suggestion_is_made_once():
+    with pytest.raises(ValueError, match="did you mean Faroe Islands") as caught:
+        grid.intensity("foo")
+    assert str(caught.value).count("Faroe Islands") == 1
