@@ -31,13 +31,22 @@ def _samples_of(parameter: str) -> Callable[[Mapping[str, Any], Any], dict[str, 
     return count
 
 
+def _rounds(model: Any, before: Any) -> dict[str, float]:
+    """The rounds that a training added to the model with which it began, if there is one."""
+    if before is None:
+        return {"rounds": model.tree_count_}
+    if hasattr(before, "tree_count_"):
+        return {"rounds": max(0, model.tree_count_ - before.tree_count_)}
+    return {}  # a file does not tell
+
+
 def _fitted(arguments: Mapping[str, Any], model: Any) -> dict[str, float]:
-    return {"rounds": model.tree_count_, **_samples(arguments["X"])}
+    return {**_rounds(model, arguments["init_model"]), **_samples(arguments["X"])}
 
 
 def _trained(arguments: Mapping[str, Any], model: Any) -> dict[str, float]:
     pool, alias = arguments["pool"], arguments["dtrain"]
-    return {"rounds": model.tree_count_, **_samples(alias if pool is None else pool)}
+    return {**_rounds(model, arguments["init_model"]), **_samples(alias if pool is None else pool)}
 
 
 def _validated(arguments: Mapping[str, Any], history: Any) -> dict[str, float]:

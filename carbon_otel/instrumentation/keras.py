@@ -14,12 +14,13 @@ told of batches would make each step twice as long.
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Mapping
 from typing import Any, Final
 
 from carbon_otel.instrumentation.calls import Call, Calls, Hook
 from carbon_otel.instrumentation.children import EPOCH, Children, begins, ends
-from carbon_otel.instrumentation.sizes import parts_in, samples_in
+from carbon_otel.instrumentation.sizes import parts_in, samples_in, samples_in_batches
 
 
 def _rows(x: Any) -> int | None:
@@ -46,13 +47,25 @@ def _fitted(arguments: Mapping[str, Any], history: Any) -> dict[str, float]:
         if arguments["steps_per_epoch"] is not None:
             rows = min(rows, arguments["steps_per_epoch"] * batch)
         units["samples"] = rows * epochs
+    else:
+        loaded = _loaded(arguments["x"], steps)
+        if loaded is not None:
+            units["samples"] = loaded * epochs
     return units
+
+
+def _loaded(x: Any, steps: int | None) -> int | None:
+    """The samples in so many batches of a `DataLoader`, or in all of them; None if `x` is none."""
+    if steps is None and type(x) is getattr(sys.modules.get("torch.utils.data"), "DataLoader", None):
+        steps = len(x)
+    return None if steps is None else samples_in_batches(x, steps)
 
 
 def _seen(steps: str, arguments: Mapping[str, Any], result: Any) -> dict[str, float]:
     rows = _rows(arguments["x"])
     if rows is None:
-        return {}
+        loaded = _loaded(arguments["x"], arguments[steps])
+        return {} if loaded is None else {"samples": loaded}
     if arguments[steps] is not None:
         rows = min(rows, arguments[steps] * (arguments["batch_size"] or _BATCH))
     return {"samples": rows}

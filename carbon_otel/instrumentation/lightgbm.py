@@ -19,13 +19,24 @@ from carbon_otel.instrumentation.calls import Call, Calls
 from carbon_otel.instrumentation.sizes import samples
 
 
-def rounds_of(estimator: Any) -> int:
-    """The rounds of a fitted estimator of the scikit-learn interface."""
-    return int(estimator.booster_.current_iteration())
+def rounds_of(estimator: Any, fit: Mapping[str, Any]) -> int:
+    """The rounds of the last fit of an estimator of the scikit-learn interface, which had these keywords."""
+    return _rounds(estimator.booster_, fit.get("init_model"))
+
+
+def _rounds(booster: Any, before: Any) -> int:
+    """The rounds that a training added to the model with which it began, if there is one."""
+    total = int(booster.current_iteration())
+    before = before.booster_ if hasattr(before, "booster_") else before
+    if hasattr(before, "current_iteration"):
+        return max(0, total - int(before.current_iteration()))
+    # A file, or unknown here: only a training that goes on and stops early may have had fewer.
+    return min(total, int(booster.params.get("num_iterations", total)))
 
 
 def _trained(arguments: Mapping[str, Any], booster: Any) -> dict[str, float]:
-    return {"rounds": booster.current_iteration(), "samples": arguments["train_set"].num_data()}
+    rounds = _rounds(booster, arguments["init_model"])
+    return {"rounds": rounds, "samples": arguments["train_set"].num_data()}
 
 
 def _validated(arguments: Mapping[str, Any], history: Any) -> dict[str, float]:

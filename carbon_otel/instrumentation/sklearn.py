@@ -63,7 +63,7 @@ _METHODS: Final[Mapping[str, Lifecycle]] = {
     "score": "evaluation",
 }
 # Libraries whose estimators know the rounds of their last fit.
-_ROUNDS: Final[Mapping[str, Callable[[Any], int]]] = {
+_ROUNDS: Final[Mapping[str, Callable[[Any, Mapping[str, Any]], int]]] = {
     "lightgbm": lightgbm.rounds_of,
     "xgboost": xgboost.rounds_of,
 }
@@ -194,7 +194,7 @@ def _enter_method(
         # A function that became a method may be called with anything.
         if nothing_opens() or not issubclass(type(estimator), base):
             return None
-        units = functools.partial(_units, estimator, method, args[0] if args else kwargs.get("X"))
+        units = functools.partial(_units, estimator, method, args[0] if args else kwargs.get("X"), kwargs)
         name = f"{name_of_type(type(estimator))}.{method}"
         return around(_kind(method, estimator), name, units)
     except Exception as fault:  # noqa: BLE001 - no internal fault may reach the user's program
@@ -202,12 +202,14 @@ def _enter_method(
         return None
 
 
-def _units(estimator: Any, method: str, data: Any, result: Any) -> dict[str, float]:
+def _units(
+    estimator: Any, method: str, data: Any, keywords: Mapping[str, Any], result: Any
+) -> dict[str, float]:
     units = samples(data)
     if method == "fit":
         libraries = {owner.__module__.partition(".")[0] for owner in _parents_of(type(estimator))}
         for library in libraries & _ROUNDS.keys():
-            units["rounds"] = _ROUNDS[library](estimator)
+            units["rounds"] = _ROUNDS[library](estimator, keywords)
     return units
 
 

@@ -16,13 +16,25 @@ from carbon_otel.instrumentation.calls import Call, Calls
 from carbon_otel.instrumentation.sizes import samples
 
 
-def rounds_of(estimator: Any) -> int:
-    """The rounds of a fitted estimator of the scikit-learn interface."""
-    return int(estimator.get_booster().num_boosted_rounds())
+def rounds_of(estimator: Any, fit: Mapping[str, Any]) -> int:
+    """The rounds of the last fit of an estimator of the scikit-learn interface, which had these keywords."""
+    return _rounds(estimator.get_booster(), fit.get("xgb_model"), estimator.get_num_boosting_rounds())
+
+
+def _rounds(booster: Any, before: Any, most: int) -> int:
+    """The rounds that a training added to the model with which it began, if there is one."""
+    total = int(booster.num_boosted_rounds())
+    if before is None:
+        return total
+    before = before.get_booster() if hasattr(before, "get_booster") else before
+    if hasattr(before, "num_boosted_rounds"):
+        return max(0, total - int(before.num_boosted_rounds()))
+    return min(total, most)  # a file or its bytes: only a training that stops early may have had fewer
 
 
 def _trained(arguments: Mapping[str, Any], booster: Any) -> dict[str, float]:
-    return {"rounds": booster.num_boosted_rounds(), "samples": arguments["dtrain"].num_row()}
+    rounds = _rounds(booster, arguments["xgb_model"], arguments["num_boost_round"])
+    return {"rounds": rounds, "samples": arguments["dtrain"].num_row()}
 
 
 def _validated(arguments: Mapping[str, Any], history: Any) -> dict[str, float]:

@@ -48,6 +48,16 @@ class TestXGBoost:
             ("evaluation", "XGBClassifier.score", SAMPLES),
         ]
 
+    def test_a_training_that_goes_on_counts_its_own_rounds(self, stages):
+        xgboost = pytest.importorskip("xgboost")
+        data = xgboost.DMatrix(X, Y)
+        booster = xgboost.train({}, data, 5)
+        stages()
+        xgboost.train({}, data, 2, xgb_model=booster)
+        xgboost.train({}, data, 2, xgb_model=booster.save_raw())
+        xgboost.XGBClassifier(n_estimators=2).fit(X, Y, xgb_model=booster)
+        assert [units for _, _, units in stages()] == [rounds(2)] * 3
+
     def test_a_search_is_one_stage(self, stages):
         xgboost = pytest.importorskip("xgboost")
         from sklearn.model_selection import GridSearchCV
@@ -94,6 +104,16 @@ class TestLightGBM:
             ("inference", "LGBMClassifier.predict", SAMPLES),
         ]
 
+    def test_a_training_that_goes_on_counts_its_own_rounds(self, stages, tmp_path):
+        lightgbm = pytest.importorskip("lightgbm")
+        booster = lightgbm.train({"verbose": -1}, lightgbm.Dataset(X, Y), 5)
+        booster.save_model(tmp_path / "model.txt")
+        stages()
+        for before in booster, tmp_path / "model.txt":
+            lightgbm.train({"verbose": -1}, lightgbm.Dataset(X, Y), 2, init_model=before)
+        lightgbm.LGBMClassifier(n_estimators=2, verbose=-1).fit(X, Y, init_model=booster)
+        assert [units for _, _, units in stages()] == [rounds(2)] * 3
+
 
 class TestCatBoost:
     def test_the_native_interface(self, stages, tmp_path, monkeypatch):
@@ -107,6 +127,14 @@ class TestCatBoost:
             ("training", "catboost.train", rounds(2)),
             ("training", "catboost.cv", SAMPLES),
         ]
+
+    def test_a_training_that_goes_on_counts_its_own_rounds(self, stages, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        catboost = pytest.importorskip("catboost")
+        before = catboost.CatBoostClassifier(iterations=5, verbose=0).fit(X, Y)
+        stages()
+        catboost.CatBoostClassifier(iterations=2, verbose=0).fit(X, Y, init_model=before)
+        assert stages() == [("training", "CatBoostClassifier.fit", rounds(2))]
 
     @pytest.mark.parametrize("wrapped", [False, True], ids=["array", "pool"])
     def test_the_estimators(self, stages, wrapped, tmp_path, monkeypatch):

@@ -141,6 +141,21 @@ def test_batches_of_a_generator_are_left_to_the_training(stages, model):
     assert len(taken) <= 4  # Keras itself looks at the first
 
 
+def test_the_batches_of_a_loader_of_pytorch_are_counted(stages, model):
+    torch = pytest.importorskip("torch")
+    data = torch.utils.data.TensorDataset(torch.ones(50, 4), torch.ones(50, 1))
+    loader = torch.utils.data.DataLoader(data, batch_size=20)
+    model.fit(loader, epochs=2, verbose=0)
+    model.fit(loader, epochs=1, steps_per_epoch=2, verbose=0)
+    model.evaluate(loader, verbose=0)
+    ended = [units for _, name, units in stages() if not name.startswith("epoch")]
+    assert ended == [
+        {"epochs": 2, "steps": 6, "samples": 100},
+        {"epochs": 1, "steps": 2, "samples": 40},
+        {"samples": 50},
+    ]
+
+
 def test_the_list_of_callbacks_stays_as_it_is_and_the_model_pickles(stages, model, keras):
     mine = [keras.callbacks.TerminateOnNaN()]
     model.fit(X, Y, verbose=0, callbacks=mine)

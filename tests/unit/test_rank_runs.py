@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import settings
@@ -75,8 +76,9 @@ class Process:
         self.engine = Engine(Meter([self.sensor], clock_ns=self.clock), factor)
         self.files, self.board, self.delivery = Files(), Board(), Worker("test delivery")
         ranks.group.rank, ranks.group.board, ranks.group.works_together = Rank(rank, 2), self.board, True
-        recorder = RunRecorder(
-            None,
+        self.uploaded = []
+        recorder = self.recorder = RunRecorder(
+            SimpleNamespace(put=lambda batch, store: self.uploaded.append(batch)),
             self.files,
             self.delivery,
             self.engine.devices,
@@ -239,6 +241,27 @@ def test_what_all_ranks_do_together_is_summed_by_rank_0_only(process):
         "epochs": 2.0,
         "train_s": 1.0,
     }.items() <= batch.rank.items()
+
+
+@pytest.mark.parametrize(
+    ("resumed", "counted"),
+    [(False, {"steps": 10.0, "epochs": 2.0, "samples": 80.0}), (True, {"samples": 80.0})],
+    ids=["created by this rank", "shared by all ranks"],
+)
+def test_a_run_that_a_rank_creates_has_what_the_rank_does(process, resumed, counted):
+    process.recorder.expect("own", object(), resumed)
+    own = process.engine.open_run("own", "own", None)
+    stage = process.open("training", own)
+    stage.units.update(steps=10.0, epochs=2.0, samples=80.0)
+    process.clock.advance(1)
+    process.engine.close(stage)
+    process.engine.close(own)
+    process.wait()
+    prefix = "carbon/units/training/"
+    values = process.uploaded[-1].values
+    assert {
+        name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)
+    } == counted
 
 
 def test_a_board_that_fails_is_not_asked_again(process):

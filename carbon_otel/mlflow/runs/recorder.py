@@ -65,6 +65,7 @@ class _Run:
         units: the functional units of its stages.
         remote: the estimates for its calls of remote models, and their tags.
         worked: tells a run with figures that a program may read at its end from an empty one.
+        begun_here: whether this process has created it, so that no other rank adds to it.
         joined: the address of the store, if another process has opened the run; empty while that run is unknown.
         train_s: the seconds of its training stages outside of others.
         together: the units of training that all ranks count, in this one.
@@ -85,6 +86,7 @@ class _Run:
     remote_tags: dict[str, str] = field(default_factory=dict)
     worked: bool = False
     joined: str | None = None
+    begun_here: bool = False
     train_s: float = 0.0
     together: dict[str, float] = field(default_factory=dict)
     foresight_tags: dict[str, str] = field(default_factory=dict)
@@ -187,6 +189,7 @@ class RunRecorder(Sink):
         known, began_s = self._joined.get(run_id, (None, clock.monotonic()))
         segment = known or self._segment(stage, expected)
         run = _Run(stage, expected.store, segment, self._trace_id(stage), outer, joined=expected.joined)
+        run.begun_here = not expected.resumed
         self._runs[run_id] = run
         if expected.joined:
             self._joined[run_id] = segment, began_s
@@ -348,7 +351,7 @@ def _rank(run: _Run) -> dict[str, float]:
 
 def _count(run: _Run, stage: StageInfo, end: StageEnd) -> None:
     """Add the units of a stage that has ended, and its time if it has trained."""
-    units = group.summed(end.units)
+    units = end.units if run.begun_here else group.summed(end.units)
     _add(run.units, {f"{stage.kind}/{unit}": amount for unit, amount in units.items()})
     if stage.kind == _TRAINING:
         _add(run.together, {unit: amount for unit, amount in end.units.items() if unit in TOGETHER})
