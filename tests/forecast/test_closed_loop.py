@@ -17,6 +17,7 @@ from carbon_otel.forecast.history import History, taught
 from carbon_otel.forecast.records import Forecast, Influence, Interval, Phase
 from tests.fakes.drawing import Drawing
 from tests.fakes.powercap import server
+from tests.integration.stores import tracking
 
 mlflow = pytest.importorskip("mlflow")
 datasets = pytest.importorskip("sklearn.datasets")
@@ -28,12 +29,10 @@ X, Y = datasets.make_classification(400, random_state=0)
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     folder = tmp_path_factory.mktemp("store")
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
-    mlflow.create_experiment("forecasts", artifact_location=folder.as_uri())
-    mlflow.set_experiment("forecasts")
-    yield
-    mlflow.set_tracking_uri(before)
+    with tracking(f"sqlite:///{folder}/mlflow.db"):
+        mlflow.create_experiment("forecasts", artifact_location=folder.as_uri())
+        mlflow.set_experiment("forecasts")
+        yield
 
 
 @pytest.fixture

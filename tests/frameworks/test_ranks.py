@@ -44,8 +44,14 @@ class Trained(NamedTuple):
             span[ENERGY]
             for each in self.books
             for span in each["spans"]
-            if span["carbon_otel.stage.kind"] == kind
-            and span.get("carbon_otel.run.id") == self.run.info.run_id
+            if span["carbon_otel.stage.kind"] == kind and self._is_in_run(span, each["spans"])
+        )
+
+    def _is_in_run(self, span: dict[str, Any], spans: list[dict[str, Any]]) -> bool:
+        """A stage may end before its rank knows the run, within one that is in the run at its end."""
+        above = [each for each in spans if each["id"] == span["parent"]]
+        return span.get("carbon_otel.run.id") == self.run.info.run_id or any(
+            self._is_in_run(each, spans) for each in above
         )
 
     def metric(self, name: str) -> float:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from carbon_otel.mlflow.delivery.batch import Batch
 from carbon_otel.mlflow.schema import names, rank_figures
+from carbon_otel.text import storable
 from carbon_otel.units import emissions, energy
 
 NOTE: Final = "mlflow.note.content"
@@ -33,7 +34,7 @@ def described(
         name = f"carbon/{batch.efficiency_metric}_per_g"
         points.append(Metric(name, achieved / grams, batch.timestamp_ms, 0))
     is_ours = data.tags.get(NOTE, _FIRST_WORDS).startswith(_FIRST_WORDS)
-    return points, {NOTE: markdown(values, tags)} if is_ours and values else {}
+    return points, {NOTE: storable(markdown(values, tags))} if is_ours and values else {}
 
 
 def markdown(values: Mapping[str, float], tags: Mapping[str, str]) -> str:

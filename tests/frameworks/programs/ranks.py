@@ -8,7 +8,7 @@ import contextlib
 import json
 import os
 import sys
-from multiprocessing import parent_process, util
+from multiprocessing import util
 from pathlib import Path
 
 from opentelemetry.sdk.trace import TracerProvider
@@ -31,6 +31,9 @@ def _joules() -> float:
 
 
 def _write_books() -> None:
+    file = FOLDER / f"books-{os.getpid()}.json"
+    if file.exists():
+        return
     own = carbon_otel.footprint()
     _drawn["closed"] = _joules()
     carbon_otel.uninstrument()
@@ -50,7 +53,7 @@ def _write_books() -> None:
             for span in _exporter.get_finished_spans()
         ],
     }
-    (FOLDER / f"books-{os.getpid()}.json").write_text(json.dumps(books))
+    file.write_text(json.dumps(books))
 
 
 def instrument() -> None:
@@ -67,10 +70,9 @@ def instrument() -> None:
         tracer_provider=provider,
     )
     _drawn["begun"] = _joules()
-    if parent_process() is None:
-        atexit.register(_write_books)
-    else:
-        util.Finalize(None, _write_books, exitpriority=10)
+    atexit.register(_write_books)
+    # In a process of multiprocessing, the measurement ends with the finalizers, before `atexit`.
+    util.Finalize(None, _write_books, exitpriority=10)
 
 
 def run_of(rank: int):

@@ -41,7 +41,10 @@ def write_books() -> None:
             "unattributed": own.stages["unattributed"].energy_j,
             "mlflow": "mlflow" in sys.modules,
         }
-        (Path(state) / f"books-{os.getpid()}.json").write_text(json.dumps(books))
+        # In one step: a pool that is terminated may end this process meanwhile.
+        written = Path(state) / f"{os.getpid()}.new"
+        written.write_text(json.dumps(books))
+        written.rename(Path(state) / f"books-{os.getpid()}.json")
 
 
 def at_the_end() -> None:
