@@ -26,6 +26,7 @@ from types import CodeType, FunctionType, MappingProxyType, TracebackType
 from typing import Any, Final, Protocol, cast
 from weakref import WeakSet
 
+from carbon_otel.guard import contain
 from carbon_otel.stages.cells import COUNTED
 from carbon_otel.stages.cells import FILE as FILE
 
@@ -68,6 +69,26 @@ class Around(functools.partial["Entered | None"]):
 def unseen(result: Any) -> Any:
     """What enters a call that does not look at its result."""
     return result
+
+
+class After:
+    """Calls a function of ours once the call has ended without an exception."""
+
+    __slots__ = ("_about", "_call", "_task")
+
+    def __init__(self, task: str, call: Callable[[Any], None], about: Any) -> None:
+        self._task = task
+        self._call = call
+        self._about = about
+
+    def __enter__(self) -> Callable[[Any], Any]:
+        return unseen
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            contain(self._task, None, self._call, self._about)
 
 
 class Changed:

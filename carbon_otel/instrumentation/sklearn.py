@@ -33,14 +33,14 @@ import importlib
 import inspect
 import weakref
 from collections.abc import Callable, Mapping
-from types import ModuleType, TracebackType
+from types import ModuleType
 from typing import Any, Final, cast
 
 from carbon_otel.guard import contain, log_fault
 from carbon_otel.instrumentation import lightgbm, xgboost
 from carbon_otel.instrumentation.base import Undo
 from carbon_otel.instrumentation.calls import Call, Calls, name_of_type
-from carbon_otel.instrumentation.in_place import Around, Changed, unseen
+from carbon_otel.instrumentation.in_place import After, Around, Changed, Entered
 from carbon_otel.instrumentation.sizes import samples
 from carbon_otel.stages.arguments import Lifecycle
 from carbon_otel.stages.automatic import CallStage, CountedCall, around, nothing_opens
@@ -125,7 +125,7 @@ class _Classes:
             pending += type.__subclasses__(cls)
             self._instrument(cls, self._defined)
         base: Any = self._base
-        self._changed.put(base.__init_subclass__.__func__, Around(_Defining, self))
+        self._changed.put(base.__init_subclass__.__func__, Around(_define, self))
         self._changed.put(base.__setstate__, Around(self.unpickle))
 
     def define(self, cls: type) -> None:
@@ -167,23 +167,9 @@ class _Seen:
             del self._classes[key]
 
 
-class _Defining:
-    """Instruments a class at the end of its `__init_subclass__`."""
-
-    __slots__ = ("_classes", "_cls")
-
-    def __init__(self, classes: _Classes, cls: Any = None, /, *_: Any, **__: Any) -> None:
-        self._classes = classes
-        self._cls = cls
-
-    def __enter__(self) -> Callable[[Any], Any]:
-        return unseen
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is None:
-            contain("instrumenting an estimator class", None, self._classes.define, self._cls)
+def _define(classes: _Classes, cls: Any = None, /, *_: Any, **__: Any) -> Entered | None:
+    """A class is instrumented at the end of its `__init_subclass__`."""
+    return After("instrumenting an estimator class", classes.define, cls)
 
 
 def _enter_method(

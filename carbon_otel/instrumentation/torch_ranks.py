@@ -10,12 +10,12 @@ from __future__ import annotations
 import functools
 import weakref
 from collections.abc import Callable
-from types import ModuleType, TracebackType
+from types import ModuleType
 from typing import Any, Final
 
 from carbon_otel.guard import contain
 from carbon_otel.instrumentation.base import Undo
-from carbon_otel.instrumentation.in_place import Around, Changed, Entered, unseen
+from carbon_otel.instrumentation.in_place import After, Around, Changed, Entered
 from carbon_otel.ranks import Rank, group
 from carbon_otel.units import S_PER_NS
 
@@ -80,28 +80,8 @@ def _look(module: Any) -> None:
         group.made(Rank(rank, module.get_world_size(), local), _Store(find) if find() is not None else None)
 
 
-class _After:
-    """Calls a function of ours once the call has ended without an exception."""
-
-    __slots__ = ("_about", "_call", "_task")
-
-    def __init__(self, task: str, call: Callable[[Any], None], about: Any) -> None:
-        self._task = task
-        self._call = call
-        self._about = about
-
-    def __enter__(self) -> Callable[[Any], Any]:
-        return unseen
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is None:
-            contain(self._task, None, self._call, self._about)
-
-
 def _make(module: Any, /, *_: Any, **__: Any) -> Entered | None:
-    return _After("looking for a process group", _look, module)
+    return After("looking for a process group", _look, module)
 
 
 def _leave(module: Any, /, *arguments: Any, **_: Any) -> None:
@@ -115,7 +95,7 @@ def _left(module: Any, arguments: tuple[Any, ...]) -> None:
 
 
 def _build(models: _Models, model: Any, /, *_: Any, **__: Any) -> Entered | None:
-    return _After("noting a distributed model", functools.partial(_note, models), model)
+    return After("noting a distributed model", functools.partial(_note, models), model)
 
 
 def _note(models: _Models, model: Any) -> None:
