@@ -14,7 +14,8 @@ from carbon_otel.records import Cost as Cost
 from carbon_otel.units import J_PER_KWH, J_PER_WH, KILO
 
 if TYPE_CHECKING:
-    from carbon_otel.carbon.grid import EmissionFactor, Intensity
+    from carbon_otel.carbon.grid import EmissionFactor
+    from carbon_otel.carbon.intensity import Intensity
     from carbon_otel.records import StageRecord
 
 

@@ -13,37 +13,11 @@ from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import Final
 
+from carbon_otel.carbon.intensity import WORLD, Intensity, year_of
 from carbon_otel.provenance import Band
 from carbon_otel.units import J_PER_KWH
 
-WORLD: Final = "WORLD"
 ZONES: Final = "an ISO 3166 code or country name, such as zone='FR', 'FRA' or 'France'"
-
-
-@dataclass(frozen=True, slots=True)
-class Intensity:
-    """The carbon intensity of a zone in one year, with the provenance of its row.
-
-    Attributes:
-        zone: ISO 3166 code of two letters, or `WORLD`.
-        name: English name.
-        g_per_kwh: grams of CO2 equivalent per kilowatt-hour, life cycle.
-        year: the year of the average.
-        band: an assumption of this package, without a known coverage, for an annual average that stands for one
-            hour: +-40 % for a country, +-100 % for the world average that stands for an unknown zone.
-        source: publication of the figure.
-        licence: licence of the figure.
-        kind: `average`; a marginal intensity is a different quantity and must not be added to it.
-    """
-
-    zone: str
-    name: str
-    g_per_kwh: float
-    year: int
-    band: Band
-    source: str
-    licence: str
-    kind: str = "average"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +93,8 @@ def _earlier() -> Mapping[str, Mapping[int, Intensity]]:
         year = int(row["year"])
         by_zone.setdefault(row["zone"], {})[year] = replace(
             _table()[row["zone"]],
-            year=year,
+            start=year_of(year)[0],
+            end=year_of(year)[1],
             g_per_kwh=float(row["g_co2e_per_kwh"]),
             source=row["source"],
             licence=row["licence"],
@@ -134,7 +109,8 @@ def _table() -> Mapping[str, Intensity]:
             zone=row["zone"],
             name=row["name"],
             g_per_kwh=float(row["g_co2e_per_kwh"]),
-            year=int(row["year"]),
+            start=year_of(int(row["year"]))[0],
+            end=year_of(int(row["year"]))[1],
             band=Band(
                 float(row["low"]),
                 float(row["high"]),

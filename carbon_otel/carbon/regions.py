@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 
-from carbon_otel.carbon.grid import WORLD, Intensity, country, intensity
+from carbon_otel.carbon.grid import country, intensity
+from carbon_otel.carbon.intensity import WORLD, Intensity, Signal, year_of
 from carbon_otel.provenance import Band
 
 # Direct emissions leave out what the life cycle adds: 24 g/kWh for hydropower, 30 to 90 for fuels (IPCC AR5,
@@ -78,10 +79,12 @@ def zone_intensity(zone: str | None) -> Intensity:
         zone=row["zone"],
         name=row["zone"],
         g_per_kwh=value,
-        year=int(row["year"]),
+        start=year_of(int(row["year"]))[0],
+        end=year_of(int(row["year"]))[1],
         band=Band(0.6, high, about if direct else "annual mean", "estimate"),
         source=f"{row['source']} ({row['scope']})",
         licence=row["licence"],
+        signal=Signal(scope="direct" if direct else "lifecycle"),
     )
 
 

@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from carbon_otel import __version__, config
-from carbon_otel.carbon.grid import WORLD, intensity
+from carbon_otel.carbon.grid import intensity
+from carbon_otel.carbon.intensity import WORLD
 from carbon_otel.cli.frameworks import show_frameworks
 from carbon_otel.cli.output import Screen, refuse, write_json
 from carbon_otel.host.cgroup import host_threads, reservation

@@ -6,7 +6,8 @@ import statistics
 from dataclasses import dataclass
 from typing import Final
 
-from carbon_otel.carbon.grid import WORLD, Intensity, country_values
+from carbon_otel.carbon.grid import country_values
+from carbon_otel.carbon.intensity import WORLD, Intensity
 from carbon_otel.carbon.regions import CloudRegion, region, water_of_electricity, zone_intensity
 from carbon_otel.forecast.records import Assumption, Interval, Place
 
@@ -80,7 +81,7 @@ def _intensity(place: Place, zone: str | None) -> tuple[Assumption, tuple[str, .
         return Assumption(name, found.g_per_kwh, low, high, unit, source + "; range: countries", False), (
             note,
         )
-    direct = "direct emissions" in found.band.source
+    direct = found.signal.scope == "direct"
     notes = (
         (f"the intensity of {found.zone} leaves out the life cycle of its power plants",) if direct else ()
     )

@@ -12,7 +12,8 @@ from dataclasses import replace
 from typing import Any, Final, Protocol, cast
 
 from carbon_otel import clock, config, runtime
-from carbon_otel.carbon.grid import WORLD, EmissionFactor, intensity
+from carbon_otel.carbon.grid import EmissionFactor, intensity
+from carbon_otel.carbon.intensity import WORLD
 from carbon_otel.footprint import Footprint
 from carbon_otel.forecast import estimator as estimators
 from carbon_otel.forecast import history as past

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from carbon_otel.carbon.grid import Intensity, intensity
+from carbon_otel.carbon.grid import intensity
+from carbon_otel.carbon.intensity import Intensity
 from carbon_otel.lifecycle.entry import Entry, LedgerCost
 from carbon_otel.lifecycle.ledger import Ledger
 from carbon_otel.mlflow.schema import hourly, names

@@ -10,7 +10,7 @@ from typing import Final
 from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
 
 from carbon_otel._version import __version__
-from carbon_otel.carbon.grid import Intensity
+from carbon_otel.carbon.intensity import Intensity
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.guard import contain
 from carbon_otel.otel import instance

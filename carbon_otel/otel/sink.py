@@ -16,7 +16,7 @@ from opentelemetry.trace import Span, Status, StatusCode
 
 from carbon_otel import clock
 from carbon_otel._version import __version__
-from carbon_otel.carbon.grid import Intensity
+from carbon_otel.carbon.intensity import Intensity
 from carbon_otel.footprint import Footprint
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.handover import Work, present

@@ -11,7 +11,7 @@ import pytest
 import carbon_otel
 from carbon_otel import clock as clocks
 from carbon_otel import runtime
-from carbon_otel.carbon.grid import EmissionFactor, Intensity
+from carbon_otel.carbon.grid import EmissionFactor
 from carbon_otel.foresight import watch
 from carbon_otel.meter.meter import Meter
 from carbon_otel.records import Foresight
@@ -19,11 +19,12 @@ from carbon_otel.sinks import Sink
 from carbon_otel.stages.engine import Engine
 from tests.fakes.clock import Clock
 from tests.fakes.drawing import Drawing
+from tests.fakes.grid import grid_of
 from tests.fakes.powercap import server
-from tests.fakes.sensors import EXACT, FakeSensor
+from tests.fakes.sensors import FakeSensor
 from tests.forecast.test_outlook import LOOPS, timeline
 
-FACTOR = EmissionFactor(Intensity("X", "X", 360.0, 2024, EXACT, "test", "test"))  # 0.1 mg a joule
+FACTOR = EmissionFactor(grid_of(360.0))  # 0.1 mg a joule
 
 
 class Told(Sink):

@@ -11,17 +11,18 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 from unittest import mock
 
-from carbon_otel.carbon.grid import EmissionFactor, Intensity
+from carbon_otel.carbon.grid import EmissionFactor
 from carbon_otel.footprint import Footprint, footprint_of
 from carbon_otel.meter.meter import Meter
 from carbon_otel.provenance import Band
 from carbon_otel.sensors.base import Device, SensorError
 from carbon_otel.stages.engine import Engine
 from tests.fakes.clock import Clock
+from tests.fakes.grid import grid_of
 from tests.replay.trace import NS, Trace
 
 EXACT = Band(1.0, 1.0, "a replayed counter")
-FACTOR = EmissionFactor(Intensity("X", "X", 360.0, 2024, EXACT, "replay", "replay"))
+FACTOR = EmissionFactor(grid_of(360.0))
 TICK_S = 1.0
 HAS_CODECARBON = importlib.util.find_spec("codecarbon") is not None
 HAS_ZEUS = importlib.util.find_spec("zeus") is not None

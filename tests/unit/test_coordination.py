@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from carbon_otel.carbon.grid import EmissionFactor, Intensity
+from carbon_otel.carbon.grid import EmissionFactor
 from carbon_otel.guard import forget
 from carbon_otel.host.cgroup import Reservation
 from carbon_otel.host.coordination import uncoordinated
@@ -18,9 +18,10 @@ from carbon_otel.semconv import names as semconv
 from carbon_otel.semconv.attributes import footprint_attributes
 from carbon_otel.stages.engine import Engine
 from tests.fakes.clock import Clock
+from tests.fakes.grid import grid_of
 from tests.fakes.sensors import EXACT, gpu, package
 
-FACTOR = EmissionFactor(Intensity("X", "X", 360.0, 2024, EXACT, "test", "test"))
+FACTOR = EmissionFactor(grid_of(360.0))
 CLOCK = Clock()
 CPU, GPU = package(CLOCK).device, gpu(CLOCK).device
 HOST, LIMITED = Reservation(8, "host", 8), Reservation(2, "/sys/fs/cgroup/job", 8)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule
 
 from carbon_otel import guard
-from carbon_otel.carbon.grid import EmissionFactor, Intensity
+from carbon_otel.carbon.grid import EmissionFactor
 from carbon_otel.footprint import footprint_of
 from carbon_otel.meter.meter import Meter
 from carbon_otel.mlflow.runs.recorder import RunRecorder
@@ -32,9 +32,10 @@ from carbon_otel.stages.cpu_weights import ThreadWeights
 from carbon_otel.stages.engine import Engine
 from carbon_otel.stages.open_stage import current, record_at
 from tests.fakes.clock import NS, Clock
-from tests.fakes.sensors import EXACT, FakeSensor, gpu, package
+from tests.fakes.grid import grid_of
+from tests.fakes.sensors import FakeSensor, gpu, package
 
-FACTOR = EmissionFactor(Intensity("X", "X", 360.0, 2024, EXACT, "test", "test"))  # 0.1 mg a joule
+FACTOR = EmissionFactor(grid_of(360.0))  # 0.1 mg a joule
 
 
 class Recorder(Sink):

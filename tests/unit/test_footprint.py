@@ -8,14 +8,15 @@ import math
 import pytest
 
 import carbon_otel
-from carbon_otel.carbon.grid import EmissionFactor, Intensity
+from carbon_otel.carbon.grid import EmissionFactor
 from carbon_otel.footprint import NOT_MEASURED, Cost, Energy, footprint_of
 from carbon_otel.lifecycle.report import Report
 from carbon_otel.provenance import Band, combined
 from carbon_otel.records import DeviceEnergy, StageRecord
 from carbon_otel.sensors.base import Device
+from tests.fakes.grid import grid_of
 
-GRID = Intensity("FR", "France", 360.0, 2024, Band(0.6, 1.4, "annual"), "a table", "CC BY 4.0")
+GRID = grid_of(360.0, Band(0.6, 1.4, "annual"), "FR")
 FACTOR = EmissionFactor(GRID, pue=1.5)
 
 

@@ -8,6 +8,7 @@ from importlib.resources import files
 import pytest
 
 from carbon_otel.carbon import grid
+from tests.fakes.grid import grid_of
 
 TEXT = (files("carbon_otel.carbon") / "data/country_intensity.csv").read_text("utf-8")
 ROWS = list(csv.DictReader(TEXT.splitlines()))
@@ -85,7 +86,7 @@ def test_no_zone_gives_the_world_average_with_a_wide_band():
 
 def test_emissions_are_energy_times_pue_times_intensity():
     us = grid.intensity("US")
-    row = grid.Intensity("X", "X", 383.5, 2024, us.band, "", "")
+    row = grid_of(383.5, us.band)
     assert grid.EmissionFactor(row, pue=1.14).emissions_g(0.001 * 3.6e6) == pytest.approx(0.43719, rel=1e-12)
     assert grid.EmissionFactor(row).emissions_g(0.0) == 0
 

@@ -16,7 +16,7 @@ from types import MappingProxyType
 
 from carbon_otel._version import __version__
 from carbon_otel.batch_job import Job
-from carbon_otel.carbon.grid import Intensity
+from carbon_otel.carbon.intensity import Intensity
 from carbon_otel.footprint import Footprint
 from carbon_otel.mlflow.schema import checked
 from carbon_otel.provenance import ESTIMATED_REMOTE
