@@ -41,7 +41,8 @@ def host(folder: Path) -> None:
     boot_id.write_text(f"{uuid.uuid4()}\n")
     bind(boot_id, "/proc/sys/kernel/random/boot_id")
     subprocess.run(["hostname", folder.name], check=True)
-    print(folder.name, os.getpid(), flush=True)
+    # One text, so that it is one write: the hosts write to one pipe at once.
+    print(f"{folder.name} {os.getpid()}\n", end="", flush=True)
     wait_for(folder / "connected")
     for pid in [forked(rank, folder, number) for number in range(RANKS)]:
         assert os.waitpid(pid, 0)[1] == 0
