@@ -76,7 +76,9 @@ __all__ = [
 def instrument(
     *,
     zone: str | None = None,
+    region: str | None = None,
     pue: float | None = None,
+    detect_region: bool | None = None,
     interval_s: float | None = None,
     attribution: Literal["reserved", "process"] | None = None,
     cpu_family: str | None = None,
@@ -103,9 +105,14 @@ def instrument(
     pyproject.toml, then from its default. With `CARBON_OTEL_DISABLED=true` the call does nothing.
 
     Args:
-        zone: Country whose grid the emissions are computed with: `FR`, `FRA` or `France`. Default: world
-            average, with a warning.
-        pue: Power usage effectiveness of the site; it multiplies emissions, never energy. Default: 1.0.
+        zone: Country, or grid within one, that the emissions are computed with: `FR`, `FRA`, `France`,
+            `US-CAL-CISO`, `CA-QC`. Default: that of the region, else the world average, with a warning.
+        region: Cloud region of the machine, such as `gcp:europe-west9` or `aws:eu-north-1`; it gives the zone
+            and the PUE where they are not set. Default: none.
+        pue: Power usage effectiveness of the site; it multiplies emissions, never energy. Default: that of the
+            region, else 1.0.
+        detect_region: Where no region is set, ask the metadata service of the cloud whose machine this is, for
+            0.3 s at most. Default: false.
         interval_s: Seconds between two readings of the sampler, from 0.01 to 30. Default: 1.
         attribution: `reserved` charges the machine, or the share of it that a cgroup reserves; `process`
             charges the share of this process tree by CPU time. Default: `reserved`.
