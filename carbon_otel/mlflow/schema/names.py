@@ -31,6 +31,7 @@ MEASURED_WH = "carbon/energy_measured_wh"
 UNITS = "carbon/units/"
 LINEAGE = "carbon.lineage"
 REGION = "carbon.region"
+PUE_SOURCE = "carbon.pue_source"
 ENTRY = "carbon.entry_id"
 PROCESS = "carbon.process"
 MODEL = "carbon.model_id"
@@ -213,7 +214,7 @@ def provenance_tags(
         "carbon.updated_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "carbon.method": footprint.method,
         "carbon.pue": f"{footprint.pue:g}",
-        "carbon.pue_source": footprint.pue_source,
+        PUE_SOURCE: footprint.pue_source,
         REGION: footprint.region,
         "carbon.hardware": hardware,
         "carbon.attribution": attribution,
