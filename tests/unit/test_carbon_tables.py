@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from importlib.resources import files
 from pathlib import Path
 
@@ -78,3 +79,11 @@ def test_the_official_zones_have_no_residual_and_no_upstream_rows():
         assert row["scope"] in ("direct", "lifecycle") and row["basis"] in ("production", "consumption"), row
         assert row["losses"] in ("included", "excluded", "unknown"), row
         assert row["checked"] in ("read", "secondhand"), row
+
+
+def test_the_page_lists_every_table_with_its_number_of_rows():
+    page = (PACKAGE / "carbon" / "README.md").read_text("utf-8")
+    listed: dict[str, int] = {}
+    for name, count in re.findall(r"^\| `data/(\w+\.csv)`[^|]*\| ([\d,]+) \|", page, re.MULTILINE):
+        listed[name] = listed.get(name, 0) + int(count.replace(",", ""))
+    assert listed == {name: len(list(rows(name))) for name in PLACES}
