@@ -31,6 +31,7 @@ MEASURED_WH = "carbon/energy_measured_wh"
 UNITS = "carbon/units/"
 LINEAGE = "carbon.lineage"
 REGION = "carbon.region"
+SIGNAL = "carbon.intensity_signal"
 PUE_SOURCE = "carbon.pue_source"
 ENTRY = "carbon.entry_id"
 PROCESS = "carbon.process"
@@ -243,7 +244,7 @@ def intensity_tags(grid: Intensity) -> dict[str, str]:
         "carbon.zone": grid.zone,
         "carbon.intensity_g_per_kwh": f"{grid.g_per_kwh:g}",
         "carbon.intensity_kind": grid.kind,
-        "carbon.intensity_signal": str(grid.signal),
+        SIGNAL: str(grid.signal),
         "carbon.intensity_source": grid.source,
         "carbon.intensity_year": str(grid.year),
     }
