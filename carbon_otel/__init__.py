@@ -33,7 +33,7 @@ from carbon_otel.stages import handing_on as _handing_on  # noqa: F401 - loads t
 from carbon_otel.stages.api import Stage, inject, stage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from carbon_otel.forecast.records import Forecast
     from carbon_otel.foresight.progress import Outlook, Progress
     from carbon_otel.lifecycle.report import Report
+    from carbon_otel.lifecycle.where import Where
 else:
 
     def __getattr__(name: str) -> type:
@@ -70,13 +71,16 @@ __all__ = [
     "report",
     "stage",
     "uninstrument",
+    "where",
 ]
 
 
 def instrument(
     *,
     zone: str | None = None,
+    region: str | None = None,
     pue: float | None = None,
+    detect_region: bool | None = None,
     interval_s: float | None = None,
     attribution: Literal["reserved", "process"] | None = None,
     cpu_family: str | None = None,
@@ -103,9 +107,14 @@ def instrument(
     pyproject.toml, then from its default. With `CARBON_OTEL_DISABLED=true` the call does nothing.
 
     Args:
-        zone: Country whose grid the emissions are computed with: `FR`, `FRA` or `France`. Default: world
-            average, with a warning.
-        pue: Power usage effectiveness of the site; it multiplies emissions, never energy. Default: 1.0.
+        zone: Country, or grid within one, that the emissions are computed with: `FR`, `FRA`, `France`,
+            `US-CAL-CISO`, `CA-QC`. Default: that of the region, else the world average, with a warning.
+        region: Cloud region of the machine, such as `gcp:europe-west9` or `aws:eu-north-1`; it gives the zone
+            and the PUE where they are not set. Default: none.
+        pue: Power usage effectiveness of the site; it multiplies emissions, never energy. Default: that of the
+            region, else 1.0.
+        detect_region: Where no region is set, ask the metadata service of the cloud whose machine this is, for
+            0.3 s at most. Default: false.
         interval_s: Seconds between two readings of the sampler, from 0.01 to 30. Default: 1.
         attribution: `reserved` charges the machine, or the share of it that a cgroup reserves; `process`
             charges the share of this process tree by CPU time. Default: `reserved`.
@@ -308,6 +317,34 @@ def report(
 
     try:
         return report_of(read(mlflow.MlflowClient(tracking_uri), model), zone, year)
+    except Exception as error:  # noqa: BLE001 - every kind of store raises its own
+        fault = _without_secrets(error)
+    raise fault
+
+
+def where(
+    model: str, *, clouds: Sequence[str] = (), here: str | None = None, tracking_uri: str | None = None
+) -> Where:
+    """What the measured energy of a model would emit in every cloud region, the cleanest first.
+
+    Args:
+        model: as in `report`.
+        clouds: providers, such as `gcp`, `aws`, `azure`; all by default.
+        here: the cloud region in which the runs ran, such as `aws:eu-west-3`; by default as they have recorded it.
+        tracking_uri: the MLflow store, instead of MLflow's default.
+
+    Raises:
+        LookupError: for a name that the store does not know.
+        ValueError: for an unknown provider or region, or runs without energy.
+        ImportError: if mlflow is not installed.
+    """
+    import mlflow
+
+    from carbon_otel.lifecycle.ledger import read
+    from carbon_otel.lifecycle.where import where_of
+
+    try:
+        return where_of(read(mlflow.MlflowClient(tracking_uri), model), clouds, here)
     except Exception as error:  # noqa: BLE001 - every kind of store raises its own
         fault = _without_secrets(error)
     raise fault

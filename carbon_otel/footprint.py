@@ -62,6 +62,8 @@ class Footprint:
         components: `cpu`, `gpu`, `memory`, `host` to inclusive joules.
         intensity: the grid intensity behind the emissions.
         pue: the power usage effectiveness behind the emissions.
+        pue_source: who gave the PUE: `given` for a setting, else the publication, or `not given`.
+        region: the cloud region, `provider:region`; empty if none was given.
         units: functional units set with `stage.units(...)`, such as samples.
         gap_s: device seconds without a reading, filled with neighbouring power.
         flags: quality signals, `flag:device`, such as `short:GPU-…` or `reset:intel-rapl:0`; `uncoordinated` means
@@ -94,6 +96,8 @@ class Footprint:
     missing: tuple[str, ...] = ()
     stages: Mapping[str, Cost] = field(default_factory=dict)
     shares: Mapping[str, float] = field(default_factory=dict)
+    pue_source: str = ""
+    region: str = ""
 
     @property
     def exclusive(self) -> Energy:
@@ -152,12 +156,16 @@ class Footprint:
             "shares": dict(self.shares),
             "stages": {kind: cost._asdict() for kind, cost in self.stages.items()},
             "pue": self.pue,
+            "pue_source": self.pue_source,
+            "region": self.region,
             "intensity": grid
             and {
                 "zone": grid.zone,
                 "g_per_kwh": grid.g_per_kwh,
                 "year": grid.year,
                 "kind": grid.kind,
+                "signal": grid.signal._asdict(),
+                "losses": grid.losses,
                 "source": grid.source,
             },
         }
@@ -252,6 +260,8 @@ def footprint_of(record: StageRecord, factor: EmissionFactor, missing: tuple[str
         missing=missing,
         stages=record.by_kind,
         shares=record.shares,
+        pue_source=factor.pue_source,
+        region=factor.region,
     )
 
 

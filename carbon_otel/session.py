@@ -11,9 +11,9 @@ from functools import partial
 from types import ModuleType
 from typing import Any, Final
 
-from carbon_otel import clock, instrumentation
+from carbon_otel import clock, here, instrumentation
 from carbon_otel.background import Worker
-from carbon_otel.carbon.grid import EmissionFactor, intensity
+from carbon_otel.carbon.intensity import WORLD
 from carbon_otel.footprint import Footprint
 from carbon_otel.guard import contain, log_once
 from carbon_otel.handover import NO_WORK, RUN, Work, present
@@ -75,7 +75,7 @@ class Session:
         self.options = options
         self.settings = settings
         self._work = Work(dict(os.environ)) if work is None else work
-        self.factor = EmissionFactor(intensity(settings.zone), settings.pue)
+        self.factor = here.factor(settings)
         with ExitStack() as undo:
             self.discovery = discover(settings.powercap_root, settings.cpu_family)
             undo.callback(self.discovery.close)
@@ -403,13 +403,14 @@ def _warn_of_fault(sensor: Sensor, message: str) -> None:
 
 
 def _warn_of_gaps(session: Session) -> None:
-    if session.settings.zone is None:
-        grid = session.factor.intensity
+    grid = session.factor.intensity
+    if session.settings.zone is None and grid.zone == WORLD:
         log_once(
             "no zone set: emissions use the world average of %.0f g/kWh (%s), which may be off by 100 %%; "
-            "set instrument(zone='FR') or CARBON_OTEL_ZONE to your country",
+            "set instrument(zone='FR') or CARBON_OTEL_ZONE to your country, or region= to your cloud region; %s",
             grid.g_per_kwh,
             grid.source,
+            here.hint() or "no file of this machine names its cloud",
         )
     for finding in session.discovery.findings:
         if finding.unmetered:

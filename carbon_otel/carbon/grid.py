@@ -1,23 +1,22 @@
-"""Carbon intensity of electricity from tables in the package: average, location-based, one per country and year.
+"""Emission factors: the carbon intensity of a zone, from tables in the package, times the PUE of the site.
 
-No network is used. `data/country_intensity.csv` has the newest year of every zone,
-`data/country_intensity_earlier.csv` the earlier years; each row has its source and licence.
+No network is used, and no place is guessed from the address, the locale or the time zone of the caller.
 """
 
 from __future__ import annotations
 
-import csv
-import functools
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from importlib.resources import files
+from dataclasses import dataclass
 from typing import Final
 
-from carbon_otel.carbon.intensity import WORLD, Intensity, year_of
-from carbon_otel.provenance import Band
+from carbon_otel.carbon import countries, grid_zones
+from carbon_otel.carbon.intensity import WORLD, Intensity
 from carbon_otel.units import J_PER_KWH
 
-ZONES: Final = "an ISO 3166 code or country name, such as zone='FR', 'FRA' or 'France'"
+ZONES: Final = (
+    "an ISO 3166 code or country name, such as zone='FR', 'FRA' or 'France', or a grid within a country, such as "
+    "'US-CAL-CISO' or 'CA-QC'"
+)
+_NEAR: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +26,14 @@ class EmissionFactor:
     Attributes:
         intensity: carbon intensity of the grid.
         pue: power usage effectiveness of the site, at least 1.
+        pue_source: who gave the PUE.
+        region: the cloud region, `provider:region`; empty if none was given.
     """
 
     intensity: Intensity
     pue: float = 1.0
+    pue_source: str = ""
+    region: str = ""
 
     def emissions_g(self, joules: float) -> float:
         """Grams of CO2 equivalent: energy times PUE times intensity."""
@@ -40,100 +43,62 @@ class EmissionFactor:
 def intensity(zone: str | None, year: int | None = None) -> Intensity:
     """Look up the intensity of a zone in a year, by default the newest one; None gives the world average.
 
-    Earlier years are from older editions of the same series. The tables leave out a year that a later edition
-    revised by more than the band.
+    A country's figure is that of the country table; a zone within a country has its own figure with its own
+    signal, and never that of the country.
 
     Args:
-        zone: ISO 3166 code of two or three letters, or English name, in any case.
+        zone: ISO 3166 code of two or three letters, name or alias of a country, or code of a zone within one; in
+            any case.
         year: the year of the average.
 
     Raises:
         ValueError: for a zone or a year that the tables do not have.
     """
     if zone is None:
-        return _of_year(_table()[WORLD], year)
-    key = zone.strip().casefold()
-    row = _names().get(key)
-    if row is None:
-        import difflib
-
-        near = difflib.get_close_matches(key, _names(), n=3)
-        suggestion = (
-            f"; did you mean {', '.join(dict.fromkeys(_names()[n].name for n in near))}?" if near else ""
-        )
-        raise ValueError(f"unknown zone {zone!r}: write {ZONES}{suggestion}")
-    return _of_year(row, year)
+        return countries.of_zone(WORLD, year)
+    code = countries.code(zone)
+    if code is not None:
+        return countries.of_zone(code, year)
+    found = grid_zones.of_zone(zone.strip().upper(), year)
+    if found is None:
+        raise ValueError(f"unknown zone {zone!r}: {_hint(zone)}")
+    return found
 
 
 def country(zone: str) -> tuple[str, str]:
-    """The name of a zone and its three-letter code; empty strings if the table has none."""
-    rows = (row for row in _rows("country_intensity.csv") if row["zone"] == zone)
-    return next(((row["name"], row["alpha3"]) for row in rows), ("", ""))
+    """The name of the country of a zone and its three-letter code; empty strings if the table has none."""
+    code = countries.code(zone) or countries.code(zone.partition("-")[0])
+    if code is None:
+        return "", ""
+    row = countries.newest(code)
+    return row.name, row.alpha3
 
 
 def country_values() -> list[float]:
     """The newest intensities of all countries, in grams per kilowatt-hour."""
-    return [row.g_per_kwh for zone, row in _table().items() if zone != WORLD]
+    return countries.values()
 
 
-def _of_year(newest: Intensity, year: int | None) -> Intensity:
-    if year is None or year == newest.year:
-        return newest
-    years = _earlier().get(newest.zone, {})
-    if year not in years:
-        known = ", ".join(str(y) for y in sorted({*years, newest.year}))
-        raise ValueError(f"no figure of {newest.name} for {year}; the table has {known}")
-    return years[year]
+def _hint(zone: str) -> str:
+    """What to write instead of an unknown zone."""
+    import difflib
+
+    zones = {code: years[max(years)].name for table in _zone_tables() for code, years in table.items()}
+    whole, dash, _ = zone.strip().upper().partition("-")
+    code = countries.code(whole) if dash else None
+    if code is not None:
+        inside = [each for each in zones if each.startswith(f"{whole}-")]
+        near = difflib.get_close_matches(zone.strip().upper(), inside, n=_NEAR, cutoff=0.0)
+        name = countries.newest(code).name
+        write = f"write zone={code!r} for the whole of {name}"
+        return f"{write}, or a zone within it, such as {', '.join(near)}" if near else write
+    shown = {name.casefold(): f"{name} ({each})" for each, name in zones.items()}
+    shown |= {each.casefold(): each for each in zones}
+    shown |= {name: countries.newest(each).name for name, each in countries.names().items()}
+    close = difflib.get_close_matches(zone.strip().casefold(), shown, n=_NEAR)
+    suggestion = f"; did you mean {', '.join(dict.fromkeys(shown[each] for each in close))}?" if close else ""
+    return f"write {ZONES}{suggestion}"
 
 
-@functools.cache
-def _earlier() -> Mapping[str, Mapping[int, Intensity]]:
-    by_zone: dict[str, dict[int, Intensity]] = {}
-    for row in _rows("country_intensity_earlier.csv"):
-        year = int(row["year"])
-        by_zone.setdefault(row["zone"], {})[year] = replace(
-            _table()[row["zone"]],
-            start=year_of(year)[0],
-            end=year_of(year)[1],
-            g_per_kwh=float(row["g_co2e_per_kwh"]),
-            source=row["source"],
-            licence=row["licence"],
-        )
-    return by_zone
-
-
-@functools.cache
-def _table() -> Mapping[str, Intensity]:
-    return {
-        row["zone"]: Intensity(
-            zone=row["zone"],
-            name=row["name"],
-            g_per_kwh=float(row["g_co2e_per_kwh"]),
-            start=year_of(int(row["year"]))[0],
-            end=year_of(int(row["year"]))[1],
-            band=Band(
-                float(row["low"]),
-                float(row["high"]),
-                "annual mean of a country used for one hour",
-                "estimate",
-            ),
-            source=row["source"],
-            licence=row["licence"],
-        )
-        for row in _rows("country_intensity.csv")
-    }
-
-
-@functools.cache
-def _names() -> Mapping[str, Intensity]:
-    names: dict[str, Intensity] = {}
-    for row in _rows("country_intensity.csv"):
-        for name in (row["zone"], row["alpha3"], row["name"]):
-            if name:
-                names[name.casefold()] = _table()[row["zone"]]
-    return names
-
-
-def _rows(file: str) -> list[dict[str, str]]:
-    text = files("carbon_otel.carbon").joinpath(f"data/{file}").read_text("utf-8")
-    return list(csv.DictReader(text.splitlines()))
+def _zone_tables() -> tuple[dict[str, grid_zones.Years], ...]:
+    return dict(grid_zones.electricity_maps()), dict(grid_zones.official())

@@ -27,6 +27,7 @@ Accounting = Literal["location", "market"]
 Scope = Literal["direct", "lifecycle", "upstream"]
 Basis = Literal["production", "consumption"]
 Quality = Literal["measured", "estimated", "forecast", "table"]
+Losses = Literal["included", "excluded", "unknown"]
 
 WORLD: Final = "WORLD"
 
@@ -67,6 +68,7 @@ class Intensity:
         quality: `table` for a mean of a past year, `measured` or `estimated` for an interval that is over,
             `forecast` for one that was not over.
         retrieved_at: when a provider gave the value; None for a table in this package.
+        losses: whether the value has the losses of transmission and distribution in it.
 
     Raises:
         ValueError: for an interval without a time zone or of no length, or an intensity that is negative or not a
@@ -84,6 +86,7 @@ class Intensity:
     signal: Signal = AVERAGE
     quality: Quality = "table"
     retrieved_at: datetime | None = None
+    losses: Losses = "unknown"
 
     def __post_init__(self) -> None:
         if self.start.tzinfo is None or self.end.tzinfo is None or self.start >= self.end:

@@ -1,26 +1,62 @@
-"""Cloud regions and parts of countries: grid, PUE and water, from tables in the package.
+"""Cloud regions: grid zone, coordinates, PUE, water and carbon-free energy, from tables in the package.
 
-`data/cloud_regions.csv` has regions of eight providers with their grid zone and published PUE;
-`data/grid_zones.csv` the intensities of zones within countries; `data/water.csv` the water that electricity
-consumes. Each row has its source.
+`data/cloud_regions.csv` has the regions of eight providers with their zones; `data/cloud_metrics.csv` what the
+providers publish of them; `data/water.csv` the water that electricity consumes. Each row has its source.
 """
 
 from __future__ import annotations
 
-import csv
-import difflib
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.resources import files
+from typing import Any, Final, Literal
 
-from carbon_otel.carbon.grid import country, intensity
-from carbon_otel.carbon.intensity import WORLD, Intensity, Signal, year_of
-from carbon_otel.provenance import Band
+from carbon_otel.carbon.grid import intensity
+from carbon_otel.carbon.intensity import WORLD, Intensity
+from carbon_otel.carbon.tables import rows
 
-# Direct emissions leave out what the life cycle adds: 24 g/kWh for hydropower, 30 to 90 for fuels (IPCC AR5,
-# NGA 2025).
-_LIFE_CYCLE_G = 40.0
+Extent = Literal["region", "zones of the region", "geography", "fleet"]
+REGIONS: Final = "provider:region, such as gcp:europe-north1, aws:eu-north-1 or azure:swedencentral"
+# A region's own figure is a yearly mean; a fleet's hides how its sites differ.
+_PUE_BANDS: Final[Mapping[Extent, tuple[float, float]]] = {
+    "region": (0.97, 1.05),
+    "zones of the region": (0.97, 1.05),
+    "geography": (0.95, 1.10),
+    "fleet": (0.95, 1.10),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A figure that a provider publishes of its sites.
+
+    Attributes:
+        value: in litres per kilowatt-hour for water, else without a unit.
+        low: lowest value of the sites in `extent`; else `value`.
+        high: highest value of the sites in `extent`; else `value`.
+        extent: the sites of which it is a mean. A figure of the `geography` (America; Europe, Middle East and
+            Africa; Asia and Pacific) or of the `fleet` stands in for a region without one.
+        year: of the figure.
+        source: publication.
+        checked: `read` in the original, or `secondhand` in a transcription.
+    """
+
+    value: float
+    low: float
+    high: float
+    extent: Extent
+    year: int
+    source: str
+    checked: str
+
+    def __str__(self) -> str:
+        return f"{self.source}, {self.year}, of the {self.extent}"
+
+    @property
+    def pue_range(self) -> tuple[float, float]:
+        """Lowest and highest PUE: of its sites, widened by the season and by what a mean hides."""
+        low, high = _PUE_BANDS[self.extent]
+        return max(1.0, self.low * low), self.high * high
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,22 +66,41 @@ class CloudRegion:
     Attributes:
         name: `provider:region`.
         place: the town or area.
+        country: ISO 3166 code.
         zone: of the grid: a country's code, or a zone within it.
-        pue: published power usage effectiveness; None if the provider publishes none.
-        pue_source: its source and year; whether it is the region's own or the fleet's.
-        pue_verified: whether the source was read in the original.
-        water_l_per_kwh: published water use of the site; None if unknown.
-        water_source: its source.
+        em_zone: the zone of Electricity Maps, in which all regions have figures by one method.
+        coordinates: degrees north and east, about the town; None if the place is not published.
+        confidence: in the assignment of the zones: `high`, `medium` or `low`.
+        pue: power usage effectiveness; None if the provider publishes none.
+        wue: litres of water of the site per kilowatt-hour of the machines; None if unknown.
+        cfe: share of carbon-free energy by the hour, contracts included (market-based); None if unknown.
     """
 
     name: str
     place: str
+    country: str
     zone: str
-    pue: float | None
-    pue_source: str
-    pue_verified: bool
-    water_l_per_kwh: float | None
-    water_source: str
+    em_zone: str
+    coordinates: tuple[float, float] | None
+    confidence: str
+    pue: Published | None
+    wue: Published | None
+    cfe: Published | None
+
+    @property
+    def provider(self) -> str:
+        """The part of the name before the colon."""
+        return self.name.partition(":")[0]
+
+    @property
+    def water_l_per_kwh(self) -> float | None:
+        """Published water use of the site in litres per kilowatt-hour; None if unknown."""
+        return None if self.wue is None else self.wue.value
+
+    @property
+    def water_source(self) -> str:
+        """Source of the water use; empty if it is unknown."""
+        return "" if self.wue is None else str(self.wue)
 
 
 def region(name: str) -> CloudRegion:
@@ -55,43 +110,22 @@ def region(name: str) -> CloudRegion:
         ValueError: for a name that the table lacks, with the nearest ones.
     """
     key = name.strip().lower()
-    found = _regions().get(key)
+    found = regions().get(key)
     if found is None:
-        near = difflib.get_close_matches(key, _regions(), n=3, cutoff=0.5)
+        import difflib
+
+        near = difflib.get_close_matches(key, regions(), n=3, cutoff=0.5)
         hint = f"; did you mean {', '.join(near)}?" if near else ""
-        raise ValueError(f"unknown region {name!r}: write provider:region, such as gcp:europe-north1{hint}")
+        raise ValueError(f"unknown region {name!r}: write {REGIONS}{hint}")
     return found
 
 
 def zone_intensity(zone: str | None) -> Intensity:
-    """The intensity of a country, or of a zone within one, such as `CA-QC`; None gives the world average.
+    """The newest intensity of a country, or of a zone within one, such as `CA-QC`; None gives the world average.
 
     Raises:
         ValueError: for a zone that no table has.
     """
-    row = _zones().get((zone or "").strip().upper())
-    if row is None:
-        return _country(zone)
-    value, direct = float(row["g_co2e_per_kwh"]), row["scope"] == "direct"
-    high = 1.4 + (_LIFE_CYCLE_G / value if direct else 0.0)
-    about = f"annual mean; direct emissions, the life cycle adds up to {_LIFE_CYCLE_G:g} g"
-    return Intensity(
-        zone=row["zone"],
-        name=row["zone"],
-        g_per_kwh=value,
-        start=year_of(int(row["year"]))[0],
-        end=year_of(int(row["year"]))[1],
-        band=Band(0.6, high, about if direct else "annual mean", "estimate"),
-        source=f"{row['source']} ({row['scope']})",
-        licence=row["licence"],
-        signal=Signal(scope="direct" if direct else "lifecycle"),
-    )
-
-
-def _country(zone: str | None) -> Intensity:
-    """Of a zone within a country that has no row of its own, the country's."""
-    if zone is not None and "-" in zone and country(zone.partition("-")[0].strip().upper())[0]:
-        return intensity(zone.partition("-")[0])
     return intensity(zone)
 
 
@@ -102,35 +136,59 @@ def water_of_electricity(zone: str) -> tuple[float, str]:
 
 
 @functools.cache
-def _regions() -> Mapping[str, CloudRegion]:
+def regions() -> Mapping[str, CloudRegion]:
+    """All regions by name."""
     found = {}
-    for row in _rows("cloud_regions.csv"):
-        name = f"{row['provider']}:{row['region']}"
-        found[name] = CloudRegion(
-            name=name,
+    for row in rows("cloud_regions.csv"):
+        provider, name = row["provider"], row["region"]
+        figures = {
+            metric: _published(provider, name, row["geography"], metric) for metric in ("pue", "wue", "cfe")
+        }
+        found[f"{provider}:{name}"] = CloudRegion(
+            name=f"{provider}:{name}",
             place=row["place"],
+            country=row["country"],
             zone=row["grid_zone"],
-            pue=float(row["pue"]) if row["pue"] else None,
-            pue_source=f"{row['pue_source']}, {row['pue_year']}, of the {row['pue_scope']}"
-            if row["pue"]
-            else "",
-            pue_verified=row["pue_verified"] == "yes",
-            water_l_per_kwh=float(row["water_l_per_kwh"]) if row["water_l_per_kwh"] else None,
-            water_source=row["water_source"],
+            em_zone=row["em_zone"],
+            coordinates=(float(row["lat"]), float(row["lon"])) if row["lat"] else None,
+            confidence=row["confidence"],
+            **figures,
         )
     return found
 
 
+def _published(provider: str, region: str, geography: str, metric: str) -> Published | None:
+    """The figure of the region, else the mean of its zones, else that of the geography, else that of the fleet."""
+    of = _metrics().get((provider, metric), {})
+    sites = [
+        row for name, row in of.items() if name.startswith(f"{region}-") and name[len(region) + 1 :].isdigit()
+    ]
+    if sites and region not in of:
+        values = [float(row["value"]) for row in sites]
+        return _figure(
+            sites[0], "zones of the region", round(sum(values) / len(values), 4), min(values), max(values)
+        )
+    extents: Any = ((region, "region"), (f"*{geography}", "geography"), ("*", "fleet"))
+    for name, extent in extents:
+        if name in of:
+            value = float(of[name]["value"])
+            low, high = (float(of[name][end] or value) for end in ("low", "high"))
+            return _figure(of[name], extent, value, low, high)
+    return None
+
+
+def _figure(row: Mapping[str, str], extent: Extent, value: float, low: float, high: float) -> Published:
+    return Published(value, low, high, extent, int(row["year"]), row["source"], row["checked"])
+
+
 @functools.cache
-def _zones() -> Mapping[str, Mapping[str, str]]:
-    return {row["zone"]: row for row in _rows("grid_zones.csv")}
+def _metrics() -> Mapping[tuple[str, str], Mapping[str, Mapping[str, str]]]:
+    found: dict[tuple[str, str], dict[str, dict[str, str]]] = {}
+    for row in rows("cloud_metrics.csv"):
+        found.setdefault((row["provider"], row["metric"]), {})[row["region"]] = row
+    return found
 
 
 @functools.cache
 def _water() -> Mapping[str, Mapping[str, str]]:
-    return {row["zone"]: row for row in _rows("water.csv")}
-
-
-def _rows(file: str) -> list[dict[str, str]]:
-    text = files("carbon_otel.carbon").joinpath(f"data/{file}").read_text("utf-8")
-    return list(csv.DictReader(text.splitlines()))
+    return {row["zone"]: row for row in rows("water.csv")}

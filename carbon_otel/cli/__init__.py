@@ -1,4 +1,4 @@
-"""The command line: `carbon-otel demo`, `run`, `forecast`, `compare`, `report`, `collector`, `journal`, ..."""
+"""The command line: `carbon-otel demo`, `run`, `forecast`, `compare`, `report`, `where`, `collector`, ..."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from carbon_otel.cli.forecast import forecast
 from carbon_otel.cli.output import prepare
 from carbon_otel.cli.report import report
 from carbon_otel.cli.run import run
+from carbon_otel.cli.where import where
 
 app = typer.Typer(
     name="carbon-otel",
@@ -27,6 +28,7 @@ app.command()(demo)
 app.command()(forecast)
 app.command()(compare)
 app.command()(report)
+app.command()(where)
 app.command()(doctor)
 # Options after the name of the program belong to the program.
 app.command(context_settings={"allow_interspersed_args": False})(run)

@@ -10,11 +10,11 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from carbon_otel import __version__, config
-from carbon_otel.carbon.grid import intensity
+from carbon_otel import __version__, config, here
 from carbon_otel.carbon.intensity import WORLD
 from carbon_otel.cli.frameworks import show_frameworks
 from carbon_otel.cli.output import Screen, refuse, write_json
+from carbon_otel.host import cloud
 from carbon_otel.host.cgroup import host_threads, reservation
 from carbon_otel.sensors.discovery import discover
 
@@ -39,7 +39,8 @@ def doctor(
         refuse(str(error))
     discovery = discover(settings.powercap_root, settings.cpu_family)
     discovery.close()
-    grid = intensity(settings.zone)
+    factor = here.factor(settings)
+    grid, machine = factor.intensity, cloud.find()
     report: dict[str, Any] = {
         "version": __version__,
         "hardware": discovery.hardware,
@@ -51,10 +52,15 @@ def doctor(
             "name": grid.name,
             "g_per_kwh": grid.g_per_kwh,
             "year": grid.year,
+            "signal": grid.signal._asdict(),
+            "losses": grid.losses,
             "source": grid.source,
             "licence": grid.licence,
         },
-        "pue": settings.pue,
+        "pue": factor.pue,
+        "pue_source": factor.pue_source,
+        "region": factor.region or None,
+        "cloud": machine and machine._asdict(),
         "otlp_endpoint": next((os.environ[name] for name in _ENDPOINTS if os.environ.get(name)), None),
         "disabled": disabled,
     }
@@ -78,7 +84,12 @@ def _show(report: dict[str, Any]) -> None:
         console.print(f"{label:<10} {text}", soft_wrap=True)
     fixes = list(dict.fromkeys(part["fix"] for part in report["components"] if part["fix"]))
     if report["grid"]["zone"] == WORLD:
-        fixes.append("export CARBON_OTEL_ZONE=FR    # your country")
+        named = report["cloud"]
+        if named is None:
+            fixes.append("export CARBON_OTEL_ZONE=FR    # your country")
+        else:
+            region = f"{named['provider']}:{named['region'] or '...'}"
+            fixes.append(f"export CARBON_OTEL_REGION={region}    # the region of this machine")
     if fixes:
         console.line()
         console.print("To improve it:")
@@ -93,7 +104,9 @@ def _facts(report: dict[str, Any]) -> dict[str, str]:
     by_time = "this process tree's CPU time"
     facts = {
         "grid": f"{grid['name']}, {grid['g_per_kwh']:.1f} g/kWh, {grid['year']} ({grid['source']}), "
-        f"PUE {report['pue']:g}",
+        f"PUE {report['pue']:g} ({report['pue_source']})",
+        "counts": ", ".join(grid["signal"].values()),
+        "cloud": _cloud(report),
         "charged": f"reserved, {share}" if report["attribution"] == "reserved" else f"process, {by_time}",
         "telemetry": report["otlp_endpoint"]
         or "the application's own providers, if it has any; OTEL_EXPORTER_OTLP_ENDPOINT is not set",
@@ -101,6 +114,16 @@ def _facts(report: dict[str, Any]) -> dict[str, str]:
     if report["disabled"]:
         facts["disabled"] = "CARBON_OTEL_DISABLED is set: nothing is measured"
     return facts
+
+
+def _cloud(report: dict[str, Any]) -> str:
+    """What names the cloud of this machine, and the region that is used."""
+    named, used = report["cloud"], report["region"]
+    if named is None:
+        found = "nothing on this machine names one"
+    else:
+        found = f"{named['provider']} {named['region'] or '(region not named)'}, by {named['named_by']}"
+    return f"{found}; region {used or 'not set'}"
 
 
 def _tier(part: dict[str, Any]) -> Text:

@@ -115,6 +115,11 @@ def _notes(report: Report) -> Iterator[str]:
             f"per 1,000 {unit} of inference: {energy(cost.energy_wh * KILO)}, "
             f"{emissions(cost.emissions_g * KILO)} CO2e"
         )
+    if len(report.signals) > 1:
+        yield (
+            f"the emissions are of unlike intensities ({'; '.join(report.signals)}): compare the energy, or "
+            "recompute them with --zone"
+        )
     if report.passed_training:
         yield f"inference has used more than all training since {report.passed_training}"
     yield from (f"lower bound: {line}" for line in report.lower_bounds)

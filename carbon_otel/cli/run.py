@@ -16,6 +16,7 @@ import carbon_otel
 from carbon_otel import config
 from carbon_otel.cli import autoload, run_summary
 from carbon_otel.cli.output import Screen, refuse, say
+from carbon_otel.config.setting import variable
 
 _NOT_FOUND = 127
 _NOT_EXECUTABLE = 126
@@ -28,7 +29,10 @@ def run(
     stage: Annotated[
         str | None, typer.Option(help="Measure the whole program as a stage of this kind.")
     ] = None,
-    zone: Annotated[str | None, typer.Option(help="Country of the grid, such as FR.")] = None,
+    zone: Annotated[
+        str | None, typer.Option(help="Country of the grid, such as FR, or a grid within one, such as CA-QC.")
+    ] = None,
+    region: Annotated[str | None, typer.Option(help="Cloud region, such as gcp:europe-west9.")] = None,
     pue: Annotated[float | None, typer.Option(help="Power usage effectiveness of the site.")] = None,
     children: Annotated[
         bool,
@@ -40,7 +44,7 @@ def run(
         refuse("there is no program to run; write: carbon-otel run -- python train.py")
     try:
         disabled = config.disabled()
-        settings = config.resolve({"zone": zone, "pue": pue})
+        settings = config.resolve({"zone": zone, "region": region, "pue": pue})
         if stage is not None:
             carbon_otel.stage(stage)
     except ValueError as error:
@@ -53,10 +57,9 @@ def run(
         )
     with scratch as folder:
         environment = {**os.environ, **autoload.variables(stage, Path(folder), children)}
-        given = {"ZONE": zone, "PUE": pue, "JOURNAL": settings.journal and settings.journal.absolute()}
-        environment |= {
-            config.PREFIX + name: str(value) for name, value in given.items() if value is not None
-        }
+        journal = settings.journal and settings.journal.absolute()
+        given = {"zone": zone, "region": region, "pue": pue, "journal": journal}
+        environment |= {variable(name): str(value) for name, value in given.items() if value is not None}
         before = run_summary.version(settings.journal)
         code = _wait_for(program, environment)
         journals = sorted(Path(folder).glob("*.json"), key=lambda file: file.stat().st_mtime_ns)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from opentelemetry.sdk.resources import Resource, ResourceDetector
 
-from carbon_otel import config
-from carbon_otel.carbon.grid import EmissionFactor, intensity
+from carbon_otel import config, here
 from carbon_otel.otel.resource import described
 from carbon_otel.sensors.discovery import discover
 
@@ -19,8 +18,6 @@ class CarbonResourceDetector(ResourceDetector):
         settings = config.resolve({})
         discovery = discover(settings.powercap_root, settings.cpu_family)
         try:
-            return Resource(
-                dict(described(discovery, EmissionFactor(intensity(settings.zone), settings.pue)))
-            )
+            return Resource(dict(described(discovery, here.factor(settings))))
         finally:
             discovery.close()

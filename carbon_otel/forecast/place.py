@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from carbon_otel.carbon.grid import country_values
+from carbon_otel.carbon.grid_zones import life_cycle_estimate
 from carbon_otel.carbon.intensity import WORLD, Intensity
 from carbon_otel.carbon.regions import CloudRegion, region, water_of_electricity, zone_intensity
 from carbon_otel.forecast.records import Assumption, Interval, Place
@@ -17,9 +18,9 @@ _PUE_SOURCE: Final = (
     "unknown site; low: Google fleet 2025 (1.09), high: Uptime Institute 2025, all ages (1.54), middle: "
     "large clouds"
 )
-# A region's own figure is a yearly mean; a fleet's hides how its sites differ.
-_PUE_OF_REGION: Final = (0.97, 1.05)
-_PUE_OF_FLEET: Final = (0.95, 1.10)
+# Direct emissions leave out what the life cycle adds: 24 g/kWh for hydropower, 30 to 90 for fuels (IPCC AR5,
+# NGA 2025).
+_LIFE_CYCLE_G: Final = 40.0
 # Published water use of sites: Microsoft EMEA 0.03, AWS fleet 0.12 and Google fleet 1.15 litres per kWh.
 _SITE_WATER: Final = Interval(0.03, 0.3, 1.15)
 # Published factors of one country's electricity differ by about this much, mostly by hydropower's evaporation.
@@ -73,7 +74,7 @@ def _intensity(place: Place, zone: str | None) -> tuple[Assumption, tuple[str, .
     name, unit = "carbon intensity", "g/kWh"
     if given is not None:
         return _given(name, given, unit, 0.0), ()
-    found = zone_intensity(zone)
+    found, notes = _life_cycle(zone_intensity(zone))
     source = f"{found.name}, {found.year}: {found.source}"
     if found.zone == WORLD:
         low, high = _world()
@@ -81,18 +82,23 @@ def _intensity(place: Place, zone: str | None) -> tuple[Assumption, tuple[str, .
         return Assumption(name, found.g_per_kwh, low, high, unit, source + "; range: countries", False), (
             note,
         )
-    direct = found.signal.scope == "direct"
-    notes = (
-        (f"the intensity of {found.zone} leaves out the life cycle of its power plants",) if direct else ()
-    )
-    return _banded(name, found, unit, source), notes
-
-
-def _banded(name: str, found: Intensity, unit: str, source: str) -> Assumption:
     value = found.g_per_kwh
-    low, high = value * found.band.low, value * found.band.high
+    high = value * found.band.high + (_LIFE_CYCLE_G if found.signal.scope == "direct" else 0.0)
     # The figures of zones within countries were read in the hands of others.
-    return Assumption(name, value, low, high, unit, source, "-" not in found.zone)
+    verified = "-" not in found.zone
+    return Assumption(name, value, value * found.band.low, high, unit, source, verified), notes
+
+
+def _life_cycle(found: Intensity) -> tuple[Intensity, tuple[str, ...]]:
+    """The intensity with the life cycle of the power plants, as countries have it, and a note where it differs."""
+    if found.signal.scope == "lifecycle":
+        return found, ()
+    estimate = life_cycle_estimate(found)
+    if estimate is None:
+        left_out = f"the intensity of {found.zone} leaves out the life cycle of its power plants"
+        return found, (left_out,)
+    measured = f"a measurement in {found.zone} is charged the direct emissions of {found.g_per_kwh:g} g/kWh; "
+    return estimate, (measured + "this forecast adds an estimate of the life cycle of its power plants",)
 
 
 def _world() -> tuple[float, float]:
@@ -107,11 +113,8 @@ def _pue(place: Place, cloud: CloudRegion | None) -> Assumption:
         return _given(name, place.pue, "", 1.0)
     if cloud is None or cloud.pue is None:
         return Assumption(name, _PUE.p50, _PUE.p10, _PUE.p90, "", _PUE_SOURCE, False)
-    low, high = _PUE_OF_FLEET if cloud.pue_source.endswith("fleet") else _PUE_OF_REGION
-    value = cloud.pue
-    return Assumption(
-        name, value, max(1.0, value * low), value * high, "", cloud.pue_source, cloud.pue_verified
-    )
+    low, high = cloud.pue.pue_range
+    return Assumption(name, cloud.pue.value, low, high, "", str(cloud.pue), cloud.pue.checked == "read")
 
 
 def _water(place: Place, cloud: CloudRegion | None, zone: str | None, pue: Interval) -> Assumption:

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final, Protocol, cast
 
-from carbon_otel import clock, config, runtime
-from carbon_otel.carbon.grid import EmissionFactor, intensity
+from carbon_otel import clock, config, here, runtime
+from carbon_otel.carbon.grid import EmissionFactor
 from carbon_otel.carbon.intensity import WORLD
 from carbon_otel.footprint import Footprint
 from carbon_otel.forecast import estimator as estimators
@@ -234,10 +234,10 @@ def _here(place: Place) -> Place:
     """The place, with the grid and the site of the measurement where nothing else is given."""
     active = cast("Measuring | None", runtime.active())
     if active is not None:
-        zone, pue = active.factor.intensity.zone, active.factor.pue
+        factor = active.factor
     else:
-        settings = config.resolve({})
-        zone, pue = intensity(settings.zone).zone, settings.pue
+        factor = here.factor(config.resolve({}))
+    zone, pue = factor.intensity.zone, factor.pue
     if place.zone is None and place.region is None and place.intensity_g_per_kwh is None and zone != WORLD:
         place = replace(place, zone=zone)
     return replace(place, pue=pue) if place.pue is None and place.region is None else place

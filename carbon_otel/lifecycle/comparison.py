@@ -19,6 +19,7 @@ _ALIKE: Final = {
     "carbon.zone": "emissions differ by the grid; compare the energy",
     "carbon.intensity_g_per_kwh": "emissions differ by the grid's factor; compare the energy",
     "carbon.intensity_source": "emissions differ by the table; compare the energy",
+    "carbon.intensity_signal": "emissions count different things; compare the energy",
     "carbon.intensity_year": "emissions differ by the table's year; compare the energy",
     "carbon.pue": "emissions differ by the site; compare the energy",
 }

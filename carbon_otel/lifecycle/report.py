@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from carbon_otel.carbon.grid import intensity
-from carbon_otel.carbon.intensity import Intensity
+from carbon_otel.carbon.intensity import AVERAGE, Intensity
 from carbon_otel.lifecycle.entry import Entry, LedgerCost
 from carbon_otel.lifecycle.ledger import Ledger
 from carbon_otel.mlflow.schema import hourly, names
@@ -115,6 +115,11 @@ class Report:
     recomputed_for: str = ""
 
     @property
+    def signals(self) -> tuple[str, ...]:
+        """What the intensities of the entries count. With several, the emissions add unlike figures."""
+        return tuple(dict.fromkeys(e.tags.get(names.SIGNAL, str(AVERAGE)) for e in self.entries))
+
+    @property
     def repriced(self) -> str:
         """Former name of `recomputed_for`."""
         return self.recomputed_for
@@ -142,6 +147,7 @@ class Report:
             "unmeasured": list(self.unmeasured),
             "unreadable": list(self.unreadable),
             "recomputed_for": self.recomputed_for,
+            "signals": list(self.signals),
             "ranks": self.ranks(),
             "entries": self.rows(),
         }

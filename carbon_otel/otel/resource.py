@@ -43,6 +43,10 @@ def described(hardware: Hardware, factor: EmissionFactor) -> Attributes:
         semconv.ZONE: factor.intensity.zone,
         semconv.PUE: factor.pue,
     }
+    if factor.pue_source:
+        attributes[semconv.PUE_SOURCE] = factor.pue_source
+    if factor.region:
+        attributes[semconv.REGION] = factor.region
     job, rank = job_of(), group.look()
     if job is not None:
         attributes |= _of_job(job)

@@ -43,6 +43,8 @@ def footprint_attributes(footprint: Footprint) -> dict[str, Any]:
     if footprint.intensity is not None:
         attributes[semconv.INTENSITY_G_PER_KWH] = footprint.intensity.g_per_kwh
         attributes[semconv.INTENSITY_SOURCE] = footprint.intensity.source
+        attributes[semconv.INTENSITY_SIGNAL] = _text(footprint.intensity.signal)
+        attributes[semconv.INTENSITY_YEAR] = footprint.intensity.year
     for unit, amount in footprint.units.items():
         attributes[semconv.UNITS.format(unit)] = amount
     for unit, (joules, grams) in footprint.per_unit.items():
@@ -84,6 +86,11 @@ def foresight_attributes(foresight: Foresight) -> dict[str, Any]:
     if foresight.delta is not None:
         attributes[delta] = foresight.delta
     return attributes
+
+
+@functools.cache
+def _text(signal: tuple[str, ...]) -> str:
+    return str(signal)
 
 
 @functools.cache

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from carbon_otel.cli import app
 from carbon_otel.cli.run import _wait_for
+from carbon_otel.host import cloud
 from tests.fakes.powercap import server
 
 
@@ -215,7 +216,7 @@ def test_doctor_shows_the_components_of_the_host(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("measured.counter") == 4
-    assert "France, 44.2 g/kWh" in done.stdout and "CARBON_OTEL_ZONE" not in done.stdout
+    assert "France, 41.4 g/kWh" in done.stdout and "CARBON_OTEL_ZONE" not in done.stdout
 
 
 def test_doctor_prints_a_fix_that_can_be_copied(tmp_path):
@@ -237,6 +238,22 @@ def test_doctor_prints_json():
     assert report["grid"]["zone"] == "DE" and report["grid"]["licence"] == "CC BY 4.0"
     assert {part["component"] for part in report["components"]} >= {"cpu", "memory", "gpu"}
     assert 0 < report["reserved_share"] <= 1
+
+
+def test_doctor_shows_the_region_and_who_gave_the_pue():
+    report = json.loads(invoke("doctor", "--json", CARBON_OTEL_REGION="aws:eu-north-1").stdout)
+    assert (report["region"], report["grid"]["zone"], report["pue"]) == ("aws:eu-north-1", "SE", 1.09)
+    assert "2025" in report["pue_source"] and report["grid"]["signal"]["scope"] == "lifecycle"
+    assert "region aws:eu-north-1" in invoke("doctor", CARBON_OTEL_REGION="aws:eu-north-1").stdout
+
+
+@pytest.mark.parametrize(("region", "shown"), [("europe-west9", "gcp:europe-west9"), (None, "gcp:...")])
+def test_doctor_says_what_the_machine_names_and_how_to_give_the_region(monkeypatch, region, shown):
+    monkeypatch.setattr(cloud, "find", lambda: cloud.Cloud("gcp", region, "/sys/class/dmi/id/product_name"))
+    text = invoke("doctor").stdout
+    assert "product_name" in text and "region not set" in text
+    assert f"export CARBON_OTEL_REGION={shown}" in text
+    assert "World average" in text, "the region that a file names is a hint, and no setting"
 
 
 def test_doctor_with_a_wrong_setting():

@@ -78,14 +78,16 @@ ROOMS = {
     "forecast": "carbon provenance units records footprint clock private_files lifecycle mlflow.schema "
     "mlflow.compat",
     "compat": "units",
+    # The place of this measurement.
+    "here": "guard carbon config host",
     # The composition root.
-    "session": f"{CORE} config host sensors meter stages otel remote journal instrumentation runtime",
-    "foresight": f"{CORE} config sensors runtime stages forecast mlflow.compat",
+    "session": f"{CORE} here config host sensors meter stages otel remote journal instrumentation runtime",
+    "foresight": f"{CORE} here config sensors runtime stages forecast mlflow.compat",
     "__init__": f"{CORE} config runtime stages session lifecycle forecast foresight",
     # The entry points.
-    "entry_points": f"{CORE} __init__ config runtime sensors stages instrumentation otel",
-    "cli": f"{CORE} __init__ config instrumentation sensors host runtime lifecycle forecast compat otel semconv "
-    "mlflow.compat mlflow.schema mlflow.runs mlflow.delivery",
+    "entry_points": f"{CORE} here __init__ config runtime sensors stages instrumentation otel",
+    "cli": f"{CORE} here __init__ config instrumentation sensors host runtime lifecycle forecast compat otel "
+    "semconv mlflow.compat mlflow.schema mlflow.runs mlflow.delivery",
 }
 # The rooms that read hardware; all others know only `sensors.base`.
 HEAVY = ("mlflow", "grpc", "typer", "rich", "sqlite3", "logfire", "pandas", "numpy", "sklearn")

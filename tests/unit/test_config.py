@@ -42,7 +42,9 @@ def test_argument_over_variable_over_pyproject_over_default(tmp_path):
     ("name", "text", "value"),
     [
         ("zone", "fra", "FR"),
+        ("region", "GCP:europe-west9", "gcp:europe-west9"),
         ("pue", "1.14", 1.14),
+        ("detect_region", "true", True),
         ("interval_s", " 0.5 ", 0.5),
         ("attribution", "process", "process"),
         ("powercap_root", "/", Path("/")),
@@ -60,6 +62,9 @@ def test_every_setting_as_a_variable(name, text, value):
 WRONG = [
     ("zone", "XX", "zone='FR'"),
     ("zone", 33, "zone='FR'"),
+    ("region", "gcp:moon-1", "provider:region"),
+    ("region", 33, "provider:region"),
+    ("detect_region", "perhaps", "true or false"),
     ("pue", "much", "write a number"),
     ("pue", 0.9, "from 1.0"),
     ("pue", 11, "from 1.0"),
@@ -107,7 +112,7 @@ def test_the_error_for_a_wrong_variable_has_its_name_and_the_remedy(name, value,
     [
         ("pue = 0.5", r"pue in \[tool.carbon_otel\]=0.5: .*from 1.0"),
         ('interval_s = "x"', r"interval_s in \[tool.carbon_otel\]='x': write seconds"),
-        ("zones = 1", "unknown setting zones; known are zone, pue"),
+        ("zones = 1", "unknown setting zones; known are zone, region, pue"),
         ("pue = ", "pyproject.toml"),
     ],
 )

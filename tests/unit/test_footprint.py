@@ -103,6 +103,8 @@ def test_as_dict_is_plain_json_with_the_sources_of_the_factors():
         "g_per_kwh": 360,
         "year": 2024,
         "kind": "average",
+        "signal": {"kind": "average", "method": "location", "scope": "lifecycle", "basis": "production"},
+        "losses": "unknown",
         "source": "a table",
     }
     assert figures["per_unit"] == {"samples": {"energy_j": 10, "emissions_g": 0.1}}

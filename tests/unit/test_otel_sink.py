@@ -99,6 +99,8 @@ def test_a_span_has_the_figures_of_the_footprint(application):
         "carbon_otel.emissions.g_co2e": f.emissions_g,
         "carbon_otel.carbon_intensity.g_per_kwh": f.intensity.g_per_kwh,
         "carbon_otel.carbon_intensity.source": f.intensity.source,
+        "carbon_otel.carbon_intensity.signal": "average, location-based, lifecycle, production",
+        "carbon_otel.carbon_intensity.year": f.intensity.year,
         "carbon_otel.pue": 1.2,
         "carbon_otel.method": "measured.counter",
         "carbon_otel.measured_fraction": 1.0,

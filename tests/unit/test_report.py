@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from carbon_otel.carbon.grid import intensity
 from carbon_otel.lifecycle.entry import Entry, LedgerCost
 from carbon_otel.lifecycle.ledger import Ledger
 from carbon_otel.lifecycle.report import report_of
+from carbon_otel.mlflow.schema import names
 
 
 def entry(number=0, wh=10.0, grams=5.0, hardware="a", zone="FR", energy_band=0.1, grid_band=0.4):
@@ -59,6 +62,15 @@ def test_more_hardware_does_not_narrow_the_band_of_the_grid():
 def test_errors_of_several_grids_are_independent():
     found = report(*(entry(i, zone=zone) for i, zone in enumerate(("FR", "DE", "PL", "US")))).total
     assert band(found) == pytest.approx(math.hypot(0.1, 0.4 / 2), rel=1e-9)
+
+
+def test_emissions_of_unlike_intensities_are_said():
+    direct = entry(1, zone="US-SRVC")
+    direct = replace(direct, tags={**direct.tags, **names.intensity_tags(intensity("US-SRVC"))})
+    assert report(entry()).signals == ("average, location-based, lifecycle, production",)
+    mixed = report(entry(), direct)
+    assert mixed.as_dict()["signals"] == [str(intensity("FR").signal), str(intensity("US-SRVC").signal)]
+    assert len(report(entry(), direct, zone="PL").signals) == 1
 
 
 def test_recomputed_emissions_name_their_grid():

@@ -30,6 +30,9 @@ ENERGY_WH = "carbon/energy_wh"
 MEASURED_WH = "carbon/energy_measured_wh"
 UNITS = "carbon/units/"
 LINEAGE = "carbon.lineage"
+REGION = "carbon.region"
+SIGNAL = "carbon.intensity_signal"
+PUE_SOURCE = "carbon.pue_source"
 ENTRY = "carbon.entry_id"
 PROCESS = "carbon.process"
 MODEL = "carbon.model_id"
@@ -212,6 +215,8 @@ def provenance_tags(
         "carbon.updated_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "carbon.method": footprint.method,
         "carbon.pue": f"{footprint.pue:g}",
+        PUE_SOURCE: footprint.pue_source,
+        REGION: footprint.region,
         "carbon.hardware": hardware,
         "carbon.attribution": attribution,
         "carbon.version": __version__,
@@ -239,6 +244,7 @@ def intensity_tags(grid: Intensity) -> dict[str, str]:
         "carbon.zone": grid.zone,
         "carbon.intensity_g_per_kwh": f"{grid.g_per_kwh:g}",
         "carbon.intensity_kind": grid.kind,
+        SIGNAL: str(grid.signal),
         "carbon.intensity_source": grid.source,
         "carbon.intensity_year": str(grid.year),
     }

@@ -8,117 +8,36 @@ of `instrument()` and with the table of settings for users.
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
-from carbon_otel.carbon import grid
+from carbon_otel.config.place import PlaceSettings
+from carbon_otel.config.setting import (
+    Setting,
+    declared,
+    to_boolean,
+    to_folder,
+    to_number,
+    to_path,
+    to_text,
+    variable,
+)
 from carbon_otel.private_files import is_private_folder, may_be_planted, names_in, user_id
-from carbon_otel.text import printable
 
 Attribution = Literal["reserved", "process"]
 RemoteEstimates = Literal["benchmark", "ecologits"]
 
-PREFIX: Final = "CARBON_OTEL_"
 LONGEST_INTERVAL_S: Final = 30.0
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """The declaration of one setting.
-
-    Attributes:
-        name: name of the argument and of the key in pyproject.toml.
-        sentence: the effect of the setting.
-        default: the default in words.
-        parse: converts a value from any source; returns None or raises ValueError for a wrong one.
-        write: the correct values in words, for the error about a wrong one.
-        former: an earlier name, read if the present name is not given.
-        argument: whether `instrument()` has an argument for it; every other source accepts it.
-    """
-
-    name: str
-    sentence: str
-    default: str
-    parse: Callable[[Any], Any]
-    write: str
-    former: str | None = None
-    argument: bool = True
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names of the setting, the present one first."""
-        return (self.name,) if self.former is None else (self.name, self.former)
-
-    @property
-    def variable(self) -> str:
-        """The environment variable."""
-        return variable(self.name)
-
-    def value(self, given: Any, source: str) -> Any:
-        """Parse a value. Raises ValueError with the source and the correct values."""
-        try:
-            value = self.parse(given)
-        except ValueError as error:
-            raise ValueError(printable(f"{source}={given!r}: {error}")) from None
-        if value is None:
-            raise ValueError(printable(f"{source}={given!r}: write {self.write}"))
-        return value
-
-
-def variable(name: str) -> str:
-    """The environment variable of a setting's name."""
-    return PREFIX + name.upper()
-
-
-def _number(lowest: float, highest: float = math.inf) -> Callable[[Any], float | None]:
-    def parse(value: Any) -> float | None:
-        try:
-            number = float(value)
-        except (TypeError, ValueError):
-            return None
-        valid = lowest <= number <= highest and math.isfinite(number) and not isinstance(value, bool)
-        return number if valid else None
-
-    return parse
-
-
-def _text(longest: float = math.inf) -> Callable[[Any], str | None]:
-    def parse(value: Any) -> str | None:
-        text = value.strip() if isinstance(value, str) else ""
-        return text if 0 < len(text) <= longest else None
-
-    return parse
-
-
-def _boolean(value: Any) -> bool | None:
-    text = str(value).strip().lower()
-    if text in ("1", "true", "yes", "on"):
-        return True
-    return False if text in ("", "0", "false", "no", "off") else None
-
-
-def _path(value: Any) -> Path | None:
-    return Path(value) if isinstance(value, (str, os.PathLike)) else None
-
-
-def _folder(value: Any) -> Path | None:
-    path = _path(value)
-    return path if path is not None and path.is_dir() else None
-
-
 def _absolute_folder(value: Any) -> Path | None:
-    path = _folder(value)
+    path = to_folder(value)
     return path if path is not None and path.is_absolute() else None
-
-
-def _zone(value: Any) -> str | None:
-    return grid.intensity(value).zone if isinstance(value, str) else None
 
 
 def _attribution(value: Any) -> str | None:
@@ -143,12 +62,12 @@ def _remote(value: Any) -> str | None:
 
 
 def _lineage(value: Any) -> str | None:
-    name = _text(250)(value)
+    name = to_text(250)(value)
     return name if name is not None and "'" not in name else None
 
 
 def _trace_url(value: Any) -> str | None:
-    address = _text()(value)
+    address = to_text()(value)
     return address if address is not None and "{trace_id}" in address and "://" in address else None
 
 
@@ -181,40 +100,19 @@ def _is_users(folder: Path) -> bool:
     return False
 
 
-def _declare(value: Any, **declaration: Any) -> Any:
-    """A field of `Settings`: its default value or factory, and its `Setting`."""
-    if callable(value):
-        return field(default_factory=value, metadata=declaration)
-    return field(default=value, metadata=declaration)
-
-
 @dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(PlaceSettings):
     """The settings of one session. `SETTINGS` has their declarations, `resolve` merges the sources."""
 
-    zone: str | None = _declare(
-        None,
-        default="world average, with a warning",
-        sentence="Country whose grid the emissions are computed with: `FR`, `FRA` or `France`.",
-        parse=_zone,
-        write=grid.ZONES,
-    )
-    pue: float = _declare(
-        1.0,
-        default="1.0",
-        sentence="Power usage effectiveness of the site; it multiplies emissions, never energy.",
-        parse=_number(1, 10),
-        write="a number from 1.0 to 10, the site's energy over its IT energy, such as 1.14",
-    )
-    interval_s: float = _declare(
+    interval_s: float = declared(
         1.0,
         default="1",
         sentence="Seconds between two readings of the sampler, from 0.01 to 30.",
-        parse=_number(0.01, LONGEST_INTERVAL_S),
+        parse=to_number(0.01, LONGEST_INTERVAL_S),
         write="seconds from 0.01 to 30, such as 1.0; counters wrap in longer intervals",
         former="interval",
     )
-    attribution: Attribution = _declare(
+    attribution: Attribution = declared(
         "reserved",
         default="`reserved`",
         sentence="`reserved` charges the machine, or the share of it that a cgroup reserves; `process` charges "
@@ -222,44 +120,44 @@ class Settings:
         parse=_attribution,
         write="'reserved' (the machine or its cgroup's share) or 'process' (the share by CPU time)",
     )
-    cpu_family: str | None = _declare(
+    cpu_family: str | None = declared(
         None,
         default="from /proc/cpuinfo",
         sentence="Row of the processor table, such as `epyc-genoa`, for guests that hide their processor.",
         parse=_family,
         write="a family of the processor table",
     )
-    powercap_root: Path | None = _declare(
+    powercap_root: Path | None = declared(
         None,
         default="`/sys/class/powercap`",
         sentence="Folder with the `intel-rapl:*` zones.",
-        parse=_folder,
+        parse=to_folder,
         write="the path of the folder that holds the intel-rapl:* zones, or leave it out",
     )
-    checkpoint_interval_s: float = _declare(
+    checkpoint_interval_s: float = declared(
         15.0,
         default="15",
         sentence="Seconds between two writes to MLflow and to the journal.",
-        parse=_number(sys.float_info.min),
+        parse=to_number(sys.float_info.min),
         write="seconds above 0, such as 15",
         former="checkpoint_interval",
     )
-    synchronize: bool = _declare(
+    synchronize: bool = declared(
         True,
         default="true",
         sentence="Wait for the GPU at the edges of a stage if torch uses one.",
-        parse=_boolean,
+        parse=to_boolean,
         write="true or false",
     )
-    annotate_spans: bool = _declare(
+    annotate_spans: bool = declared(
         False,
         default="false",
         sentence="Put the energy of their time window on the application's own spans; windows overlap, so never "
         "add them up.",
-        parse=_boolean,
+        parse=to_boolean,
         write="true or false",
     )
-    remote_estimates: RemoteEstimates | None = _declare(
+    remote_estimates: RemoteEstimates | None = declared(
         None,
         default="none",
         sentence="Estimate what calls of remote language models take elsewhere, from the spans of their clients: "
@@ -267,59 +165,59 @@ class Settings:
         parse=_remote,
         write="'benchmark' (joules per token of open models) or 'ecologits' (the package of that name)",
     )
-    lineage: str | None = _declare(
+    lineage: str | None = declared(
         None,
         default="the run's experiment",
         sentence="Name of the model life that this process's MLflow runs belong to, for `carbon-otel report`.",
         parse=_lineage,
         write="a name of 1 to 250 characters without a quote, such as 'churn'",
     )
-    efficiency_metric: str | None = _declare(
+    efficiency_metric: str | None = declared(
         None,
         default="none",
         sentence="Metric that your MLflow runs log, such as `accuracy`; each run gets it per gram of CO2e too.",
-        parse=_text(230),
+        parse=to_text(230),
         write="the name of a metric that your runs log, such as 'accuracy'",
     )
-    trace_url: str | None = _declare(
+    trace_url: str | None = declared(
         None,
         default="none",
         sentence="Address of a trace in your trace viewer, with `{trace_id}` in it; MLflow runs link to it.",
         parse=_trace_url,
         write="an address with {trace_id} in it, such as 'http://localhost:16686/trace/{trace_id}'",
     )
-    mlflow_traces: bool = _declare(
+    mlflow_traces: bool = declared(
         True,
         default="true",
         sentence="Show stages in MLflow's own traces too, below your spans.",
-        parse=_boolean,
+        parse=to_boolean,
         write="true or false",
     )
-    state_dir: Path = _declare(
+    state_dir: Path = declared(
         _state_dir,
         default="`$XDG_STATE_HOME/carbon_otel`",
         sentence="Folder for checkpoints that an MLflow server has not taken yet.",
-        parse=_path,
+        parse=to_path,
         write="the path of a folder",
     )
-    flush_on_sigterm: bool = _declare(
+    flush_on_sigterm: bool = declared(
         True,
         default="true",
         sentence="On SIGTERM, send what was measured before the process ends by it, within 2 seconds; only where "
         "the program leaves the signal at its default action.",
-        parse=_boolean,
+        parse=to_boolean,
         write="true or false",
     )
-    measure_tasks: bool = _declare(
+    measure_tasks: bool = declared(
         False,
         default="false",
         sentence="The plugins for Airflow and Kedro begin to measure where a task runs; else they wait for "
         "`instrument()`.",
-        parse=_boolean,
+        parse=to_boolean,
         write="true or false",
         argument=False,
     )
-    runtime_dir: Path | None = _declare(
+    runtime_dir: Path | None = declared(
         None,
         default="a folder in `/dev/shm`, else in `/run/user/<uid>`, `/tmp` or `/var/tmp`",
         sentence="Folder in which the measured processes of one host meet, the same for all of them: for "
@@ -328,21 +226,21 @@ class Settings:
         write="the absolute path of a folder that exists, the same for all processes of the host",
         argument=False,
     )
-    vllm_processes: bool = _declare(
+    vllm_processes: bool = declared(
         False,
         default="false",
         sentence="Measure each process of vLLM by itself, the engine of a server among them; else the process "
         "that starts them is charged for them, if it is measured.",
-        parse=_boolean,
+        parse=to_boolean,
         write="true or false",
         argument=False,
     )
-    journal: Path | None = _declare(
+    journal: Path | None = declared(
         None,
         default="none",
         sentence="File that gets the process's footprint and metrics as JSON at every checkpoint; under "
         "`carbon-otel run` with several processes, the first one's.",
-        parse=_path,
+        parse=to_path,
         write="the path of a file",
         argument=False,
     )
@@ -354,7 +252,7 @@ DISABLED: Final = Setting(
     name="disabled",
     default="false",
     sentence="`instrument()` does nothing.",
-    parse=_boolean,
+    parse=to_boolean,
     write="true or false",
     argument=False,
 )

@@ -1,0 +1,20 @@
+"""The tables in this package. Every row has its year, source and licence (`carbon/README.md` lists the tables).
+
+No text is taken for a missing value: `NA` is Namibia.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from importlib.resources import files
+
+
+def rows(file: str) -> Iterator[dict[str, str]]:
+    """The rows of a table by column."""
+    return csv.DictReader(lines(file))
+
+
+def lines(file: str) -> list[str]:
+    """The lines of a table, the header first."""
+    return files("carbon_otel.carbon").joinpath(f"data/{file}").read_text("utf-8").splitlines()

@@ -1,0 +1,54 @@
+"""The settings of the place: whose grid and whose building the emissions are computed for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from carbon_otel.carbon import grid, regions
+from carbon_otel.config.setting import declared, to_boolean, to_number
+
+
+def _zone(value: Any) -> str | None:
+    return grid.intensity(value).zone if isinstance(value, str) else None
+
+
+def _region(value: Any) -> str | None:
+    return regions.region(value).name if isinstance(value, str) else None
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceSettings:
+    """Where the measured machine is."""
+
+    zone: str | None = declared(
+        None,
+        default="that of the region, else the world average, with a warning",
+        sentence="Country, or grid within one, that the emissions are computed with: `FR`, `FRA`, `France`, "
+        "`US-CAL-CISO`, `CA-QC`.",
+        parse=_zone,
+        write=grid.ZONES,
+    )
+    region: str | None = declared(
+        None,
+        default="none",
+        sentence="Cloud region of the machine, such as `gcp:europe-west9` or `aws:eu-north-1`; it gives the zone "
+        "and the PUE where they are not set.",
+        parse=_region,
+        write=regions.REGIONS,
+    )
+    pue: float | None = declared(
+        None,
+        default="that of the region, else 1.0",
+        sentence="Power usage effectiveness of the site; it multiplies emissions, never energy.",
+        parse=to_number(1, 10),
+        write="a number from 1.0 to 10, the site's energy over its IT energy, such as 1.14",
+    )
+    detect_region: bool = declared(
+        False,
+        default="false",
+        sentence="Where no region is set, ask the metadata service of the cloud whose machine this is, for 0.3 s "
+        "at most.",
+        parse=to_boolean,
+        write="true or false",
+    )
