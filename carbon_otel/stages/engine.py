@@ -233,11 +233,11 @@ class Engine:
         seconds = (now_ns - stage.opened_ns) * S_PER_NS if stage.split is None else stage.split.busy_s
         # Without the error: its traceback would keep the locals of the block as long as the stage is kept.
         end = StageEnd(self._statements.of(stage, edge), now_ns, seconds, stage.all_units, below=below)
-        joules, grams = self.books.owed(account)
+        owed = self.books.owed(account)
         # Each is told once, also if an exception arrives between them.
         told = end if error is None else end._replace(error=error)
         sinks = self.sinks
-        stage.untold = iter(((sinks.energy_attributed, (joules, grams)), (sinks.stage_closed, (told,))))
+        stage.untold = iter(((sinks.energy_attributed, owed), (sinks.stage_closed, (told,))))
         stage.end, stage.owner = end, None
         self._open.pop(account, None)
         self._recorded.pop(stage, None)
@@ -327,9 +327,9 @@ class Engine:
 
     def _tell(self, payments: Iterator[Payment]) -> None:
         try:
-            for info, joules, grams in payments:
-                if any(joules):
-                    self.sinks.energy_attributed(info, joules, grams)
+            for info, joules, grams, embodied_g in payments:
+                if embodied_g or any(joules):
+                    self.sinks.energy_attributed(info, joules, grams, embodied_g)
         except BaseException:
             self._turns.late.append(partial(self._tell, payments))
             raise
@@ -442,4 +442,4 @@ class Engine:
     def _follow(self, readings: Readings, now_ns: int) -> None:
         """Enter readings, and charge the energy up to `now_ns` to the stages that were open until then."""
         self.meter.apply(readings, now_ns)
-        self.books.post(self.meter.advance(now_ns))
+        self.books.post(self.meter.advance(now_ns), self.meter.accrue(now_ns))
