@@ -8,16 +8,17 @@ of `instrument()` and with the table of settings for users.
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 from carbon_otel.carbon import grid
+from carbon_otel.life_settings import LifeSettings
+from carbon_otel.parsing import boolean, declare, number, text
 from carbon_otel.private_files import is_private_folder, may_be_planted, names_in, user_id
 from carbon_otel.text import printable
 
@@ -76,33 +77,6 @@ def variable(name: str) -> str:
     return PREFIX + name.upper()
 
 
-def _number(lowest: float, highest: float = math.inf) -> Callable[[Any], float | None]:
-    def parse(value: Any) -> float | None:
-        try:
-            number = float(value)
-        except (TypeError, ValueError):
-            return None
-        valid = lowest <= number <= highest and math.isfinite(number) and not isinstance(value, bool)
-        return number if valid else None
-
-    return parse
-
-
-def _text(longest: float = math.inf) -> Callable[[Any], str | None]:
-    def parse(value: Any) -> str | None:
-        text = value.strip() if isinstance(value, str) else ""
-        return text if 0 < len(text) <= longest else None
-
-    return parse
-
-
-def _boolean(value: Any) -> bool | None:
-    text = str(value).strip().lower()
-    if text in ("1", "true", "yes", "on"):
-        return True
-    return False if text in ("", "0", "false", "no", "off") else None
-
-
 def _path(value: Any) -> Path | None:
     return Path(value) if isinstance(value, (str, os.PathLike)) else None
 
@@ -143,12 +117,12 @@ def _remote(value: Any) -> str | None:
 
 
 def _lineage(value: Any) -> str | None:
-    name = _text(250)(value)
+    name = text(250)(value)
     return name if name is not None and "'" not in name else None
 
 
 def _trace_url(value: Any) -> str | None:
-    address = _text()(value)
+    address = text()(value)
     return address if address is not None and "{trace_id}" in address and "://" in address else None
 
 
@@ -181,40 +155,33 @@ def _is_users(folder: Path) -> bool:
     return False
 
 
-def _declare(value: Any, **declaration: Any) -> Any:
-    """A field of `Settings`: its default value or factory, and its `Setting`."""
-    if callable(value):
-        return field(default_factory=value, metadata=declaration)
-    return field(default=value, metadata=declaration)
-
-
 @dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(LifeSettings):
     """The settings of one session. `SETTINGS` has their declarations, `resolve` merges the sources."""
 
-    zone: str | None = _declare(
+    zone: str | None = declare(
         None,
         default="world average, with a warning",
         sentence="Country whose grid the emissions are computed with: `FR`, `FRA` or `France`.",
         parse=_zone,
         write=grid.ZONES,
     )
-    pue: float = _declare(
+    pue: float = declare(
         1.0,
         default="1.0",
         sentence="Power usage effectiveness of the site; it multiplies emissions, never energy.",
-        parse=_number(1, 10),
+        parse=number(1, 10),
         write="a number from 1.0 to 10, the site's energy over its IT energy, such as 1.14",
     )
-    interval_s: float = _declare(
+    interval_s: float = declare(
         1.0,
         default="1",
         sentence="Seconds between two readings of the sampler, from 0.01 to 30.",
-        parse=_number(0.01, LONGEST_INTERVAL_S),
+        parse=number(0.01, LONGEST_INTERVAL_S),
         write="seconds from 0.01 to 30, such as 1.0; counters wrap in longer intervals",
         former="interval",
     )
-    attribution: Attribution = _declare(
+    attribution: Attribution = declare(
         "reserved",
         default="`reserved`",
         sentence="`reserved` charges the machine, or the share of it that a cgroup reserves; `process` charges "
@@ -222,44 +189,44 @@ class Settings:
         parse=_attribution,
         write="'reserved' (the machine or its cgroup's share) or 'process' (the share by CPU time)",
     )
-    cpu_family: str | None = _declare(
+    cpu_family: str | None = declare(
         None,
         default="from /proc/cpuinfo",
         sentence="Row of the processor table, such as `epyc-genoa`, for guests that hide their processor.",
         parse=_family,
         write="a family of the processor table",
     )
-    powercap_root: Path | None = _declare(
+    powercap_root: Path | None = declare(
         None,
         default="`/sys/class/powercap`",
         sentence="Folder with the `intel-rapl:*` zones.",
         parse=_folder,
         write="the path of the folder that holds the intel-rapl:* zones, or leave it out",
     )
-    checkpoint_interval_s: float = _declare(
+    checkpoint_interval_s: float = declare(
         15.0,
         default="15",
         sentence="Seconds between two writes to MLflow and to the journal.",
-        parse=_number(sys.float_info.min),
+        parse=number(sys.float_info.min),
         write="seconds above 0, such as 15",
         former="checkpoint_interval",
     )
-    synchronize: bool = _declare(
+    synchronize: bool = declare(
         True,
         default="true",
         sentence="Wait for the GPU at the edges of a stage if torch uses one.",
-        parse=_boolean,
+        parse=boolean,
         write="true or false",
     )
-    annotate_spans: bool = _declare(
+    annotate_spans: bool = declare(
         False,
         default="false",
         sentence="Put the energy of their time window on the application's own spans; windows overlap, so never "
         "add them up.",
-        parse=_boolean,
+        parse=boolean,
         write="true or false",
     )
-    remote_estimates: RemoteEstimates | None = _declare(
+    remote_estimates: RemoteEstimates | None = declare(
         None,
         default="none",
         sentence="Estimate what calls of remote language models take elsewhere, from the spans of their clients: "
@@ -267,59 +234,59 @@ class Settings:
         parse=_remote,
         write="'benchmark' (joules per token of open models) or 'ecologits' (the package of that name)",
     )
-    lineage: str | None = _declare(
+    lineage: str | None = declare(
         None,
         default="the run's experiment",
         sentence="Name of the model life that this process's MLflow runs belong to, for `carbon-otel report`.",
         parse=_lineage,
         write="a name of 1 to 250 characters without a quote, such as 'churn'",
     )
-    efficiency_metric: str | None = _declare(
+    efficiency_metric: str | None = declare(
         None,
         default="none",
         sentence="Metric that your MLflow runs log, such as `accuracy`; each run gets it per gram of CO2e too.",
-        parse=_text(230),
+        parse=text(230),
         write="the name of a metric that your runs log, such as 'accuracy'",
     )
-    trace_url: str | None = _declare(
+    trace_url: str | None = declare(
         None,
         default="none",
         sentence="Address of a trace in your trace viewer, with `{trace_id}` in it; MLflow runs link to it.",
         parse=_trace_url,
         write="an address with {trace_id} in it, such as 'http://localhost:16686/trace/{trace_id}'",
     )
-    mlflow_traces: bool = _declare(
+    mlflow_traces: bool = declare(
         True,
         default="true",
         sentence="Show stages in MLflow's own traces too, below your spans.",
-        parse=_boolean,
+        parse=boolean,
         write="true or false",
     )
-    state_dir: Path = _declare(
+    state_dir: Path = declare(
         _state_dir,
         default="`$XDG_STATE_HOME/carbon_otel`",
         sentence="Folder for checkpoints that an MLflow server has not taken yet.",
         parse=_path,
         write="the path of a folder",
     )
-    flush_on_sigterm: bool = _declare(
+    flush_on_sigterm: bool = declare(
         True,
         default="true",
         sentence="On SIGTERM, send what was measured before the process ends by it, within 2 seconds; only where "
         "the program leaves the signal at its default action.",
-        parse=_boolean,
+        parse=boolean,
         write="true or false",
     )
-    measure_tasks: bool = _declare(
+    measure_tasks: bool = declare(
         False,
         default="false",
         sentence="The plugins for Airflow and Kedro begin to measure where a task runs; else they wait for "
         "`instrument()`.",
-        parse=_boolean,
+        parse=boolean,
         write="true or false",
         argument=False,
     )
-    runtime_dir: Path | None = _declare(
+    runtime_dir: Path | None = declare(
         None,
         default="a folder in `/dev/shm`, else in `/run/user/<uid>`, `/tmp` or `/var/tmp`",
         sentence="Folder in which the measured processes of one host meet, the same for all of them: for "
@@ -328,16 +295,16 @@ class Settings:
         write="the absolute path of a folder that exists, the same for all processes of the host",
         argument=False,
     )
-    vllm_processes: bool = _declare(
+    vllm_processes: bool = declare(
         False,
         default="false",
         sentence="Measure each process of vLLM by itself, the engine of a server among them; else the process "
         "that starts them is charged for them, if it is measured.",
-        parse=_boolean,
+        parse=boolean,
         write="true or false",
         argument=False,
     )
-    journal: Path | None = _declare(
+    journal: Path | None = declare(
         None,
         default="none",
         sentence="File that gets the process's footprint and metrics as JSON at every checkpoint; under "
@@ -348,13 +315,18 @@ class Settings:
     )
 
 
-SETTINGS: Final = tuple(Setting(name=f.name, **f.metadata) for f in fields(Settings))
+_INHERITED: Final = {f.name for f in fields(LifeSettings)}
+# Those of this module first.
+SETTINGS: Final = tuple(
+    Setting(name=f.name, **f.metadata)
+    for f in sorted(fields(Settings), key=lambda each: each.name in _INHERITED)
+)
 
 DISABLED: Final = Setting(
     name="disabled",
     default="false",
     sentence="`instrument()` does nothing.",
-    parse=_boolean,
+    parse=boolean,
     write="true or false",
     argument=False,
 )

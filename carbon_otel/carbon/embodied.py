@@ -1,9 +1,9 @@
 """Embodied carbon by SCI (ISO/IEC 21031): M = TE x (TiR / EL) x (RR / ToR).
 
 TE are the emissions of making the hardware, TiR / EL the time reserved over the life expected, RR / ToR the share
-reserved. `data/embodied.csv` has TE for accelerators and for hosts, each row with its source and licence: a vendor's
-figure is the value and a bottom-up model the upper end; all rows end at the factory's gate. What the table lacks is
-unknown, never 0.
+reserved. `data/embodied.csv` has TE for accelerators and for hosts, each row with its source and licence: a
+vendor's figure is the value and a bottom-up model the upper end; all rows end at the factory's gate. What the table
+lacks is unknown, never 0.
 """
 
 from __future__ import annotations
@@ -34,9 +34,7 @@ class Made(NamedTuple):
 
     def times(self, number: float) -> Made:
         """The same for a number of them, or for a part of one."""
-        return self._replace(
-            kg=self.kg * number, low_kg=self.low_kg * number, high_kg=self.high_kg * number
-        )
+        return self._replace(kg=self.kg * number, low_kg=self.low_kg * number, high_kg=self.high_kg * number)
 
 
 class Reserved(NamedTuple):
@@ -46,7 +44,7 @@ class Reserved(NamedTuple):
     devices: tuple[float, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Hardware:
     """The hardware of a process, and the lifetime over which making it is spread.
 
@@ -62,22 +60,22 @@ class Hardware:
     unknown: tuple[str, ...] = ()
     lifetime_years: float = LIFETIME_YEARS
 
-    @property
+    @functools.cached_property
     def reserved(self) -> Reserved:
         """Grams per second, all 0 if the embodied carbon is unknown."""
         if self.unknown:
             return Reserved(0.0, (0.0,) * len(self.devices))
         one_second = functools.partial(_per_second_g, lifetime_years=self.lifetime_years)
-        return Reserved(one_second(self.host), tuple(map(one_second, self.devices)))
+        return Reserved(one_second(self.host), tuple([one_second(part) for part in self.devices]))
 
-    @property
+    @functools.cached_property
     def band(self) -> tuple[float, float]:
         """The relative band of all parts together. Their sources share methods, so they do not cancel out."""
         parts = self._parts()
         total = sum(part.kg for part in parts) or 1.0
         return sum(part.low_kg for part in parts) / total, sum(part.high_kg for part in parts) / total
 
-    @property
+    @functools.cached_property
     def source(self) -> str:
         """Every source once, with the kilograms."""
         parts: dict[str, float] = {}
@@ -123,9 +121,7 @@ def hardware(
     if given_kg is not None:
         return Hardware(Made(given_kg, given_kg, given_kg, "given", True), none, (), lifetime_years)
     found = [None if name is None else accelerator(name) for name in gpus]
-    unknown = [
-        name for name, made in zip(gpus, found, strict=True) if name is not None and made is None
-    ]
+    unknown = [name for name, made in zip(gpus, found, strict=True) if name is not None and made is None]
     sizes = parts or [1.0] * len(gpus)
     devices = tuple(
         None if made is None else made.times(part) for made, part in zip(found, sizes, strict=True)

@@ -196,6 +196,8 @@ class Meter:
         self._shares_ns = clock_ns()
         self._reserved_s = self._process_s = 0.0
         self._reserved_time = ReservedTime(*reserved_rates, self._shares, self._shares_ns)
+        # What this process's reserved time is worth up to a moment.
+        self.accrue = self._reserved_time.up_to
         self._uncoordinated: tuple[frozenset[str], int] = (self._shares.uncoordinated, self._shares_ns)
         self._on_fault = on_fault
         self._asleep_ns = _boot_minus_monotonic()
@@ -279,10 +281,6 @@ class Meter:
     def advance(self, now_ns: int) -> list[float]:
         """This process's joules of each device up to `now_ns`."""
         return [track.advance(now_ns) for track in self.tracks]
-
-    def accrue(self, now_ns: int) -> float:
-        """What this process's reserved time is worth up to `now_ns`."""
-        return self._reserved_time.up_to(now_ns)
 
     def edge(self, now_ns: int) -> EdgeState:
         """The state of the meter at the edge of a stage, after `apply` and `advance` to the same moment."""

@@ -27,6 +27,10 @@ DURATIONS_S: Final = (0.001, 0.01, 0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 28_800.0
 DESCRIBED: Final[Mapping[str, tuple[str, str]]] = {
     semconv.STAGE_ENERGY: (semconv.JOULE, "Exclusive energy of a stage"),
     semconv.STAGE_EMISSIONS: (semconv.GRAM, "Emissions of the exclusive energy of a stage, in CO2e"),
+    semconv.STAGE_EMBODIED: (
+        semconv.GRAM,
+        "Emissions of making the hardware, for the exclusive reserved time of a stage, in CO2e",
+    ),
     semconv.STAGE_DURATION: (semconv.SECOND, "Wall time of a stage"),
     semconv.STAGE_UNITS: (semconv.UNIT_COUNT, "Functional units of stages: samples, tokens, requests"),
     semconv.REMOTE_ENERGY: (semconv.JOULE, "Estimated energy that calls of remote models took elsewhere"),
@@ -72,6 +76,7 @@ class Instruments:
         self._apart: Mapping[str, str] | None = None
         self.stage_energy = meter.create_counter(semconv.STAGE_ENERGY, *DESCRIBED[semconv.STAGE_ENERGY])
         self.emissions = meter.create_counter(semconv.STAGE_EMISSIONS, *DESCRIBED[semconv.STAGE_EMISSIONS])
+        self.embodied = meter.create_counter(semconv.STAGE_EMBODIED, *DESCRIBED[semconv.STAGE_EMBODIED])
         self.duration = meter.create_histogram(
             semconv.STAGE_DURATION,
             *DESCRIBED[semconv.STAGE_DURATION],

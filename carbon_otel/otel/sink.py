@@ -130,7 +130,9 @@ class OtelSink(Sink):
             _leave(own.context, own.before)
             own.before = None
 
-    def energy_attributed(self, stage: StageInfo, joules: Sequence[float], grams: float) -> None:
+    def energy_attributed(
+        self, stage: StageInfo, joules: Sequence[float], grams: float, embodied_g: float
+    ) -> None:
         own = self._spans.get(stage)
         if own is None and not self._providers.listened:
             return
@@ -143,6 +145,8 @@ class OtelSink(Sink):
                 self.instruments.stage_energy.add(amount, group_labels, here)
         if grams > 0:
             self.instruments.emissions.add(grams, labels.stage, here)
+        if embodied_g > 0:
+            self.instruments.embodied.add(embodied_g, labels.stage, here)
         if own is not None:
             own.joules += sum(joules)
             own.grams += grams

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from carbon_otel.records import Cost
 from carbon_otel.stages.sums import (
@@ -43,6 +43,8 @@ from carbon_otel.stages.sums import (
     uneven,
 )
 
+NO_KINDS: Final[Mapping[str, float]] = MappingProxyType({})
+
 
 class Totals(NamedTuple):
     """The joules per device and the grams of an account at one moment, and its costs by kind if it keeps them.
@@ -57,7 +59,7 @@ class Totals(NamedTuple):
     by_kind: Mapping[str, Cost]
     exclusive_embodied_g: float = 0.0
     inclusive_embodied_g: float = 0.0
-    embodied_by_kind: Mapping[str, float] = MappingProxyType({})
+    embodied_by_kind: Mapping[str, float] = NO_KINDS
 
 
 class Account:
@@ -125,7 +127,7 @@ class Books:
         self._transferred: Callable[[], None] = _nothing_transferred
 
     def post(self, totals: Sequence[float], embodied_g: float = 0.0) -> None:
-        """Charge the payers with the joules up to these totals of each device, and with embodied grams up to that."""
+        """Charge the payers with the joules of each device, and the embodied grams, up to these totals."""
         self._posted = post(self._posted, totals, self._weights, self._to_grams, embodied_g)
 
     def open(self, kind: str, parent: Account | None = None, *, keeps_kinds: bool = False) -> Account:
@@ -245,19 +247,24 @@ class Books:
     def totals(self, account: Account) -> Totals:
         """What an account has paid up to now; changes nothing."""
         posted = self._posted
-        own = paid(account._own, posted)
+        own = own_j, own_g, own_embodied = paid(account._own, posted)
         by_kind: dict[str, Cost] = {}
-        embodied: dict[str, float] = {}
-        for kind, total in list(account._kinds.items()):
-            joules, grams, embodied[kind] = paid_of_kind(total, posted)
-            by_kind[kind] = Cost(joules, grams)
+        embodied = NO_KINDS
+        if account._kinds:
+            kinds = [(kind, paid_of_kind(total, posted)) for kind, total in list(account._kinds.items())]
+            by_kind = {kind: Cost(joules, grams) for kind, (joules, grams, _) in kinds}
+            embodied = {kind: of_kind[2] for kind, of_kind in kinds}
         if account is self.root:
-            everything = posted[0], sum([cost.emissions_g for cost in by_kind.values()]), posted[4]
+            all_j, all_g, all_embodied = (
+                posted[0],
+                sum([cost.emissions_g for cost in by_kind.values()]),
+                posted[4],
+            )
         elif account._below is self._nothing:
-            everything = own
+            all_j, all_g, all_embodied = own
         else:
-            everything = together(own, paid(account._below, posted))
-        return Totals(*own[:2], *everything[:2], by_kind, own[2], everything[2], embodied)
+            all_j, all_g, all_embodied = together(own, paid(account._below, posted))
+        return Totals(own_j, own_g, all_j, all_g, by_kind, own_embodied, all_embodied, embodied)
 
     def payers(self, at_most: int | None = None) -> frozenset[Account] | None:
         """The accounts that pay now; None if there are more than `at_most`."""
@@ -358,7 +365,7 @@ class Books:
         if pays:
             self._payers.add(account)
             change = ONE
-            account._own = ONE, posted, *own[2:]
+            account._own = ONE, posted, own[2], own[3], own[4]
         else:
             self._payers.discard(account)
             change = ONE_LESS if own[0] is ONE else minus(own[0])

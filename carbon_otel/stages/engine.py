@@ -16,6 +16,7 @@ from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from carbon_otel.carbon.life_cycle import NO_LIFE_CYCLE, LifeCycle
 from carbon_otel.footprint import footprint_of
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.guard import arrived, log_fault, log_undone, undone
@@ -52,6 +53,7 @@ class Engine:
         missing: tuple[str, ...] = (),
         checkpoint_s: float = _CHECKPOINT_S,
         weights: ThreadWeights | None = None,
+        life: LifeCycle = NO_LIFE_CYCLE,
     ) -> None:
         """`missing` lists components that draw power but cannot be read; checkpoints are `checkpoint_s` apart."""
         self.alive = True
@@ -59,7 +61,7 @@ class Engine:
         self.sinks = Fanout(sinks)
         self.sensors = tuple(track.timeline.sensor for track in meter.tracks)
         self.devices = tuple(sensor.device for sensor in self.sensors)
-        self.to_footprint = partial(footprint_of, factor=factor, missing=missing)
+        self.to_footprint = partial(footprint_of, factor=factor, missing=missing, life=life)
         self.books = Books(len(meter.tracks), factor.emissions_g)
         self.runs = OpenRuns()
         # Called on the sampler's thread before each tick; integrations pause and end their stages in them.

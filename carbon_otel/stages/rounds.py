@@ -20,9 +20,7 @@ Payment = tuple[StageInfo, Joules, float, float]
 class Rounds:
     """Changed under the engine's lock."""
 
-    def __init__(
-        self, books: Books, root: OpenStage, held_back: Callable[[OpenStage], Paid | None]
-    ) -> None:
+    def __init__(self, books: Books, root: OpenStage, held_back: Callable[[OpenStage], Paid | None]) -> None:
         """Of what is held back of a stage the sinks are told in a later round."""
         self._books = books
         self._root = root

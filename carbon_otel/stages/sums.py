@@ -19,8 +19,8 @@ Weights = tuple[int, Joules | None]
 # The joules posted; the clock, which is joules per unit of weight; its sum over the devices; that in grams; the
 # embodied grams posted; and those per unit of weight.
 Posted = tuple[Joules, Joules, float, float, float, float]
-# What some payers have paid: their weights, what was posted when the sums were taken, and joules, grams and embodied
-# grams up to then.
+# What some payers have paid: their weights, what was posted when the sums were taken, and joules, grams and
+# embodied grams up to then.
 Sum = tuple[Weights, Posted, Joules, float, float]
 # Joules, grams and embodied grams.
 Paid = tuple[Joules, float, float]

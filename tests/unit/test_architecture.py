@@ -48,7 +48,10 @@ ROOMS = {
     "footprint": "records carbon provenance units",
     "sinks": "footprint records guard",
     "remote": "records carbon units",
-    "config": "text sensors carbon units private_files",
+    "parsing": "",
+    "life_settings": "carbon parsing",
+    "config": "text sensors carbon private_files parsing life_settings",
+    "life": "carbon sensors life_settings",
     # One timeline per device, and this process's share of it.
     "host": f"{BASE} sensors sensors.base records",
     "meter": f"{BASE} sensors.base records",
@@ -79,7 +82,7 @@ ROOMS = {
     "mlflow.compat",
     "compat": "units",
     # The composition root.
-    "session": f"{CORE} config host sensors meter stages otel remote journal instrumentation runtime",
+    "session": f"{CORE} config life host sensors meter stages otel remote journal instrumentation runtime",
     "foresight": f"{CORE} config sensors runtime stages forecast mlflow.compat",
     "__init__": f"{CORE} config runtime stages session lifecycle forecast foresight",
     # The entry points.

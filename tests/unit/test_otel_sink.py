@@ -105,6 +105,10 @@ def test_a_span_has_the_figures_of_the_footprint(application):
         "carbon_otel.units.samples": 10.0,
         "carbon_otel.energy_j_per.sample": f.energy_j / 10,
         "carbon_otel.emissions_g_per.sample": f.emissions_g / 10,
+        "carbon_otel.embodied.g_co2e": f.embodied_g,
+        "carbon_otel.embodied.low_g_co2e": f.embodied.low_g,
+        "carbon_otel.embodied.high_g_co2e": f.embodied.high_g,
+        "carbon_otel.sci_g_per.sample": (f.emissions_g + f.embodied_g) / 10,
         "carbon_otel.share.reserved": f.shares["reserved"],
         "carbon_otel.share.process": f.shares["process"],
         # On a busy machine the stage may last long enough for a still counter to be flagged.
@@ -205,6 +209,7 @@ def test_metrics_have_the_names_units_and_labels_of_the_conventions(application)
         "hw.power": "W",
         "carbon_otel.stage.energy": "J",
         "carbon_otel.stage.emissions": "g",
+        "carbon_otel.stage.embodied": "g",
         "carbon_otel.stage.duration": "s",
         "carbon_otel.carbon_intensity": "g/kW.h",
     }
@@ -273,7 +278,8 @@ def test_every_metric_of_a_stage_links_to_the_span_of_the_stage(application):
         if point.attributes.get("carbon_otel.stage.name") == "score"
     }
     assert found == {
-        f"carbon_otel.stage.{metric}": [span_id] for metric in ("duration", "emissions", "energy", "units")
+        f"carbon_otel.stage.{metric}": [span_id]
+        for metric in ("duration", "embodied", "emissions", "energy", "units")
     }
 
 
