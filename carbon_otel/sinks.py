@@ -121,8 +121,8 @@ class Sink:
     ) -> None:
         """Exclusive joules per device, and grams, since the last call for this stage: at ticks and its end.
 
-        `embodied_g` are the grams of making the hardware, 0 if they are unknown. A tick may report a stage that has
-        just closed in another thread.
+        `embodied_g` are the grams of making the hardware, 0 if they are unknown. A tick may report a stage that
+        has just closed in another thread.
         """
 
     def stage_closed(self, stage: StageInfo, end: StageEnd) -> None: ...

@@ -2,8 +2,8 @@
 
 TE are the emissions of making the hardware, TiR / EL the time reserved over the life expected, RR / ToR the share
 reserved. `data/embodied.csv` has TE for accelerators and for hosts, each row with its source and licence: a
-vendor's figure is the value and a bottom-up model the upper end; all rows end at the factory's gate. What the table
-lacks is unknown, never 0.
+vendor's figure is the value and a bottom-up model the upper end; all rows end at the factory's gate. What the
+table lacks is unknown, never 0.
 """
 
 from __future__ import annotations

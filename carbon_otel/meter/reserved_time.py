@@ -20,7 +20,7 @@ class ReservedTime:
         # A share that is not counted need not be multiplied.
         self._rates = [(index, rate) for index, rate in enumerate(device_rates) if rate]
         self._total = 0.0
-        # The sum at the last change of the shares, that moment, and the rate of all together since: one tuple, as an
+        # The sum at the last change of the shares, that moment, and the rate of all together since. One tuple: an
         # exception may arrive between two assignments.
         self._base = 0.0, now_ns, self._rate(shares)
 
