@@ -298,7 +298,12 @@ def progress(
 
 
 def report(
-    model: str, *, tracking_uri: str | None = None, zone: str | None = None, year: int | None = None
+    model: str,
+    *,
+    tracking_uri: str | None = None,
+    zone: str | None = None,
+    year: int | None = None,
+    water: bool = False,
 ) -> Report:
     """Add up the cost of a model over all measured MLflow runs of its lineage.
 
@@ -308,6 +313,7 @@ def report(
         tracking_uri: the MLflow store, instead of MLflow's default.
         zone: recompute the emissions with this country's grid.
         year: recompute them with the grid of this year; by default the newest one.
+        water: add the litres of water that the electricity and the sites have consumed.
 
     Raises:
         LookupError: for a name that the store does not know; the message lists the kinds of name.
@@ -320,7 +326,7 @@ def report(
     from carbon_otel.lifecycle.report import report_of
 
     try:
-        return report_of(read(mlflow.MlflowClient(tracking_uri), model), zone, year)
+        return report_of(read(mlflow.MlflowClient(tracking_uri), model), zone, year, water=water)
     except Exception as error:  # noqa: BLE001 - every kind of store raises its own
         fault = _without_secrets(error)
     raise fault
