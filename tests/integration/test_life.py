@@ -186,7 +186,7 @@ class Life:
 
 
 def check_embodied(life, report):
-    """Every entry has it, apart from its emissions, and the ledger has what the processes have paid, idle included."""
+    """Every entry has it apart from its emissions, and the ledger what the processes have paid, idle included."""
     made = report.beside
     assert made.embodied_unknown == () and made.market_g is None
     for kind in ("data_processing", "evaluation"):

@@ -14,8 +14,11 @@ from carbon_otel.carbon import embodied
 from carbon_otel.carbon.embodied import accelerator, embodied_g, hardware, host
 from carbon_otel.carbon.grid import EmissionFactor
 from carbon_otel.carbon.life_cycle import LifeCycle, market_intensity, water_factor
+from carbon_otel.lifecycle import beside
 from carbon_otel.meter.meter import Meter
 from carbon_otel.meter.reserved_time import ReservedTime
+from carbon_otel.mlflow.schema import contributions, names
+from carbon_otel.mlflow.schema.contributions import Contribution
 from carbon_otel.records import Shares
 from carbon_otel.stages.engine import Engine
 from tests.fakes.clock import NS, Clock
@@ -310,6 +313,65 @@ class TestBeside:
         known, unknown = water_factor("WORLD", 1.0, wue=0.3), water_factor("WORLD", 1.0)
         assert known.l_per_kwh == unknown.l_per_kwh == pytest.approx(0.3 + 3.908)
         assert unknown.low < known.low and known.high < unknown.high
+
+
+class TestInAStore:
+    """The figures of a run in MLflow, by the names of their metrics."""
+
+    def metrics(self, life, seconds=100):
+        clock = Clock()
+        bench = engine(clock, package(clock), life=life)
+        run = bench.open_run("r", "a", None)
+        stage = bench.open("inference", "score", {}, run)
+        clock.advance(seconds)
+        bench.close(stage)
+        bench.close(run)
+        footprint = run.end.footprint
+        return names.footprint_metrics(footprint, units={"inference/requests": 10}), footprint
+
+    def test_the_kinds_of_stage_add_up_to_the_run(self):
+        values, footprint = self.metrics(of_server())
+        assert values[names.EMBODIED_G] == pytest.approx(1.0)
+        assert values["carbon/inference/embodied_g"] + values["carbon/run/embodied_g"] == pytest.approx(1.0)
+        sci = 1000 * (values["carbon/inference/emissions_g"] + 1.0) / 10
+        assert names.rates_per_1k(values)["carbon/inference/sci_g_per_1k_requests"] == pytest.approx(sci)
+        assert names.beside_tags(footprint)["carbon.lifetime_years"] == "4"
+
+    def test_a_run_is_unknown_if_one_of_its_processes_is(self):
+        """The sum of the others would be too low, and look complete."""
+        known, _ = self.metrics(of_server())
+        unknown, _ = self.metrics(LifeCycle(hardware(["NVIDIA GeForce RTX 4090"], 8, 32)))
+        assert unknown[names.EMBODIED_UNKNOWN] == 1 and names.EMBODIED_G not in unknown
+        both = contributions.total(
+            [Contribution(known, final=True), Contribution(unknown, final=True)]
+        ).values
+        assert names.embodied_is_known(known) and not names.embodied_is_known(both)
+        assert "carbon/inference/sci_g_per_1k_requests" not in names.rates_per_1k(both)
+        assert beside.read(both, ["inference", "run"], 1.0).embodied is None
+
+    def test_nested_runs_are_taken_off(self):
+        figures = {
+            names.EMBODIED_G: 10.0,
+            names.EMBODIED_LOW_G: 5.0,
+            names.EMBODIED_HIGH_G: 20.0,
+            "carbon/training/embodied_g": 10.0,
+            "carbon/nested/training/embodied_g": 6.0,
+        }
+        read = beside.read(figures, ["training"], 0.4)
+        assert read.embodied == {"training": 4.0}
+        assert (read.embodied_low_g, read.embodied_high_g) == (2.0, 8.0)
+
+    def test_market_based_and_water_have_metrics_and_tags_of_their_own(self):
+        life = LifeCycle(market=market_intensity(94.0, "supplier 2025", "FR"), water=water_factor("FR", 1.5))
+        values, footprint = self.metrics(life)
+        assert values[names.MARKET_G] == pytest.approx(values["carbon/emissions_g"] * 94 / 360)
+        assert values[names.WATER_L] == pytest.approx(values["carbon/energy_kwh"] * life.water.l_per_kwh)
+        tags = names.beside_tags(footprint)
+        assert tags["carbon.market_intensity_g_per_kwh"] == "94"
+        assert tags["carbon.market_intensity_source"] == "supplier 2025"
+        assert "WRI" in tags["carbon.water_source"]
+        plain, _ = self.metrics(of_server())
+        assert not {names.MARKET_G, names.WATER_L} & plain.keys()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the size of the host is read from Linux")
