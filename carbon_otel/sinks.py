@@ -82,11 +82,15 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """One reading of all devices. `checkpoint` is set when the figures of open stages must be saved."""
+    """One reading of all devices. `checkpoint` is set when the figures of open stages must be saved.
+
+    `embodied_g` are the grams of making the hardware for what this process has reserved so far, 0 if unknown.
+    """
 
     now_ns: int
     devices: Snapshot
     checkpoint: Checkpoint | None = None
+    embodied_g: float = 0.0
 
 
 # Waits at most the given seconds for the operation to end; returns whether it succeeded in that time.

@@ -40,7 +40,6 @@ class Counts:
         instance: the `service.instance.id` of a process whose provider has none.
         energy: joules by kind, name, component and method.
         emissions: grams by kind and name.
-        embodied: grams of making the hardware, by kind and name.
         durations: seconds by kind and name.
         units: functional units by kind, name and unit.
     """
@@ -50,7 +49,6 @@ class Counts:
         self.instance = instance
         self.energy: dict[tuple[str, ...], Count] = {}
         self.emissions: dict[tuple[str, ...], Count] = {}
-        self.embodied: dict[tuple[str, ...], Count] = {}
         self.durations: dict[tuple[str, ...], Spread] = {}
         self.units: dict[tuple[str, ...], Count] = {}
 

@@ -39,7 +39,7 @@ class Kept(Sink):
     def energy_attributed(
         self, stage: StageInfo, joules: Sequence[float], grams: float, embodied_g: float
     ) -> None:
-        self._one_at_a_time.run(self._pay, self._labels.of(stage), joules, grams, embodied_g)
+        self._one_at_a_time.run(self._pay, self._labels.of(stage), joules, grams)
 
     def stage_closed(self, stage: StageInfo, end: StageEnd) -> None:
         self._one_at_a_time.run(self._end, self._labels.of(stage), end.duration_s, group.summed(end.units))
@@ -56,15 +56,13 @@ class Kept(Sink):
         self._instruments.source.before_export = before
         self._instruments.source.after_export = after
 
-    def _pay(self, labels: Labels, joules: Sequence[float], grams: float, embodied_g: float) -> None:
+    def _pay(self, labels: Labels, joules: Sequence[float], grams: float) -> None:
         for devices, indexes in self._labels.groups.items():
             amount = sum([joules[i] for i in indexes])
             if amount > 0:
                 count(self._counts.energy, (*labels.key, *devices), amount)
         if grams > 0:
             count(self._counts.emissions, labels.key, grams)
-        if embodied_g > 0:
-            count(self._counts.embodied, labels.key, embodied_g)
 
     def _end(self, labels: Labels, duration_s: float, units: Mapping[str, float]) -> None:
         spread = self._counts.durations.get(labels.key)
@@ -79,9 +77,12 @@ class Kept(Sink):
         points: dict[str, list[Point]] = {
             semconv.STAGE_ENERGY: self._points(counts.energy, *names, semconv.COMPONENT, semconv.METHOD),
             semconv.STAGE_EMISSIONS: self._points(counts.emissions, *names),
-            semconv.STAGE_EMBODIED: self._points(counts.embodied, *names),
             semconv.STAGE_DURATION: self._points(counts.durations, *names),
             semconv.STAGE_UNITS: self._points(counts.units, *names, semconv.UNIT),
+            semconv.EMBODIED: [
+                (seen.attributes or {}, Count(counts.start_ns, seen.value))
+                for seen in self._instruments.embodied()
+            ],
             semconv.HW_ENERGY: list(self._devices(host=False)),
             semconv.HW_HOST_ENERGY: list(self._devices(host=True)),
         }

@@ -145,8 +145,6 @@ class OtelSink(Sink):
                 self.instruments.stage_energy.add(amount, group_labels, here)
         if grams > 0:
             self.instruments.emissions.add(grams, labels.stage, here)
-        if embodied_g > 0:
-            self.instruments.embodied.add(embodied_g, labels.stage, here)
         if own is not None:
             own.joules += sum(joules)
             own.grams += grams
@@ -203,6 +201,7 @@ class OtelSink(Sink):
         self._providers.silent()  # updates `listened`
         self._providers.warn_if_too_late()
         self._show_progress()
+        self.instruments.source.embodied_g = tick.embodied_g
         if self.labels.apart != self.instruments.apart:  # the application has set its provider
             self.labels.begin_again(self.instruments.apart)
         if tick.checkpoint is not None:

@@ -299,7 +299,7 @@ class Engine:
             if checkpoint:
                 self._rounds.begin()
             payments = self._rounds.payments(self._open.values())
-            devices = self.meter.snapshot()
+            devices, embodied_g = self.meter.snapshot(), self.meter.accrue(now_ns)
             tracks = self.meter.tracks
             watts = sum(track.share * track.timeline.power_w for track in tracks)
             self._last_tick = (now_ns, sum(track.own_j for track in tracks), watts)
@@ -314,7 +314,7 @@ class Engine:
                 payments = self._rounds.payments(self._open.values())
                 turns.give()
                 self._tell(payments)
-            self.sinks.tick(Tick(now_ns, devices, drawn))
+            self.sinks.tick(Tick(now_ns, devices, drawn, embodied_g))
             if undone:
                 log_undone()
             while self._rounds.abandoned:

@@ -25,7 +25,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import StatusCode
 
 import carbon_otel
-from carbon_otel import runtime
+from carbon_otel import runtime, session
+from carbon_otel.carbon.life_cycle import LifeCycle
 from carbon_otel.host.identity import boot
 from carbon_otel.host.membership import Membership
 from carbon_otel.sinks import Sink, nothing_pending
@@ -209,7 +210,7 @@ def test_metrics_have_the_names_units_and_labels_of_the_conventions(application)
         "hw.power": "W",
         "carbon_otel.stage.energy": "J",
         "carbon_otel.stage.emissions": "g",
-        "carbon_otel.stage.embodied": "g",
+        "carbon_otel.embodied": "g",
         "carbon_otel.stage.duration": "s",
         "carbon_otel.carbon_intensity": "g/kW.h",
     }
@@ -278,8 +279,7 @@ def test_every_metric_of_a_stage_links_to_the_span_of_the_stage(application):
         if point.attributes.get("carbon_otel.stage.name") == "score"
     }
     assert found == {
-        f"carbon_otel.stage.{metric}": [span_id]
-        for metric in ("duration", "embodied", "emissions", "energy", "units")
+        f"carbon_otel.stage.{metric}": [span_id] for metric in ("duration", "emissions", "energy", "units")
     }
 
 
@@ -719,3 +719,27 @@ def test_a_stage_in_a_thread_is_below_the_stage_that_started_the_thread(applicat
         thread.join()
     spans = application.spans()
     assert spans["inference"].parent.span_id == spans["training"].context.span_id
+
+
+def test_the_embodied_carbon_of_the_process_is_a_counter_that_a_new_session_continues(application):
+    application.instrument()
+    with carbon_otel.stage("training") as stage:
+        application.draw(1)
+    carbon_otel.flush()
+    (first,) = application.points("carbon_otel.embodied")
+    assert stage.footprint.embodied_g <= first.value <= carbon_otel.footprint().embodied_g
+    carbon_otel.uninstrument()
+    application.instrument()
+    carbon_otel.flush()
+    (second,) = application.points("carbon_otel.embodied")
+    assert second.value > first.value > 0
+
+
+def test_an_unknown_embodied_carbon_has_no_point_and_no_attribute(application, monkeypatch):
+    monkeypatch.setattr(session, "life_cycle", lambda *_: LifeCycle())
+    application.instrument()
+    with carbon_otel.stage("training", "fit"):
+        application.draw(1)
+    carbon_otel.flush()
+    assert not [name for name, _ in application.collect() if "embodied" in name]
+    assert not [name for name in application.spans()["fit"].attributes if "embodied" in name or "sci" in name]
