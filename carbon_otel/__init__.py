@@ -95,6 +95,11 @@ def instrument(
     mlflow_traces: bool | None = None,
     state_dir: str | Path | None = None,
     flush_on_sigterm: bool | None = None,
+    embodied_kg: float | None = None,
+    lifetime_years: float | None = None,
+    market_intensity: float | None = None,
+    market_source: str | None = None,
+    water: bool | None = None,
     tracer_provider: TracerProvider | None = None,
     meter_provider: MeterProvider | None = None,
     interval: float | None = None,
@@ -139,6 +144,14 @@ def instrument(
             `$XDG_STATE_HOME/carbon_otel`.
         flush_on_sigterm: On SIGTERM, send what was measured before the process ends by it, within 2 seconds;
             only where the program leaves the signal at its default action. Default: true.
+        embodied_kg: Kilograms of CO2 equivalent of making the whole host with its GPUs. Default: from a table,
+            by the GPUs, the hardware threads and the memory.
+        lifetime_years: Years in use over which the embodied carbon of the hardware is spread. Default: 4.
+        market_intensity: Grams of CO2 equivalent per kilowatt-hour of your contract, your supplier or the
+            residual mix: market-based emissions are then shown beside the others, never instead. Default: none.
+        market_source: Where `market_intensity` comes from, such as `supplier's disclosure 2025`. Default:
+            `given`.
+        water: Show the litres of water that the electricity and the site consume. Default: false.
         tracer_provider: OpenTelemetry tracer provider. Default: the application's; if it has none and
             `OTEL_EXPORTER_OTLP_ENDPOINT` is set, a private one that exports there.
         meter_provider: OpenTelemetry meter provider. Default: the same.
@@ -294,7 +307,12 @@ def progress(
 
 
 def report(
-    model: str, *, tracking_uri: str | None = None, zone: str | None = None, year: int | None = None
+    model: str,
+    *,
+    tracking_uri: str | None = None,
+    zone: str | None = None,
+    year: int | None = None,
+    water: bool = False,
 ) -> Report:
     """Add up the cost of a model over all measured MLflow runs of its lineage.
 
@@ -304,6 +322,7 @@ def report(
         tracking_uri: the MLflow store, instead of MLflow's default.
         zone: recompute the emissions with this country's grid.
         year: recompute them with the grid of this year; by default the newest one.
+        water: add the litres of water that the electricity and the sites have consumed.
 
     Raises:
         LookupError: for a name that the store does not know; the message lists the kinds of name.
@@ -316,7 +335,7 @@ def report(
     from carbon_otel.lifecycle.report import report_of
 
     try:
-        return report_of(read(mlflow.MlflowClient(tracking_uri), model), zone, year)
+        return report_of(read(mlflow.MlflowClient(tracking_uri), model), zone, year, water=water)
     except Exception as error:  # noqa: BLE001 - every kind of store raises its own
         fault = _without_secrets(error)
     raise fault

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from carbon_otel.carbon.life_cycle import NO_LIFE_CYCLE, Embodied, LifeCycle, Market, Water
 from carbon_otel.provenance import Method, combined, is_measured
 from carbon_otel.records import TIME_SHARE
 from carbon_otel.records import Cost as Cost
@@ -72,6 +73,9 @@ class Footprint:
         stages: for a run or the process, the cost of each kind of stage; exclusive, so that they add up.
         shares: this process's mean share of the host by rule of attribution, `reserved` and `process`; the
             setting `attribution` chooses the one that is charged.
+        embodied: carbon of making the hardware, for the time in which it was reserved; None if it is unknown.
+        market: market-based emissions; None unless the user gives an intensity for them.
+        water: water consumed; None unless the user asks for it.
     """
 
     energy_j: float
@@ -98,6 +102,35 @@ class Footprint:
     shares: Mapping[str, float] = field(default_factory=dict)
     pue_source: str = ""
     region: str = ""
+    embodied: Embodied | None = None
+    market: Market | None = None
+    water: Water | None = None
+
+    @property
+    def embodied_g(self) -> float | None:
+        """Inclusive grams of making the hardware, in no other figure; None if they are unknown."""
+        return None if self.embodied is None else self.embodied.g
+
+    @property
+    def market_g(self) -> float | None:
+        """Inclusive market-based grams, beside `emissions_g`; None unless the user gives an intensity for them."""
+        return None if self.market is None else self.market.g
+
+    @property
+    def water_l(self) -> float | None:
+        """Inclusive litres of water; None unless the user asks for them."""
+        return None if self.water is None else self.water.litres
+
+    @property
+    def sci(self) -> Mapping[str, float]:
+        """SCI (ISO/IEC 21031), ((E x I) + M) per R: grams per functional unit, for units of an amount above 0.
+
+        It is empty if the embodied carbon is unknown.
+        """
+        if self.embodied is None:
+            return {}
+        grams = self.emissions_g + self.embodied.g
+        return {unit: grams / amount for unit, amount in self.units.items() if amount > 0}
 
     @property
     def exclusive(self) -> Energy:
@@ -158,6 +191,7 @@ class Footprint:
             "pue": self.pue,
             "pue_source": self.pue_source,
             "region": self.region,
+            **self._beside(),
             "intensity": grid
             and {
                 "zone": grid.zone,
@@ -169,6 +203,24 @@ class Footprint:
                 "source": grid.source,
             },
         }
+
+    def _beside(self) -> dict[str, Any]:
+        """What stands beside the emissions. Embodied carbon is None if it is unknown; the others may be absent."""
+        beside: dict[str, Any] = {"embodied_g": None}
+        if self.embodied is not None:
+            beside = {f"embodied_{name}": value for name, value in self.embodied._asdict().items()}
+            beside["embodied_by_kind"] = dict(self.embodied.by_kind)
+            beside["sci"] = dict(self.sci)
+        if self.market is not None:
+            beside["market_g"] = self.market.g
+            beside["market_exclusive_g"] = self.market.exclusive_g
+            beside["market_g_per_kwh"] = self.market.intensity.g_per_kwh
+            beside["market_source"] = self.market.intensity.source
+        if self.water is not None:
+            beside["water_l"] = self.water.litres
+            beside["water_low_l"], beside["water_high_l"] = self.water.low, self.water.high
+            beside["water_source"] = self.water.source
+        return beside
 
 
 NOT_MEASURED = Footprint(
@@ -192,7 +244,12 @@ NOT_MEASURED = Footprint(
 )
 
 
-def footprint_of(record: StageRecord, factor: EmissionFactor, missing: tuple[str, ...] = ()) -> Footprint:
+def footprint_of(
+    record: StageRecord,
+    factor: EmissionFactor,
+    missing: tuple[str, ...] = (),
+    life: LifeCycle = NO_LIFE_CYCLE,
+) -> Footprint:
     """Turn a record into a footprint: combine the bands, name the methods and the sources.
 
     Within a device the band is systematic, so it scales with the joules. Devices are independent, so their
@@ -262,6 +319,11 @@ def footprint_of(record: StageRecord, factor: EmissionFactor, missing: tuple[str
         shares=record.shares,
         pue_source=factor.pue_source,
         region=factor.region,
+        embodied=life.embodied(
+            record.inclusive_embodied_g, record.exclusive_embodied_g, record.embodied_by_kind
+        ),
+        market=life.market_based(energy_j, exclusive_j, factor.pue),
+        water=None if life.water is None else life.water.of(energy_j),
     )
 
 

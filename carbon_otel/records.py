@@ -143,7 +143,8 @@ class StageRecord(NamedTuple):
     """A stage that has ended, or the process so far. Wall-clock times are labels only.
 
     `by_kind` are exclusive joules and grams by kind of stage, for runs and for the process. `shares` are this
-    process's mean shares of the host in that time, by rule of attribution.
+    process's mean shares of the host in that time, by rule of attribution. Embodied grams are those of making the
+    hardware, for the time in which it was reserved; 0 if they are unknown.
     """
 
     kind: str
@@ -156,6 +157,9 @@ class StageRecord(NamedTuple):
     units: Mapping[str, float] = _NONE
     by_kind: Mapping[str, Cost] = _NO_COSTS
     shares: Mapping[str, float] = _NONE
+    exclusive_embodied_g: float = 0.0
+    inclusive_embodied_g: float = 0.0
+    embodied_by_kind: Mapping[str, float] = _NONE
 
     @property
     def exclusive_j(self) -> float:

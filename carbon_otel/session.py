@@ -26,6 +26,7 @@ from carbon_otel.instrumentation import accelerators, tasks
 from carbon_otel.instrumentation.base import Undo
 from carbon_otel.instrumentation.import_hook import ImportHook
 from carbon_otel.journal import Journal
+from carbon_otel.life import life_cycle
 from carbon_otel.meter.meter import Meter
 from carbon_otel.meter.sampler import Sampler
 from carbon_otel.otel import cpu_steal
@@ -84,11 +85,18 @@ class Session:
             self._busy_time = BusyTime()
             undo.callback(self._busy_time.close)
             self._attribution = self._attribute()
+            life = life_cycle(settings, self.discovery, host_threads(), self.factor)
             self.engine = Engine(
-                Meter(self.discovery.sensors, rule=self._attribution, on_fault=_warn_of_fault),
+                Meter(
+                    self.discovery.sensors,
+                    rule=self._attribution,
+                    on_fault=_warn_of_fault,
+                    reserved_rates=life.reserved,
+                ),
                 self.factor,
                 missing=self.discovery.missing,
                 checkpoint_s=settings.checkpoint_interval_s,
+                life=life,
             )
             resource = described(self.discovery, self.factor)
             self.providers = Providers.choose(options.tracer_provider, options.meter_provider, resource)

@@ -82,11 +82,15 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """One reading of all devices. `checkpoint` is set when the figures of open stages must be saved."""
+    """One reading of all devices. `checkpoint` is set when the figures of open stages must be saved.
+
+    `embodied_g` are the grams of making the hardware for what this process has reserved so far, 0 if unknown.
+    """
 
     now_ns: int
     devices: Snapshot
     checkpoint: Checkpoint | None = None
+    embodied_g: float = 0.0
 
 
 # Waits at most the given seconds for the operation to end; returns whether it succeeded in that time.
@@ -116,10 +120,13 @@ class Sink:
 
     def stage_left(self, stage: StageInfo) -> None: ...
 
-    def energy_attributed(self, stage: StageInfo, joules: Sequence[float], grams: float) -> None:
+    def energy_attributed(
+        self, stage: StageInfo, joules: Sequence[float], grams: float, embodied_g: float
+    ) -> None:
         """Exclusive joules per device, and grams, since the last call for this stage: at ticks and its end.
 
-        A tick may report a stage that has just closed in another thread.
+        `embodied_g` are the grams of making the hardware, 0 if they are unknown. A tick may report a stage that
+        has just closed in another thread.
         """
 
     def stage_closed(self, stage: StageInfo, end: StageEnd) -> None: ...
@@ -190,12 +197,14 @@ class Fanout:
             except BaseException as fault:  # noqa: BLE001 - a sink may raise anything
                 _report(fault, self._left, listener, stage)
 
-    def energy_attributed(self, stage: StageInfo, joules: Sequence[float], grams: float) -> None:
+    def energy_attributed(
+        self, stage: StageInfo, joules: Sequence[float], grams: float, embodied_g: float
+    ) -> None:
         for listener in self._attributed:
             try:
-                listener(stage, joules, grams)
+                listener(stage, joules, grams, embodied_g)
             except BaseException as fault:  # noqa: BLE001 - a sink may raise anything
-                _report(fault, self._attributed, listener, stage, joules, grams)
+                _report(fault, self._attributed, listener, stage, joules, grams, embodied_g)
 
     def stage_closed(self, stage: StageInfo, end: StageEnd) -> None:
         for listener in self._closed:

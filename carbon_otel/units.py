@@ -17,6 +17,8 @@ MS_PER_S: Final = 1000
 S_PER_H: Final = 3600.0
 HOURS_PER_DAY: Final = 24.0
 S_PER_DAY: Final = 86_400.0
+# As embodied carbon is spread over years: 4 of them are 35,040 hours (SCI's examples, Boavizta).
+S_PER_YEAR: Final = 365 * S_PER_DAY
 
 
 def energy(wh: float) -> str:

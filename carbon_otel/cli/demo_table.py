@@ -35,6 +35,11 @@ def show(runs: Sequence[Run], tracking_uri: str, console: Screen) -> None:
         f"Grid: {tags['zone']}, {tags['intensity_g_per_kwh']} g/kWh, PUE {tags['pue']} "
         f"({tags['intensity_source']}, {tags['intensity_year']})."
     )
+    if "lifetime_years" in tags:
+        console.print(
+            f"Embodied: making the hardware, spread over {tags['lifetime_years']} years, for the duration; in no "
+            "other row but SCI, ((E x I) + M) per R."
+        )
     ids = quote(json.dumps([run.info.run_id for run in runs], separators=(",", ":")))
     page = f"#/compare-runs?runs={ids}&experiments={quote(json.dumps([runs[0].info.experiment_id]))}"
     if not tracking_uri.startswith("http"):
@@ -66,8 +71,15 @@ def _table(runs: Sequence[Run]) -> Table:
     table.add_row("emissions, g CO2e", *(f"{m['carbon/emissions_g']:.4g}" for m in metrics))
     per_sample = (m["carbon/emissions_g"] / int(p["samples"]) for m, p in zip(metrics, params, strict=True))
     table.add_row("  per 1,000 samples", *(f"{KILO * grams:.4g}" for grams in per_sample))
+    table.add_row("embodied, g CO2e", *(_known(m.get("carbon/embodied_g")) for m in metrics))
+    sci = "carbon/inference/sci_g_per_1k_samples"
+    table.add_row("SCI of 1,000 predictions, g", *(_known(m.get(sci)) for m in metrics))
     table.add_row("accuracy", *(f"{m['accuracy']:.3f}" for m in metrics))
     for part, label in _PARTS.items():
         shares = (m[f"carbon/{part}/energy_wh"] / m["carbon/energy_wh"] for m in metrics)
         table.add_row(f"share of {label}", *(f"{share:.1%}" for share in shares))
     return table
+
+
+def _known(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.4g}"

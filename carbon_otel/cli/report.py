@@ -45,6 +45,10 @@ def report(
     year: Annotated[
         int | None, typer.Option(help="Recompute the emissions with the grids of this year.")
     ] = None,
+    water: Annotated[
+        bool,
+        typer.Option("--water", help="Add the litres of water that the electricity and the sites consume."),
+    ] = False,
     save: Annotated[
         bool, typer.Option("--save", help="Tag the model with these totals and today's date.")
     ] = False,
@@ -60,7 +64,7 @@ def report(
     client, uri = client_of(tracking_uri)
     try:
         with _without_collections():
-            result = report_of(read(client, model), zone, year)
+            result = report_of(read(client, model), zone, year, water=water)
         if save:
             say(f"totals saved as tags of {save_totals(client, model, result)}", err=True)
     except (NotFound, ValueError) as error:

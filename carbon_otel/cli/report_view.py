@@ -18,7 +18,16 @@ from carbon_otel.units import KILO, MS_PER_S, emissions, energy
 _BAR: Final = 20
 _DAYS: Final = 8
 _RANKS: Final = 16
-_SOURCES: Final = ("method", "zone", "intensity_source", "intensity_year", "pue", "hardware", "version")
+_SOURCES: Final = (
+    "method",
+    "zone",
+    "intensity_source",
+    "intensity_year",
+    "pue",
+    "hardware",
+    "lifetime_years",
+    "version",
+)
 
 
 def show(report: Report, console: Screen) -> None:
@@ -34,9 +43,11 @@ def show(report: Report, console: Screen) -> None:
         f"measured   {report.measured_fraction:.0%} by a sensor",
     ):
         console.print(line)
+    for line in _beside(report):
+        console.print(line)
     if report.recomputed_for:
         console.print(f"grid       emissions recomputed for {report.recomputed_for}")
-    console.print(_sums("stage", report.by_stage, total.energy_wh))
+    console.print(_sums("stage", report.by_stage, total.energy_wh, report.beside.embodied_by_stage))
     console.print(_sums("month", report.by_month, total.energy_wh))
     console.print(_attempts(report))
     for entry in report.entries:
@@ -50,12 +61,36 @@ def show(report: Report, console: Screen) -> None:
         console.print(line)
 
 
-def _sums(title: str, sums: Mapping[str, LedgerCost], total_wh: float) -> Table:
-    table = Table(title, "energy", "emissions", "share", Column(style="green"), box=box.SIMPLE_HEAD)
+def _beside(report: Report) -> Iterator[str]:
+    """What is in no other figure: embodied carbon, market-based emissions, water."""
+    beside, entries = report.beside, len(report.entries)
+    if beside.embodied_g is None:
+        yield "embodied   unknown"
+    else:
+        low, high = emissions(beside.embodied_low_g or 0.0), emissions(beside.embodied_high_g or 0.0)
+        missing = len(beside.embodied_unknown)
+        lacks = f"; unknown for {missing} of {entries} entries" if missing else ""
+        yield f"embodied   {emissions(beside.embodied_g)} CO2e ({low} to {high}), not in the emissions{lacks}"
+    if beside.market_g is not None:
+        missing = len(beside.market_unknown)
+        lacks = f"; unknown for {missing} of {entries} entries" if missing else ""
+        yield f"market     {emissions(beside.market_g)} CO2e, market-based, beside the emissions{lacks}"
+    if beside.water_l is not None:
+        value, low_l, high_l = beside.water_l
+        yield f"water      {value:.4g} L ({low_l:.4g} to {high_l:.4g})"
+
+
+def _sums(
+    title: str, sums: Mapping[str, LedgerCost], total_wh: float, embodied: Mapping[str, float] | None = None
+) -> Table:
+    beside = ("embodied",) if embodied else ()
+    table = Table(title, "energy", "emissions", *beside, "share", Column(style="green"), box=box.SIMPLE_HEAD)
     for name, cost in sums.items():
         share = cost.energy_wh / total_wh if total_wh > 0 else 0.0
-        figures = energy(cost.energy_wh), emissions(cost.emissions_g), f"{share:.1%}"
-        table.add_row(name, *figures, _bar(share))
+        figures = [energy(cost.energy_wh), emissions(cost.emissions_g)]
+        if embodied:
+            figures.append(emissions(embodied[name]) if name in embodied else "unknown")
+        table.add_row(name, *figures, f"{share:.1%}", _bar(share))
     return table
 
 
@@ -120,6 +155,8 @@ def _notes(report: Report) -> Iterator[str]:
             f"the emissions are of unlike intensities ({'; '.join(report.signals)}): compare the energy, or "
             "recompute them with --zone"
         )
+    for unit, grams in report.beside.sci.items():
+        yield f"SCI per 1,000 {unit} of inference: {emissions(grams * KILO)} CO2e, with the embodied carbon"
     if report.passed_training:
         yield f"inference has used more than all training since {report.passed_training}"
     yield from (f"lower bound: {line}" for line in report.lower_bounds)

@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
-from carbon_otel.config.place import PlaceSettings
+from carbon_otel.config.life import LifeSettings
 from carbon_otel.config.setting import (
     Setting,
     declared,
@@ -101,7 +101,7 @@ def _is_users(folder: Path) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Settings(PlaceSettings):
+class Settings(LifeSettings):
     """The settings of one session. `SETTINGS` has their declarations, `resolve` merges the sources."""
 
     interval_s: float = declared(

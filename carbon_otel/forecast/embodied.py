@@ -1,19 +1,16 @@
-"""Embodied carbon by SCI (ISO/IEC 21031): M = TE x TS x RS.
+"""The embodied carbon of a forecast, by SCI and the table in `carbon/embodied.py`.
 
-TE is the emissions of making the hardware, TS the time reserved over its life, RS the share reserved: whole
-accelerators are, with their share of the host. A vendor's figure is the value, a bottom-up model the upper end.
-Figures that contain the host get none on top.
+Whole accelerators are reserved, with their share of a host. Figures that contain the host get none on top.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final
-
+from carbon_otel.carbon import embodied as table
+from carbon_otel.carbon.embodied import Made
 from carbon_otel.forecast.records import Assumption, Interval
-from carbon_otel.forecast.tables import rows
+from carbon_otel.units import HOURS_PER_DAY, S_PER_DAY, S_PER_YEAR
 
-_HOURS_PER_YEAR: Final = 24 * 365.25
+_HOURS_PER_YEAR = S_PER_YEAR / S_PER_DAY * HOURS_PER_DAY
 
 
 def embodied_kg(
@@ -29,36 +26,29 @@ def embodied_kg(
     Raises:
         ValueError: for a lifetime that is not above 0.
     """
-    table = {row["name"]: row for row in rows("embodied")}
-    row = table.get(device)
-    if row is None:
+    found = table.accelerator(device)
+    if found is None:
         return None, []
-    made, assumptions = _made(row, table["host"])
-    life = _lifetime(table["lifetime"], lifetime_years)
+    assumptions = [_assumption("embodied carbon per accelerator", found, "kg")]
+    if not found.with_host:
+        share = table.host_share()
+        assumptions.append(_assumption("embodied carbon of its share of the host", share, "kg"))
+    made = sum((_interval(each) for each in assumptions[1:]), _interval(assumptions[0]))
+    life = _lifetime(lifetime_years)
     assumptions.append(life)
-    years = Interval(life.low, life.value, life.high)
-    return made * years.times(_HOURS_PER_YEAR).inverse() * gpu_hours, assumptions
+    return made * _interval(life).times(_HOURS_PER_YEAR).inverse() * gpu_hours, assumptions
 
 
-def _made(row: Mapping[str, str], host: Mapping[str, str]) -> tuple[Interval, list[Assumption]]:
-    device = _assumption("embodied carbon per accelerator", row, "kg")
-    if row["boundary"] == "with host":
-        return _interval(device), [device]
-    share = _assumption("embodied carbon of its share of the host", host, "kg")
-    return _interval(device) + _interval(share), [device, share]
-
-
-def _lifetime(row: Mapping[str, str], years: float | None) -> Assumption:
+def _lifetime(years: float | None) -> Assumption:
     if years is None:
-        return _assumption("lifetime of the hardware", row, "years")
+        return _assumption("lifetime of the hardware", table.lifetime(), "years")
     if not 0 < years < float("inf"):
         raise ValueError(f"the lifetime is {years} years; write a number above 0")
     return Assumption("lifetime of the hardware", years, years, years, "years", "given")
 
 
-def _assumption(name: str, row: Mapping[str, str], unit: str) -> Assumption:
-    value, low, high = (float(row[column]) for column in ("value", "low", "high"))
-    return Assumption(name, value, low, high, unit, row["source"], row["verified"] == "yes")
+def _assumption(name: str, made: Made, unit: str) -> Assumption:
+    return Assumption(name, made.kg, made.low_kg, made.high_kg, unit, made.source, made.verified)
 
 
 def _interval(assumption: Assumption) -> Interval:

@@ -116,8 +116,8 @@ def _annex_of_ledger(report: Report) -> Filing:
 def sci_ai(source: Forecast | Report) -> Filing:
     """The provider's and the consumer's score, for each unit that the source has.
 
-    A forecast of training has the provider's score alone, one of inference the consumer's; a ledger has both,
-    without embodied carbon, which it does not record.
+    A forecast of training has the provider's score alone, one of inference the consumer's; a ledger has both, with
+    embodied carbon if it is known for all its entries.
     """
     scores = list(_scores_of_ledger(source) if isinstance(source, Report) else _scores_of_forecast(source))
     if not scores:
@@ -125,7 +125,7 @@ def sci_ai(source: Forecast | Report) -> Filing:
             "no functional unit is known: set units in the stages, such as stage.units(tokens=...), or forecast "
             "with parameters and tokens"
         )
-    embodied = not isinstance(source, Report) and source.embodied_kg is not None
+    embodied = _has_embodied(source) if isinstance(source, Report) else source.embodied_kg is not None
     lines = [f"{_SPEC}; {'with' if embodied else 'without'} embodied carbon.", source.title]
     lines += [f"{s.role}: {_between(s.g_per_unit, f'g CO2e per {s.per}')}" for s in scores]
     lines.append("Provider and consumer scores must not be added.")
@@ -182,19 +182,33 @@ def _consumer(forecast: Forecast) -> list[Score]:
     ]
 
 
+def _has_embodied(report: Report) -> bool:
+    return report.beside.embodied_g is not None and not report.beside.embodied_unknown
+
+
 def _scores_of_ledger(report: Report) -> list[Score]:
     scores = []
     making = sum(cost.emissions_g for kind, cost in report.by_stage.items() if kind != _USING)
-    t = report.total
+    made = report.beside.embodied_by_stage if _has_embodied(report) else {}
+    making_embodied = sum(grams for kind, grams in made.items() if kind != _USING)
     for unit in ("tokens", "samples"):
         amount = sum(entry.units.get(f"training/{unit}", 0.0) for entry in report.entries)
         if amount > 0:
-            per = _scaled(making / amount, t.low_g, t.emissions_g, t.high_g)
+            per = _banded(report, making / amount, making_embodied / amount)
             scores.append(Score("provider", f"training {unit.removesuffix('s')}", per))
     for unit, cost in report.per_unit.items():
-        per = _scaled(cost.emissions_g, t.low_g, t.emissions_g, t.high_g)
+        embodied_g = report.beside.sci[unit] - cost.emissions_g if made else 0.0
+        per = _banded(report, cost.emissions_g, embodied_g)
         scores.append(Score("consumer", unit.removesuffix("s"), per))
     return scores
+
+
+def _banded(report: Report, grams: float, embodied_g: float) -> Interval:
+    """Operational and embodied grams with the relative bands of the report's totals."""
+    t, beside = report.total, report.beside
+    operational = _scaled(grams, t.low_g, t.emissions_g, t.high_g)
+    whole = beside.embodied_low_g or 0.0, beside.embodied_g or 0.0, beside.embodied_high_g or 0.0
+    return operational + _scaled(embodied_g, *whole) if embodied_g else operational
 
 
 def _scaled(value: float, low: float, middle: float, high: float) -> Interval:

@@ -7,19 +7,16 @@ from __future__ import annotations
 
 import difflib
 import functools
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from carbon_otel.carbon import device_names
 from carbon_otel.forecast.tables import rows
 
 PRECISIONS: Final = ("bf16", "fp16", "fp8", "int8", "tf32", "fp32")
 _FLOP_PER_TFLOP: Final = 1e12
 _BYTES_PER_GB: Final = 1e9
-# Words that drivers and shops put around a name.
-_NOISE: Final = re.compile(r"nvidia|tesla|geforce|quadro|amd|instinct|intel|habana|google|cloud|gpu|hbm\d*e?")
-_GAP: Final = re.compile(r"[^a-z0-9+]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +72,8 @@ def accelerator(name: str) -> Accelerator:
     Raises:
         ValueError: for a name that the catalogue lacks, with the nearest ones.
     """
-    key = _key(name)
-    found = _by_key().get(key) or _by_words().get(_words(name))
+    key = device_names.key(name)
+    found = _by_key().get(key) or _by_words().get(device_names.words(name))
     if found is None:
         near = difflib.get_close_matches(key, _by_key(), n=6, cutoff=0.4)
         starts = [other for other in _by_key() if key and other.startswith(key[:3])]
@@ -114,14 +111,6 @@ def _value(text: str, factor: float = 1.0) -> float | None:
     return float(text) * factor if text else None
 
 
-def _words(name: str) -> frozenset[str]:
-    return frozenset(filter(None, _GAP.split(_NOISE.sub(" ", name.lower()))))
-
-
-def _key(name: str) -> str:
-    return _GAP.sub("", _NOISE.sub("", name.lower()))
-
-
 def _names() -> Iterator[tuple[str, Accelerator]]:
     """Every name with its row: the names of all rows first, then the aliases."""
     for device in catalogue():
@@ -135,7 +124,7 @@ def _names() -> Iterator[tuple[str, Accelerator]]:
 def _by_key() -> Mapping[str, Accelerator]:
     found: dict[str, Accelerator] = {}
     for name, device in _names():
-        found.setdefault(_key(name), device)
+        found.setdefault(device_names.key(name), device)
     return found
 
 
@@ -144,5 +133,5 @@ def _by_words() -> Mapping[frozenset[str], Accelerator]:
     # Drivers put the words in another order: `NVIDIA A100 80GB PCIe`.
     found: dict[frozenset[str], Accelerator] = {}
     for name, device in _names():
-        found.setdefault(_words(name), device)
+        found.setdefault(device_names.words(name), device)
     return found

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from carbon_otel.lifecycle.beside import NOTHING_BESIDE, EntryBeside
+from carbon_otel.lifecycle.beside import read as read_beside
 from carbon_otel.mlflow.schema import contributions, hourly, names, rank_figures
 from carbon_otel.mlflow.schema.checked import Unreadable, amount
 from carbon_otel.mlflow.schema.rank_figures import RankFigures
@@ -52,6 +54,7 @@ class Entry:
         tags: tags of the run that carbon_otel has written.
         dataset: the digest by which a run of another experiment belongs to the ledger; empty for all others.
         ranks: what each rank of a distributed training has contributed.
+        beside: what stands beside its emissions and is in no other figure.
     """
 
     run_id: str
@@ -71,6 +74,7 @@ class Entry:
     tags: Mapping[str, str]
     dataset: str = ""
     ranks: tuple[RankFigures, ...] = ()
+    beside: EntryBeside = NOTHING_BESIDE
 
     @property
     def energy_wh(self) -> float:
@@ -91,6 +95,13 @@ class Entry:
     def is_window(self) -> bool:
         """Whether the entry is an hour of work outside of runs, not a run of the user."""
         return names.ENTRY in self.tags
+
+    def market_g(self, kind: str) -> float | None:
+        """The market-based grams of a kind of stage, by its energy; None if no intensity was given."""
+        whole_g, whole_wh = self.beside.market_g, self.energy_wh
+        if whole_g is None:
+            return None
+        return whole_g * self.stages[kind].energy_wh / whole_wh if whole_wh > 0 else 0.0
 
     def when(self, length: int) -> Mapping[str, float]:
         """The share of the energy by month or day (`hourly.MONTH`, `hourly.DAY`); the shares add up to 1."""
@@ -132,6 +143,7 @@ class Entry:
             components=_components(figures),
             tags=tags,
             ranks=rank_figures.of_tags(run.data.tags),
+            beside=read_beside(figures, stages, share),
         )
 
 

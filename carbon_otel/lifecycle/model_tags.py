@@ -29,6 +29,7 @@ def save(client: MlflowClient, name: str, report: Report) -> str:
         "energy_band_wh": f"{total.low_wh:.6g} to {total.high_wh:.6g}",
         "emissions_g": f"{total.emissions_g:.6g}",
         "emissions_band_g": f"{total.low_g:.6g} to {total.high_g:.6g}",
+        "embodied_g": "unknown" if report.beside.embodied_g is None else f"{report.beside.embodied_g:.6g}",
         "measured_fraction": f"{report.measured_fraction:.4f}",
         "entries": str(len(report.entries)),
         "lower_bounds": str(len(report.lower_bounds)),

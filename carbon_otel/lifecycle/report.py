@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from carbon_otel.carbon.grid import intensity
 from carbon_otel.carbon.intensity import AVERAGE, Intensity
+from carbon_otel.lifecycle.beside import Beside, beside_of
 from carbon_otel.lifecycle.entry import Entry, LedgerCost
 from carbon_otel.lifecycle.ledger import Ledger
 from carbon_otel.mlflow.schema import hourly, names
@@ -37,6 +38,8 @@ ROW: Final = (
     "hardware",
     "dataset",
     "lower_bound",
+    "embodied_g",
+    "market_g",
 )
 _NONE: Final = LedgerCost(0.0, 0.0)
 
@@ -95,6 +98,7 @@ class Report:
             even if other models have also used the dataset.
         unmeasured: runs of the lineage without figures.
         unreadable: runs whose figures cannot be read, each with the reason; the sums do not include them.
+        beside: embodied carbon, market-based emissions and water, which no other figure contains, and SCI.
         recomputed_for: zone and year of the grid of recomputed emissions; empty if they are as logged.
     """
 
@@ -111,6 +115,7 @@ class Report:
     lower_bounds: tuple[str, ...]
     prepared_elsewhere: tuple[str, ...]
     unmeasured: tuple[str, ...]
+    beside: Beside
     unreadable: tuple[str, ...] = ()
     recomputed_for: str = ""
 
@@ -135,6 +140,7 @@ class Report:
             "emissions_g": total.emissions_g,
             "emissions_low_g": total.low_g,
             "emissions_high_g": total.high_g,
+            **self.beside.as_dict(),
             "measured_fraction": self.measured_fraction,
             "by_stage": {kind: cost._asdict() for kind, cost in self.by_stage.items()},
             "by_month": {month: cost._asdict() for month, cost in self.by_month.items()},
@@ -168,6 +174,9 @@ class Report:
                 "hardware": entry.tags.get("carbon.hardware", ""),
                 "dataset": entry.dataset,
                 "lower_bound": entry.lower_bound or "",
+                # Empty where it is unknown.
+                "embodied_g": None if entry.beside.embodied is None else entry.beside.embodied[kind],
+                "market_g": entry.market_g(kind),
             }
             for entry in self.entries
             for kind, cost in entry.stages.items()
@@ -188,8 +197,12 @@ class Report:
         return pandas.DataFrame(self.rows())
 
 
-def report_of(ledger: Ledger, zone: str | None = None, year: int | None = None) -> Report:
+def report_of(
+    ledger: Ledger, zone: str | None = None, year: int | None = None, *, water: bool = False
+) -> Report:
     """The sums of a ledger. `zone` or `year` recomputes the emissions for that grid, with each entry's PUE.
+
+    `water` adds the litres of water that the electricity and the sites have consumed.
 
     Raises ValueError for a zone or year that the grid table does not have.
     """
@@ -214,6 +227,7 @@ def report_of(ledger: Ledger, zone: str | None = None, year: int | None = None) 
         lower_bounds=tuple(f"{entry.name} {entry.lower_bound}" for entry in entries if entry.lower_bound),
         prepared_elsewhere=tuple(f"{e.name} made dataset {e.dataset}" for e in entries if e.dataset),
         unmeasured=ledger.unmeasured,
+        beside=beside_of(entries, water=water),
         unreadable=ledger.unreadable,
         recomputed_for="; ".join(
             dict.fromkeys(f"{g.name} {g.year} ({g.g_per_kwh:g} g/kWh, {g.source})" for g in grids)
@@ -279,6 +293,7 @@ def _recomputed(entry: Entry, grid: Intensity) -> Entry:
         low_g=max(0.0, grams * (1 - below)),
         high_g=grams * (1 + above),
         tags={**entry.tags, **names.intensity_tags(grid)},
+        beside=replace(entry.beside, water_l=None),  # that of the new grid
         ranks=tuple(rank._replace(emissions_g=rank.energy_wh * factor) for rank in entry.ranks),
     )
 

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple, Protocol
 
 from carbon_otel import clock
 from carbon_otel.guard import pass_on
+from carbon_otel.meter.reserved_time import ReservedTime
 from carbon_otel.meter.timeline import Timeline
 from carbon_otel.records import Shares, Snapshot
 from carbon_otel.sensors.base import Sensor, SensorError
@@ -182,7 +183,9 @@ class Meter:
         rule: ShareRule | None = None,
         clock_ns: Callable[[], int] = clock.monotonic_ns,
         on_fault: Callable[[Sensor, str], None] = lambda sensor, message: None,
+        reserved_rates: tuple[float, Sequence[float]] = (0.0, ()),
     ) -> None:
+        """`reserved_rates` are what a second of the whole host is worth, and of each device."""
         self._rule: ShareRule = rule or SoleProcess(len(sensors))
         self._shares = self._rule.present
         self.tracks = [
@@ -192,6 +195,9 @@ class Meter:
         self.clock_ns = clock_ns
         self._shares_ns = clock_ns()
         self._reserved_s = self._process_s = 0.0
+        self._reserved_time = ReservedTime(*reserved_rates, self._shares, self._shares_ns)
+        # What this process's reserved time is worth up to a moment.
+        self.accrue = self._reserved_time.up_to
         self._uncoordinated: tuple[frozenset[str], int] = (self._shares.uncoordinated, self._shares_ns)
         self._on_fault = on_fault
         self._asleep_ns = _boot_minus_monotonic()
@@ -254,6 +260,7 @@ class Meter:
         self._process_s += shares.process * seconds
         if self._shares.uncoordinated:
             self._uncoordinated = (self._shares.uncoordinated, now_ns)
+        self._reserved_time.settle(shares, now_ns)
         self._shares, self._shares_ns = shares, now_ns
         for track, share in zip(self.tracks, shares.devices, strict=True):
             track.timeline.at(now_ns)

@@ -36,6 +36,10 @@ DESCRIBED: Final[Mapping[str, tuple[str, str]]] = {
     semconv.HW_POWER: (semconv.WATT, "Power drawn by a device"),
     semconv.HW_HOST_ENERGY: (semconv.JOULE, "Energy used by the host"),
     semconv.HW_HOST_POWER: (semconv.WATT, "Power drawn by the host"),
+    semconv.EMBODIED: (
+        semconv.GRAM,
+        "Emissions of making the hardware, for the time that this process has reserved of it, in CO2e",
+    ),
     semconv.CPU_STEAL: (
         semconv.RATIO,
         "Share of the guest's CPU time that the hypervisor gave to other guests",
@@ -49,6 +53,7 @@ class Source:
     """The data that the observable instruments read. Each session sets it; in a forked child it is empty."""
 
     snapshot: Snapshot = _EMPTY
+    embodied_g: float = 0.0
     intensity: Intensity | None = None
     host: Mapping[str, str] = field(default_factory=dict)
     steal: Callable[[], float | None] = lambda: None
@@ -66,6 +71,7 @@ class Instruments:
         meter = provider.get_meter(semconv.SCOPE, __version__, semconv.SCHEMA_URL)
         self.source = Source()
         self._before: dict[str, float] = {}
+        self._embodied_before_g = 0.0
         self.provider = provider
         self.counts: Counts | None = None  # what a journal keeps
         self._forked = False
@@ -88,6 +94,7 @@ class Instruments:
             (meter.create_observable_gauge, semconv.HW_POWER, lambda _: self._power(host=False)),
             (meter.create_observable_counter, semconv.HW_HOST_ENERGY, lambda _: self.energy(host=True)),
             (meter.create_observable_gauge, semconv.HW_HOST_POWER, lambda _: self._power(host=True)),
+            (meter.create_observable_counter, semconv.EMBODIED, lambda _: self.embodied()),
             (meter.create_observable_gauge, semconv.CPU_STEAL, self._steal),
             (meter.create_observable_gauge, semconv.CARBON_INTENSITY, self._intensity),
         ):
@@ -99,7 +106,8 @@ class Instruments:
             self._before[device.id] = self._before.get(device.id, 0.0) + joules
         # A part of the id tells hosts apart, and every point has it.
         host = {semconv.HOST_NAME: socket.gethostname(), semconv.HOST_BOOT: boot.replace("-", "")[:12]}
-        self.source = Source(_EMPTY, intensity, host, steal)
+        self._embodied_before_g += self.source.embodied_g
+        self.source = Source(_EMPTY, 0.0, intensity, host, steal)
 
     @property
     def apart(self) -> Mapping[str, str]:
@@ -117,6 +125,7 @@ class Instruments:
     def forget(self) -> None:
         """In a forked child: the parent reports the devices, and the child is an instance of its own."""
         self.source, self.counts = Source(), None
+        self._embodied_before_g = 0.0
         self._forked, self._apart = True, None
 
     def energy(self, *, host: bool) -> Iterable[Observation]:
@@ -124,6 +133,12 @@ class Instruments:
         for device, joules, _ in self.source.snapshot.devices:
             if (device.type == "host") is host:
                 yield Observation(self._before.get(device.id, 0.0) + joules, self._identity(device))
+
+    def embodied(self) -> Iterable[Observation]:
+        """The embodied grams of this process; nothing if they are unknown."""
+        grams = self._embodied_before_g + self.source.embodied_g
+        if grams > 0:
+            yield Observation(grams, self.apart)
 
     def _energy(self, options: CallbackOptions) -> Iterable[Observation]:
         contain("saving before an export", None, self.source.before_export)

@@ -36,7 +36,9 @@ class Kept(Sink):
         self._counts = instruments.counts
         self._one_at_a_time = Serial("keeping the metrics")
 
-    def energy_attributed(self, stage: StageInfo, joules: Sequence[float], grams: float) -> None:
+    def energy_attributed(
+        self, stage: StageInfo, joules: Sequence[float], grams: float, embodied_g: float
+    ) -> None:
         self._one_at_a_time.run(self._pay, self._labels.of(stage), joules, grams)
 
     def stage_closed(self, stage: StageInfo, end: StageEnd) -> None:
@@ -77,6 +79,10 @@ class Kept(Sink):
             semconv.STAGE_EMISSIONS: self._points(counts.emissions, *names),
             semconv.STAGE_DURATION: self._points(counts.durations, *names),
             semconv.STAGE_UNITS: self._points(counts.units, *names, semconv.UNIT),
+            semconv.EMBODIED: [
+                (seen.attributes or {}, Count(counts.start_ns, seen.value))
+                for seen in self._instruments.embodied()
+            ],
             semconv.HW_ENERGY: list(self._devices(host=False)),
             semconv.HW_HOST_ENERGY: list(self._devices(host=True)),
         }

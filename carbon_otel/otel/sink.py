@@ -130,7 +130,9 @@ class OtelSink(Sink):
             _leave(own.context, own.before)
             own.before = None
 
-    def energy_attributed(self, stage: StageInfo, joules: Sequence[float], grams: float) -> None:
+    def energy_attributed(
+        self, stage: StageInfo, joules: Sequence[float], grams: float, embodied_g: float
+    ) -> None:
         own = self._spans.get(stage)
         if own is None and not self._providers.listened:
             return
@@ -199,6 +201,7 @@ class OtelSink(Sink):
         self._providers.silent()  # updates `listened`
         self._providers.warn_if_too_late()
         self._show_progress()
+        self.instruments.source.embodied_g = tick.embodied_g
         if self.labels.apart != self.instruments.apart:  # the application has set its provider
             self.labels.begin_again(self.instruments.apart)
         if tick.checkpoint is not None:

@@ -45,13 +45,16 @@ def footprint_attributes(footprint: Footprint) -> dict[str, Any]:
         attributes[semconv.INTENSITY_SOURCE] = footprint.intensity.source
         attributes[semconv.INTENSITY_SIGNAL] = _text(footprint.intensity.signal)
         attributes[semconv.INTENSITY_YEAR] = footprint.intensity.year
+    attributes |= _beside(footprint)
     for unit, amount in footprint.units.items():
         attributes[semconv.UNITS.format(unit)] = amount
     for unit, (joules, grams) in footprint.per_unit.items():
-        # Figures of language models are usually per thousand tokens.
-        by, times = ("1k_tokens", 1000) if unit == "tokens" else (unit.removesuffix("s"), 1)
+        by, times = _per(unit)
         attributes[semconv.ENERGY_J_PER.format(by)] = joules * times
         attributes[semconv.EMISSIONS_G_PER.format(by)] = grams * times
+    for unit, grams in footprint.sci.items():
+        by, times = _per(unit)
+        attributes[semconv.SCI_G_PER.format(by)] = grams * times
     for rule, share in footprint.shares.items():
         attributes[_named(semconv.SHARE, rule)] = share
     if footprint.gap_s:
@@ -60,6 +63,33 @@ def footprint_attributes(footprint: Footprint) -> dict[str, Any]:
         attributes[semconv.FLAGS] = footprint.flags
     if footprint.missing:
         attributes[semconv.MISSING] = footprint.missing
+    return attributes
+
+
+def _per(unit: str) -> tuple[str, int]:
+    """The unit of a rate, and how many of them: figures of language models are usually per thousand tokens."""
+    return ("1k_tokens", 1000) if unit == "tokens" else (unit.removesuffix("s"), 1)
+
+
+def _beside(footprint: Footprint) -> dict[str, Any]:
+    """What stands beside the emissions, as far as it is known."""
+    attributes: dict[str, Any] = {}
+    if footprint.embodied is not None:
+        made = footprint.embodied
+        attributes = {
+            semconv.EMBODIED_G: made.g,
+            semconv.EMBODIED_LOW_G: made.low_g,
+            semconv.EMBODIED_HIGH_G: made.high_g,
+        }
+    if footprint.market is not None:
+        market = footprint.market
+        attributes[semconv.MARKET_G] = market.g
+        attributes[semconv.MARKET_G_PER_KWH] = market.intensity.g_per_kwh
+        attributes[semconv.MARKET_SOURCE] = market.intensity.source
+    if footprint.water is not None:
+        water = footprint.water
+        attributes[semconv.WATER_L] = water.litres
+        attributes[semconv.WATER_LOW_L], attributes[semconv.WATER_HIGH_L] = water.low, water.high
     return attributes
 
 

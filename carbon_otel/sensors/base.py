@@ -126,6 +126,16 @@ class ReportsProcesses(Protocol):
         ...
 
 
+@runtime_checkable
+class Divided(Protocol):
+    """A sensor of an instance of a device that is divided, such as a MIG instance of a GPU."""
+
+    @property
+    def part(self) -> float:
+        """The part of the whole device, in (0, 1]."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """The decision of discovery for one component.

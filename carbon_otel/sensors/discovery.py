@@ -12,7 +12,7 @@ from carbon_otel.guard import contain, log_once
 from carbon_otel.provenance import combined
 from carbon_otel.sensors import apple, grace, intel_gpu, jetson, rapl
 from carbon_otel.sensors.amd import gpu as amd_gpu
-from carbon_otel.sensors.base import Finding, Prepares, ReportsProcesses, Sensor, SensorError
+from carbon_otel.sensors.base import Divided, Finding, Prepares, ReportsProcesses, Sensor, SensorError
 from carbon_otel.sensors.cpu_info import ARM, Processor, processor
 from carbon_otel.sensors.cpu_model import CpuModel, constant_model
 from carbon_otel.sensors.memory_model import memory_model
@@ -57,6 +57,11 @@ class Discovery:
     def utilisation(self) -> dict[str, Callable[[], Mapping[int, float] | None]]:
         """By device id, the function that returns the busy fraction by process, if the driver reports it."""
         return {s.device.id: s.utilisation for s in self.sensors if isinstance(s, ReportsProcesses)}
+
+    @property
+    def parts(self) -> dict[str, float]:
+        """By device id, the part of the whole device that an instance of it is."""
+        return {s.device.id: s.part for s in self.sensors if isinstance(s, Divided)}
 
     def prepare(self) -> None:
         """Let the sensors learn properties of their hardware, such as update periods; takes up to a second."""

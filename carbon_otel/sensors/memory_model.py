@@ -21,11 +21,16 @@ WATTS_PER_GB: Final = 0.30
 _BAND = Band(0.1 / WATTS_PER_GB, 0.6 / WATTS_PER_GB, "published W/GB constants, 0.1-0.6", "spread")
 
 
+def memory_gb() -> float:
+    """The size of this host's memory in gigabytes."""
+    return float(psutil.virtual_memory().total) / BYTES_PER_GB
+
+
 def memory_model(
     bytes_total: int | None = None, clock_ns: Callable[[], int] = clock.monotonic_ns
 ) -> ConstantPower:
     """`WATTS_PER_GB` times the size of the memory, by default of this host."""
-    gigabytes = (bytes_total or psutil.virtual_memory().total) / BYTES_PER_GB
+    gigabytes = memory_gb() if bytes_total is None else bytes_total / BYTES_PER_GB
     device = Device(
         id="memory-model",
         type="memory",

@@ -19,8 +19,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
-from operator import add, sub
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
 from carbon_otel.records import Cost
 from carbon_otel.stages.sums import (
@@ -29,26 +29,37 @@ from carbon_otel.stages.sums import (
     ONE_LESS,
     Joules,
     KindSum,
+    Paid,
     Posted,
     Sum,
     Weights,
+    less,
     minus,
     paid,
     paid_of_kind,
     plus,
     post,
+    together,
     uneven,
 )
 
+NO_KINDS: Final[Mapping[str, float]] = MappingProxyType({})
+
 
 class Totals(NamedTuple):
-    """The joules per device and the grams of an account at one moment, and its costs by kind if it keeps them."""
+    """The joules per device and the grams of an account at one moment, and its costs by kind if it keeps them.
+
+    The embodied grams are those of making the hardware, for the time in which it was reserved.
+    """
 
     exclusive_j: Joules
     exclusive_g: float
     inclusive_j: Joules
     inclusive_g: float
     by_kind: Mapping[str, Cost]
+    exclusive_embodied_g: float = 0.0
+    inclusive_embodied_g: float = 0.0
+    embodied_by_kind: Mapping[str, float] = NO_KINDS
 
 
 class Account:
@@ -83,7 +94,7 @@ class Account:
         # The children that count as open.
         self._children = 0
         self._paused = self._resting = self._paying = False
-        self._told: tuple[Joules, float] = nothing[2], 0.0
+        self._told: Paid = nothing[2], 0.0, 0.0
 
     @property
     def parent(self) -> Account | None:
@@ -105,19 +116,19 @@ class Books:
     def __init__(self, devices: int, to_grams: Callable[[float], float]) -> None:
         self._to_grams = to_grams
         zero: Joules = (0.0,) * devices
-        self._posted: Posted = zero, zero, 0.0, 0.0
+        self._posted: Posted = zero, zero, 0.0, 0.0, 0.0, 0.0
         self._payers: set[Account] = set()
         self._weights = NONE  # of all payers together
-        self._nothing: Sum = NONE, self._posted, zero, 0.0
-        self._nothing_of_kind: KindSum = NONE, self._posted, 0.0, 0.0
+        self._nothing: Sum = NONE, self._posted, zero, 0.0, 0.0
+        self._nothing_of_kind: KindSum = NONE, self._posted, 0.0, 0.0, 0.0
         self.root = Account("unattributed", None, self._nothing, keeps_kinds=True)
         self._review(self.root, None)
         # Enters the sums of the last transfer: again, after an exception has broken that off.
         self._transferred: Callable[[], None] = _nothing_transferred
 
-    def post(self, totals: Sequence[float]) -> None:
-        """Charge the payers with the joules up to these totals of each device."""
-        self._posted = post(self._posted, totals, self._weights, self._to_grams)
+    def post(self, totals: Sequence[float], embodied_g: float = 0.0) -> None:
+        """Charge the payers with the joules of each device, and the embodied grams, up to these totals."""
+        self._posted = post(self._posted, totals, self._weights, self._to_grams, embodied_g)
 
     def open(self, kind: str, parent: Account | None = None, *, keeps_kinds: bool = False) -> Account:
         """Open an account below `parent`, or below the nearest of its ancestors that is still open."""
@@ -138,29 +149,35 @@ class Books:
         account._paused = True
         return account
 
-    def transfer(self, source: Account, target: Account, joules: Joules, grams: float) -> None:
+    def transfer(
+        self, source: Account, target: Account, joules: Joules, grams: float, embodied_g: float = 0.0
+    ) -> None:
         """Let `target`, an account below `source`, have paid these joules and grams in place of it."""
-        less = tuple([-each for each in joules])
+        taken = tuple([-each for each in joules])
         own = [
-            (source, self._plus(source._own, less, -grams)),
-            (target, self._plus(target._own, joules, grams)),
+            (source, self._plus(source._own, (taken, -grams, -embodied_g))),
+            (target, self._plus(target._own, (joules, grams, embodied_g))),
         ]
-        below = None if source is self.root else self._plus(source._below, joules, grams)
+        below = None if source is self.root else self._plus(source._below, (joules, grams, embodied_g))
         kinds: dict[tuple[Account, str], KindSum] = {}
         for account, sign in (source, -1), (target, 1):
             for keeper in _keepers(account):
                 before = keeper._kinds.get(account.kind, self._nothing_of_kind)
                 before = kinds.get((keeper, account.kind), before)
-                kind_j, kind_g = paid_of_kind(before, self._posted)
-                now = before[0], self._posted, kind_j + sign * sum(joules), kind_g + sign * grams
-                kinds[keeper, account.kind] = now
+                kind_j, kind_g, kind_embodied = paid_of_kind(before, self._posted)
+                kinds[keeper, account.kind] = (
+                    before[0],
+                    self._posted,
+                    kind_j + sign * sum(joules),
+                    kind_g + sign * grams,
+                    kind_embodied + sign * embodied_g,
+                )
         self._transferred = partial(_enter_transfer, own, source, below, kinds)
         self._transferred()
         self._transferred = _nothing_transferred
 
-    def _plus(self, total: Sum, joules: Joules, grams: float) -> Sum:
-        now_j, now_g = paid(total, self._posted)
-        return total[0], self._posted, tuple(map(add, now_j, joules)), now_g + grams
+    def _plus(self, total: Sum, more: Paid) -> Sum:
+        return total[0], self._posted, *together(paid(total, self._posted), more)
 
     def left_out(self, kind: str) -> Account:
         """An account that is closed from the start: it pays nothing, and one opened below it is below the root."""
@@ -211,43 +228,43 @@ class Books:
             account._resting = False
             self._recount(account, counted)
 
-    def paid(self, account: Account) -> tuple[Joules, float]:
-        """The joules and grams that the account has paid."""
+    def paid(self, account: Account) -> Paid:
+        """The joules, grams and embodied grams that the account has paid."""
         return paid(account._own, self._posted)
 
-    def owed(self, account: Account) -> tuple[Joules, float]:
-        """The joules and grams that the account has paid since it was last settled."""
-        joules, grams = paid(account._own, self._posted)
-        told_j, told_g = account._told
-        return tuple(map(sub, joules, told_j)), grams - told_g
+    def owed(self, account: Account) -> Paid:
+        """The same since it was last settled."""
+        return less(paid(account._own, self._posted), account._told)
 
-    def settle(self, account: Account, held_back: tuple[Joules, float] | None = None) -> tuple[Joules, float]:
-        """The same, and settle the account; but not for the joules and grams that are `held_back`."""
-        owed_j, owed_g = self.owed(account)
-        told_j, told_g = paid(account._own, self._posted)
+    def settle(self, account: Account, held_back: Paid | None = None) -> Paid:
+        """The same, and settle the account; but not for what is `held_back`."""
+        now, owed = paid(account._own, self._posted), self.owed(account)
         if held_back is not None:
-            less_j, less_g = held_back
-            owed_j, owed_g = tuple(map(sub, owed_j, less_j)), owed_g - less_g
-            told_j, told_g = tuple(map(sub, told_j, less_j)), told_g - less_g
-        account._told = told_j, told_g
-        return owed_j, owed_g
+            now, owed = less(now, held_back), less(owed, held_back)
+        account._told = now
+        return owed
 
     def totals(self, account: Account) -> Totals:
         """What an account has paid up to now; changes nothing."""
         posted = self._posted
-        own_j, own_g = paid(account._own, posted)
+        own = own_j, own_g, own_embodied = paid(account._own, posted)
         by_kind: dict[str, Cost] = {}
+        embodied = NO_KINDS
         if account._kinds:
-            kinds = list(account._kinds.items())
-            by_kind = {kind: Cost(*paid_of_kind(total, posted)) for kind, total in kinds}
+            kinds = [(kind, paid_of_kind(total, posted)) for kind, total in list(account._kinds.items())]
+            by_kind = {kind: Cost(joules, grams) for kind, (joules, grams, _) in kinds}
+            embodied = {kind: of_kind[2] for kind, of_kind in kinds}
         if account is self.root:
-            all_j, all_g = posted[0], sum([cost.emissions_g for cost in by_kind.values()])
+            all_j, all_g, all_embodied = (
+                posted[0],
+                sum([cost.emissions_g for cost in by_kind.values()]),
+                posted[4],
+            )
         elif account._below is self._nothing:
-            all_j, all_g = own_j, own_g
+            all_j, all_g, all_embodied = own
         else:
-            below_j, below_g = paid(account._below, posted)
-            all_j, all_g = tuple(map(add, own_j, below_j)), own_g + below_g
-        return Totals(own_j, own_g, all_j, all_g, by_kind)
+            all_j, all_g, all_embodied = together(own, paid(account._below, posted))
+        return Totals(own_j, own_g, all_j, all_g, by_kind, own_embodied, all_embodied, embodied)
 
     def payers(self, at_most: int | None = None) -> frozenset[Account] | None:
         """The accounts that pay now; None if there are more than `at_most`."""
@@ -348,7 +365,7 @@ class Books:
         if pays:
             self._payers.add(account)
             change = ONE
-            account._own = ONE, posted, own[2], own[3]
+            account._own = ONE, posted, own[2], own[3], own[4]
         else:
             self._payers.discard(account)
             change = ONE_LESS if own[0] is ONE else minus(own[0])
@@ -362,13 +379,14 @@ class Books:
         while keeper is not None:
             if keeper.open:
                 total = keeper._kinds.get(kind, self._nothing_of_kind)
-                (count, others), since, joules, grams = total
+                (count, others), since, joules, grams, embodied = total
                 # Not `plus` and `paid_of_kind`, because this runs four times at every edge of a stage in a run.
                 if others is None and change[1] is None:
                     if count:
                         joules += (posted[2] - since[2]) * count
                         grams += (posted[3] - since[3]) * count
-                    keeper._kinds[kind] = (count + change[0], None), posted, joules, grams
+                        embodied += (posted[5] - since[5]) * count
+                    keeper._kinds[kind] = (count + change[0], None), posted, joules, grams, embodied
                 else:
                     keeper._kinds[kind] = plus(total[0], change), posted, *paid_of_kind(total, posted)
             keeper = keeper._outer

@@ -16,6 +16,7 @@ from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from carbon_otel.carbon.life_cycle import NO_LIFE_CYCLE, LifeCycle
 from carbon_otel.footprint import footprint_of
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.guard import arrived, log_fault, log_undone, undone
@@ -52,6 +53,7 @@ class Engine:
         missing: tuple[str, ...] = (),
         checkpoint_s: float = _CHECKPOINT_S,
         weights: ThreadWeights | None = None,
+        life: LifeCycle = NO_LIFE_CYCLE,
     ) -> None:
         """`missing` lists components that draw power but cannot be read; checkpoints are `checkpoint_s` apart."""
         self.alive = True
@@ -59,7 +61,7 @@ class Engine:
         self.sinks = Fanout(sinks)
         self.sensors = tuple(track.timeline.sensor for track in meter.tracks)
         self.devices = tuple(sensor.device for sensor in self.sensors)
-        self.to_footprint = partial(footprint_of, factor=factor, missing=missing)
+        self.to_footprint = partial(footprint_of, factor=factor, missing=missing, life=life)
         self.books = Books(len(meter.tracks), factor.emissions_g)
         self.runs = OpenRuns()
         # Called on the sampler's thread before each tick; integrations pause and end their stages in them.
@@ -233,11 +235,11 @@ class Engine:
         seconds = (now_ns - stage.opened_ns) * S_PER_NS if stage.split is None else stage.split.busy_s
         # Without the error: its traceback would keep the locals of the block as long as the stage is kept.
         end = StageEnd(self._statements.of(stage, edge), now_ns, seconds, stage.all_units, below=below)
-        joules, grams = self.books.owed(account)
+        owed = self.books.owed(account)
         # Each is told once, also if an exception arrives between them.
         told = end if error is None else end._replace(error=error)
         sinks = self.sinks
-        stage.untold = iter(((sinks.energy_attributed, (joules, grams)), (sinks.stage_closed, (told,))))
+        stage.untold = iter(((sinks.energy_attributed, owed), (sinks.stage_closed, (told,))))
         stage.end, stage.owner = end, None
         self._open.pop(account, None)
         self._recorded.pop(stage, None)
@@ -297,7 +299,7 @@ class Engine:
             if checkpoint:
                 self._rounds.begin()
             payments = self._rounds.payments(self._open.values())
-            devices = self.meter.snapshot()
+            devices, embodied_g = self.meter.snapshot(), self.meter.accrue(now_ns)
             tracks = self.meter.tracks
             watts = sum(track.share * track.timeline.power_w for track in tracks)
             self._last_tick = (now_ns, sum(track.own_j for track in tracks), watts)
@@ -312,7 +314,7 @@ class Engine:
                 payments = self._rounds.payments(self._open.values())
                 turns.give()
                 self._tell(payments)
-            self.sinks.tick(Tick(now_ns, devices, drawn))
+            self.sinks.tick(Tick(now_ns, devices, drawn, embodied_g))
             if undone:
                 log_undone()
             while self._rounds.abandoned:
@@ -327,9 +329,9 @@ class Engine:
 
     def _tell(self, payments: Iterator[Payment]) -> None:
         try:
-            for info, joules, grams in payments:
-                if any(joules):
-                    self.sinks.energy_attributed(info, joules, grams)
+            for info, joules, grams, embodied_g in payments:
+                if embodied_g or any(joules):
+                    self.sinks.energy_attributed(info, joules, grams, embodied_g)
         except BaseException:
             self._turns.late.append(partial(self._tell, payments))
             raise
@@ -442,4 +444,4 @@ class Engine:
     def _follow(self, readings: Readings, now_ns: int) -> None:
         """Enter readings, and charge the energy up to `now_ns` to the stages that were open until then."""
         self.meter.apply(readings, now_ns)
-        self.books.post(self.meter.advance(now_ns))
+        self.books.post(self.meter.advance(now_ns), self.meter.accrue(now_ns))

@@ -16,7 +16,7 @@ from carbon_otel.sensors.base import Sensor
 from carbon_otel.sinks import StageEnd
 from carbon_otel.stages.accounts import Account, Totals
 from carbon_otel.stages.allowance import Allowance
-from carbon_otel.stages.sums import Joules, together
+from carbon_otel.stages.sums import Joules, added
 from carbon_otel.stages.tally import Tally
 from carbon_otel.stages.uncertainty import by_time_share, device_energies, shares_between
 from carbon_otel.units import S_PER_NS
@@ -60,7 +60,7 @@ class Split(NamedTuple):
     most_j: Joules
 
     def plus(self, busy_s: float, least_j: Joules, most_j: Joules) -> Split:
-        return Split(self.busy_s + busy_s, together(self.least_j, least_j), together(self.most_j, most_j))
+        return Split(self.busy_s + busy_s, added(self.least_j, least_j), added(self.most_j, most_j))
 
 
 class OpenStage:
@@ -207,6 +207,9 @@ def _record(
         units=units,
         by_kind=totals.by_kind,
         shares=shares_between(begin, end),
+        exclusive_embodied_g=totals.exclusive_embodied_g,
+        inclusive_embodied_g=totals.inclusive_embodied_g,
+        embodied_by_kind=totals.embodied_by_kind,
     )
 
 

@@ -6,27 +6,25 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from carbon_otel.stages.open_stage import OpenStage
-from carbon_otel.stages.sums import Joules, together
+from carbon_otel.stages.sums import Joules, Paid, added, together
 from carbon_otel.stages.tally import Tally
 from carbon_otel.units import S_PER_NS
 
 
 class Part(NamedTuple):
-    """Joules, grams and nanoseconds that calls have used, and bounds on the joules of each device."""
+    """What calls have paid, the nanoseconds that they took, and bounds on the joules of each device."""
 
-    joules: Joules
-    grams: float
+    paid: Paid
     ns: int
     least_j: Joules
     most_j: Joules
 
     def plus(self, more: Part) -> Part:
         return Part(
-            together(self.joules, more.joules),
-            self.grams + more.grams,
+            together(self.paid, more.paid),
             self.ns + more.ns,
-            together(self.least_j, more.least_j),
-            together(self.most_j, more.most_j),
+            added(self.least_j, more.least_j),
+            added(self.most_j, more.most_j),
         )
 
 
@@ -36,8 +34,7 @@ class Interval(NamedTuple):
     `most_w` is the most power of each device, in proportion to the process's share of it, as the joules are.
     """
 
-    joules: Joules
-    grams: float
+    paid: Paid
     elapsed_ns: int
     whole_ns: int
     most_w: Sequence[float]
@@ -51,10 +48,10 @@ class Interval(NamedTuple):
         ratio = ns / self.whole_ns
         busy_s = ratio * self.elapsed_ns * S_PER_NS
         idle_s = self.elapsed_ns * S_PER_NS - busy_s
-        bounds = list(zip(self.joules, self.most_w, strict=True))
+        all_j, grams, embodied_g = self.paid
+        bounds = list(zip(all_j, self.most_w, strict=True))
         return Part(
-            tuple([joules * ratio for joules in self.joules]),
-            self.grams * ratio,
+            (tuple([joules * ratio for joules in all_j]), grams * ratio, embodied_g * ratio),
             ns,
             tuple([min(joules * ratio, max(0.0, joules - most * idle_s)) for joules, most in bounds]),
             tuple([max(joules * ratio, min(joules, most * busy_s)) for joules, most in bounds]),

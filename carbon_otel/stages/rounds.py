@@ -9,20 +9,18 @@ from typing import Final
 from carbon_otel.records import StageInfo
 from carbon_otel.stages.accounts import Books
 from carbon_otel.stages.open_stage import OpenStage
-from carbon_otel.stages.sums import Joules
+from carbon_otel.stages.sums import Joules, Paid
 
 # Each stage takes 20 us of a tick. The end of a stage tells of it in any case.
 MOST_TOLD: Final = 50
 
-Payment = tuple[StageInfo, Joules, float]
+Payment = tuple[StageInfo, Joules, float, float]
 
 
 class Rounds:
     """Changed under the engine's lock."""
 
-    def __init__(
-        self, books: Books, root: OpenStage, held_back: Callable[[OpenStage], tuple[Joules, float] | None]
-    ) -> None:
+    def __init__(self, books: Books, root: OpenStage, held_back: Callable[[OpenStage], Paid | None]) -> None:
         """Of what is held back of a stage the sinks are told in a later round."""
         self._books = books
         self._root = root

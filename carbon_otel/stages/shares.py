@@ -24,7 +24,7 @@ from carbon_otel.stages.cells import Cell, Share, cells_here
 from carbon_otel.stages.open_stage import OpenStage
 from carbon_otel.stages.parts import Interval, Part, Receiver
 from carbon_otel.stages.preparing import prepare_part
-from carbon_otel.stages.sums import Joules, together
+from carbon_otel.stages.sums import Paid, less, together
 from carbon_otel.units import NS_PER_S, S_PER_NS
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Parent:
 
     shares: Shares
     stage: OpenStage
-    base: tuple[int, Joules, float]
+    base: tuple[int, Paid]
     ending: bool = False
     timed: list[Timed] = field(default_factory=list)
     receivers: dict[Share, Receiver] = field(default_factory=dict)
@@ -107,7 +107,7 @@ class Shares:
         return known or self.engine.at_edge(lambda now_ns: self._begin(stage, now_ns))
 
     def _begin(self, stage: OpenStage, now_ns: int) -> Parent:
-        base = (now_ns, *self.engine.books.paid(stage.account))
+        base = (now_ns, self.engine.books.paid(stage.account))
         return self.live.setdefault(stage, Parent(self, stage, base))
 
     def are_busy(self, stage: OpenStage) -> bool:
@@ -130,15 +130,15 @@ class Shares:
         parent = self.live.get(stage)
         if parent is None:
             return
-        since_ns, before_j, before_g = parent.base
-        own_j, own_g = self.engine.books.paid(stage.account)
-        parent.base = now_ns, own_j, own_g
+        since_ns, before = parent.base
+        own = self.engine.books.paid(stage.account)
+        parent.base = now_ns, own
         untaken = [(timed, *each) for timed in list(parent.timed) for each in timed.untaken(now_ns)]
         tracks = self.engine.meter.tracks
         elapsed_ns = max(0, now_ns - since_ns)
+        joules, grams, embodied_g = less(own, before)
         interval = Interval(
-            tuple([max(0.0, now - before) for now, before in zip(own_j, before_j, strict=True)]),
-            max(0.0, own_g - before_g),
+            (tuple([max(0.0, each) for each in joules]), max(0.0, grams), max(0.0, embodied_g)),
             elapsed_ns,
             max(elapsed_ns, sum([ns for _, _, ns in untaken])),
             [most * track.share for most, track in zip(self._most_w, tracks, strict=True)],
@@ -241,15 +241,11 @@ class Shares:
         receiver.opened(stage)
         self.engine.begin(stage)
 
-    def held_back(self, stage: OpenStage) -> tuple[Joules, float] | None:
-        """The joules and grams of the stage that may turn out to be a child's."""
+    def held_back(self, stage: OpenStage) -> Paid | None:
+        """What the stage has paid and may turn out to be a child's."""
         parent = self.live.get(stage)
         parts = [] if parent is None else [part for timed in list(parent.timed) for part in timed.held_back()]
-        if not parts:
-            return None
-        return functools.reduce(together, [part.joules for part in parts]), sum(
-            [part.grams for part in parts]
-        )
+        return functools.reduce(together, [part.paid for part in parts]) if parts else None
 
     def give(self, parent: Parent, receiver: Receiver) -> None:
         """Let the receiver's stage have paid what was kept for it."""
@@ -260,11 +256,11 @@ class Shares:
         source = parent.stage.account
         between = receiver.above.stage if receiver.above is not None else None
         for target in (child,) if between is None else (between, child):
-            self.engine.books.transfer(source, target.account, part.joules, part.grams)
+            self.engine.books.transfer(source, target.account, *part.paid)
             if target.split is not None:
                 target.split = target.split.plus(part.ns * S_PER_NS, part.least_j, part.most_j)
             source = target.account
-        parent.base = (parent.base[0], *self.engine.books.paid(parent.stage.account))
+        parent.base = (parent.base[0], self.engine.books.paid(parent.stage.account))
 
     def _count(self, parent: Parent) -> None:
         for cell in list(parent.timed):

@@ -16,12 +16,16 @@ from typing import Final
 Joules = tuple[float, ...]  # one entry per device
 # The weights of some payers together: the number of those with weight one, and per device the sum of the others.
 Weights = tuple[int, Joules | None]
-# The joules posted; the clock, which is joules per unit of weight; its sum over the devices; and that in grams.
-Posted = tuple[Joules, Joules, float, float]
-# What some payers have paid: their weights, what was posted when the sums were taken, joules and grams up to then.
-Sum = tuple[Weights, Posted, Joules, float]
-# The same for a kind of stage, with the joules of all devices together.
-KindSum = tuple[Weights, Posted, float, float]
+# The joules posted; the clock, which is joules per unit of weight; its sum over the devices; that in grams; the
+# embodied grams posted; and those per unit of weight.
+Posted = tuple[Joules, Joules, float, float, float, float]
+# What some payers have paid: their weights, what was posted when the sums were taken, and joules, grams and
+# embodied grams up to then.
+Sum = tuple[Weights, Posted, Joules, float, float]
+# Joules, grams and embodied grams.
+Paid = tuple[Joules, float, float]
+# A sum for a kind of stage, with the joules of all devices together.
+KindSum = tuple[Weights, Posted, float, float, float]
 
 NONE: Final[Weights] = (0, None)
 ONE: Final[Weights] = (1, None)
@@ -31,50 +35,96 @@ _WEIGHT_UNIT: Final = 2.0**-40
 
 
 def post(
-    posted: Posted, totals: Sequence[float], weights: Weights, to_grams: Callable[[float], float]
+    posted: Posted,
+    totals: Sequence[float],
+    weights: Weights,
+    to_grams: Callable[[float], float],
+    embodied_g: float = 0.0,
 ) -> Posted:
-    """What is posted once the payers with these weights have shared the joules up to these totals."""
-    before, clock, joules, grams = posted
+    """What is posted once the payers with these weights have shared all up to these totals.
+
+    The totals are the joules of each device, and the embodied grams.
+    """
+    before, clock, joules, grams, embodied_before, embodied = posted
     count, others = weights
+    by_weight = embodied_g - embodied_before
     if others is not None:
         each = zip(totals, before, others, strict=True)
         more = [(total - then) / (count + other) for total, then, other in each]
+        by_weight /= of_time(weights)
     elif count == 1:
         more = [*map(sub, totals, before)]
     else:
         more = [(total - then) / count for total, then in zip(totals, before, strict=True)]
+        by_weight /= count
     spent = sum(more)
-    return tuple(totals), tuple(map(add, clock, more)), joules + spent, grams + to_grams(spent)
+    return (
+        tuple(totals),
+        tuple(map(add, clock, more)),
+        joules + spent,
+        grams + to_grams(spent),
+        embodied_g,
+        embodied + by_weight,
+    )
 
 
-def paid(total: Sum, posted: Posted) -> tuple[Joules, float]:
-    """Joules and grams of a sum up to what is posted."""
-    (count, others), since, joules, grams = total
+def paid(total: Sum, posted: Posted) -> Paid:
+    """Joules, grams and embodied grams of a sum up to what is posted."""
+    (count, others), since, joules, grams, embodied = total
     if since is posted or (not count and others is None):
-        return joules, grams
+        return joules, grams, embodied
+    by_weight = posted[5] - since[5]
     if others is not None:
         each = zip(posted[1], since[1], others, strict=True)
         spent = [(now - then) * (count + other) for now, then, other in each]
-        return tuple(map(add, joules, spent)), grams + sum(spent) * _grams_per_joule(since, posted)
+        grams += sum(spent) * _grams_per_joule(since, posted)
+        return tuple(map(add, joules, spent)), grams, embodied + by_weight * of_time(total[0])
     if count == 1:
-        return tuple(map(add, joules, map(sub, posted[1], since[1]))), grams + (posted[3] - since[3])
+        more = map(sub, posted[1], since[1])
+        return tuple(map(add, joules, more)), grams + (posted[3] - since[3]), embodied + by_weight
     spent = [(now - then) * count for now, then in zip(posted[1], since[1], strict=True)]
-    return tuple(map(add, joules, spent)), grams + (posted[3] - since[3]) * count
+    return (
+        tuple(map(add, joules, spent)),
+        grams + (posted[3] - since[3]) * count,
+        embodied + by_weight * count,
+    )
 
 
-def paid_of_kind(total: KindSum, posted: Posted) -> tuple[float, float]:
+def paid_of_kind(total: KindSum, posted: Posted) -> tuple[float, float, float]:
     """The same for a sum by kind."""
-    (count, others), since, joules, grams = total
+    (count, others), since, joules, grams, embodied = total
+    by_weight = posted[5] - since[5]
     if others is None:
-        return joules + (posted[2] - since[2]) * count, grams + (posted[3] - since[3]) * count
+        return (
+            joules + (posted[2] - since[2]) * count,
+            grams + (posted[3] - since[3]) * count,
+            embodied + by_weight * count,
+        )
     each = zip(posted[1], since[1], others, strict=True)
     spent = sum([(now - then) * (count + other) for now, then, other in each])
-    return joules + spent, grams + spent * _grams_per_joule(since, posted)
+    grams += spent * _grams_per_joule(since, posted)
+    return joules + spent, grams, embodied + by_weight * of_time(total[0])
 
 
-def together(some: Joules, more: Joules) -> Joules:
+def of_time(weights: Weights) -> float:
+    """The weight by which reserved time is shared: the mean over the devices."""
+    count, others = weights
+    return count + (sum(others) / len(others) if others else 0)
+
+
+def added(some: Joules, more: Joules) -> Joules:
     """The sum for each device."""
     return tuple(map(add, some, more))
+
+
+def together(some: Paid, more: Paid) -> Paid:
+    """The sum of what was paid."""
+    return added(some[0], more[0]), some[1] + more[1], some[2] + more[2]
+
+
+def less(some: Paid, part: Paid) -> Paid:
+    """What was paid, without a part of it."""
+    return tuple(map(sub, some[0], part[0])), some[1] - part[1], some[2] - part[2]
 
 
 def plus(some: Weights, more: Weights) -> Weights:

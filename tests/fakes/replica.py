@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from carbon_otel.background import Worker
+from carbon_otel.carbon.embodied import hardware
 from carbon_otel.carbon.grid import EmissionFactor, intensity
+from carbon_otel.carbon.life_cycle import LifeCycle
 from carbon_otel.footprint import Footprint
 from carbon_otel.meter.meter import Meter
 from carbon_otel.mlflow.delivery.worker import DeliveryWorker
@@ -23,10 +25,12 @@ class Replica:
         self.clock = Clock()
         self._start_ns = start_s * 10**9 - self.clock()
         self.device = package(self.clock)
+        self.life = LifeCycle(hardware([None], 8, 32.0))
         self._engine = Engine(
-            Meter([self.device], clock_ns=self.clock),
+            Meter([self.device], clock_ns=self.clock, reserved_rates=self.life.reserved),
             EmissionFactor(intensity("FR"), pue),
             checkpoint_s=1800,
+            life=self.life,
         )
         self._delivery = Worker("simulated delivery")
         self._worker = DeliveryWorker(folder)

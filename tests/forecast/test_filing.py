@@ -8,6 +8,7 @@ import pytest
 
 from carbon_otel.forecast.filing import annex_xi, sci_ai
 from carbon_otel.forecast.records import Assumption, Forecast, Interval, Phase
+from carbon_otel.lifecycle.beside import NOTHING_BESIDE, EntryBeside
 from carbon_otel.lifecycle.entry import Entry, LedgerCost
 from carbon_otel.lifecycle.ledger import Ledger
 from carbon_otel.lifecycle.report import report_of
@@ -52,7 +53,7 @@ def inference() -> Forecast:
     )
 
 
-def ledger(measured_wh=90.0):
+def ledger(measured_wh=90.0, beside=NOTHING_BESIDE):
     entry = Entry(
         run_id="0" * 32,
         name="a run",
@@ -69,6 +70,7 @@ def ledger(measured_wh=90.0):
         units={"training/tokens": 1000.0, "inference/tokens": 100.0},
         components={},
         tags={"carbon.status": "final", "carbon.method": "measured.counter"},
+        beside=beside,
     )
     return report_of(Ledger("churn", (entry,)))
 
@@ -137,6 +139,15 @@ def test_a_ledger_has_both_scores_and_says_that_they_must_not_be_added():
     scores = {(s["role"], s["per"]): s["g"]["p50"] for s in filed.as_dict()["scores"]}
     assert scores == {("provider", "training token"): 0.04, ("consumer", "token"): 0.1}
     assert "must not be added" in filed.text and "without embodied" in filed.text
+
+
+def test_the_scores_of_a_ledger_have_its_embodied_carbon_if_that_is_known():
+    made = EntryBeside({"training": 20.0, "inference": 4.0}, 12.0, 48.0)
+    filed = sci_ai(ledger(beside=made))
+    scores = {(s["role"], s["per"]): s["g"] for s in filed.as_dict()["scores"]}
+    assert scores["provider", "training token"]["p50"] == pytest.approx((40 + 20) / 1000)
+    assert scores["consumer", "token"]["p50"] == pytest.approx((10 + 4) / 100)
+    assert filed.as_dict()["embodied"] is True and "with embodied" in filed.text
 
 
 def test_without_a_unit_there_is_no_score():

@@ -223,9 +223,9 @@ def test_unknown_embodied_carbon_is_unknown_and_not_zero():
 
 def test_embodied_carbon_by_sci():
     """M = TE x TS x RS: 164 kg and the host's share, for 4 years."""
-    found = forecast_training(replace(REQUEST, hardware="H100", gpus=1, days=365.25, lifetime_years=4))
+    found = forecast_training(replace(REQUEST, hardware="H100", gpus=1, days=365, lifetime_years=4))
     assert found.embodied_kg.p50 == pytest.approx((164 + 435) / 4)
-    tpu = forecast_training(replace(REQUEST, hardware="TPU v5p", gpus=1, days=365.25, lifetime_years=4))
+    tpu = forecast_training(replace(REQUEST, hardware="TPU v5p", gpus=1, days=365, lifetime_years=4))
     assert tpu.embodied_kg.p50 == pytest.approx(1101 / 4), "its figure contains the host"
 
 

@@ -475,10 +475,10 @@ def test_what_is_told_is_what_was_used(job, tmp_path, monkeypatch):
     told: dict[str, float] = {}
     tell = OtelSink.energy_attributed
 
-    def note(sink, stage, joules, grams):
+    def note(sink, stage, joules, grams, embodied_g):
         assert min(joules) >= -1e-9
         told[stage.kind] = told.get(stage.kind, 0.0) + sum(joules)
-        tell(sink, stage, joules, grams)
+        tell(sink, stage, joules, grams, embodied_g)
 
     # One that is there from the first tick on.
     monkeypatch.setattr(OtelSink, "energy_attributed", note)

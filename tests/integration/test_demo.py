@@ -68,6 +68,8 @@ def test_the_table_has_the_figures_of_mlflow(demo):
         "at least": ("carbon/energy_low_wh", ".4g"),
         "at most": ("carbon/energy_high_wh", ".4g"),
         "emissions, g CO2e": ("carbon/emissions_g", ".4g"),
+        "embodied, g CO2e": ("carbon/embodied_g", ".4g"),
+        "SCI of 1,000 predictions, g": ("carbon/inference/sci_g_per_1k_samples", ".4g"),
         "accuracy": ("accuracy", ".3f"),
     }
     for label, (name, digits) in shown.items():
@@ -75,6 +77,11 @@ def test_the_table_has_the_figures_of_mlflow(demo):
     per_thousand = [m["carbon/emissions_g"] * 1000 / n for m, n in zip(metrics, (1000, 3000), strict=True)]
     assert figures(stdout, "per 1,000 samples") == pytest.approx(per_thousand, rel=1e-3)
     assert [run["name"] for run in found["runs"]] == ["basic", "complex"]
+    for m in metrics:
+        # SCI by its formula: ((E x I) + M) per R.
+        grams = m["carbon/inference/emissions_g"] + m["carbon/inference/embodied_g"]
+        amount = m["carbon/units/inference/samples"]
+        assert m["carbon/inference/sci_g_per_1k_samples"] == pytest.approx(1000 * grams / amount)
 
 
 def test_the_output_names_the_scale_the_sources_and_the_address(demo):
@@ -96,6 +103,8 @@ def test_the_stages_and_the_runs_own_time_add_up(demo):
     for run in found["runs"]:
         parts = [v for k, v in run["metrics"].items() if re.fullmatch(r"carbon/\w+/energy_wh", k)]
         assert sum(parts) == pytest.approx(run["metrics"]["carbon/energy_wh"], rel=1e-9)
+        made = [v for k, v in run["metrics"].items() if re.fullmatch(r"carbon/\w+/embodied_g", k)]
+        assert sum(made) == pytest.approx(run["metrics"]["carbon/embodied_g"], rel=1e-9)
         assert run["tags"]["carbon.status"] == "final"
 
 

@@ -65,6 +65,8 @@ class Life:
     def __init__(self, folder, uri, tree, launch, sink) -> None:
         self.folder, self.uri, self.tree, self.launch, self.sink = folder, uri, tree, launch, sink
         self.used: dict[str, float] = defaultdict(float)
+        # Embodied grams by stage, but for the killed attempt and the served workers.
+        self.embodied: dict[str, float] = defaultdict(float)
         self.drawn: dict[str, float] = defaultdict(float)
         self.requests = 0
         # The joules by stage in the journals of the processes, for the message of a failure.
@@ -89,6 +91,7 @@ class Life:
         for kind, spent in stages.items():
             if kind != "unattributed":
                 self.used[kind] += spent["energy_j"]
+                self.embodied[kind] += state["footprint"]["embodied_by_kind"][kind]
 
     def run(self, name, kind, joules, *, end="go", model="", experiment=None):
         journal = self.folder / f"{name}.json"
@@ -162,11 +165,14 @@ class Life:
         for _ in range(days * 24):
             device.watts = load.randrange(20, 200)
             before_j, month = device.spent_j, time.strftime("%Y-%m", time.gmtime(replica.now_s))
+            began_s = replica.now_s
             window, token = replica.predictions.predicting(model_id, run_id)
             for _ in range(load.randrange(1, 7)):
                 replica.clock.advance(300)
                 replica.tick()  # the counter wraps after 20 minutes at 200 W
             replica.predictions.predicted(window, token, rows=10)
+            # For the time of the window, whatever power it has drawn.
+            self.embodied["inference"] += (replica.now_s - began_s) * replica.life.reserved.host
             spent_j = device.spent_j - before_j
             replica.tick()
             replica.tick()
@@ -177,6 +183,22 @@ class Life:
             self.by_month[month] += spent_j
             self.requests += 1
         replica.end()
+
+
+def check_embodied(life, report):
+    """Every entry has it apart from its emissions, and the ledger what the processes have paid, idle included."""
+    made = report.beside
+    assert made.embodied_unknown == () and made.market_g is None
+    for kind in ("data_processing", "evaluation"):
+        assert made.embodied_by_stage[kind] == pytest.approx(life.embodied[kind], rel=1e-9)
+    # The killed attempt and the served workers have no journal.
+    for kind in ("training", "run", "inference"):
+        assert made.embodied_by_stage[kind] >= life.embodied[kind] * (1 - 1e-9)
+    assert made.embodied_g == pytest.approx(sum(made.embodied_by_stage.values()), rel=1e-9)
+    assert made.embodied_low_g < made.embodied_g < made.embodied_high_g
+    assert set(made.sci) == set(report.per_unit)
+    for unit, grams in made.sci.items():
+        assert grams > report.per_unit[unit].emissions_g
 
 
 @brief_and_long("days", 2, 30)
@@ -217,6 +239,7 @@ def live(life, days):
     expected = {kind: pytest.approx(joules, rel=1e-9, abs=1e-5) for kind, joules in life.used.items()}
     assert by_stage == expected
     assert report.total.energy_wh * 3600 == pytest.approx(sum(life.used.values()), rel=1e-9)
+    check_embodied(life, report)
     factor = intensity("FR").g_per_kwh * PUE / 3.6e6
     assert report.total.emissions_g == pytest.approx(sum(life.used.values()) * factor, rel=1e-9)
     for kind in ("data_processing", "training", "evaluation"):

@@ -61,6 +61,11 @@ def assert_same_sums(report, then):
     for names in ("lower_bounds", "prepared_elsewhere"):
         assert len(now[names]) == len(then[names]), names
     assert now["passed_training"] == then["passed_training"]
+    # These runs have no embodied carbon: it is unknown, and not 0.
+    assert now["embodied_g"] is None and now["sci_g_per_1000"] == {}
+    assert len(now["embodied_unknown"]) == len(report.entries)
+    assert {row["embodied_g"] for row in now["entries"]} == {None}
+    assert not {"market_g", "water_l"} & now.keys()
 
 
 def in_proportion(sums, factor):
@@ -76,6 +81,12 @@ def in_proportion(sums, factor):
 @pytest.mark.parametrize("name", SUMS["stored"])
 def test_a_stored_ledger(stored, name):
     assert_same_sums(carbon_otel.report(name, tracking_uri=stored), SUMS["stored"][name])
+
+
+def test_a_table_of_a_stored_ledger_says_that_the_embodied_carbon_is_unknown(stored):
+    shown = CliRunner().invoke(app, ["report", "churn", "--tracking-uri", stored])
+    assert shown.exit_code == 0, shown.output
+    assert "embodied   unknown" in shown.output and "SCI" not in shown.output
 
 
 def test_a_stored_ledger_with_the_grid_of_another_year(stored):

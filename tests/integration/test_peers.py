@@ -27,6 +27,26 @@ def total_of(member):
     return output["energy_j"], output["counters"]
 
 
+def test_processes_of_a_host_pay_for_making_it_once(host, launch, monkeypatch):
+    """Idle or busy: the sum is what the host is worth from the first start to the last end, and no more."""
+    g_per_s = 1000.0
+    monkeypatch.setenv("CARBON_OTEL_EMBODIED_KG", str(g_per_s * 4 * 365 * 86_400 / 1000))
+    began = time.monotonic()
+    members = [launch("member.py", str(host.root), kind) for kind in ("idle", "busy", "busy")]
+    for member in members:
+        member.go()
+        assert member.line() == "open"
+    all_open = time.monotonic()
+    time.sleep(2)
+    still_open = time.monotonic()
+    for member in members:
+        member.say("end")
+    paid_g = sum(json.loads(member.finish())["embodied_g"] for member in members)
+    ended = time.monotonic()
+    assert (still_open - all_open) * g_per_s * (1 - TOLERANCE) < paid_g
+    assert paid_g < (ended - began) * g_per_s * (1 + TOLERANCE)
+
+
 @pytest.mark.parametrize("kinds", [("busy",) * 4, ("idle", "busy"), ("idle", "busy", "children")])
 def test_the_books_of_all_processes_add_up_to_the_device(kinds, host, launch):
     members = [launch("member.py", str(host.root), kind) for kind in kinds]

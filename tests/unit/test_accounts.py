@@ -15,13 +15,15 @@ from carbon_otel.stages.accounts import Account, Books, Joules
 DEVICES = 2
 G_PER_J = 0.25
 KINDS = ("data_processing", "training", "inference")
+AMOUNT = st.sampled_from([0.0, 0.001, 1.0, 60.0, 1e6]) | st.floats(0, 1e4)
 
 
 class Ledgers(Books):
     """Books that are told what was spent since the last post."""
 
-    def spend(self, joules) -> None:
-        self.post([before + more for before, more in zip(self._posted[0], joules, strict=True)])
+    def spend(self, joules, embodied_g: float = 0.0) -> None:
+        totals = [before + more for before, more in zip(self._posted[0], joules, strict=True)]
+        self.post(totals, self._posted[4] + embodied_g)
 
     def paid(self, account: Account) -> list[float]:
         return list(self.totals(account).exclusive_j)
@@ -73,7 +75,7 @@ def test_overlap_by_weights_three_to_one():
 def test_unequal_weights_leave_no_rounding_error():
     b = overlap({"a": 1 + 1 / 3, "b": 2 / 3})[2]
     b.spend([10])
-    assert b.paid(b.root) == [10] and b.settle(b.root) == ((10,), 2.5)
+    assert b.paid(b.root) == [10] and b.settle(b.root) == ((10,), 2.5, 0.0)
 
 
 def test_the_root_pays_when_no_account_is_open():
@@ -83,8 +85,8 @@ def test_the_root_pays_when_no_account_is_open():
     b.spend([5])
     b.close(stage)
     b.spend([1])
-    assert b.settle(b.root) == ((8,), 2.0)
-    assert b.settle(b.root) == ((0,), 0.0)
+    assert b.settle(b.root) == ((8,), 2.0, 0.0)
+    assert b.settle(b.root) == ((0,), 0.0, 0.0)
 
 
 def test_a_closed_account_pays_no_more_and_closes_once():
@@ -92,10 +94,10 @@ def test_a_closed_account_pays_no_more_and_closes_once():
     stage = b.open("training")
     b.spend([5])
     b.close(stage)
-    assert b.settle(stage) == ((5,), 5 * G_PER_J)
+    assert b.settle(stage) == ((5,), 5 * G_PER_J, 0.0)
     b.spend([5])
     b.close(stage)
-    assert b.settle(stage) == ((0,), 0.0)
+    assert b.settle(stage) == ((0,), 0.0, 0.0)
     assert b.paid(stage) == [5]
     b.close(b.root)
     assert b.root.open
@@ -198,15 +200,23 @@ def test_restored_books_have_the_same_payers():
 
 
 class Ledger:
-    """The rule in its simplest form: each post adds each payer's part to the payer and to all its ancestors."""
+    """The rule in its simplest form: each post adds each payer's part to the payer and to all its ancestors.
+
+    After the joules of the devices come the embodied grams, which payers share by the mean of their weights.
+    """
 
     def __init__(self, kind: str, above: Ledger | None, keeps_kinds: bool) -> None:
         self.kind, self.above, self.keeps_kinds = kind, above, keeps_kinds
         self.open, self.paused, self.resting = True, False, False
         self.weights = [1.0] * DEVICES
-        self.paid = [0.0] * DEVICES
-        self.inclusive = [0.0] * DEVICES
+        self.paid = [0.0] * (DEVICES + 1)
+        self.inclusive = [0.0] * (DEVICES + 1)
         self.by_kind: dict[str, float] = {}
+        self.embodied_by_kind: dict[str, float] = {}
+
+    @property
+    def all_weights(self) -> list[float]:
+        return [*self.weights, sum(self.weights) / DEVICES]
 
 
 class AnyOrder(RuleBasedStateMachine):
@@ -219,7 +229,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.books = books(DEVICES)
         self.root = Ledger("unattributed", None, False)
         self.model: dict[Account, Ledger] = {self.books.root: self.root}
-        self.posted = [0.0] * DEVICES
+        self.posted = [0.0] * (DEVICES + 1)
         self.settled: dict[Account, list[float]] = {}
         self.payers = [self.root]
 
@@ -241,11 +251,11 @@ class AnyOrder(RuleBasedStateMachine):
                 ledger.weights = [1.0] * DEVICES
         self.payers = payers
 
-    def note(self, account: Account, paid: tuple[Joules, float]) -> None:
-        joules, grams = paid
+    def note(self, account: Account, paid: tuple[Joules, float, float]) -> None:
+        joules, grams, embodied_g = paid
         assert grams == pytest.approx(sum(joules) * G_PER_J)
-        so_far = self.settled.setdefault(account, [0.0] * DEVICES)
-        self.settled[account] = [a + b for a, b in zip(so_far, joules, strict=True)]
+        so_far = self.settled.setdefault(account, [0.0] * (DEVICES + 1))
+        self.settled[account] = [a + b for a, b in zip(so_far, (*joules, embodied_g), strict=True)]
 
     @rule(target=accounts, above=st.none() | accounts, kind=st.sampled_from(KINDS), keeps_kinds=st.booleans())
     def open(self, above, kind, keeps_kinds):
@@ -294,20 +304,22 @@ class AnyOrder(RuleBasedStateMachine):
             self.model[account].resting = False
         self.review()
 
-    @rule(joules=st.tuples(*[st.sampled_from([0.0, 0.001, 1.0, 60.0, 1e6]) | st.floats(0, 1e4)] * DEVICES))
-    def post(self, joules):
-        self.books.spend(joules)
-        for i, amount in enumerate(joules):
+    @rule(amounts=st.tuples(*[AMOUNT] * (DEVICES + 1)))
+    def post(self, amounts):
+        *joules, embodied_g = amounts
+        self.books.spend(joules, embodied_g)
+        for i, amount in enumerate(amounts):
             self.posted[i] += amount
-            weight = sum(p.weights[i] for p in self.payers)
+            weight = sum(p.all_weights[i] for p in self.payers)
             for payer in self.payers:
-                part = amount * payer.weights[i] / weight
+                part = amount * payer.all_weights[i] / weight
                 payer.paid[i] += part
                 ledger: Ledger | None = payer
                 while ledger is not None:
                     ledger.inclusive[i] += part
                     if ledger.keeps_kinds:
-                        ledger.by_kind[payer.kind] = ledger.by_kind.get(payer.kind, 0.0) + part
+                        kinds = ledger.by_kind if i < DEVICES else ledger.embodied_by_kind
+                        kinds[payer.kind] = kinds.get(payer.kind, 0.0) + part
                     ledger = ledger.above
 
     @rule(data=st.data())
@@ -326,8 +338,10 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(account=accounts)
     def ask(self, account):
         totals = self.books.totals(account)
-        assert list(totals.inclusive_j) == near(self.model[account].inclusive)
-        assert totals.inclusive_g == near(sum(self.model[account].inclusive) * G_PER_J)
+        *joules, embodied_g = self.model[account].inclusive
+        assert list(totals.inclusive_j) == near(joules)
+        assert totals.inclusive_g == near(sum(joules) * G_PER_J)
+        assert totals.inclusive_embodied_g == near(embodied_g)
 
     @rule()
     def restore(self):
@@ -343,22 +357,30 @@ class AnyOrder(RuleBasedStateMachine):
         for account in self.model:
             totals = self.books.totals(account)
             assert min(*totals.exclusive_j, totals.exclusive_g, *totals.inclusive_j, totals.inclusive_g) >= 0
+            assert 0 <= totals.exclusive_embodied_g <= totals.inclusive_embodied_g + 1e-6
 
     def teardown(self):
         for account in self.model:
             self.note(account, self.books.settle(account))
         for account, ledger in self.model.items():
             totals = self.books.totals(account)
-            assert list(totals.exclusive_j) == near(ledger.paid)
+            *joules, embodied_g = ledger.paid
+            assert list(totals.exclusive_j) == near(joules)
             assert self.settled[account] == near(ledger.paid)
-            assert totals.exclusive_g == near(sum(ledger.paid) * G_PER_J)
-            assert list(totals.inclusive_j) == near(ledger.inclusive)
+            assert totals.exclusive_g == near(sum(joules) * G_PER_J)
+            assert totals.exclusive_embodied_g == near(embodied_g)
+            assert [*totals.inclusive_j, totals.inclusive_embodied_g] == near(ledger.inclusive)
+            for kind, grams in (ledger.embodied_by_kind if ledger.keeps_kinds else {}).items():
+                assert totals.embodied_by_kind.get(kind, 0.0) == near(grams)
             for kind, joules in (ledger.by_kind if ledger.keeps_kinds else {}).items():
                 assert totals.by_kind.get(kind, Cost(0.0, 0.0)).energy_j == near(joules)
         for i in range(DEVICES):
             assert sum(self.books.paid(each)[i] for each in self.model) == pytest.approx(
                 self.posted[i], rel=1e-9
             )
+        # Whatever is nested or runs at once: the hardware is charged once.
+        embodied_g = [self.books.totals(each).exclusive_embodied_g for each in self.model]
+        assert sum(embodied_g) == pytest.approx(self.posted[DEVICES], rel=1e-9)
 
 
 def near(value):

@@ -49,6 +49,7 @@ ROOMS = {
     "sinks": "footprint records guard",
     "remote": "records carbon units",
     "config": "text sensors carbon units private_files",
+    "life": "carbon sensors config",
     # One timeline per device, and this process's share of it.
     "host": f"{BASE} sensors sensors.base records",
     "meter": f"{BASE} sensors.base records",
@@ -81,7 +82,7 @@ ROOMS = {
     # The place of this measurement.
     "here": "guard carbon config host",
     # The composition root.
-    "session": f"{CORE} here config host sensors meter stages otel remote journal instrumentation runtime",
+    "session": f"{CORE} here life config host sensors meter stages otel remote journal instrumentation runtime",
     "foresight": f"{CORE} here config sensors runtime stages forecast mlflow.compat",
     "__init__": f"{CORE} config runtime stages session lifecycle forecast foresight",
     # The entry points.

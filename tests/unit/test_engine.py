@@ -50,7 +50,7 @@ class Recorder(Sink):
         if tick.checkpoint is not None:
             self.checkpoints.append(tick.checkpoint)
 
-    def energy_attributed(self, stage, joules, grams):
+    def energy_attributed(self, stage, joules, grams, embodied_g):
         self.payments.append((stage, sum(joules), grams))
 
     def stage_closed(self, stage, end):

@@ -109,6 +109,7 @@ def test_as_dict_is_plain_json_with_the_sources_of_the_factors():
     }
     assert figures["per_unit"] == {"samples": {"energy_j": 10, "emissions_g": 0.1}}
     assert figures["stages"] == {"training": {"energy_j": 60, "emissions_g": 0.6}}
+    assert figures.pop("embodied_g") is None, "no hardware is known here"
     assert all(value is not None for value in figures.values())
 
 
@@ -135,7 +136,7 @@ def test_a_figure_that_was_not_measured_is_none_and_never_zero():
     assert footprint_of(record(), FACTOR) is NOT_MEASURED
     values = NOT_MEASURED.as_dict()
     figures = {k for k in values if k.endswith(("_j", "_g", "_kwh"))}
-    assert len(figures) == 9 and all(values[k] is None for k in figures)
+    assert len(figures) == 10 and all(values[k] is None for k in figures)
     assert values["method"] == "missing" and values["measured_fraction"] == 0
     assert json.loads(json.dumps(values, allow_nan=False))
     assert math.isnan(NOT_MEASURED.energy_wh)

@@ -164,7 +164,7 @@ def test_a_collection_ends_a_stage_while_a_sink_is_told():
     lock = threading.Lock()
 
     class Instrument(Sink):
-        def energy_attributed(self, stage, joules, grams):
+        def energy_attributed(self, stage, joules, grams, embodied_g):
             assert lock.acquire(timeout=0)
             bench.engine.close(abandoned)
             lock.release()

@@ -25,7 +25,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import StatusCode
 
 import carbon_otel
-from carbon_otel import runtime
+from carbon_otel import runtime, session
+from carbon_otel.carbon.life_cycle import LifeCycle
 from carbon_otel.host.identity import boot
 from carbon_otel.host.membership import Membership
 from carbon_otel.sinks import Sink, nothing_pending
@@ -107,6 +108,10 @@ def test_a_span_has_the_figures_of_the_footprint(application):
         "carbon_otel.units.samples": 10.0,
         "carbon_otel.energy_j_per.sample": f.energy_j / 10,
         "carbon_otel.emissions_g_per.sample": f.emissions_g / 10,
+        "carbon_otel.embodied.g_co2e": f.embodied_g,
+        "carbon_otel.embodied.low_g_co2e": f.embodied.low_g,
+        "carbon_otel.embodied.high_g_co2e": f.embodied.high_g,
+        "carbon_otel.sci_g_per.sample": (f.emissions_g + f.embodied_g) / 10,
         "carbon_otel.share.reserved": f.shares["reserved"],
         "carbon_otel.share.process": f.shares["process"],
         # On a busy machine the stage may last long enough for a still counter to be flagged.
@@ -207,6 +212,7 @@ def test_metrics_have_the_names_units_and_labels_of_the_conventions(application)
         "hw.power": "W",
         "carbon_otel.stage.energy": "J",
         "carbon_otel.stage.emissions": "g",
+        "carbon_otel.embodied": "g",
         "carbon_otel.stage.duration": "s",
         "carbon_otel.carbon_intensity": "g/kW.h",
     }
@@ -715,3 +721,27 @@ def test_a_stage_in_a_thread_is_below_the_stage_that_started_the_thread(applicat
         thread.join()
     spans = application.spans()
     assert spans["inference"].parent.span_id == spans["training"].context.span_id
+
+
+def test_the_embodied_carbon_of_the_process_is_a_counter_that_a_new_session_continues(application):
+    application.instrument()
+    with carbon_otel.stage("training") as stage:
+        application.draw(1)
+    carbon_otel.flush()
+    (first,) = application.points("carbon_otel.embodied")
+    assert stage.footprint.embodied_g <= first.value <= carbon_otel.footprint().embodied_g
+    carbon_otel.uninstrument()
+    application.instrument()
+    carbon_otel.flush()
+    (second,) = application.points("carbon_otel.embodied")
+    assert second.value > first.value > 0
+
+
+def test_an_unknown_embodied_carbon_has_no_point_and_no_attribute(application, monkeypatch):
+    monkeypatch.setattr(session, "life_cycle", lambda *_: LifeCycle())
+    application.instrument()
+    with carbon_otel.stage("training", "fit"):
+        application.draw(1)
+    carbon_otel.flush()
+    assert not [name for name, _ in application.collect() if "embodied" in name]
+    assert not [name for name in application.spans()["fit"].attributes if "embodied" in name or "sci" in name]

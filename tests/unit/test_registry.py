@@ -55,7 +55,7 @@ def conform(attributes, group):
 @pytest.fixture
 def measured(tmp_path):
     application = Application(server(tmp_path))
-    application.instrument(annotate_spans=True, remote_estimates="benchmark")
+    application.instrument(annotate_spans=True, remote_estimates="benchmark", market_intensity=94, water=True)
     with carbon_otel.stage("training", "fit") as s:
         application.draw(5)
         s.units(tokens=2000, samples=10)
@@ -86,6 +86,15 @@ def test_spans(measured):
     assert set(own) == refs("span.carbon_otel.remote")
     of_stage = {k for k in spans["fit"].attributes if k.startswith(prefix)}
     assert of_stage == {ref for ref in refs("span.carbon_otel.stage") if ref.startswith(prefix)}
+
+
+def test_what_stands_beside_the_emissions_is_on_the_span(measured):
+    found = measured.spans()["fit"].attributes
+    for group in ("carbon_otel.embodied.", "carbon_otel.market.", "carbon_otel.water."):
+        assert {k for k in found if k.startswith(group)} == {k for k in DEFINED if k.startswith(group)}
+    grams = found["carbon_otel.emissions.g_co2e"] + found["carbon_otel.embodied.g_co2e"]
+    assert found["carbon_otel.sci_g_per.sample"] == pytest.approx(grams / 10)
+    assert found["carbon_otel.sci_g_per.1k_tokens"] == pytest.approx(grams / 2)
 
 
 def test_metrics(measured):

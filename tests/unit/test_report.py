@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from dataclasses import replace
 
@@ -10,6 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from carbon_otel.carbon.grid import intensity
+from carbon_otel.cli.output import Screen
+from carbon_otel.cli.report_view import show
+from carbon_otel.lifecycle.beside import EntryBeside
 from carbon_otel.lifecycle.entry import Entry, LedgerCost
 from carbon_otel.lifecycle.ledger import Ledger
 from carbon_otel.lifecycle.report import report_of
@@ -39,6 +43,12 @@ def entry(number=0, wh=10.0, grams=5.0, hardware="a", zone="FR", energy_band=0.1
 
 def report(*entries, **recomputed_for):
     return report_of(Ledger("churn", entries), **recomputed_for)
+
+
+def text_of(found):
+    console = Screen(file=io.StringIO(), width=200)
+    show(found, console)
+    return console.file.getvalue()
 
 
 def band(total):
@@ -85,3 +95,69 @@ def test_the_error_for_a_year_without_a_figure_names_the_entry_and_the_remedy():
     with pytest.raises(ValueError, match=r"run 1: no figure of World average for 2022.*write a zone"):
         report(entry(), entry(1, zone="WORLD"), year=2022)
     assert report(entry(), entry(1, zone="WORLD"), zone="FR", year=2022).total.emissions_g > 0
+
+
+def made(number, embodied, **beside):
+    """An entry of 10 Wh and 5 g with embodied carbon, and 100 requests."""
+    inference = {"stages": {"inference": LedgerCost(10.0, 5.0)}, "units": {"inference/requests": 100.0}}
+    low, high = (0.5 * embodied, 2 * embodied) if embodied is not None else (0.0, 0.0)
+    by_kind = None if embodied is None else {"inference": embodied}
+    return replace(entry(number), **inference, beside=EntryBeside(by_kind, low, high, **beside))
+
+
+class TestBeside:
+    def test_embodied_carbon_and_sci_by_hand(self):
+        found = report(made(0, 3.0), made(1, 1.0))
+        beside = found.beside
+        assert (beside.embodied_low_g, beside.embodied_g, beside.embodied_high_g) == (2.0, 4.0, 8.0)
+        assert beside.embodied_by_stage == {"inference": 4.0} and beside.embodied_unknown == ()
+        assert beside.sci == {"requests": (10.0 + 4.0) / 200}
+        assert found.total.emissions_g == 10.0, "nothing is added silently"
+        assert [row["embodied_g"] for row in found.rows()] == [3.0, 1.0]
+
+    def test_an_entry_without_it_is_left_out_and_named(self):
+        beside = report(made(0, 3.0), made(1, None)).beside
+        assert (beside.embodied_g, beside.embodied_unknown) == (3.0, ("run 1",))
+        assert beside.sci == {"requests": (5.0 + 3.0) / 100}, "over the entries that have both"
+
+    def test_without_any_it_is_unknown_and_not_zero(self):
+        figures = report(made(0, None)).as_dict()
+        assert figures["embodied_g"] is None and figures["embodied_low_g"] is None
+        assert figures["sci_g_per_1000"] == {}
+
+    def test_market_based_emissions_are_beside_the_others(self):
+        found = report(made(0, 1.0, market_g=2.0), made(1, 1.0))
+        assert (found.beside.market_g, found.beside.market_unknown) == (2.0, ("run 1",))
+        assert found.total.emissions_g == 10.0
+        assert [row["market_g"] for row in found.rows()] == [2.0, None]
+
+    def test_water_is_there_only_if_it_is_asked_for(self):
+        entries = made(0, 1.0, water_l=(1.0, 0.5, 2.0)), made(1, 1.0)
+        assert report(*entries).beside.water_l is None
+        # The second by its zone and PUE: 10 Wh in France, at 3.67 litres per kilowatt-hour, and 0.3 for the site.
+        value, low, high = report(*entries, water=True).beside.water_l
+        assert value == pytest.approx(1.0 + 0.01 * (3.67 + 0.3), rel=1e-3)
+        assert low < value < high
+
+    def test_another_grid_changes_the_water_and_sci_but_not_the_embodied_carbon(self):
+        entries = (made(0, 1.0, water_l=(1.0, 0.5, 2.0)),)
+        here, there = (report(*entries, zone=zone, water=True) for zone in ("FR", "PL"))
+        assert here.beside.embodied_g == there.beside.embodied_g == 1.0
+        assert here.beside.water_l != there.beside.water_l
+        assert there.beside.sci["requests"] == pytest.approx((there.total.emissions_g + 1.0) / 100)
+
+    @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=8))
+    def test_the_stages_add_up_to_the_total_within_its_band(self, grams):
+        beside = report(*(made(i, each) for i, each in enumerate(grams))).beside
+        assert beside.embodied_g == pytest.approx(sum(grams))
+        assert beside.embodied_low_g == pytest.approx(sum(grams) / 2)
+        assert beside.embodied_high_g == pytest.approx(sum(grams) * 2)
+
+
+@pytest.mark.parametrize("option", [False, True])
+def test_a_report_shows_what_stands_beside_the_emissions(option):
+    text = text_of(report(made(0, 3.0, market_g=2.0), made(1, None), water=option))
+    assert "embodied   3 g CO2e (1.5 g to 6 g), not in the emissions; unknown for 1 of 2 entries" in text
+    assert "market     2 g CO2e, market-based, beside the emissions; unknown for 1 of 2 entries" in text
+    assert "SCI per 1,000 requests of inference: 80 g CO2e, with the embodied carbon" in text
+    assert ("water      " in text) is option

@@ -24,7 +24,7 @@ class Recorder(Sink):
         self.told: list[tuple[object, float]] = []
         self.closed: list[tuple[object, object]] = []
 
-    def energy_attributed(self, stage, joules, grams):
+    def energy_attributed(self, stage, joules, grams, embodied_g):
         self.told.append((stage, sum(joules)))
 
     def stage_closed(self, stage, end):

@@ -365,7 +365,7 @@ def test_ten_thousand_short_stages_lose_no_joule(measured):
     class Sums(Sink):
         joules = 0.0
 
-        def energy_attributed(self, stage, joules, grams):
+        def energy_attributed(self, stage, joules, grams, embodied_g):
             self.joules += sum(joules)
 
     sums = Sums()

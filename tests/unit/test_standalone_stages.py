@@ -188,19 +188,19 @@ def test_a_stage_that_a_collection_ends_while_another_one_is_added(bench):
     def wall_ns() -> int:
         while amounts:
             stage, joules = amounts.pop()
-            bench.sink.energy_attributed(stage.info, joules, 0.3)
+            bench.sink.energy_attributed(stage.info, joules, 0.3, 0.6)
         return bench.clock()
 
     bench.sink._wall_ns = wall_ns
     add = threading.Thread(
-        target=bench.sink.energy_attributed, args=(outer.info, [2.0, 0.0], 0.2), daemon=True
+        target=bench.sink.energy_attributed, args=(outer.info, [2.0, 0.0], 0.2, 0.5), daemon=True
     )
     add.start()
     add.join(20)
     assert not add.is_alive()
     (window,) = bench.sink._windows.values()
     spent = window.spent
-    assert spent == {"training": [2.0, 0.0, 0.2], "evaluation": [3.0, 0.0, 0.3]}
+    assert spent == {"training": [2.0, 0.0, 0.2, 0.5], "evaluation": [3.0, 0.0, 0.3, 0.6]}
 
 
 def test_a_stage_goes_to_the_tracking_uri_at_which_it_was_opened(bench, monkeypatch):

@@ -63,6 +63,7 @@ def markdown(values: Mapping[str, float], tags: Mapping[str, str]) -> str:
     if others := stages[_STAGES_SHOWN:]:
         wh, grams = sum(wh for wh, _ in others), sum(figure(f"{kind}/emissions_g") for _, kind in others)
         lines.append(f"| {len(others)} other kinds of stage | {energy(wh)} | {emissions(grams)} |")
+    lines += _beside(values, tags)
     grid = f"{tags.get('carbon.zone', 'world average')}, {tags.get('carbon.intensity_g_per_kwh', '?')} g/kWh"
     source = " ".join(tags.get(f"carbon.intensity_{part}", "") for part in ("kind", "source", "year"))
     lines += [
@@ -77,3 +78,17 @@ def markdown(values: Mapping[str, float], tags: Mapping[str, str]) -> str:
     if tags.get("carbon.trace_url"):
         lines.append(f"[Trace]({tags['carbon.trace_url']})")
     return "\n".join(lines)
+
+
+def _beside(values: Mapping[str, float], tags: Mapping[str, str]) -> list[str]:
+    """Rows of what stands beside the total and is not in it."""
+    lines = []
+    if names.embodied_is_known(values):
+        low, high = values.get(names.EMBODIED_LOW_G, 0.0), values.get(names.EMBODIED_HIGH_G, 0.0)
+        lines.append(
+            f"| beside it: embodied, {tags.get('carbon.lifetime_years', '?')} years in use | "
+            f"| {emissions(values[names.EMBODIED_G])} ({emissions(low)} to {emissions(high)}) |"
+        )
+    if names.MARKET_G in values:
+        lines.append(f"| beside it: market-based | | {emissions(values[names.MARKET_G])} |")
+    return lines

@@ -7,7 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
@@ -25,7 +25,6 @@ from carbon_otel.ranks import TOGETHER, group
 from carbon_otel.records import (
     RUN,
     UNATTRIBUTED,
-    Cost,
     DeviceEnergy,
     Foresight,
     RemoteCall,
@@ -311,7 +310,7 @@ class RunRecorder(Sink):
 
     def _write(self, run: _Run, footprint: Footprint, of_nested: Mapping[str, float], *, final: bool) -> None:
         if run.stage.kind == UNATTRIBUTED:  # what a rank uses between its stages belongs to the run
-            footprint = replace(footprint, stages=_of_run(footprint.stages))
+            footprint = rank_figures.of_run(footprint)
         tags = self._tags_of(run, footprint, "final" if final else "running")
         # The duration of a run is the time since its start on the monotonic clock.
         batch = run.segment.state(
@@ -357,15 +356,6 @@ def _count(run: _Run, stage: StageInfo, end: StageEnd) -> None:
         _add(run.together, {unit: amount for unit, amount in end.units.items() if unit in TOGETHER})
         if stage.parent is None or stage.parent.kind != _TRAINING:
             run.train_s += end.duration_s
-
-
-def _of_run(stages: Mapping[str, Cost]) -> dict[str, Cost]:
-    sums: dict[str, Cost] = {}
-    for kind, cost in stages.items():
-        key = RUN if kind == UNATTRIBUTED else kind
-        before = sums.get(key, Cost(0.0, 0.0))
-        sums[key] = Cost(before.energy_j + cost.energy_j, before.emissions_g + cost.emissions_g)
-    return sums
 
 
 def _foresee(run: _Run, foresight: Foresight) -> None:

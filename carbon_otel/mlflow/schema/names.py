@@ -29,6 +29,14 @@ PREFIX = "carbon/"
 ENERGY_WH = "carbon/energy_wh"
 MEASURED_WH = "carbon/energy_measured_wh"
 UNITS = "carbon/units/"
+# In no other figure: of making the hardware; market-based; water.
+EMBODIED_G = "carbon/embodied_g"
+EMBODIED_LOW_G = "carbon/embodied_low_g"
+EMBODIED_HIGH_G = "carbon/embodied_high_g"
+# 1 for each process whose embodied carbon is unknown: then the sums of the run are incomplete.
+EMBODIED_UNKNOWN = "carbon/embodied_unknown"
+MARKET_G = "carbon/market_g"
+WATER_L = "carbon/water_l"
 LINEAGE = "carbon.lineage"
 REGION = "carbon.region"
 SIGNAL = "carbon.intensity_signal"
@@ -96,10 +104,13 @@ def nested_sums(values: Mapping[str, float]) -> tuple[float, float]:
 
 def subtotals(footprint: Footprint) -> dict[str, float]:
     """The sums by stage, device and component, in Wh and g, by the name of their metric after `carbon/`."""
-    sums = {}
+    sums: dict[str, float] = {}
     for kind, (joules, grams) in footprint.stages.items():
         sums[f"{kind}/energy_wh"] = joules / J_PER_WH
         sums[f"{kind}/emissions_g"] = grams
+    if footprint.embodied is not None:
+        for kind, grams in footprint.embodied.by_kind.items():
+            sums[f"{kind}/embodied_g"] = grams
     for identifier, joules in footprint.devices_inclusive.items():
         sums[f"devices/{device(identifier)}_wh"] = joules / J_PER_WH
     for component, joules in footprint.components.items():
@@ -129,10 +140,45 @@ def footprint_metrics(
         MEASURED_WH: footprint.energy_j * footprint.measured_fraction / J_PER_WH,
         "carbon/duration_s": footprint.duration_s,
     }
+    values |= _beside(footprint)
     values |= {f"{PREFIX}{name}": value for name, value in subtotals(footprint).items()}
     values |= {f"{PREFIX}nested/{name}": value for name, value in of_nested.items()}
     values |= {f"{UNITS}{unit}": amount for unit, amount in units.items()}
     return {name: value for name, value in values.items() if math.isfinite(value)}
+
+
+def _beside(footprint: Footprint) -> dict[str, float]:
+    """What stands beside the emissions, and is in none of the other sums."""
+    made = footprint.embodied
+    values = (
+        {EMBODIED_UNKNOWN: 1.0}
+        if made is None
+        else {EMBODIED_G: made.g, EMBODIED_LOW_G: made.low_g, EMBODIED_HIGH_G: made.high_g}
+    )
+    if footprint.market is not None:
+        values[MARKET_G] = footprint.market.g
+    if footprint.water is not None:
+        values[WATER_L] = footprint.water.litres
+        values["carbon/water_low_l"], values["carbon/water_high_l"] = (
+            footprint.water.low,
+            footprint.water.high,
+        )
+    return values
+
+
+def beside_tags(footprint: Footprint) -> dict[str, str]:
+    """The provenance of what stands beside the emissions."""
+    tags = {}
+    if footprint.embodied is not None:
+        tags["carbon.embodied_source"] = footprint.embodied.source
+        tags["carbon.lifetime_years"] = f"{footprint.embodied.lifetime_years:g}"
+    if footprint.market is not None:
+        intensity = footprint.market.intensity
+        tags["carbon.market_intensity_g_per_kwh"] = f"{intensity.g_per_kwh:g}"
+        tags["carbon.market_intensity_source"] = printable(intensity.source)
+    if footprint.water is not None:
+        tags["carbon.water_source"] = footprint.water.source
+    return tags
 
 
 def remote_metrics(call: RemoteCall) -> dict[str, float]:
@@ -234,6 +280,7 @@ def provenance_tags(
         values |= {"carbon.job_id": job.id, "carbon.job_step": job.step, "carbon.job_array": job.array}
     if grid is not None:
         values |= intensity_tags(grid)
+    values |= beside_tags(footprint)
     values |= {f"carbon.share.{rule}": f"{share:.4g}" for rule, share in footprint.shares.items()}
     return {name: storable(value)[: checked.LONGEST_TAG] for name, value in values.items() if value}
 
@@ -317,15 +364,29 @@ def measured_fraction(values: Mapping[str, float]) -> float:
     return min(1.0, max(0.0, values.get(MEASURED_WH, 0.0)) / total) if total > 0 else 0.0
 
 
+def own_of_kind(values: Mapping[str, float], kind: str, figure: str) -> float:
+    """A figure of a kind of stage in the sums of a run, without its nested runs."""
+    return max(0.0, values.get(f"carbon/{kind}/{figure}", 0.0) - values.get(nested_metric(kind, figure), 0.0))
+
+
+def embodied_is_known(values: Mapping[str, float]) -> bool:
+    """Whether the sums of a run have the embodied carbon of all its processes; older runs have none."""
+    return EMBODIED_G in values and not values.get(EMBODIED_UNKNOWN)
+
+
 def rates_per_1k(values: Mapping[str, float]) -> dict[str, float]:
-    """Watt-hours and grams per 1,000 functional units of each kind of stage, from the sums of a run."""
+    """Watt-hours and grams per 1,000 functional units of each kind of stage, from the sums of a run.
+
+    SCI, ((E x I) + M) per R, is among them if the embodied carbon is known.
+    """
     rates = {}
     for name, amount in values.items():
         kind, slash, unit = name.removeprefix(UNITS).rpartition("/")
         if name.startswith(UNITS) and slash and amount > 0:
-            for figure, short in (("energy_wh", "wh"), ("emissions_g", "g")):
-                own = values.get(f"carbon/{kind}/{figure}", 0.0) - values.get(
-                    nested_metric(kind, figure), 0.0
-                )
-                rates[f"carbon/{kind}/{short}_per_1k_{unit}"] = max(0.0, own) / amount * KILO
+            grams = own_of_kind(values, kind, "emissions_g")
+            rates[f"carbon/{kind}/wh_per_1k_{unit}"] = own_of_kind(values, kind, "energy_wh") / amount * KILO
+            rates[f"carbon/{kind}/g_per_1k_{unit}"] = grams / amount * KILO
+            if embodied_is_known(values):
+                sci = grams + own_of_kind(values, kind, "embodied_g")
+                rates[f"carbon/{kind}/sci_g_per_1k_{unit}"] = sci / amount * KILO
     return rates

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final, NamedTuple
 
+from carbon_otel.footprint import Footprint
 from carbon_otel.mlflow.schema import contributions, names
 from carbon_otel.mlflow.schema.contributions import Contribution
 from carbon_otel.ranks import Group
+from carbon_otel.records import RUN, UNATTRIBUTED, Cost
 from carbon_otel.units import energy
 
 # One tag with the sentence.
@@ -22,6 +25,7 @@ _SIZE: Final = '"world_size":'
 # Ranks that differ by less do not tell which of them is the slowest.
 _LEAST_S: Final = 1e-4
 _LEAST: Final = 0.01
+_NOTHING: Final = Cost(0.0, 0.0)
 
 
 class RankFigures(NamedTuple):
@@ -75,6 +79,19 @@ def of_tags(tags: Mapping[str, str]) -> tuple[RankFigures, ...]:
     # Most runs have no ranks, and their contributions need not be read again.
     has_ranks = any(_SIZE in text for name, text in tags.items() if name.startswith(contributions.PREFIX))
     return of(contributions.read(tags).values()) if has_ranks else ()
+
+
+def of_run(footprint: Footprint) -> Footprint:
+    """The footprint of a rank, in which what it uses between its stages belongs to the run."""
+    costs = dict(footprint.stages)
+    own, rest = costs.get(RUN, _NOTHING), costs.pop(UNATTRIBUTED, _NOTHING)
+    costs[RUN] = Cost(own.energy_j + rest.energy_j, own.emissions_g + rest.emissions_g)
+    made = footprint.embodied
+    if made is not None:
+        grams = dict(made.by_kind)
+        grams[RUN] = grams.get(RUN, 0.0) + grams.pop(UNATTRIBUTED, 0.0)
+        made = made._replace(by_kind=grams)
+    return replace(footprint, stages=costs, embodied=made)
 
 
 def slowest(ranks: Sequence[RankFigures]) -> RankFigures | None:

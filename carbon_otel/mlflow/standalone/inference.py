@@ -182,7 +182,8 @@ class InferenceLedger(Sink):
             return
         inclusive = figures.footprint
         costs = {_KIND: Cost(inclusive.energy_j, inclusive.emissions_g)}
-        footprint = replace(inclusive, stages=costs)
+        made = inclusive.embodied
+        footprint = replace(inclusive, stages=costs, embodied=made and made._replace(by_kind={_KIND: made.g}))
         units = {f"{_KIND}/{unit}": amount for unit, amount in footprint.units.items()}
         tags = self._tags(footprint, "final" if final else "running", None)
         self._worker.put(segment.state(footprint, tags, now, units=units, final=final), uri)

@@ -36,8 +36,8 @@ _WINDOW_S: Final = S_PER_H
 class _Window:
     """An hour of this process, for one store.
 
-    `spent` has by kind of stage the joules of each device, then the grams; `duration_s` is the time of the ended
-    outermost stages. `uri` is the tracking URI, empty until the first write if none was set.
+    `spent` has by kind of stage the joules of each device, the grams and the embodied grams; `duration_s` is the
+    time of the ended outermost stages. `uri` is the tracking URI, empty until the first write if none was set.
     """
 
     segment: Segment
@@ -85,9 +85,11 @@ class StandaloneStages(Sink):
         if not stage.in_record and stage.parent is None:
             self._open[stage] = self._clock(), compat.explicit_tracking_uri()
 
-    def energy_attributed(self, stage: StageInfo, joules: Sequence[float], grams: float) -> None:
+    def energy_attributed(
+        self, stage: StageInfo, joules: Sequence[float], grams: float, embodied_g: float
+    ) -> None:
         if not stage.in_record and stage.kind != UNATTRIBUTED:
-            self._changes.run(self._add_energy, self._uri_of(stage), stage, joules, grams)
+            self._changes.run(self._add_energy, self._uri_of(stage), stage, (*joules, grams, embodied_g))
 
     def stage_closed(self, stage: StageInfo, end: StageEnd) -> None:
         if not stage.in_record:
@@ -110,14 +112,13 @@ class StandaloneStages(Sink):
         opened = self._open.get(stage)
         return opened[1] if opened is not None else compat.explicit_tracking_uri()
 
-    def _add_energy(self, uri: str, stage: StageInfo, joules: Sequence[float], grams: float) -> None:
+    def _add_energy(self, uri: str, stage: StageInfo, amounts: Sequence[float]) -> None:
         window = self._windows.get(uri) or self._begin(uri, stage)
         spent = window.spent.get(stage.kind)
         if spent is None:
-            spent = window.spent[stage.kind] = [0.0] * (self._devices + 1)
-        for device, amount in enumerate(joules):
-            spent[device] += amount
-        spent[-1] += grams
+            spent = window.spent[stage.kind] = [0.0] * (self._devices + 2)
+        for index, amount in enumerate(amounts):
+            spent[index] += amount
 
     def _add_end(self, uri: str, stage: StageInfo, duration_s: float, units: Mapping[str, float]) -> None:
         window = self._windows.get(uri) or self._begin(uri, stage)
@@ -182,7 +183,8 @@ class StandaloneStages(Sink):
     ) -> StageRecord:
         """The sums as one record, with the relative uncertainty of the process's figures."""
         process = checkpoint.process.record
-        costs = {kind: Cost(sum(joules), grams) for kind, (*joules, grams) in spent.items()}
+        costs = {kind: Cost(sum(joules), grams) for kind, (*joules, grams, _) in spent.items()}
+        embodied = {kind: each[-1] for kind, each in spent.items()}
         grams = sum(cost.emissions_g for cost in costs.values())
         joules = [sum(each[device] for each in spent.values()) for device in range(self._devices)]
         return StageRecord(
@@ -196,6 +198,9 @@ class StandaloneStages(Sink):
             units=units,
             by_kind=costs,
             shares=process.shares,
+            exclusive_embodied_g=sum(embodied.values()),
+            inclusive_embodied_g=sum(embodied.values()),
+            embodied_by_kind=embodied,
         )
 
     def _put(self, window: _Window, make: Callable[[], StageRecord], now: float, *, final: bool) -> None:

@@ -89,9 +89,9 @@ class MigInstance(NvmlGpu):
 
     def __init__(self, nvml: Nvml, instance: Instance, gpu_handle: Any) -> None:
         super().__init__(nvml, instance.gpu_uuid, gpu_handle)
-        self._part = instance.slices / instance.of
+        self.part = instance.slices / instance.of
         least_w, most_w = self.power_bounds_w
-        self.power_bounds_w = (least_w * self._part, most_w * self._part)
+        self.power_bounds_w = (least_w * self.part, most_w * self.part)
         self.device = replace(
             self.device,
             id=instance.uuid,
@@ -102,4 +102,4 @@ class MigInstance(NvmlGpu):
         )
 
     def read(self) -> float:
-        return super().read() * self._part
+        return super().read() * self.part

@@ -2,7 +2,7 @@
 
 The first line of input starts it with a stage, each further line makes it print the joules of the stage, and `end`
 ends it. Arguments: the powercap root; `busy`, `children` or `idle`. At the end it prints as JSON the joules of the
-process, and the counters before and after its start and its end.
+process, its embodied grams, and the counters before and after its start and its end.
 """
 
 import json
@@ -48,7 +48,8 @@ with carbon_otel.stage("training") as stage:
     ended.set()
     worker.join()
 around.append(counters())
-energy_j = carbon_otel.footprint().energy_j
+total = carbon_otel.footprint()
 around.append(counters())
 carbon_otel.uninstrument()
-print(json.dumps({"energy_j": energy_j, "counters": around}), flush=True)
+figures = {"energy_j": total.energy_j, "embodied_g": total.embodied_g, "counters": around}
+print(json.dumps(figures), flush=True)
