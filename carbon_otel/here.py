@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from carbon_otel.carbon.regions import region
 from carbon_otel.carbon.site import factor_of
 from carbon_otel.guard import log_once
 from carbon_otel.host import cloud
@@ -37,6 +36,7 @@ def hint() -> str:
 
 def _detected() -> str | None:
     """The region of this machine as the tables have it; None with one line in the log if it is not known."""
+    from carbon_otel.carbon.regions import region
     from carbon_otel.host import metadata
 
     found = cloud.find()

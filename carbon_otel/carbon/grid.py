@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from carbon_otel.carbon import countries, grid_zones
+from carbon_otel.carbon import countries
 from carbon_otel.carbon.intensity import WORLD, Intensity
 from carbon_otel.units import J_PER_KWH
 
@@ -16,6 +16,7 @@ ZONES: Final = (
     "an ISO 3166 code or country name, such as zone='FR', 'FRA' or 'France', or a grid within a country, such as "
     "'US-CAL-CISO' or 'CA-QC'"
 )
+REGIONS: Final = "provider:region, such as gcp:europe-north1, aws:eu-north-1 or azure:swedencentral"
 _NEAR: Final = 3
 
 
@@ -59,6 +60,8 @@ def intensity(zone: str | None, year: int | None = None) -> Intensity:
     code = countries.code(zone)
     if code is not None:
         return countries.of_zone(code, year)
+    from carbon_otel.carbon import grid_zones
+
     found = grid_zones.of_zone(zone.strip().upper(), year)
     if found is None:
         raise ValueError(f"unknown zone {zone!r}: {_hint(zone)}")
@@ -83,11 +86,14 @@ def _hint(zone: str) -> str:
     """What to write instead of an unknown zone."""
     import difflib
 
-    zones = {code: years[max(years)].name for table in _zone_tables() for code, years in table.items()}
+    from carbon_otel.carbon import grid_zones
+
+    tables = {**grid_zones.electricity_maps(), **grid_zones.official()}
+    zones = {code: years[max(years)].name for code, years in tables.items()}
     whole, dash, _ = zone.strip().upper().partition("-")
     code = countries.code(whole) if dash else None
     if code is not None:
-        inside = [each for each in zones if each.startswith(f"{whole}-")]
+        inside = [each for each in zones if each.startswith(f"{code}-")]
         near = difflib.get_close_matches(zone.strip().upper(), inside, n=_NEAR, cutoff=0.0)
         name = countries.newest(code).name
         write = f"write zone={code!r} for the whole of {name}"
@@ -98,7 +104,3 @@ def _hint(zone: str) -> str:
     close = difflib.get_close_matches(zone.strip().casefold(), shown, n=_NEAR)
     suggestion = f"; did you mean {', '.join(dict.fromkeys(shown[each] for each in close))}?" if close else ""
     return f"write {ZONES}{suggestion}"
-
-
-def _zone_tables() -> tuple[dict[str, grid_zones.Years], ...]:
-    return dict(grid_zones.electricity_maps()), dict(grid_zones.official())

@@ -11,12 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from carbon_otel.carbon.grid import intensity
+from carbon_otel.carbon.grid import REGIONS, intensity
 from carbon_otel.carbon.intensity import WORLD, Intensity
 from carbon_otel.carbon.tables import rows
 
 Extent = Literal["region", "zones of the region", "geography", "fleet"]
-REGIONS: Final = "provider:region, such as gcp:europe-north1, aws:eu-north-1 or azure:swedencentral"
 # A region's own figure is a yearly mean; a fleet's hides how its sites differ.
 _PUE_BANDS: Final[Mapping[Extent, tuple[float, float]]] = {
     "region": (0.97, 1.05),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from carbon_otel.carbon.grid import EmissionFactor, intensity
-from carbon_otel.carbon.regions import region
+
+if TYPE_CHECKING:
+    from carbon_otel.carbon.regions import CloudRegion
 
 GIVEN: Final = "given"
 NOT_GIVEN: Final = "not given"
@@ -20,7 +22,7 @@ def factor_of(zone: str | None, cloud: str | None, pue: float | None) -> Emissio
     Raises:
         ValueError: for an unknown zone or region.
     """
-    here = None if cloud is None else region(cloud)
+    here = None if cloud is None else _region(cloud)
     grid = intensity(zone if zone is not None or here is None else here.zone)
     name = "" if here is None else here.name
     if pue is not None:
@@ -28,3 +30,9 @@ def factor_of(zone: str | None, cloud: str | None, pue: float | None) -> Emissio
     if here is not None and here.pue is not None:
         return EmissionFactor(grid, here.pue.value, str(here.pue), name)
     return EmissionFactor(grid, 1.0, NOT_GIVEN, name)
+
+
+def _region(name: str) -> CloudRegion:
+    from carbon_otel.carbon.regions import region
+
+    return region(name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from carbon_otel.carbon import grid, regions
+from carbon_otel.carbon import grid
 from carbon_otel.config.setting import declared, to_boolean, to_number
 
 
@@ -14,7 +14,9 @@ def _zone(value: Any) -> str | None:
 
 
 def _region(value: Any) -> str | None:
-    return regions.region(value).name if isinstance(value, str) else None
+    from carbon_otel.carbon.regions import region
+
+    return region(value).name if isinstance(value, str) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class PlaceSettings:
         sentence="Cloud region of the machine, such as `gcp:europe-west9` or `aws:eu-north-1`; it gives the zone "
         "and the PUE where they are not set.",
         parse=_region,
-        write=regions.REGIONS,
+        write=grid.REGIONS,
     )
     pue: float | None = declared(
         None,

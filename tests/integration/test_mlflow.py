@@ -114,6 +114,26 @@ def test_a_run_has_its_total_its_stages_and_its_provenance(measured):
     assert tags(run_id)["carbon.intensity_year"].isdigit() and tags(run_id)["carbon.intensity_source"]
 
 
+def test_a_run_has_the_place_that_was_given_and_what_its_intensity_counts(measured, tree):
+    carbon_otel.instrument(region="aws:us-east-1", powercap_root=tree.root, interval_s=0.05)
+    with mlflow.start_run() as run, carbon_otel.stage("training") as stage:
+        measured(5)
+    found, f = tags(run.info.run_id), stage.footprint
+    expected = {
+        "carbon.region": "aws:us-east-1",
+        "carbon.zone": "US-SRVC",
+        "carbon.intensity_signal": "average, location-based, direct, production",
+        "carbon.intensity_year": "2023",
+        "carbon.pue": f"{f.pue:g}",
+        "carbon.pue_source": f.pue_source,
+    }
+    assert {name: found.get(name) for name in expected} == expected
+    assert f.region == "aws:us-east-1" and f.pue > 1 and "AWS" in f.pue_source
+    assert f.emissions_g == pytest.approx(f.energy_kwh * f.pue * 270.5)
+    found = carbon_otel.where(run.info.run_id, clouds=["aws"])
+    assert found.here is not None and found.here.pue > 1 and len(found.regions) == 39
+
+
 def test_the_totals_are_of_the_time_before_the_end(measured):
     with mlflow.start_run() as run, carbon_otel.stage("training"):
         measured(5)
