@@ -103,7 +103,9 @@ class LifeCycle:
         if hardware is None or hardware.unknown:
             return None
         low, high = hardware.band
-        return Embodied(g, exclusive_g, g * low, g * high, by_kind, hardware.lifetime_years, hardware.source)
+        # A footprint can be pickled; a view of a mapping cannot.
+        kinds = dict(by_kind)
+        return Embodied(g, exclusive_g, g * low, g * high, kinds, hardware.lifetime_years, hardware.source)
 
     def market_based(self, joules: float, exclusive_j: float, pue: float) -> Market | None:
         """Market-based grams of some joules; None without an intensity."""

@@ -68,7 +68,8 @@ def table(section: str) -> list[list[str]]:
 def _pages() -> dict[str, Page]:
     files = {ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"}
     for folder in ("carbon_otel", "collector", "examples", "tests"):
-        files |= set((ROOT / folder).rglob("README.md"))
+        for name in ("README.md", "EMBODIED.md"):
+            files |= set((ROOT / folder).rglob(name))
     names = {file: file.relative_to(ROOT).as_posix() for file in files}
     return {names[file]: Page(names[file], file.read_text("utf-8")) for file in sorted(files)}
 

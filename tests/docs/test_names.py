@@ -14,6 +14,8 @@ import typer.main
 import carbon_otel
 from carbon_otel import cli, config
 from carbon_otel.carbon import grid
+from carbon_otel.carbon.grid import intensity
+from carbon_otel.carbon.life_cycle import Embodied, Market, Water
 from carbon_otel.footprint import NOT_MEASURED, Cost, Footprint
 from carbon_otel.mlflow.schema import names as schema
 from carbon_otel.provenance import Band
@@ -115,8 +117,12 @@ def metrics_of_a_run() -> set[str]:
         devices_inclusive={"device": 1.0},
         components={"cpu": 1.0},
         stages={"training": Cost(1.0, 1.0), "run": Cost(1.0, 1.0)},
+        embodied=Embodied(1.0, 1.0, 1.0, 1.0, {"training": 1.0, "run": 1.0}, 4.0, ""),
+        market=Market(1.0, 1.0, intensity("FR")),
+        water=Water(1.0, 1.0, 1.0, ""),
     )
-    sums = schema.footprint_metrics(footprint, units={"training/samples": 1.0})
+    sums = schema.footprint_metrics(replace(footprint, embodied=None))
+    sums = dict.fromkeys(sums, 0.0) | schema.footprint_metrics(footprint, units={"training/samples": 1.0})
     for known in RemoteFigures(*[1.0] * 6, source=""), None:
         sums |= schema.remote_metrics(RemoteCall("", "", known))
     foreseen = [
