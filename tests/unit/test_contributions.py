@@ -52,7 +52,7 @@ def test_a_truncated_contribution_is_empty_and_unfinished():
 
 @pytest.mark.parametrize("days", [1, 10, 100, 1000])
 def test_a_run_of_years_is_stored_completely(days):
-    spent = hourly.Hours(0.0)
+    spent = hourly.Quarters(0.0)
     for hour in range(24 * days):
         spent.spend(1.5, 3600.0 * (hour + 1))
     values = {f"carbon/stage{number}/energy_wh": 1.0 / (number + 3) for number in range(60)}
@@ -60,4 +60,4 @@ def test_a_run_of_years_is_stored_completely(days):
     assert max(map(len, tags.values())) <= 8000
     part = contributions.read(tags)["x"]
     assert part.values == values and part.final
-    assert sum(hourly.parsed(part.hourly).values()) == pytest.approx(36 * days, rel=1e-5)
+    assert sum(hourly.parsed(part.hourly).values()) == pytest.approx(36 * days, rel=1e-9)
