@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from carbon_otel.forecast.records import Forecast
     from carbon_otel.foresight.progress import Outlook, Progress
+    from carbon_otel.intensity.timing import BestStart
     from carbon_otel.lifecycle.report import Report
 else:
 
@@ -70,6 +71,7 @@ __all__ = [
     "report",
     "stage",
     "uninstrument",
+    "when",
 ]
 
 
@@ -310,6 +312,54 @@ def report(
         return report_of(read(mlflow.MlflowClient(tracking_uri), model), zone, year)
     except Exception as error:  # noqa: BLE001 - every kind of store raises its own
         fault = _without_secrets(error)
+    raise fault
+
+
+def when(
+    run_id: str,
+    provider: str,
+    *,
+    hours: float = 24.0,
+    zone: str | None = None,
+    tracking_uri: str | None = None,
+) -> BestStart:
+    """Find the best start for a run like a measured one in the next hours, by a forecast of the grid.
+
+        best = carbon_otel.when(run_id, "uk")
+        print(best.verdict)
+
+    Args:
+        run_id: a measured MLflow run; its energy by quarter-hour is the profile.
+        provider: `uk`, `energy-charts`, `energidataservice`, `electricitymaps`, `watttime`, or a CSV file. It is
+            asked over the network, here and now.
+        hours: the latest start, in hours from now.
+        zone: zone of the provider, by default that of the run.
+        tracking_uri: the MLflow store, instead of MLflow's default.
+
+    Raises:
+        LookupError: if the run was not measured.
+        ValueError: for an unknown provider or zone, a run whose times are not known, or a forecast that is too
+            short.
+        carbon_otel.intensity.service.Unavailable: if the provider has no values; the message has the reason.
+        ImportError: if mlflow is not installed.
+    """
+    from datetime import datetime, timezone
+
+    import mlflow
+
+    from carbon_otel import config
+    from carbon_otel.clock import wall
+    from carbon_otel.intensity.provider import find
+    from carbon_otel.lifecycle.by_hour import when
+
+    source = find(provider, config.resolve({}).state_dir / "intensity")
+    now = datetime.fromtimestamp(wall(), timezone.utc)
+    try:
+        run = mlflow.MlflowClient(tracking_uri).get_run(run_id)
+    except Exception as error:  # noqa: BLE001 - every kind of store raises its own
+        fault = _without_secrets(error)
+    else:
+        return when(run, source, now, hours, zone)[1]
     raise fault
 
 
