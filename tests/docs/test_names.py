@@ -15,6 +15,8 @@ import carbon_otel
 from carbon_otel import cli, config
 from carbon_otel.carbon import grid
 from carbon_otel.footprint import NOT_MEASURED, Cost, Footprint
+from carbon_otel.intensity.pricing import Priced
+from carbon_otel.mlflow.schema import by_hour
 from carbon_otel.mlflow.schema import names as schema
 from carbon_otel.provenance import Band
 from carbon_otel.records import Foresight, RemoteCall, RemoteFigures
@@ -130,6 +132,7 @@ def metrics_of_a_run() -> set[str]:
 
 
 METRICS = metrics_of_a_run() | {"carbon/power/<device>_w"}  # a gauge of `Segment`
+METRICS |= by_hour.metrics(Priced(1.0, 1.0, 1.0, 1.0, 1.0, ()), 1.0, 1.0).keys()
 
 
 @pages
@@ -278,5 +281,5 @@ def test_the_demo_prints_the_rows_of_the_readme():
 def test_the_wheel_has_the_pages_of_its_rooms():
     """They are beside the code on purpose: small, and found where the package is installed."""
     inside = [name for name in PAGES if name.startswith("carbon_otel/")]
-    assert len(inside) == 10
+    assert len(inside) == 11
     assert sum(Path(ROOT / name).stat().st_size for name in inside) < 100_000

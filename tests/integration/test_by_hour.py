@@ -71,11 +71,12 @@ def run_of(measured, name="britain"):
 
 
 def write(path, g_per_kwh, signal="average,location,lifecycle,production", zone="GB"):
-    """A file of hours, from yesterday to the day after tomorrow."""
+    """A file of forecasts by the hour, from yesterday to the day after tomorrow."""
     now = datetime.now(timezone.utc).replace(minute=0, second=0, microsecond=0)
-    rows = ["start,g_per_kwh,zone,kind,method,scope,basis"]
+    rows = ["start,g_per_kwh,zone,quality,kind,method,scope,basis"]
     rows += [
-        f"{now + hour * HOUR:%Y-%m-%dT%H:%MZ},{g_per_kwh(hour)},{zone},{signal}" for hour in range(-24, 48)
+        f"{now + hour * HOUR:%Y-%m-%dT%H:%MZ},{g_per_kwh(hour)},{zone},forecast,{signal}"
+        for hour in range(-24, 48)
     ]
     path.write_text("\n".join(rows) + "\n")
 
@@ -111,7 +112,7 @@ def test_the_figure_is_written_once_and_replaced_by_another(measured, command, t
     assert grams == pytest.approx(entry.energy_wh / 1000 * PUE * 400)
     assert data.tags["carbon.by_hour.provider"] == data.tags["carbon.by_hour.source"] == "grid.csv"
     assert data.tags["carbon.by_hour.signal"] == "average, location-based, lifecycle, production"
-    assert data.tags["carbon.by_hour.zone"] == "GB" and "measured" in data.tags["carbon.by_hour.quality"]
+    assert data.tags["carbon.by_hour.zone"] == "GB" and "forecast" in data.tags["carbon.by_hour.quality"]
     assert data.metrics["carbon/emissions_g"] == before.metrics["carbon/emissions_g"]
     history = mlflow.MlflowClient(measured["uri"]).get_metric_history
     again = command("reprice", "{britain}", "--provider", "grid.csv")
@@ -181,7 +182,7 @@ def test_the_best_start_of_the_next_hours(measured, command, tmp_path):
 
 
 def test_no_difference_is_said(command, tmp_path):
-    write(tmp_path / "grid.csv", lambda hour: 400 - hour)
+    write(tmp_path / "grid.csv", lambda hour: 400 - hour)  # 6 % cleaner in a day
     done = command("when", "{britain}", "--provider", "grid.csv")
     assert "no difference worth waiting for" in done.stdout and done.exit_code == 0
 

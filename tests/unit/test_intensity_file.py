@@ -17,7 +17,10 @@ HOUR = timedelta(hours=1)
 
 
 @pytest.fixture
-def file(tmp_path):
+def file(tmp_path, monkeypatch):
+    """Writes and reads a file; the present is a year after its hours."""
+    monkeypatch.setattr("carbon_otel.intensity.providers.csv_file.wall", (START + 8766 * HOUR).timestamp)
+
     def write(*lines):
         path = tmp_path / "grid.csv"
         path.write_text("\n".join(lines) + "\n", "utf-8")
@@ -94,6 +97,13 @@ def test_an_error_names_the_line(file, lines, reason):
 def test_a_value_of_any_size_is_right_with_its_band(file):
     grid = file("start,g_per_kwh,low,high", "2026-03-01T00:00Z,0,0,0", "2026-03-01T01:00Z,2,1,3")
     assert [value.g_per_kwh for value in grid.history("IS", START, START + 2 * HOUR)] == [0, 2]
+
+
+def test_what_is_not_over_is_a_forecast(file, monkeypatch):
+    monkeypatch.setattr("carbon_otel.intensity.providers.csv_file.wall", (START + HOUR).timestamp)
+    grid = file("start,g_per_kwh", "2026-03-01T00:00Z,100", "2026-03-01T01:00Z,100")
+    values = grid.history("FR", START, START + 2 * HOUR)
+    assert [(value.quality, value.band.high) for value in values] == [("measured", 1.1), ("forecast", 1.2)]
 
 
 def test_two_signals_in_one_file_are_refused(file):

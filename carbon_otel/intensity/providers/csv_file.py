@@ -1,6 +1,6 @@
 """A CSV file of the user.
 
-============  ===============================================================================================
+============  ==================================================================================================
 `start`       begin of the interval, ISO 8601 with a time zone: `2026-01-01T00:00Z`
 `g_per_kwh`   grams of CO2 equivalent per kilowatt-hour, with a decimal point
 `end`         its end; without this column, the interval is as long as the smallest distance between two rows
@@ -9,11 +9,11 @@
 `method`      `location` or `market`; `location` without it
 `scope`       `direct`, `lifecycle` or `upstream`; `lifecycle` without it
 `basis`       `production` or `consumption`; `production` without it
-`quality`     `measured`, `estimated` or `forecast`; `measured` without it
+`quality`     `measured`, `estimated` or `forecast`; without it, `forecast` for what is not over, else `measured`
 `low, high`   ends of the band in grams per kilowatt-hour
 `source`      publication of the values; the name of the file without it
 `licence`     their licence
-============  ===============================================================================================
+============  ==================================================================================================
 
 A value below 5 or above 1,500 g/kWh needs `low` and `high`: files without these often have 0 for "not known".
 """
@@ -143,14 +143,15 @@ def _time(row: Mapping[str, Any], column: str) -> datetime:
 def _value(row: Mapping[str, Any], start: datetime, step: timedelta, name: str) -> tuple[str, Intensity]:
     given = {column: (text or "").strip() for column, text in row.items()}
     chosen = dict(_choices(given))
-    quality: Quality = chosen.pop("quality", "measured")
+    end = _time(row, "end") if given.get("end") else start + step
+    quality: Quality = chosen.pop("quality", "measured" if end.timestamp() <= wall() else "forecast")
     zone, grams = given.get("zone", ""), _number(given["g_per_kwh"], "g_per_kwh")
     return zone, Intensity(
         zone=zone or "of the file",
         name=zone or name,
         g_per_kwh=grams,
         start=start,
-        end=_time(row, "end") if given.get("end") else start + step,
+        end=end,
         band=_band(given, grams, quality),
         source=given.get("source") or name,
         licence=given.get("licence") or "unknown",
