@@ -79,6 +79,7 @@ def instrument(
     *,
     zone: str | None = None,
     pue: float | None = None,
+    intensity: str | None = None,
     interval_s: float | None = None,
     attribution: Literal["reserved", "process"] | None = None,
     cpu_family: str | None = None,
@@ -108,6 +109,8 @@ def instrument(
         zone: Country whose grid the emissions are computed with: `FR`, `FRA` or `France`. Default: world
             average, with a warning.
         pue: Power usage effectiveness of the site; it multiplies emissions, never energy. Default: 1.0.
+        intensity: Provider of the grid's intensity by the hour, such as `uk`, or a CSV file; it is asked over the
+            network, by a thread of its own. Default: the yearly mean of the table.
         interval_s: Seconds between two readings of the sampler, from 0.01 to 30. Default: 1.
         attribution: `reserved` charges the machine, or the share of it that a cgroup reserves; `process`
             charges the share of this process tree by CPU time. Default: `reserved`.

@@ -26,6 +26,7 @@ RemoteEstimates = Literal["benchmark", "ecologits"]
 
 PREFIX: Final = "CARBON_OTEL_"
 LONGEST_INTERVAL_S: Final = 30.0
+_LONGEST_NAME: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +122,15 @@ def _zone(value: Any) -> str | None:
     return grid.intensity(value).zone if isinstance(value, str) else None
 
 
+def _provider(value: Any) -> str | None:
+    name = _text(_LONGEST_NAME)(value)
+    if name is not None:
+        from carbon_otel.intensity.provider import require_known
+
+        require_known(name)
+    return name
+
+
 def _attribution(value: Any) -> str | None:
     return value if value in get_args(Attribution) else None
 
@@ -205,6 +215,14 @@ class Settings:
         sentence="Power usage effectiveness of the site; it multiplies emissions, never energy.",
         parse=_number(1, 10),
         write="a number from 1.0 to 10, the site's energy over its IT energy, such as 1.14",
+    )
+    intensity: str | None = _declare(
+        None,
+        default="the yearly mean of the table",
+        sentence="Provider of the grid's intensity by the hour, such as `uk`, or a CSV file; it is asked over the "
+        "network, by a thread of its own.",
+        parse=_provider,
+        write="the name of a provider, such as 'uk', or a CSV file",
     )
     interval_s: float = _declare(
         1.0,

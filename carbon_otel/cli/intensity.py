@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime, timezone
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -31,9 +30,10 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 _Provider = Annotated[
-    str,
+    str | None,
     typer.Option(
-        help="uk, energy-charts, energidataservice, rte, electricitymaps, watttime, entsoe, eia, or a CSV file."
+        help="uk, energy-charts, energidataservice, rte, electricitymaps, watttime, entsoe, eia, or a CSV file; "
+        "by default CARBON_OTEL_INTENSITY."
     ),
 ]
 _Zone = Annotated[str | None, typer.Option(help="Zone of the provider, instead of the run's, such as DK1.")]
@@ -44,7 +44,7 @@ _MOST_ROWS = 12
 
 def reprice(
     run_ids: Annotated[list[str], typer.Argument(metavar="RUN_ID...", help="MLflow run ids.")],
-    provider: _Provider,
+    provider: _Provider = None,
     zone: _Zone = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the figures, and write nothing to the runs.")
@@ -76,7 +76,7 @@ def when(
     run_id: Annotated[
         str, typer.Argument(metavar="RUN_ID", help="MLflow run id of a run like the next one.")
     ],
-    provider: _Provider,
+    provider: _Provider = None,
     hours: Annotated[float, typer.Option(min=0.25, max=96, help="The latest start, in hours from now.")] = 24,
     zone: _Zone = None,
     tracking_uri: _Uri = None,
@@ -90,7 +90,7 @@ def when(
     entry, best = _tried(partial(by_hour.when, run, source, now, hours, zone))
     grams = saved_g(best, entry.energy_wh, names.pue(entry.tags))
     if as_json:
-        write_json(_best(best, provider, entry.energy_wh, grams))
+        write_json(_best(best, source.name, entry.energy_wh, grams))
     else:
         _show(best, entry.name, entry.energy_wh, grams)
 
@@ -130,14 +130,13 @@ _EXAMPLES = {
 }
 
 
-def cache_folder() -> Path:
-    """The folder for the answers of services. Raises ValueError for a wrong setting."""
-    return config.resolve({}).state_dir / "intensity"
-
-
-def _found(provider: str) -> Provider:
+def _found(provider: str | None) -> Provider:
     try:
-        return find(provider, cache_folder())
+        settings = config.resolve({})
+        name = provider or settings.intensity
+        if name is None:
+            refuse("name a provider: --provider uk, or set CARBON_OTEL_INTENSITY")
+        return find(name, settings.state_dir / "intensity")
     except ValueError as error:
         refuse(str(error))
 

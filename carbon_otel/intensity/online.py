@@ -142,9 +142,9 @@ class Online:
             except Unavailable as fault:
                 self._cache.fail(str(fault), fault.retry_after_s)
                 raise
-            self._cache.succeed()
             if points is None:
                 raise Unavailable(f"{self.name} has no forecast")
+            self._cache.succeed()
             values, rejected = self._checked(points)
             if rejected and not values:
                 low, high = self.service.plausible

@@ -56,6 +56,16 @@ class Provider(Protocol):
         ...
 
 
+def require_known(name: str) -> None:
+    """Raise ValueError for a name that is neither a CSV file nor a provider; the message has the names."""
+    if name.lower().endswith(".csv") or name in BUILT_IN:
+        return
+    others = {point.name for point in entry_points(group=ENTRY_POINTS)}
+    if name not in others:
+        known = ", ".join([*BUILT_IN, *sorted(others)])
+        raise ValueError(f"there is no provider {name!r}; write a file that ends in .csv, or one of {known}")
+
+
 def find(name: str, cache: Path) -> Provider:
     """The provider of a name, or a file (`prices.csv`); `cache` is the folder for the answers of services.
 
@@ -69,9 +79,7 @@ def find(name: str, cache: Path) -> Provider:
         return Online(
             getattr(importlib.import_module(f"carbon_otel.intensity.providers.{module}"), service)(), cache
         )
-    others = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
-    if name not in others:
-        known = ", ".join([*BUILT_IN, *sorted(others)])
-        raise ValueError(f"there is no provider {name!r}; write a file that ends in .csv, or one of {known}")
-    provider: Provider = others[name].load()(cache)
+    require_known(name)
+    point = next(point for point in entry_points(group=ENTRY_POINTS) if point.name == name)
+    provider: Provider = point.load()(cache)
     return provider

@@ -160,6 +160,15 @@ def test_what_cannot_be_priced_has_a_reason_and_changes_nothing(
     assert run_of(measured).data.to_dictionary() == before
 
 
+def test_the_setting_names_the_provider(command, tmp_path, monkeypatch):
+    write(tmp_path / "grid.csv", lambda hour: 400)
+    done = command("reprice", "{britain}", "--dry-run")
+    assert done.exit_code == 2 and "name a provider" in done.stderr
+    monkeypatch.setenv("CARBON_OTEL_INTENSITY", "grid.csv")
+    assert command("reprice", "{britain}", "--dry-run").exit_code == 0
+    assert command("when", "{britain}").exit_code == 0
+
+
 def test_a_run_without_a_zone_is_priced_in_the_zone_that_is_named(command, tmp_path):
     write(tmp_path / "grid.csv", lambda hour: 400)
     assert (

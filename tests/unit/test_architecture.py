@@ -49,8 +49,8 @@ ROOMS = {
     "sinks": "footprint records guard",
     "remote": "records carbon units",
     # The grid by the hour.
-    "intensity": "_version text clock carbon provenance units private_files",
-    "config": "text sensors carbon units private_files",
+    "intensity": "_version text clock guard carbon provenance units private_files",
+    "config": "text sensors carbon intensity units private_files",
     # One timeline per device, and this process's share of it.
     "host": f"{BASE} sensors sensors.base records",
     "meter": f"{BASE} sensors.base records",
@@ -81,7 +81,7 @@ ROOMS = {
     "mlflow.compat",
     "compat": "units",
     # The composition root.
-    "session": f"{CORE} config host sensors meter stages otel remote journal instrumentation runtime",
+    "session": f"{CORE} intensity config host sensors meter stages otel remote journal instrumentation runtime",
     "foresight": f"{CORE} config sensors runtime stages forecast mlflow.compat",
     "__init__": f"{CORE} intensity config runtime stages session lifecycle forecast foresight",
     # The entry points.
