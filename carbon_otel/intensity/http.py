@@ -11,7 +11,7 @@ import urllib.error
 import urllib.request
 import zlib
 from email.utils import parsedate_to_datetime
-from typing import IO, Any, Final
+from typing import IO, Any, Final, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
 from carbon_otel._version import __version__
@@ -19,6 +19,7 @@ from carbon_otel.clock import monotonic, wall
 from carbon_otel.intensity.service import Request, Unavailable, WrongShape
 
 TIMEOUT_S: Final = 3.0
+_ATTEMPTS: Final = 2
 _LARGEST: Final = 20_000_000
 _LONGEST_PAUSE_S: Final = 86_400.0
 _REASONS: Final = {
@@ -49,26 +50,32 @@ class _NoOtherHost(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
+class _Failure(NamedTuple):
+    """Why there is no answer, the pause that the service asks for, and whether another attempt may help."""
+
+    reason: str
+    pause_s: float | None = None
+    again: bool = False
+
+
 def ask(base: str, request: Request, *, is_json: bool = True, timeout_s: float = TIMEOUT_S) -> Any:
     """The answer to a request, as JSON or text. A fault of the network or of the server is tried once more.
 
     Raises Unavailable.
     """
     host = urlsplit(base).hostname or base
-    fault: Unavailable | None = None
-    for last in (False, True):
-        answer, fault, again = _try(base, request, timeout_s)
-        if fault is None:
+    attempts = _ATTEMPTS
+    while True:
+        answer = _try(base, request, timeout_s)
+        if isinstance(answer, bytes):
             return _decoded(answer, host) if is_json else answer.decode("utf-8", "replace")
-        if last or not again:
-            break
-    # Raised outside of any `except`, so that it has no context: those exceptions have the whole address.
-    assert fault is not None
-    raise Unavailable(f"{host} {fault}", fault.retry_after_s)
+        attempts -= 1
+        if not attempts or not answer.again:
+            # Raised outside of any `except`, so that it has no context: those exceptions have the whole address.
+            raise Unavailable(f"{host} {answer.reason}", answer.pause_s)
 
 
-def _try(base: str, request: Request, timeout_s: float) -> tuple[bytes, Unavailable | None, bool]:
-    """The answer, or the fault and whether another attempt may help."""
+def _try(base: str, request: Request, timeout_s: float) -> bytes | _Failure:
     query = urlencode({**request.query, **request.secret_query}, quote_via=quote)
     headers = {"User-Agent": f"carbon_otel/{__version__}", **request.headers}
     url = f"{base}{request.path}{'?' if query else ''}{query}"
@@ -76,22 +83,22 @@ def _try(base: str, request: Request, timeout_s: float) -> tuple[bytes, Unavaila
     try:
         opener = urllib.request.build_opener(_NoOtherHost)
         with opener.open(urllib.request.Request(url, headers=headers), timeout=timeout_s) as response:
-            return _read(response, until), None, False
+            return _read(response, until)
     except urllib.error.HTTPError as error:
         reason = f"{_REASONS.get(error.code, 'fails')} (HTTP {error.code})"
-        pause = _pause(error.headers.get("Retry-After", "")) if error.code in (429, 503) else None
+        pause_s = _pause(error.headers.get("Retry-After", "")) if error.code in (429, 503) else None
         error.close()
-        return b"", Unavailable(reason, pause), error.code >= 500 and pause is None
+        return _Failure(reason, pause_s, error.code >= 500 and pause_s is None)
     except TimeoutError:
-        return b"", Unavailable(f"does not answer within {timeout_s:g} s"), True
+        return _Failure(f"does not answer within {timeout_s:g} s", again=True)
     except urllib.error.URLError as error:
         if isinstance(error.reason, TimeoutError):
-            return b"", Unavailable(f"does not answer within {timeout_s:g} s"), True
-        return b"", Unavailable(f"cannot be used: {_short(error.reason)}"), isinstance(error.reason, OSError)
+            return _Failure(f"does not answer within {timeout_s:g} s", again=True)
+        return _Failure(f"cannot be used: {_short(error.reason)}", again=isinstance(error.reason, OSError))
     except (OSError, http.client.HTTPException, zlib.error) as error:
-        return b"", Unavailable(f"breaks off: {type(error).__name__}"), True
+        return _Failure(f"breaks off: {type(error).__name__}", again=True)
     except ValueError as error:
-        return b"", Unavailable(f"cannot be asked: {type(error).__name__}"), False
+        return _Failure(f"cannot be asked: {type(error).__name__}")
 
 
 def _read(response: http.client.HTTPResponse, until: float) -> bytes:

@@ -50,6 +50,19 @@ def test_a_truncated_contribution_is_empty_and_unfinished():
     assert contributions.read(tags) == {"x": complete, "y": Contribution()}
 
 
+@given(st.lists(st.lists(st.floats(0, 1e6), min_size=1, max_size=30), min_size=1, max_size=12))
+def test_the_quarters_of_several_processes_add_up_to_their_run(processes):
+    parts = []
+    for number, amounts in enumerate(processes):
+        spent = hourly.Quarters(1e9 + 977.0 * number)
+        for step, wh in enumerate(amounts):
+            spent.spend(wh, 611.0 * (step + 1))
+        parts.append(Contribution({"carbon/energy_wh": sum(amounts)}, spent.text(), final=True))
+    run = contributions.total(parts)
+    quarters = hourly.parsed(run.hourly).values()
+    assert sum(quarters) == pytest.approx(run.values["carbon/energy_wh"], rel=1e-9, abs=1e-15)
+
+
 @pytest.mark.parametrize("days", [1, 10, 100, 1000])
 def test_a_run_of_years_is_stored_completely(days):
     spent = hourly.Quarters(0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from datetime import datetime, timedelta, timezone
 
@@ -21,6 +22,7 @@ from tests.fakes.clock import Clock
 from tests.fakes.powercap import server
 from tests.fakes.sensors import FakeSensor
 from tests.integration.processes import wait_for
+from tests.unit.test_fork import in_a_child
 
 START = datetime(2026, 3, 1, tzinfo=timezone.utc)
 HOUR = timedelta(hours=1)
@@ -196,6 +198,21 @@ def test_a_measured_stage_has_the_grams_of_the_hour(host, tmp_path):
     assert footprint.intensity.g_per_kwh == pytest.approx(123)
     assert footprint.emissions_g == pytest.approx(footprint.energy_kwh * 123)
     assert footprint.intensity.zone == "GB" and footprint.intensity.source.startswith("grid.csv")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
+def test_a_forked_child_follows_the_grid_by_itself(host, tmp_path):
+    carbon_otel.instrument(
+        zone="GB", intensity=str(tmp_path / "grid.csv"), powercap_root=host.root, interval_s=30
+    )
+    parents = active()
+
+    def in_child():
+        with carbon_otel.stage("training"):
+            wait_for(lambda: active().factor.intensity.g_per_kwh == 123, timeout_s=15)
+            return active() is not parents
+
+    assert in_a_child(in_child) == "True"
 
 
 def test_a_provider_that_hangs_or_raises_costs_the_program_nothing(host, tmp_path, monkeypatch, caplog):

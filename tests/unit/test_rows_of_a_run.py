@@ -150,8 +150,10 @@ class Uploads(Rows):
         super().put(batch)
         if batch.values:
             own = contributions.Contribution(batch.values, batch.hourly)
-            killed, _ = contributions.figures_and_tags({}, own.tags(batch.contribution_id))
+            killed, tags = contributions.figures_and_tags({}, own.tags(batch.contribution_id))
             self.read_after_a_kill.append(killed["carbon/energy_wh"])
+            quarters = hourly.parsed(tags[names.HOURLY]).values()
+            assert sum(quarters) == pytest.approx(killed["carbon/energy_wh"], rel=1e-9)
 
 
 @pytest.fixture
