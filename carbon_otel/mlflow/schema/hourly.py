@@ -188,7 +188,7 @@ def _rounded(wh: Mapping[str, float]) -> Iterator[tuple[str, str]]:
     carried = 0.0
     for when, value in sorted(wh.items()):
         exact = value + carried
-        text = f"{round(exact, decimals):.{max(0, decimals)}f}"
+        text = f"{round(exact, decimals) + 0.0:.{max(0, decimals)}f}"  # + 0.0: not "-0"
         carried = exact - float(text)
         yield when, text.rstrip("0").rstrip(".") if "." in text else text
 
