@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from carbon_otel.forecast.records import Forecast
     from carbon_otel.foresight.progress import Outlook, Progress
+    from carbon_otel.intensity.timing import BestStart
     from carbon_otel.lifecycle.report import Report
     from carbon_otel.lifecycle.where import Where
 else:
@@ -71,6 +72,7 @@ __all__ = [
     "report",
     "stage",
     "uninstrument",
+    "when",
     "where",
 ]
 
@@ -81,6 +83,7 @@ def instrument(
     region: str | None = None,
     pue: float | None = None,
     detect_region: bool | None = None,
+    intensity: str | None = None,
     interval_s: float | None = None,
     attribution: Literal["reserved", "process"] | None = None,
     cpu_family: str | None = None,
@@ -120,6 +123,8 @@ def instrument(
             region, else 1.0.
         detect_region: Where no region is set, ask the metadata service of the cloud whose machine this is, for
             0.3 s at most. Default: false.
+        intensity: Provider of the grid's intensity by the hour, such as `uk`, or a CSV file; it is asked over the
+            network, by a thread of its own. Default: the yearly mean of the table.
         interval_s: Seconds between two readings of the sampler, from 0.01 to 30. Default: 1.
         attribution: `reserved` charges the machine, or the share of it that a cgroup reserves; `process`
             charges the share of this process tree by CPU time. Default: `reserved`.
@@ -366,6 +371,54 @@ def where(
         return where_of(read(mlflow.MlflowClient(tracking_uri), model), clouds, here)
     except Exception as error:  # noqa: BLE001 - every kind of store raises its own
         fault = _without_secrets(error)
+    raise fault
+
+
+def when(
+    run_id: str,
+    provider: str,
+    *,
+    hours: float = 24.0,
+    zone: str | None = None,
+    tracking_uri: str | None = None,
+) -> BestStart:
+    """Find the best start for a run like a measured one in the next hours, by a forecast of the grid.
+
+        best = carbon_otel.when(run_id, "uk")
+        print(best.verdict)
+
+    Args:
+        run_id: a measured MLflow run; its energy by quarter-hour is the profile.
+        provider: `uk`, `energy-charts`, `energidataservice`, `electricitymaps`, `watttime`, or a CSV file. It is
+            asked over the network, here and now.
+        hours: the latest start, in hours from now.
+        zone: zone of the provider, by default that of the run.
+        tracking_uri: the MLflow store, instead of MLflow's default.
+
+    Raises:
+        LookupError: if the run was not measured.
+        ValueError: for an unknown provider or zone, a run whose times are not known, or a forecast that is too
+            short.
+        carbon_otel.intensity.service.Unavailable: if the provider has no values; the message has the reason.
+        ImportError: if mlflow is not installed.
+    """
+    from datetime import datetime, timezone
+
+    import mlflow
+
+    from carbon_otel import config
+    from carbon_otel.clock import wall
+    from carbon_otel.intensity.provider import find
+    from carbon_otel.lifecycle.by_hour import when
+
+    source = find(provider, config.resolve({}).state_dir / "intensity")
+    now = datetime.fromtimestamp(wall(), timezone.utc)
+    try:
+        run = mlflow.MlflowClient(tracking_uri).get_run(run_id)
+    except Exception as error:  # noqa: BLE001 - every kind of store raises its own
+        fault = _without_secrets(error)
+    else:
+        return when(run, source, now, hours, zone)[1]
     raise fault
 
 

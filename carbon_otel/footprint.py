@@ -291,7 +291,9 @@ def footprint_of(
     if not methods:
         methods = {part.device.method for part in record.devices}
     below_j, above_j = math.sqrt(below_squares), math.sqrt(above_squares)  # of all devices
-    grid, grams = factor.intensity.band, record.inclusive_g
+    grams = record.inclusive_g
+    intensity = factor.intensity_of(energy_j, grams)
+    grid = intensity.band
     return Footprint(
         energy_j=energy_j,
         exclusive_j=exclusive_j,
@@ -309,7 +311,7 @@ def footprint_of(
         devices=exclusive,
         devices_inclusive=inclusive,
         components=components,
-        intensity=factor.intensity,
+        intensity=intensity,
         pue=factor.pue,
         units=record.units,
         gap_s=gap_s,

@@ -9,7 +9,7 @@ from collections.abc import MutableMapping
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from types import ModuleType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from carbon_otel import clock, here, instrumentation
 from carbon_otel.background import Worker
@@ -46,6 +46,9 @@ from carbon_otel.stages.api import Stage
 from carbon_otel.stages.engine import Engine
 from carbon_otel.stages.open_stage import current
 
+if TYPE_CHECKING:
+    from carbon_otel.intensity.live import Follower
+
 # For all sinks together. The bound on added exit time is 5 s; the difference is a reserve.
 EXIT_BUDGET_S: Final = 4.5
 
@@ -77,6 +80,7 @@ class Session:
         self.settings = settings
         self._work = Work(dict(os.environ)) if work is None else work
         self.factor = here.factor(settings)
+        self._follower = self._follow_grid(settings.intensity) if settings.intensity else None
         with ExitStack() as undo:
             self.discovery = discover(settings.powercap_root, settings.cpu_family)
             undo.callback(self.discovery.close)
@@ -105,7 +109,7 @@ class Session:
             self.otel = OtelSink(
                 self.providers,
                 self.engine.devices,
-                self.factor.intensity,
+                lambda: self.factor.intensity,
                 boot(),
                 self.membership.holds_device_book,
                 self.membership.exchange_reported_until,
@@ -131,6 +135,8 @@ class Session:
     def begin(self) -> None:
         """Start the sampler, instrument the libraries, and warn of components without figures."""
         self.sampler.start()
+        if self._follower is not None:
+            self._follower.start()
         self.hook.attach(self)
         self.take_over(present.get() or self._work)
         group.changed.append(self._ranks_changed)
@@ -140,6 +146,14 @@ class Session:
             _install(self.hook)
             _warn_of_gaps(self)
             self._task = contain("opening the stage of a task", None, self._open_task)
+
+    def _follow_grid(self, provider: str) -> Follower:
+        from carbon_otel.intensity.live import Follower, LiveFactor  # noqa: PLC0415 - rarely used
+        from carbon_otel.intensity.provider import find  # noqa: PLC0415 - the same
+
+        self.factor = factor = LiveFactor(self.factor)
+        found = partial(find, provider, self.settings.state_dir / "intensity")
+        return Follower(factor, found, factor.intensity.zone)
 
     def _open_task(self) -> Stage | None:
         variables = self._work.variables
@@ -197,6 +211,8 @@ class Session:
     def _close_books(self, timeout_s: float, error: BaseException | None = None) -> None:
         """Close all open stages, at most `timeout_s` seconds after a running tick has begun."""
         self.sampler.stop(timeout_s)
+        if self._follower is not None:
+            self._follower.stop()
         contain("closing the open stages", None, self.engine.close_all, error)
         contain("leaving the shared use", None, self._attribution.leave)
         # Leave before closing the sinks, which may take seconds, so that another process reports the devices

@@ -20,7 +20,7 @@ REGIONS: Final = "provider:region, such as gcp:europe-north1, aws:eu-north-1 or 
 _NEAR: Final = 3
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class EmissionFactor:
     """Factor from joules of IT energy to grams of CO2 equivalent: operational emissions (SCI, ISO/IEC 21031).
 
@@ -39,6 +39,10 @@ class EmissionFactor:
     def emissions_g(self, joules: float) -> float:
         """Grams of CO2 equivalent: energy times PUE times intensity."""
         return joules / J_PER_KWH * self.pue * self.intensity.g_per_kwh
+
+    def intensity_of(self, joules: float, grams: float) -> Intensity:
+        """The intensity behind grams that this factor has made of joules."""
+        return self.intensity
 
 
 def intensity(zone: str | None, year: int | None = None) -> Intensity:

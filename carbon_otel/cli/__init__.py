@@ -9,6 +9,7 @@ from carbon_otel.cli.compare import compare
 from carbon_otel.cli.demo import demo
 from carbon_otel.cli.doctor import doctor
 from carbon_otel.cli.forecast import forecast
+from carbon_otel.cli.intensity import reprice, when
 from carbon_otel.cli.output import prepare
 from carbon_otel.cli.report import report
 from carbon_otel.cli.run import run
@@ -29,6 +30,8 @@ app.command()(forecast)
 app.command()(compare)
 app.command()(report)
 app.command()(where)
+app.command()(reprice)
+app.command()(when)
 app.command()(doctor)
 # Options after the name of the program belong to the program.
 app.command(context_settings={"allow_interspersed_args": False})(run)

@@ -13,6 +13,7 @@ from rich.text import Text
 from carbon_otel import __version__, config, here
 from carbon_otel.carbon.intensity import WORLD
 from carbon_otel.cli.frameworks import show_frameworks
+from carbon_otel.cli.intensity import check
 from carbon_otel.cli.output import Screen, refuse, write_json
 from carbon_otel.host import cloud
 from carbon_otel.host.cgroup import host_threads, reservation
@@ -27,10 +28,20 @@ def doctor(
         bool,
         typer.Option("--frameworks", help="Show which installed libraries become stages, by which calls."),
     ] = False,
+    intensity: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PROVIDER", help="Ask this provider of carbon intensities once, and check its answer."
+        ),
+    ] = None,
+    zone: Annotated[str | None, typer.Option(help="Zone for --intensity.")] = None,
 ) -> None:
     """Show the method of each component on this host, the reason, and how to improve it."""
     if frameworks:
         show_frameworks(as_json=as_json)
+        return
+    if intensity is not None:
+        check(intensity, zone, as_json=as_json)
         return
     try:
         disabled = config.disabled()

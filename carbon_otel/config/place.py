@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from carbon_otel.carbon import grid
-from carbon_otel.config.setting import declared, to_boolean, to_number
+from carbon_otel.config.setting import declared, to_boolean, to_number, to_text
+
+_LONGEST_NAME: Final = 1000
 
 
 def _zone(value: Any) -> str | None:
@@ -19,9 +21,18 @@ def _region(value: Any) -> str | None:
     return region(value).name if isinstance(value, str) else None
 
 
+def _provider(value: Any) -> str | None:
+    name = to_text(_LONGEST_NAME)(value)
+    if name is not None:
+        from carbon_otel.intensity.provider import require_known
+
+        require_known(name)
+    return name
+
+
 @dataclass(frozen=True, slots=True)
 class PlaceSettings:
-    """Where the measured machine is."""
+    """Where the measured machine is, and who gives its grid."""
 
     zone: str | None = declared(
         None,
@@ -53,4 +64,12 @@ class PlaceSettings:
         "at most.",
         parse=to_boolean,
         write="true or false",
+    )
+    intensity: str | None = declared(
+        None,
+        default="the yearly mean of the table",
+        sentence="Provider of the grid's intensity by the hour, such as `uk`, or a CSV file; it is asked over the "
+        "network, by a thread of its own.",
+        parse=_provider,
+        write="the name of a provider, such as 'uk', or a CSV file",
     )

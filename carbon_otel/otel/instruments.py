@@ -54,7 +54,7 @@ class Source:
 
     snapshot: Snapshot = _EMPTY
     embodied_g: float = 0.0
-    intensity: Intensity | None = None
+    intensity: Callable[[], Intensity] | None = None
     host: Mapping[str, str] = field(default_factory=dict)
     steal: Callable[[], float | None] = lambda: None
     before_export: Callable[[], object] = lambda: None
@@ -100,7 +100,9 @@ class Instruments:
         ):
             create(name, [observe], *DESCRIBED[name])
 
-    def attach(self, intensity: Intensity, boot: str, steal: Callable[[], float | None]) -> None:
+    def attach(
+        self, intensity: Callable[[], Intensity], boot: str, steal: Callable[[], float | None]
+    ) -> None:
         """Begin a session. `boot` is the id of the host's current boot."""
         for device, joules, _ in self.source.snapshot.devices:
             self._before[device.id] = self._before.get(device.id, 0.0) + joules
@@ -155,8 +157,8 @@ class Instruments:
             yield Observation(share, self.apart)
 
     def _intensity(self, options: CallbackOptions) -> Iterable[Observation]:
-        grid = self.source.intensity
-        if grid is not None:
+        if self.source.intensity is not None:
+            grid = self.source.intensity()
             yield Observation(grid.g_per_kwh, {semconv.ZONE: grid.zone, **self.apart})
 
     def _identity(self, device: Device) -> dict[str, str]:

@@ -63,7 +63,7 @@ class OtelSink(Sink):
         self,
         providers: Providers,
         devices: Sequence[Device],
-        intensity: Intensity,
+        intensity: Callable[[], Intensity],
         boot: str,
         reports_devices: Callable[[], bool],
         exchange_reported_until: Callable[[int], int],

@@ -48,7 +48,9 @@ ROOMS = {
     "footprint": "records carbon provenance units",
     "sinks": "footprint records guard",
     "remote": "records carbon units",
-    "config": "text sensors carbon units private_files",
+    # The grid by the hour.
+    "intensity": "_version text clock guard carbon provenance units private_files",
+    "config": "text sensors carbon intensity units private_files",
     "life": "carbon sensors config",
     # One timeline per device, and this process's share of it.
     "host": f"{BASE} sensors sensors.base records",
@@ -64,7 +66,7 @@ ROOMS = {
     "instrumentation": "clock units guard fork background handover ranks stages runtime termination",
     "mlflow": "",
     "mlflow.compat": "fork",
-    "mlflow.schema": f"{CORE} mlflow.compat",
+    "mlflow.schema": f"{CORE} intensity mlflow.compat",
     "mlflow.otlp_redirect": "guard",
     "mlflow.delivery": f"{CORE} mlflow.schema mlflow.compat",
     "mlflow.traces": f"{CORE} semconv mlflow.compat",
@@ -74,7 +76,7 @@ ROOMS = {
     "mlflow.integration": f"{CORE} config host stages runtime instrumentation mlflow.schema mlflow.delivery "
     "mlflow.runs mlflow.standalone mlflow.traces mlflow.compat",
     # The cost of a model: a reader of stores, which knows no sink.
-    "lifecycle": "carbon provenance units records footprint mlflow.schema mlflow.compat",
+    "lifecycle": "carbon intensity provenance units records footprint mlflow.schema mlflow.compat",
     # Energy and carbon before the run: a reader of tables and stores, which knows no sensor and no sink.
     "forecast": "carbon provenance units records footprint clock private_files lifecycle mlflow.schema "
     "mlflow.compat",
@@ -82,13 +84,14 @@ ROOMS = {
     # The place of this measurement.
     "here": "guard carbon config host",
     # The composition root.
-    "session": f"{CORE} here life config host sensors meter stages otel remote journal instrumentation runtime",
+    "session": f"{CORE} here life intensity config host sensors meter stages otel remote journal instrumentation "
+    "runtime",
     "foresight": f"{CORE} here config sensors runtime stages forecast mlflow.compat",
-    "__init__": f"{CORE} config runtime stages session lifecycle forecast foresight",
+    "__init__": f"{CORE} intensity config runtime stages session lifecycle forecast foresight",
     # The entry points.
     "entry_points": f"{CORE} here __init__ config runtime sensors stages instrumentation otel",
-    "cli": f"{CORE} here __init__ config instrumentation sensors host runtime lifecycle forecast compat otel "
-    "semconv mlflow.compat mlflow.schema mlflow.runs mlflow.delivery",
+    "cli": f"{CORE} here __init__ intensity config instrumentation sensors host runtime lifecycle forecast compat "
+    "otel semconv mlflow.compat mlflow.schema mlflow.runs mlflow.delivery",
 }
 # The rooms that read hardware; all others know only `sensors.base`.
 HEAVY = ("mlflow", "grpc", "typer", "rich", "sqlite3", "logfire", "pandas", "numpy", "sklearn")

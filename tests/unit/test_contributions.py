@@ -50,9 +50,22 @@ def test_a_truncated_contribution_is_empty_and_unfinished():
     assert contributions.read(tags) == {"x": complete, "y": Contribution()}
 
 
+@given(st.lists(st.lists(st.floats(0, 1e6), min_size=1, max_size=30), min_size=1, max_size=12))
+def test_the_quarters_of_several_processes_add_up_to_their_run(processes):
+    parts = []
+    for number, amounts in enumerate(processes):
+        spent = hourly.Quarters(1e9 + 977.0 * number)
+        for step, wh in enumerate(amounts):
+            spent.spend(wh, 611.0 * (step + 1))
+        parts.append(Contribution({"carbon/energy_wh": sum(amounts)}, spent.text(), final=True))
+    run = contributions.total(parts)
+    quarters = hourly.parsed(run.hourly).values()
+    assert sum(quarters) == pytest.approx(run.values["carbon/energy_wh"], rel=1e-9, abs=1e-15)
+
+
 @pytest.mark.parametrize("days", [1, 10, 100, 1000])
 def test_a_run_of_years_is_stored_completely(days):
-    spent = hourly.Hours(0.0)
+    spent = hourly.Quarters(0.0)
     for hour in range(24 * days):
         spent.spend(1.5, 3600.0 * (hour + 1))
     values = {f"carbon/stage{number}/energy_wh": 1.0 / (number + 3) for number in range(60)}
@@ -60,4 +73,4 @@ def test_a_run_of_years_is_stored_completely(days):
     assert max(map(len, tags.values())) <= 8000
     part = contributions.read(tags)["x"]
     assert part.values == values and part.final
-    assert sum(hourly.parsed(part.hourly).values()) == pytest.approx(36 * days, rel=1e-5)
+    assert sum(hourly.parsed(part.hourly).values()) == pytest.approx(36 * days, rel=1e-9)

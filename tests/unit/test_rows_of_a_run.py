@@ -150,8 +150,10 @@ class Uploads(Rows):
         super().put(batch)
         if batch.values:
             own = contributions.Contribution(batch.values, batch.hourly)
-            killed, _ = contributions.figures_and_tags({}, own.tags(batch.contribution_id))
+            killed, tags = contributions.figures_and_tags({}, own.tags(batch.contribution_id))
             self.read_after_a_kill.append(killed["carbon/energy_wh"])
+            quarters = hourly.parsed(tags[names.HOURLY]).values()
+            assert sum(quarters) == pytest.approx(killed["carbon/energy_wh"], rel=1e-9)
 
 
 @pytest.fixture
@@ -201,6 +203,8 @@ def test_a_jump_of_the_wall_clock_moves_no_energy_to_other_hours(recorded, monke
         recorder.tick(Tick(1, Snapshot(()), Checkpoint(wall_ns, now_figures, {stage: now_figures})))
         assert delivery.submit(lambda: None).wait(20)
     hours = hourly.parsed(uploads.last.hourly)
-    assert list(hours) == ["2026-09-21T14", "2026-09-21T15"]
+    assert list(hours) == [
+        f"2026-09-21T{quarter}" for quarter in ("14:00", "14:15", "14:30", "14:45", "15:00")
+    ]
     assert sum(hours.values()) == pytest.approx(2 * 3700 / 3600, rel=1e-5)
     assert uploads.last.timestamp_ms == (BEGIN_S + 3700) * 1000

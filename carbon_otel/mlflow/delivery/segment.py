@@ -10,7 +10,7 @@ from carbon_otel.footprint import Footprint
 from carbon_otel.mlflow.delivery.batch import Batch, LedgerRun
 from carbon_otel.mlflow.delivery.sampling import Sampling
 from carbon_otel.mlflow.schema import names
-from carbon_otel.mlflow.schema.hourly import Hours
+from carbon_otel.mlflow.schema.hourly import Quarters
 from carbon_otel.units import MS_PER_S
 
 _NOTHING: Final[Mapping[str, float]] = MappingProxyType({})
@@ -57,7 +57,7 @@ class Segment:
         self._before: Mapping[str, float] = {}
         self._values: Mapping[str, float] = {}
         self._rank: Mapping[str, float] = {}
-        self._hours = Hours(wall_s)
+        self._quarters = Quarters(wall_s)
         self._sampling = Sampling(age_s)
         self._step = 0
         self._wall_s = wall_s
@@ -81,7 +81,7 @@ class Segment:
         """
         self.ended = False
         self._before, self._clock_s = self._values, -elapsed_s
-        self._hours.spend(0.0, elapsed_s)
+        self._quarters.spend(0.0, elapsed_s)
         self._own_wh = self._duration_s = 0.0
         self._devices_j = {}
 
@@ -93,7 +93,7 @@ class Segment:
     def unchanged(self, tags: Mapping[str, str] = _NO_TAGS, rank: Mapping[str, float] = _NOTHING) -> Batch:
         """The last state, which is no longer final; `rank` as in `state`."""
         self._rank = rank
-        return self._batch(self._values, tags, hourly=self._hours.text())
+        return self._batch(self._values, tags, hourly=self._quarters.text())
 
     def state(
         self,
@@ -122,17 +122,17 @@ class Segment:
         self._values = values
         nested_wh = sum(value for name, value in of_nested.items() if name.endswith("/energy_wh"))
         own_wh = footprint.energy_wh - nested_wh
-        self._hours.spend(own_wh - self._own_wh, elapsed_s)
+        self._quarters.spend(own_wh - self._own_wh, elapsed_s)
         self._own_wh = own_wh
         bars = self._sampling.bars_due(elapsed_s, len(values)) or final or self._newly_foreseen
         self._newly_foreseen = False
         if self._ledger_run is None:
             curves = self._sampling.curves_due(elapsed_s, 2 + len(footprint.devices_inclusive)) or final
             gauges = {**self._foreseen, **(self._power(footprint) if curves else _NOTHING)}
-            return self._batch(values, tags, gauges, self._hours.text(), curves=curves, bars=bars)
+            return self._batch(values, tags, gauges, self._quarters.text(), curves=curves, bars=bars)
         # Windows get no kWh and no power: their pages have few readers.
         values = {name: value for name, value in values.items() if not name.endswith(("_kwh", "_kg"))}
-        window_tags = {**tags, **self._ledger_run.model(), names.HOURLY: self._hours.text()}
+        window_tags = {**tags, **self._ledger_run.model(), names.HOURLY: self._quarters.text()}
         return self._batch(*names.pack(values, window_tags), curves=bars, bars=bars)
 
     def _power(self, footprint: Footprint) -> dict[str, float]:

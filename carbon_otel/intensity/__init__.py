@@ -1,0 +1,1 @@
+"""The carbon intensity of a grid by the hour, from files and services, and what it says about measured energy."""
