@@ -98,9 +98,13 @@ def instrument(
 ) -> None:
     """Begin measuring this process.
 
-    A second call with the same arguments changes nothing; with other arguments it begins a new session. A
-    setting that is not given comes from its `CARBON_OTEL_*` variable, then from `[tool.carbon_otel]` in
-    pyproject.toml, then from its default. With `CARBON_OTEL_DISABLED=true` the call does nothing.
+    The measurement lasts until `uninstrument()` or the end of the process. A later call changes the settings that
+    its arguments name, and nothing else: stages stay open and totals go on. A zone and a PUE then hold from the
+    start of the measurement; `powercap_root` and `cpu_family` stay as they were.
+
+    A setting that the first call does not give comes from its `CARBON_OTEL_*` variable, then from
+    `[tool.carbon_otel]` in pyproject.toml, then from its default. With `CARBON_OTEL_DISABLED=true` the call does
+    nothing.
 
     Args:
         zone: Country whose grid the emissions are computed with: `FR`, `FRA` or `France`. Default: world
@@ -149,14 +153,15 @@ def instrument(
         return
     if not _threads_may_run():
         return
-    from carbon_otel.session import Session, Waiting
+    from carbon_otel.session.session import Session
+    from carbon_otel.session.waiting import Waiting
 
     try:
         settings = config.resolve(arguments)
     except OSError as fault:  # the package's own tables, in a test of the application with a fake file system
         _log_fault("reading the settings", fault)
         return
-    options = _runtime.Options(settings, tracer_provider, meter_provider)
+    options = _runtime.Options(settings, tracer_provider, meter_provider, config.named(arguments))
     if _runtime.being_started():
         _contain("instrumenting", None, _runtime.start_at_first_stage, options, Waiting)
     else:

@@ -4,7 +4,7 @@
 
 measures a program without changing it; `OTEL_PYTHON_DISABLED_INSTRUMENTATIONS=carbon_otel` turns that off. In
 code, `CarbonInstrumentor().instrument(zone="FR")` does the same as `carbon_otel.instrument(zone="FR")`, except
-that a second call logs a warning and changes nothing. Needs the package opentelemetry-instrumentation.
+that its second call logs a warning and changes nothing. Needs the package opentelemetry-instrumentation.
 """
 
 from __future__ import annotations

@@ -119,7 +119,7 @@ class Providers:
                 ("tracer", self.tracer, _is_set_tracer),
                 ("meter", self.meter, _is_set_meter),
             )
-            if any(provider is built for built in self._owned) and is_late()
+            if self._is_owned(provider) and is_late()
         ]
         if late:
             log_once(
@@ -130,8 +130,26 @@ class Providers:
                 about=len(late),
             )
 
+    def latest(
+        self, tracer: TracerProvider | None, meter: MeterProvider | None
+    ) -> tuple[TracerProvider, MeterProvider]:
+        """These providers, else those that the application has set since we built ours, else the present ones."""
+        if tracer is None and self._is_owned(self.tracer) and _is_set_tracer():
+            tracer = trace.get_tracer_provider()
+        if meter is None and self._is_owned(self.meter) and _is_set_meter():
+            meter = metrics.get_meter_provider()
+        return self.tracer if tracer is None else tracer, self.meter if meter is None else meter
+
+    def use(self, tracer: TracerProvider, meter: MeterProvider) -> None:
+        """Use these from now on. What was built here is shut down at the end: open spans end where they began."""
+        self.tracer, self.meter = tracer, meter
+        self.listened = True
+
+    def _is_owned(self, provider: object) -> bool:
+        return any(provider is built for built in self._owned)
+
     def flush(self, timeout_s: float) -> Pending:
-        """Start flushing both providers at the same time."""
+        """Start flushing the providers at the same time."""
         return self._flush(self._present(), timeout_s)
 
     def flush_of_application(self, timeout_s: float, *, inherited: bool) -> Pending:
@@ -140,7 +158,7 @@ class Providers:
         A meter provider that a fork has `inherited` is left out: it would export the sums of its parent once more,
         and SDK 1.45 makes an instance of its own of it.
         """
-        others = [p for p in self._present() if not any(p is built for built in self._owned)]
+        others = [p for p in self._present() if not self._is_owned(p)]
         return self._flush([p for p in others if not (inherited and hasattr(p, "get_meter"))], timeout_s)
 
     def send_metrics(self) -> bool:
@@ -150,7 +168,7 @@ class Providers:
         """
         if self._outage.is_recent() or (self._sending is not None and not self._sending.is_set()):
             return False
-        if any(self.meter is built for built in self._owned):
+        if self._is_owned(self.meter):
             self._sending = self._begin(self.meter, self.meter.force_flush)  # type: ignore[attr-defined]
         return True
 
@@ -160,7 +178,8 @@ class Providers:
             trace.get_tracer_provider() if isinstance(self.tracer, trace.ProxyTracerProvider) else self.tracer
         )
         meter = metrics.get_meter_provider() if is_proxy(self.meter) else self.meter
-        return [p for p in (tracer, meter) if hasattr(p, "force_flush")]
+        former = [built for built in self._owned if built is not tracer and built is not meter]
+        return [p for p in (tracer, meter, *former) if hasattr(p, "force_flush")]
 
     def _flush(self, providers: Sequence[Any], timeout_s: float) -> Pending:
         results: dict[int, bool] = {}

@@ -104,6 +104,8 @@ class Books:
 
     def __init__(self, devices: int, to_grams: Callable[[float], float]) -> None:
         self._to_grams = to_grams
+        # What a gram of the sums is worth now.
+        self._worth = 1.0
         zero: Joules = (0.0,) * devices
         self._posted: Posted = zero, zero, 0.0, 0.0
         self._payers: set[Account] = set()
@@ -114,6 +116,10 @@ class Books:
         self._review(self.root, None)
         # Enters the sums of the last transfer: again, after an exception has broken that off.
         self._transferred: Callable[[], None] = _nothing_transferred
+
+    def reprice(self, worth: float) -> None:
+        """From now on a gram of `to_grams` counts as `worth` grams, of what is paid already too."""
+        self._worth = worth
 
     def post(self, totals: Sequence[float]) -> None:
         """Charge the payers with the joules up to these totals of each device."""
@@ -212,14 +218,14 @@ class Books:
             self._recount(account, counted)
 
     def paid(self, account: Account) -> tuple[Joules, float]:
-        """The joules and grams that the account has paid."""
+        """The joules that the account has paid, and their grams by `to_grams`."""
         return paid(account._own, self._posted)
 
     def owed(self, account: Account) -> tuple[Joules, float]:
         """The joules and grams that the account has paid since it was last settled."""
         joules, grams = paid(account._own, self._posted)
         told_j, told_g = account._told
-        return tuple(map(sub, joules, told_j)), grams - told_g
+        return tuple(map(sub, joules, told_j)), (grams - told_g) * self._worth
 
     def settle(self, account: Account, held_back: tuple[Joules, float] | None = None) -> tuple[Joules, float]:
         """The same, and settle the account; but not for the joules and grams that are `held_back`."""
@@ -227,26 +233,28 @@ class Books:
         told_j, told_g = paid(account._own, self._posted)
         if held_back is not None:
             less_j, less_g = held_back
-            owed_j, owed_g = tuple(map(sub, owed_j, less_j)), owed_g - less_g
+            owed_j, owed_g = tuple(map(sub, owed_j, less_j)), owed_g - less_g * self._worth
             told_j, told_g = tuple(map(sub, told_j, less_j)), told_g - less_g
         account._told = told_j, told_g
         return owed_j, owed_g
 
     def totals(self, account: Account) -> Totals:
         """What an account has paid up to now; changes nothing."""
-        posted = self._posted
+        posted, worth = self._posted, self._worth
         own_j, own_g = paid(account._own, posted)
+        own_g *= worth
         by_kind: dict[str, Cost] = {}
         if account._kinds:
             kinds = list(account._kinds.items())
-            by_kind = {kind: Cost(*paid_of_kind(total, posted)) for kind, total in kinds}
+            costs = [(kind, paid_of_kind(total, posted)) for kind, total in kinds]
+            by_kind = {kind: Cost(joules, grams * worth) for kind, (joules, grams) in costs}
         if account is self.root:
             all_j, all_g = posted[0], sum([cost.emissions_g for cost in by_kind.values()])
         elif account._below is self._nothing:
             all_j, all_g = own_j, own_g
         else:
             below_j, below_g = paid(account._below, posted)
-            all_j, all_g = tuple(map(add, own_j, below_j)), own_g + below_g
+            all_j, all_g = tuple(map(add, own_j, below_j)), own_g + below_g * worth
         return Totals(own_j, own_g, all_j, all_g, by_kind)
 
     def payers(self, at_most: int | None = None) -> frozenset[Account] | None:
