@@ -80,7 +80,7 @@ class Room:
         settings, engine, delivery = measurement.settings, measurement.engine, measurement.delivery
         self._state_dir = settings.state_dir
         self._process = process = identity()
-        self._tags = tags = partial(_tags, measurement, process)
+        self._tags = tags = partial(_tags, measurement, measurement.hardware, process)
         self.worker = DeliveryWorker(settings.state_dir / "mlflow")
         self.recorder = recorder = RunRecorder(
             self.worker,
@@ -277,13 +277,18 @@ def _predictions() -> Predictions | None:
 
 
 def _tags(
-    measurement: Measurement, process: str, footprint: Footprint, status: str, trace_id: str | None
+    measurement: Measurement,
+    hardware: str,
+    process: str,
+    footprint: Footprint,
+    status: str,
+    trace_id: str | None,
 ) -> dict[str, str]:
     settings = measurement.settings
     return names.provenance_tags(
         footprint,
         status=status,
-        hardware=measurement.hardware,
+        hardware=hardware,
         attribution=settings.attribution,
         trace_id=trace_id,
         trace_url=settings.trace_url,
