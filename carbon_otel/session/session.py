@@ -29,8 +29,9 @@ from carbon_otel.meter.meter import Meter
 from carbon_otel.meter.sampler import Sampler
 from carbon_otel.otel import cpu_steal
 from carbon_otel.otel.kept import Kept
+from carbon_otel.otel.own_providers import resource_of_process
 from carbon_otel.otel.propagation import is_from_stage
-from carbon_otel.otel.providers import Providers, resource_of_process
+from carbon_otel.otel.providers import Providers
 from carbon_otel.otel.resource import described
 from carbon_otel.otel.sink import OtelSink
 from carbon_otel.ranks import group
