@@ -295,8 +295,8 @@ def report(
     """Add up the cost of a model over all measured MLflow runs of its lineage.
 
     Args:
-        model: a registered model (`churn`, `churn/3`, `churn@champion`), a model id, a run id, an experiment or a
-            lineage.
+        model: a registered model (`churn`, `churn/3`, `churn@champion`), a model id, an experiment or a lineage;
+            or a run id, for that run and the runs nested in it.
         tracking_uri: the MLflow store, instead of MLflow's default.
         zone: recompute the emissions with this country's grid.
         year: recompute them with the grid of this year; by default the newest one.

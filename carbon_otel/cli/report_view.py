@@ -34,6 +34,9 @@ def show(report: Report, console: Screen) -> None:
         f"measured   {report.measured_fraction:.0%} by a sensor",
     ):
         console.print(line)
+    if len(report.grids) > 1:
+        each = "; ".join(f"{grid} ({count})" for grid, count in report.grids.items())
+        console.print(f"grids      the emissions mix {each}; --zone computes all by one")
     if report.recomputed_for:
         console.print(f"grid       emissions recomputed for {report.recomputed_for}")
     console.print(_sums("stage", report.by_stage, total.energy_wh))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from carbon_otel.cli.output import Screen
+from carbon_otel.cli.report_view import show
 from carbon_otel.lifecycle.entry import Entry, LedgerCost
 from carbon_otel.lifecycle.ledger import Ledger
 from carbon_otel.lifecycle.report import report_of
@@ -73,3 +77,24 @@ def test_the_error_for_a_year_without_a_figure_names_the_entry_and_the_remedy():
     with pytest.raises(ValueError, match=r"run 1: no figure of World average for 2022.*write a zone"):
         report(entry(), entry(1, zone="WORLD"), year=2022)
     assert report(entry(), entry(1, zone="WORLD"), zone="FR", year=2022).total.emissions_g > 0
+
+
+def test_runs_of_one_name_are_told_apart():
+    one, two, three = (replace(entry(number), name=name) for number, name in enumerate(["a", "a", "b"]))
+    ids = [replace(each, run_id=f"{number}{'0' * 31}") for number, each in enumerate((one, two, three))]
+    found = report(*ids)
+    assert [attempt.name for attempt in found.attempts] == ["a 00000000", "a 10000000", "b"]
+
+
+def test_a_sum_over_several_grids_says_so():
+    def priced(number, zone, intensity):
+        known = entry(number, zone=zone)
+        return replace(known, tags={**known.tags, "carbon.intensity_g_per_kwh": intensity})
+
+    mixed = report(priced(0, "WORLD", "475"), priced(1, "FR", "44.1791"), priced(2, "FR", "44.1791"))
+    assert mixed.grids == {"WORLD 475 g/kWh": 1, "FR 44.1791 g/kWh": 2}
+    screen = Screen(file=io.StringIO(), width=200)
+    show(mixed, screen)
+    text = screen.file.getvalue()
+    assert "the emissions mix WORLD 475 g/kWh (1); FR 44.1791 g/kWh (2); --zone computes all by one" in text
+    assert len(report_of(Ledger("churn", mixed.entries), zone="DE").grids) == 1
