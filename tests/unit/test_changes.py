@@ -30,6 +30,22 @@ def tree(tmp_path):
     return server(tmp_path)
 
 
+class Last(Sink):
+    """The last footprint that the sinks of a measurement are told."""
+
+    def tick(self, tick):
+        if tick.checkpoint is not None:
+            self.footprint = tick.checkpoint.process.footprint
+
+
+def charged_at_tick():
+    """The joules of the process up to a tick, at which the sinks were told of all of them."""
+    last = Last()
+    runtime.active().add_sink(last)
+    runtime.active().engine.tick(checkpoint=True)
+    return last.footprint.energy_j
+
+
 def spend(tree, joules):
     """Let the first package use joules, at a power that it can have."""
     time.sleep(0.01)
@@ -107,8 +123,7 @@ def test_stages_go_to_the_providers_of_a_later_call_and_no_joule_goes_to_both(tr
     first, second = Application(tree), Application(tree)
     with carbon_otel.stage("training", "outer") as outer:
         spend(tree, 1)
-        carbon_otel.flush()
-        charged_before = carbon_otel.footprint().energy_j
+        before_j = charged_at_tick()
         for number, application in enumerate((first, second)):
             carbon_otel.instrument(
                 tracer_provider=application.tracer_provider, meter_provider=application.meter_provider
@@ -120,12 +135,12 @@ def test_stages_go_to_the_providers_of_a_later_call_and_no_joule_goes_to_both(tr
     for below in (first.spans()["inner 0"], second.spans()["inner 1"]):
         assert below.parent.span_id == above.context.span_id
     assert above.attributes["carbon_otel.energy.total_j"] == pytest.approx(outer.footprint.energy_j)
-    carbon_otel.flush()
+    after_j = charged_at_tick()
     told = [sum(point.value for point in each.points("carbon_otel.stage.energy")) for each in (first, second)]
     assert min(told) > 1
-    assert sum(told) == pytest.approx(carbon_otel.footprint().energy_j - charged_before)
+    assert sum(told) == pytest.approx(after_j - before_j)
     assert first.points("hw.energy") == []  # one of them reports the devices
-    assert sum(point.value for point in second.points("hw.energy")) == pytest.approx(told[1])
+    assert sum(point.value for point in second.points("hw.energy")) >= told[1] - 1e-6  # of the whole device
 
 
 def test_what_has_been_counted_without_a_provider_is_in_the_journal(tree, tmp_path, monkeypatch):
@@ -144,16 +159,8 @@ def test_what_has_been_counted_without_a_provider_is_in_the_journal(tree, tmp_pa
         for metric in scope["metrics"]
         if metric["name"] == "carbon_otel.stage.energy"
     }
-    assert kept["carbon_otel.stage.energy"] == pytest.approx(5, abs=1e-5)
-    assert state["footprint"]["energy_j"] == pytest.approx(5, abs=1e-5)
-
-
-class Last(Sink):
-    """The last footprint that the sinks of a measurement are told."""
-
-    def tick(self, tick):
-        if tick.checkpoint is not None:
-            self.footprint = tick.checkpoint.process.footprint
+    assert kept["carbon_otel.stage.energy"] == pytest.approx(state["footprint"]["energy_j"])
+    assert state["footprint"]["energy_j"] >= 5 - 1e-3
 
 
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -200,11 +207,10 @@ def test_spans_are_annotated_from_a_later_call_on_and_no_more_after_another(tree
 def test_attribution_changes_from_the_call_on(tree):
     carbon_otel.instrument(zone="FR", powercap_root=tree.root, interval_s=30)
     spend(tree, 4)
-    session = runtime.active()
-    assert carbon_otel.footprint().energy_j == pytest.approx(4, abs=1e-5)
+    before_j = charged_at_tick()
     carbon_otel.instrument(attribution="process")
-    assert session.attribution.rule == "process"
-    assert carbon_otel.footprint().energy_j == pytest.approx(4, abs=1e-5)
+    assert runtime.active().attribution.rule == "process"
+    assert charged_at_tick() >= before_j >= 4 - 1e-3
 
 
 def test_a_process_of_multiprocessing_that_is_measured_already_goes_on(tree):
