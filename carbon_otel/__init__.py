@@ -110,9 +110,13 @@ def instrument(
 ) -> None:
     """Begin measuring this process.
 
-    A second call with the same arguments changes nothing; with other arguments it begins a new session. A
-    setting that is not given comes from its `CARBON_OTEL_*` variable, then from `[tool.carbon_otel]` in
-    pyproject.toml, then from its default. With `CARBON_OTEL_DISABLED=true` the call does nothing.
+    The measurement lasts until `uninstrument()` or the end of the process. A later call changes the settings that
+    its arguments name, and nothing else: stages stay open and totals go on. A zone and a PUE then hold from the
+    start of the measurement; `powercap_root` and `cpu_family` stay as they were.
+
+    A setting that the first call does not give comes from its `CARBON_OTEL_*` variable, then from
+    `[tool.carbon_otel]` in pyproject.toml, then from its default. With `CARBON_OTEL_DISABLED=true` the call does
+    nothing.
 
     Args:
         zone: Country, or grid within one, that the emissions are computed with: `FR`, `FRA`, `France`,
@@ -176,14 +180,15 @@ def instrument(
         return
     if not _threads_may_run():
         return
-    from carbon_otel.session import Session, Waiting
+    from carbon_otel.session.session import Session
+    from carbon_otel.session.waiting import Waiting
 
     try:
         settings = config.resolve(arguments)
     except OSError as fault:  # the package's own tables, in a test of the application with a fake file system
         _log_fault("reading the settings", fault)
         return
-    options = _runtime.Options(settings, tracer_provider, meter_provider)
+    options = _runtime.Options(settings, tracer_provider, meter_provider, config.named(arguments))
     if _runtime.being_started():
         _contain("instrumenting", None, _runtime.start_at_first_stage, options, Waiting)
     else:
@@ -322,8 +327,8 @@ def report(
     """Add up the cost of a model over all measured MLflow runs of its lineage.
 
     Args:
-        model: a registered model (`churn`, `churn/3`, `churn@champion`), a model id, a run id, an experiment or a
-            lineage.
+        model: a registered model (`churn`, `churn/3`, `churn@champion`), a model id, an experiment or a lineage;
+            or a run id, for that run and the runs nested in it.
         tracking_uri: the MLflow store, instead of MLflow's default.
         zone: recompute the emissions with this country's grid.
         year: recompute them with the grid of this year; by default the newest one.

@@ -1,6 +1,8 @@
 """Writes the process's footprint and its metrics to a file at every checkpoint.
 
 A kill loses at most one checkpoint interval. `carbon-otel journal send` sends the metrics later.
+
+A process that ends its measurement and begins another one goes on with its file: the footprint there is their sum.
 """
 
 from __future__ import annotations
@@ -14,11 +16,36 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from carbon_otel.background import Worker
+from carbon_otel.footprint import NOT_MEASURED, Footprint
+from carbon_otel.footprints import added
+from carbon_otel.fork import renew_after_fork
 from carbon_otel.private_files import replace_file
 from carbon_otel.sinks import Checkpoint, Pending, Sink, Tick
 
 # An export waits no longer for the disk.
 _FOR_DISK_S: Final = 1.0
+
+# The file of this process, and the footprint there when its last measurement ended.
+_former: tuple[Path, Footprint] | None = None
+
+
+def former_path() -> Path | None:
+    """The file of this process's former measurement, which the next one goes on with."""
+    return None if _former is None else _former[0]
+
+
+def _written_to(path: Path) -> Footprint:
+    """What former measurements of this process have written to a file."""
+    return _former[1] if _former is not None and _former[0] == path else NOT_MEASURED
+
+
+def _forget() -> None:
+    """In a forked child: the file is the parent's."""
+    global _former
+    _former = None
+
+
+renew_after_fork(_forget)
 
 
 class Metrics(Protocol):
@@ -42,7 +69,8 @@ class Journal(Sink):
         self._path = path.absolute()  # the program may change directory
         self._delivery = delivery
         self._metrics = metrics
-        self._interval_s = checkpoint_interval_s
+        self.checkpoint_interval_s = checkpoint_interval_s
+        self._before = _written_to(self._path)
         self._last: Checkpoint | None = None
         self._status = "running"
         self._exporting = self._exported = False  # of the final metrics
@@ -57,7 +85,10 @@ class Journal(Sink):
         return self._delivery.submit(lambda: None).wait
 
     def close(self, timeout_s: float) -> Pending:
+        global _former
         self._status = "final"
+        if self._last is not None:
+            _former = self._path, added(self._before, self._last.process.footprint)
         return self._write_soon().wait
 
     def _before_export(self) -> None:
@@ -93,8 +124,8 @@ class Journal(Sink):
             "status": self._status,
             "exported": self._exported,
             "written_unix_s": time.time(),
-            "checkpoint_interval_s": self._interval_s,
-            "footprint": checkpoint.process.footprint.as_dict(),
+            "checkpoint_interval_s": self.checkpoint_interval_s,
+            "footprint": added(self._before, checkpoint.process.footprint).as_dict(),
             "metrics": metrics,
         }
         replace_file(self._path, json.dumps(state))

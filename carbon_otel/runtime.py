@@ -13,7 +13,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -28,11 +28,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The arguments of `instrument()`; enough to begin again in a forked child."""
+    """The arguments of `instrument()`; enough to begin again in a forked child.
+
+    `given` are the settings that the call names, which a running measurement takes over.
+    """
 
     settings: Settings
     tracer_provider: Any = None
     meter_provider: Any = None
+    given: frozenset[str] = field(default=frozenset(), compare=False)
 
 
 class Origin(Protocol):
@@ -52,6 +56,9 @@ class Origin(Protocol):
 
 class Measurement(Origin, Protocol):
     """The measurement that this module starts and ends."""
+
+    def change(self, later: Options) -> None:
+        """Take over the settings that a later call of `instrument()` names."""
 
     def end(self, *, in_worker: bool = False) -> None:
         """Close all open stages and send all pending telemetry, within the exit budget.
@@ -100,16 +107,16 @@ def begun_or_origin() -> Origin | None:
 
 
 def start(options: Options, make: Callable[[Options], Measurement]) -> None:
-    """Begin measuring. A running measurement continues if its options are the same; otherwise it is replaced."""
+    """Begin measuring. A running measurement goes on, and takes over the settings that the call names."""
     global _active, _changing
     with _lock:
         if _changing:
             _late.append(partial(start, options, make))
             return
     running = active()
-    if running is not None and running.options == options:
+    if running is not None:
+        _change(running, options)
         return
-    stop()
     with _lock:
         if _active is not None:
             return  # another thread has begun a measurement
@@ -125,11 +132,21 @@ def start(options: Options, make: Callable[[Options], Measurement]) -> None:
         _late.popleft()()
 
 
+def _change(running: Measurement, options: Options) -> None:
+    watched = running.options.settings.flush_on_sigterm
+    running.change(options)
+    if running.options.settings.flush_on_sigterm is not watched:
+        termination.remove() if watched else _watch_for_sigterm(running.options)
+
+
 def start_at_first_stage(options: Options, make: Callable[[Options], Origin]) -> None:
     """In a process that multiprocessing is starting: begin to measure as in a forked child."""
     global _origin
-    running = _active or _origin
-    if running is not None and running.options == options:
+    running, waiting = _active, _origin
+    if running is not None:
+        _change(running, options)
+        return
+    if waiting is not None and waiting.options == options:
         return
     stop()
     with _lock:

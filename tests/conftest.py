@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import carbon_otel
+from carbon_otel import journal
 from tests.fakes import nvml
 
 REPOSITORY = Path(__file__).parents[1]
@@ -106,6 +107,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.
     monkeypatch.setenv("CARBON_OTEL_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
     yield
     carbon_otel.uninstrument()
+    journal._forget()  # the next measurement would go on with the file of this test
 
 
 def _clean(patch: pytest.MonkeyPatch) -> None:

@@ -29,8 +29,9 @@ def check(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] =
         if answer.ok:
             say(f"{answer.signal:<8} taken:{where}")
         else:
-            say(f"{answer.signal:<8} NOT taken:{where}", f"  {answer.problem}", f"  {answer.advice}")
+            by = f" from {answer.by}" if answer.by else ""
+            say(f"{answer.signal:<8} NOT taken{by}:{where}", f"  {answer.problem}", f"  {answer.advice}")
     if not answers:
         say("both signals are turned off: OTEL_TRACES_EXPORTER and OTEL_METRICS_EXPORTER are none")
-    if not answers or not all(answer.ok for answer in answers):
+    if not answers or not all(answer.ok for answer in answers if not answer.by):
         raise typer.Exit(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +17,7 @@ from rich.progress import Progress
 import carbon_otel
 from carbon_otel import config
 from carbon_otel.cli import demo_table
+from carbon_otel.cli.mlflow_store import require_writable
 from carbon_otel.cli.output import Screen, refuse
 
 EXAMPLE: Final = "random_forest.py"
@@ -44,8 +46,13 @@ def demo(
             example = load()
     except ModuleNotFoundError as error:
         refuse(f'{error.name} is not installed: pip install "carbon-otel[all]"')
+    import mlflow
     from mlflow.exceptions import MlflowException
 
+    another = (
+        f"carbon-otel demo --tracking-uri sqlite:///{Path(tempfile.gettempdir(), 'carbon_otel_demo.db')}"
+    )
+    require_writable(tracking_uri or mlflow.get_tracking_uri(), another)
     try:
         run(example, example.SCENARIOS, full=full, zone=zone, tracking_uri=tracking_uri)
     except MlflowException as error:

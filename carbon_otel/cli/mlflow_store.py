@@ -6,8 +6,9 @@ import importlib.util
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
+from urllib.parse import urlsplit
 
-from carbon_otel.cli.output import refuse
+from carbon_otel.cli.output import Screen, refuse
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -31,6 +32,32 @@ def client_of(tracking_uri: str | None) -> tuple[MlflowClient, str]:
         return mlflow.MlflowClient(uri), uri
     except Exception as error:  # noqa: BLE001 - every kind of store raises its own
         refuse_store(uri, error)
+
+
+def require_writable(uri: str, another: str) -> None:
+    """Exit with 2 and the command `another`, if runs cannot be written to this store.
+
+    MLflow would try for one to two minutes, without a word.
+    """
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
+    way_on = f"or write to another store: {another}"
+    scheme = urlsplit(uri).scheme
+    if scheme in ("", "file", "sqlite"):
+        path = uri.removeprefix(_SQLITE).partition("?")[0] if scheme == "sqlite" else urlsplit(uri).path
+        place = next(
+            each for each in (Path(path).absolute(), *Path(path).absolute().parents) if each.exists()
+        )
+        if not os.access(place, os.W_OK):
+            refuse(f"the MLflow store {uri} cannot be written: {place} is read-only for you", way_on)
+    elif scheme in ("http", "https"):
+        import mlflow
+
+        with Screen(stderr=True).status(f"Asking the MLflow server at {uri}"):
+            try:
+                mlflow.MlflowClient(uri).search_experiments(max_results=1)
+            except Exception as error:  # noqa: BLE001 - every kind of server raises its own
+                refuse(f"the MLflow server at {uri} does not answer: {first_line(error)}", way_on)
 
 
 def refuse_store(uri: str, error: Exception) -> NoReturn:

@@ -8,7 +8,8 @@ import json
 import logging
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import urlsplit, urlunsplit
 
@@ -39,6 +40,9 @@ _EXPERIMENT: Final = (
 )
 _LATER: Final = "the receiver accepts nothing now; try again, as the exporters do"
 _CONTENT: Final = "the receiver does not take this content; its log may say more"
+_DISTRO: Final = (
+    "that command sends by gRPC unless you set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf; gRPC has port 4317"
+)
 _OTHER: Final = "is an OTLP receiver at that address?"
 # By HTTP status and by name of the gRPC status.
 _ADVICE: Final[dict[int | str, str]] = {
@@ -56,7 +60,8 @@ _ADVICE: Final[dict[int | str, str]] = {
 class Answer:
     """The result for one signal, without credentials; `problem` and `advice` are empty if `ok`.
 
-    `of_content`: the receiver refuses this export, and may take another.
+    `of_content`: the receiver refuses this export, and may take another. `by`: the command that would send it, if
+    it is another one than carbon_otel itself.
     """
 
     signal: Signal
@@ -66,15 +71,29 @@ class Answer:
     problem: str = ""
     advice: str = ""
     of_content: bool = False
+    by: str = ""
 
 
 def check(timeout_s: float = TIMEOUT_S) -> list[Answer]:
-    """Export both signals, except those that `OTEL_*_EXPORTER=none` turns off. Never raises."""
-    return [
+    """Export both signals, except those that `OTEL_*_EXPORTER=none` turns off. Never raises.
+
+    Where nothing names a protocol, `opentelemetry-instrument` speaks another one than carbon_otel itself. If it is
+    installed and would not be understood, the answers say so, too.
+    """
+    answers = [
         _ask(signal, timeout_s)
         for signal in SIGNALS
         if os.environ.get(f"OTEL_{signal.upper()}_EXPORTER", "otlp").strip().lower() != "none"
     ]
+    if find_spec("opentelemetry.distro") is not None:
+        understood = [each.signal for each in answers if each.ok and not _variable(each.signal, "PROTOCOL")]
+        answers += [_of_distro(signal, timeout_s) for signal in understood]
+    return [each for each in answers if not (each.ok and each.by)]
+
+
+def _of_distro(signal: Signal, timeout_s: float) -> Answer:
+    answer = _ask(signal, timeout_s, protocol="grpc")
+    return replace(answer, by="opentelemetry-instrument", advice=_DISTRO)
 
 
 def send_metrics(data: MetricsData, timeout_s: float) -> Answer:
@@ -82,8 +101,11 @@ def send_metrics(data: MetricsData, timeout_s: float) -> Answer:
     return _ask("metrics", timeout_s, data)
 
 
-def _ask(signal: Signal, timeout_s: float, data: MetricsData | None = None) -> Answer:
-    protocol, endpoint = _variable(signal, "PROTOCOL") or "http/protobuf", _variable(signal, "ENDPOINT")
+def _ask(
+    signal: Signal, timeout_s: float, data: MetricsData | None = None, protocol: str = "http/protobuf"
+) -> Answer:
+    """`protocol` counts where no variable names one."""
+    protocol, endpoint = _variable(signal, "PROTOCOL") or protocol, _variable(signal, "ENDPOINT")
     if not endpoint:
         problem, advice = "OTEL_EXPORTER_OTLP_ENDPOINT is not set", "export it, such as http://127.0.0.1:4318"
     elif protocol not in ("grpc", "http/protobuf"):

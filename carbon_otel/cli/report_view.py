@@ -45,6 +45,9 @@ def show(report: Report, console: Screen) -> None:
         console.print(line)
     for line in _beside(report):
         console.print(line)
+    if len(report.grids) > 1:
+        each = "; ".join(f"{grid} ({count})" for grid, count in report.grids.items())
+        console.print(f"grids      the emissions mix {each}; --zone computes all by one")
     if report.recomputed_for:
         console.print(f"grid       emissions recomputed for {report.recomputed_for}")
     console.print(_sums("stage", report.by_stage, total.energy_wh, report.beside.embodied_by_stage))

@@ -59,10 +59,11 @@ def _show_process(footprint: dict[str, Any], final: bool, console: Screen) -> No
     table.add_row("total", f"{footprint['energy_j'] / J_PER_WH:.4g}", f"{footprint['emissions_g']:.4g}", "")
     console.print(table)
     grid = footprint["intensity"]
+    priced = f"grid {grid['zone']} {grid['g_per_kwh']:.1f} g/kWh, {grid['year']}" if grid else "several grids"
     console.print(
         f"between {footprint['low_j'] / J_PER_WH:.4g} and {footprint['high_j'] / J_PER_WH:.4g} Wh in "
-        f"{footprint['duration_s']:.1f} s; {footprint['measured_fraction']:.0%} measured ({footprint['method']}); "
-        f"grid {grid['zone']} {grid['g_per_kwh']:.1f} g/kWh, {grid['year']}",
+        f"{footprint['duration_s']:.1f} s; {footprint['measured_fraction']:.0%} measured "
+        f"({footprint['method']}); {priced}",
         soft_wrap=True,
     )
     for name in ("missing", "flags"):

@@ -289,6 +289,13 @@ def resolve(
     return Settings(**chosen)
 
 
+def named(arguments: Mapping[str, Any]) -> frozenset[str]:
+    """The names of the settings that these arguments have a value for."""
+    return frozenset(
+        setting.name for setting in SETTINGS if any(arguments.get(name) is not None for name in setting.names)
+    )
+
+
 def _given(
     setting: Setting, arguments: Mapping[str, Any], environ: Mapping[str, str], table: Mapping[str, Any]
 ) -> tuple[Any, str] | None:

@@ -55,8 +55,8 @@ class Attribution:
         gpu_use: Mapping[str, GpuUse] = _NO_GPU_USE,
         clock_ns: Callable[[], int] = clock.monotonic_ns,
     ) -> None:
-        self._rule: Literal["reserved", "process"] = rule
-        self._gpu_use = gpu_use if rule == "process" else _NO_GPU_USE
+        self.rule: Literal["reserved", "process"] = rule
+        self._gpu_use = gpu_use
         self._devices = tuple(devices)
         self._host = reserved.resource
         self._reserved = reserved
@@ -76,7 +76,7 @@ class Attribution:
 
     def measure(self, now_ns: int, *, tick: bool) -> Shares | None:
         """The shares since the last measurement; None if it is too early for a new one."""
-        if now_ns < self._due_ns or not (tick or self._rule == "process"):
+        if now_ns < self._due_ns or not (tick or self.rule == "process"):
             return None
         try:
             # Nobody waits for the measurement of another thread, or of the code that a signal handler interrupts:
@@ -90,12 +90,12 @@ class Attribution:
                 self._due_ns = now_ns + _INTERVAL_NS
                 by_members = self._shared_use.look(now_ns) if tick else None
                 share = self._tree.look(now_ns, self._shared_use.visible)
-                self._known = share is not None or self._rule == "reserved"
+                self._known = share is not None or self.rule == "reserved"
                 if share is not None:
                     self._process = share
                 if by_members is not None:
                     self._uncoordinated = uncoordinated(
-                        self._membership, self._devices, self._rule, self._reserved
+                        self._membership, self._devices, self.rule, self._reserved
                     )
                     self._shares = {**by_members, **self._by_use(by_members)}
                 shares = self.present
@@ -112,7 +112,7 @@ class Attribution:
         The tree's part of the active time, and its share by members of the idle time.
         """
         shares = {}
-        for gpu, use in self._gpu_use.items():
+        for gpu, use in self._gpu_use.items() if self.rule == "process" else ():
             try:
                 running = use()
             except SensorError as error:
@@ -129,7 +129,7 @@ class Attribution:
     def present(self) -> Shares:
         """The shares as last measured."""
         reserved = self._reserved.share * self._shares[self._host]
-        host = reserved if self._rule == "reserved" else self._process
+        host = reserved if self.rule == "reserved" else self._process
         devices = tuple(self._shares.get(d.id, 1.0) if d.type == "gpu" else host for d in self._devices)
         return Shares(devices, reserved, self._process, self._uncoordinated, self._known)
 

@@ -36,7 +36,7 @@ class Attaches(Protocol):
     """An integration that needs the session, for example to add a sink."""
 
     def attach(self, session: Any, /) -> None:
-        """Called for each session (`carbon_otel.session.Session`), before `connect` or after it.
+        """Called for each session (`carbon_otel.session.session.Session`), before `connect` or after it.
 
         A session that begins in a forked child gets the integrations that were connected in the parent. A second
         call with the same session must change nothing.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from carbon_otel.mlflow.schema import contributions, names
@@ -23,6 +23,13 @@ _ALIKE: Final = {
     "carbon.intensity_year": "emissions differ by the table's year; compare the energy",
     "carbon.pue": "emissions differ by the site; compare the energy",
 }
+
+
+# The shares of the host by each rule of attribution. Two are alike within this part of the larger one.
+_SHARES: Final = ("carbon.share.reserved", "carbon.share.process")
+_ALIKE_WITHIN: Final = 0.05
+_GPU_WH: Final = "carbon/components/gpu_wh"
+_OTHERWISE: Final = "their shares of the host differ, and their own CPU time does not bear it out"
 
 
 class NotMeasured(ValueError):
@@ -48,6 +55,7 @@ class RunCost:
     measured_fraction: float
     tags: Mapping[str, str]
     parent_run_id: str | None = None
+    gpu_wh: float = 0.0
 
     @classmethod
     def of(cls, run_id: str, name: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> RunCost:
@@ -74,12 +82,37 @@ class RunCost:
             measured_fraction=names.measured_fraction(figures) if names.MEASURED_WH in figures else math.nan,
             tags=own_tags,
             parent_run_id=tags.get("mlflow.parentRunId"),
+            gpu_wh=amount({_GPU_WH: 0.0, **figures}, _GPU_WH),
         )
 
     @property
     def lower_bound(self) -> str | None:
         """The reason why the run may have used more than its band; None if its figures are complete."""
         return names.lower_bound(self.tags)
+
+    def share(self, tag: str) -> float | None:
+        """The share of the host in a tag; None if the run has none."""
+        try:
+            share = float(self.tags[tag])
+        except (KeyError, ValueError):
+            return None
+        return share if 0 < share <= 1 else None
+
+    def by_process(self) -> RunCost | None:
+        """The cost as `attribution="process"` would have it, by the mean shares; None without them.
+
+        What other programs on the host use is in the figures of `reserved`, and so is what they leave to it. A
+        GPU is charged by its own share, and stays.
+        """
+        if self.tags.get("carbon.attribution") == "process":
+            return self
+        reserved, process = map(self.share, _SHARES)
+        if reserved is None or process is None or self.energy_wh <= 0:
+            return None
+        of_host = max(0.0, self.energy_wh - self.gpu_wh) / self.energy_wh
+        ratio = 1 - of_host + of_host * process / reserved
+        energy_wh, low_wh, high_wh = (wh * ratio for wh in (self.energy_wh, self.low_wh, self.high_wh))
+        return replace(self, energy_wh=energy_wh, low_wh=low_wh, high_wh=high_wh)
 
 
 def differences(runs: Sequence[RunCost]) -> list[str]:
@@ -90,6 +123,11 @@ def differences(runs: Sequence[RunCost]) -> list[str]:
         if len(set(values.values())) > 1:
             each = "; ".join(f"{run.name}: {values[run.run_id]}" for run in runs)
             lines.append(f"{tag.removeprefix('carbon.')} ({why}): {each}")
+    by_process = all(run.tags.get("carbon.attribution") == "process" for run in runs)
+    for tag in () if by_process else _SHARES:
+        if not all(_alike(tag, runs[0], run) for run in runs[1:]):
+            each = "; ".join(f"{run.name}: {run.tags.get(tag, 'unknown')}" for run in runs)
+            lines.append(f"{tag.removeprefix('carbon.')} (the rest of the host was otherwise in use): {each}")
     names_of = {run.run_id: run.name for run in runs}
     for run in runs:
         if run.lower_bound:
@@ -106,8 +144,9 @@ def verdict(first: RunCost, other: RunCost) -> str:
 
     The bands are treated as independent, which is cautious: errors that two runs on one device share, such as
     those of its sensor, cancel in part, but this effect has not been measured. A lower bound has no upper end.
-    Energy is compared, not emissions: on one grid the intensity multiplies both and cancels; on two grids the
-    emissions would compare the grids.
+    Where the shares of the host differ, a busy neighbour may be the reason: the figures by the CPU time of the
+    runs have to bear it out. Energy is compared, not emissions: on one grid the intensity multiplies both and
+    cancels; on two grids the emissions would compare the grids.
     """
     by = f"{_change(first.energy_wh, other.energy_wh)} energy than {first.name}"
     if any(map(math.isnan, (first.low_wh, first.high_wh, other.low_wh, other.high_wh))):
@@ -116,8 +155,22 @@ def verdict(first: RunCost, other: RunCost) -> str:
         if less.high_wh < more.low_wh:
             if less.lower_bound:
                 return f"{other.name}: {by}, but {less.name} {less.lower_bound}: they are not distinguishable"
+            if not all(_alike(tag, first, other) for tag in _SHARES) and not _by_process(less, more):
+                return f"{other.name}: {by}, but {_OTHERWISE}: they are not distinguishable"
             return f"{other.name} used {by}, beyond both bands"
     return f"{other.name}: {by}, but the bands overlap: they are not distinguishable"
+
+
+def _alike(tag: str, first: RunCost, other: RunCost) -> bool:
+    """Whether two runs had the same share of the host; runs without shares count as alike."""
+    one, two = first.share(tag), other.share(tag)
+    return one is None or two is None or abs(one - two) <= _ALIKE_WITHIN * max(one, two)
+
+
+def _by_process(less: RunCost, more: RunCost) -> bool:
+    """Whether one run has used less than another by their own CPU time, too."""
+    low, high = less.by_process(), more.by_process()
+    return low is not None and high is not None and low.high_wh < high.low_wh
 
 
 def pareto(

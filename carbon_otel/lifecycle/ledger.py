@@ -11,6 +11,7 @@ experiment is found by the dataset that both have logged.
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -30,6 +31,7 @@ _AT_ONCE: Final = 4
 _RUN_ID: Final = re.compile(r"[0-9a-f]{32}")
 _MODEL_ID: Final = re.compile(r"m-[0-9a-f]{32}")
 _UNKNOWN: Final = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"})
+_PARENT: Final = "mlflow.parentRunId"
 PREPARATION: Final = "data_processing"
 # A run that has also trained or served belongs to that model, not to the preparation.
 _OTHER_WORK: Final = frozenset({"training", "evaluation", "inference"})
@@ -95,9 +97,11 @@ class _Entries:
 def read(client: MlflowClient, name: str) -> Ledger:
     """The ledger of a name.
 
-    The name is a registered model (`churn`, `churn/3`, `churn@champion`), a model id, a run id, an experiment or a
-    lineage. Raises NotFound, and the errors of the store.
+    The name is a registered model (`churn`, `churn/3`, `churn@champion`), a model id, an experiment or a lineage;
+    or a run id, for that run and the runs nested in it. Raises NotFound, and the errors of the store.
     """
+    if _RUN_ID.fullmatch(name) and (run := _known_run(client, name)) is not None:
+        return _of_run(client, run)
     run = _source_run(client, name)
     if run is not None:
         lineage = run.data.tags.get(names.LINEAGE)
@@ -119,6 +123,25 @@ def read(client: MlflowClient, name: str) -> Ledger:
         collected.add_all(client, everywhere, f"tags.`{names.LINEAGE}` = {_quoted(lineage or name)}")
     _require_entries(collected, title, name)
     entries = [*collected.entries.values(), *_preparation(client, everywhere, collected)]
+    return _ledger(title, entries, collected)
+
+
+def _of_run(client: MlflowClient, run: Run) -> Ledger:
+    """The ledger of one run and of all runs nested in it."""
+    everywhere = [each.experiment_id for each in found_by(client.search_experiments)]
+    below: dict[str, list[Run]] = defaultdict(list)
+    for nested in _runs(client, everywhere, f"tags.`{_PARENT}` LIKE '%'"):
+        below[nested.data.tags[_PARENT]].append(nested)
+    collected, level = _Entries(), [run]
+    while level:
+        collected.add(level)
+        level = [nested for above in level for nested in below.pop(above.info.run_id, ())]
+    title = f"run {name_of(run)}"
+    _require_entries(collected, title, run.info.run_id)
+    return _ledger(title, collected.entries.values(), collected)
+
+
+def _ledger(title: str, entries: Iterable[Entry], collected: _Entries) -> Ledger:
     return Ledger(
         title,
         tuple(sorted(entries, key=lambda entry: entry.start_ms)),
@@ -182,13 +205,23 @@ def model_of(client: MlflowClient, name: str) -> Model | None:
     return Model(version.name, str(version.version), model_id, run_id)
 
 
-def _source_run(client: MlflowClient, name: str) -> Run | None:
-    """The run with this id, or the run that created the model with this name; None if there is neither."""
+def _known_run(client: MlflowClient, run_id: str) -> Run | None:
+    """The run with this id; None if there is none."""
     from mlflow.exceptions import MlflowException
 
     try:
-        if _RUN_ID.fullmatch(name):
-            return client.get_run(name)
+        return client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code in _UNKNOWN:
+            return None
+        raise
+
+
+def _source_run(client: MlflowClient, name: str) -> Run | None:
+    """The run that created the model with this name; None if there is none."""
+    from mlflow.exceptions import MlflowException
+
+    try:
         model = model_of(client, name)
     except MlflowException as error:
         if error.error_code in _UNKNOWN:

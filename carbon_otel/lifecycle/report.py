@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -59,6 +59,8 @@ class Total:
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """One run, or all windows with the same name and status; `entries` is their number.
+
+    The names of runs are told apart by the begin of their ids.
 
     Energy in Wh, emissions in g of CO2 equivalent. `method` lists the method tiers.
     """
@@ -125,6 +127,16 @@ class Report:
         return tuple(dict.fromkeys(e.tags.get(names.SIGNAL, str(AVERAGE)) for e in self.entries))
 
     @property
+    def grids(self) -> Mapping[str, int]:
+        """The grids that have priced the emissions, with the number of their entries."""
+        known = (entry.tags for entry in self.entries if entry.emissions_g > 0)
+        grids = [
+            f"{tags.get('carbon.zone', 'unknown')} {tags.get('carbon.intensity_g_per_kwh', '?')} g/kWh"
+            for tags in known
+        ]
+        return Counter(grids)
+
+    @property
     def repriced(self) -> str:
         """Former name of `recomputed_for`."""
         return self.recomputed_for
@@ -154,6 +166,7 @@ class Report:
             "unreadable": list(self.unreadable),
             "recomputed_for": self.recomputed_for,
             "signals": list(self.signals),
+            "grids": dict(self.grids),
             "ranks": self.ranks(),
             "entries": self.rows(),
         }
@@ -210,6 +223,7 @@ def report_of(
     if zone is not None or year is not None:
         grids = [_grid(entry, zone, year) for entry in entries]
         entries = tuple(_recomputed(entry, grid) for entry, grid in zip(entries, grids, strict=True))
+    entries = _told_apart(entries)
     total = _total(entries)
     amortisation = _amortisation(entries)
     measured_wh = sum(entry.measured_wh for entry in entries)
@@ -232,6 +246,17 @@ def report_of(
         recomputed_for="; ".join(
             dict.fromkeys(f"{g.name} {g.year} ({g.g_per_kwh:g} g/kWh, {g.source})" for g in grids)
         ),
+    )
+
+
+def _told_apart(entries: Sequence[Entry]) -> tuple[Entry, ...]:
+    """The entries, with the begin of the run id after a name that several runs have."""
+    runs = Counter(entry.name for entry in entries if not entry.is_window)
+    return tuple(
+        replace(entry, name=f"{entry.name} {entry.run_id[:8]}")
+        if runs[entry.name] > 1 and not entry.is_window
+        else entry
+        for entry in entries
     )
 
 

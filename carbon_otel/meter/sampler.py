@@ -24,7 +24,7 @@ class Sampler:
     ) -> None:
         self._tick = tick
         self._prepare = prepare
-        self._interval_s = interval_s
+        self.interval_s = interval_s
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="carbon_otel-sampler", daemon=True)
 
@@ -40,5 +40,5 @@ class Sampler:
 
     def _run(self) -> None:
         survive("preparing the sensors", self._prepare)
-        while not self._stop.wait(self._interval_s - clock.monotonic() % self._interval_s):
+        while not self._stop.wait(self.interval_s - clock.monotonic() % self.interval_s):
             survive("reading the sensors", self._tick)

@@ -26,6 +26,7 @@ from carbon_otel.batch_job import job_of
 from carbon_otel.config import Settings
 from carbon_otel.footprint import Footprint
 from carbon_otel.fork import renew_after_fork
+from carbon_otel.guard import log_once
 from carbon_otel.handover import Work
 from carbon_otel.host.identity import identity
 from carbon_otel.instrumentation.base import Undo, undo_all
@@ -67,15 +68,19 @@ class Measurement(Protocol):
 
     def add_sink(self, sink: Sink) -> None: ...
 
+    def on_change(self, call: Callable[[], object]) -> None:
+        """Have it called whenever the settings have changed."""
+
 
 class Room:
     """The MLflow part of one measurement."""
 
     def __init__(self, measurement: Measurement) -> None:
-        self.measurement: object = measurement
+        self.measurement = measurement
         settings, engine, delivery = measurement.settings, measurement.engine, measurement.delivery
-        process = identity()
-        tags = partial(_tags, settings, measurement.hardware, process)
+        self._state_dir = settings.state_dir
+        self._process = process = identity()
+        self._tags = tags = partial(_tags, measurement, measurement.hardware, process)
         self.worker = DeliveryWorker(settings.state_dir / "mlflow")
         self.recorder = recorder = RunRecorder(
             self.worker,
@@ -92,16 +97,38 @@ class Room:
         self.runs = RunStages(engine, recorder)
         self.predictions = Predictions(engine, ledger, process=process)
         engine.before_tick.append(self.predictions.before_tick)
-        sinks: list[Sink] = [recorder, ledger]
-        if settings.lineage:
-            devices = len(engine.devices)
-            sinks.append(
-                StandaloneStages(self.worker, delivery, devices, engine.to_footprint, tags, process=process)
-            )
-        if settings.mlflow_traces:
-            sinks.append(MlflowTraces())
-        for sink in (*sinks, _Delivered(delivery, self.worker)):
+        self._standalone: StandaloneStages | None = None
+        self._traces: MlflowTraces | None = None
+        for sink in (recorder, ledger):
             measurement.add_sink(sink)
+        self._follow_settings()
+        measurement.add_sink(_Delivered(delivery, self.worker))
+        measurement.on_change(self._follow_settings)
+
+    def _follow_settings(self) -> None:
+        measurement = self.measurement
+        settings, engine = measurement.settings, measurement.engine
+        self.recorder.efficiency_metric = settings.efficiency_metric
+        if settings.lineage and self._standalone is None:
+            self._standalone = StandaloneStages(
+                self.worker,
+                measurement.delivery,
+                len(engine.devices),
+                engine.to_footprint,
+                self._tags,
+                process=self._process,
+            )
+            measurement.add_sink(self._standalone)
+        if settings.mlflow_traces and self._traces is None:
+            self._traces = MlflowTraces()
+            measurement.add_sink(self._traces)
+        if self._traces is not None:
+            self._traces.wanted = settings.mlflow_traces
+        if settings.state_dir != self._state_dir:
+            log_once(
+                "state_dir stays %s, where checkpoints are already: name it in the first call of instrument()",
+                self._state_dir,
+            )
 
 
 class _Delivered(Sink):
@@ -235,7 +262,7 @@ renew_after_fork(_renew)
 
 def _present() -> Room | None:
     """The room of the active measurement; in a forked child, of the child's own measurement."""
-    active = runtime.active()
+    active: object = runtime.active()
     return _room if active is not None and _room is not None and _room.measurement is active else None
 
 
@@ -250,8 +277,14 @@ def _predictions() -> Predictions | None:
 
 
 def _tags(
-    settings: Settings, hardware: str, process: str, footprint: Footprint, status: str, trace_id: str | None
+    measurement: Measurement,
+    hardware: str,
+    process: str,
+    footprint: Footprint,
+    status: str,
+    trace_id: str | None,
 ) -> dict[str, str]:
+    settings = measurement.settings
     return names.provenance_tags(
         footprint,
         status=status,

@@ -60,6 +60,7 @@ class MlflowTraces(Sink):
     """Mirrors stages that are entered within a span of MLflow."""
 
     def __init__(self, clock: Callable[[], float] = clock.monotonic) -> None:
+        self.wanted = True
         self._clock = clock
         self._marks: dict[StageInfo, _Mark] = {}
         self._traces: dict[str, _Trace] = {}
@@ -73,7 +74,7 @@ class MlflowTraces(Sink):
 
     def stage_entered(self, stage: StageInfo) -> None:
         mlflow: Any = sys.modules.get("mlflow")
-        if mlflow is None or "mlflow.tracing.fluent" not in sys.modules:
+        if not self.wanted or mlflow is None or "mlflow.tracing.fluent" not in sys.modules:
             return
         mark = self._marks.get(stage)
         if mark is None:

@@ -104,12 +104,24 @@ class Instruments:
         self, intensity: Callable[[], Intensity], boot: str, steal: Callable[[], float | None]
     ) -> None:
         """Begin a session. `boot` is the id of the host's current boot."""
-        for device, joules, _ in self.source.snapshot.devices:
-            self._before[device.id] = self._before.get(device.id, 0.0) + joules
+        self._close_source()
         # A part of the id tells hosts apart, and every point has it.
         host = {semconv.HOST_NAME: socket.gethostname(), semconv.HOST_BOOT: boot.replace("-", "")[:12]}
         self._embodied_before_g += self.source.embodied_g
         self.source = Source(_EMPTY, 0.0, intensity, host, steal)
+
+    def follow(self, former: Instruments) -> None:
+        """Go on with the session of other instruments, which report no device any more."""
+        self._close_source()
+        self.source = former.source
+        former._close_source()
+        for device, joules, _ in self.source.snapshot.devices:  # the others have reported these
+            self._before[device.id] = self._before.get(device.id, 0.0) - joules
+
+    def _close_source(self) -> None:
+        for device, joules, _ in self.source.snapshot.devices:
+            self._before[device.id] = self._before.get(device.id, 0.0) + joules
+        self.source = Source()
 
     @property
     def apart(self) -> Mapping[str, str]:

@@ -33,8 +33,18 @@ class Kept(Sink):
         self._own = resource
         if instruments.counts is None:
             instruments.counts = Counts(str(resource[semconv.INSTANCE]))
-        self._counts = instruments.counts
+        self._counts: Counts = instruments.counts
         self._one_at_a_time = Serial("keeping the metrics")
+
+    def follow(self, instruments: Instruments) -> None:
+        """The process exports by other instruments from now on: what was counted so far goes on with them."""
+        self._one_at_a_time.run(self._follow, instruments)
+
+    def _follow(self, instruments: Instruments) -> None:
+        self._instruments = instruments
+        if instruments.counts is None:
+            instruments.counts = self._counts
+        self._counts = instruments.counts
 
     def energy_attributed(
         self, stage: StageInfo, joules: Sequence[float], grams: float, embodied_g: float

@@ -1,19 +1,16 @@
 """The choice of the OpenTelemetry providers that receive the telemetry.
 
-In this order: the argument of `instrument()`; the application's global provider; if an OTLP endpoint is set, a
-private provider built from the standard `OTEL_*` variables and never made global; the API's proxy, which forwards
-to the provider that the application sets later.
+In this order: the argument of `instrument()`; the application's global provider; if an OTLP endpoint or the
+exporter `console` is set, a private provider built from the standard `OTEL_*` variables and never made global; the
+API's proxy, which forwards to the provider that the application sets later.
 """
 
 from __future__ import annotations
 
 import functools
-import logging
-import math
-import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 from opentelemetry import metrics, trace
 from opentelemetry.metrics import MeterProvider
@@ -22,33 +19,17 @@ from opentelemetry.trace import TracerProvider
 
 from carbon_otel import clock
 from carbon_otel.background import Worker
-from carbon_otel.guard import clean, contain, log_once
-from carbon_otel.otel.exemplars import views
-from carbon_otel.otel.instance import given_id, is_proxy, own_id
-from carbon_otel.otel.instruments import instruments_of
-from carbon_otel.semconv import names as semconv
+from carbon_otel.guard import contain, log_once
+from carbon_otel.otel.instance import is_proxy
+from carbon_otel.otel.own_providers import (
+    Outage,
+    build_meter_provider,
+    build_tracer_provider,
+    exporters,
+    resource_of_process,
+)
 from carbon_otel.sinks import Pending
 from carbon_otel.units import MS_PER_S
-
-# The SDK retries for this many seconds; with its default of 10, a dead collector would delay the exit too much.
-_EXPORT_TIMEOUT_S: Final = 3.0
-# A kill loses the spans of this time. An export takes place only if a span has ended.
-_SPAN_DELAY_S: Final = 1.0
-# Between two exports of metrics beside the regular ones while a collector takes none.
-_PAUSE_S: Final = 60.0
-
-
-class Outage:
-    """The last export of metrics that has failed: each failure is a line of the SDK in the program's log."""
-
-    def __init__(self) -> None:
-        self._at_s = -math.inf
-
-    def note(self) -> None:
-        self._at_s = clock.monotonic()
-
-    def is_recent(self) -> bool:
-        return clock.monotonic() - self._at_s < _PAUSE_S
 
 
 class Providers:
@@ -85,15 +66,15 @@ class Providers:
         outage = Outage()
         if tracer is None:
             tracer = trace.get_tracer_provider()
-            if isinstance(tracer, trace.ProxyTracerProvider) and _exports("TRACES"):
-                built = contain("building a tracer provider", None, _build_tracer_provider, resource)
+            if isinstance(tracer, trace.ProxyTracerProvider) and exporters("TRACES"):
+                built = contain("building a tracer provider", None, build_tracer_provider, resource)
                 if built is not None:
                     owned.append(built)
                     tracer = built
         if meter is None:
             meter = metrics.get_meter_provider()
-            if is_proxy(meter) and _exports("METRICS"):
-                built = contain("building a meter provider", None, _build_meter_provider, resource, outage)
+            if is_proxy(meter) and exporters("METRICS"):
+                built = contain("building a meter provider", None, build_meter_provider, resource, outage)
                 if built is not None:
                     owned.append(built)
                     meter = built
@@ -119,7 +100,7 @@ class Providers:
                 ("tracer", self.tracer, _is_set_tracer),
                 ("meter", self.meter, _is_set_meter),
             )
-            if any(provider is built for built in self._owned) and is_late()
+            if self._is_owned(provider) and is_late()
         ]
         if late:
             log_once(
@@ -130,8 +111,26 @@ class Providers:
                 about=len(late),
             )
 
+    def latest(
+        self, tracer: TracerProvider | None, meter: MeterProvider | None
+    ) -> tuple[TracerProvider, MeterProvider]:
+        """These providers, else those that the application has set since we built ours, else the present ones."""
+        if tracer is None and self._is_owned(self.tracer) and _is_set_tracer():
+            tracer = trace.get_tracer_provider()
+        if meter is None and self._is_owned(self.meter) and _is_set_meter():
+            meter = metrics.get_meter_provider()
+        return self.tracer if tracer is None else tracer, self.meter if meter is None else meter
+
+    def use(self, tracer: TracerProvider, meter: MeterProvider) -> None:
+        """Use these from now on. What was built here is shut down at the end: open spans end where they began."""
+        self.tracer, self.meter = tracer, meter
+        self.listened = True
+
+    def _is_owned(self, provider: object) -> bool:
+        return any(provider is built for built in self._owned)
+
     def flush(self, timeout_s: float) -> Pending:
-        """Start flushing both providers at the same time."""
+        """Start flushing the providers at the same time."""
         return self._flush(self._present(), timeout_s)
 
     def flush_of_application(self, timeout_s: float, *, inherited: bool) -> Pending:
@@ -140,17 +139,17 @@ class Providers:
         A meter provider that a fork has `inherited` is left out: it would export the sums of its parent once more,
         and SDK 1.45 makes an instance of its own of it.
         """
-        others = [p for p in self._present() if not any(p is built for built in self._owned)]
+        others = [p for p in self._present() if not self._is_owned(p)]
         return self._flush([p for p in others if not (inherited and hasattr(p, "get_meter"))], timeout_s)
 
     def send_metrics(self) -> bool:
         """Begin an export of the metrics; False if it is too early: one is under way, or one has just failed.
 
-        The application's provider is left to its own interval.
+        The application's provider is left to its own interval, and so is a terminal.
         """
         if self._outage.is_recent() or (self._sending is not None and not self._sending.is_set()):
             return False
-        if any(self.meter is built for built in self._owned):
+        if self._is_owned(self.meter) and "console" not in exporters("METRICS"):
             self._sending = self._begin(self.meter, self.meter.force_flush)  # type: ignore[attr-defined]
         return True
 
@@ -160,7 +159,8 @@ class Providers:
             trace.get_tracer_provider() if isinstance(self.tracer, trace.ProxyTracerProvider) else self.tracer
         )
         meter = metrics.get_meter_provider() if is_proxy(self.meter) else self.meter
-        return [p for p in (tracer, meter) if hasattr(p, "force_flush")]
+        former = [built for built in self._owned if built is not tracer and built is not meter]
+        return [p for p in (tracer, meter, *former) if hasattr(p, "force_flush")]
 
     def _flush(self, providers: Sequence[Any], timeout_s: float) -> Pending:
         results: dict[int, bool] = {}
@@ -222,120 +222,3 @@ def _is_set_tracer() -> bool:
 
 def _is_set_meter() -> bool:
     return not is_proxy(metrics.get_meter_provider())
-
-
-def _exports(signal: str, environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether the standard variables ask for an OTLP export of this signal."""
-    if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
-        return False
-    if environ.get(f"OTEL_{signal}_EXPORTER", "otlp").strip().lower() not in ("otlp", ""):
-        return False
-    return any(environ.get(f"OTEL_EXPORTER_OTLP_{part}ENDPOINT") for part in ("", f"{signal}_"))
-
-
-def _protocol(signal: str, environ: Mapping[str, str] = os.environ) -> str:
-    default = environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
-    return environ.get(f"OTEL_EXPORTER_OTLP_{signal}_PROTOCOL", default).strip().lower()
-
-
-def _timeout_s(signal: str, environ: Mapping[str, str] = os.environ) -> float | None:
-    """None if the user has set a timeout: the exporter reads it."""
-    names = (f"OTEL_EXPORTER_OTLP_{signal}_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT")
-    return None if any(environ.get(name) for name in names) else _EXPORT_TIMEOUT_S
-
-
-def resource_of_process(attributes: Mapping[str, Any]) -> Any:
-    """A resource of the SDK for this process, with an instance id of its own."""
-    from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.version import __version__ as sdk_version
-
-    # Explicit, because MLflow sets its own telemetry.sdk.name in OTEL_RESOURCE_ATTRIBUTES.
-    return Resource.create(
-        {
-            **attributes,
-            semconv.INSTANCE: own_id(given_id()),
-            "telemetry.sdk.language": "python",
-            "telemetry.sdk.name": "opentelemetry",
-            "telemetry.sdk.version": sdk_version,
-        }
-    )
-
-
-def _build_tracer_provider(resource: Callable[[], Any]) -> Any:
-    from opentelemetry.sdk.trace import TracerProvider as SdkTracerProvider
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
-
-    exporter: Any
-    if _protocol("TRACES") == "grpc":
-        try:
-            from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
-        except ImportError:
-            return _warn_of_missing_grpc()
-
-        exporter = GrpcExporter(timeout=_timeout_s("TRACES"))
-    else:
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
-
-        exporter = HttpExporter(timeout=_timeout_s("TRACES"))
-    _hide_secrets_in_logs()
-    provider = SdkTracerProvider(resource=resource(), shutdown_on_exit=False)
-    delay_ms = None if os.environ.get("OTEL_BSP_SCHEDULE_DELAY") else _SPAN_DELAY_S * MS_PER_S
-    provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=delay_ms))
-    return provider
-
-
-def _build_meter_provider(resource: Callable[[], Any], outage: Outage) -> Any:
-    from opentelemetry.sdk.metrics import MeterProvider as SdkMeterProvider
-    from opentelemetry.sdk.metrics.export import MetricExportResult, PeriodicExportingMetricReader
-
-    exporter: Any
-    if _protocol("METRICS") == "grpc":
-        try:
-            from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import (
-                OTLPMetricExporter as GrpcExporter,
-            )
-        except ImportError:
-            return _warn_of_missing_grpc()
-
-        exporter = GrpcExporter(timeout=_timeout_s("METRICS"))
-    else:
-        from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter as HttpExporter
-
-        exporter = HttpExporter(timeout=_timeout_s("METRICS"))
-    _hide_secrets_in_logs()
-    reader = PeriodicExportingMetricReader(exporter)
-    provider = SdkMeterProvider(
-        metric_readers=[reader], resource=resource(), shutdown_on_exit=False, views=views()
-    )
-    _watch_exports(exporter, MetricExportResult.SUCCESS, provider, outage)
-    return provider
-
-
-def _hide_secrets_in_logs() -> None:
-    """Exporters that we have made log the address of the collector, with a password in it."""
-    package = "opentelemetry.exporter.otlp.proto"
-    for name in ("http.trace_exporter", "http.metric_exporter", "grpc.exporter"):
-        logging.getLogger(f"{package}.{name}").addFilter(clean)
-
-
-def _watch_exports(exporter: Any, done: object, provider: MeterProvider, outage: Outage) -> None:
-    """Note how exports end, and export in this process only: a forked child would export a copy of all sums."""
-    pid, export = os.getpid(), exporter.export
-
-    def export_here(*args: Any, **kwargs: Any) -> Any:
-        if os.getpid() != pid:
-            return done
-        result = export(*args, **kwargs)
-        if result is not done:
-            outage.note()
-        contain("noting an export", None, instruments_of(provider).source.after_export, result is done)
-        return result
-
-    exporter.export = export_here
-
-
-def _warn_of_missing_grpc() -> None:
-    log_once(
-        "OTLP over gRPC is configured, but its exporter is not installed: run "
-        '`pip install "carbon-otel[grpc]"` or set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf'
-    )

@@ -38,6 +38,10 @@ class RemoteSums:
         # Summed up at the end of the stage: threads of one stage may call at the same time.
         self._stages: dict[StageInfo, list[RemoteFigures | None]] = {}
 
+    def follow(self, instruments: Instruments) -> None:
+        """Count by these instruments from now on."""
+        self._instruments = instruments
+
     def add(self, stage: StageInfo | None, is_open: bool, call: RemoteCall) -> None:
         """`is_open` says that the stage has a span that can still get the sums."""
         kind = UNATTRIBUTED if stage is None else stage.kind

@@ -80,8 +80,7 @@ class OtelSink(Sink):
             exchange_reported_until(clock.monotonic_ns())
         self._reporting = threading.RLock()  # a flush may tick while the sampler does
         renew_after_fork(self._renew)
-        self._tracer = trace.get_tracer(semconv.SCOPE, __version__, providers.tracer, semconv.SCHEMA_URL)
-        own_ids(self._tracer)
+        self._tracer = self._tracer_of_providers()
         self.instruments = instruments_of(providers.meter)
         self.instruments.attach(intensity, boot, steal)
         self._origin = self._started_for = Work(os.environ) if origin is None else origin
@@ -92,6 +91,24 @@ class OtelSink(Sink):
         self.labels = LabelBook(devices, self.instruments.apart)
         self._early = EarlyExports(providers.send_metrics)
         self._remote = RemoteSums(self.instruments)
+
+    def _tracer_of_providers(self) -> trace.Tracer:
+        tracer = trace.get_tracer(semconv.SCOPE, __version__, self._providers.tracer, semconv.SCHEMA_URL)
+        own_ids(tracer)
+        return tracer
+
+    def follow_providers(self, open_stages: Sequence[StageInfo]) -> None:
+        """The providers have changed. Spans that are open end where they began; other open stages get one now."""
+        self._tracer, former = self._tracer_of_providers(), self.instruments
+        with self._reporting:
+            self.instruments = instruments_of(self._providers.meter)
+            if self.instruments is not former:
+                self.instruments.follow(former)
+                self.labels.begin_again(self.instruments.apart)
+                self._remote.follow(self.instruments)
+        for stage in open_stages:
+            if stage not in self._spans:
+                self.stage_opened(stage)
 
     def _renew(self) -> None:
         """In a forked child: the thread that held the lock does not exist there."""

@@ -115,6 +115,8 @@ class Books:
 
     def __init__(self, devices: int, to_grams: Callable[[float], float]) -> None:
         self._to_grams = to_grams
+        # What a gram of the sums is worth now.
+        self._worth = 1.0
         zero: Joules = (0.0,) * devices
         self._posted: Posted = zero, zero, 0.0, 0.0, 0.0, 0.0
         self._payers: set[Account] = set()
@@ -125,6 +127,10 @@ class Books:
         self._review(self.root, None)
         # Enters the sums of the last transfer: again, after an exception has broken that off.
         self._transferred: Callable[[], None] = _nothing_transferred
+
+    def reprice(self, worth: float) -> None:
+        """From now on a gram of `to_grams` counts as `worth` grams, of what is paid already too."""
+        self._worth = worth
 
     def post(self, totals: Sequence[float], embodied_g: float = 0.0) -> None:
         """Charge the payers with the joules of each device, and the embodied grams, up to these totals."""
@@ -229,30 +235,34 @@ class Books:
             self._recount(account, counted)
 
     def paid(self, account: Account) -> Paid:
-        """The joules, grams and embodied grams that the account has paid."""
+        """The joules that the account has paid, their grams by `to_grams`, and its embodied grams."""
         return paid(account._own, self._posted)
 
     def owed(self, account: Account) -> Paid:
-        """The same since it was last settled."""
-        return less(paid(account._own, self._posted), account._told)
+        """The joules, grams and embodied grams that the account has paid since it was last settled."""
+        return self._priced(less(paid(account._own, self._posted), account._told))
+
+    def _priced(self, amount: Paid) -> Paid:
+        joules, grams, embodied_g = amount
+        return joules, grams * self._worth, embodied_g
 
     def settle(self, account: Account, held_back: Paid | None = None) -> Paid:
         """The same, and settle the account; but not for what is `held_back`."""
         now, owed = paid(account._own, self._posted), self.owed(account)
         if held_back is not None:
-            now, owed = less(now, held_back), less(owed, held_back)
+            now, owed = less(now, held_back), less(owed, self._priced(held_back))
         account._told = now
         return owed
 
     def totals(self, account: Account) -> Totals:
         """What an account has paid up to now; changes nothing."""
-        posted = self._posted
-        own = own_j, own_g, own_embodied = paid(account._own, posted)
+        posted, worth = self._posted, self._worth
+        own = own_j, own_g, own_embodied = self._priced(paid(account._own, posted))
         by_kind: dict[str, Cost] = {}
         embodied = NO_KINDS
         if account._kinds:
             kinds = [(kind, paid_of_kind(total, posted)) for kind, total in list(account._kinds.items())]
-            by_kind = {kind: Cost(joules, grams) for kind, (joules, grams, _) in kinds}
+            by_kind = {kind: Cost(joules, grams * worth) for kind, (joules, grams, _) in kinds}
             embodied = {kind: of_kind[2] for kind, of_kind in kinds}
         if account is self.root:
             all_j, all_g, all_embodied = (
@@ -263,7 +273,7 @@ class Books:
         elif account._below is self._nothing:
             all_j, all_g, all_embodied = own
         else:
-            all_j, all_g, all_embodied = together(own, paid(account._below, posted))
+            all_j, all_g, all_embodied = together(own, self._priced(paid(account._below, posted)))
         return Totals(own_j, own_g, all_j, all_g, by_kind, own_embodied, all_embodied, embodied)
 
     def payers(self, at_most: int | None = None) -> frozenset[Account] | None:

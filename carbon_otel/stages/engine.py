@@ -17,12 +17,12 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from carbon_otel.carbon.life_cycle import NO_LIFE_CYCLE, LifeCycle
-from carbon_otel.footprint import footprint_of
+from carbon_otel.footprint import Footprint, footprint_of
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.guard import arrived, log_fault, log_undone, undone
 from carbon_otel.meter.meter import NO_EDGE, Meter, Readings
-from carbon_otel.records import RUN, AttributeValue
-from carbon_otel.sinks import Fanout, Figures, Sink, StageEnd, Tick
+from carbon_otel.records import RUN, AttributeValue, StageInfo, StageRecord
+from carbon_otel.sinks import Fanout, Figures, Sink, StageEnd, Tick, ToFootprint
 from carbon_otel.stages.accounts import Account, Books
 from carbon_otel.stages.cpu_weights import StageWeights, ThreadWeights
 from carbon_otel.stages.figures import Statements
@@ -61,13 +61,14 @@ class Engine:
         self.sinks = Fanout(sinks)
         self.sensors = tuple(track.timeline.sensor for track in meter.tracks)
         self.devices = tuple(sensor.device for sensor in self.sensors)
-        self.to_footprint = partial(footprint_of, factor=factor, missing=missing, life=life)
+        self.factor = self._first_factor = factor
+        self._missing, self._life = missing, life
         self.books = Books(len(meter.tracks), factor.emissions_g)
         self.runs = OpenRuns()
         # Called on the sampler's thread before each tick; integrations pause and end their stages in them.
         self.before_tick: list[Callable[[], None]] = []
         self._weights = StageWeights(self.books, self.devices, weights or ThreadWeights())
-        self._statements = Statements(self.sensors, self.books, self.to_footprint)
+        self._statements = Statements(self.sensors, self.books, self._footprints())
         # In the order in which they were opened.
         self._open: dict[Account, OpenStage] = {}
         self._recorded = self._statements.recorded
@@ -75,8 +76,8 @@ class Engine:
         self.nobody = self.books.left_out("")
         calls = Engine.begin, Engine.close, Engine.tick, Engine.at_edge
         self._turns = Turns(self._restore, [call.__code__ for call in calls])
-        self._checkpoint_ns = int(checkpoint_s * NS_PER_S)
         now_ns = meter.clock_ns()
+        self._checkpoint_ns = int(checkpoint_s * NS_PER_S)
         self._due_ns = now_ns + self._checkpoint_ns
         self._last_tick = (now_ns, 0.0, 0.0)
         self.root = root(self)
@@ -340,6 +341,32 @@ class Engine:
         """This process's joules so far, extrapolated with the last power; takes no reading and no lock."""
         then_ns, joules, watts = self._last_tick
         return joules + watts * (self.meter.clock_ns() - then_ns) * S_PER_NS
+
+    def to_footprint(self, record: StageRecord) -> Footprint:
+        """The footprint of a record, with the present emission factor."""
+        return self._statements.to_footprint(record)
+
+    def _footprints(self) -> ToFootprint:
+        return partial(footprint_of, factor=self.factor, missing=self._missing, life=self._life)
+
+    def reprice(self, factor: EmissionFactor, life: LifeCycle) -> None:
+        """Let the figures of the process and of its open stages be by these factors, as if from the start.
+
+        The rates of the embodied carbon stay: they are the meter's.
+        """
+        self.factor, self._life = factor, life
+        self._statements.to_footprint = self._footprints()
+        self.books.reprice(factor.emissions_g(1.0) / self._first_factor.emissions_g(1.0))
+
+    def set_checkpoints(self, apart_s: float) -> None:
+        """Let the next checkpoint be due in `apart_s` seconds, and the others so far apart."""
+        self._checkpoint_ns = int(apart_s * NS_PER_S)
+        self._due_ns = self.meter.clock_ns() + self._checkpoint_ns
+
+    @property
+    def open_stages(self) -> list[StageInfo]:
+        """The open stages, in the order in which they were opened."""
+        return [stage.info for stage in list(self._open.values())]
 
     def renew_periods(self) -> None:
         """Take over the update periods that the sensors have learned."""

@@ -19,13 +19,13 @@ class Statements:
     def __init__(self, sensors: Sequence[Sensor], books: Books, to_footprint: ToFootprint) -> None:
         self._sensors = sensors
         self._books = books
-        self._to_footprint = to_footprint
+        self.to_footprint = to_footprint
         self.recorded: dict[OpenStage, float | None] = {}
 
     def of(self, stage: OpenStage, edge: EdgeState) -> Figures:
         """The figures of a stage."""
         return Figures(
-            record_at(stage, self._sensors, edge, self._books.totals(stage.account)), self._to_footprint
+            record_at(stage, self._sensors, edge, self._books.totals(stage.account)), self.to_footprint
         )
 
     def of_runs_in(

@@ -7,10 +7,11 @@ import sys
 
 import pytest
 
-from carbon_otel import config, session
+from carbon_otel import config
 from carbon_otel.mlflow.delivery import spool
 from carbon_otel.mlflow.runs import recorder, run_stages
 from carbon_otel.otel import labels
+from carbon_otel.session import session
 from tests.calibration.test_curve import cubic, curve, line, machines, overall
 from tests.docs.conftest import execute
 from tests.docs.pages import PAGES, ROOT, table

@@ -271,3 +271,15 @@ def test_the_command(sink, answering, monkeypatch):
     monkeypatch.delenv("OTEL_EXPORTER_OTLP_ENDPOINT")
     done = CliRunner().invoke(app, ["collector", "check"])
     assert done.exit_code == 1 and "OTEL_EXPORTER_OTLP_ENDPOINT is not set" in done.output
+
+
+def test_a_port_for_http_is_told_apart_from_what_opentelemetry_instrument_sends(sink, monkeypatch):
+    """Without a protocol in the variables, that command sends by gRPC: no span arrived, and all was 'taken'."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", sink.url)
+    done = CliRunner().invoke(app, ["collector", "check"])
+    assert done.output.count("NOT taken from opentelemetry-instrument: ") == 2
+    assert done.output.count("OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf") == 2
+    assert done.exit_code == 0  # carbon_otel itself is understood
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+    done = CliRunner().invoke(app, ["collector", "check"])
+    assert done.output.count(" taken: ") == 2 and "NOT taken" not in done.output

@@ -121,3 +121,23 @@ def test_the_spans_have_the_same_figures(demo):
                 s["carbon_otel.energy.exclusive_j"] for s in inside if s["carbon_otel.stage.kind"] == stage
             )
             assert joules / 3600 == pytest.approx(run["metrics"][f"carbon/{stage}/energy_wh"], rel=1e-12)
+
+
+@pytest.mark.parametrize("store", ["refusing", "hanging", "read-only"])
+def test_a_store_that_takes_no_run_is_named_at_once_with_a_way_on(store, request, tmp_path):
+    """MLflow alone tries for one to two minutes, in silence."""
+    if store == "read-only":  # for root, too
+        uri = "sqlite:////proc/self/runs.db"
+    else:
+        uri = request.getfixturevalue(store)
+    done = subprocess.run(
+        [sys.executable, "-m", "carbon_otel.cli", "demo", "--zone", "FR"],
+        cwd=tmp_path,
+        env={**os.environ, "COLUMNS": "80", "MLFLOW_TRACKING_URI": uri, "MLFLOW_HTTP_REQUEST_TIMEOUT": "2"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 2
+    assert uri in done.stderr and "Traceback" not in done.stderr
+    assert "carbon-otel demo --tracking-uri sqlite:///" in done.stderr

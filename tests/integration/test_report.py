@@ -151,10 +151,10 @@ def lived(life, folder):
 
 @pytest.mark.parametrize(
     "name",
-    ["churn", "churn-model", "churn-model/1", "churn-model@champion", "models:/churn-model/1", "run_id"],
+    ["churn", "churn-model", "churn-model/1", "churn-model@champion", "models:/churn-model/1"],
 )
 def test_every_name_of_the_model_gives_the_energy_that_was_drawn(life, name):
-    report = carbon_otel.report(getattr(life, name, name), tracking_uri=life.uri)
+    report = carbon_otel.report(name, tracking_uri=life.uri)
     assert report.total.energy_wh * 3600 == life.total()
     assert report.total.energy_wh * 3600 == near(life.joules())
     for kind in ("data_processing", "training", "evaluation", "inference", "run"):
@@ -166,6 +166,17 @@ def test_every_name_of_the_model_gives_the_energy_that_was_drawn(life, name):
     assert report.lower_bounds == ("attempt 3 has not ended in order",)
     assert report.total.low_wh < report.total.energy_wh < report.total.high_wh
     assert report.measured_fraction == pytest.approx(1)
+
+
+def test_a_run_id_gives_that_run_and_the_runs_in_it(life):
+    whole = carbon_otel.report("churn", tracking_uri=life.uri)
+    ids = {entry.name: entry.run_id for entry in whole.entries}
+    (batch,) = carbon_otel.report(ids["batch"], tracking_uri=life.uri).entries
+    assert batch.run_id == ids["batch"]
+    search = carbon_otel.report(ids["search"], tracking_uri=life.uri)
+    assert {entry.name for entry in search.entries} == {"search", "attempt 0", "attempt 1"}
+    metrics = mlflow.MlflowClient(life.uri).get_run(ids["search"]).data.metrics
+    assert search.total.energy_wh == pytest.approx(metrics["carbon/energy_wh"])
 
 
 def test_a_lineage_across_experiments(life):

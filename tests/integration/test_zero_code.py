@@ -109,6 +109,34 @@ meter_provider:
     assert "hw.energy" in metric_names(sink)
 
 
+@pytest.mark.parametrize("protocol", [{}, {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}])
+def test_grpc_to_the_port_of_http_is_named(protocol, tree):
+    variables = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318",
+        "OTEL_EXPORTER_OTLP_TIMEOUT": "1",
+        "OTEL_LOGS_EXPORTER": "none",
+    }
+    text = run("pass", tree, **variables, **protocol).stderr
+    assert ("OTLP goes by gRPC to port 4318" in text) is not bool(protocol)
+
+
+@pytest.mark.parametrize("signal", ["TRACES", "METRICS"])
+def test_an_exporter_to_the_terminal_needs_no_endpoint(signal, tree):
+    program = (
+        "import carbon_otel\ncarbon_otel.instrument()\nwith carbon_otel.stage('training', 'my forest'): pass"
+    )
+    exporter = {f"OTEL_{signal}_EXPORTER": "console"}
+    output = run(program, tree, sys.executable, **exporter).stdout
+    assert "my forest" in output
+    assert ("hw.energy" in output) == (signal == "METRICS")
+
+
+def test_an_exporter_that_is_not_known_is_named(tree):
+    program = "import carbon_otel\ncarbon_otel.instrument()"
+    text = run(program, tree, sys.executable, OTEL_METRICS_EXPORTER="prometheus").stderr
+    assert "OTEL_METRICS_EXPORTER=prometheus: without `opentelemetry-instrument`" in text
+
+
 def test_a_scrape_endpoint_of_the_process_itself(tree, free_port):
     port = str(free_port())
     program = """

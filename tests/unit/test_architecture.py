@@ -46,6 +46,7 @@ ROOMS = {
     "records": "sensors.base provenance units",
     "carbon": "provenance units",
     "footprint": "records carbon provenance units",
+    "footprints": "footprint provenance",
     "sinks": "footprint records guard",
     "remote": "records carbon units",
     # The grid by the hour.
@@ -61,7 +62,7 @@ ROOMS = {
     "stages": f"{CORE} meter runtime",
     # The destinations of the figures.
     "semconv": "footprint ranks records",
-    "journal": f"{CORE}",
+    "journal": f"{CORE} footprints",
     "otel": f"{CORE} semconv",
     "instrumentation": "clock units guard fork background handover ranks stages runtime termination",
     "mlflow": "",

@@ -33,6 +33,47 @@ def test_a_run_used_less_only_where_the_bands_do_not_overlap(first, other, line)
     assert line in verdict(cost("a", *first), cost("b", *other))
 
 
+def shared(name, wh, reserved, process, attribution="reserved", gpu_wh=0.0):
+    run = cost(name, wh, wh * 0.95, wh * 1.05, attribution=attribution)
+    shares = {"carbon.share.reserved": str(reserved), "carbon.share.process": str(process)}
+    return replace(run, tags={**run.tags, **shares}, gpu_wh=gpu_wh)
+
+
+ALONE = shared("alone", 10, 1, 0.75)
+
+
+@pytest.mark.parametrize(
+    ("other", "line"),
+    [
+        # The same code beside a program that was busy all the time: the machine was charged, for both programs.
+        (shared("beside", 23.75, 1, 0.316), "not distinguishable"),
+        # A neighbour that is measured takes its part of what is reserved.
+        (shared("measured beside", 13, 0.5, 0.288), "not distinguishable"),
+        (shared("beside", 30, 1, 0.5), "used 200.0% more energy than alone, beyond both bands"),
+        (shared("more threads", 20, 1, 1), "used 100.0% more energy than alone, beyond both bands"),
+        (shared("alike", 23.75, 1, 0.74), "used 137.5% more energy than alone, beyond both bands"),
+        # A GPU has a share of its own.
+        (shared("on a GPU", 23.75, 1, 0.316, gpu_wh=23), "used 137.5% more energy"),
+    ],
+    ids=lambda value: getattr(value, "name", None),
+)
+def test_a_busy_neighbour_is_no_difference_of_the_runs(other, line):
+    assert line in verdict(ALONE, other)
+
+
+def test_shares_that_differ_are_a_way_in_which_runs_were_not_measured_alike():
+    beside = shared("beside", 23.75, 1, 0.316)
+    (line,) = differences([ALONE, beside])
+    assert line.startswith("share.process (") and "alone: 0.75; beside: 0.316" in line
+    assert differences([ALONE, shared("alike", 12, 1, 0.74)]) == []
+
+
+def test_shares_that_were_not_used_do_not_matter():
+    one, two = shared("a", 10, 1, 0.75, "process"), shared("b", 20, 0.5, 0.75, "process")
+    assert "used 100.0% more" in verdict(one, two)
+    assert differences([one, two]) == []
+
+
 def test_a_figure_that_was_not_logged_is_not_zero():
     run = cost("a", 1.0)
     assert (

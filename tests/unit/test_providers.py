@@ -180,3 +180,15 @@ def test_a_collector_that_takes_no_metrics_gets_no_early_export_for_a_minute(app
     now[0] = 61
     assert providers.send_metrics()
     providers.close(10)
+
+
+def test_a_later_call_finds_the_providers_that_the_application_has_set_since(application):
+    own = Counted()
+    providers = Providers(own, METER, (own,))
+    assert providers.latest(None, None) == (own, METER)
+    application["tracer"](TRACER)
+    assert providers.latest(None, None) == (TRACER, METER)
+    providers.use(TRACER, METER)
+    assert providers.flush(10)(10)
+    assert own.flushes == 1  # spans that are open there end there
+    providers.close(10)

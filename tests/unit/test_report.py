@@ -161,3 +161,24 @@ def test_a_report_shows_what_stands_beside_the_emissions(option):
     assert "market     2 g CO2e, market-based, beside the emissions; unknown for 1 of 2 entries" in text
     assert "SCI per 1,000 requests of inference: 80 g CO2e, with the embodied carbon" in text
     assert ("water      " in text) is option
+
+
+def test_runs_of_one_name_are_told_apart():
+    one, two, three = (replace(entry(number), name=name) for number, name in enumerate(["a", "a", "b"]))
+    ids = [replace(each, run_id=f"{number}{'0' * 31}") for number, each in enumerate((one, two, three))]
+    found = report(*ids)
+    assert [attempt.name for attempt in found.attempts] == ["a 00000000", "a 10000000", "b"]
+
+
+def test_a_sum_over_several_grids_says_so():
+    def priced(number, zone, intensity):
+        known = entry(number, zone=zone)
+        return replace(known, tags={**known.tags, "carbon.intensity_g_per_kwh": intensity})
+
+    mixed = report(priced(0, "WORLD", "475"), priced(1, "FR", "44.1791"), priced(2, "FR", "44.1791"))
+    assert mixed.grids == {"WORLD 475 g/kWh": 1, "FR 44.1791 g/kWh": 2}
+    screen = Screen(file=io.StringIO(), width=200)
+    show(mixed, screen)
+    text = screen.file.getvalue()
+    assert "the emissions mix WORLD 475 g/kWh (1); FR 44.1791 g/kWh (2); --zone computes all by one" in text
+    assert len(report_of(Ledger("churn", mixed.entries), zone="DE").grids) == 1

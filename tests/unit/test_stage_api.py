@@ -342,15 +342,6 @@ def test_a_stage_in_a_thread_is_a_child_of_the_stage_that_started_the_thread(mea
     assert seen == [("training", "inference")]
 
 
-def test_a_second_instrument_changes_nothing_with_the_same_settings_and_restarts_with_others(measured):
-    first = runtime.active()
-    carbon_otel.instrument(zone="FR", powercap_root=measured.root, interval_s=30)
-    assert runtime.active() is first
-    carbon_otel.instrument(zone="DE", powercap_root=measured.root, interval_s=30)
-    assert runtime.active() is not first
-    assert carbon_otel.footprint().intensity.zone == "DE"
-
-
 def test_uninstrument_ends_open_stages_and_later_ones_measure_nothing(tmp_path):
     carbon_otel.instrument(zone="FR", powercap_root=server(tmp_path).root)
     with carbon_otel.stage("training") as s:

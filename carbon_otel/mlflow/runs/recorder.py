@@ -124,7 +124,7 @@ class RunRecorder(Sink):
         self._tags = tags
         self._trace_id = trace_id
         self._process = process
-        self._efficiency_metric = efficiency_metric
+        self.efficiency_metric = efficiency_metric
         self._expected: dict[str, _Expected] = {}
         self._runs: dict[str, _Run] = {}
         self._ended: dict[str, tuple[_Run, threading.Event]] = {}
@@ -205,7 +205,7 @@ class RunRecorder(Sink):
             run_id=stage.run_id or "",
             contribution_id=contribution_id,
             resumed=expected.resumed,
-            efficiency_metric=self._efficiency_metric,
+            efficiency_metric=self.efficiency_metric,
             joined=expected.joined is not None,
             age_s=expected.age_s,
         )

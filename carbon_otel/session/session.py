@@ -1,19 +1,20 @@
-"""The composition root: creates and connects sensors, meter, stages, carbon, sinks and integrations."""
+"""A running measurement."""
 
 from __future__ import annotations
 
 import importlib
 import os
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
-from carbon_otel import clock, here, instrumentation
+from carbon_otel import clock, here, journal
 from carbon_otel.background import Worker
+from carbon_otel.carbon.grid import EmissionFactor
 from carbon_otel.carbon.intensity import WORLD
+from carbon_otel.config import Settings
 from carbon_otel.footprint import Footprint
 from carbon_otel.guard import contain, log_once
 from carbon_otel.handover import NO_WORK, RUN, Work, present
@@ -23,7 +24,6 @@ from carbon_otel.host.counters_view import view_of
 from carbon_otel.host.identity import boot
 from carbon_otel.host.membership import Membership
 from carbon_otel.instrumentation import accelerators, tasks
-from carbon_otel.instrumentation.base import Undo
 from carbon_otel.instrumentation.import_hook import ImportHook
 from carbon_otel.journal import Journal
 from carbon_otel.life import life_cycle
@@ -31,8 +31,9 @@ from carbon_otel.meter.meter import Meter
 from carbon_otel.meter.sampler import Sampler
 from carbon_otel.otel import cpu_steal
 from carbon_otel.otel.kept import Kept
-from carbon_otel.otel.propagation import VARIABLES, is_from_stage
-from carbon_otel.otel.providers import Providers, resource_of_process
+from carbon_otel.otel.own_providers import resource_of_process
+from carbon_otel.otel.propagation import is_from_stage
+from carbon_otel.otel.providers import Providers
 from carbon_otel.otel.resource import described
 from carbon_otel.otel.sink import OtelSink
 from carbon_otel.ranks import group
@@ -41,6 +42,9 @@ from carbon_otel.runtime import Options
 from carbon_otel.sensors.base import Sensor
 from carbon_otel.sensors.discovery import discover
 from carbon_otel.sensors.proc_stat import BusyTime
+from carbon_otel.session.changes import after, apply, change_providers
+from carbon_otel.session.patches import install
+from carbon_otel.session.watchers import Watchers
 from carbon_otel.sinks import Killed, Pending, Sink, nothing_pending
 from carbon_otel.stages.api import Stage
 from carbon_otel.stages.engine import Engine
@@ -51,13 +55,6 @@ if TYPE_CHECKING:
 
 # For all sinks together. The bound on added exit time is 5 s; the difference is a reserve.
 EXIT_BUDGET_S: Final = 4.5
-
-# The package `carbon_otel.mlflow` is imported when the program imports one of these modules.
-_MLFLOW: Final = {
-    "mlflow.tracking._tracking_service.client": "TRACKING",
-    "mlflow.tracking.fluent": "FLUENT",
-    "mlflow.pyfunc": "PYFUNC",
-}
 
 
 class Session:
@@ -77,10 +74,11 @@ class Session:
     ) -> None:
         settings = options.settings
         self.options = options
-        self.settings = settings
         self._work = Work(dict(os.environ)) if work is None else work
-        self.factor = here.factor(settings)
-        self._follower = self._follow_grid(settings.intensity) if settings.intensity else None
+        factor = here.factor(settings)
+        self._follower: Follower | None = None
+        if settings.intensity:
+            factor, self._follower = _followed(factor, settings)
         with ExitStack() as undo:
             self.discovery = discover(settings.powercap_root, settings.cpu_family)
             undo.callback(self.discovery.close)
@@ -88,24 +86,23 @@ class Session:
             undo.callback(self.membership.leave)
             self._busy_time = BusyTime()
             undo.callback(self._busy_time.close)
-            self._attribution = self._attribute()
-            life = life_cycle(settings, self.discovery, host_threads(), self.factor)
+            self.attribution = self._attribute()
+            life = life_cycle(settings, self.discovery, host_threads(), factor)
             self.engine = Engine(
                 Meter(
                     self.discovery.sensors,
-                    rule=self._attribution,
+                    rule=self.attribution,
                     on_fault=_warn_of_fault,
                     reserved_rates=life.reserved,
                 ),
-                self.factor,
+                factor,
                 missing=self.discovery.missing,
                 checkpoint_s=settings.checkpoint_interval_s,
                 life=life,
             )
-            resource = described(self.discovery, self.factor)
+            resource = described(self.discovery, factor)
             self.providers = Providers.choose(options.tracer_provider, options.meter_provider, resource)
-            self._annotator = self._annotate_spans() if settings.annotate_spans else None
-            self._remote_calls = self._watch_remote_calls() if settings.remote_estimates else None
+            self.watchers = Watchers(settings, self.engine, self.providers)
             self.otel = OtelSink(
                 self.providers,
                 self.engine.devices,
@@ -118,19 +115,44 @@ class Session:
             )
             # Start the thread now: none can be started at interpreter exit.
             self.delivery = Worker("carbon_otel delivery")
-            if settings.journal and hook is None:  # a child must not write the file of its parent
-                kept = Kept(self.otel.instruments, self.otel.labels, resource_of_process(resource).attributes)
-                self.engine.sinks.add(kept)
-                journal = Journal(settings.journal, self.delivery, kept, settings.checkpoint_interval_s)
-                self.engine.sinks.add(journal)
+            self.kept: Kept | None = None
+            self.journal: Journal | None = None
+            path = settings.journal or journal.former_path()
+            if path is not None and hook is None:  # a child must not write the file of its parent
+                own = resource_of_process(resource).attributes
+                self.kept = Kept(self.otel.instruments, self.otel.labels, own)
+                self.journal = Journal(path, self.delivery, self.kept, settings.checkpoint_interval_s)
+                self.engine.sinks.add(self.kept)
+                self.engine.sinks.add(self.journal)
             self.engine.sinks.add(self.otel)
             self.sampler = Sampler(self._tick, settings.interval_s, self._prepare)
             self._release = undo.pop_all()
+        self._changed: list[Callable[[], object]] = []
         self._task: Stage | None = None
         self._rank_runs: Any = None
         self._forked = forked
         self._connected = hook is not None
         self.hook = hook or ImportHook()
+
+    @property
+    def settings(self) -> Settings:
+        return self.options.settings
+
+    @property
+    def factor(self) -> EmissionFactor:
+        return self.engine.factor
+
+    def on_change(self, call: Callable[[], object]) -> None:
+        """Have it called whenever the settings have changed."""
+        self._changed.append(call)
+
+    def change(self, later: Options) -> None:
+        """Take over the settings that a later call of `instrument()` names."""
+        before, self.options = self.options, after(self.options, later)
+        contain("changing the settings", None, apply, self, before.settings)
+        contain("changing the providers", None, change_providers, self, later)
+        for call in self._changed:
+            contain("changing the settings", None, call)
 
     def begin(self) -> None:
         """Start the sampler, instrument the libraries, and warn of components without figures."""
@@ -143,17 +165,9 @@ class Session:
         if not self._forked and self._work is not NO_WORK:
             contain("looking for the other ranks", None, self._meet_ranks)
         if not self._connected:
-            _install(self.hook)
+            install(self.hook)
             _warn_of_gaps(self)
             self._task = contain("opening the stage of a task", None, self._open_task)
-
-    def _follow_grid(self, provider: str) -> Follower:
-        from carbon_otel.intensity.live import Follower, LiveFactor  # noqa: PLC0415 - rarely used
-        from carbon_otel.intensity.provider import find  # noqa: PLC0415 - the same
-
-        self.factor = factor = LiveFactor(self.factor)
-        found = partial(find, provider, self.settings.state_dir / "intensity")
-        return Follower(factor, found, factor.intensity.zone)
 
     def _open_task(self) -> Stage | None:
         variables = self._work.variables
@@ -180,10 +194,7 @@ class Session:
         self.disconnect()
         self._close_task()
         self._leave_ranks()
-        if self._annotator is not None:
-            self._annotator.shutdown()
-        if self._remote_calls is not None:
-            self._remote_calls.shutdown()
+        self.watchers.shutdown()
         self._close_books(1.0)
         self._send_all(deadline, of_application=in_worker)
         self.delivery.close()
@@ -214,7 +225,7 @@ class Session:
         if self._follower is not None:
             self._follower.stop()
         contain("closing the open stages", None, self.engine.close_all, error)
-        contain("leaving the shared use", None, self._attribution.leave)
+        contain("leaving the shared use", None, self.attribution.leave)
         # Leave before closing the sinks, which may take seconds, so that another process reports the devices
         # now.
         contain("leaving the other processes", None, self.membership.leave)
@@ -342,36 +353,6 @@ class Session:
             self.discovery.utilisation,
         )
 
-    def _annotate_spans(self) -> Any:
-        from carbon_otel.otel.span_annotator import annotate  # noqa: PLC0415 - imports the SDK
-
-        annotator = annotate(self.providers.tracer, self.engine.cached_joules)
-        if annotator is None:
-            log_once(
-                "annotate_spans: the application has no tracer provider of the OpenTelemetry SDK yet; set it "
-                "before instrument()",
-            )
-        return annotator
-
-    def _watch_remote_calls(self) -> Any:
-        from carbon_otel.otel.remote_calls import Listener, watch  # noqa: PLC0415 - imports the SDK
-        from carbon_otel.remote import estimator  # noqa: PLC0415 - rarely used
-
-        engine = self.engine
-
-        def stage() -> StageInfo | None:
-            here = engine.parent_of(current.get())
-            return None if here is None else here.info
-
-        estimate = estimator(str(self.settings.remote_estimates))
-        watching = watch(self.providers.tracer, Listener(estimate, stage, engine.sinks.remote_called))
-        if watching is None:
-            log_once(
-                "remote_estimates: the application has no tracer provider of the OpenTelemetry SDK yet; set it "
-                "before instrument()",
-            )
-        return watching
-
     def _tick(self) -> None:
         self.engine.tick()
         self.otel.send_soon()
@@ -382,39 +363,14 @@ class Session:
         self.engine.renew_periods()
 
 
-class Waiting:
-    """A process that multiprocessing has started, before its first stage: it only watches the libraries."""
+def _followed(factor: EmissionFactor, settings: Settings) -> tuple[EmissionFactor, Follower]:
+    """The factor with the intensity of each interval, by the provider of the settings, and what keeps it so."""
+    from carbon_otel.intensity.live import Follower, LiveFactor  # noqa: PLC0415 - rarely used
+    from carbon_otel.intensity.provider import find  # noqa: PLC0415 - the same
 
-    def __init__(self, options: Options) -> None:
-        self.options = options
-        self._hook = ImportHook()
-        self._process = os.getpid()
-
-    def begin(self) -> None:
-        _install(self._hook)
-
-    def in_child(self) -> Session:
-        return Session(self.options, self._hook, forked=os.getpid() != self._process)
-
-    def inject(self, environment: MutableMapping[str, str]) -> None:
-        """Put the work for which this process was started into a child's environment."""
-        work = present.get()
-        variables = os.environ if work is None else work.variables
-        environment.update({name: variables[name] for name in (*VARIABLES, RUN) if name in variables})
-
-    def disconnect(self) -> None:
-        self._hook.remove()
-
-
-def _install(hook: ImportHook) -> None:
-    instrumentation.install(hook)
-    for name, integration in _MLFLOW.items():
-        hook.when_imported(name, partial(_connect_mlflow, hook, integration))
-
-
-def _connect_mlflow(hook: ImportHook, name: str, module: ModuleType) -> Undo:
-    integrations = importlib.import_module("carbon_otel.mlflow.integration")
-    return hook.connect(getattr(integrations, name), module)
+    live = LiveFactor(factor)
+    found = partial(find, settings.intensity or "", settings.state_dir / "intensity")
+    return live, Follower(live, found, live.intensity.zone)
 
 
 def _warn_of_fault(sensor: Sensor, message: str) -> None:
