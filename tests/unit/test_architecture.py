@@ -82,10 +82,13 @@ ROOMS = {
     "session": f"{CORE} config host sensors meter stages otel remote journal instrumentation runtime",
     "foresight": f"{CORE} config sensors runtime stages forecast mlflow.compat",
     "__init__": f"{CORE} config runtime stages session lifecycle forecast foresight",
+    # CodeCarbon's trackers, over the public interface.
+    "compat.codecarbon": "__init__ carbon config footprint fork guard private_files provenance records runtime "
+    "stages units",
     # The entry points.
     "entry_points": f"{CORE} __init__ config runtime sensors stages instrumentation otel",
-    "cli": f"{CORE} __init__ config instrumentation sensors host runtime lifecycle forecast compat otel semconv "
-    "mlflow.compat mlflow.schema mlflow.runs mlflow.delivery",
+    "cli": f"{CORE} __init__ config instrumentation sensors host runtime lifecycle forecast compat compat.codecarbon "
+    "otel semconv mlflow.compat mlflow.schema mlflow.runs mlflow.delivery",
 }
 # The rooms that read hardware; all others know only `sensors.base`.
 HEAVY = ("mlflow", "grpc", "typer", "rich", "sqlite3", "logfire", "pandas", "numpy", "sklearn")
