@@ -87,8 +87,8 @@ ROOMS = {
     "stages units",
     # The entry points.
     "entry_points": f"{CORE} __init__ config runtime sensors stages instrumentation otel",
-    "cli": f"{CORE} __init__ config instrumentation sensors host runtime lifecycle forecast compat compat.codecarbon "
-    "otel semconv mlflow.compat mlflow.schema mlflow.runs mlflow.delivery",
+    "cli": f"{CORE} __init__ config instrumentation sensors host runtime lifecycle forecast compat "
+    "compat.codecarbon otel semconv mlflow.compat mlflow.schema mlflow.runs mlflow.delivery",
 }
 # The rooms that read hardware; all others know only `sensors.base`.
 HEAVY = ("mlflow", "grpc", "typer", "rich", "sqlite3", "logfire", "pandas", "numpy", "sklearn")

@@ -55,7 +55,7 @@ ARGUMENTS: Final = (
     Argument("api_endpoint", _OFFLINE, False),
     Argument("api_key", _OFFLINE, False),
     Argument("output_dir", "the folder of the file; OSError if there is none"),
-    Argument("output_file", "the name of the file, by default `emissions.csv`"),
+    Argument("output_file", "the name of the file, by default emissions.csv"),
     Argument("output_methods", "the file is written if `OutputMethod.CSV` is among them"),
     Argument("save_to_file", "`False`: no file"),
     Argument("save_to_api", _OFFLINE, False),

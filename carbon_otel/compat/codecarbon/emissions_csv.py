@@ -24,14 +24,9 @@ def write(path: Path, data: EmissionsData, *, update: bool) -> None:
     row = data.values
     if create_file(path, _lines(COLUMNS, [row], header=True)):
         return
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file)
-        header = next(reader, [])
-        former = [dict(zip(header, cells, strict=False)) for cells in reader if cells] if update else []
-        file.seek(0, os.SEEK_END)
-        size = file.tell()
+    header, former, last = _read(path, with_rows=update)
     if sorted(header) != sorted(COLUMNS):
-        if size:
+        if last:
             _set_aside(path)
         replace_file(path, _lines(COLUMNS, [row], header=True))
         return
@@ -39,7 +34,18 @@ def write(path: Path, data: EmissionsData, *, update: bool) -> None:
     if update and len(former) - len(others) <= 1:
         replace_file(path, _lines(header, [*others, row], header=True))
     else:
-        add_to_file(path, _lines(header, [row]))
+        add_to_file(path, ("" if last == b"\n" else "\n") + _lines(header, [row]))
+
+
+def _read(path: Path, *, with_rows: bool) -> tuple[list[str], list[dict[str, str]], bytes]:
+    """The columns of a file, its rows if they are wanted, and its last byte."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file)
+        header = next(reader, [])
+        rows = [dict(zip(header, cells, strict=False)) for cells in reader if cells] if with_rows else []
+    with path.open("rb") as raw:
+        raw.seek(max(0, raw.seek(0, os.SEEK_END) - 1))
+        return header, rows, raw.read(1)
 
 
 def write_tasks(path: Path, tasks: Mapping[str, EmissionsData]) -> None:

@@ -57,10 +57,10 @@ def emissions_data(footprints: Sequence[Footprint], columns: Mapping[str, Any]) 
     kilograms = math.fsum(each.emissions_kg for each in footprints)
     zone = "" if first.intensity is None else first.intensity.zone
     name, code = country(zone.partition("-")[0])
-    energies = {f"{column}_energy": _kwh_of(part, footprints) for column, part in COMPONENTS.items()}
-    powers = {
-        f"{column}_power": _per_s(energies[f"{column}_energy"] * J_PER_KWH, seconds) for column in COMPONENTS
-    }
+    parts: dict[str, Any] = {}
+    for column, component in COMPONENTS.items():
+        joules = _joules_of(component, footprints)
+        parts |= {f"{column}_energy": joules / J_PER_KWH, f"{column}_power": _per_s(joules, seconds)}
     return EmissionsData(
         timestamp=time.strftime("%Y-%m-%dT%H:%M:%S"),
         duration=seconds,
@@ -77,16 +77,15 @@ def emissions_data(footprints: Sequence[Footprint], columns: Mapping[str, Any]) 
         latitude=None,
         pue=first.pue,
         footprint=first if len(footprints) == 1 else NOT_MEASURED,
-        **energies,
-        **powers,
+        **parts,
         **columns,
     )
 
 
-def _kwh_of(component: str, footprints: Sequence[Footprint]) -> float:
+def _joules_of(component: str, footprints: Sequence[Footprint]) -> float:
     nothing = [0.0 if each.devices else math.nan for each in footprints]
     joules = (each.components.get(component, none) for each, none in zip(footprints, nothing, strict=True))
-    return math.fsum(joules) / J_PER_KWH
+    return math.fsum(joules)
 
 
 def _per_s(amount: float, seconds: float) -> float:

@@ -74,7 +74,8 @@ def _country(code: str, region: str) -> Intensity:
         return grid.intensity(None)
     if not region:
         return of_country
-    zone = f"{of_country.zone}-{_REGIONS.get(region, region.upper())}"
+    part = region.upper().removeprefix(f"{of_country.zone}-")
+    zone = f"{of_country.zone}-{_REGIONS.get(region, part)}"
     found = regions.zone_intensity(zone)
     if found.zone != zone:
         log_once("the tables have no figure for %s, so %s counts", region, of_country.name, about=region)

@@ -32,13 +32,15 @@ _EXPERIMENT: Final = "5b0fa12a-3dd7-45bb-9766-cc326314d9f1"
 _SHORTEST_INTERVAL_S: Final = 0.01
 
 
+# Of two trackers that start at once, the second keeps the settings of the first.
+_beginning = threading.RLock()
+
+
 def _renew() -> None:
     global _beginning
     _beginning = threading.RLock()
 
 
-# Of two trackers that start at once, the second keeps the settings of the first.
-_renew()
 renew_after_fork(_renew)
 
 
@@ -255,12 +257,12 @@ class EmissionsTracker:
         if not self._given.writes_file:
             return
         path = self._folder / self._given.text("output_file", "emissions.csv")
-        contain(f"writing {path}", None, emissions_csv.write, path, data, update=self._update)
+        contain("writing emissions.csv", None, emissions_csv.write, path, data, update=self._update)
         tasks = {name: t.emissions_data for name, t in self._tasks.items() if t.emissions_data is not None}
         if tasks:
             experiment = self._given.text("experiment_name", "base").replace("/", "_")
             path = self._folder / f"emissions_{experiment}_{self.run_id}.csv"
-            contain(f"writing {path}", None, emissions_csv.write_tasks, path, tasks)
+            contain("writing the file of the tasks", None, emissions_csv.write_tasks, path, tasks)
 
 
 class OfflineEmissionsTracker(EmissionsTracker):
