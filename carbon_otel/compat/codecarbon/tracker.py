@@ -1,4 +1,4 @@
-"""The trackers: a tracker is a stage, and so is each of its tasks."""
+"""The trackers."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ from carbon_otel.compat.codecarbon import emissions_csv, figures
 from carbon_otel.compat.codecarbon.arguments import Given, signature
 from carbon_otel.compat.codecarbon.columns import EmissionsData
 from carbon_otel.compat.codecarbon.place import at, place_of
+from carbon_otel.compat.codecarbon.tracked import Tracked
 from carbon_otel.footprint import NOT_MEASURED, Footprint
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.guard import contain, log_once, logger
-from carbon_otel.stages.api import Stage
-from carbon_otel.stages.arguments import LONGEST_NAME
 
 TRACKER: Final = "tracker"
 TASK: Final = "task"
@@ -91,26 +90,20 @@ class EmissionsTracker:
         _set_level(given.log_level)
         self.run_id = uuid.uuid4()
         self._hardware: dict[str, Any] = {}
-        self._stage: Stage | None = None
-        self._tasks: dict[str, _Task] = {}
-        self._active_task: _Task | None = None
+        self._whole: Tracked | None = None
+        self._tasks: dict[str, Tracked] = {}
+        self._active_task: Tracked | None = None
         self.final_emissions: float | None = None
         self.final_emissions_data: EmissionsData | None = None
 
     @property
     def footprint(self) -> Footprint:
         """The footprint between `start()` and `stop()`, with the band; so far while the tracker runs."""
-        return NOT_MEASURED if self._stage is None else self._at_place(self._stage)
+        return NOT_MEASURED if self._whole is None else self._at_place(self._whole)
 
     def start(self) -> None:
         """Begin to track. After `stop()` this begins a new run."""
-        if self._stage is not None and self.final_emissions_data is None:
-            logger.warning("the tracker has been started already")
-            return
-        if self.final_emissions_data is not None:
-            self._begin_again()
-        self._measure()
-        self._stage = self._open(TRACKER, self._project)
+        self._start(in_block=False)
 
     def stop(self) -> float | None:
         """End the tracking, and write the file: kilograms of CO2 equivalent, NaN if nothing was measured.
@@ -139,7 +132,7 @@ class EmissionsTracker:
         if name in self._tasks:
             name = f"{name}_{uuid.uuid4()}"
         self._measure()
-        self._active_task = self._tasks[name] = _Task(name, self._open(TASK, name))
+        self._active_task = self._tasks[name] = Tracked(TASK, name, str(self.run_id), in_block=False)
 
     def stop_task(self, task_name: str | None = None) -> EmissionsData | None:
         """End a task: its figures, or None if there is none to stop."""
@@ -159,7 +152,7 @@ class EmissionsTracker:
         self.stop()
 
     def __enter__(self) -> EmissionsTracker:
-        self.start()
+        self._start(in_block=True)
         return self
 
     def __exit__(
@@ -167,32 +160,41 @@ class EmissionsTracker:
     ) -> None:
         self._stop(error)
 
+    def _start(self, *, in_block: bool) -> None:
+        if self._whole is not None and self.final_emissions_data is None:
+            logger.warning("the tracker has been started already")
+            return
+        if self.final_emissions_data is not None:
+            self._begin_again()
+        self._measure()
+        self._whole = Tracked(TRACKER, self._project, str(self.run_id), in_block=in_block)
+
     def _stop(self, error: BaseException | None) -> float | None:
         if self.final_emissions_data is not None or not self._has_begun():
             logger.warning("the tracker has been stopped already, or was never started")
             return self.final_emissions
         if self._active_task is not None:
             self._stop_task(self._active_task, error)
-        if self._stage is not None:
-            _close(self._stage, error)
+        if self._whole is not None:
+            self._whole.end(error)
         data = self.final_emissions_data = self._data(self._footprints())
         self.final_emissions = data.emissions
         self._write(data)
         return data.emissions
 
-    def _stop_task(self, task: _Task, error: BaseException | None) -> EmissionsData:
-        _close(task.stage, error)
-        task.emissions_data = self._data([self._at_place(task.stage)])
+    def _stop_task(self, task: Tracked, error: BaseException | None) -> EmissionsData:
+        task.end(error)
+        task.emissions_data = self._data([self._at_place(task)])
         if task is self._active_task:
             self._active_task = None
         return task.emissions_data
 
     def _has_begun(self) -> bool:
-        return self._stage is not None or bool(self._tasks)
+        return self._whole is not None or bool(self._tasks)
 
     def _begin_again(self) -> None:
         self.run_id = uuid.uuid4()
-        self._stage, self._tasks = None, {}
+        self._whole, self._tasks = None, {}
         self.final_emissions = self.final_emissions_data = None
 
     def _measure(self) -> None:
@@ -223,17 +225,14 @@ class EmissionsTracker:
                 about=tuple(others),
             )
 
-    def _open(self, kind: str, name: str) -> Stage:
-        attributes = {"codecarbon.run_id": str(self.run_id)}
-        return Stage(kind, name.strip()[:LONGEST_NAME] or kind, attributes=attributes).__enter__()
-
-    def _at_place(self, stage: Stage) -> Footprint:
-        return at(stage.footprint, self._place.intensity, self._pue)
+    def _at_place(self, tracked: Tracked) -> Footprint:
+        return at(tracked.footprint, self._place.intensity, self._pue)
 
     def _footprints(self) -> list[Footprint]:
         """Of the tracker; without `start()`, of its tasks."""
-        stages = [task.stage for task in self._tasks.values()] if self._stage is None else [self._stage]
-        return [self._at_place(stage) for stage in stages]
+        return [
+            self._at_place(each) for each in (self._tasks.values() if self._whole is None else [self._whole])
+        ]
 
     def _data(self, footprints: Sequence[Footprint]) -> EmissionsData:
         place = self._place
@@ -267,19 +266,6 @@ class EmissionsTracker:
 
 class OfflineEmissionsTracker(EmissionsTracker):
     """The same tracker: here none asks the internet."""
-
-
-class _Task:
-    """A task of a tracker; `emissions_data` are its figures after its end."""
-
-    def __init__(self, name: str, stage: Stage) -> None:
-        self.name = name
-        self.stage = stage
-        self.emissions_data: EmissionsData | None = None
-
-
-def _close(stage: Stage, error: BaseException | None) -> None:
-    stage.__exit__(None if error is None else type(error), error, None)
 
 
 def _set_level(level: Any) -> None:
