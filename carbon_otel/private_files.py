@@ -86,11 +86,22 @@ def create_file(path: Path, text: str) -> bool:
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(text.encode())
+        return _give_name(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def _give_name(scratch: Path, path: Path) -> bool:
+    try:
         os.link(scratch, path)
     except FileExistsError:
         return False
-    finally:
-        scratch.unlink(missing_ok=True)
+    except (
+        OSError
+    ):  # a file system without links, where another process may make the file between these two lines
+        if os.path.lexists(path):
+            return False
+        scratch.replace(path)
     return True
 
 
@@ -103,7 +114,9 @@ def add_to_file(path: Path, text: str) -> None:
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise NotPrivateError(f"{path} is not a regular file")
-        os.write(descriptor, text.encode())
+        left = memoryview(text.encode())
+        while left:  # a full disk takes a part, and then raises
+            left = left[os.write(descriptor, left) :]
     finally:
         os.close(descriptor)
 

@@ -69,7 +69,7 @@ def rows(file: str = "emissions.csv") -> list[dict[str, str]]:
         return list(csv.DictReader(opened))
 
 
-def same_energy(*kwh: float, of: Sequence[EmissionsTracker] = ()) -> None:
+def same_energy(*kwh: float, of: Sequence[EmissionsTracker] = (), above_zero: bool = True) -> None:
     """The sum of trackers that ran one after the other is that of all stages, and of what was between their edges.
 
     The parts that belong to stages are the same exactly.
@@ -77,7 +77,7 @@ def same_energy(*kwh: float, of: Sequence[EmissionsTracker] = ()) -> None:
     process = carbon_otel.footprint()
     outside_j = process.stages["unattributed"].energy_j
     joules = sum(kwh) * J_PER_KWH
-    assert all(each > 0 for each in kwh)
+    assert all(each > 0 for each in kwh) or not above_zero
     assert (process.energy_j - outside_j) * (1 - 1e-9) <= joules <= process.energy_j * (1 + 1e-9)
     for kind in process.stages.keys() - {"unattributed"} if of else ():
         of_kind_j = sum(tracker.footprint.stages[kind].energy_j for tracker in of)
@@ -335,7 +335,8 @@ def test_slurm_logging(caplog):
     assert (row["country_iso_code"], row["tracking_mode"]) == ("DEU", "process")
     messages = " ".join(record.message for record in caplog.records)
     assert "tracking_pids" in messages and "no figure for de-nw, so Germany counts" in messages
-    same_energy(float(row["energy_consumed"]))
+    # Its share by CPU time may be zero: it sleeps.
+    same_energy(float(row["energy_consumed"]), of=[tracker], above_zero=False)
 
 
 def test_the_script_of_the_article_runs_with_another_import(fed):

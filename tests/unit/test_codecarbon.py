@@ -203,6 +203,7 @@ def test_arguments_by_position():
         ({"on_csv_write": "replace"}, "on_csv_write='replace': write 'append' or 'update'"),
         ({"measure_power_secs": "often"}, "measure_power_secs='often': write a number of 0 or more"),
         ({"pue": -1}, "pue=-1: write a number"),
+        ({"pue": 0.5}, "pue=0.5: write a number from 1.0"),
         ({"output_dir": "not/there"}, "output_dir='not/there': there is no such folder"),
     ],
 )
@@ -260,6 +261,13 @@ def test_what_has_no_effect_is_said_once_and_false_is_not(caplog):
             pass
     (said,) = [record.message for record in caplog.records if "no effect" in record.message]
     assert "carbon_otel: gpu_ids, colour;" in said
+
+
+def test_a_value_that_cannot_be_compared_costs_nothing():
+    np = pytest.importorskip("numpy")
+    with EmissionsTracker(save_to_file=False, gpu_ids=np.array([0, 1])) as tracker:
+        pass
+    assert tracker.final_emissions is not None
 
 
 # The places.
@@ -355,6 +363,18 @@ def test_a_tracker_that_ends_after_the_measurement_has_its_figures():
     carbon_otel.uninstrument()
     assert not math.isnan(tracker.stop())
     assert rows(Path("emissions.csv"))[0]["cpu_model"]
+
+
+def test_a_fault_of_ours_does_not_reach_the_program(monkeypatch, caplog):
+    def broken(*_: object, **__: object) -> None:
+        raise LookupError("broken")
+
+    for name in ("figures.hardware", "emissions_csv.write", "tracked.Window"):
+        monkeypatch.setattr(f"carbon_otel.compat.codecarbon.{name}", broken)
+    with EmissionsTracker() as tracker:
+        pass
+    assert math.isnan(tracker.final_emissions)
+    assert caplog.text.count("LookupError('broken'); the program continues") == 3
 
 
 def test_the_decorator_keeps_name_result_and_arguments():

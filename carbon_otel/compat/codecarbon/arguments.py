@@ -170,7 +170,7 @@ class Given:
         idle = [
             name
             for name, value in self._values.items()
-            if value not in (False, [], "") and not (name in _BY_NAME and _BY_NAME[name].works)
+            if not _says_nothing(value) and not (name in _BY_NAME and _BY_NAME[name].works)
         ]
         if idle:
             log_once(
@@ -179,6 +179,11 @@ class Given:
                 ", ".join(idle),
                 about=tuple(idle),
             )
+
+
+def _says_nothing(value: object) -> bool:
+    # By type: the comparison of an array is an array.
+    return value is False or (isinstance(value, str | list) and not value)
 
 
 def _configured() -> dict[str, str]:

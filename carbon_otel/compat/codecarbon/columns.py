@@ -45,7 +45,7 @@ class EmissionsData:
     gpu_model: str
     longitude: float | None
     latitude: float | None
-    ram_total_size: float
+    ram_total_size: float | None
     tracking_mode: str
     cpu_utilization_percent: float | None = None
     gpu_utilization_percent: float | None = None

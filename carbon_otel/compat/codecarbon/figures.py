@@ -7,7 +7,7 @@ import platform
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 import psutil
 
@@ -33,7 +33,17 @@ class _Host(Protocol):
     def discovery(self) -> _Discovery: ...
 
 
-def hardware(measurement: object) -> dict[str, Any]:
+# The columns of a host of which nothing is known.
+UNKNOWN: Final[Mapping[str, Any]] = {
+    "cpu_count": None,
+    "cpu_model": "",
+    "gpu_count": 0,
+    "gpu_model": "",
+    "ram_total_size": None,
+}
+
+
+def hardware(measurement: object) -> Mapping[str, Any]:
     """The columns of the host, as far as it is measured; `measurement` is None if it is not."""
     found = None if measurement is None else cast(_Host, measurement).discovery
     gpus = () if found is None else found.gpus

@@ -29,7 +29,7 @@ _ATTRIBUTIONS: Final = {"machine": "reserved", "process": "process"}
 # CodeCarbon's own, for a run that names none.
 _EXPERIMENT: Final = "5b0fa12a-3dd7-45bb-9766-cc326314d9f1"
 _SHORTEST_INTERVAL_S: Final = 0.01
-
+_PUE: Final = next(setting for setting in config.SETTINGS if setting.name == "pue")
 
 # Of two trackers that start at once, the second keeps the settings of the first.
 _beginning = threading.RLock()
@@ -55,7 +55,7 @@ class EmissionsTracker:
     country and PUE count in what it returns and writes.
 
     Raises:
-        ValueError: for a value that CodeCarbon does not take either.
+        ValueError: for a wrong value; the message says what to write instead.
         OSError: for a folder `output_dir` that does not exist.
         TypeError: for an argument that is given twice.
 
@@ -71,7 +71,9 @@ class EmissionsTracker:
         given = self._given = Given(args, kwargs)
         self._place = place_of(given)
         self._project = given.text("project_name", "codecarbon")
-        self._pue, self._wue = given.number("pue"), given.number("wue") or 0.0
+        pue = given.number("pue")
+        self._pue = None if pue is None else float(_PUE.value(pue, "pue"))
+        self._wue = given.number("wue") or 0.0
         mode = given.one_of("tracking_mode", *_ATTRIBUTIONS)
         self._mode = "machine"  # of the measurement, which may have other settings
         self._update = given.one_of("on_csv_write", "append", "update") == "update"
@@ -89,7 +91,7 @@ class EmissionsTracker:
             raise OSError(f"output_dir={str(self._folder)!r}: there is no such folder")
         _set_level(given.log_level)
         self.run_id = uuid.uuid4()
-        self._hardware: dict[str, Any] = {}
+        self._hardware = figures.UNKNOWN
         self._whole: Tracked | None = None
         self._tasks: dict[str, Tracked] = {}
         self._active_task: Tracked | None = None
@@ -206,10 +208,10 @@ class EmissionsTracker:
                 running = runtime.active()
             else:
                 self._say_what_is_kept(running.options.settings)
-        if running is not None and running.options.settings.attribution == "process":
-            self._mode = "process"
+        by_process = running is not None and running.options.settings.attribution == "process"
+        self._mode = "process" if by_process else "machine"
         self._given.say_what_does_nothing()
-        self._hardware = figures.hardware(running)
+        self._hardware = contain("describing the hardware", figures.UNKNOWN, figures.hardware, running)
 
     def _say_what_is_kept(self, settings: config.Settings) -> None:
         others = [
