@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest.mock import Mock
+
 import pytest
 
 from carbon_otel.stages.window import Window
@@ -51,14 +53,16 @@ def test_a_window_changes_nothing_for_stages_and_windows_beside_it(bench):
 def test_a_window_can_be_closed_by_a_signal_handler_in_the_midst_of_a_call(bench, monkeypatch):
     window = Window(bench.engine)
     bench.clock.advance(3)
-    read = bench.engine.meter.read_for_edge
+    opening = bench.engine.books.open
 
-    def interrupted(now_ns: int):
+    def interrupted(*arguments: object, **named: object):
         monkeypatch.undo()
         window.close()
-        return read(now_ns)
+        return opening(*arguments, **named)
 
-    monkeypatch.setattr(bench.engine.meter, "read_for_edge", interrupted)
+    monkeypatch.setattr(bench.engine.books, "open", interrupted)
+    restored = bench.engine._turns._restore = Mock()
     bench.close(bench.open())
+    assert not restored.called, "a call inside of another one would take its changes for broken off"
     assert window.footprint.energy_j <= 300
     assert window.footprint.duration_s == pytest.approx(3)
