@@ -344,8 +344,19 @@ def test_calls_in_the_wrong_order_say_so_and_do_nothing(caplog):
     tracker.stop()
     assert tracker._tasks["a"].emissions_data is not None, "the tracker's end is the end of its task"
     said = caplog.text
-    for message in ("never started", "before flush", "no task to stop", "already: a", "started already"):
+    for message in ("never started", "before flush", "there is no task", "already: a", "started already"):
         assert message in said
+
+
+@pytest.mark.parametrize("stop_with", ["round", "", None])
+def test_tasks_of_one_name_are_ended_by_that_name(stop_with):
+    tracker = EmissionsTracker(save_to_file=False)
+    ended = []
+    for _ in range(3):
+        tracker.start_task("round")
+        ended.append(tracker.stop_task(stop_with))
+    assert None not in ended and tracker.stop_task("round") is None
+    assert [task.emissions_data for task in tracker._tasks.values()] == ended
 
 
 def test_a_process_that_is_not_to_be_measured_has_nan(monkeypatch):

@@ -81,7 +81,7 @@ ARGUMENTS: Final = (
     Argument("wue", "litres per kWh, for `water_consumed`"),
     Argument("force_carbon_intensity_g_co2e_kwh", "the intensity, in what the tracker returns and writes"),
     Argument("force_mode_cpu_load", _TABLES, False),
-    Argument("allow_multiple_runs", "nothing; trackers share what is used, whatever their number", False),
+    Argument("allow_multiple_runs", "nothing; any number of trackers may run at once", False),
     Argument("rapl_include_dram", "nothing; memory is always measured where it has a counter", False),
     Argument("rapl_prefer_psys", "nothing; the page of the sensors says when psys is used", False),
     Argument("metadata", "nothing; there is no BoAmps file", False),

@@ -131,16 +131,15 @@ class EmissionsTracker:
         if self.final_emissions_data is not None:
             self._begin_again()
         name = str(task_name) if task_name else str(uuid.uuid4())
-        if name in self._tasks:
-            name = f"{name}_{uuid.uuid4()}"
+        key = f"{name}_{uuid.uuid4()}" if name in self._tasks else name
         self._measure()
-        self._active_task = self._tasks[name] = Tracked(TASK, name, str(self.run_id), in_block=False)
+        self._active_task = self._tasks[key] = Tracked(TASK, name, str(self.run_id), in_block=False)
 
     def stop_task(self, task_name: str | None = None) -> EmissionsData | None:
-        """End a task: its figures, or None if there is none to stop."""
-        task = self._active_task if task_name is None else self._tasks.get(task_name)
-        if task is None or task.emissions_data is not None:
-            logger.warning("stop_task: there is no task to stop")
+        """End the task that is being tracked: its figures, or None if there is none, or none of this name."""
+        task = self._active_task
+        if task is None or (task_name and task.name != str(task_name)):
+            logger.warning("stop_task: there is no task %s to stop", task_name or "")
             return None
         return self._stop_task(task, None)
 
@@ -187,8 +186,7 @@ class EmissionsTracker:
     def _stop_task(self, task: Tracked, error: BaseException | None) -> EmissionsData:
         task.end(error)
         task.emissions_data = self._data([self._at_place(task)])
-        if task is self._active_task:
-            self._active_task = None
+        self._active_task = None
         return task.emissions_data
 
     def _has_begun(self) -> bool:
