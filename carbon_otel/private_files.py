@@ -79,6 +79,48 @@ def replace_file(path: Path, text: str) -> None:
         raise
 
 
+def create_file(path: Path, text: str) -> bool:
+    """Make a file that has the text from the start; False if there is one of that name. Raises OSError."""
+    scratch = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _CAREFUL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(text.encode())
+        return _give_name(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def _give_name(scratch: Path, path: Path) -> bool:
+    try:
+        os.link(scratch, path)
+    except FileExistsError:
+        return False
+    except (
+        OSError
+    ):  # a file system without links, where another process may make the file between these two lines
+        if os.path.lexists(path):
+            return False
+        scratch.replace(path)
+    return True
+
+
+def add_to_file(path: Path, text: str) -> None:
+    """Add text to the end of a file, in one write, so that processes may do it at the same time. Raises OSError.
+
+    The file may belong to another user, who has made it for several: the user of this process has named it.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | _CAREFUL)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise NotPrivateError(f"{path} is not a regular file")
+        left = memoryview(text.encode())
+        while left:  # a full disk takes a part, and then raises
+            left = left[os.write(descriptor, left) :]
+    finally:
+        os.close(descriptor)
+
+
 def make_folder(path: Path) -> None:
     """Make a folder and its missing parents; those that exist stay as they are. Raises OSError.
 

@@ -378,11 +378,7 @@ class Engine:
         stage = stage or self.root
         if stage.end is not None:
             return stage.end.figures
-        if get_ident() in self._turns.busy and self._turns.within(
-            get_ident()
-        ):  # as they are: reading them changes nothing
-            return self._statements.of(stage, self.meter.edge(self.meter.clock_ns()))
-        return self.at_edge(partial(self._so_far, stage))
+        return self.at_moment(partial(self._so_far, stage))
 
     def _so_far(self, stage: OpenStage, now_ns: int) -> Figures:
         return stage.end.figures if stage.end else self._statements.of(stage, self.meter.edge(now_ns))
@@ -446,6 +442,13 @@ class Engine:
             turns.give_up(here)
             raise
         return result
+
+    def at_moment(self, call: Callable[[int], _T]) -> _T:
+        """The same; but within another call of this thread as things are: reading them changes nothing."""
+        here = get_ident()
+        if here in self._turns.busy and self._turns.within(here):
+            return call(self.meter.clock_ns())
+        return self.at_edge(call)
 
     def _settle_run(self, stage: OpenStage, at_work: Callable[[], bool], account: Account) -> None:
         if not stage.open:

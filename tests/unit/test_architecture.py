@@ -89,10 +89,13 @@ ROOMS = {
     "runtime",
     "foresight": f"{CORE} here config sensors runtime stages forecast mlflow.compat",
     "__init__": f"{CORE} intensity config runtime stages session lifecycle forecast foresight",
+    # CodeCarbon's trackers, over the public interface.
+    "compat.codecarbon": "__init__ carbon config footprint fork guard private_files provenance records runtime "
+    "stages units",
     # The entry points.
     "entry_points": f"{CORE} here __init__ config runtime sensors stages instrumentation otel",
     "cli": f"{CORE} here __init__ intensity config instrumentation sensors host runtime lifecycle forecast compat "
-    "otel semconv mlflow.compat mlflow.schema mlflow.runs mlflow.delivery",
+    "compat.codecarbon otel semconv mlflow.compat mlflow.schema mlflow.runs mlflow.delivery",
 }
 # The rooms that read hardware; all others know only `sensors.base`.
 HEAVY = ("mlflow", "grpc", "typer", "rich", "sqlite3", "logfire", "pandas", "numpy", "sklearn")

@@ -13,6 +13,8 @@ import pytest
 
 from carbon_otel.private_files import (
     NotPrivateError,
+    add_to_file,
+    create_file,
     is_private_folder,
     make_folder,
     open_file,
@@ -190,3 +192,29 @@ def test_on_a_system_without_owners_modes_say_nothing(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     (tmp_path / "file").chmod(0o666)
     os.close(open_file(tmp_path / "file", os.O_RDWR))
+
+
+@posix
+@pytest.mark.parametrize("links", [True, False])
+def test_a_file_is_created_once_and_added_to(links, tmp_path, no_umask, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise PermissionError("no links on this file system")
+
+    if not links:
+        monkeypatch.setattr(os, "link", refuse)
+    path = tmp_path / "rows.csv"
+    assert create_file(path, "a\n") and not create_file(path, "b\n")
+    add_to_file(path, "c\n")
+    assert (path.read_text(), mode(path)) == ("a\nc\n", 0o600)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@posix
+def test_nothing_is_added_to_a_link_or_a_pipe(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    os.mkfifo(tmp_path / "pipe")
+    for name, reason in (("link", "symbolic"), ("pipe", "No such device"), ("missing", "No such file")):
+        with pytest.raises(OSError, match=reason):
+            add_to_file(tmp_path / name, "x")
+    assert not (tmp_path / "file").read_text() and not (tmp_path / "missing").exists()

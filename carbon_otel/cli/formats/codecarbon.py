@@ -2,54 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from carbon_otel.carbon.grid import country
+from carbon_otel.compat.codecarbon.columns import COLUMNS as COLUMNS
+from carbon_otel.compat.codecarbon.columns import COMPONENTS
 from carbon_otel.lifecycle.entry import Entry
 from carbon_otel.lifecycle.report import Report, iso
 from carbon_otel.units import KILO, S_PER_H
-
-COLUMNS: Final = (
-    "timestamp",
-    "project_name",
-    "run_id",
-    "experiment_id",
-    "duration",
-    "emissions",
-    "emissions_rate",
-    "cpu_power",
-    "gpu_power",
-    "ram_power",
-    "cpu_energy",
-    "gpu_energy",
-    "ram_energy",
-    "energy_consumed",
-    "water_consumed",
-    "country_name",
-    "country_iso_code",
-    "region",
-    "cloud_provider",
-    "cloud_region",
-    "os",
-    "python_version",
-    "codecarbon_version",
-    "cpu_count",
-    "cpu_model",
-    "gpu_count",
-    "gpu_model",
-    "longitude",
-    "latitude",
-    "ram_total_size",
-    "tracking_mode",
-    "cpu_utilization_percent",
-    "gpu_utilization_percent",
-    "ram_utilization_percent",
-    "ram_used_gb",
-    "on_cloud",
-    "pue",
-    "wue",
-)
-_COMPONENTS: Final = {"cpu": "cpu", "gpu": "gpu", "ram": "memory"}
 
 
 def rows(report: Report) -> list[dict[str, Any]]:
@@ -73,7 +33,7 @@ def _row(title: str, entry: Entry) -> dict[str, Any]:
         "on_cloud": "N",  # with Y, CodeCarbon's dashboard looks for a provider
         "pue": entry.tags.get("carbon.pue", ""),
     }
-    for column, component in _COMPONENTS.items():
+    for column, component in COMPONENTS.items():
         wh = entry.components.get(component, 0.0)
         row[f"{column}_energy"] = wh / KILO
         row[f"{column}_power"] = wh / hours if hours > 0 else 0.0
