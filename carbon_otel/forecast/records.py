@@ -147,11 +147,6 @@ class Model:
     seq_len: int | None = None
     kv_values: float | None = None
 
-    @property
-    def sparse(self) -> bool:
-        """Whether it is a mixture of experts."""
-        return self.active_params < 0.95 * self.params
-
 
 @dataclass(frozen=True, slots=True)
 class PastRun:
@@ -163,7 +158,7 @@ class PastRun:
         mfu: model FLOPs utilisation that was reached, 0 to 1.
         watts: mean watts per accelerator in the scope of the forecast (`node`), if measured.
         active_params: of its model; None takes the model that is forecast.
-        sparse: whether its model was a mixture of experts; None likewise.
+        params: of its model; None takes `active_params`, if these are given: no mixture of experts.
     """
 
     name: str
@@ -171,7 +166,7 @@ class PastRun:
     mfu: float
     watts: float | None = None
     active_params: float | None = None
-    sparse: bool | None = None
+    params: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,15 +23,14 @@ from carbon_otel.forecast.inference import forecast_inference
 from carbon_otel.forecast.place import site_of
 from carbon_otel.forecast.quantity import number
 from carbon_otel.forecast.records import (
-    Assumption,
     Forecast,
     InferenceRequest,
     Interval,
     Place,
     TrainingRequest,
-    influences,
 )
 from carbon_otel.forecast.training import forecast_training
+from carbon_otel.foresight.other_work import OtherWork
 from carbon_otel.foresight.watch import remember as hold
 from carbon_otel.guard import contain, log_once
 from carbon_otel.mlflow import compat
@@ -45,9 +44,12 @@ from carbon_otel.units import J_PER_KWH, KILO, S_PER_DAY
 STAGE: Final = "forecasting"
 # A store that does not answer in this time teaches nothing.
 _HISTORY_S: Final = 3.0
-_MOST_LOAD: Final = 9.0
 # A power counts as measured if hardware sensors have measured this share of it.
 _MEASURED: Final = 0.5
+# How far the power of the training may be from that of the small fits, at p10 and p90: a longer fit runs warmer, and
+# a mean of few readings errs by the root of their time. Our choice.
+_WARMER: Final = 0.07
+_SHORT: Final = 0.1  # in one second
 # The fields of a request that are no numbers.
 _WORDS: Final = ("precision", "tuning", "scope")
 
@@ -171,46 +173,13 @@ def _of_estimator(
     source: Any, features: Any, target: Any, place: Place, budget_s: float | None
 ) -> tuple[Forecast, str]:
     stage = Stage(STAGE, type(source).__name__[:64])
-    load = _load()  # before the small fits, which are load themselves
-    with stage, _unseen(), compat.without_autologging():
+    others = OtherWork()
+    with stage, others, _unseen(), compat.without_autologging():
         timing = estimators.time_of(
             source, features, target, _timed, budget_s=estimators.BUDGET_S if budget_s is None else budget_s
         )
     made = estimators.forecast_of(timing, _power(stage.footprint), site_of(_here(place)))
-    return _on_a_busy_machine(made, load), timing.name
-
-
-def _load() -> float:
-    """Threads that want to run, for each that the machine has; 1 where it is not known."""
-    return os.getloadavg()[0] / (os.cpu_count() or 1) if hasattr(os, "getloadavg") else 1.0
-
-
-def _on_a_busy_machine(made: Forecast, load: float) -> Forecast:
-    """The forecast, wider if other programs want more than the machine has: they may end, or become more.
-
-    The training may have more or less of the load than the small fits had: by its root, which is our choice.
-    """
-    if load <= 1 or made.days is None:
-        return made
-    width = math.sqrt(min(load, _MOST_LOAD))
-    doubt = Interval(1 / width, 1.0, width)
-    other = Assumption(
-        "other work on this machine", 1.0, 1 / width, width, "", f"load {load:.1f} for each thread"
-    )
-    assumptions = (*made.assumptions, other)
-    names = {other.name, *(each.name for each in made.influences)}
-    return replace(
-        made,
-        days=made.days * doubt,
-        energy_kwh=made.energy_kwh * doubt,
-        it_energy_kwh=made.it_energy_kwh * doubt,
-        emissions_kg=made.emissions_kg * doubt,
-        water_l=None if made.water_l is None else made.water_l * doubt,
-        assumptions=assumptions,
-        influences=influences(
-            {a.name: Interval(a.low, a.value, a.high) for a in assumptions if a.name in names}
-        ),
-    )
+    return others.widened(made), timing.name
 
 
 @contextlib.contextmanager
@@ -245,10 +214,11 @@ def _here(place: Place) -> Place:
 def _power(footprint: Footprint) -> Power:
     if footprint.energy_j > 0 and footprint.duration_s > 0:
         watts = footprint.energy_j / footprint.duration_s
-        # The whole fit is compared by the same meter, so its band is no part of this; a longer fit runs warmer.
-        source = f"this machine in the small fits, {footprint.method}"
+        # The whole fit is compared by the same meter, so its band is no part of this.
+        doubt = math.exp(math.hypot(_WARMER, _SHORT / math.sqrt(footprint.duration_s)))
+        source = f"this machine in {footprint.duration_s:.2g} s of small fits, {footprint.method}"
         return Power(
-            Interval(0.93 * watts, watts, 1.07 * watts), source, footprint.measured_fraction >= _MEASURED
+            Interval(watts / doubt, watts, watts * doubt), source, footprint.measured_fraction >= _MEASURED
         )
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     power = thread_power("unknown")

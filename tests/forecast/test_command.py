@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 
 import pytest
@@ -207,7 +208,8 @@ def test_a_busy_machine_makes_the_interval_wider(monkeypatch):
 
     widths = {}
     for load in (0.5, 1.0, 4.0, 9.0, 1000.0):
-        monkeypatch.setattr("carbon_otel.foresight.ask._load", lambda load=load: load)
+        monkeypatch.setattr(os, "getloadavg", lambda load=load: (load * (os.cpu_count() or 1), 0, 0))
+        monkeypatch.setattr("carbon_otel.foresight.other_work._others_s", lambda: 0.0)
         monkeypatch.setattr("carbon_otel.foresight.ask._timed", lambda call: (call(), 0.1)[1])
         forecast = carbon_otel.forecast(
             Ridge(), [[float(i)] for i in range(50)], list(range(50)), remember=False
