@@ -20,6 +20,7 @@ from carbon_otel.forecast.export import as_dict
 from carbon_otel.forecast.inference import forecast_inference
 from carbon_otel.forecast.quantity import number
 from carbon_otel.forecast.records import (
+    KWH_PER_MWH,
     Forecast,
     InferenceRequest,
     Model,
@@ -49,7 +50,16 @@ _OF_TRAINING: Final = (
     "development",
     "post_training",
 )
-_OF_SERVING: Final = ("concurrency", "input_tokens", "output_tokens", "requests_per_month", "scope")
+_OF_SERVING: Final = (
+    "concurrency",
+    "input_tokens",
+    "output_tokens",
+    "requests_per_month",
+    "scope",
+    "training_tokens",
+    "training_gpu",
+    "training_mwh",
+)
 
 
 def forecast(
@@ -91,6 +101,17 @@ def forecast(
         str | None, typer.Option(help="For the energy of a month (inference).")
     ] = None,
     scope: Annotated[Scopes, typer.Option(help="What the energy of inference includes.")] = Scopes.service,
+    training_tokens: Annotated[
+        str | None,
+        typer.Option(help="Tokens that the model is trained on: when inference passes its training (inference)."),
+    ] = None,
+    training_gpu: Annotated[
+        str | None, typer.Option(help="Accelerator of that training, if it is not --gpu (inference).")
+    ] = None,
+    training_mwh: Annotated[
+        float | None,
+        typer.Option(help="Energy of the training with PUE, if it is known, instead of tokens (inference)."),
+    ] = None,
     versus: Annotated[
         list[str] | None,
         typer.Option("--compare", help="gpu=V100,A100,H100; zone=..., region=..., precision=..., params=..."),
@@ -137,6 +158,8 @@ def forecast(
                 scope=scope.value,
                 place=place,
             )
+            trained = _training(request, training_tokens, training_gpu, training_mwh)
+            request = replace(request, training=trained)
         else:
             request = TrainingRequest(
                 hardware=gpu,
@@ -169,6 +192,31 @@ def _refuse_options_of_the_other_kind(context: typer.Context, *, inference: bool
     if given:
         remedy = "of a training; leave out --inference" if inference else "of serving; add --inference"
         raise ValueError(f"{', '.join(given)}: {remedy}, or leave these out")
+
+
+def _training(
+    served: InferenceRequest, tokens: str | None, gpu: str | None, mwh: float | None
+) -> Forecast | float | None:
+    """The training of the model that is served: forecast at the same place, or its kilowatt-hours."""
+    if tokens is None and mwh is None:
+        if gpu is not None:
+            raise ValueError("--training-gpu needs --training-tokens: the tokens that the model is trained on")
+        return None
+    if mwh is not None and (tokens is not None or gpu is not None):
+        raise ValueError("--training-mwh is the energy itself; leave out --training-tokens and --training-gpu")
+    if served.requests_per_month is None:
+        raise ValueError("when inference passes the training depends on --requests-per-month; write it too")
+    if mwh is not None:
+        return number(mwh, "--training-mwh") * KWH_PER_MWH
+    assert tokens is not None
+    return forecast_training(
+        TrainingRequest(
+            hardware=gpu or served.hardware,
+            model=served.model,
+            tokens=number(tokens, "--training-tokens"),
+            place=served.place,
+        )
+    )
 
 
 def _whole(text: str | None, option: str) -> int | None:

@@ -258,7 +258,8 @@ class InferenceRequest:
         scope: `gpu`, `node` or `service`.
         place: grid and site.
         lifetime_years: of the hardware, for embodied carbon.
-        training: the model's training, to say when inference passes it.
+        training: the model's training, or its kilowatt-hours with PUE, to say when inference passes it; only in
+            the scope `service`, which includes as much.
     """
 
     hardware: str
@@ -272,7 +273,7 @@ class InferenceRequest:
     scope: Scope = "service"
     place: Place = field(default_factory=Place)
     lifetime_years: float | None = None
-    training: Forecast | None = None
+    training: Forecast | float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,7 +300,8 @@ class Forecast:
         it_energy_kwh: kilowatt-hours without PUE.
         emissions_kg: operational CO2 equivalent, location-based.
         embodied_kg: the run's share of the CO2 equivalent of making the hardware.
-        water_l: litres consumed by the site and its electricity; None if no factor is known.
+        water_l: litres consumed by the site's cooling and by the electricity, with PUE as far as the scope has it;
+            None if no factor is known.
         j_per_output_token: joules per generated token, without the prompt's.
         j_per_input_token: joules per token of the prompt.
         months_to_training: months after which inference has used the energy of the training.

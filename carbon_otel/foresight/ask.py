@@ -81,6 +81,8 @@ def ask(
     wanted: Mapping[str, Any],
 ) -> Forecast:
     """See `carbon_otel.forecast`; `wanted` are the fields of the request that were given."""
+    if not isinstance(hardware, str):
+        raise ValueError(f"hardware is {hardware!r}; write its name, such as 'H100', or 'auto'")
     if features is not None:
         if wanted or inference:
             names = ", ".join([*wanted, *(["inference"] if inference else [])])

@@ -71,6 +71,33 @@ def test_serving():
     assert month["energy_mwh"]["p50"] == pytest.approx(1e6 * found["energy_mwh"]["p50"], rel=1e-6)
 
 
+SERVED = ("--inference", "--params", "7B", "--gpu", "H100", "--requests-per-month", "1B")
+
+
+def test_when_inference_passes_the_training():
+    """In JSON, as a table, as a page and in a comparison: the energy of the training over that of a month."""
+    trained = (*SERVED, "--zone", "FR", "--training-tokens", "2T", "--training-gpu", "A100")
+    found = values(*trained)
+    training = values("--params", "7B", "--tokens", "2T", "--gpu", "A100", "--zone", "FR")
+    months = training["energy_mwh"]["p50"] / found["energy_mwh"]["p50"]
+    assert found["months_to_training"]["p50"] == pytest.approx(months)
+    assert found["months_to_training"]["p10"] < months < found["months_to_training"]["p90"]
+    note = next(note for note in found["notes"] if "passes the training" in note)
+    for text in (call(*trained).stdout, call(*trained, "--html").stdout):
+        assert "months until it has used the training" in text
+        assert " ".join(note.split()[:3]) in text
+    compared = call(*trained, "--compare", "gpu=A100,H100").stdout
+    assert "months to its training" in compared
+
+
+def test_a_training_of_known_energy_is_passed_too():
+    found = values(*SERVED, "--training-mwh", "500")
+    assert found["months_to_training"]["p50"] == pytest.approx(500 / found["energy_mwh"]["p50"])
+    same_gpu = values(*SERVED, "--training-tokens", "2T")["months_to_training"]
+    assert same_gpu == values(*SERVED, "--training-tokens", "2T", "--training-gpu", "H100")["months_to_training"]
+    assert values(*SERVED)["months_to_training"] is None
+
+
 def test_the_table_has_the_figures_of_the_json():
     table, found = call(*LLM).stdout, values(*LLM)
     row = next(line for line in table.splitlines() if "energy with PUE, MWh" in line)
@@ -145,6 +172,12 @@ WRONG = {
     "a part of an accelerator": ((*SERVING, "--gpus", "16.5"), "a whole number"),
     "training of what is served": ((*SERVING, "--tokens", "1T"), "--tokens: of a training"),
     "serving of what is trained": ((*LLM, "--scope", "gpu"), "--scope: of serving; add --inference"),
+    "a training that is passed at no rate": ((*SERVING, "--training-tokens", "2T"), "--requests-per-month"),
+    "a training without its tokens": ((*SERVED, "--training-gpu", "H100"), "--training-tokens"),
+    "two energies of a training": ((*SERVED, "--training-tokens", "2T", "--training-mwh", "5"), "leave out"),
+    "a training of no energy": ((*SERVED, "--training-mwh", "-5"), "above 0"),
+    "a training with more in it": ((*SERVED, "--scope", "gpu", "--training-mwh", "5"), "scope service"),
+    "a training of what is trained": ((*LLM, "--training-tokens", "2T"), "add --inference"),
     "a filing as a page": ((*LLM, "--filing", "sci", "--html"), "--json"),
     "a filing of inference": ((*SERVING, "--filing", "annex-xi"), "forecast its training"),
 }
@@ -259,6 +292,7 @@ def test_numbers_may_be_written_as_people_write_them():
     ("settings", "error", "message"),
     [
         ({"gpus": "many"}, ValueError, "gpus is 'many'"),
+        ({"hardware": None}, ValueError, "hardware is None; write its name, such as 'H100', or 'auto'"),
         ({"tokens": [1e9]}, ValueError, "tokens is"),
         ({"tuning": "qlora"}, ValueError, "unknown tuning 'qlora'; write full or lora"),
         ({"source": "none/config.json"}, OSError, "none/config.json"),

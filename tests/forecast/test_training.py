@@ -209,6 +209,7 @@ class TestPhases:
     ("change", "message"),
     [
         ({"hardware": "H1000"}, "H100"),
+        ({"hardware": None}, "the accelerator is None; write its name, such as H100"),
         ({"precision": "fp4"}, "the catalogue has bf16"),
         ({"precision": "int8"}, "training has no precision int8"),
         ({"tokens": 0}, "tokens is 0"),
