@@ -31,6 +31,7 @@ from carbon_otel.forecast.records import (
 )
 from carbon_otel.forecast.training import forecast_training
 from carbon_otel.foresight.other_work import OtherWork
+from carbon_otel.foresight.settings import checked
 from carbon_otel.foresight.watch import remember as hold
 from carbon_otel.guard import contain, log_once
 from carbon_otel.mlflow import compat
@@ -50,8 +51,6 @@ _MEASURED: Final = 0.5
 # a mean of few readings errs by the root of their time. Our choice.
 _WARMER: Final = 0.07
 _SHORT: Final = 0.1  # in one second
-# The fields of a request that are no numbers.
-_WORDS: Final = ("precision", "tuning", "scope")
 
 
 class Measuring(Recorder, Protocol):
@@ -73,16 +72,17 @@ def ask(
     target: Any,
     *,
     hardware: str,
-    place: Place,
+    place_given: Mapping[str, Any],
     inference: bool,
     history: bool,
     remember: bool,
     budget_s: float | None,
     wanted: Mapping[str, Any],
 ) -> Forecast:
-    """See `carbon_otel.forecast`; `wanted` are the fields of the request that were given."""
+    """See `carbon_otel.forecast`; the fields of the place and of the request are as they were given."""
     if not isinstance(hardware, str):
         raise ValueError(f"hardware is {hardware!r}; write its name, such as 'H100', or 'auto'")
+    place = Place(**checked(Place, place_given))
     if features is not None:
         if wanted or inference:
             names = ", ".join([*wanted, *(["inference"] if inference else [])])
@@ -110,41 +110,25 @@ def _of_model(
     source: Any, hardware: str, place: Place, inference: bool, wanted: Mapping[str, Any]
 ) -> tuple[Forecast, str, bool]:
     """The forecast, what it is compared with, and whether its hardware is that of this measurement."""
-    fields = {
-        name: number(value, name) if isinstance(value, str) and name not in _WORDS else value
-        for name, value in wanted.items()
-    }
-    active = fields.pop("active", None)
+    kind = InferenceRequest if inference else TrainingRequest
+    fields = checked(kind, {name: value for name, value in wanted.items() if name != "active"})
+    active = wanted.get("active")
     model = None
     if source is not None:
         model = model_of(source, active=None if active is None else number(active, "active"))
     name, gpus = _hardware(hardware)
-    for field in ("tokens", "requests_per_month"):
-        if field in fields:
-            fields[field] = number(fields[field], field)
     if hardware == "auto":
         place = _here(place)
     if inference:
         if model is None:
             raise ValueError("no model to serve; write carbon_otel.forecast(model, inference=True)")
-        served = _request(InferenceRequest, hardware=name, model=model, place=place, **fields)
+        served = InferenceRequest(hardware=name, model=model, place=place, **fields)
         return forecast_inference(served), "inference", False
     if hardware == "auto":
         fields.setdefault("gpus", gpus)
-    made = forecast_training(_request(TrainingRequest, hardware=name, model=model, place=place, **fields))
+    made = forecast_training(TrainingRequest(hardware=name, model=model, place=place, **fields))
     here = _is_here(name)
     return made, "training" if here else f"training on {accelerator(name).name}", here
-
-
-def _request(kind: Callable[..., Any], **fields: Any) -> Any:
-    try:
-        return kind(**fields)
-    except TypeError:
-        known = set(kind.__dataclass_fields__)  # type: ignore[attr-defined]
-        wrong = ", ".join(sorted(set(fields) - known))
-        raise ValueError(
-            f"{wrong}: not of a {kind.__name__}; its settings are {', '.join(sorted(known))}"
-        ) from None
 
 
 def _hardware(name: str) -> tuple[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -302,6 +303,20 @@ def test_a_setting_that_makes_no_sense_is_named(settings, error, message):
     settings = {"source": "30B", "hardware": "A100", "remember": False, **settings}
     with pytest.raises(error, match=re.escape(message)):
         carbon_otel.forecast(**settings)
+
+
+@pytest.mark.parametrize("value", [-1, "", "x", float("nan"), [], {}, object(), True, None])
+def test_no_setting_of_another_type_gets_further_than_a_message(value):
+    """What makes sense is taken; everything else is a ValueError, in training and in inference."""
+    settings = {
+        False: "hardware epochs gpus days precision seq_len tuning mfu watts idle past rl_tokens lifetime_years",
+        True: "hardware gpus concurrency precision input_tokens requests_per_month scope training",
+    }
+    for inference, names in settings.items():
+        for name in (*names.split(), "zone", "region", "intensity", "pue", "active", "chips"):
+            wanted = {"hardware": "H100", "inference": inference, "remember": False, name: value}
+            with contextlib.suppress(ValueError):
+                assert carbon_otel.forecast("7B", **wanted).energy_kwh.p50 > 0, name
 
 
 def test_an_estimator_refuses_what_it_would_ignore():
