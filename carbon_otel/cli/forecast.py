@@ -103,7 +103,9 @@ def forecast(
     scope: Annotated[Scopes, typer.Option(help="What the energy of inference includes.")] = Scopes.service,
     training_tokens: Annotated[
         str | None,
-        typer.Option(help="Tokens that the model is trained on: when inference passes its training (inference)."),
+        typer.Option(
+            help="Tokens that the model is trained on: when inference passes its training (inference)."
+        ),
     ] = None,
     training_gpu: Annotated[
         str | None, typer.Option(help="Accelerator of that training, if it is not --gpu (inference).")
@@ -200,10 +202,14 @@ def _training(
     """The training of the model that is served: forecast at the same place, or its kilowatt-hours."""
     if tokens is None and mwh is None:
         if gpu is not None:
-            raise ValueError("--training-gpu needs --training-tokens: the tokens that the model is trained on")
+            raise ValueError(
+                "--training-gpu needs --training-tokens: the tokens that the model is trained on"
+            )
         return None
     if mwh is not None and (tokens is not None or gpu is not None):
-        raise ValueError("--training-mwh is the energy itself; leave out --training-tokens and --training-gpu")
+        raise ValueError(
+            "--training-mwh is the energy itself; leave out --training-tokens and --training-gpu"
+        )
     if served.requests_per_month is None:
         raise ValueError("when inference passes the training depends on --requests-per-month; write it too")
     if mwh is not None:

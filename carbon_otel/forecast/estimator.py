@@ -93,9 +93,7 @@ def time_of(
     expected = _extrapolated(family, fits, rows, whole, _depth(last))
     fits[-1] = probing.settle(fits[-1], expected.p50)
     seconds = _extrapolated(family, fits, rows, whole, _depth(last))
-    return Timing(
-        family, type(last).__name__, rows, whole, seconds, tuple(fits), budget_s - probing.left_s
-    )
+    return Timing(family, type(last).__name__, rows, whole, seconds, tuple(fits), budget_s - probing.left_s)
 
 
 def family_of(estimator: Any) -> Family:

@@ -221,8 +221,8 @@ def _months_to_training(
         return None, ()
     if request.scope != "service":
         raise ValueError(
-            f"the training's energy has its host and the PUE, that of the scope {request.scope} has not; compare it "
-            "with scope service"
+            f"a training's energy has the host and the PUE, that of the scope {request.scope} has not; write "
+            "scope service"
         )
     if request.requests_per_month is None:
         return None, ("give requests per month to learn when inference passes the training",)

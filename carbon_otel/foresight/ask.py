@@ -9,10 +9,10 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final
 
-from carbon_otel import clock, config, runtime
-from carbon_otel.carbon.grid import WORLD, EmissionFactor, intensity
+from carbon_otel import clock, config
+from carbon_otel.carbon.grid import WORLD, intensity
 from carbon_otel.footprint import Footprint
 from carbon_otel.forecast import estimator as estimators
 from carbon_otel.forecast import history as past
@@ -30,6 +30,7 @@ from carbon_otel.forecast.records import (
     TrainingRequest,
 )
 from carbon_otel.forecast.training import forecast_training
+from carbon_otel.foresight.here import Accelerators, measuring
 from carbon_otel.foresight.other_work import OtherWork
 from carbon_otel.foresight.settings import checked
 from carbon_otel.foresight.watch import remember as hold
@@ -37,7 +38,7 @@ from carbon_otel.guard import contain, log_once
 from carbon_otel.mlflow import compat
 from carbon_otel.records import Foresight
 from carbon_otel.sensors.cpu_model import thread_power
-from carbon_otel.stages.api import Recorder, Stage
+from carbon_otel.stages.api import Stage
 from carbon_otel.stages.automatic import helping
 from carbon_otel.units import J_PER_KWH, KILO, S_PER_DAY
 
@@ -47,23 +48,10 @@ STAGE: Final = "forecasting"
 _HISTORY_S: Final = 3.0
 # A power counts as measured if hardware sensors have measured this share of it.
 _MEASURED: Final = 0.5
-# How far the power of the training may be from that of the small fits, at p10 and p90: a longer fit runs warmer, and
-# a mean of few readings errs by the root of their time. Our choice.
+# How far the power of the training may be from that of the small fits, at p10 and p90: a longer fit runs warmer,
+# and the error of a mean falls with the root of the time. Our choice.
 _WARMER: Final = 0.07
 _SHORT: Final = 0.1  # in one second
-
-
-class Measuring(Recorder, Protocol):
-    """The measurement that a forecast asks for its grid and its hardware."""
-
-    @property
-    def factor(self) -> EmissionFactor: ...
-
-    @property
-    def hardware(self) -> str: ...
-
-    @property
-    def gpus(self) -> tuple[str, ...]: ...
 
 
 def ask(
@@ -90,26 +78,32 @@ def ask(
         if hardware != "auto":
             raise ValueError("hardware: an estimator is forecast for this machine; leave it out")
         raw, subject = _of_estimator(source, features, target, place, budget_s)
-        here = True
+        planned: Accelerators | None = None
     elif hasattr(source, "fit") and hasattr(source, "get_params"):
         raise ValueError(
             "an estimator is forecast with its data: write carbon_otel.forecast(estimator, X, y)"
         )
     else:
-        raw, subject, here = _of_model(source, hardware, place, inference, wanted)
+        raw, subject, planned = _of_model(source, hardware, place, inference, wanted)
+    if inference:
+        return raw
     made = raw
     # What runs on this machine used says nothing about another one.
-    if history and here and not inference:
+    if history and (planned is None or planned.are_here()):
         made = _taught(raw, subject)
-    if remember and not inference:
-        contain("remembering a forecast", None, hold, _foresight(raw, made, subject))
+    if remember and not contain(
+        "remembering a forecast", True, hold, _foresight(raw, made, subject), planned
+    ):
+        assert planned is not None
+        note = f"held against no run: this machine has no {planned.text}"
+        made = replace(made, notes=(*made.notes, note))
     return made
 
 
 def _of_model(
     source: Any, hardware: str, place: Place, inference: bool, wanted: Mapping[str, Any]
-) -> tuple[Forecast, str, bool]:
-    """The forecast, what it is compared with, and whether its hardware is that of this measurement."""
+) -> tuple[Forecast, str, Accelerators | None]:
+    """The forecast, what it is compared with, and the accelerators that it is for."""
     kind = InferenceRequest if inference else TrainingRequest
     fields = checked(kind, {name: value for name, value in wanted.items() if name != "active"})
     active = wanted.get("active")
@@ -123,19 +117,19 @@ def _of_model(
         if model is None:
             raise ValueError("no model to serve; write carbon_otel.forecast(model, inference=True)")
         served = InferenceRequest(hardware=name, model=model, place=place, **fields)
-        return forecast_inference(served), "inference", False
+        return forecast_inference(served), "inference", None
     if hardware == "auto":
         fields.setdefault("gpus", gpus)
     made = forecast_training(TrainingRequest(hardware=name, model=model, place=place, **fields))
-    here = _is_here(name)
-    return made, "training" if here else f"training on {accelerator(name).name}", here
+    planned = Accelerators(accelerator(name).name, None if made.gpus is None else made.gpus.p50)
+    return made, "training" if planned.are_here() else f"training on {planned.name}", planned
 
 
 def _hardware(name: str) -> tuple[str, float]:
     """The accelerator in the catalogue, and how many of it this host has."""
     if name != "auto":
         return name, 0.0
-    active = cast("Measuring | None", runtime.active())
+    active = measuring()
     gpus = active.gpus if active is not None else ()
     if not gpus:
         raise ValueError(
@@ -143,16 +137,6 @@ def _hardware(name: str) -> tuple[str, float]:
             "hardware='H100'"
         )
     return accelerator(gpus[0]).name, float(len(gpus))
-
-
-def _is_here(name: str) -> bool:
-    active = cast("Measuring | None", runtime.active())
-    wanted = accelerator(name).name
-    for gpu in active.gpus if active is not None else ():
-        with contextlib.suppress(ValueError):  # a GPU that the catalogue lacks
-            if accelerator(gpu).name == wanted:
-                return True
-    return False
 
 
 def _of_estimator(
@@ -186,7 +170,7 @@ def _timed(call: Callable[[], object]) -> float:
 
 def _here(place: Place) -> Place:
     """The place, with the grid and the site of the measurement where nothing else is given."""
-    active = cast("Measuring | None", runtime.active())
+    active = measuring()
     if active is not None:
         zone, pue = active.factor.intensity.zone, active.factor.pue
     else:
@@ -218,7 +202,7 @@ def _power(footprint: Footprint) -> Power:
 
 def _taught(raw: Forecast, subject: str) -> Forecast:
     """Corrected by the user's runs in MLflow, if the program uses it and its store answers in time."""
-    active = cast("Measuring | None", runtime.active())
+    active = measuring()
     if active is None or "mlflow.tracking.fluent" not in sys.modules:
         return raw
     found: list[past.History] = []

@@ -20,9 +20,7 @@ def checked(kind: type, given: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: for a field that the kind lacks, and for a value of another type; the message names the field.
     """
-    fields = {
-        each.name: str(each.type) for each in dataclasses.fields(kind) if each.name not in _OWN
-    }
+    fields = {each.name: str(each.type) for each in dataclasses.fields(kind) if each.name not in _OWN}
     wrong = ", ".join(sorted(set(given) - set(fields)))
     if wrong:
         known = ", ".join(sorted(fields))
@@ -39,9 +37,9 @@ def _checked(name: str, annotation: str, value: Any) -> Any:
     if "float" in kinds or "int" in kinds:
         if isinstance(value, str):
             return number(value, name)
-        if isinstance(value, numbers.Real) and not isinstance(value, bool):
-            return value
-        raise ValueError(f"{name} is {value!r}; write a number")
+        if isinstance(value, bool) or not isinstance(value, numbers.Real):
+            raise ValueError(f"{name} is {value!r}; write a number")
+        return value
     if "bool" in kinds:
         return bool(value)
     if annotation.startswith("tuple"):

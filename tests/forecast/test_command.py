@@ -95,7 +95,9 @@ def test_a_training_of_known_energy_is_passed_too():
     found = values(*SERVED, "--training-mwh", "500")
     assert found["months_to_training"]["p50"] == pytest.approx(500 / found["energy_mwh"]["p50"])
     same_gpu = values(*SERVED, "--training-tokens", "2T")["months_to_training"]
-    assert same_gpu == values(*SERVED, "--training-tokens", "2T", "--training-gpu", "H100")["months_to_training"]
+    assert (
+        same_gpu == values(*SERVED, "--training-tokens", "2T", "--training-gpu", "H100")["months_to_training"]
+    )
     assert values(*SERVED)["months_to_training"] is None
 
 

@@ -78,8 +78,8 @@ def test_the_table_of_watts_marks_what_the_prior_was_made_from(table):
         watts = [f"{w:.0f}" for w in (power.p10, power.p50, power.p90)]
         found.append((row["model"], row["chip"], row["chips"], row["avg_power_w"], *watts, kind))
     table(
-        "Watts per accelerator with host: measured, and the prior's p10, p50, p90. No score: the prior was made from "
-        "these runs, and there are too few of them to leave any out",
+        "Watts per accelerator with host: measured, and the prior's p10, p50, p90. No score: these runs made the "
+        "prior, and are too few to leave any out",
         ("run", "chip", "chips", "measured", "p10", "p50", "p90", "this run"),
         found,
     )

@@ -13,6 +13,7 @@ from carbon_otel import clock as clocks
 from carbon_otel import runtime
 from carbon_otel.carbon.grid import EmissionFactor, Intensity
 from carbon_otel.foresight import watch
+from carbon_otel.foresight.here import Accelerators
 from carbon_otel.meter.meter import Meter
 from carbon_otel.records import Foresight
 from carbon_otel.sinks import Sink
@@ -248,6 +249,7 @@ def test_a_real_loop_forecasts_itself(loop, tmp_path):
             loop(carbon_otel.progress)
         carbon_otel.uninstrument()
     own = [f for kind, f in told.foresights if kind == "training"]
+    assert all(f.in_run for f in own), "a forecast that another test left is in it"
     assert own and own[-1].done == 1 and own[-1].measured_j is not None
     assert 0 < own[-1].measured_j <= stage.footprint.energy_j * 1.001
     done = [f.done for f in own]
@@ -338,6 +340,56 @@ def test_a_forecast_made_before_the_measurement_is_not_lost(measured, monkeypatc
     watch.begin()
     spend(measured, "training", 100)
     assert measured.told.foresights[-1][1].delta == pytest.approx(0)
+
+
+def test_a_forecast_waits_for_its_run_beyond_the_measurement(tmp_path):
+    """`uninstrument()` and `instrument()` between the forecast and the training lose nothing."""
+    told = Told()
+    with Drawing(server(tmp_path), zones=1, watts=50) as host:
+        settings = {"zone": "FR", "powercap_root": host.root, "interval_s": 0.1}
+        carbon_otel.instrument(**settings)
+        watch.remember(foresight(100))
+        carbon_otel.uninstrument()
+        carbon_otel.instrument(**settings)
+        runtime.active().engine.sinks.add(told)
+        with carbon_otel.stage("training") as stage:
+            time.sleep(0.3)
+        carbon_otel.uninstrument()
+    (compared,) = [f for _, f in told.foresights]
+    assert compared.measured_j == pytest.approx(stage.footprint.energy_j)
+
+
+H100 = "H100-SXM5-80GB"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "gpus", "here"),
+    [
+        (Accelerators(H100, 1.0), [], False),
+        (Accelerators(H100, 1.0), ["NVIDIA H100 80GB HBM3"], True),
+        (Accelerators(H100, None), ["NVIDIA A100-SXM4-80GB", "NVIDIA H100 80GB HBM3"], True),
+        (Accelerators(H100, 2.0), ["NVIDIA A100-SXM4-80GB", "NVIDIA H100 80GB HBM3"], False),
+        (Accelerators(H100, None), ["a GPU that the catalogue lacks"], False),
+    ],
+)
+@pytest.mark.parametrize("early", [False, True])
+def test_a_forecast_for_other_hardware_is_held_against_no_run(
+    measured, monkeypatch, caplog, wanted, gpus, here, early
+):
+    """Whether it is made in a measurement or before it; in a measurement, an earlier forecast stays."""
+    measured.gpus = tuple(gpus)
+    caplog.set_level(logging.INFO, "carbon_otel")
+    watch.remember(foresight(50, title="this machine"))
+    if early:
+        monkeypatch.setattr(runtime, "_active", None)
+    assert watch.remember(foresight(100, title="elsewhere"), wanted) is (here or early)
+    if early:
+        monkeypatch.setattr(runtime, "_active", measured)
+        watch.begin()
+    spend(measured, "training", 100)
+    titles = [f.title for _, f in measured.told.foresights]
+    assert titles == (["elsewhere"] if here else [] if early else ["this machine"])
+    assert ("is compared with no run" in caplog.text) == (early and not here)
 
 
 def test_nothing_is_remembered_after_the_run(measured):

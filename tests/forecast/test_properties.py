@@ -100,6 +100,8 @@ def grows(before: Forecast, after: Forecast, *names: str) -> bool:
     )
 
 
+# Numbers of accelerators on one node, and on eight and more.
+regimes = st.sampled_from([st.integers(1, 8), st.integers(64, 100_000)])
 ENERGY = ("gpu_hours", "it_energy_kwh", "energy_kwh", "emissions_kg", "embodied_kg", "water_l")
 
 
@@ -180,7 +182,7 @@ class TestTraining:
         assert grows(small, large, "emissions_kg")
         assert small.energy_kwh == large.energy_kwh
 
-    @given(trainings, st.sampled_from([(1, 8), (64, 100_000)]).flatmap(lambda r: st.tuples(*[st.integers(*r)] * 2)))
+    @given(trainings, regimes.flatmap(lambda numbers: st.tuples(numbers, numbers)))
     @settings(deadline=None)
     def test_the_number_of_accelerators_cancels_out_of_energy(self, request_, numbers):
         """Within a node, and from eight nodes on."""

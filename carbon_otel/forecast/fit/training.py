@@ -117,7 +117,7 @@ def fit_prior(published: Sequence[Run]) -> Prior:
 def _with_earlier_runs(
     published: Sequence[Run], residuals: Sequence[tuple[float, float]], within: float, between: float
 ) -> dict[int, float]:
-    """By the index of a run with exact hours: what the earlier runs of its family leave of its residual, scaled."""
+    """By the index of a run with exact hours: the residual that earlier runs of its family leave, scaled."""
     past: dict[str, list[float]] = defaultdict(list)
     found = {}
     for i, (run, (residual, scale)) in enumerate(zip(published, residuals, strict=True)):
