@@ -16,9 +16,11 @@ _MORE: Final = 3.0
 # It has as many more as take this share of the time that is left, up to half of all.
 _USED: Final = 0.7
 # Short fits say little about power and pace: the last one is repeated until all have taken this share of the
-# budget, or as long as the training itself will take. No clock is so coarse that it takes more repetitions.
+# budget, or as long as the training itself will take.
 _SETTLED: Final = 0.6
 _MOST_REPEATS: Final = 50
+# A coarse clock stands still in a fit of some milliseconds.
+_SHORTEST_S: Final = 1e-9
 # Without trees to leave out, a fit of all rows would be the training itself.
 _MOST_ROWS: Final = 0.25
 # The parameter that counts trees or rounds, and its default where `get_params` does not have one.
@@ -126,6 +128,7 @@ class Probing:
         probe.set_params(**changed)
         features, target = _part(self.features, self.target, rows, self.rows)
         seconds = self.timer(lambda: probe.fit(features) if target is None else probe.fit(features, target))
+        seconds = max(seconds, _SHORTEST_S)
         self.left_s -= seconds
         return Fit(rows, units, seconds)
 

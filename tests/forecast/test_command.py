@@ -6,12 +6,17 @@ import contextlib
 import json
 import os
 import re
+from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner
 
 import carbon_otel
 from carbon_otel.cli import app
+from carbon_otel.footprint import NOT_MEASURED
+from carbon_otel.forecast.records import Forecast, Interval
+from carbon_otel.foresight import other_work
+from carbon_otel.foresight.ask import _power
 from tests.forecast.test_llmcarbon import DATABASE
 
 TRAINING = ("--params", "30B", "--tokens", "600B", "--gpu", "A100-80GB", "--gpus", "256", "--pue", "1.15")
@@ -254,6 +259,41 @@ def test_a_busy_machine_makes_the_interval_wider(monkeypatch):
         assert any(each.name == "other work on this machine" for each in forecast.assumptions) == (load > 1)
     assert widths[0.5] == widths[1.0] < widths[4.0] < widths[9.0] == widths[1000.0]
     assert widths[4.0] > 4
+
+
+def test_what_others_take_in_the_small_fits_makes_the_interval_wider(monkeypatch):
+    """The load average lags behind by a minute."""
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
+    one = Interval.exact(1.0)
+    made = Forecast("estimator", "a forest", "node", one, one, one, (), days=one)
+    processors, widths = os.cpu_count() or 1, []
+    for share in (0.0, 0.25, 0.5, 1.0, None):
+        readings = iter([0.0, 10.0 * share * processors] if share is not None else [None, None])
+        times = iter([100.0, 110.0])
+        monkeypatch.setattr(other_work, "_others_s", readings.__next__)
+        monkeypatch.setattr(other_work.clock, "monotonic", times.__next__)
+        with other_work.OtherWork() as others:
+            pass
+        widths.append(others.widened(made).it_energy_kwh.width)
+    alone = made.it_energy_kwh.width
+    assert widths[0] == widths[4] == alone < widths[1] < widths[2] < widths[3]
+    assert widths[3] < 4 * alone
+
+
+def test_the_power_of_short_fits_has_a_wide_interval():
+    def width(seconds):
+        figures = replace(
+            NOT_MEASURED,
+            energy_j=50 * seconds,
+            duration_s=seconds,
+            method="measured.counter",
+            measured_fraction=1.0,
+        )
+        power = _power(figures)
+        assert power.watts.p50 == pytest.approx(50)
+        return power.watts.width
+
+    assert 1.1 < width(100) < width(2) < width(1) < 1.5 < width(0.1)
 
 
 def test_the_place_of_an_estimator():
