@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 
 from carbon_otel.cli import forecast_view as view
 from carbon_otel.cli.filing import Filing, print_filing
+from carbon_otel.cli.forecast_compare import comparison
 from carbon_otel.cli.html_report import page_of
 from carbon_otel.cli.output import Screen, refuse, write_json, write_page
 from carbon_otel.compat import llmcarbon
 from carbon_otel.forecast.architecture import model_of
-from carbon_otel.forecast.comparison import compare
 from carbon_otel.forecast.export import as_dict
 from carbon_otel.forecast.inference import forecast_inference
 from carbon_otel.forecast.quantity import number
@@ -245,7 +245,7 @@ def _answer(
     result = (
         forecast_training(request) if isinstance(request, TrainingRequest) else forecast_inference(request)
     )
-    tables = [_comparison(request, option) for option in versus]
+    tables = [comparison(request, option) for option in versus]
     if file is not None:
         print_filing(result, file, as_json=as_json)
     elif as_json:
@@ -279,48 +279,6 @@ def _model(params: str | None, active: str | None, config: Path | None) -> Model
 
 def _optional(text: str | float | None, option: str) -> float | None:
     return None if text is None else number(text, option)
-
-
-# Options of `--compare`, and the fields of a request that they replace.
-_FIELDS: Final = {
-    "gpu": "hardware",
-    "zone": "place",
-    "region": "place",
-    "precision": "precision",
-    "params": "model",
-    "gpus": "gpus",
-    "tokens": "tokens",
-    "days": "days",
-}
-
-
-def _comparison(
-    request: TrainingRequest | InferenceRequest, option: str
-) -> tuple[str, list[tuple[str, Forecast]]]:
-    field, equals, text = option.partition("=")
-    values = [value.strip() for value in text.split(",") if value.strip()]
-    if not equals or field not in _FIELDS or len(values) < 2:
-        raise ValueError(
-            f"--compare {option}: write a field and its values, such as gpu=A100,H100; fields: "
-            f"{', '.join(_FIELDS)}"
-        )
-    if not hasattr(request, _FIELDS[field]):
-        raise ValueError(f"--compare {field}: inference does not depend on it")
-    return field, list(compare(request, _FIELDS[field], [_value(request, field, each) for each in values]))
-
-
-def _value(request: TrainingRequest | InferenceRequest, field: str, text: str) -> Any:
-    if field == "zone":
-        return replace(request.place, zone=text, region=None, intensity_g_per_kwh=None)
-    if field == "region":
-        # The PUE of a cloud region is looked up, unless it was given.
-        return replace(request.place, region=text, zone=None, intensity_g_per_kwh=None)
-    if field == "params":
-        params, model = number(text, "--compare params"), request.model
-        return model if model is not None and model.params == params else model_of(params)
-    if field in ("gpus", "tokens", "days"):
-        return number(text, f"--compare {field}")
-    return text
 
 
 def _llmcarbon(path: Path, *, as_json: bool, html: bool) -> None:
