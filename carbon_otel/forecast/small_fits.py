@@ -13,7 +13,7 @@ _FEWEST_ROWS: Final = 200
 _GROWTH: Final = 4
 # The second fit of some rows has at least this many times the trees of the first; its time is kept in reserve.
 _MORE: Final = 3.0
-# It has as many more as take this share of the time that is left, up to half of all.
+# It has so many that it takes about this share of the time that is left, but at most half of all trees.
 _USED: Final = 0.7
 # Short fits say little about power and pace: the last one is repeated until all have taken this share of the
 # budget, or as long as the training itself will take.

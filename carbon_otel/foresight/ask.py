@@ -77,7 +77,8 @@ def ask(
             raise ValueError(f"{names}: an estimator is forecast from its small fits; leave these out")
         if hardware != "auto":
             raise ValueError("hardware: an estimator is forecast for this machine; leave it out")
-        raw, subject = _of_estimator(source, features, target, place, budget_s)
+        seconds = estimators.BUDGET_S if budget_s is None else number(budget_s, "budget_s")
+        raw, subject = _of_estimator(source, features, target, place, seconds)
         planned: Accelerators | None = None
     elif hasattr(source, "fit") and hasattr(source, "get_params"):
         raise ValueError(
@@ -140,14 +141,12 @@ def _hardware(name: str) -> tuple[str, float]:
 
 
 def _of_estimator(
-    source: Any, features: Any, target: Any, place: Place, budget_s: float | None
+    source: Any, features: Any, target: Any, place: Place, budget_s: float
 ) -> tuple[Forecast, str]:
     stage = Stage(STAGE, type(source).__name__[:64])
     others = OtherWork()
     with stage, others, _unseen(), compat.without_autologging():
-        timing = estimators.time_of(
-            source, features, target, _timed, budget_s=estimators.BUDGET_S if budget_s is None else budget_s
-        )
+        timing = estimators.time_of(source, features, target, _timed, budget_s=budget_s)
     made = estimators.forecast_of(timing, _power(stage.footprint), site_of(_here(place)))
     return others.widened(made), timing.name
 
