@@ -263,7 +263,6 @@ def forecast(
     Raises:
         ValueError: for unknown hardware, place or setting; the message says what to write instead.
     """
-    from carbon_otel.forecast.records import Place
     from carbon_otel.foresight.ask import ask
 
     return ask(
@@ -271,7 +270,7 @@ def forecast(
         X,
         y,
         hardware=hardware,
-        place=Place(zone=zone, region=region, intensity_g_per_kwh=intensity, pue=pue),
+        place_given={"zone": zone, "region": region, "intensity_g_per_kwh": intensity, "pue": pue},
         inference=inference,
         history=history,
         remember=remember,

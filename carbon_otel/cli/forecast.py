@@ -5,21 +5,22 @@ from __future__ import annotations
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 
 from carbon_otel.cli import forecast_view as view
 from carbon_otel.cli.filing import Filing, print_filing
+from carbon_otel.cli.forecast_compare import comparison
 from carbon_otel.cli.html_report import page_of
 from carbon_otel.cli.output import Screen, refuse, write_json, write_page
 from carbon_otel.compat import llmcarbon
 from carbon_otel.forecast.architecture import model_of
-from carbon_otel.forecast.comparison import compare
 from carbon_otel.forecast.export import as_dict
 from carbon_otel.forecast.inference import forecast_inference
 from carbon_otel.forecast.quantity import number
 from carbon_otel.forecast.records import (
+    KWH_PER_MWH,
     Forecast,
     InferenceRequest,
     Model,
@@ -49,7 +50,16 @@ _OF_TRAINING: Final = (
     "development",
     "post_training",
 )
-_OF_SERVING: Final = ("concurrency", "input_tokens", "output_tokens", "requests_per_month", "scope")
+_OF_SERVING: Final = (
+    "concurrency",
+    "input_tokens",
+    "output_tokens",
+    "requests_per_month",
+    "scope",
+    "training_tokens",
+    "training_gpu",
+    "training_mwh",
+)
 
 
 def forecast(
@@ -91,6 +101,19 @@ def forecast(
         str | None, typer.Option(help="For the energy of a month (inference).")
     ] = None,
     scope: Annotated[Scopes, typer.Option(help="What the energy of inference includes.")] = Scopes.service,
+    training_tokens: Annotated[
+        str | None,
+        typer.Option(
+            help="Tokens that the model is trained on: when inference passes its training (inference)."
+        ),
+    ] = None,
+    training_gpu: Annotated[
+        str | None, typer.Option(help="Accelerator of that training, if it is not --gpu (inference).")
+    ] = None,
+    training_mwh: Annotated[
+        float | None,
+        typer.Option(help="Energy of the training with PUE, if it is known, instead of tokens (inference)."),
+    ] = None,
     versus: Annotated[
         list[str] | None,
         typer.Option("--compare", help="gpu=V100,A100,H100; zone=..., region=..., precision=..., params=..."),
@@ -137,6 +160,8 @@ def forecast(
                 scope=scope.value,
                 place=place,
             )
+            trained = _training(request, training_tokens, training_gpu, training_mwh)
+            request = replace(request, training=trained)
         else:
             request = TrainingRequest(
                 hardware=gpu,
@@ -171,6 +196,35 @@ def _refuse_options_of_the_other_kind(context: typer.Context, *, inference: bool
         raise ValueError(f"{', '.join(given)}: {remedy}, or leave these out")
 
 
+def _training(
+    served: InferenceRequest, tokens: str | None, gpu: str | None, mwh: float | None
+) -> Forecast | float | None:
+    """The training of the model that is served: forecast at the same place, or its kilowatt-hours."""
+    if tokens is None and mwh is None:
+        if gpu is not None:
+            raise ValueError(
+                "--training-gpu needs --training-tokens: the tokens that the model is trained on"
+            )
+        return None
+    if mwh is not None and (tokens is not None or gpu is not None):
+        raise ValueError(
+            "--training-mwh is the energy itself; leave out --training-tokens and --training-gpu"
+        )
+    if served.requests_per_month is None:
+        raise ValueError("when inference passes the training depends on --requests-per-month; write it too")
+    if mwh is not None:
+        return number(mwh, "--training-mwh") * KWH_PER_MWH
+    assert tokens is not None
+    return forecast_training(
+        TrainingRequest(
+            hardware=gpu or served.hardware,
+            model=served.model,
+            tokens=number(tokens, "--training-tokens"),
+            place=served.place,
+        )
+    )
+
+
 def _whole(text: str | None, option: str) -> int | None:
     if text is None:
         return None
@@ -191,7 +245,7 @@ def _answer(
     result = (
         forecast_training(request) if isinstance(request, TrainingRequest) else forecast_inference(request)
     )
-    tables = [_comparison(request, option) for option in versus]
+    tables = [comparison(request, option) for option in versus]
     if file is not None:
         print_filing(result, file, as_json=as_json)
     elif as_json:
@@ -225,48 +279,6 @@ def _model(params: str | None, active: str | None, config: Path | None) -> Model
 
 def _optional(text: str | float | None, option: str) -> float | None:
     return None if text is None else number(text, option)
-
-
-# Options of `--compare`, and the fields of a request that they replace.
-_FIELDS: Final = {
-    "gpu": "hardware",
-    "zone": "place",
-    "region": "place",
-    "precision": "precision",
-    "params": "model",
-    "gpus": "gpus",
-    "tokens": "tokens",
-    "days": "days",
-}
-
-
-def _comparison(
-    request: TrainingRequest | InferenceRequest, option: str
-) -> tuple[str, list[tuple[str, Forecast]]]:
-    field, equals, text = option.partition("=")
-    values = [value.strip() for value in text.split(",") if value.strip()]
-    if not equals or field not in _FIELDS or len(values) < 2:
-        raise ValueError(
-            f"--compare {option}: write a field and its values, such as gpu=A100,H100; fields: "
-            f"{', '.join(_FIELDS)}"
-        )
-    if not hasattr(request, _FIELDS[field]):
-        raise ValueError(f"--compare {field}: inference does not depend on it")
-    return field, list(compare(request, _FIELDS[field], [_value(request, field, each) for each in values]))
-
-
-def _value(request: TrainingRequest | InferenceRequest, field: str, text: str) -> Any:
-    if field == "zone":
-        return replace(request.place, zone=text, region=None, intensity_g_per_kwh=None)
-    if field == "region":
-        # The PUE of a cloud region is looked up, unless it was given.
-        return replace(request.place, region=text, zone=None, intensity_g_per_kwh=None)
-    if field == "params":
-        params, model = number(text, "--compare params"), request.model
-        return model if model is not None and model.params == params else model_of(params)
-    if field in ("gpus", "tokens", "days"):
-        return number(text, f"--compare {field}")
-    return text
 
 
 def _llmcarbon(path: Path, *, as_json: bool, html: bool) -> None:

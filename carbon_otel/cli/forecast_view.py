@@ -112,7 +112,7 @@ def _rows(forecast: Forecast) -> list[tuple[str, Interval | None]]:
         ("water, l", forecast.water_l),
         ("J per output token", forecast.j_per_output_token),
         ("J per input token", forecast.j_per_input_token),
-        ("months until it has used the training's", forecast.months_to_training),
+        ("months until it has used the training's energy", forecast.months_to_training),
     ]
 
 
@@ -154,6 +154,8 @@ def _compared(field: str, rows: Sequence[tuple[str, Forecast]]) -> Table:
     columns = [(title, name) for title, name in _COMPARED if getattr(rows[0][1], name) is not None]
     if rows[0][1].j_per_output_token is not None:
         columns = [("J per output token", "j_per_output_token"), ("J per input token", "j_per_input_token")]
+        if rows[0][1].months_to_training is not None:
+            columns.append(("months to its training's energy", "months_to_training"))
         columns.append(("kg CO2e", "emissions_kg"))
     for title, _ in columns:
         table.add_column(title, justify="right")

@@ -1,8 +1,8 @@
 """The prior of model FLOPs utilisation (MFU): which part of an accelerator's peak a training run reaches.
 
-ln MFU is linear in the chip's class, whether the model is a mixture of experts, and the logarithm of its active
-parameters; the coefficients are fitted on published runs (`fit.training`). A user's own finished runs move the
-prior: their mean residual counts by n / (n + variance within / variance between families).
+ln MFU is linear in the chip's class, in how far the model is a mixture of experts, and in the logarithm of its
+active parameters; the coefficients are fitted on published runs (`fit.training`). A user's own finished runs move
+the prior: their mean residual counts by n / (n + variance within / variance between families).
 """
 
 from __future__ import annotations
@@ -24,16 +24,24 @@ FEATURES: Final = (
     "steady state",
 )
 _TYPICAL_PARAMS: Final = 7e9
+# A model counts as a mixture of experts in full if a token meets at most this share of its parameters, and in part
+# above it. All published mixtures lie below: 0.04 to 0.32.
+_SPARSE: Final = 0.5
 _AMPERE: Final = ("A100", "A800")
 _HOPPER: Final = ("H100", "H800", "H200", "GH200")
 
 
-def features(chip: str, *, sparse: bool, active_params: float, steady: bool = False) -> tuple[float, ...]:
+def sparsity(active_share: float) -> float:
+    """How far a model is a mixture of experts, 0 to 1, by the share of its parameters that one token meets."""
+    return min(1.0, max(0.0, 1 - active_share) / (1 - _SPARSE))
+
+
+def features(chip: str, *, sparse: float, active_params: float, steady: bool = False) -> tuple[float, ...]:
     """The features of a run.
 
     Args:
         chip: the catalogue's name.
-        sparse: whether the model is a mixture of experts.
+        sparse: `sparsity` of the model.
         active_params: parameters that one token meets.
         steady: whether the hours leave out restarts and pauses, as those computed from a throughput do.
     """
@@ -42,7 +50,7 @@ def features(chip: str, *, sparse: bool, active_params: float, steady: bool = Fa
         1.0,
         float(hopper),
         float(not hopper and not ampere),
-        float(sparse),
+        sparse,
         math.log(active_params / _TYPICAL_PARAMS),
         float(steady),
     )
@@ -57,6 +65,9 @@ class Prior:
         spread: the inverse of the normal matrix, in which the interval of a run far from all others grows.
         low: 10th percentile of the residuals of runs whose family was left out, over sqrt(1 + leverage).
         high: their 90th percentile.
+        past_low: 10th percentile of the residuals that are left where earlier runs of the family have moved the
+            prior, over sqrt(1 + leverage) and the share of the variance that they leave.
+        past_high: their 90th percentile.
         within: variance of the residuals within a family.
         between: variance of the families' means.
     """
@@ -65,6 +76,8 @@ class Prior:
     spread: Sequence[Sequence[float]]
     low: float
     high: float
+    past_low: float
+    past_high: float
     within: float
     between: float
 
@@ -88,15 +101,22 @@ class Prior:
         scale = self.scale(row)
         low, high, shift = self.low * scale, self.high * scale, 0.0
         if residuals:
-            weight = len(residuals) / (len(residuals) + self.within / self.between)
-            shift = weight * sum(residuals) / len(residuals)
-            # What the earlier runs leave unknown: the rest of the family's own mean, and the spread within it.
-            left = math.sqrt((self.within + (1 - weight) * self.between) / (self.within + self.between))
-            low, high = low * left, high * left
+            shift, left = learned(residuals, self.within, self.between)
+            low, high = self.past_low * scale * left, self.past_high * scale * left
         middle = min(self.log_mean(row) + shift, 0.0)
         return Interval(
             math.exp(middle + min(low, 0.0)), math.exp(middle), min(math.exp(middle + max(high, 0.0)), 1.0)
         )
+
+
+def learned(residuals: Sequence[float], within: float, between: float) -> tuple[float, float]:
+    """How far earlier runs of the same user move ln MFU, and which share of its standard deviation they leave.
+
+    What they leave unknown is the rest of the user's own mean, and the spread about it.
+    """
+    weight = len(residuals) / (len(residuals) + within / between)
+    shift = weight * sum(residuals) / len(residuals)
+    return shift, math.sqrt((within + (1 - weight) * between) / (within + between))
 
 
 def prior() -> Prior:
@@ -106,5 +126,5 @@ def prior() -> Prior:
 
 def from_constants(constants: Mapping[str, Any]) -> Prior:
     """A prior from its constants in the file."""
-    names = ("coefficients", "spread", "low", "high", "within", "between")
+    names = ("coefficients", "spread", "low", "high", "past_low", "past_high", "within", "between")
     return Prior(**{name: constants[name] for name in names})

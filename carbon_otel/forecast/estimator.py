@@ -90,10 +90,10 @@ def time_of(
     largest = fits[-1].rows
     if counted and whole > few:
         fits.append(probing.more_units(largest, few, whole, fits[-1].seconds))
+    expected = _extrapolated(family, fits, rows, whole, _depth(last))
+    fits[-1] = probing.settle(fits[-1], expected.p50)
     seconds = _extrapolated(family, fits, rows, whole, _depth(last))
-    return Timing(
-        family, type(last).__name__, rows, whole, seconds, tuple(fits), math.fsum(fit.seconds for fit in fits)
-    )
+    return Timing(family, type(last).__name__, rows, whole, seconds, tuple(fits), budget_s - probing.left_s)
 
 
 def family_of(estimator: Any) -> Family:

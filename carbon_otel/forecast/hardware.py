@@ -70,8 +70,10 @@ def accelerator(name: str) -> Accelerator:
     """The accelerator with this name, in any spelling: `H100`, `A100-80GB`, `NVIDIA A100-SXM4-80GB`, `tpu-v5p`.
 
     Raises:
-        ValueError: for a name that the catalogue lacks, with the nearest ones.
+        ValueError: for a name that the catalogue lacks, with the nearest ones, and for what is no name.
     """
+    if not isinstance(name, str):
+        raise ValueError(f"the accelerator is {name!r}; write its name, such as H100")
     key = device_names.key(name)
     found = _by_key().get(key) or _by_words().get(device_names.words(name))
     if found is None:

@@ -24,9 +24,14 @@ from carbon_otel.forecast.records import (
 )
 from carbon_otel.forecast.tables import fitted
 
-_PREFILL: Final = Interval(0.6, 1.0, 1.7)
-_PREFILL_SOURCE: Final = (
-    "half of the peak at rated power, an estimate: no open set of measurements has prompts of known length"
+_READING: Final = Assumption(
+    "energy of reading a prompt",
+    1.0,
+    0.6,
+    1.7,
+    "",
+    "half of the peak at rated power, an estimate: no open set of measurements has prompts of known length",
+    verified=False,
 )
 # Room for activations and the cache beside the weights, as EcoLogits assumes.
 _MEMORY_FACTOR: Final = 1.2
@@ -48,11 +53,14 @@ def forecast_inference(request: InferenceRequest) -> Forecast:
         ValueError: for unknown hardware, place or precision; the message says what to write instead.
     """
     _check(request)
-    device, site = accelerator(request.hardware), site_of(request.place)
+    device = accelerator(request.hardware)
+    # Without the site's overhead, neither energy nor water have it.
+    place = request.place if request.scope == "service" else replace(request.place, pue=1.0)
+    site = site_of(place)
     serving, notes = _serving(request, device)
     decode = _decoding(device)
     host, host_assumptions = scope_factor(request.scope)
-    pue = site.pue if request.scope == "service" else Interval.exact(1.0)
+    pue = site.pue
     number = 1.0 if request.requests_per_month is None else request.requests_per_month
 
     # Of the accelerators alone, then of the scope.
@@ -71,7 +79,9 @@ def forecast_inference(request: InferenceRequest) -> Forecast:
         notes.append(f"the scope {request.scope} leaves the PUE out")
     months, month_notes = _months_to_training(request, energy)
     of_site = site.assumptions if request.scope == "service" else site.assumptions[1:]
-    uncertain = (decode, *host_assumptions, *(each for each in of_site if each.unit != "L/kWh"))
+    factors = {each.name: _interval(each) for each in (*host_assumptions, *of_site) if each.unit != "L/kWh"}
+    factors[decode.name] = _within(answers, prompts)
+    factors[_READING.name] = _within(prompts, answers)
     return Forecast(
         kind="inference",
         title=_title(request, device, serving),
@@ -82,9 +92,7 @@ def forecast_inference(request: InferenceRequest) -> Forecast:
         assumptions=(
             *_given(request, serving, device),
             decode,
-            Assumption(
-                "energy of reading a prompt", 1.0, _PREFILL.p10, _PREFILL.p90, "", _PREFILL_SOURCE, False
-            ),
+            _READING,
             *host_assumptions,
             *of_site,
             _DRAWN,
@@ -105,14 +113,18 @@ def forecast_inference(request: InferenceRequest) -> Forecast:
             ),
             Phase("prompts", it_prompts * pue, _kg(it_prompts * pue, site), "the part of the prompts"),
         ),
-        influences=influences({each.name: Interval(each.low, each.value, each.high) for each in uncertain}),
+        influences=influences(factors),
         notes=(*notes, *month_notes, *site.notes),
     )
 
 
 def _check(request: InferenceRequest) -> None:
-    for name in ("gpus", "concurrency", "input_tokens", "output_tokens", "requests_per_month"):
+    for name in ("gpus", "concurrency", "input_tokens", "output_tokens", "requests_per_month", "training"):
         value = getattr(request, name)
+        if isinstance(value, Forecast):
+            if value.kind != "training":
+                raise ValueError(f"training is a forecast of {value.kind}; give that of the model's training")
+            continue
         least_is_zero = name == "input_tokens"
         if value is not None and not (0 < value < math.inf or (least_is_zero and value == 0)):
             least = "of at least 0" if least_is_zero else "above 0"
@@ -175,7 +187,7 @@ def _output_j(request: InferenceRequest, serving: Serving, decode: Assumption) -
     """Joules of the accelerators per generated token."""
     context = request.input_tokens + request.output_tokens / 2
     value = serving.j_per_output_token(fitted()["inference"]["constants"], context)
-    return Interval(decode.low, decode.value, decode.high).times(value)
+    return _interval(decode).times(value)
 
 
 def _input_j(request: InferenceRequest, serving: Serving) -> Interval:
@@ -184,7 +196,17 @@ def _input_j(request: InferenceRequest, serving: Serving) -> Interval:
     attention = prefill_flops(request.model, tokens) / prefill_flops(
         replace(request.model, layers=None), tokens
     )
-    return _PREFILL.times(serving.j_per_input_token() * attention)
+    return _interval(_READING).times(serving.j_per_input_token() * attention)
+
+
+def _within(part: Interval, rest: Interval) -> Interval:
+    """How far a sum moves about its median with one of its parts."""
+    whole = part.p50 + rest.p50
+    return Interval((part.p10 + rest.p50) / whole, 1.0, (part.p90 + rest.p50) / whole)
+
+
+def _interval(assumption: Assumption) -> Interval:
+    return Interval(assumption.low, assumption.value, assumption.high)
 
 
 def _kg(energy: Interval, site: Site) -> Interval:
@@ -194,14 +216,21 @@ def _kg(energy: Interval, site: Site) -> Interval:
 def _months_to_training(
     request: InferenceRequest, energy: Interval
 ) -> tuple[Interval | None, tuple[str, ...]]:
-    if request.training is None:
+    training = request.training
+    if training is None:
         return None, ()
+    if request.scope != "service":
+        raise ValueError(
+            f"a training's energy has the host and the PUE, that of the scope {request.scope} has not; write "
+            "scope service"
+        )
     if request.requests_per_month is None:
         return None, ("give requests per month to learn when inference passes the training",)
-    months = request.training.energy_kwh * energy.inverse()
+    kwh = training.energy_kwh if isinstance(training, Forecast) else Interval.exact(training)
+    months = kwh * energy.inverse()
     note = (
-        f"inference passes the training's energy after {months.p50:.3g} months ({months.p10:.3g} to "
-        f"{months.p90:.3g})"
+        f"inference passes the training's energy after {text_of(months.p50)} months ({text_of(months.p10)} to "
+        f"{text_of(months.p90)})"
     )
     return months, (note,)
 

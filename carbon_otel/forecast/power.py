@@ -4,10 +4,17 @@ The regime says which part of the rated power the accelerators draw; the host fa
 network, fans and power supplies. Rated power times utilisation (MFU) is not used: a chip that waits for memory
 or for others draws most of its power all the same (8 H100 at 15 to 40 % MFU: 0.9 to 1.3 times their rated power
 at the wall).
+
+Within one node, no accelerator waits for a network. The power logs are of 8 accelerators and of 64 or more; for
+the numbers between, the share goes from the one to the other with the logarithm of the number. So the number
+cancels out of the energy up to 8 and from 64 on, and between, energy falls by 7 % in all. The host factor is one
+for each accelerator: machines are made, and rented, with 1 to 8 of them. Who reserves a node of 8 and uses one
+pays for its whole host, and gives the watts (`watts=`).
 """
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 from carbon_otel.forecast.hardware import Accelerator
@@ -15,6 +22,7 @@ from carbon_otel.forecast.records import Assumption, Interval, Scope
 from carbon_otel.forecast.tables import rows
 
 _ONE_NODE: Final = 8
+_MANY_NODES: Final = 64
 _COMPUTE_BOUND: Final = Interval(0.88, 0.95, 1.0)
 _UNKNOWN: Final = Interval(0.74, 0.88, 0.98)
 _SHARE_SOURCE: Final = (
@@ -35,7 +43,7 @@ def training_power(
 
     Args:
         device: the accelerator.
-        gpus: how many work together; on one node, none waits for a network.
+        gpus: how many work together; None takes many nodes.
         watts: measured watts, which go before any table.
 
     Raises:
@@ -53,7 +61,7 @@ def training_power(
                 _assumed("power per accelerator, with host", measured, "W", row["source"], verified)
             ]
     rated = _rated(device)
-    share = _COMPUTE_BOUND if gpus is not None and gpus <= _ONE_NODE else _UNKNOWN
+    share = _share(gpus)
     power = (share * HOST).times(rated.value)
     return power, [
         rated,
@@ -73,6 +81,16 @@ def scope_factor(scope: Scope) -> tuple[Interval, list[Assumption]]:
     idle = Interval(1.0, 1 + 10 / 83, 1.3)
     source = "Elsworth et al. 2025, arXiv 2508.15734: 10 % idle beside 83 % active; range: an estimate"
     return HOST * idle, [*host, _assumed("idle reserve of a service", idle, "", source, False)]
+
+
+def _share(gpus: float | None) -> Interval:
+    """The share of the rated power that so many accelerators draw."""
+    if gpus is None:
+        return _UNKNOWN
+    beyond = math.log(max(gpus, _ONE_NODE) / _ONE_NODE) / math.log(_MANY_NODES / _ONE_NODE)
+    part = min(1.0, beyond)
+    pairs = zip(_COMPUTE_BOUND.as_dict().values(), _UNKNOWN.as_dict().values(), strict=True)
+    return Interval(*(one + part * (many - one) for one, many in pairs))
 
 
 def _rated(device: Accelerator) -> Assumption:

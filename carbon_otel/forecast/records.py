@@ -147,11 +147,6 @@ class Model:
     seq_len: int | None = None
     kv_values: float | None = None
 
-    @property
-    def sparse(self) -> bool:
-        """Whether it is a mixture of experts."""
-        return self.active_params < 0.95 * self.params
-
 
 @dataclass(frozen=True, slots=True)
 class PastRun:
@@ -163,7 +158,7 @@ class PastRun:
         mfu: model FLOPs utilisation that was reached, 0 to 1.
         watts: mean watts per accelerator in the scope of the forecast (`node`), if measured.
         active_params: of its model; None takes the model that is forecast.
-        sparse: whether its model was a mixture of experts; None likewise.
+        params: of its model; None takes `active_params`, if these are given: no mixture of experts.
     """
 
     name: str
@@ -171,7 +166,7 @@ class PastRun:
     mfu: float
     watts: float | None = None
     active_params: float | None = None
-    sparse: bool | None = None
+    params: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +258,8 @@ class InferenceRequest:
         scope: `gpu`, `node` or `service`.
         place: grid and site.
         lifetime_years: of the hardware, for embodied carbon.
-        training: the model's training, to say when inference passes it.
+        training: the model's training, or its kilowatt-hours with PUE, to say when inference passes it; only in
+            the scope `service`, which includes as much.
     """
 
     hardware: str
@@ -277,7 +273,7 @@ class InferenceRequest:
     scope: Scope = "service"
     place: Place = field(default_factory=Place)
     lifetime_years: float | None = None
-    training: Forecast | None = None
+    training: Forecast | float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,7 +300,8 @@ class Forecast:
         it_energy_kwh: kilowatt-hours without PUE.
         emissions_kg: operational CO2 equivalent, location-based.
         embodied_kg: the run's share of the CO2 equivalent of making the hardware.
-        water_l: litres consumed by the site and its electricity; None if no factor is known.
+        water_l: litres consumed by the site's cooling and by the electricity, with PUE as far as the scope has it;
+            None if no factor is known.
         j_per_output_token: joules per generated token, without the prompt's.
         j_per_input_token: joules per token of the prompt.
         months_to_training: months after which inference has used the energy of the training.

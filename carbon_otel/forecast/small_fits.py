@@ -5,16 +5,22 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 _FEWEST_ROWS: Final = 200
 # Each small fit has this many times the rows of the one before.
 _GROWTH: Final = 4
-# The second fit of some rows has this many times the trees of the first; its time is kept in reserve.
+# The second fit of some rows has at least this many times the trees of the first; its time is kept in reserve.
 _MORE: Final = 3.0
-# It may take this share of the budget in any case.
-_CHEAP: Final = 0.1
+# It has so many that it takes about this share of the time that is left, but at most half of all trees.
+_USED: Final = 0.7
+# Short fits say little about power and pace: the last one is repeated until all have taken this share of the
+# budget, or as long as the training itself will take.
+_SETTLED: Final = 0.6
+_MOST_REPEATS: Final = 50
+# A coarse clock stands still in a fit of some milliseconds.
+_SHORTEST_S: Final = 1e-9
 # Without trees to leave out, a fit of all rows would be the training itself.
 _MOST_ROWS: Final = 0.25
 # The parameter that counts trees or rounds, and its default where `get_params` does not have one.
@@ -83,12 +89,22 @@ class Probing:
             rows = following
 
     def more_units(self, rows: int, few: float, whole: float, seconds: float) -> Fit:
-        """A fit with more trees on the same rows, which tells the fixed part from that of each tree.
+        """A fit with more trees on the same rows, which tells the fixed part from that of each tree."""
+        affordable = few * _USED * max(0.0, self.left_s) / max(seconds, 1e-9)
+        return self._fit(rows, math.floor(min(whole, max(_MORE * few, min(affordable, whole / 2)))))
 
-        If trees are cheap, there are so many of them that they outweigh the fixed part.
+    def settle(self, last: Fit, whole_s: float) -> Fit:
+        """The last fit with its mean time, repeated until the time of all fits says enough about the training.
+
+        Args:
+            last: the last fit.
+            whole_s: seconds that the training is expected to take.
         """
-        cheap = few * _CHEAP * self.budget_s / max(seconds, 1e-9)
-        return self._fit(rows, math.floor(min(whole, max(_MORE * few, min(cheap, whole / 2)))))
+        times = [last.seconds]
+        wanted_s = min(_SETTLED * self.budget_s, whole_s)
+        while self.budget_s - self.left_s < wanted_s and len(times) <= _MOST_REPEATS:
+            times.append(self._fit(last.rows, last.units).seconds)
+        return replace(last, seconds=math.fsum(times) / len(times))
 
     def _fit(self, rows: int, units: float) -> Fit:
         probe = _clone(self.estimator)
@@ -112,6 +128,7 @@ class Probing:
         probe.set_params(**changed)
         features, target = _part(self.features, self.target, rows, self.rows)
         seconds = self.timer(lambda: probe.fit(features) if target is None else probe.fit(features, target))
+        seconds = max(seconds, _SHORTEST_S)
         self.left_s -= seconds
         return Fit(rows, units, seconds)
 

@@ -107,7 +107,7 @@ def _solve_time(
         low, middle, high = (round(number) for number in (gpus.p10, gpus.p50, gpus.p90))
         notes.append(f"in {days.p50:g} days: {middle:,} accelerators ({low:,} to {high:,})")
     else:
-        notes.append("give gpus or days to know the duration; energy and emissions do not depend on it")
+        notes.append("give gpus or days to know the duration; energy and emissions hardly depend on it")
     return Plan(
         model=model,
         params=Interval.exact(model.params),

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Final
 
-from carbon_otel.forecast.efficiency import features, prior
+from carbon_otel.forecast.efficiency import features, prior, sparsity
 from carbon_otel.forecast.embodied import embodied_kg
 from carbon_otel.forecast.hardware import Accelerator, accelerator
 from carbon_otel.forecast.phases import phases_of
@@ -49,7 +49,8 @@ def forecast_training(request: TrainingRequest) -> Forecast:
     def mfu_of(model: Model) -> Interval:
         if request.mfu is not None:
             return _given_mfu(request.mfu)
-        reached = prior().mfu(_features(device, model), [_residual(run, model) for run in past])
+        row = _features(device, model.params, model.active_params)
+        reached = prior().mfu(row, [_residual(run, model) for run in past])
         return _at_most_one(reached * speedup)
 
     planned = plan(request, peak, mfu_of)
@@ -118,8 +119,8 @@ def _peak(device: Accelerator, precision: str | None) -> tuple[str, float, Inter
     return precision, peak, Interval.exact(1.0)
 
 
-def _features(device: Accelerator, model: Model) -> tuple[float, ...]:
-    return features(device.name, sparse=model.sparse, active_params=model.active_params)
+def _features(device: Accelerator, params: float, active_params: float) -> tuple[float, ...]:
+    return features(device.name, sparse=sparsity(active_params / params), active_params=active_params)
 
 
 def _residual(run: PastRun, model: Model) -> float:
@@ -127,12 +128,11 @@ def _residual(run: PastRun, model: Model) -> float:
         raise ValueError(
             f"the run {run.name!r} has a utilisation of {run.mfu}; it must be above 0 and at most 1"
         )
-    row = features(
-        accelerator(run.hardware).name,
-        sparse=model.sparse if run.sparse is None else run.sparse,
-        active_params=run.active_params or model.active_params,
-    )
-    return math.log(run.mfu) - prior().log_mean(row)
+    if run.active_params is None:
+        params, active = model.params, model.active_params
+    else:
+        params, active = run.params or run.active_params, run.active_params
+    return math.log(run.mfu) - prior().log_mean(_features(accelerator(run.hardware), params, active))
 
 
 def _given_mfu(mfu: float) -> Interval:

@@ -9,10 +9,9 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final
 
-from carbon_otel import clock, config, here, runtime
-from carbon_otel.carbon.grid import EmissionFactor
+from carbon_otel import clock, config, here
 from carbon_otel.carbon.intensity import WORLD
 from carbon_otel.footprint import Footprint
 from carbon_otel.forecast import estimator as estimators
@@ -24,21 +23,22 @@ from carbon_otel.forecast.inference import forecast_inference
 from carbon_otel.forecast.place import site_of
 from carbon_otel.forecast.quantity import number
 from carbon_otel.forecast.records import (
-    Assumption,
     Forecast,
     InferenceRequest,
     Interval,
     Place,
     TrainingRequest,
-    influences,
 )
 from carbon_otel.forecast.training import forecast_training
+from carbon_otel.foresight.here import Accelerators, measuring
+from carbon_otel.foresight.other_work import OtherWork
+from carbon_otel.foresight.settings import checked
 from carbon_otel.foresight.watch import remember as hold
 from carbon_otel.guard import contain, log_once
 from carbon_otel.mlflow import compat
 from carbon_otel.records import Foresight
 from carbon_otel.sensors.cpu_model import thread_power
-from carbon_otel.stages.api import Recorder, Stage
+from carbon_otel.stages.api import Stage
 from carbon_otel.stages.automatic import helping
 from carbon_otel.units import J_PER_KWH, KILO, S_PER_DAY
 
@@ -46,24 +46,12 @@ from carbon_otel.units import J_PER_KWH, KILO, S_PER_DAY
 STAGE: Final = "forecasting"
 # A store that does not answer in this time teaches nothing.
 _HISTORY_S: Final = 3.0
-_MOST_LOAD: Final = 9.0
 # A power counts as measured if hardware sensors have measured this share of it.
 _MEASURED: Final = 0.5
-# The fields of a request that are no numbers.
-_WORDS: Final = ("precision", "tuning", "scope")
-
-
-class Measuring(Recorder, Protocol):
-    """The measurement that a forecast asks for its grid and its hardware."""
-
-    @property
-    def factor(self) -> EmissionFactor: ...
-
-    @property
-    def hardware(self) -> str: ...
-
-    @property
-    def gpus(self) -> tuple[str, ...]: ...
+# How far the power of the training may be from that of the small fits, at p10 and p90: a longer fit runs warmer,
+# and the error of a mean falls with the root of the time. Our choice.
+_WARMER: Final = 0.07
+_SHORT: Final = 0.1  # in one second
 
 
 def ask(
@@ -72,83 +60,77 @@ def ask(
     target: Any,
     *,
     hardware: str,
-    place: Place,
+    place_given: Mapping[str, Any],
     inference: bool,
     history: bool,
     remember: bool,
     budget_s: float | None,
     wanted: Mapping[str, Any],
 ) -> Forecast:
-    """See `carbon_otel.forecast`; `wanted` are the fields of the request that were given."""
+    """See `carbon_otel.forecast`; the fields of the place and of the request are as they were given."""
+    if not isinstance(hardware, str):
+        raise ValueError(f"hardware is {hardware!r}; write its name, such as 'H100', or 'auto'")
+    place = Place(**checked(Place, place_given))
     if features is not None:
         if wanted or inference:
             names = ", ".join([*wanted, *(["inference"] if inference else [])])
             raise ValueError(f"{names}: an estimator is forecast from its small fits; leave these out")
         if hardware != "auto":
             raise ValueError("hardware: an estimator is forecast for this machine; leave it out")
-        raw, subject = _of_estimator(source, features, target, place, budget_s)
-        here = True
+        seconds = estimators.BUDGET_S if budget_s is None else number(budget_s, "budget_s")
+        raw, subject = _of_estimator(source, features, target, place, seconds)
+        planned: Accelerators | None = None
     elif hasattr(source, "fit") and hasattr(source, "get_params"):
         raise ValueError(
             "an estimator is forecast with its data: write carbon_otel.forecast(estimator, X, y)"
         )
     else:
-        raw, subject, here = _of_model(source, hardware, place, inference, wanted)
+        raw, subject, planned = _of_model(source, hardware, place, inference, wanted)
+    if inference:
+        return raw
     made = raw
     # What runs on this machine used says nothing about another one.
-    if history and here and not inference:
+    if history and (planned is None or planned.are_here()):
         made = _taught(raw, subject)
-    if remember and not inference:
-        contain("remembering a forecast", None, hold, _foresight(raw, made, subject))
+    if remember and not contain(
+        "remembering a forecast", True, hold, _foresight(raw, made, subject), planned
+    ):
+        assert planned is not None
+        note = f"held against no run: this machine has no {planned.text}"
+        made = replace(made, notes=(*made.notes, note))
     return made
 
 
 def _of_model(
     source: Any, hardware: str, place: Place, inference: bool, wanted: Mapping[str, Any]
-) -> tuple[Forecast, str, bool]:
-    """The forecast, what it is compared with, and whether its hardware is that of this measurement."""
-    fields = {
-        name: number(value, name) if isinstance(value, str) and name not in _WORDS else value
-        for name, value in wanted.items()
-    }
-    active = fields.pop("active", None)
+) -> tuple[Forecast, str, Accelerators | None]:
+    """The forecast, what it is compared with, and the accelerators that it is for."""
+    kind = InferenceRequest if inference else TrainingRequest
+    fields = checked(kind, {name: value for name, value in wanted.items() if name != "active"})
+    active = wanted.get("active")
     model = None
     if source is not None:
         model = model_of(source, active=None if active is None else number(active, "active"))
     name, gpus = _hardware(hardware)
-    for field in ("tokens", "requests_per_month"):
-        if field in fields:
-            fields[field] = number(fields[field], field)
     if hardware == "auto":
         place = _here(place)
     if inference:
         if model is None:
             raise ValueError("no model to serve; write carbon_otel.forecast(model, inference=True)")
-        served = _request(InferenceRequest, hardware=name, model=model, place=place, **fields)
-        return forecast_inference(served), "inference", False
+        served = InferenceRequest(hardware=name, model=model, place=place, **fields)
+        return forecast_inference(served), "inference", None
     if hardware == "auto":
         fields.setdefault("gpus", gpus)
-    made = forecast_training(_request(TrainingRequest, hardware=name, model=model, place=place, **fields))
-    here = _is_here(name)
-    return made, "training" if here else f"training on {accelerator(name).name}", here
-
-
-def _request(kind: Callable[..., Any], **fields: Any) -> Any:
-    try:
-        return kind(**fields)
-    except TypeError:
-        known = set(kind.__dataclass_fields__)  # type: ignore[attr-defined]
-        wrong = ", ".join(sorted(set(fields) - known))
-        raise ValueError(
-            f"{wrong}: not of a {kind.__name__}; its settings are {', '.join(sorted(known))}"
-        ) from None
+    made = forecast_training(TrainingRequest(hardware=name, model=model, place=place, **fields))
+    planned = Accelerators(accelerator(name).name, None if made.gpus is None else made.gpus.p50)
+    return made, "training" if planned.are_here() else f"training on {planned.name}", planned
 
 
 def _hardware(name: str) -> tuple[str, float]:
     """The accelerator in the catalogue, and how many of it this host has."""
     if name != "auto":
         return name, 0.0
-    active = cast("Measuring | None", runtime.active())
+    active = measuring()
     gpus = active.gpus if active is not None else ()
     if not gpus:
         raise ValueError(
@@ -158,60 +140,15 @@ def _hardware(name: str) -> tuple[str, float]:
     return accelerator(gpus[0]).name, float(len(gpus))
 
 
-def _is_here(name: str) -> bool:
-    active = cast("Measuring | None", runtime.active())
-    wanted = accelerator(name).name
-    for gpu in active.gpus if active is not None else ():
-        with contextlib.suppress(ValueError):  # a GPU that the catalogue lacks
-            if accelerator(gpu).name == wanted:
-                return True
-    return False
-
-
 def _of_estimator(
-    source: Any, features: Any, target: Any, place: Place, budget_s: float | None
+    source: Any, features: Any, target: Any, place: Place, budget_s: float
 ) -> tuple[Forecast, str]:
     stage = Stage(STAGE, type(source).__name__[:64])
-    load = _load()  # before the small fits, which are load themselves
-    with stage, _unseen(), compat.without_autologging():
-        timing = estimators.time_of(
-            source, features, target, _timed, budget_s=estimators.BUDGET_S if budget_s is None else budget_s
-        )
+    others = OtherWork()
+    with stage, others, _unseen(), compat.without_autologging():
+        timing = estimators.time_of(source, features, target, _timed, budget_s=budget_s)
     made = estimators.forecast_of(timing, _power(stage.footprint), site_of(_here(place)))
-    return _on_a_busy_machine(made, load), timing.name
-
-
-def _load() -> float:
-    """Threads that want to run, for each that the machine has; 1 where it is not known."""
-    return os.getloadavg()[0] / (os.cpu_count() or 1) if hasattr(os, "getloadavg") else 1.0
-
-
-def _on_a_busy_machine(made: Forecast, load: float) -> Forecast:
-    """The forecast, wider if other programs want more than the machine has: they may end, or become more.
-
-    The training may have more or less of the load than the small fits had: by its root, which is our choice.
-    """
-    if load <= 1 or made.days is None:
-        return made
-    width = math.sqrt(min(load, _MOST_LOAD))
-    doubt = Interval(1 / width, 1.0, width)
-    other = Assumption(
-        "other work on this machine", 1.0, 1 / width, width, "", f"load {load:.1f} for each thread"
-    )
-    assumptions = (*made.assumptions, other)
-    names = {other.name, *(each.name for each in made.influences)}
-    return replace(
-        made,
-        days=made.days * doubt,
-        energy_kwh=made.energy_kwh * doubt,
-        it_energy_kwh=made.it_energy_kwh * doubt,
-        emissions_kg=made.emissions_kg * doubt,
-        water_l=None if made.water_l is None else made.water_l * doubt,
-        assumptions=assumptions,
-        influences=influences(
-            {a.name: Interval(a.low, a.value, a.high) for a in assumptions if a.name in names}
-        ),
-    )
+    return others.widened(made), timing.name
 
 
 @contextlib.contextmanager
@@ -232,7 +169,7 @@ def _timed(call: Callable[[], object]) -> float:
 
 def _here(place: Place) -> Place:
     """The place, with the grid and the site of the measurement where nothing else is given."""
-    active = cast("Measuring | None", runtime.active())
+    active = measuring()
     if active is not None:
         factor = active.factor
     else:
@@ -246,10 +183,11 @@ def _here(place: Place) -> Place:
 def _power(footprint: Footprint) -> Power:
     if footprint.energy_j > 0 and footprint.duration_s > 0:
         watts = footprint.energy_j / footprint.duration_s
-        # The whole fit is compared by the same meter, so its band is no part of this; a longer fit runs warmer.
-        source = f"this machine in the small fits, {footprint.method}"
+        # The whole fit is compared by the same meter, so its band is no part of this.
+        doubt = math.exp(math.hypot(_WARMER, _SHORT / math.sqrt(footprint.duration_s)))
+        source = f"this machine in {footprint.duration_s:.2g} s of small fits, {footprint.method}"
         return Power(
-            Interval(0.93 * watts, watts, 1.07 * watts), source, footprint.measured_fraction >= _MEASURED
+            Interval(watts / doubt, watts, watts * doubt), source, footprint.measured_fraction >= _MEASURED
         )
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     power = thread_power("unknown")
@@ -263,7 +201,7 @@ def _power(footprint: Footprint) -> Power:
 
 def _taught(raw: Forecast, subject: str) -> Forecast:
     """Corrected by the user's runs in MLflow, if the program uses it and its store answers in time."""
-    active = cast("Measuring | None", runtime.active())
+    active = measuring()
     if active is None or "mlflow.tracking.fluent" not in sys.modules:
         return raw
     found: list[past.History] = []

@@ -1,23 +1,38 @@
 """A forecast is held against the run that it was made for.
 
 The last forecast of the process belongs to the run that is open where it is made, else to the run or the training
-that opens next. It is compared with the energy of the training in that run: outermost training stages, with all
-that is in them; a run without one is compared as a whole.
+that opens next, in this measurement or in one that begins later. A forecast for accelerators that the machine
+lacks belongs to none. It is compared with the energy of the training in that run: outermost training stages, with
+all that is in them; a run without one is compared as a whole.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
 from carbon_otel import runtime
+from carbon_otel.foresight.here import Accelerators
+from carbon_otel.guard import logger
 from carbon_otel.records import RUN, Foresight, StageInfo
 from carbon_otel.sinks import Sink, StageEnd
 from carbon_otel.stages.api import Recorder
 from carbon_otel.stages.open_stage import current
 
 TRAINING: Final = "training"
+
+
+class _Waiting(NamedTuple):
+    """A forecast that no run has yet, and the accelerators that it is for, if it is for any."""
+
+    foresight: Foresight
+    wanted: Accelerators | None
+
+
+# At most one: a newer forecast replaces it. Two threads may take it at the same time, and only one gets it.
+_waiting: Final[deque[_Waiting]] = deque(maxlen=1)
 
 
 @dataclass(slots=True)
@@ -35,25 +50,18 @@ class Watch(Sink):
 
     def __init__(self, tell: Callable[[StageInfo, Foresight], None]) -> None:
         self._tell = tell
-        self._waiting: list[Foresight] = []
         self._bound: dict[StageInfo, _Bound] = {}
 
-    def remember(self, foresight: Foresight, here: StageInfo | None) -> None:
-        """The forecast belongs to the run around `here`, else to what opens next; it replaces an earlier one."""
-        run = _run_of(here)
-        self._waiting.clear()
-        if run is None:
-            self._waiting.append(foresight)
-        else:
-            self._bind(run, foresight)
+    def bind(self, run: StageInfo, foresight: Foresight) -> None:
+        """The forecast belongs to this run."""
+        self._bound[run] = _Bound(foresight)
+        self._tell(run, foresight)
 
     def stage_opened(self, stage: StageInfo) -> None:
-        if self._waiting and not stage.joined and stage.kind in (RUN, TRAINING):
-            # Two threads may open one at the same time.
-            waiting = self._waiting
-            self._waiting = []
-            if waiting:
-                self._bound[stage] = _Bound(waiting[-1])
+        if _waiting and not stage.joined and stage.kind in (RUN, TRAINING):
+            taken = _take()
+            if taken is not None:
+                self._bound[stage] = _Bound(taken.foresight)
 
     def stage_closed(self, stage: StageInfo, end: StageEnd) -> None:
         if not self._bound:
@@ -73,36 +81,48 @@ class Watch(Sink):
             measured_j = sum(own.trained_j) or end.footprint.energy_j
             self._tell(stage, own.foresight._replace(measured_j=measured_j))
 
-    def _bind(self, stage: StageInfo, foresight: Foresight) -> None:
-        self._bound[stage] = _Bound(foresight)
-        self._tell(stage, foresight)
-
     def _nearest(self, stage: StageInfo | None) -> StageInfo | None:
         while stage is not None and stage not in self._bound:
             stage = stage.parent
         return stage
 
 
-def remember(foresight: Foresight) -> None:
-    """Hold this forecast against the run that is open here, or that opens next."""
-    global _early
+def remember(foresight: Foresight, wanted: Accelerators | None = None) -> bool:
+    """Hold this forecast against the run that is open here, or that opens next; it replaces an earlier one.
+
+    Returns:
+        False if it is for accelerators that this machine lacks: then it is held against no run.
+    """
     active = cast("Recorder | None", runtime.active())
     if active is None:
-        _early = foresight  # until `instrument()`
-        return
+        _waiting.append(_Waiting(foresight, wanted))  # until `instrument()`
+        return True
+    if wanted is not None and not wanted.are_here():
+        return False
+    watch = _of(active)
     here = active.engine.parent_of(current.get())
-    _of(active).remember(foresight, here.info if here is not None else None)
+    run = _run_of(here.info if here is not None else None)
+    if run is None:
+        _waiting.append(_Waiting(foresight, wanted))
+    else:
+        _waiting.clear()
+        watch.bind(run, foresight)
+    return True
 
 
 def begin() -> None:
     """A measurement has begun: it gets the forecast that was made before it."""
-    global _early
-    if _early is not None:
-        foresight, _early = _early, None
-        remember(foresight)
+    taken = _take()
+    if taken is not None and not remember(*taken):
+        assert taken.wanted is not None
+        logger.info("the forecast for %s is compared with no run of this machine", taken.wanted.text)
 
 
-_early: Foresight | None = None
+def _take() -> _Waiting | None:
+    try:
+        return _waiting.pop()
+    except IndexError:
+        return None
 
 
 def _of(active: Recorder) -> Watch:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
+from tests.forecast.measurement import Measurement
+
 
 @pytest.fixture
 def table(record_property) -> Callable[[str, Sequence[str], Sequence[Sequence[object]]], None]:
@@ -21,6 +23,12 @@ def table(record_property) -> Callable[[str, Sequence[str], Sequence[Sequence[ob
         record_property("table", "\n".join([title, *lines]))
 
     return record
+
+
+@pytest.fixture
+def measured(monkeypatch) -> Measurement:
+    """A measurement on a virtual clock."""
+    return Measurement(monkeypatch)
 
 
 def pytest_terminal_summary(terminalreporter) -> None:

@@ -83,9 +83,12 @@ def test_finished_runs_teach_the_next_forecast(host):
 
 
 def test_runs_on_this_machine_do_not_teach_a_forecast_for_another(host):
-    with mlflow.start_run():
-        carbon_otel.forecast("1B", tokens=1e3, hardware="H100")
+    with mlflow.start_run() as run:
+        planned = carbon_otel.forecast("1B", tokens=1e3, hardware="H100", gpus=8)
         RandomForestClassifier(30).fit(X, Y)
+    metrics = mlflow.get_run(run.info.run_id).data.metrics
+    assert not [name for name in metrics if name.startswith("carbon/forecast/")]
+    assert planned.notes[-1] == "held against no run: this machine has no 8 x H100-SXM5-80GB"
     elsewhere = carbon_otel.forecast("30B", tokens=1e3, hardware="H100", remember=False)
     assert not any("your runs" in note for note in elsewhere.notes)
     assert elsewhere.phases and all(each.name != "measured / predicted" for each in elsewhere.assumptions)

@@ -70,6 +70,35 @@ def test_serving():
     assert month["energy_mwh"]["p50"] == pytest.approx(1e6 * found["energy_mwh"]["p50"], rel=1e-6)
 
 
+SERVED = ("--inference", "--params", "7B", "--gpu", "H100", "--requests-per-month", "1B")
+
+
+def test_when_inference_passes_the_training():
+    """In JSON, as a table, as a page and in a comparison: the energy of the training over that of a month."""
+    trained = (*SERVED, "--zone", "FR", "--training-tokens", "2T", "--training-gpu", "A100")
+    found = values(*trained)
+    training = values("--params", "7B", "--tokens", "2T", "--gpu", "A100", "--zone", "FR")
+    months = training["energy_mwh"]["p50"] / found["energy_mwh"]["p50"]
+    assert found["months_to_training"]["p50"] == pytest.approx(months)
+    assert found["months_to_training"]["p10"] < months < found["months_to_training"]["p90"]
+    note = next(note for note in found["notes"] if "passes the training" in note)
+    for text in (call(*trained).stdout, call(*trained, "--html").stdout):
+        assert "months until it has used the training" in text
+        assert " ".join(note.split()[:3]) in text
+    compared = call(*trained, "--compare", "gpu=A100,H100").stdout
+    assert "months to its training" in compared
+
+
+def test_a_training_of_known_energy_is_passed_too():
+    found = values(*SERVED, "--training-mwh", "500")
+    assert found["months_to_training"]["p50"] == pytest.approx(500 / found["energy_mwh"]["p50"])
+    same_gpu = values(*SERVED, "--training-tokens", "2T")["months_to_training"]
+    assert (
+        same_gpu == values(*SERVED, "--training-tokens", "2T", "--training-gpu", "H100")["months_to_training"]
+    )
+    assert values(*SERVED)["months_to_training"] is None
+
+
 def test_the_table_has_the_figures_of_the_json():
     table, found = call(*LLM).stdout, values(*LLM)
     row = next(line for line in table.splitlines() if "energy with PUE, MWh" in line)
@@ -144,6 +173,16 @@ WRONG = {
     "a part of an accelerator": ((*SERVING, "--gpus", "16.5"), "a whole number"),
     "training of what is served": ((*SERVING, "--tokens", "1T"), "--tokens: of a training"),
     "serving of what is trained": ((*LLM, "--scope", "gpu"), "--scope: of serving; add --inference"),
+    "a training that is passed at no rate": ((*SERVING, "--training-tokens", "2T"), "--requests-per-month"),
+    "a training without its tokens": ((*SERVED, "--training-gpu", "H100"), "--training-tokens"),
+    "two energies of a training": ((*SERVED, "--training-tokens", "2T", "--training-mwh", "5"), "leave out"),
+    "one training of two models": (
+        (*SERVED, "--training-mwh", "5", "--compare", "params=7B,30B"),
+        "a training of its own",
+    ),
+    "a training of no energy": ((*SERVED, "--training-mwh", "-5"), "above 0"),
+    "a training with more in it": ((*SERVED, "--scope", "gpu", "--training-mwh", "5"), "scope service"),
+    "a training of what is trained": ((*LLM, "--training-tokens", "2T"), "add --inference"),
     "a filing as a page": ((*LLM, "--filing", "sci", "--html"), "--json"),
     "a filing of inference": ((*SERVING, "--filing", "annex-xi"), "forecast its training"),
 }
@@ -180,105 +219,6 @@ def test_the_function_gives_what_the_command_gives():
     assert forecast.energy_mwh.as_dict() == pytest.approx(found["energy_mwh"])
 
 
-@pytest.mark.parametrize(
-    ("arguments", "settings", "remedy"),
-    [
-        (("30B",), {"tokens": "1T"}, "hardware='H100'"),
-        (("30B",), {"tokens": "1T", "hardware": "H100", "chips": 8}, "gpus"),
-        ((None,), {"inference": True, "hardware": "H100"}, "inference=True"),
-    ],
-)
-def test_wrong_arguments_of_the_function(arguments, settings, remedy):
-    with pytest.raises(ValueError, match=re.escape(remedy)):
-        carbon_otel.forecast(*arguments, **settings)
-
-
-def test_an_estimator_without_its_data_is_refused():
-    from sklearn.linear_model import Ridge
-
-    with pytest.raises(ValueError, match=r"forecast\(estimator, X, y\)"):
-        carbon_otel.forecast(Ridge())
-    with pytest.raises(ValueError, match="leave these out"):
-        carbon_otel.forecast(Ridge(), [[1.0], [2.0]], [1.0, 2.0], tokens=5)
-
-
-def test_a_busy_machine_makes_the_interval_wider(monkeypatch):
-    from sklearn.linear_model import Ridge
-
-    widths = {}
-    for load in (0.5, 1.0, 4.0, 9.0, 1000.0):
-        monkeypatch.setattr("carbon_otel.foresight.ask._load", lambda load=load: load)
-        monkeypatch.setattr("carbon_otel.foresight.ask._timed", lambda call: (call(), 0.1)[1])
-        forecast = carbon_otel.forecast(
-            Ridge(), [[float(i)] for i in range(50)], list(range(50)), remember=False
-        )
-        widths[load] = forecast.days.width
-        assert any(each.name == "other work on this machine" for each in forecast.assumptions) == (load > 1)
-    assert widths[0.5] == widths[1.0] < widths[4.0] < widths[9.0] == widths[1000.0]
-    assert widths[4.0] > 4
-
-
-def test_the_place_of_an_estimator():
-    from sklearn.linear_model import Ridge
-
-    def grid(**place):
-        found = carbon_otel.forecast(
-            Ridge(), [[float(i)] for i in range(50)], list(range(50)), remember=False, **place
-        )
-        return next(each for each in found.assumptions if each.name == "carbon intensity")
-
-    assert grid(intensity=100).value == 100
-    assert grid(zone="FR").value < grid(zone="PL").value
-    assert "countries" in grid().source
-    assert grid(region="gcp:europe-north1").source != grid().source
-    carbon_otel.instrument(zone="FR")
-    assert grid().value == grid(zone="FR").value
-    with pytest.raises(ValueError, match="Atlantis"):
-        grid(zone="Atlantis")
-
-
-def test_an_estimator_without_a_measurement_has_an_assumed_power():
-    from sklearn.linear_model import Ridge
-
-    forecast = carbon_otel.forecast(Ridge(), [[float(i)] for i in range(50)], list(range(50)), remember=False)
-    power = next(each for each in forecast.assumptions if each.name == "power")
-    assert not power.verified and "instrument()" in power.source and power.low < power.value < power.high
-
-
-def test_numbers_may_be_written_as_people_write_them():
-    settings = {"tokens": "600B", "hardware": "A100", "intensity": 350, "remember": False}
-    written = carbon_otel.forecast("30B", gpus="256", rl_tokens="1B", **settings)
-    assert written == carbon_otel.forecast("30B", gpus=256.0, rl_tokens=1e9, **settings)
-    numpy = pytest.importorskip("numpy")
-    assert carbon_otel.forecast(numpy.int64(30_000_000_000), gpus=256, rl_tokens=1e9, **settings) == written
-
-
-@pytest.mark.parametrize(
-    ("settings", "error", "message"),
-    [
-        ({"gpus": "many"}, ValueError, "gpus is 'many'"),
-        ({"tokens": [1e9]}, ValueError, "tokens is"),
-        ({"tuning": "qlora"}, ValueError, "unknown tuning 'qlora'; write full or lora"),
-        ({"source": "none/config.json"}, OSError, "none/config.json"),
-    ],
-)
-def test_a_setting_that_makes_no_sense_is_named(settings, error, message):
-    settings = {"source": "30B", "hardware": "A100", "remember": False, **settings}
-    with pytest.raises(error, match=re.escape(message)):
-        carbon_otel.forecast(**settings)
-
-
-def test_an_estimator_refuses_what_it_would_ignore():
-    from sklearn.linear_model import Ridge
-
-    rows = [[float(i)] for i in range(10)]
-    for settings, message in (({"hardware": "H100"}, "hardware"), ({"budget_s": -1}, "budget_s is -1")):
-        with pytest.raises(ValueError, match=message):
-            carbon_otel.forecast(Ridge(), rows, rows, **settings)
-    with pytest.raises(ValueError, match="X has 10 rows, y has 9"):
-        carbon_otel.forecast(Ridge(), rows, rows[:9])
-
-
 def test_compared_values_read_as_they_were_written():
     found = values(*TRAINING, "--compare", "tokens=600B,1.4T", "--compare", "gpus=128,512")
     labels = [[each["value"] for each in one["forecasts"]] for one in found["comparisons"]]
@@ -302,12 +242,3 @@ def test_mlcarbons_table_as_a_page():
     for wrong in (("--filing", "sci"), ("--compare", "gpu=A100,H100")):
         done = call("--llmcarbon", str(DATABASE), *wrong, code=2)
         assert wrong[0] in done.output
-
-
-def test_an_estimator_says_what_its_uncertainty_comes_from():
-    from sklearn.linear_model import Ridge
-
-    rows = [[float(i)] for i in range(100)]
-    found = carbon_otel.forecast(Ridge(), rows, rows, remember=False)
-    assert sum(each.share for each in found.influences) == pytest.approx(1)
-    assert "carbon intensity" in {each.name for each in found.influences}

@@ -89,6 +89,24 @@ def test_the_time_is_within_the_interval_and_10_per_cent(rows, depth, kind):
     assert timing.fit_s < max(2.5, 0.3 * whole)
 
 
+@pytest.mark.parametrize("rows", [300, 7500, 100_000])
+@pytest.mark.parametrize("trees", [1, 20, 100, 5000])
+@pytest.mark.parametrize("kind", [VirtualForest, VirtualGradientBoosting, VirtualQuadratic])
+def test_the_small_fits_last_long_enough_for_a_meter(kind, trees, rows):
+    """More than a second, or about as long as the training itself: a power of 0.1 s is that of anything."""
+    estimator = kind(trees)
+    timing = time_of(estimator, range(rows), None, timer)
+    assert timing.fit_s == pytest.approx(Virtual.now_s)
+    assert timing.fit_s >= min(1.2, 0.9 * timing.seconds.p50)
+    assert timing.fit_s < 2.5 + 0.3 * estimator.cost_s(rows)
+
+
+def test_a_clock_that_stands_still_ends_the_repetitions():
+    """As a coarse one does in a fit of some milliseconds."""
+    assert 0 < time_of(VirtualQuadratic(), range(8000), None, lambda call: (call(), 0.0)[1]).fit_s < 1e-6
+    assert len(Virtual.seen) < 100
+
+
 def test_an_unknown_law_is_in_a_wide_interval():
     estimator = VirtualQuadratic()
     timing = time_of(estimator, range(8000), None, timer)

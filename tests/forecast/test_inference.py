@@ -72,6 +72,47 @@ def test_the_month_in_which_inference_passes_the_training():
     assert any("passes the training" in note for note in found.notes)
 
 
+def test_the_energy_of_a_training_may_be_a_number():
+    request = replace(DEEPSEEK, requests_per_month=1e9, training=5e6)
+    found = forecast_inference(request)
+    assert found.months_to_training.p50 == pytest.approx(5e6 / found.energy_kwh.p50)
+
+
+@pytest.mark.parametrize("scope", ["gpu", "node"])
+def test_a_training_has_the_scope_of_a_service(scope):
+    """Its energy has the host and the PUE, so it is not compared with less."""
+    with pytest.raises(ValueError, match="scope service"):
+        forecast_inference(replace(DEEPSEEK, scope=scope, requests_per_month=1e9, training=5e6))
+
+
+def test_water_has_the_pue_only_where_the_energy_has_it():
+    pues = [1.0, 1.5, 2.0]
+    for scope in ("gpu", "node", "service"):
+        litres = [
+            forecast_inference(replace(DEEPSEEK, scope=scope, place=replace(SITE, pue=pue))).water_l.p50
+            for pue in pues
+        ]
+        if scope == "service":
+            assert litres == sorted(litres) and litres[0] < litres[-1]
+        else:
+            assert litres[0] == litres[1] == litres[2]
+
+
+def test_long_prompts_dominate_the_uncertainty_of_short_answers():
+    """Each part counts by its share of the energy."""
+
+    def share(input_tokens, output_tokens):
+        found = forecast_inference(
+            replace(DEEPSEEK, input_tokens=input_tokens, output_tokens=output_tokens)
+        ).influences
+        assert sum(each.share for each in found) == pytest.approx(1)
+        return next((each.share for each in found if each.name == "energy of reading a prompt"), 0.0)
+
+    assert share(0, 500) == 0
+    assert 0 < share(500, 500) < share(5000, 500) < share(100_000, 10)
+    assert share(100_000, 10) > 0.4
+
+
 def test_the_scope_says_what_is_included():
     gpu = forecast_inference(replace(DEEPSEEK, scope="gpu"))
     service = forecast_inference(DEEPSEEK)
@@ -106,6 +147,9 @@ def test_precisions_are_compared():
         ({"input_tokens": -1}, "input_tokens is -1; write a number of at least 0"),
         ({"hardware": "Inferentia2"}, "unknown; choose another accelerator"),
         ({"hardware": "Z80"}, "unknown accelerator"),
+        ({"hardware": None}, "the accelerator is None; write its name, such as H100"),
+        ({"training": -5}, "training is -5; write a number above 0"),
+        ({"training": forecast_inference(DEEPSEEK)}, "a forecast of inference"),
     ],
 )
 def test_what_makes_no_sense_is_refused(change, message):

@@ -9,51 +9,11 @@ import time
 import pytest
 
 import carbon_otel
-from carbon_otel import clock as clocks
 from carbon_otel import runtime
-from carbon_otel.carbon.grid import EmissionFactor
-from carbon_otel.foresight import watch
-from carbon_otel.meter.meter import Meter
-from carbon_otel.records import Foresight
-from carbon_otel.sinks import Sink
-from carbon_otel.stages.engine import Engine
-from tests.fakes.clock import Clock
 from tests.fakes.drawing import Drawing
-from tests.fakes.grid import grid_of
 from tests.fakes.powercap import server
-from tests.fakes.sensors import FakeSensor
+from tests.forecast.measurement import Told
 from tests.forecast.test_outlook import LOOPS, timeline
-
-FACTOR = EmissionFactor(grid_of(360.0))  # 0.1 mg a joule
-
-
-class Told(Sink):
-    """What sinks are told of forecasts."""
-
-    def __init__(self) -> None:
-        self.foresights: list[tuple[str, Foresight]] = []
-
-    def foreseen(self, stage, foresight):
-        self.foresights.append((stage.kind, foresight))
-
-
-class Measurement:
-    """A measurement of one device on a virtual clock."""
-
-    def __init__(self, monkeypatch) -> None:
-        self.clock = Clock()
-        self.sensor = FakeSensor(self.clock, watts=100)
-        self.told = Told()
-        self.engine = Engine(Meter([self.sensor], clock_ns=self.clock), FACTOR, [self.told])
-        monkeypatch.setattr(runtime, "_active", self)
-        monkeypatch.setattr(clocks, "monotonic", lambda: self.clock() / 1e9)
-
-    def synchronize(self) -> None: ...
-
-
-@pytest.fixture
-def measured(monkeypatch):
-    return Measurement(monkeypatch)
 
 
 def run(measured, seconds, watts=None, **settings):
@@ -249,6 +209,7 @@ def test_a_real_loop_forecasts_itself(loop, tmp_path):
             loop(carbon_otel.progress)
         carbon_otel.uninstrument()
     own = [f for kind, f in told.foresights if kind == "training"]
+    assert all(f.in_run for f in own), "a forecast that another test left is in it"
     assert own and own[-1].done == 1 and own[-1].measured_j is not None
     assert 0 < own[-1].measured_j <= stage.footprint.energy_j * 1.001
     done = [f.done for f in own]
@@ -268,84 +229,3 @@ def test_threads_may_have_loops_at_the_same_time(measured):
     for thread in threads:
         thread.join()
     assert results == [sum(range(1000))] * 4
-
-
-# A forecast made before, held against the run.
-
-
-def foresight(joules=100.0, **fields):
-    values = {
-        "in_run": False,
-        "expected_j": (joules / 2, joules, joules * 2),
-        "raw_j": joules,
-        "expected_g": (1.0, 2.0, 3.0),
-        "expected_s": None,
-        "title": "a model",
-        "subject": "training",
-    }
-    return Foresight(**{**values, **fields})
-
-
-def spend(measured, kind, joules):
-    with carbon_otel.stage(kind):
-        measured.clock.advance(joules / 100)
-
-
-def test_the_run_is_compared_by_its_training_alone(measured):
-    opened = measured.engine.open_run("a" * 32, "run", None)
-    watch.remember(foresight(100))
-    spend(measured, "data_processing", 500)
-    with carbon_otel.stage("training"):
-        spend(measured, "training", 30)
-        spend(measured, "evaluation", 20)
-    spend(measured, "training", 30)
-    measured.engine.close(opened)
-    kind, last = measured.told.foresights[-1]
-    assert kind == "run" and last.measured_j == pytest.approx(80) and last.delta == pytest.approx(0.25)
-
-
-def test_a_run_without_training_is_compared_as_a_whole(measured):
-    watch.remember(foresight(100))
-    opened = measured.engine.open_run("a" * 32, "run", None)
-    spend(measured, "work", 200)
-    measured.engine.close(opened)
-    assert measured.told.foresights[-1][1].delta == pytest.approx(-0.5)
-
-
-def test_the_training_that_opens_next_gets_it_where_there_is_no_run(measured):
-    watch.remember(foresight(1))
-    watch.remember(foresight(100))  # a newer one replaces it
-    spend(measured, "data_processing", 10)
-    spend(measured, "training", 50)
-    spend(measured, "training", 70)
-    assert [(kind, f.measured_j) for kind, f in measured.told.foresights] == [("training", pytest.approx(50))]
-
-
-def test_training_in_a_nested_run_counts_for_the_outer_one(measured):
-    outer = measured.engine.open_run("a" * 32, "outer", None)
-    watch.remember(foresight(100))
-    inner = measured.engine.open_run("b" * 32, "inner", "a" * 32)
-    stage = measured.engine.open("training", "t", {}, inner)
-    measured.clock.advance(0.5)
-    for each in (stage, inner, outer):
-        measured.engine.close(each)
-    assert measured.told.foresights[-1][1].measured_j == pytest.approx(50)
-
-
-def test_a_forecast_made_before_the_measurement_is_not_lost(measured, monkeypatch):
-    monkeypatch.setattr(runtime, "_active", None)
-    watch.remember(foresight(100))
-    monkeypatch.setattr(runtime, "_active", measured)
-    watch.begin()
-    spend(measured, "training", 100)
-    assert measured.told.foresights[-1][1].delta == pytest.approx(0)
-
-
-def test_nothing_is_remembered_after_the_run(measured):
-    watch.remember(foresight(100))
-    for _ in range(2):
-        opened = measured.engine.open_run("a" * 32, "run", None)
-        spend(measured, "training", 10)
-        measured.engine.close(opened)
-    told = [f for _, f in measured.told.foresights if f.measured_j is not None]
-    assert [f.measured_j for f in told] == pytest.approx([10, 10])  # at the training's end, and at the run's

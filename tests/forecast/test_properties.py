@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 
@@ -99,6 +100,8 @@ def grows(before: Forecast, after: Forecast, *names: str) -> bool:
     )
 
 
+# Numbers of accelerators on one node, and on eight and more.
+regimes = st.sampled_from([st.integers(1, 8), st.integers(64, 100_000)])
 ENERGY = ("gpu_hours", "it_energy_kwh", "energy_kwh", "emissions_kg", "embodied_kg", "water_l")
 
 
@@ -179,14 +182,32 @@ class TestTraining:
         assert grows(small, large, "emissions_kg")
         assert small.energy_kwh == large.energy_kwh
 
-    @given(trainings, st.integers(9, 100_000), st.integers(9, 100_000))
+    @given(trainings, regimes.flatmap(lambda numbers: st.tuples(numbers, numbers)))
     @settings(deadline=None)
-    def test_the_number_of_accelerators_cancels_out_of_energy(self, request_, few, many):
-        """But for one node, whose regime of power is another."""
+    def test_the_number_of_accelerators_cancels_out_of_energy(self, request_, numbers):
+        """Within a node, and from eight nodes on."""
+        few, many = numbers
         one, other = (forecast_training(replace(request_, gpus=number)) for number in (few, many))
         for name in ENERGY:
             assert getattr(one, name) == getattr(other, name)
         assert one.days.p50 * few == pytest.approx(other.days.p50 * many)
+
+    @given(trainings, st.integers(1, 100_000), st.integers(1, 100_000))
+    @settings(deadline=None)
+    def test_with_known_watts_the_number_of_accelerators_cancels_everywhere(self, request_, few, many):
+        """Measured watts have no regime that is guessed from the number."""
+        request_ = replace(request_, watts=700)
+        one, other = (forecast_training(replace(request_, gpus=number)) for number in (few, many))
+        assert all(getattr(one, name) == getattr(other, name) for name in ENERGY)
+
+    def test_one_accelerator_more_makes_no_step_in_energy(self):
+        """Between one node and eight, the network slowly takes its part: 7 % in all, at most 0.5 % for each."""
+        request = TrainingRequest("H100", Model("7B", 7e9, 7e9), tokens=1e12, place=Place(zone="FR"))
+        energies = [forecast_training(replace(request, gpus=n)).energy_kwh for n in (*range(1, 100), None)]
+        for percentile, least in (("p10", 0.98), ("p50", 0.995), ("p90", 0.99)):
+            values = [getattr(energy, percentile) for energy in energies]
+            assert all(least <= more / one <= 1 + 1e-12 for one, more in itertools.pairwise(values))
+        assert energies[-1].p50 / energies[0].p50 == pytest.approx(0.88 / 0.95)
 
     @given(trainings)
     @settings(deadline=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -87,6 +88,15 @@ class TestEfficiency:
         assert sparse.gpu_hours.p50 > 1.3 * dense.gpu_hours.p50
         assert sparse.params.p50 == 200e9
 
+    def test_no_share_of_active_parameters_makes_a_step(self):
+        """From dense to one tenth: a hundredth of the parameters less changes the hours by a few per cent."""
+        hours = [
+            forecast_training(replace(REQUEST, model=model_of("200B", active=share * 2e9))).gpu_hours.p50
+            for share in range(100, 9, -1)
+        ]
+        for share, (more, less) in zip(range(100, 9, -1), itertools.pairwise(hours), strict=False):
+            assert 1 < more / less < share / (share - 1) * 1.01, f"{share} % of the parameters are active"
+
     def test_most_h100_runs_lie_below_forty_percent(self):
         mfu = assumption(forecast_training(replace(REQUEST, hardware="H100")), "model FLOPs utilisation")
         assert 0.2 < mfu.value < 0.3 < mfu.high < 0.42
@@ -152,6 +162,16 @@ class TestPastRuns:
         found = forecast_training(replace(REQUEST, past=self.runs(7, 0.05, hardware="H100")))
         assert found == forecast_training(REQUEST)
 
+    def test_a_run_of_another_size_is_compared_with_its_own(self):
+        """A mixture of experts that reached what mixtures do says nothing about the user's software."""
+        mfu = forecast_training(replace(REQUEST, model=model_of("200B", active=20e9)))
+        typical = assumption(mfu, "model FLOPs utilisation").value
+        run = PastRun("run", "A100", typical, active_params=20e9, params=200e9)
+        learned = forecast_training(replace(REQUEST, past=(run,))).gpu_hours.p50
+        assert learned == pytest.approx(forecast_training(REQUEST).gpu_hours.p50)
+        as_dense = forecast_training(replace(REQUEST, past=(replace(run, params=None),))).gpu_hours.p50
+        assert as_dense > learned
+
     def test_a_run_of_impossible_utilisation_is_refused_by_name(self):
         with pytest.raises(ValueError, match="run 0"):
             forecast_training(replace(REQUEST, past=self.runs(1, 1.2)))
@@ -189,6 +209,7 @@ class TestPhases:
     ("change", "message"),
     [
         ({"hardware": "H1000"}, "H100"),
+        ({"hardware": None}, "the accelerator is None; write its name, such as H100"),
         ({"precision": "fp4"}, "the catalogue has bf16"),
         ({"precision": "int8"}, "training has no precision int8"),
         ({"tokens": 0}, "tokens is 0"),

@@ -115,6 +115,7 @@ def test_the_goal_with_an_earlier_run_of_the_same_laboratory(table):
     assert len(warm) >= 30
     assert error <= 0.18
     assert error < before
+    assert 0.75 <= covered <= 0.85
 
 
 def test_the_interval_beats_one_of_constant_utilisation(judged):

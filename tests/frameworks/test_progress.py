@@ -14,7 +14,7 @@ import carbon_otel
 from carbon_otel import runtime
 from tests.fakes.drawing import Drawing
 from tests.fakes.powercap import server
-from tests.forecast.test_progress import Told
+from tests.forecast.measurement import Told
 
 
 def torch_loop(progress):

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from carbon_otel.forecast.efficiency import FEATURES, Prior, features
+from carbon_otel.forecast.efficiency import FEATURES, Prior, features, learned, sparsity
 from carbon_otel.forecast.fit.linear import inverse, normal_matrix, quantile, ridge_regression
 from carbon_otel.forecast.hardware import accelerator
 from carbon_otel.forecast.records import Interval
@@ -58,7 +58,7 @@ class Run:
         """The features of the prior."""
         return features(
             self.chip,
-            sparse=self.active_params < 0.95 * self.params,
+            sparse=sparsity(self.active_params / self.params),
             active_params=self.active_params,
             steady=self.hours_kind == "throughput",
         )
@@ -99,15 +99,39 @@ def fit_prior(published: Sequence[Run]) -> Prior:
     scaled = [residual / scale for residual, scale in residuals]
     coefficients, spread = _fit(published)
     within, between = _variances(published, [residual for residual, _ in residuals])
+    known = _with_earlier_runs(published, residuals, within, between)
+    chosen = [weights[i] for i in known]
+    left = list(known.values())
     return Prior(
-        coefficients, spread, quantile(scaled, weights, 0.1), quantile(scaled, weights, 0.9), within, between
+        coefficients,
+        spread,
+        low=quantile(scaled, weights, 0.1),
+        high=quantile(scaled, weights, 0.9),
+        past_low=quantile(left, chosen, 0.1),
+        past_high=quantile(left, chosen, 0.9),
+        within=within,
+        between=between,
     )
+
+
+def _with_earlier_runs(
+    published: Sequence[Run], residuals: Sequence[tuple[float, float]], within: float, between: float
+) -> dict[int, float]:
+    """By the index of a run with exact hours: the residual that earlier runs of its family leave, scaled."""
+    past: dict[str, list[float]] = defaultdict(list)
+    found = {}
+    for i, (run, (residual, scale)) in enumerate(zip(published, residuals, strict=True)):
+        if past[run.family] and run.exact:
+            shift, left = learned(past[run.family], within, between)
+            found[i] = (residual - shift) / (scale * left)
+        past[run.family].append(residual)
+    return found
 
 
 def left_out_residuals(published: Sequence[Run]) -> list[tuple[float, float]]:
     """For each run, ln (MFU / expected) by a fit without its family, and the scale of its interval."""
     fits = {
-        family: Prior(*_fit([run for run in published if run.family != family]), 0, 0, 1, 1)
+        family: Prior(*_fit([run for run in published if run.family != family]), 0, 0, 0, 0, 1, 1)
         for family in {run.family for run in published}
     }
     found = []
