@@ -22,6 +22,7 @@ from carbon_otel.stages.api import Stage, automatic, recorder, stream_of
 from carbon_otel.stages.arguments import LIFECYCLE, Lifecycle
 from carbon_otel.stages.callables import Line, followed
 from carbon_otel.stages.open_stage import OpenStage, current
+from carbon_otel.stages.outermost import Outermost, is_part, outermost
 
 # Functional units of a call, from its result; of a stream, from what was entered with it.
 Units = Callable[[Any], Mapping[str, float]]
@@ -31,9 +32,6 @@ Within = Callable[[], AbstractContextManager[object]]
 
 # Where a stage admits this, it also has the units of calls of its kind that it does not admit.
 UNITS: Final = "units"
-
-# The stage of the user that the call in progress adds its units to: the calls in it add none.
-counting: ContextVar[OpenStage | None] = ContextVar("carbon_otel_counting", default=None)
 
 # Whether this is the work of a process that a library keeps for its own calls, such as loading data: the stage of
 # the call has the energy. A measurement of its own would begin at each start of such a process.
@@ -56,7 +54,8 @@ def around(
     if opens:
         made = None if within is None else within()
         return CallStage(automatic(kind, name, admits), units, made, streams)
-    if units is None or above is None or counting.get() is above:
+    call = outermost.get()
+    if units is None or above is None or (call is not None and call.counts is above):
         return None
     return CountedCall(above, units, None if within is None else within(), streams)
 
@@ -113,7 +112,7 @@ def _above() -> OpenStage | None:
 
 def place_for(kind: str) -> tuple[bool, OpenStage | None]:
     """Whether a stage of the kind opens here, and else the stage that the units of the call belong to."""
-    if helping.get() or recorder() is None:
+    if helping.get() or is_part() or recorder() is None:
         return False, None
     above = _above()
     if above is None:
@@ -132,7 +131,7 @@ def _add(stage: OpenStage, units: Mapping[str, float]) -> None:
 class CallStage:
     """A call that is a stage. If it returns a stream, the stage goes on with that."""
 
-    __slots__ = ("_stage", "_streams", "_units", "_within")
+    __slots__ = ("_before", "_call", "_stage", "_streams", "_units", "_within")
 
     def __init__(
         self,
@@ -145,9 +144,16 @@ class CallStage:
         self._units = units
         self._within = within
         self._streams = streams
+        self._before: Outermost | None = None
+        self._call: Outermost | None = None
 
     def __enter__(self) -> Callable[[Any], Any]:
         self._stage.__enter__()
+        if nothing_opens():
+            opened = cast(OpenStage, current.get())
+            self._before, self._call = outermost.get(), Outermost(opened)
+            opened.call = self._call
+            outermost.set(self._call)
         if self._within is not None:
             self._within.__enter__()
         return self._seen
@@ -159,7 +165,12 @@ class CallStage:
             if self._within is not None:
                 self._within.__exit__(kind, error, trace)
         finally:
-            self._stage.__exit__(kind, error, trace)
+            try:
+                if self._call is not None:
+                    self._call.over()
+                    outermost.set(self._before)
+            finally:
+                self._stage.__exit__(kind, error, trace)
 
     def _seen(self, result: Any) -> Any:
         if self._streams and type(result) is GeneratorType:
@@ -219,7 +230,7 @@ class _Stream:
 class CountedCall:
     """A call that adds its units to a stage around it; those of a stream when that ends."""
 
-    __slots__ = ("_before", "_stage", "_streams", "_units", "_within")
+    __slots__ = ("_before", "_call", "_stage", "_streams", "_units", "_within")
 
     def __init__(
         self,
@@ -232,11 +243,12 @@ class CountedCall:
         self._units = units
         self._within = within
         self._streams = streams
-        self._before: OpenStage | None = None
+        self._before: Outermost | None = None
+        self._call: Outermost | None = None
 
     def __enter__(self) -> Callable[[Any], Any]:
-        self._before = counting.get()
-        counting.set(self._stage)
+        self._before, self._call = outermost.get(), Outermost(current.get(), self._stage)
+        outermost.set(self._call)
         if self._within is not None:
             self._within.__enter__()
         return self._seen
@@ -248,7 +260,9 @@ class CountedCall:
             if self._within is not None:
                 self._within.__exit__(kind, error, trace)
         finally:
-            counting.set(self._before)
+            if self._call is not None:
+                self._call.over()
+            outermost.set(self._before)
 
     def pay(self) -> None:
         """Does nothing: the stage around it pays."""

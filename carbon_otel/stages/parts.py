@@ -39,7 +39,7 @@ class Interval(NamedTuple):
     joules: Joules
     grams: float
     elapsed_ns: int
-    whole_ns: int
+    whole_ns: float
     most_w: Sequence[float]
 
     def part(self, ns: int) -> Part:
