@@ -14,10 +14,10 @@ wrong calls stay the same. A private copy of the function keeps the old code:
         with entered as seen:
             return seen(<original>(self, X, y))
 
-`<enter>` and the others are constants of the code. The first question is only there if a call within another one is
-a part of that. Where a function is pickled by value, as cloudpickle does with the classes of a script, the copy goes
-with it, and the others become functions of the standard library that enter nothing: the result loads where carbon_otel
-is not installed.
+`<enter>` and the others are constants of the code. The first question is only there if a call within another one
+is a part of that. Where a function is pickled by value, as cloudpickle does with the classes of a script, the copy
+goes with it, and the others become functions of the standard library that enter nothing: the result loads where
+carbon_otel is not installed.
 """
 
 from __future__ import annotations

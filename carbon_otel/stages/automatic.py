@@ -112,7 +112,7 @@ def _above() -> OpenStage | None:
 
 def place_for(kind: str) -> tuple[bool, OpenStage | None]:
     """Whether a stage of the kind opens here, and else the stage that the units of the call belong to."""
-    if helping.get() or is_part() or recorder() is None:
+    if not _is_measured():
         return False, None
     above = _above()
     if above is None:
@@ -122,6 +122,18 @@ def place_for(kind: str) -> tuple[bool, OpenStage | None]:
         opens = kind in above.admits and above.affords_stage()
         counts = counts and UNITS in above.admits
     return opens, above if counts and not opens else None
+
+
+def is_admitted(kind: str) -> bool:
+    """Whether a stage of the kind would open here if the run had the allowance for it."""
+    if not _is_measured():
+        return False
+    above = _above()
+    return above is None or (above.admits is not None and kind in above.admits)
+
+
+def _is_measured() -> bool:
+    return not (helping.get() or is_part() or recorder() is None)
 
 
 def _add(stage: OpenStage, units: Mapping[str, float]) -> None:

@@ -17,7 +17,7 @@ from carbon_otel.stages import cells
 from carbon_otel.stages.allowance import Allowance
 from carbon_otel.stages.api import Recorder
 from carbon_otel.stages.arguments import LONGEST_NAME, Lifecycle
-from carbon_otel.stages.automatic import CallStage, CountedCall, Units, around, place_for
+from carbon_otel.stages.automatic import CallStage, CountedCall, Units, around, is_admitted
 from carbon_otel.stages.cells import Cell, cells_here
 from carbon_otel.stages.open_stage import OpenStage, current
 from carbon_otel.stages.outermost import Outermost, outermost
@@ -37,18 +37,17 @@ def around_frequent(
         return around(kind, name, units)
     engine = active.engine
     stage = engine.parent_of(current.get()) or engine.root
-    if stage.admits is not None:  # the allowance of the run has said already whether a stage may open
-        return around(kind, name, units)
     pace = stage.paces.get((kind, name))
     if pace is None:
         pace = _new_pace(stage, kind, name)
     if pace.admits_stage(_now()):
         entered = around(kind, name, units)
-        return entered if entered is None else TimedCall(entered, pace)
+        if entered is not None:
+            return TimedCall(entered, pace)
     try:
         cell = cells_here()[stage][pace.share]
     except KeyError:
-        cell = engine.shares.add(pace.share, stage, counts=place_for(kind)[0])
+        cell = engine.shares.add(pace.share, stage, counts=is_admitted(kind))
     if cell is None:
         return around(kind, name, units)
     return None if cell.begun_ns else SharedCall(cell, pace, units)
