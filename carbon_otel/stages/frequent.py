@@ -20,7 +20,7 @@ from carbon_otel.stages.arguments import LONGEST_NAME, Lifecycle
 from carbon_otel.stages.automatic import CallStage, CountedCall, Units, around, is_admitted
 from carbon_otel.stages.cells import Cell, cells_here
 from carbon_otel.stages.open_stage import OpenStage, current
-from carbon_otel.stages.outermost import Outermost, outermost
+from carbon_otel.stages.outermost import Outermost, is_part, outermost
 from carbon_otel.stages.pace import Pace
 
 # The kinds of calls that may come often. A training may begin an experiment run, and has epochs.
@@ -47,6 +47,8 @@ def around_frequent(
     try:
         cell = cells_here()[stage][pace.share]
     except KeyError:
+        if is_part():  # its answer holds for this call only
+            return None
         cell = engine.shares.add(pace.share, stage, counts=is_admitted(kind))
     if cell is None:
         return around(kind, name, units)

@@ -22,6 +22,7 @@ from carbon_otel.stages.automatic import Units, is_admitted
 from carbon_otel.stages.cells import Cell, Share, cell_of
 from carbon_otel.stages.episodes import Episode
 from carbon_otel.stages.open_stage import OpenStage, current
+from carbon_otel.stages.outermost import is_part
 from carbon_otel.stages.shares import Parent
 from carbon_otel.stages.steps import Steps
 
@@ -120,7 +121,7 @@ def _begun() -> Recorder | None:
 
 def _new_cell(share: Share, stage: OpenStage) -> Cell | None:
     active = _begun()
-    if active is None:
+    if active is None or is_part():
         return None
     engine = active.engine
     if stage is not engine.root:
