@@ -49,6 +49,7 @@ class Call:
         when: tells from the arguments whether the call does its work before it returns; by default each does.
         often: whether it may come by the thousand; such calls share the energy of the stage around them.
         streams: whether it may return a generator that does the work; the stage then ends with that.
+        counts_failed: whether `units` can tell, with None as the result, what a call has done that has raised.
     """
 
     function: str
@@ -60,6 +61,7 @@ class Call:
     when: Callable[[Mapping[str, Any]], bool] | None = None
     often: bool = False
     streams: bool = False
+    counts_failed: bool = False
 
     @property
     def may_share(self) -> bool:
@@ -124,7 +126,7 @@ def _enter(call: Call, parameters: tuple[str, ...], /, *args: Any, **kwargs: Any
         if call.may_share:
             return around_frequent(call.kind, name, units)
         within = call.within and functools.partial(call.within, args[0])
-        return around(call.kind, name, units, call.admits, within, call.streams)
+        return around(call.kind, name, units, call.admits, within, call.streams, call.counts_failed)
     except Exception as fault:  # noqa: BLE001 - no internal fault may reach the user's program
         log_fault("opening a stage", fault)
         return None

@@ -45,19 +45,21 @@ def around(
     admits: Collection[str] = (),
     within: Within | None = None,
     streams: bool = False,
+    counts_failed: bool = False,
 ) -> CallStage | CountedCall | None:
     """What to put around a call that is to be measured; None if the stages around it have all that it uses.
 
-    `streams` says that the call may return a generator, which does the work when it is iterated.
+    `streams` says that the call may return a generator, which does the work when it is iterated; `counts_failed`,
+    that `units` may be asked, with None as the result, what a call has done that an exception has ended.
     """
     opens, above = place_for(kind)
     if opens:
         made = None if within is None else within()
-        return CallStage(automatic(kind, name, admits), units, made, streams)
+        return CallStage(automatic(kind, name, admits), units, made, streams, counts_failed)
     call = outermost.get()
     if units is None or above is None or (call is not None and call.counts is above):
         return None
-    return CountedCall(above, units, None if within is None else within(), streams)
+    return CountedCall(above, units, None if within is None else within(), streams, counts_failed)
 
 
 def nothing_opens() -> bool:
@@ -143,7 +145,7 @@ def _add(stage: OpenStage, units: Mapping[str, float]) -> None:
 class CallStage:
     """A call that is a stage. If it returns a stream, the stage goes on with that."""
 
-    __slots__ = ("_before", "_call", "_stage", "_streams", "_units", "_within")
+    __slots__ = ("_before", "_call", "_counts_failed", "_stage", "_streams", "_units", "_within")
 
     def __init__(
         self,
@@ -151,8 +153,10 @@ class CallStage:
         units: Units | None,
         within: AbstractContextManager[object] | None = None,
         streams: bool = False,
+        counts_failed: bool = False,
     ) -> None:
         self._stage = stage
+        self._counts_failed = counts_failed
         self._units = units
         self._within = within
         self._streams = streams
@@ -174,6 +178,8 @@ class CallStage:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
+            if error is not None and self._counts_failed:
+                contain("counting units", None, self._count, None)
             if self._within is not None:
                 self._within.__exit__(kind, error, trace)
         finally:
@@ -242,7 +248,7 @@ class _Stream:
 class CountedCall:
     """A call that adds its units to a stage around it; those of a stream when that ends."""
 
-    __slots__ = ("_before", "_call", "_stage", "_streams", "_units", "_within")
+    __slots__ = ("_before", "_call", "_counts_failed", "_stage", "_streams", "_units", "_within")
 
     def __init__(
         self,
@@ -250,8 +256,10 @@ class CountedCall:
         units: Units,
         within: AbstractContextManager[object] | None = None,
         streams: bool = False,
+        counts_failed: bool = False,
     ) -> None:
         self._stage = stage
+        self._counts_failed = counts_failed
         self._units = units
         self._within = within
         self._streams = streams
@@ -269,6 +277,8 @@ class CountedCall:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
+            if error is not None and self._counts_failed:
+                contain("counting units", None, self._count, None)
             if self._within is not None:
                 self._within.__exit__(kind, error, trace)
         finally:
