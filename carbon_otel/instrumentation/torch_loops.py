@@ -161,7 +161,7 @@ def _dropped(loops: _Loops, key: int) -> None:
     """The loop is left, or its iterator has no more."""
     waiting = loops.pop(key, None)
     if waiting is not None:
-        contain("ending a loop", None, episodes.end, waiting.episode)
+        contain("ending a loop", None, episodes.gone, waiting.episode)
 
 
 def _next(loops: _Loops, passes: _Passes, iterator: Any, /) -> Entered | None:
