@@ -5,8 +5,8 @@ evaluation in a process that has trained before, and inference in another. Until
 kept, and the sinks are not told of the stage around it. Waiting for data is a child of it, as data processing.
 
 Episodes in one thread that take turns (`zip` of two loops) are one, until the last of their iterators has gone; an
-episode that begins and ends within another one is beside it. If the end of a loop is not seen, the episode ends when it was last seen; what the stage around
-it has paid since then is kept, too, until it is seen again or is over.
+episode that begins and ends within another one is beside it. If the end of a loop is not seen, the episode ends
+when it was last seen; what the stage around it has paid since then is kept, too, until it is seen again or over.
 """
 
 from __future__ import annotations
