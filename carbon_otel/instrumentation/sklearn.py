@@ -17,6 +17,8 @@
 A cross-validation is `training`, as a search is: it fits a model on each fold, which costs more than the scores,
 and its processes do not tell the two apart. The same folds in a loop of yours are `training` and `evaluation`.
 
+Predictions and transformations that come often share what the stage around them pays (`stages/frequent.py`).
+
 Pipelines, searches and ensembles call methods of their parts; these calls belong to the stage of the outermost
 call. Calls inside a lifecycle stage of the user belong to that stage. If an MLflow run begins inside a call
 (autologging may start one), the next call inside the run is a stage of the run.

@@ -4,7 +4,8 @@ A call opens a stage if no lifecycle stage of its run is open around it. Within 
 none opens. Within an automatic stage only those kinds open that it admits: a search is one stage, whatever it
 calls, but the validation in a training is a stage of its own, as long as the run has an allowance for it. In a
 stage of the user, the units of an outermost call of the same kind are added to that stage, if the user sets no
-units of that name. Calls that come by the thousand are no stages: see `short_calls.py`.
+units of that name. Calls that come by the thousand are no stages: see `short_calls.py` and
+`frequent.py`. What runs in a call that has no stages in it is a part of that (`outermost.py`).
 """
 
 from __future__ import annotations
