@@ -2,8 +2,8 @@
 
     pip install fastapi uvicorn httpx scikit-learn && python examples/service.py
 
-Each prediction is a stage of kind inference, with its samples: joules per sample are in its footprint, and in the
-metrics that the process exports.
+Predictions are of kind inference, with their samples: the first ones, and later one a second, are stages. The others
+share what the process uses, with one stage a minute for all of them, and in the metrics that it exports.
 """
 
 from __future__ import annotations

@@ -19,10 +19,11 @@ from typing import Any, Final
 
 from carbon_otel.guard import log_fault
 from carbon_otel.instrumentation.base import Undo
-from carbon_otel.instrumentation.in_place import Around, Changed, Entered, innermost
+from carbon_otel.instrumentation.in_place import Around, AroundOutermost, Changed, Entered, innermost
 from carbon_otel.stages.arguments import Lifecycle
-from carbon_otel.stages.automatic import CallStage, CountedCall, around, nothing_opens
+from carbon_otel.stages.automatic import around
 from carbon_otel.stages.cells import Cell, Share
+from carbon_otel.stages.frequent import FREQUENT, around_frequent
 from carbon_otel.stages.short_calls import CountedShare, within
 
 # The units of a call, from its arguments by the names of the parameters, and its result.
@@ -48,6 +49,7 @@ class Call:
         when: tells from the arguments whether the call does its work before it returns; by default each does.
         often: whether it may come by the thousand; such calls share the energy of the stage around them.
         streams: whether it may return a generator that does the work; the stage then ends with that.
+        counts_failed: whether `units` can tell, with None as the result, what a call has done that has raised.
     """
 
     function: str
@@ -59,12 +61,18 @@ class Call:
     when: Callable[[Mapping[str, Any]], bool] | None = None
     often: bool = False
     streams: bool = False
+    counts_failed: bool = False
+
+    @property
+    def may_share(self) -> bool:
+        """Whether it is no stage while it comes often."""
+        return self.kind in FREQUENT and not (self.admits or self.within or self.streams)
 
     def around(self, parameters: tuple[str, ...]) -> Around:
         if self.often:
             share = Share(self.kind, self.name or self.function)
-            return Around(_enter_often, share, self.units, parameters)
-        return Around(_enter, self, parameters)
+            return AroundOutermost(_enter_often, share, self.units, parameters)
+        return AroundOutermost(_enter, self, parameters)
 
 
 @dataclass(frozen=True)
@@ -106,21 +114,19 @@ def attribute(module: ModuleType, path: str) -> Any:
     return found
 
 
-def _enter(
-    call: Call, parameters: tuple[str, ...], /, *args: Any, **kwargs: Any
-) -> CallStage | CountedCall | None:
+def _enter(call: Call, parameters: tuple[str, ...], /, *args: Any, **kwargs: Any) -> Entered | None:
     # Not `contain`, because inner calls come by the thousand.
     try:
-        if nothing_opens():
-            return None
         if call.when is not None and not call.when(_named(parameters, args, kwargs)):
             return None
         name = call.name
         if name is None:
             name = _name(call, args[0])
         units = call.units and functools.partial(_count, call.units, parameters, args, kwargs)
+        if call.may_share:
+            return around_frequent(call.kind, name, units)
         within = call.within and functools.partial(call.within, args[0])
-        return around(call.kind, name, units, call.admits, within, call.streams)
+        return around(call.kind, name, units, call.admits, within, call.streams, call.counts_failed)
     except Exception as fault:  # noqa: BLE001 - no internal fault may reach the user's program
         log_fault("opening a stage", fault)
         return None

@@ -88,7 +88,7 @@ class Children:
         opened, self._open = self._open, None
         before, self._counted = self._counted, None
         if opened is not None:
-            if before is not None and error is None:
+            if before is not None:
                 contain("counting units", None, self._add, opened, before)
             opened.__exit__(kind, error, trace)
 

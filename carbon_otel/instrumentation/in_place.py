@@ -5,15 +5,19 @@ patches does not matter. The new code has the parameters of the old code, so tha
 wrong calls stay the same. A private copy of the function keeps the old code:
 
     def fit(self, X, y=None):
+        call = <outermost>()
+        if call and call.stage is <current>():
+            return <original>(self, X, y)
         entered = <enter>(self, X, y)
         if not entered:
             return <original>(self, X, y)
         with entered as seen:
             return seen(<original>(self, X, y))
 
-`<enter>` and `<original>` are constants of the code. Where a function is pickled by value, as cloudpickle does
-with the classes of a script, the copy goes with it, and `<enter>` becomes a function of the standard library that
-enters nothing: the result loads where carbon_otel is not installed.
+`<enter>` and the others are constants of the code. The first question is only there if a call within another one
+is a part of that. Where a function is pickled by value, as cloudpickle does with the classes of a script, the copy
+goes with it, and the others become functions of the standard library that enter nothing: the result loads where
+carbon_otel is not installed.
 """
 
 from __future__ import annotations
@@ -29,6 +33,8 @@ from weakref import WeakSet
 from carbon_otel.guard import contain
 from carbon_otel.stages.cells import COUNTED
 from carbon_otel.stages.cells import FILE as FILE
+from carbon_otel.stages.open_stage import current
+from carbon_otel.stages.outermost import outermost
 
 # Libraries that warn at the first frame outside of their folder, and count the frames up to there.
 _COUNTING: Final = ("pandas", "polars")
@@ -39,6 +45,8 @@ _VARIADIC: Final = inspect.CO_VARARGS | inspect.CO_VARKEYWORDS
 _LOCALS: Final = ("_around_enter", "_around_original", "_around_entered", "_around_seen")
 _ENTER: Final = "enter"
 _ORIGINAL: Final = "original"
+_OUTERMOST: Final = "outermost"
+_CURRENT: Final = "current"
 _DEEPEST: Final = 50
 
 
@@ -64,6 +72,17 @@ class Around(functools.partial["Entered | None"]):
     def __reduce__(self) -> tuple[Any, ...]:
         # It takes any arguments, and returns "".
         return getattr, ("", "format")
+
+
+class AroundOutermost(Around):
+    """The same for a call that is not looked at if it is part of another one (`outermost.py`)."""
+
+    __slots__ = ()
+
+
+# What a stub asks. They are kept out of a pickle in the same way.
+_IN_CALL: Final = Around(cast(Any, outermost.get))
+_IN_STAGE: Final = Around(cast(Any, current.get))
 
 
 def unseen(result: Any) -> Any:
@@ -184,9 +203,10 @@ def _stub(code: CodeType, around: Around, original: FunctionType) -> CodeType:
         code.co_varnames[positional : positional + keyword],
         code.co_flags & _VARIADIC,
         len(code.co_freevars),
+        isinstance(around, AroundOutermost),
     )
     parameters = positional + keyword + (code.co_flags & _VARIADIC).bit_count()
-    constants = {_ENTER: around, _ORIGINAL: original}
+    constants = {_ENTER: around, _ORIGINAL: original, _OUTERMOST: _IN_CALL, _CURRENT: _IN_STAGE}
     changes: dict[str, Any] = {
         "co_consts": tuple(
             constants.get(each, each) if type(each) is str else each for each in template.co_consts
@@ -209,9 +229,11 @@ def _file_of(code: CodeType, original: FunctionType) -> str:
 
 @functools.cache
 def _template(
-    positional: int, only_positional: int, keywords: tuple[str, ...], variadic: int, free: int
+    positional: int, only_positional: int, keywords: tuple[str, ...], variadic: int, free: int, asks: bool
 ) -> CodeType:
     """The compiled stub for one form of parameters. It hands positional ones on by place, whatever their names.
+
+    `asks` says whether it asks first if the call is part of another one.
 
     It has as many `free` variables as the function has cells. They are copied into the frame, where a debugger
     looks for them, only if the compiler knows of them.
@@ -231,12 +253,20 @@ def _template(
         parameters.append("**_around_kwargs")
         call.append("**_around_kwargs")
     cells = ", ".join(f"_around_cell_{n:04}" for n in range(free))  # sorted, as the compiler does
+    asked = f"""
+        _around_entered = {_OUTERMOST!r}
+        _around_seen = {_CURRENT!r}
+        _around_entered = _around_entered()
+        if _around_entered and _around_entered.stage is _around_seen():
+            return _around_original({", ".join(call)})
+"""
     source = f"""\
 def make({cells}):
     def stub({", ".join(parameters)}):
         if 0: ({cells})
         _around_enter = {_ENTER!r}
         _around_original = {_ORIGINAL!r}
+{asked if asks else ""}
         _around_entered = _around_enter({", ".join(call)})
         if not _around_entered:
             return _around_original({", ".join(call)})

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from carbon_otel.instrumentation.calls import Call, Calls, Hook
-from carbon_otel.instrumentation.children import EPOCH, Children, begins, ends
+from carbon_otel.instrumentation.children import EPOCH, Children, begins, children_of, ends
 from carbon_otel.instrumentation.sizes import parts_in, samples_in, samples_in_batches
 
 
@@ -34,6 +34,11 @@ def _rows(x: Any) -> int | None:
 
 
 def _fitted(arguments: Mapping[str, Any], history: Any) -> dict[str, float]:
+    if history is None:  # an exception has ended it: its whole epochs count
+        children = children_of(arguments["self"])
+        if children is None or children.noted is None or not children.noted.epoch:
+            return {}
+        history = children.noted
     epochs = len(history.epoch)
     units: dict[str, float] = {"epochs": epochs}
     steps = history.params.get("steps")  # of an epoch; None if `x` does not tell
@@ -79,7 +84,14 @@ _count: Final = functools.partial(_seen, "steps")
 def _trainer(module: str, name: str) -> Calls:
     return Calls(
         module,
-        Call(f"{name}.fit", "training", units=_fitted, admits=(EPOCH, "evaluation"), within=Children),
+        Call(
+            f"{name}.fit",
+            "training",
+            units=_fitted,
+            admits=(EPOCH, "evaluation"),
+            within=Children,
+            counts_failed=True,
+        ),
         Call(f"{name}.evaluate", "evaluation", units=_count),
         Call(f"{name}.predict", "inference", units=_count),
     )
@@ -87,6 +99,11 @@ def _trainer(module: str, name: str) -> Calls:
 
 def _begins(callbacks: Any, epoch: int, *_: Any) -> tuple[Any, str]:
     return callbacks.model, f"epoch {epoch + 1}"
+
+
+def _history(model: Any) -> Any:
+    """The history of the training that begins. Callbacks of the user may have none, but a fit always has one."""
+    return getattr(model, "history", None)
 
 
 def _ends(callbacks: Any, *_: Any) -> Any:
@@ -98,7 +115,7 @@ KERAS: Final = (
     _trainer("keras.src.backend.jax.trainer", "JAXTrainer"),
     Calls(
         "keras.src.callbacks.callback_list",
-        Hook("CallbackList.on_epoch_begin", begins(_begins)),
+        Hook("CallbackList.on_epoch_begin", begins(_begins, note=_history)),
         Hook("CallbackList.on_epoch_end", ends(_ends)),
     ),
 )

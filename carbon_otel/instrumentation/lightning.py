@@ -109,7 +109,14 @@ def _package(name: str) -> tuple[Calls, ...]:
     return (
         Calls(
             f"{name}.trainer.trainer",
-            Call("Trainer.fit", "training", units=_fitted, admits=(EPOCH, "evaluation"), within=Children),
+            Call(
+                "Trainer.fit",
+                "training",
+                units=_fitted,
+                admits=(EPOCH, "evaluation"),
+                within=Children,
+                counts_failed=True,
+            ),
             Call("Trainer.validate", "evaluation", units=_in("val")),
             Call("Trainer.test", "evaluation", units=_in("test")),
             Call("Trainer.predict", "inference", units=_in("predict")),
@@ -121,6 +128,7 @@ def _package(name: str) -> tuple[Calls, ...]:
                 _fitted,
                 admits=(EPOCH, "evaluation"),
                 within=Children,
+                counts_failed=True,
             ),
             Call("Trainer._validate_impl", "evaluation", "Trainer.validate", _in("val")),
             Call("Trainer._test_impl", "evaluation", "Trainer.test", _in("test")),

@@ -17,6 +17,8 @@
 A cross-validation is `training`, as a search is: it fits a model on each fold, which costs more than the scores,
 and its processes do not tell the two apart. The same folds in a loop of yours are `training` and `evaluation`.
 
+Predictions and transformations that come often share what the stage around them pays (`stages/frequent.py`).
+
 Pipelines, searches and ensembles call methods of their parts; these calls belong to the stage of the outermost
 call. Calls inside a lifecycle stage of the user belong to that stage. If an MLflow run begins inside a call
 (autologging may start one), the next call inside the run is a stage of the run.
@@ -40,10 +42,11 @@ from carbon_otel.guard import contain, log_fault
 from carbon_otel.instrumentation import lightgbm, xgboost
 from carbon_otel.instrumentation.base import Undo
 from carbon_otel.instrumentation.calls import Call, Calls, name_of_type
-from carbon_otel.instrumentation.in_place import After, Around, Changed, Entered
+from carbon_otel.instrumentation.in_place import After, Around, AroundOutermost, Changed, Entered
 from carbon_otel.instrumentation.sizes import samples
 from carbon_otel.stages.arguments import Lifecycle
-from carbon_otel.stages.automatic import CallStage, CountedCall, around, nothing_opens
+from carbon_otel.stages.automatic import around
+from carbon_otel.stages.frequent import FREQUENT, around_frequent
 
 _METHODS: Final[Mapping[str, Lifecycle]] = {
     "fit": "training",
@@ -113,7 +116,7 @@ class _Classes:
     def __init__(self, base: type, changed: Changed) -> None:
         self._base = base
         self._changed = changed
-        self._around = {method: Around(_enter_method, base, method) for method in _METHODS}
+        self._around = {method: AroundOutermost(_enter_method, base, method) for method in _METHODS}
         self._descriptors: dict[type, str] = {property: "fget", _available_if(): "fn"}
         self._defined = _Seen()
         self._unpickled = _Seen()
@@ -174,15 +177,16 @@ def _define(classes: _Classes, cls: Any = None, /, *_: Any, **__: Any) -> Entere
 
 def _enter_method(
     base: type, method: str, estimator: Any = None, /, *args: Any, **kwargs: Any
-) -> CallStage | CountedCall | None:
+) -> Entered | None:
     # Not `contain`, because inner calls come by the thousand.
     try:
         # A function that became a method may be called with anything.
-        if nothing_opens() or not issubclass(type(estimator), base):
+        if not issubclass(type(estimator), base):
             return None
         units = functools.partial(_units, estimator, method, args[0] if args else kwargs.get("X"), kwargs)
         name = f"{name_of_type(type(estimator))}.{method}"
-        return around(_kind(method, estimator), name, units)
+        kind = _kind(method, estimator)
+        return around_frequent(kind, name, units) if kind in FREQUENT else around(kind, name, units)
     except Exception as fault:  # noqa: BLE001 - no internal fault may reach the user's program
         log_fault("opening a stage", fault)
         return None

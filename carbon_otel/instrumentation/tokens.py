@@ -21,7 +21,7 @@ _ROWS_AND_POSITIONS: Final = 2
 
 def tokens_in(batch: Any) -> int | None:
     """The tokens of a batch of token ids; None where only a wait or code of the user could tell."""
-    parts = parts_in(batch)
+    parts = None if type(batch) is list else parts_in(batch)
     if parts is None:
         return None
     mask, ids = parts.get("attention_mask"), parts.get("input_ids")

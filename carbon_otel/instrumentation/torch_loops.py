@@ -40,8 +40,8 @@ from carbon_otel.stages.automatic import helping
 from carbon_otel.stages.episodes import Episode
 from carbon_otel.stages.short_calls import after_step, before_step, loop
 
-# The episodes of open iterators, by the id of the iterator: it may define `==` and a hash.
-_Loops = dict[int, Episode]
+# The loops of open iterators, by the id of the iterator: it may define `==` and a hash.
+_Loops = dict[int, "_Waiting"]
 # The same of loops in the training of a library, which counts its tokens.
 _Passes = dict[int, Pass]
 
@@ -138,13 +138,13 @@ class _Beginning:
         # An iterator of persistent workers begins again without an end.
         before = self._loops.pop(id(iterator), None)
         if before is not None:
-            episodes.end(before)
+            episodes.end(before.episode)
         self._passes.pop(id(iterator), None)
         kept = vars(self._loader).get("_iterator") is iterator
         held = functools.partial(_is_held, weakref.ref(iterator)) if kept else None
         episode, counting = loop(self._begun_ns, held), present.get()
         if episode is not None:
-            self._loops[id(iterator)] = episode
+            self._loops[id(iterator)] = _Waiting(self._loops, id(iterator), episode)
             weakref.finalize(iterator, _dropped, self._loops, id(iterator)).atexit = False
         elif counting is not None:
             self._passes[id(iterator)] = Pass(counting)
@@ -159,39 +159,42 @@ def _is_held(reference: weakref.ref[Any]) -> bool:
 
 def _dropped(loops: _Loops, key: int) -> None:
     """The loop is left, or its iterator has no more."""
-    episode = loops.pop(key, None)
-    if episode is not None:
-        contain("ending a loop", None, episodes.end, episode)
+    waiting = loops.pop(key, None)
+    if waiting is not None:
+        contain("ending a loop", None, episodes.gone, waiting.episode)
 
 
 def _next(loops: _Loops, passes: _Passes, iterator: Any, /) -> Entered | None:
-    episode: Episode | None = loops.get(id(iterator))
-    if episode is None:
+    waiting = loops.get(id(iterator))
+    if waiting is None:
         return passes.get(id(iterator))
     try:
-        turn = episodes.turn_to(episode)
-        if turn.ended:  # by an exception that the program goes on after, or with its run
-            again = loop(clock.monotonic_ns())
-            if again is None:
-                return None
-            loops[id(iterator)] = episode = turn = again
-        return _Waiting(loops, id(iterator), episode, turn)
+        return waiting if waiting.is_due() else None
     except Exception as fault:  # noqa: BLE001 - no internal fault may reach the user's program
         log_fault("waiting for a batch", fault)
         return None
 
 
 class _Waiting:
-    """A loop waits for its next batch."""
+    """A loop waits for its next batch. One for each iterator, because a loop has batches by the thousand."""
 
-    __slots__ = ("_episode", "_key", "_loops", "_turn", "_waits")
+    __slots__ = ("_key", "_loops", "_turn", "_waits", "episode")
 
-    def __init__(self, loops: _Loops, key: int, episode: Episode, turn: Episode) -> None:
+    def __init__(self, loops: _Loops, key: int, episode: Episode) -> None:
         self._loops = loops
         self._key = key
-        self._episode = episode
-        self._turn = turn
+        self.episode = self._turn = episode
         self._waits = False
+
+    def is_due(self) -> bool:
+        """Whether the loop is still one."""
+        self._turn = episodes.turn_to(self.episode)
+        if self._turn.ended:  # by an exception that the program goes on after, or with its run
+            again = loop(clock.monotonic_ns())
+            if again is None:
+                return False
+            self.episode = self._turn = again
+        return True
 
     def __enter__(self) -> Callable[[Any], Any]:
         self._waits = self._turn.begin_wait()
@@ -202,21 +205,23 @@ class _Waiting:
     ) -> None:
         if self._waits:
             self._turn.end_wait()
-        if isinstance(error, StopIteration):
-            _dropped(self._loops, self._key)
-        elif error is not None:
-            contain("ending a loop", None, episodes.end, self._episode)
+        if error is not None:
+            if isinstance(error, StopIteration):
+                _dropped(self._loops, self._key)
+            else:
+                contain("ending a loop", None, episodes.end, self.episode)
 
     def _seen(self, batch: Any) -> Any:
-        if self._turn is self._episode:
-            contain("counting a batch", None, self._count, batch)
+        episode = self.episode
+        if self._waits and self._turn is episode:
+            # Not `contain`, for the same reason.
+            try:
+                episode.batches += 1
+                episode.samples += samples_in_batch(batch) or 0
+                episode.tokens += tokens_in(batch) or 0
+            except Exception as fault:  # noqa: BLE001 - as above
+                log_fault("counting a batch", fault)
         return batch
-
-    def _count(self, batch: Any) -> None:
-        if self._waits:
-            self._episode.batches += 1
-            self._episode.samples += samples_in_batch(batch) or 0
-            self._episode.tokens += tokens_in(batch) or 0
 
 
 TORCH: Final = DataLoaderIntegration(), WorkerIntegration(), OptimizerIntegration()

@@ -50,6 +50,8 @@ def _samples_of(metrics: Mapping[str, Any], processes: int) -> dict[str, float]:
 def _trained(arguments: Mapping[str, Any], output: Any) -> dict[str, float]:
     trainer = arguments["self"]
     state, processes = trainer.state, trainer.args.world_size
+    if output is None:  # an exception has ended it
+        return _until_failed(trainer)
     units = _samples_of(output.metrics, processes)
     steps = state.global_step - getattr(trainer, "_initial_global_step", 0)
     units["steps"] = steps
@@ -84,13 +86,26 @@ def _positions_of(trainer: Any) -> float:
 
 
 def _so_far(trainer: Any) -> dict[str, float]:
-    """Units of the training so far, for an epoch in a run that the trainer itself has begun."""
+    """Units of the training so far: of an epoch in a run that the trainer itself has begun, or until a failure."""
     state = trainer.state
     units: dict[str, float] = {"epochs": state.epoch or 0.0, "steps": state.global_step}
     loader = trainer.callback_handler.train_dataloader
     if hasattr(loader, "dataset") and hasattr(loader.dataset, "__len__"):
         units["samples"] = round(units["epochs"] * len(loader.dataset) / trainer.args.world_size)
     return {**units, **_tokens_of(trainer)}
+
+
+def _until_failed(trainer: Any) -> dict[str, float]:
+    children = children_of(trainer.callback_handler)
+    if children is None or children.noted is None:  # in no epoch: the state may be that of another training
+        return {}
+    return {unit: max(0.0, now - children.noted.get(unit, 0.0)) for unit, now in _so_far(trainer).items()}
+
+
+def _noted(handler: Any) -> dict[str, float] | None:
+    """What a checkpoint has brought."""
+    children = children_of(handler)
+    return children.so_far() if isinstance(children, _Training) else None
 
 
 def _evaluated(arguments: Mapping[str, Any], metrics: Any) -> dict[str, float]:
@@ -146,10 +161,11 @@ def _piped(arguments: Mapping[str, Any], outputs: Any) -> dict[str, float]:
 class _Training(Children):
     """The epochs of a training, and the tokens of its batches."""
 
-    __slots__ = ("count",)
+    __slots__ = ("count", "so_far")
 
     def __init__(self, trainer: Any) -> None:
-        super().__init__(trainer.callback_handler, functools.partial(_so_far, trainer))
+        self.so_far = functools.partial(_so_far, trainer)
+        super().__init__(trainer.callback_handler, self.so_far)
         self.count = TokenCount()
 
     def __enter__(self) -> Callable[[Any], Any]:
@@ -182,14 +198,21 @@ def _ends(handler: Any, *_: Any) -> Any:
 TRANSFORMERS: Final = (
     Calls(
         "transformers.trainer",
-        Call("Trainer.train", "training", units=_trained, admits=(EPOCH, "evaluation"), within=_Training),
+        Call(
+            "Trainer.train",
+            "training",
+            units=_trained,
+            admits=(EPOCH, "evaluation"),
+            within=_Training,
+            counts_failed=True,
+        ),
         Call("Trainer.evaluate", "evaluation", units=_evaluated),
         Call("Trainer.predict", "inference", units=_predicted),
         Hook("Trainer.evaluation_loop", _apart),
     ),
     Calls(
         "transformers.trainer_callback",
-        Hook("CallbackHandler.on_epoch_begin", begins(_begins)),
+        Hook("CallbackHandler.on_epoch_begin", begins(_begins, note=_noted)),
         Hook("CallbackHandler.on_epoch_end", ends(_ends)),
     ),
     Calls("transformers.generation.utils", Call("GenerationMixin.generate", "inference", units=_generated)),

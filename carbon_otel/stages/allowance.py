@@ -17,12 +17,12 @@ _MOST: Final = 1000
 
 
 class Allowance:
-    """The allowance of one run. It grows by one stage a second, up to 20, and ends after 1,000 stages."""
+    """The allowance of one run. It grows by one stage a second, up to 20, and ends after `most` stages."""
 
     __slots__ = ("_left", "_saved", "_then_ns")
 
-    def __init__(self, now_ns: int) -> None:
-        self._left = _MOST
+    def __init__(self, now_ns: int, most: float = _MOST) -> None:
+        self._left = most
         self._saved = _AT_ONCE
         self._then_ns = now_ns
 

@@ -4,7 +4,8 @@ A call opens a stage if no lifecycle stage of its run is open around it. Within 
 none opens. Within an automatic stage only those kinds open that it admits: a search is one stage, whatever it
 calls, but the validation in a training is a stage of its own, as long as the run has an allowance for it. In a
 stage of the user, the units of an outermost call of the same kind are added to that stage, if the user sets no
-units of that name. Calls that come by the thousand are no stages: see `short_calls.py`.
+units of that name. Calls that come by the thousand are no stages: see `short_calls.py` and
+`frequent.py`. What runs in a call that has no stages in it is a part of that (`outermost.py`).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from carbon_otel.stages.api import Stage, automatic, recorder, stream_of
 from carbon_otel.stages.arguments import LIFECYCLE, Lifecycle
 from carbon_otel.stages.callables import Line, followed
 from carbon_otel.stages.open_stage import OpenStage, current
+from carbon_otel.stages.outermost import Outermost, is_part, outermost
 
 # Functional units of a call, from its result; of a stream, from what was entered with it.
 Units = Callable[[Any], Mapping[str, float]]
@@ -31,9 +33,6 @@ Within = Callable[[], AbstractContextManager[object]]
 
 # Where a stage admits this, it also has the units of calls of its kind that it does not admit.
 UNITS: Final = "units"
-
-# The stage of the user that the call in progress adds its units to: the calls in it add none.
-counting: ContextVar[OpenStage | None] = ContextVar("carbon_otel_counting", default=None)
 
 # Whether this is the work of a process that a library keeps for its own calls, such as loading data: the stage of
 # the call has the energy. A measurement of its own would begin at each start of such a process.
@@ -47,18 +46,21 @@ def around(
     admits: Collection[str] = (),
     within: Within | None = None,
     streams: bool = False,
+    counts_failed: bool = False,
 ) -> CallStage | CountedCall | None:
     """What to put around a call that is to be measured; None if the stages around it have all that it uses.
 
-    `streams` says that the call may return a generator, which does the work when it is iterated.
+    `streams` says that the call may return a generator, which does the work when it is iterated; `counts_failed`,
+    that `units` may be asked, with None as the result, what a call has done that an exception has ended.
     """
     opens, above = place_for(kind)
     if opens:
         made = None if within is None else within()
-        return CallStage(automatic(kind, name, admits), units, made, streams)
-    if units is None or above is None or counting.get() is above:
+        return CallStage(automatic(kind, name, admits), units, made, streams, counts_failed)
+    call = outermost.get()
+    if units is None or above is None or (call is not None and call.counts is above):
         return None
-    return CountedCall(above, units, None if within is None else within(), streams)
+    return CountedCall(above, units, None if within is None else within(), streams, counts_failed)
 
 
 def nothing_opens() -> bool:
@@ -113,7 +115,7 @@ def _above() -> OpenStage | None:
 
 def place_for(kind: str) -> tuple[bool, OpenStage | None]:
     """Whether a stage of the kind opens here, and else the stage that the units of the call belong to."""
-    if helping.get() or recorder() is None:
+    if not _is_measured():
         return False, None
     above = _above()
     if above is None:
@@ -125,6 +127,18 @@ def place_for(kind: str) -> tuple[bool, OpenStage | None]:
     return opens, above if counts and not opens else None
 
 
+def is_admitted(kind: str) -> bool:
+    """Whether a stage of the kind would open here if the run had the allowance for it."""
+    if not _is_measured():
+        return False
+    above = _above()
+    return above is None or (above.admits is not None and kind in above.admits)
+
+
+def _is_measured() -> bool:
+    return not (helping.get() or is_part() or recorder() is None)
+
+
 def _add(stage: OpenStage, units: Mapping[str, float]) -> None:
     stage.count({unit: arguments.amount_of(unit, amount) for unit, amount in units.items()})
 
@@ -132,7 +146,7 @@ def _add(stage: OpenStage, units: Mapping[str, float]) -> None:
 class CallStage:
     """A call that is a stage. If it returns a stream, the stage goes on with that."""
 
-    __slots__ = ("_stage", "_streams", "_units", "_within")
+    __slots__ = ("_before", "_call", "_counts_failed", "_stage", "_streams", "_units", "_within")
 
     def __init__(
         self,
@@ -140,14 +154,23 @@ class CallStage:
         units: Units | None,
         within: AbstractContextManager[object] | None = None,
         streams: bool = False,
+        counts_failed: bool = False,
     ) -> None:
         self._stage = stage
+        self._counts_failed = counts_failed
         self._units = units
         self._within = within
         self._streams = streams
+        self._before: Outermost | None = None
+        self._call: Outermost | None = None
 
     def __enter__(self) -> Callable[[Any], Any]:
         self._stage.__enter__()
+        if nothing_opens():
+            opened = cast(OpenStage, current.get())
+            self._before, self._call = outermost.get(), Outermost(opened)
+            opened.call = self._call
+            outermost.set(self._call)
         if self._within is not None:
             self._within.__enter__()
         return self._seen
@@ -156,10 +179,17 @@ class CallStage:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
+            if error is not None and self._counts_failed:
+                contain("counting units", None, self._count, None)
             if self._within is not None:
                 self._within.__exit__(kind, error, trace)
         finally:
-            self._stage.__exit__(kind, error, trace)
+            try:
+                if self._call is not None:
+                    self._call.over()
+                    outermost.set(self._before)
+            finally:
+                self._stage.__exit__(kind, error, trace)
 
     def _seen(self, result: Any) -> Any:
         if self._streams and type(result) is GeneratorType:
@@ -219,7 +249,7 @@ class _Stream:
 class CountedCall:
     """A call that adds its units to a stage around it; those of a stream when that ends."""
 
-    __slots__ = ("_before", "_stage", "_streams", "_units", "_within")
+    __slots__ = ("_before", "_call", "_counts_failed", "_stage", "_streams", "_units", "_within")
 
     def __init__(
         self,
@@ -227,16 +257,19 @@ class CountedCall:
         units: Units,
         within: AbstractContextManager[object] | None = None,
         streams: bool = False,
+        counts_failed: bool = False,
     ) -> None:
         self._stage = stage
+        self._counts_failed = counts_failed
         self._units = units
         self._within = within
         self._streams = streams
-        self._before: OpenStage | None = None
+        self._before: Outermost | None = None
+        self._call: Outermost | None = None
 
     def __enter__(self) -> Callable[[Any], Any]:
-        self._before = counting.get()
-        counting.set(self._stage)
+        self._before, self._call = outermost.get(), Outermost(current.get(), self._stage)
+        outermost.set(self._call)
         if self._within is not None:
             self._within.__enter__()
         return self._seen
@@ -245,10 +278,14 @@ class CountedCall:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
+            if error is not None and self._counts_failed:
+                contain("counting units", None, self._count, None)
             if self._within is not None:
                 self._within.__exit__(kind, error, trace)
         finally:
-            counting.set(self._before)
+            if self._call is not None:
+                self._call.over()
+            outermost.set(self._before)
 
     def pay(self) -> None:
         """Does nothing: the stage around it pays."""

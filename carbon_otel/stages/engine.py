@@ -242,6 +242,8 @@ class Engine:
         sinks = self.sinks
         stage.untold = iter(((sinks.energy_attributed, owed), (sinks.stage_closed, (told,))))
         stage.end, stage.owner = end, None
+        if stage.call is not None:  # an exception may have kept it from its end
+            stage.call.over()
         self._open.pop(account, None)
         self._recorded.pop(stage, None)
         if stage.run is stage:

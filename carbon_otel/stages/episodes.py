@@ -4,9 +4,9 @@ An episode begins and ends with the iterator of the loop. If an optimizer steps 
 evaluation in a process that has trained before, and inference in another. Until that is known, what it uses is
 kept, and the sinks are not told of the stage around it. Waiting for data is a child of it, as data processing.
 
-Episodes in one thread that take turns (`zip` of two loops) are one; an episode that begins and ends within another
-one is beside it. If the end of a loop is not seen, the episode ends when it was last seen; what the stage around
-it has paid since then is kept, too, until it is seen again or is over.
+Episodes in one thread that take turns (`zip` of two loops) are one, until the last of their iterators has gone; an
+episode that begins and ends within another one is beside it. If the end of a loop is not seen, the episode ends
+when it was last seen; what the stage around it has paid since then is kept, too, until it is seen again or over.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ class Episode:
         "_guessed_ns",
         "_held",
         "_hooked",
+        "_inner_held",
         "_together",
         "_wait_begun_ns",
         "_wait_ns",
@@ -60,6 +61,7 @@ class Episode:
         "ended",
         "guess",
         "into",
+        "iterators",
         "main",
         "parent",
         "running",
@@ -85,15 +87,15 @@ class Episode:
         self._guessed_ns = 0
         self.trains = self.ended = False
         self.batches = self.steps = self.samples = self.tokens = 0
-        # The episode that this one takes turns with.
+        # The episode that this one takes turns with, and how many iterators take turns in this one.
         self.into: Episode | None = None
+        self.iterators = 1
+        self._inner_held: Callable[[], bool] | None = None
         self._first_ns = begun_ns
         self._wait_begun_ns = self._wait_ns = self._wait_taken_ns = 0
         # Whether it has no stage of its own, but one with others.
         self._together = False
         self._hooked = self._decided = False
-
-    # Called on the thread of the loop.
 
     def begin_wait(self) -> bool:
         """The loop asks for its next batch; False if it waits already: in the loading of data is another loop."""
@@ -151,6 +153,8 @@ class Episode:
     def absorb(self, inner: Episode) -> None:
         """An episode that began in this one takes turns with it: they are one."""
         inner.into = self
+        self.iterators += inner.iterators
+        self._inner_held = inner._held or inner._inner_held
         if inner.trains:
             self.stepped()
         if inner._decided:
@@ -165,6 +169,13 @@ class Episode:
             self.main.adopt(theirs)
         if inner in inner.parent.timed:
             inner.parent.timed.remove(inner)
+
+    def outlives(self, gone: Episode) -> bool:
+        """Whether another iterator is left, once that of this episode or of one that takes turns has gone."""
+        self.iterators -= 1
+        if gone is self:
+            self._held, self.running.fades = self._inner_held, self._inner_held is not None
+        return self.iterators > 0
 
     def end(self) -> None:
         """The loop is over. Nothing happens the second time."""
@@ -353,8 +364,7 @@ def innermost() -> Episode | None:
 
 def turn_to(episode: Episode) -> Episode:
     """The loop of this episode asks for data: those that began in it, and are still open, take turns with it."""
-    while episode.into is not None and not episode.into.ended:
-        episode = episode.into
+    episode = _whole(episode)
     stack = _here.stack
     if stack and stack[-1] is not episode and episode in stack and _here.innermost() is not episode:
         while stack[-1] is not episode:
@@ -362,6 +372,19 @@ def turn_to(episode: Episode) -> Episode:
         episode.resume()
         note_loop(episode)
     return episode
+
+
+def _whole(episode: Episode) -> Episode:
+    while episode.into is not None and not episode.into.ended:
+        episode = episode.into
+    return episode
+
+
+def gone(episode: Episode) -> None:
+    """An iterator is exhausted, or nobody has it any more. The loop is over if it was the last one."""
+    whole = _whole(episode)
+    if whole.ended or not whole.outlives(episode):
+        end(whole)
 
 
 def end(episode: Episode) -> None:

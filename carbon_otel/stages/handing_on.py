@@ -20,8 +20,8 @@ from carbon_otel import runtime
 from carbon_otel.guard import contain
 from carbon_otel.handover import NO_WORK, Work, present
 from carbon_otel.stages.api import Recorder, inject
-from carbon_otel.stages.automatic import counting
 from carbon_otel.stages.open_stage import OpenStage, current
+from carbon_otel.stages.outermost import Outermost, outermost
 
 # What the threads and processes of pools run, by module and name: they belong to nothing but their tasks.
 _WORKERS: Final = {
@@ -42,12 +42,12 @@ class Place(NamedTuple):
     Attributes:
         stage: the stage that is open there, if any.
         work: the work of another process that runs there, if any.
-        counts: the stage that a call in progress adds its units to, if any.
+        call: the call of a library that is in progress there, if any.
     """
 
     stage: OpenStage | None = None
     work: Work | None = None
-    counts: OpenStage | None = None
+    call: Outermost | None = None
 
 
 def is_worker(started: Any) -> bool:
@@ -63,8 +63,10 @@ def here() -> Place | None:
     """What belongs to this place; None if nothing is to be handed on."""
     active = cast("Recorder | None", runtime.begun())
     stage = active.engine.parent_of(current.get()) if active is not None else None
-    work = present.get()
-    return None if stage is None and work is None else Place(stage, work, counting.get())
+    work, call = present.get(), outermost.get()
+    if stage is None and work is None and (call is None or not call.goes_on_here()):
+        return None
+    return Place(stage, work, None if call is None else call.hand_on(stage))
 
 
 def thread_context() -> Context | None:
@@ -165,7 +167,7 @@ class Within:
         self._before: Place | None = None
 
     def __enter__(self) -> Callable[[Any], Any]:
-        self._before = Place(current.get(), present.get(), counting.get())
+        self._before = Place(current.get(), present.get(), outermost.get())
         _set(self._place)
         return _unseen
 
@@ -183,7 +185,7 @@ class TakenOver(Within):
 
     def __init__(self, variables: Mapping[str, str]) -> None:
         self._work = Work(variables)
-        super().__init__(Place(None, self._work, counting.get()))
+        super().__init__(Place(None, self._work, outermost.get()))
 
     def __enter__(self) -> Callable[[Any], Any]:
         seen = super().__enter__()
@@ -209,7 +211,7 @@ def _unseen(result: Any) -> Any:
 def _set(place: Place) -> None:
     current.set(place.stage)
     present.set(place.work)
-    counting.set(place.counts)
+    outermost.set(place.call)
 
 
 def _within(place: Place, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:

@@ -23,6 +23,8 @@ from carbon_otel.units import S_PER_NS
 
 if TYPE_CHECKING:
     from carbon_otel.stages.engine import Engine
+    from carbon_otel.stages.outermost import Outermost
+    from carbon_otel.stages.pace import Pace
 
 current: ContextVar[OpenStage | None] = ContextVar("carbon_otel_stage", default=None)
 
@@ -71,6 +73,7 @@ class OpenStage:
         "admits",
         "allowance",
         "begin",
+        "call",
         "counted",
         "end",
         "engine",
@@ -78,6 +81,7 @@ class OpenStage:
         "native_thread",
         "opened_ns",
         "owner",
+        "paces",
         "parent",
         "recorded",
         "run",
@@ -106,10 +110,14 @@ class OpenStage:
         self.counted = Tally()
         # The kinds of the automatic stages that may open in it, if an instrumented call has opened it.
         self.admits: Collection[str] | None = None
+        # That call, while it is in progress, if no stage opens in it.
+        self.call: Outermost | None = None
         # How its energy was divided off another stage, if it was.
         self.split: Split | None = None
         # Of a run, or of the process: how many stages may still open inside automatic stages.
         self.allowance: Allowance | None = None
+        # How often calls come in it, by kind and name.
+        self.paces: dict[tuple[str, str], Pace] = {}
         self.native_thread = _here.native_id
         self.opened_ns = 0
         self.begin = NO_EDGE

@@ -36,7 +36,7 @@ class Interval(NamedTuple):
 
     paid: Paid
     elapsed_ns: int
-    whole_ns: int
+    whole_ns: float
     most_w: Sequence[float]
 
     def part(self, ns: int) -> Part:

@@ -30,7 +30,8 @@ from carbon_otel.units import NS_PER_S, S_PER_NS
 if TYPE_CHECKING:
     from carbon_otel.stages.engine import Engine
 
-_LEAST_NS: Final = NS_PER_S // 100
+# The child of calls outside of any stage ends after so long, and the next one begins: the process may never end.
+_CHILD_NS: Final = 60 * NS_PER_S
 # As many cells are looked through at each tick; beyond, those of threads that have ended are dropped.
 _MANY: Final = 100
 
@@ -71,6 +72,11 @@ class Parent:
     # Where its cells are to be found, by thread.
     found_in: list[tuple[int, dict[OpenStage, dict[Share, Cell | None]]]] = field(default_factory=list)
     epochs: int = 0
+    # The cells in which a call is in progress, since when there has been one, and how much of the time in which
+    # there was one has got its energy. Threads write without a lock: what is lost then is the time of one call.
+    inside: set[Cell] = field(default_factory=set)
+    inside_since_ns: int = 0
+    covered_ns: int = 0
 
     def others(self, share: Share) -> Receiver:
         """The receiver of what has no stage of its own."""
@@ -140,7 +146,7 @@ class Shares:
         interval = Interval(
             (tuple([max(0.0, each) for each in joules]), max(0.0, grams), max(0.0, embodied_g)),
             elapsed_ns,
-            max(elapsed_ns, sum([ns for _, _, ns in untaken])),
+            _whole_ns(parent, untaken, elapsed_ns, now_ns),
             [most * track.share for most, track in zip(self._most_w, tracks, strict=True)],
         )
         for timed, receiver, ns in untaken:
@@ -164,9 +170,25 @@ class Shares:
             now_ns = self.engine.meter.clock_ns()
             for timed in list(parent.timed):
                 timed.look(now_ns)
+            if parent.stage is self.engine.root:
+                self._end_old_children(parent, now_ns)
             self._make_children(parent, now_ns)
             if len(parent.timed) > _MANY:
                 _forget_dead_threads(parent, now_ns)
+
+    def _end_old_children(self, parent: Parent, now_ns: int) -> None:
+        for share, receiver in list(parent.receivers.items()):
+            child = receiver.stage
+            if child is not None and now_ns - child.opened_ns >= _CHILD_NS:
+                self.engine.at_edge(functools.partial(self._let_go, parent, share, receiver))
+                self.engine.close(child)
+
+    def _let_go(self, parent: Parent, share: Share, receiver: Receiver, now_ns: int) -> None:
+        """Give a child what it has got so far; what follows is for the next one."""
+        self.settle(parent.stage, now_ns)
+        self.give(parent, receiver)
+        self._count(parent)
+        parent.receivers[share] = Receiver()
 
     def end_long(self, cell: Cell, took_ns: int, error: BaseException | None) -> bool:
         """End a call that deserves a stage of its own; False if it has none."""
@@ -206,8 +228,9 @@ class Shares:
         for receiver in [*parent.receivers.values(), *(cell.own for cell in cells)]:
             if receiver.stage is not None:
                 engine.close(receiver.stage)
-        for cell in cells:  # an exception may have kept a call from its end
-            cell.begun_ns = 0
+        for cell in cells:
+            if cell.begun_ns:
+                cell.forget()
         self.live.pop(stage, None)
         for _, found in list(parent.found_in):
             found.pop(stage, None)
@@ -227,7 +250,7 @@ class Shares:
         for share, receiver in list(parent.receivers.items()):
             kept = receiver.kept
             ns = waiting.get(receiver, 0) + (kept.ns if kept is not None else 0)
-            if receiver.stage is None and ns >= _LEAST_NS:
+            if receiver.stage is None and ns >= share.least_ns:
                 self.open(receiver, parent.stage, share, now_ns - ns)
 
     def open(self, receiver: Receiver, whole: OpenStage, share: Share, begun_ns: int) -> None:
@@ -270,6 +293,25 @@ class Shares:
                     _tell(cell, child)
 
 
+def _whole_ns(
+    parent: Parent, untaken: list[tuple[Timed, Receiver, int]], elapsed_ns: int, now_ns: int
+) -> float:
+    """The nanoseconds that stand for all that was paid in some time: with those of calls, their parts follow.
+
+    It is that time, if there was never more than one of them at once. Calls at once, in several threads, have
+    together what one of them would have had.
+    """
+    covered_ns = sum([each.covered_ns for each in list(parent.timed) if isinstance(each, Cell)])
+    if parent.inside:
+        covered_ns += max(0, now_ns - parent.inside_since_ns)
+    covered_ns, parent.covered_ns = covered_ns - parent.covered_ns, covered_ns
+    calls = [ns for timed, _, ns in untaken if isinstance(timed, Cell)]
+    covered_ns = min(max(covered_ns, max(calls, default=0)), sum(calls))
+    all_ns = sum([ns for _, _, ns in untaken])
+    busy_ns = min(elapsed_ns, all_ns - sum(calls) + covered_ns)
+    return elapsed_ns * all_ns / busy_ns if busy_ns else max(elapsed_ns, all_ns)
+
+
 def _forget_dead_threads(parent: Parent, now_ns: int) -> None:
     alive = set(sys._current_frames())  # noqa: SLF001 - documented, in spite of its name
     for timed in list(parent.timed):
@@ -282,6 +324,7 @@ def _forget_dead_threads(parent: Parent, now_ns: int) -> None:
             if child is not None:
                 _tell(timed, child)
             parent.timed.remove(timed)
+            parent.covered_ns -= timed.covered_ns
     for each in list(parent.found_in):
         if each[0] not in alive:
             parent.found_in.remove(each)

@@ -18,10 +18,11 @@ from carbon_otel.fork import renew_after_fork
 from carbon_otel.guard import log_fault
 from carbon_otel.stages import episodes
 from carbon_otel.stages.api import Recorder
-from carbon_otel.stages.automatic import Units, place_for
+from carbon_otel.stages.automatic import Units, is_admitted
 from carbon_otel.stages.cells import Cell, Share, cell_of
 from carbon_otel.stages.episodes import Episode
 from carbon_otel.stages.open_stage import OpenStage, current
+from carbon_otel.stages.outermost import is_part
 from carbon_otel.stages.shares import Parent
 from carbon_otel.stages.steps import Steps
 
@@ -101,7 +102,7 @@ renew_after_fork(_renew)
 
 def _parent() -> Parent | None:
     """The stage whose energy a loop shares that begins here."""
-    if not place_for("training")[0]:
+    if not is_admitted("training"):
         return None
     active = _begun()
     if active is None:
@@ -120,14 +121,14 @@ def _begun() -> Recorder | None:
 
 def _new_cell(share: Share, stage: OpenStage) -> Cell | None:
     active = _begun()
-    if active is None:
+    if active is None or is_part():
         return None
     engine = active.engine
     if stage is not engine.root:
         stage = engine.parent_of(stage) or engine.root
     with contextlib.suppress(KeyError):  # the current stage is not the one that pays
         return cell_of(share, stage)
-    return engine.shares.add(share, stage, counts=place_for(share.kind)[0])
+    return engine.shares.add(share, stage, counts=is_admitted(share.kind))
 
 
 class CountedShare:

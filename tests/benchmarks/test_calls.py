@@ -10,6 +10,7 @@ import pytest
 
 import carbon_otel
 from carbon_otel.instrumentation.calls import Call, Calls
+from carbon_otel.stages.automatic import around
 from tests.fakes.powercap import server
 
 REPEATS = 7
@@ -23,8 +24,12 @@ def units(arguments, result) -> dict[str, float]:
 
 KINDS = {
     "a call, by itself": None,
-    "a call that is a stage": {},
+    "a call that is a stage": {"kind": "training"},
+    "a call that comes often": {"kind": "inference"},
+    "a call that comes often, with units": {"kind": "inference", "units": units},
     "a call inside another one": {"inside": True},
+    "a call in a stage of yours": {"yours": True},
+    "a call in a stage of yours, with units": {"yours": True, "units": units},
     "a short call": {"often": True},
     "a short call with units": {"often": True, "units": units},
 }
@@ -33,15 +38,16 @@ KINDS = {
 @pytest.mark.parametrize("what", KINDS)
 def test_a_call(what, tmp_path, table):
     options = dict(KINDS[what] or {})
-    inside = options.pop("inside", False)
+    inside, yours = options.pop("inside", False), options.pop("yours", False)
+    kind = options.pop("kind", "inference")
     library = ModuleType("library")
     exec(SOURCE.format("work"), vars(library))
     carbon_otel.instrument(zone="FR", powercap_root=server(tmp_path).root)
     if KINDS[what] is not None:
-        undo = Calls("library", Call("work", "inference", "work", **options)).connect(library)
-    with carbon_otel.stage("inference" if inside else "etl"):
+        undo = Calls("library", Call("work", kind, "work", **options)).connect(library)
+    with around("training", "outer") if inside else carbon_otel.stage("inference" if yours else "etl"):
         for _ in range(REPEATS):
-            table(what, "carbon_otel", us(library.work, CALLS if options or inside else CALLS // 20), "us")
+            table(what, "carbon_otel", us(library.work, CALLS if kind == "inference" else CALLS // 20), "us")
     if KINDS[what] is not None:
         undo()
     carbon_otel.uninstrument()

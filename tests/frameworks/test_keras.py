@@ -86,13 +86,17 @@ def test_an_interrupted_training_ends_its_stages(stages, model, keras, error):
     for callback in Raises(), RaisesInTheMidst():
         with pytest.raises(error, match="by the user"):
             model.fit(X, Y, epochs=3, verbose=0, callbacks=[callback])
-    assert names(stages) == [
+    ended = stages.ended()
+    assert [(each.kind, each.name, each.parent) for each in ended] == [
         ("training", "epoch 1", "Sequential.fit"),
         ("training", "epoch 2", "Sequential.fit"),
         ("training", "Sequential.fit", None),
         ("training", "epoch 1", "Sequential.fit"),
         ("training", "Sequential.fit", None),
     ]
+    # Epochs count that are in the history, which learns of them after the callbacks of the user.
+    done = {"epochs": 1, "steps": 2, "samples": ROWS}
+    assert [each.units for each in ended if each.parent is None] == [done, {}]
     model.predict(X, verbose=0)
     assert names(stages) == [("inference", "Sequential.predict", None)]
 

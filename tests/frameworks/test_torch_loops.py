@@ -445,11 +445,29 @@ def test_short_calls_in_a_pass_have_their_own_time(stages, job):
 def test_the_longer_of_two_loops_goes_on(stages, job):
     for _, batch in itertools.zip_longest(range(1), loader()):
         job.step(batch)
-    short = data.DataLoader(data.TensorDataset(torch.zeros(BATCH, 1)), batch_size=BATCH)
-    for _, batch in itertools.zip_longest(short, loader()):
+    for _, batch in itertools.zip_longest(short(), loader()):
         job.step(batch)
     steps = [units["steps"] for kind, _, units in stages() if kind == "training"]
     assert sum(steps) == 2 * BATCHES
+
+
+def test_a_shorter_loader_that_is_repeated_does_not_divide_the_epoch(stages, job):
+    for _ in range(2):
+        for batch, _ in zip(loader(), itertools.cycle(short()), strict=False):
+            job.step(batch)
+        for _, batch in zip(itertools.cycle(short()), loader(), strict=False):
+            job.step(batch)
+    for batch, _ in zip(loader(), itertools.cycle(short()), strict=False):
+        job.step(batch)
+        break
+    assert [(name, units["steps"]) for kind, name, units in stages() if kind == "training"] == [
+        *((f"epoch {n}", BATCHES) for n in range(1, 5)),
+        ("epoch 5", 1),
+    ]
+
+
+def short():
+    return data.DataLoader(data.TensorDataset(torch.zeros(BATCH, 1)), batch_size=BATCH)
 
 
 def test_a_loop_goes_on_after_a_sample_that_fails(stages, job):

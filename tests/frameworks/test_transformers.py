@@ -179,7 +179,11 @@ def test_an_interrupted_training_ends_its_stages(stages, tmp_path, error):
     for event in "on_epoch_end", "on_step_end":
         with pytest.raises(error, match="by the user"):
             trainer(tmp_path, callbacks=[Raises(event)]).train()
-        assert outline(stages) == [EPOCHS[0], EPOCHS[2]]
+        ended = stages.ended()
+        assert [(each.kind, each.name, each.parent) for each in ended] == [EPOCHS[0], EPOCHS[2]]
+        done = 3 if event == "on_epoch_end" else 1
+        assert ended[1].units["steps"] == done and ended[1].units["epochs"] == pytest.approx(done / 3)
+        assert ended[1].units["samples"] == round(10 * done / 3) and ended[1].units["tokens"] > 0
     language_model().generate(torch.ones(1, 3, dtype=torch.long), max_new_tokens=1)
     assert outline(stages) == [("inference", "GPT2LMHeadModel.generate", None)]
 

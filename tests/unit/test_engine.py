@@ -27,10 +27,13 @@ from carbon_otel.mlflow.runs.run_stages import Begun, RunStages
 from carbon_otel.records import Shares
 from carbon_otel.sinks import Checkpoint, Fanout, Sink
 from carbon_otel.stages import cells
+from carbon_otel.stages.allowance import Allowance
 from carbon_otel.stages.cells import Share
 from carbon_otel.stages.cpu_weights import ThreadWeights
 from carbon_otel.stages.engine import Engine
+from carbon_otel.stages.frequent import SharedCall
 from carbon_otel.stages.open_stage import current, record_at
+from carbon_otel.stages.pace import Pace
 from tests.fakes.clock import NS, Clock
 from tests.fakes.grid import grid_of
 from tests.fakes.sensors import FakeSensor, gpu, package
@@ -544,7 +547,11 @@ class Runs(RunStages):
     def _reconcile(self, run_id: str, store: object) -> None: ...
 
 
-SHARES = [Share("data_processing", "read"), Share("training", "step")]
+SHARES = [
+    Share("data_processing", "read"),
+    Share("training", "step"),
+    Share("inference", "predict", least_ns=1),
+]
 
 
 class AnyTime(RuleBasedStateMachine):
@@ -708,6 +715,23 @@ class AnyTime(RuleBasedStateMachine):
             with self._cell(stage, share):
                 self.clock.now_ns += ns
 
+    @rule(process=st.integers(0, 2), share=st.sampled_from(SHARES), ns=st.integers(1, 100 * NS))
+    def call_outside_of_stages(self, process, share, ns):
+        """Its child ends after a minute, at a tick."""
+        with self._cell(self.processes[process % len(self.processes)].engine.root, share):
+            self.clock.now_ns += ns
+
+    @rule(stage=stages, ns=st.integers(1, NS))
+    def call_in_a_call(self, stage, ns):
+        """A prediction in a short call, which takes as long before it and after it."""
+        if stage.open:
+            with self._cell(stage, SHARES[0]):
+                self.clock.now_ns += ns
+                cell = stage.engine.shares.add(SHARES[2], stage, counts=True)
+                with SharedCall(cell, Pace("inference", "predict", Allowance(0)), None):
+                    self.clock.now_ns += ns
+                self.clock.now_ns += ns
+
     @rule(stage=stages, share=st.sampled_from(SHARES))
     def call_that_never_ends(self, stage, share):
         """An exception has kept it from its first line."""
@@ -790,7 +814,7 @@ class AnyTime(RuleBasedStateMachine):
 
     def teardown(self):
         self._patch.undo()
-        cells._here.inside = None
+        cells._renew()
         self.pool.shutdown()
         for bench in self.processes:
             bench.engine.close_all()
