@@ -87,4 +87,5 @@ def _notes(where: Where) -> Iterator[str]:
     yield "PUE: of the region, else of its geography or fleet; without a published one, that of a large cloud"
     yield "CFE: share of carbon-free energy by the hour with the provider's contracts; it is in no other column"
     yield "ms: there and back at the speed of light in glass along the great circle; routes take up to twice that"
+    yield from (f"lower bound: {line}" for line in where.lower_bounds)
     yield from (f"not comparable: {line}" for line in where.not_comparable)

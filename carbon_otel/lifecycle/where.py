@@ -128,6 +128,7 @@ class Where:
         why_not_here: the reason of that; else empty.
         regions: the comparable regions.
         not_comparable: the other regions, each with the reason.
+        lower_bounds: runs that may have used more than their figures, each with the reason.
         signal: what all intensities count.
         year: of all intensities.
         source: of all intensities, with its licence.
@@ -142,6 +143,7 @@ class Where:
     why_not_here: str
     regions: tuple[Elsewhere, ...]
     not_comparable: tuple[str, ...]
+    lower_bounds: tuple[str, ...]
     signal: str
     year: int
     source: str
@@ -168,7 +170,8 @@ def where_of(ledger: Ledger, clouds: Sequence[str] = (), here: str | None = None
     """
     candidates = _of(clouds)
     own = None if here is None else region(here)
-    total, year = report_of(ledger).total, max(max(years) for years in electricity_maps().values())
+    report, year = report_of(ledger), max(max(years) for years in electricity_maps().values())
+    total = report.total
     if total.energy_wh <= 0:
         raise ValueError(f"{ledger.title}: its runs have no energy to move")
     found = _grids(year)
@@ -189,6 +192,7 @@ def where_of(ledger: Ledger, clouds: Sequence[str] = (), here: str | None = None
         not_comparable=tuple(
             f"{each.name}: {_no_zone(each.em_zone, year)}" for each in candidates if each not in priced
         ),
+        lower_bounds=report.lower_bounds,
         signal=str(signal),
         year=year,
         source=f"{compared[0].source}, {compared[0].licence}",
@@ -250,7 +254,9 @@ def _em_zone(entry: Entry) -> str:
     """The zone of Electricity Maps in which the entry was measured, as far as its tags say; else its zone."""
     known = regions().get(entry.tags.get(names.REGION, ""))
     zone = entry.tags.get("carbon.zone", "unknown")
-    return known.em_zone if known is not None and zone in (known.zone, known.country) else zone
+    if known is not None and zone in (known.zone, known.country):
+        return known.em_zone
+    return zone.removesuffix("-GRID")  # the official figure of a whole country
 
 
 def _common_region(entries: Sequence[Entry]) -> CloudRegion | None:

@@ -117,6 +117,15 @@ def test_several_zones_are_weighed_by_energy_and_pue():
     assert found.here.pue == pytest.approx((1.1 + 3 * 1.5) / 4)
 
 
+def test_the_official_figure_of_a_country_is_in_that_country():
+    assert where(run(zone="GB-GRID")).here.g_per_kwh == where(run(zone="GB")).here.g_per_kwh == 176
+
+
+def test_runs_that_may_have_used_more_are_named():
+    assert where(run()).lower_bounds == ()
+    assert where(run(missing="gpu")).lower_bounds == ("run 0 lacks gpu",)
+
+
 def test_unlike_intensities_are_not_compared(monkeypatch):
     table = grid_zones.electricity_maps()
     direct = {2025: replace(table["PL"][2025], signal=Signal(scope="direct"))}
