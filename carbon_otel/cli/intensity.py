@@ -17,7 +17,7 @@ from carbon_otel.cli.output import Screen, refuse, say, write_json
 from carbon_otel.clock import wall
 from carbon_otel.intensity.online import Online
 from carbon_otel.intensity.provider import Provider, find
-from carbon_otel.intensity.service import Unavailable
+from carbon_otel.intensity.service import Unavailable, WrongShape
 from carbon_otel.intensity.timing import BestStart, saved_g
 from carbon_otel.lifecycle import by_hour
 from carbon_otel.lifecycle.by_hour import Repriced
@@ -106,17 +106,20 @@ def check(provider: str, zone: str | None, *, as_json: bool) -> None:
         report |= {"address": source.service.base, "zone": zone}
         try:
             report["found"] = source.check(zone)
-        except (Unavailable, ValueError) as error:
+        except WrongShape as error:
             report["differs"] = str(error)
+        except (Unavailable, ValueError) as error:
+            report["no answer"] = str(error)
+    failed = not report.keys().isdisjoint(("differs", "no answer"))
     if as_json:
         write_json(report)
     else:
         for name, value in report.items():
             for line in value if isinstance(value, list) else [value]:
                 say(f"{name:<9} {line}")
-        if "differs" not in report:
+        if not failed:
             say("the answers have the shape that this version was written for")
-    if "differs" in report:
+    if failed:
         raise typer.Exit(1)
 
 

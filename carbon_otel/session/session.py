@@ -106,7 +106,7 @@ class Session:
             self.otel = OtelSink(
                 self.providers,
                 self.engine.devices,
-                lambda: self.factor.intensity,
+                partial(getattr, self.factor, "intensity"),
                 boot(),
                 self.membership.holds_device_book,
                 self.membership.exchange_reported_until,

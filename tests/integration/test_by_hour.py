@@ -244,5 +244,9 @@ def test_doctor_says_whether_the_shape_is_as_expected(command, service):
     service.answer = lambda asked: Answer({"data": [{"from": "now", "intensity": {}}]})
     done = command("doctor", "--intensity", "uk", "--json")
     assert done.exit_code == 1 and json.loads(done.stdout)["differs"] == "`from` is str 'now', not a time"
+    service.answer = lambda asked: Answer(status=503)
+    done = command("doctor", "--intensity", "uk")
+    assert done.exit_code == 1 and "no answer" in done.stdout and "HTTP 503" in done.stdout
+    assert "written for" not in done.stdout and "differs" not in done.stdout
     assert command("doctor", "--intensity", "electricitymaps").exit_code == 2
     assert command("doctor", "--intensity", "none").exit_code == 2
