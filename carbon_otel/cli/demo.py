@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import logging
 import sys
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -49,9 +48,7 @@ def demo(
     import mlflow
     from mlflow.exceptions import MlflowException
 
-    another = (
-        f"carbon-otel demo --tracking-uri sqlite:///{Path(tempfile.gettempdir(), 'carbon_otel_demo.db')}"
-    )
+    another = 'carbon-otel demo --tracking-uri "sqlite:///$HOME/carbon_otel_demo.db"'
     require_writable(tracking_uri or mlflow.get_tracking_uri(), another)
     try:
         run(example, example.SCENARIOS, full=full, zone=zone, tracking_uri=tracking_uri)
