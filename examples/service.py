@@ -2,8 +2,8 @@
 
     pip install fastapi uvicorn httpx scikit-learn && python examples/service.py
 
-Predictions are of kind inference, with their samples: the first ones, and later one a second, are stages. The others
-share what the process uses, with one stage a minute for all of them, and in the metrics that it exports.
+Predictions are of kind inference, with their samples. The first ones, and later one a second, are stages. The
+others share what the process uses: one stage a minute has all of them, and the metrics have them at once.
 """
 
 from __future__ import annotations
