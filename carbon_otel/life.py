@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from carbon_otel.carbon.embodied import hardware
+from dataclasses import replace
+
+from carbon_otel.carbon.embodied import Hardware, hardware
 from carbon_otel.carbon.life_cycle import LifeCycle, market_intensity, water_factor
 from carbon_otel.life_settings import LifeSettings
 from carbon_otel.sensors.discovery import Discovery
@@ -13,18 +15,24 @@ def life_cycle(
     settings: LifeSettings, discovery: Discovery, threads: float, zone: str, pue: float
 ) -> LifeCycle:
     """The factors of a measurement on a host with so many hardware threads."""
-    sensors = discovery.sensors
+    market = settings.market_intensity
     return LifeCycle(
-        hardware(
-            [sensor.device.name if sensor.device.type == "gpu" else None for sensor in sensors],
-            threads,
-            memory_gb(),
-            parts=[discovery.parts.get(sensor.device.id, 1.0) for sensor in sensors],
-            given_kg=settings.embodied_kg,
-            lifetime_years=settings.lifetime_years,
-        ),
-        None
-        if settings.market_intensity is None
-        else market_intensity(settings.market_intensity, settings.market_source, zone),
+        _hardware(settings, discovery, threads),
+        None if market is None else market_intensity(market, settings.market_source, zone),
         water_factor(zone, pue) if settings.water else None,
     )
+
+
+def _hardware(settings: LifeSettings, discovery: Discovery, threads: float) -> Hardware:
+    devices = [sensor.device for sensor in discovery.sensors]
+    found = hardware(
+        [device.name if device.type == "gpu" else None for device in devices],
+        threads,
+        memory_gb(),
+        parts=[discovery.parts.get(device.id, 1.0) for device in devices],
+        given_kg=settings.embodied_kg,
+        lifetime_years=settings.lifetime_years,
+    )
+    if "gpu" in discovery.missing and settings.embodied_kg is None:
+        return replace(found, unknown=(*found.unknown, "a GPU without a sensor"))
+    return found
