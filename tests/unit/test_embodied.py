@@ -190,7 +190,10 @@ class TestArithmetic:
         bench.close(stage)
         footprint = stage.end.footprint
         assert footprint.embodied_g is None and footprint.sci == {}
-        assert footprint.as_dict()["embodied_g"] is None
+        figures = footprint.as_dict()
+        assert figures["embodied_g"] is None
+        assert figures["embodied_unknown"] == ["NVIDIA GeForce RTX 4090"]
+        assert names.beside_tags(footprint)["carbon.embodied_unknown"] == "NVIDIA GeForce RTX 4090"
 
     def test_the_users_figure_counts_for_the_whole_host(self):
         life = LifeCycle(hardware(["NVIDIA GeForce RTX 4090"], 8, 32, given_kg=300, lifetime_years=3))
