@@ -74,6 +74,7 @@ class Footprint:
         shares: this process's mean share of the host by rule of attribution, `reserved` and `process`; the
             setting `attribution` chooses the one that is charged.
         embodied: carbon of making the hardware, for the time in which it was reserved; None if it is unknown.
+        embodied_unknown: the hardware for which no figure is known.
         market: market-based emissions; None unless the user gives an intensity for them.
         water: water consumed; None unless the user asks for it.
     """
@@ -103,6 +104,7 @@ class Footprint:
     pue_source: str = ""
     region: str = ""
     embodied: Embodied | None = None
+    embodied_unknown: tuple[str, ...] = ()
     market: Market | None = None
     water: Water | None = None
 
@@ -206,7 +208,7 @@ class Footprint:
 
     def _beside(self) -> dict[str, Any]:
         """What stands beside the emissions. Embodied carbon is None if it is unknown; the others may be absent."""
-        beside: dict[str, Any] = {"embodied_g": None}
+        beside: dict[str, Any] = {"embodied_g": None, "embodied_unknown": list(self.embodied_unknown)}
         if self.embodied is not None:
             beside = {f"embodied_{name}": value for name, value in self.embodied._asdict().items()}
             beside["embodied_by_kind"] = dict(self.embodied.by_kind)
@@ -324,6 +326,7 @@ def footprint_of(
         embodied=life.embodied(
             record.inclusive_embodied_g, record.exclusive_embodied_g, record.embodied_by_kind
         ),
+        embodied_unknown=life.unknown,
         market=life.market_based(energy_j, exclusive_j, factor.pue),
         water=None if life.water is None else life.water.of(energy_j),
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from carbon_otel.carbon.embodied import hardware
+from dataclasses import replace
+
+from carbon_otel.carbon.embodied import Hardware, hardware
 from carbon_otel.carbon.grid import EmissionFactor
 from carbon_otel.carbon.life_cycle import LifeCycle, market_intensity, water_factor
 from carbon_otel.carbon.regions import region
@@ -15,19 +17,25 @@ def life_cycle(
     settings: LifeSettings, discovery: Discovery, threads: float, factor: EmissionFactor
 ) -> LifeCycle:
     """The factors of a measurement on a host with so many hardware threads, at the place of `factor`."""
-    sensors, zone = discovery.sensors, factor.intensity.zone
+    market, zone = settings.market_intensity, factor.intensity.zone
     site_l_per_kwh = region(factor.region).water_l_per_kwh if factor.region else None
     return LifeCycle(
-        hardware(
-            [sensor.device.name if sensor.device.type == "gpu" else None for sensor in sensors],
-            threads,
-            memory_gb(),
-            parts=[discovery.parts.get(sensor.device.id, 1.0) for sensor in sensors],
-            given_kg=settings.embodied_kg,
-            lifetime_years=settings.lifetime_years,
-        ),
-        None
-        if settings.market_intensity is None
-        else market_intensity(settings.market_intensity, settings.market_source, zone),
+        _hardware(settings, discovery, threads),
+        None if market is None else market_intensity(market, settings.market_source, zone),
         water_factor(zone, factor.pue, site_l_per_kwh) if settings.water else None,
     )
+
+
+def _hardware(settings: LifeSettings, discovery: Discovery, threads: float) -> Hardware:
+    devices = [sensor.device for sensor in discovery.sensors]
+    found = hardware(
+        [device.name if device.type == "gpu" else None for device in devices],
+        threads,
+        memory_gb(),
+        parts=[discovery.parts.get(device.id, 1.0) for device in devices],
+        given_kg=settings.embodied_kg,
+        lifetime_years=settings.lifetime_years,
+    )
+    if "gpu" in discovery.missing and settings.embodied_kg is None:
+        return replace(found, unknown=(*found.unknown, "a GPU without a sensor"))
+    return found

@@ -36,10 +36,8 @@ def show(runs: Sequence[Run], tracking_uri: str, console: Screen) -> None:
         f"({tags['intensity_source']}, {tags['intensity_year']})."
     )
     if "lifetime_years" in tags:
-        console.print(
-            f"Embodied: making the hardware, spread over {tags['lifetime_years']} years, for the duration; in no "
-            "other row but SCI, ((E x I) + M) per R."
-        )
+        years = tags["lifetime_years"]
+        console.print(f"Embodied: making the hardware, over {years} years; in no other row but SCI.")
     ids = quote(json.dumps([run.info.run_id for run in runs], separators=(",", ":")))
     page = f"#/compare-runs?runs={ids}&experiments={quote(json.dumps([runs[0].info.experiment_id]))}"
     if not tracking_uri.startswith("http"):

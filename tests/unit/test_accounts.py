@@ -72,6 +72,34 @@ def test_overlap_by_weights_three_to_one():
     assert overlap({"a": 1.5, "b": 0.5})[:2] == (330, 270)
 
 
+def embodied(b: Ledgers, *accounts: Account) -> list[float]:
+    return [b.totals(account).exclusive_embodied_g for account in accounts]
+
+
+def test_embodied_carbon_is_shared_by_the_mean_of_the_weights():
+    b = books(2)
+    first, second, third = (b.open(kind) for kind in "abc")
+    b.spend([0, 0], 3)
+    b.set_weights({first: [1.5, 0.5], second: [0.5, 0.1]})
+    b.spend([0, 0], 23)
+    assert embodied(b, first, second, third, b.root) == pytest.approx([11, 4, 11, 0])
+    b.close(first)
+    b.spend([0, 0], 13)
+    assert embodied(b, first, second, third, b.root) == pytest.approx([11, 7, 21, 0])
+
+
+def test_calls_get_the_embodied_carbon_of_their_part():
+    b = books()
+    run = b.open("run", keeps_kinds=True)
+    stage = b.open("training", run)
+    calls = b.beside("inference", stage)
+    b.spend([10], 8)
+    b.transfer(stage, calls, (5.0,), 5 * G_PER_J, 4.0)
+    assert embodied(b, run, stage, calls) == [0, 4, 4]
+    assert b.totals(run).embodied_by_kind == {"run": 0, "training": 4, "inference": 4}
+    assert [b.totals(each).inclusive_embodied_g for each in (run, stage)] == [8, 8]
+
+
 def test_unequal_weights_leave_no_rounding_error():
     b = overlap({"a": 1 + 1 / 3, "b": 2 / 3})[2]
     b.spend([10])

@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+from carbon_otel.life_settings import LifeSettings
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,12 +15,15 @@ from carbon_otel.carbon import embodied
 from carbon_otel.carbon.embodied import accelerator, embodied_g, hardware, host
 from carbon_otel.carbon.grid import EmissionFactor
 from carbon_otel.carbon.life_cycle import LifeCycle, market_intensity, water_factor
+from carbon_otel.life import life_cycle
 from carbon_otel.lifecycle import beside
 from carbon_otel.meter.meter import Meter
 from carbon_otel.meter.reserved_time import ReservedTime
 from carbon_otel.mlflow.schema import contributions, names
 from carbon_otel.mlflow.schema.contributions import Contribution
 from carbon_otel.records import Shares
+from carbon_otel.sensors.base import Finding
+from carbon_otel.sensors.discovery import Discovery
 from carbon_otel.stages.engine import Engine
 from tests.fakes.clock import NS, Clock
 from tests.fakes.grid import grid_of
@@ -186,7 +190,10 @@ class TestArithmetic:
         bench.close(stage)
         footprint = stage.end.footprint
         assert footprint.embodied_g is None and footprint.sci == {}
-        assert footprint.as_dict()["embodied_g"] is None
+        figures = footprint.as_dict()
+        assert figures["embodied_g"] is None
+        assert figures["embodied_unknown"] == ["NVIDIA GeForce RTX 4090"]
+        assert names.beside_tags(footprint)["carbon.embodied_unknown"] == "NVIDIA GeForce RTX 4090"
 
     def test_the_users_figure_counts_for_the_whole_host(self):
         life = LifeCycle(hardware(["NVIDIA GeForce RTX 4090"], 8, 32, given_kg=300, lifetime_years=3))
@@ -271,6 +278,37 @@ class TestChargedOnce:
         book.settle(Shares((), 0.5, 0.0), 10 * NS)
         assert book.up_to(12 * NS) == 10
         assert book.up_to(22 * NS) == pytest.approx(11)
+
+
+class TestWhatTheSensorsSee:
+    """The hardware of a process, from discovery: fakes of sensors, with the names that drivers give."""
+
+    def life(self, *sensors, findings=(), **settings):
+        discovery = Discovery(tuple(sensors), tuple(findings), "a processor")
+        return life_cycle(LifeSettings(**settings), discovery, 8, "FR", 1.2)
+
+    def test_gpus_by_the_names_of_their_driver(self):
+        clock = Clock()
+        life = self.life(gpu(clock, device_id="NVIDIA H100 80GB HBM3"), package(clock))
+        per_s = 164_000 / (4 * 365 * 86_400)
+        assert life.unknown == () and life.reserved.devices == pytest.approx((per_s, 0))
+        assert life.reserved.host > 0
+
+    def test_a_mig_instance_is_charged_for_its_part_of_the_gpu(self):
+        instance = gpu(Clock(), device_id="NVIDIA A100-SXM4-40GB MIG 1g.5gb")
+        instance.part = 1 / 7
+        per_s = 127_600 / 7 / (4 * 365 * 86_400)
+        assert self.life(instance).reserved.devices == pytest.approx((per_s,))
+
+    def test_a_gpu_that_no_sensor_reads_is_not_taken_for_none(self):
+        unread = Finding("gpu", "missing", "an NVIDIA GPU", "no driver", unmetered=True)
+        assert self.life(package(Clock()), findings=[unread]).unknown == ("a GPU without a sensor",)
+        assert self.life(package(Clock()), findings=[unread], embodied_kg=900).unknown == ()
+
+    def test_a_host_without_gpus(self):
+        life = self.life(package(Clock()), market_intensity=50.0, market_source="residual mix", water=True)
+        assert life.unknown == () and life.market.source == "residual mix"
+        assert life.water == water_factor("FR", 1.2)
 
 
 def _normal(weights):

@@ -168,7 +168,7 @@ def _beside(footprint: Footprint) -> dict[str, float]:
 
 def beside_tags(footprint: Footprint) -> dict[str, str]:
     """The provenance of what stands beside the emissions."""
-    tags = {}
+    tags = {"carbon.embodied_unknown": ", ".join(footprint.embodied_unknown)}
     if footprint.embodied is not None:
         tags["carbon.embodied_source"] = footprint.embodied.source
         tags["carbon.lifetime_years"] = f"{footprint.embodied.lifetime_years:g}"
