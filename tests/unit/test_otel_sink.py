@@ -738,7 +738,7 @@ def test_the_embodied_carbon_of_the_process_is_a_counter_that_a_new_session_cont
 
 
 def test_an_unknown_embodied_carbon_has_no_point_and_no_attribute(application, monkeypatch):
-    monkeypatch.setattr(session, "life_cycle", lambda *_: LifeCycle())
+    monkeypatch.setattr("carbon_otel.session.session.life_cycle", lambda *_: LifeCycle())
     application.instrument()
     with carbon_otel.stage("training", "fit"):
         application.draw(1)

@@ -76,10 +76,11 @@ def _country(code: str, region: str) -> Intensity:
         return of_country
     part = region.upper().removeprefix(f"{of_country.zone}-")
     zone = f"{of_country.zone}-{_REGIONS.get(region, part)}"
-    found = regions.zone_intensity(zone)
-    if found.zone != zone:
+    try:
+        return regions.zone_intensity(zone)
+    except ValueError:
         log_once("the tables have no figure for %s, so %s counts", region, of_country.name, about=region)
-    return found
+        return of_country
 
 
 def _forced(g_per_kwh: float, found: Intensity | None) -> Intensity:
