@@ -107,7 +107,6 @@ class Instruments:
         self._close_source()
         # A part of the id tells hosts apart, and every point has it.
         host = {semconv.HOST_NAME: socket.gethostname(), semconv.HOST_BOOT: boot.replace("-", "")[:12]}
-        self._embodied_before_g += self.source.embodied_g
         self.source = Source(_EMPTY, 0.0, intensity, host, steal)
 
     def follow(self, former: Instruments) -> None:
@@ -117,10 +116,12 @@ class Instruments:
         former._close_source()
         for device, joules, _ in self.source.snapshot.devices:  # the others have reported these
             self._before[device.id] = self._before.get(device.id, 0.0) - joules
+        self._embodied_before_g -= self.source.embodied_g
 
     def _close_source(self) -> None:
         for device, joules, _ in self.source.snapshot.devices:
             self._before[device.id] = self._before.get(device.id, 0.0) + joules
+        self._embodied_before_g += self.source.embodied_g
         self.source = Source()
 
     @property

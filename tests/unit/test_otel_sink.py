@@ -25,7 +25,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import StatusCode
 
 import carbon_otel
-from carbon_otel import runtime, session
+from carbon_otel import runtime
 from carbon_otel.carbon.life_cycle import LifeCycle
 from carbon_otel.host.identity import boot
 from carbon_otel.host.membership import Membership
@@ -738,7 +738,7 @@ def test_the_embodied_carbon_of_the_process_is_a_counter_that_a_new_session_cont
 
 
 def test_an_unknown_embodied_carbon_has_no_point_and_no_attribute(application, monkeypatch):
-    monkeypatch.setattr(session, "life_cycle", lambda *_: LifeCycle())
+    monkeypatch.setattr("carbon_otel.session.session.life_cycle", lambda *_: LifeCycle())
     application.instrument()
     with carbon_otel.stage("training", "fit"):
         application.draw(1)
