@@ -7,14 +7,14 @@ import sys
 import time
 
 import pytest
-from carbon_otel.life_settings import LifeSettings
 from hypothesis import given
 from hypothesis import strategies as st
 
 from carbon_otel.carbon import embodied
 from carbon_otel.carbon.embodied import accelerator, embodied_g, hardware, host
-from carbon_otel.carbon.grid import EmissionFactor
+from carbon_otel.carbon.grid import EmissionFactor, intensity
 from carbon_otel.carbon.life_cycle import LifeCycle, market_intensity, water_factor
+from carbon_otel.config.life import LifeSettings
 from carbon_otel.life import life_cycle
 from carbon_otel.lifecycle import beside
 from carbon_otel.meter.meter import Meter
@@ -285,7 +285,7 @@ class TestWhatTheSensorsSee:
 
     def life(self, *sensors, findings=(), **settings):
         discovery = Discovery(tuple(sensors), tuple(findings), "a processor")
-        return life_cycle(LifeSettings(**settings), discovery, 8, "FR", 1.2)
+        return life_cycle(LifeSettings(**settings), discovery, 8, EmissionFactor(intensity("FR"), 1.2))
 
     def test_gpus_by_the_names_of_their_driver(self):
         clock = Clock()

@@ -25,7 +25,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import StatusCode
 
 import carbon_otel
-from carbon_otel import runtime, session
+from carbon_otel import runtime
 from carbon_otel.carbon.life_cycle import LifeCycle
 from carbon_otel.host.identity import boot
 from carbon_otel.host.membership import Membership
