@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -13,6 +13,8 @@ from carbon_otel.cli.output import Screen, refuse, write_csv, write_json, write_
 from carbon_otel.cli.where_view import show
 from carbon_otel.lifecycle.ledger import NotFound, read
 from carbon_otel.lifecycle.where import COLUMNS, where_of
+
+_MOST_ROWS: Final = 20
 
 
 class Format(str, Enum):
@@ -33,6 +35,9 @@ def where(
         str | None,
         typer.Option(help="Cloud region in which it ran, such as aws:eu-west-3; by default as recorded."),
     ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help=f"Print all regions, not the {_MOST_ROWS} cleanest ones.")
+    ] = False,
     output: Annotated[Format, typer.Option("--format", help="html: a page with bars.")] = Format.table,
     tracking_uri: Annotated[
         str | None, typer.Option(help="MLflow store, instead of MLflow's default.")
@@ -54,4 +59,4 @@ def where(
     elif output is Format.html:
         write_page(page_of(f"{result.title}: where", lambda console: show(result, console)))
     else:
-        show(result, Screen())
+        show(result, Screen(), None if every else _MOST_ROWS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from rich import box
@@ -16,13 +16,18 @@ _BAR: Final = 10
 _WIDE: Final = 130
 
 
-def show(where: Where, console: Screen) -> None:
-    """Print the comparison."""
+def show(where: Where, console: Screen, most_rows: int | None = None) -> None:
+    """Print the comparison; the cleanest regions only, if there are more than `most_rows`."""
     console.print(f"{where.title}: the same energy in {len(where.regions)} cloud regions")
     console.print(f"energy     {energy(where.energy_wh)} ({energy(where.low_wh)} to {energy(where.high_wh)})")
     console.print(_here(where), soft_wrap=True)
     console.print(f"grids      {where.signal}; yearly means of {where.year} ({where.source})", soft_wrap=True)
-    console.print(_table(where, console))
+    shown = where.regions[:most_rows]
+    console.print(_table(shown, console))
+    if len(shown) < len(where.regions):
+        console.print(
+            f"{len(where.regions) - len(shown)} more regions emit more than these: --all", soft_wrap=True
+        )
     for line in _notes(where):
         console.print(line, soft_wrap=True)
 
@@ -38,9 +43,9 @@ def _here(where: Where) -> str:
     )
 
 
-def _table(where: Where, console: Screen) -> Table:
+def _table(regions: Sequence[Elsewhere], console: Screen) -> Table:
     """All columns where they are readable, else those that matter most."""
-    most = max((each.emissions_g for each in where.regions), default=0.0) or 1.0
+    most = max((each.emissions_g for each in regions), default=0.0) or 1.0
     columns = _COLUMNS if console.width >= _WIDE else {name: _COLUMNS[name] for name in _NARROW}
     table = Table(box=box.SIMPLE_HEAD)
     for name in columns:
@@ -48,7 +53,7 @@ def _table(where: Where, console: Screen) -> Table:
         table.add_column(name, justify="left" if is_text else "right", no_wrap=name != "place")
     if console.width >= _WIDE:
         table.add_column("", style="green", no_wrap=True)
-    for each in where.regions:
+    for each in regions:
         bar = ["█" * max(1, round(_BAR * each.emissions_g / most))] if console.width >= _WIDE else []
         table.add_row(*(cell(each) for cell in columns.values()), *bar)
     return table

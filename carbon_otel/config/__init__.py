@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 from carbon_otel.config.life import LifeSettings
-from carbon_otel.config.place import PlaceSettings
 from carbon_otel.config.setting import (
     Setting,
     declared,
@@ -247,12 +246,7 @@ class Settings(LifeSettings):
     )
 
 
-# What stands beside the emissions comes last.
-_BESIDE: Final = {f.name for f in fields(LifeSettings)} - {f.name for f in fields(PlaceSettings)}
-SETTINGS: Final = tuple(
-    Setting(name=f.name, **f.metadata)
-    for f in sorted(fields(Settings), key=lambda each: each.name in _BESIDE)
-)
+SETTINGS: Final = tuple(Setting(name=f.name, **f.metadata) for f in fields(Settings))
 
 DISABLED: Final = Setting(
     name="disabled",

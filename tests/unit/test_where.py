@@ -192,8 +192,13 @@ class TestCommand:
     @pytest.mark.parametrize("width", ["60", "80", "200"])
     def test_the_table_is_readable_at_any_width(self, call, monkeypatch, width):
         monkeypatch.setenv("COLUMNS", width)
-        text = call("churn", "--clouds", "gcp,scaleway").stdout
+        text = call("churn", "--clouds", "gcp,scaleway", "--all").stdout
         assert "gcp:europe-central2" in text and "more" in text and "cannot be told from here" in text
+
+    def test_the_cleanest_regions_come_first_and_the_others_on_request(self, call):
+        text = call("churn").stdout
+        assert "gcp:europe-west9" in text and "aws:ap-southeast-3" not in text
+        assert re.search(r"[0-9]+ more regions emit more than these: --all", text)
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
