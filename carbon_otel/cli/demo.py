@@ -96,7 +96,9 @@ def run(
     with Progress(console=console) as progress:
         run_ids = [example.run_scenario(s) for s in progress.track(scenarios, description="scenarios")]
     carbon_otel.flush()
-    demo_table.show([mlflow.get_run(run_id) for run_id in run_ids], mlflow.get_tracking_uri(), console)
+    demo_table.show(
+        [mlflow.get_run(run_id) for run_id in run_ids], EXPERIMENT, mlflow.get_tracking_uri(), console
+    )
     return run_ids
 
 

@@ -26,8 +26,8 @@ _PARTS: Final = {
 }
 
 
-def show(runs: Sequence[Run], tracking_uri: str, console: Screen) -> None:
-    """Print the runs as a table, the provenance of the figures, and the address of the runs in MLflow."""
+def show(runs: Sequence[Run], name: str, tracking_uri: str, console: Screen) -> None:
+    """Print the runs of the experiment `name` as a table, the provenance of the figures, and where to read on."""
     console.print(_table(runs))
     tags = {name.removeprefix("carbon."): tag for name, tag in runs[0].data.tags.items()}
     console.print(f"Method: {tags['method']}, on {tags['hardware']}.")
@@ -40,12 +40,20 @@ def show(runs: Sequence[Run], tracking_uri: str, console: Screen) -> None:
         console.print(f"Embodied: making the hardware, over {years} years; in no other row but SCI.")
     ids = quote(json.dumps([run.info.run_id for run in runs], separators=(",", ":")))
     page = f"#/compare-runs?runs={ids}&experiments={quote(json.dumps([runs[0].info.experiment_id]))}"
+    store = f"--tracking-uri {shlex.quote(tracking_uri)}"
     if not tracking_uri.startswith("http"):
         command = f"mlflow ui --backend-store-uri {shlex.quote(tracking_uri)}"
         console.line()
         console.print(f"See the runs:  {command}", soft_wrap=True)
         tracking_uri = "http://127.0.0.1:5000"
     console.print(f"Compare them:  {tracking_uri.rstrip('/')}/{page}", soft_wrap=True)
+    last = runs[-1].info.run_id
+    for label, command in (
+        ("Add them up:   ", f"report {shlex.quote(name)}"),
+        ("Elsewhere:     ", f"where {shlex.quote(name)} --clouds gcp"),
+        ("Another hour:  ", f"when {last} --provider uk"),
+    ):
+        console.print(f"{label}carbon-otel {command} {store}", soft_wrap=True)
 
 
 def _table(runs: Sequence[Run]) -> Table:

@@ -7,8 +7,12 @@ import os
 import re
 import subprocess
 import sys
+from datetime import datetime, timedelta, timezone
 
 import pytest
+from typer.testing import CliRunner
+
+from carbon_otel.cli import app
 
 PROGRAM = """
 import json, sys
@@ -51,7 +55,7 @@ def demo(tmp_path_factory):
         timeout=180,
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout, json.loads((folder / "found.json").read_text())
+    return done.stdout, {**json.loads((folder / "found.json").read_text()), "folder": folder}
 
 
 def figures(stdout, label):
@@ -106,6 +110,42 @@ def test_the_stages_and_the_runs_own_time_add_up(demo):
         made = [v for k, v in run["metrics"].items() if re.fullmatch(r"carbon/\w+/embodied_g", k)]
         assert sum(made) == pytest.approx(run["metrics"]["carbon/embodied_g"], rel=1e-9)
         assert run["tags"]["carbon.status"] == "final"
+
+
+def commanded(*arguments):
+    done = CliRunner().invoke(app, [*arguments])
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)
+
+
+def test_the_runs_elsewhere_and_at_another_hour(demo, tmp_path, monkeypatch):
+    """The commands that the demo names last, and `reprice`, with a file in place of a service."""
+    stdout, found = demo
+    last = found["ids"][-1]
+    for command in ("report", "where", "when"):
+        assert re.search(rf"carbon-otel {command} .*--tracking-uri '{found['uri']}'", stdout)
+    monkeypatch.chdir(found["folder"])
+    store = ("--tracking-uri", found["uri"])
+    now = datetime.now(timezone.utc).replace(minute=0, second=0, microsecond=0)
+    hours = [(now + timedelta(hours=hour), 40 if hour < 8 else 10) for hour in range(-24, 48)]
+    grid = tmp_path / "grid.csv"
+    grid.write_text("start,g_per_kwh\n" + "".join(f"{at:%Y-%m-%dT%H:%MZ},{grams}\n" for at, grams in hours))
+    by_file = ("--provider", str(grid), "--json", *store)
+
+    report = commanded("report", "carbon_otel demo", "--format", "json", *store)
+    assert report["embodied_g"] == pytest.approx(
+        sum(r["metrics"]["carbon/embodied_g"] for r in found["runs"])
+    )
+    assert report["sci_g_per_1000"]["samples"] > 0
+    where = commanded("where", "carbon_otel demo", "--clouds", "gcp", "--format", "json", *store)
+    assert where["here"]["name"] == "FR" and len(where["regions"]) > 40
+    assert where["energy_wh"] == pytest.approx(report["energy_wh"])
+    (priced,) = commanded("reprice", last, *by_file)
+    grams = found["runs"][-1]["metrics"]["carbon/energy_wh"] * 0.040
+    assert priced["carbon/by_hour/emissions_g"] == pytest.approx(grams) and priced["written"]
+    assert [again["written"] for again in commanded("reprice", last, *by_file)] == [False]
+    when = commanded("when", last, *by_file)
+    assert when["worth_waiting"] and when["saving"] == pytest.approx(0.75)
 
 
 def test_the_spans_have_the_same_figures(demo):
