@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from carbon_otel.carbon.life_cycle import NO_LIFE_CYCLE, Embodied, LifeCycle, Market, Water
+from carbon_otel.carbon.life_cycle import NO_LIFE_CYCLE, Embodied, LifeCycle, Market
+from carbon_otel.carbon.water import Water
 from carbon_otel.provenance import Method, combined, is_measured
 from carbon_otel.records import TIME_SHARE
 from carbon_otel.records import Cost as Cost

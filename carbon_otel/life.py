@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime, timezone
+from typing import Final
 
 from carbon_otel.carbon.embodied import Hardware, hardware
 from carbon_otel.carbon.grid import EmissionFactor
-from carbon_otel.carbon.life_cycle import LifeCycle, market_intensity, water_factor
+from carbon_otel.carbon.intensity import Intensity, Signal, year_of
+from carbon_otel.carbon.life_cycle import LifeCycle
 from carbon_otel.carbon.regions import region
+from carbon_otel.carbon.water import water_factor
 from carbon_otel.config.life import LifeSettings
+from carbon_otel.provenance import Band
 from carbon_otel.sensors.discovery import Discovery
 from carbon_otel.sensors.memory_model import memory_gb
+
+_EXACT: Final = Band(1.0, 1.0, "given", "stated")
 
 
 def life_cycle(
@@ -39,3 +46,10 @@ def _hardware(settings: LifeSettings, discovery: Discovery, threads: float) -> H
     if "gpu" in discovery.missing and settings.embodied_kg is None:
         return replace(found, unknown=(*found.unknown, "a GPU without a sensor"))
     return found
+
+
+def market_intensity(g_per_kwh: float, source: str, zone: str) -> Intensity:
+    """The intensity that a user gives for a contract, a supplier or a residual mix."""
+    start, end = year_of(datetime.now(timezone.utc).year)
+    signal = Signal(method="market")
+    return Intensity(zone, zone, g_per_kwh, start, end, _EXACT, source, "given by the user", signal)

@@ -8,14 +8,13 @@ table lacks is unknown, never 0.
 
 from __future__ import annotations
 
-import csv
 import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Final, NamedTuple
 
+from carbon_otel.carbon import tables
 from carbon_otel.carbon.device_names import words
 from carbon_otel.units import KILO, S_PER_YEAR
 
@@ -166,8 +165,7 @@ def rows() -> Sequence[Mapping[str, str]]:
 
 @functools.cache
 def _rows() -> tuple[dict[str, str], ...]:
-    text = files("carbon_otel.carbon").joinpath("data/embodied.csv").read_text("utf-8")
-    return tuple(csv.DictReader(text.splitlines()))
+    return tuple(tables.rows("embodied.csv"))
 
 
 @functools.cache

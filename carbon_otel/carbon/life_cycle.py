@@ -10,20 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from carbon_otel.carbon.embodied import Hardware, Reserved
-from carbon_otel.carbon.intensity import Intensity, Signal, year_of
-from carbon_otel.carbon.regions import water_of_electricity
-from carbon_otel.provenance import Band
+from carbon_otel.carbon.water import WaterFactor
 from carbon_otel.units import J_PER_KWH
 
-# Published factors of one country differ by this much, mostly by the evaporation that hydropower is charged with.
-WATER_BAND: Final = Band(0.5, 2.0, "published water factors of electricity, -50 % to +100 %", "spread")
-# Published water use of sites in litres per kWh: Microsoft EMEA 0.03, AWS fleet 0.12 and Google fleet 1.15.
-_UNKNOWN_SITE: Final = (0.3, 0.03, 1.15)
-_EXACT: Final = Band(1.0, 1.0, "given", "stated")
+if TYPE_CHECKING:
+    from carbon_otel.carbon.intensity import Intensity
 
 
 class Embodied(NamedTuple):
@@ -48,29 +42,6 @@ class Market(NamedTuple):
     g: float
     exclusive_g: float
     intensity: Intensity
-
-
-class Water(NamedTuple):
-    """Litres of water, inclusive, with their band."""
-
-    litres: float
-    low: float
-    high: float
-    source: str
-
-
-class WaterFactor(NamedTuple):
-    """Litres per kilowatt-hour of IT energy."""
-
-    l_per_kwh: float
-    low: float
-    high: float
-    source: str
-
-    def of(self, joules: float) -> Water:
-        """The water of some energy."""
-        kwh = joules / J_PER_KWH
-        return Water(kwh * self.l_per_kwh, kwh * self.low, kwh * self.high, self.source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,27 +87,3 @@ class LifeCycle:
 
 
 NO_LIFE_CYCLE: Final = LifeCycle()
-
-
-def market_intensity(g_per_kwh: float, source: str, zone: str) -> Intensity:
-    """The intensity that a user gives for a contract, a supplier or a residual mix."""
-    start, end = year_of(datetime.now(timezone.utc).year)
-    signal = Signal(method="market")
-    return Intensity(zone, zone, g_per_kwh, start, end, _EXACT, source, "given by the user", signal)
-
-
-def water_factor(zone: str, pue: float, wue: float | None = None) -> WaterFactor:
-    """Water of a kilowatt-hour of IT energy in a zone, at a site with this PUE.
-
-    `wue` are the litres that the site itself consumes per kilowatt-hour; without it, the range of large sites.
-    """
-    ewif, source = water_of_electricity(zone)
-    value, low, high = _UNKNOWN_SITE if wue is None else (wue, wue, wue)
-    site = "site unknown, published sites from 0.03 to 1.15 L/kWh" if wue is None else f"site {wue:g} L/kWh"
-    electricity = pue * ewif
-    return WaterFactor(
-        value + electricity,
-        low + electricity * WATER_BAND.low,
-        high + electricity * WATER_BAND.high,
-        f"{site}; electricity {ewif:.3g} L/kWh: {source}",
-    )

@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from carbon_otel.carbon.grid import REGIONS, intensity
-from carbon_otel.carbon.intensity import WORLD, Intensity
+from carbon_otel.carbon.grid import REGIONS
 from carbon_otel.carbon.tables import rows
 
 Extent = Literal["region", "zones of the region", "geography", "fleet"]
@@ -119,21 +118,6 @@ def region(name: str) -> CloudRegion:
     return found
 
 
-def zone_intensity(zone: str | None) -> Intensity:
-    """The newest intensity of a country, or of a zone within one, such as `CA-QC`; None gives the world average.
-
-    Raises:
-        ValueError: for a zone that no table has.
-    """
-    return intensity(zone)
-
-
-def water_of_electricity(zone: str) -> tuple[float, str]:
-    """Litres of water that a kilowatt-hour consumes in a zone, and the source; of an unknown zone, the world's."""
-    row = _water().get(zone.partition("-")[0], _water()[WORLD])
-    return float(row["l_per_kwh"]), row["source"]
-
-
 @functools.cache
 def regions() -> Mapping[str, CloudRegion]:
     """All regions by name."""
@@ -186,8 +170,3 @@ def _metrics() -> Mapping[tuple[str, str], Mapping[str, Mapping[str, str]]]:
     for row in rows("cloud_metrics.csv"):
         found.setdefault((row["provider"], row["metric"]), {})[row["region"]] = row
     return found
-
-
-@functools.cache
-def _water() -> Mapping[str, Mapping[str, str]]:
-    return {row["zone"]: row for row in rows("water.csv")}

@@ -5,16 +5,18 @@ No text is taken for a missing value: `NA` is Namibia.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
-from importlib.resources import files
 
 
 def rows(file: str) -> Iterator[dict[str, str]]:
     """The rows of a table by column."""
+    import csv  # noqa: PLC0415 - both imports take 10 ms, which a program without tables need not pay
+
     return csv.DictReader(lines(file))
 
 
 def lines(file: str) -> list[str]:
     """The lines of a table, the header first."""
+    from importlib.resources import files  # noqa: PLC0415 - the same
+
     return files("carbon_otel.carbon").joinpath(f"data/{file}").read_text("utf-8").splitlines()

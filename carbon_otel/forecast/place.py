@@ -6,10 +6,11 @@ import statistics
 from dataclasses import dataclass
 from typing import Final
 
-from carbon_otel.carbon.grid import country_values
+from carbon_otel.carbon.grid import country_values, intensity
 from carbon_otel.carbon.grid_zones import life_cycle_estimate
 from carbon_otel.carbon.intensity import WORLD, Intensity
-from carbon_otel.carbon.regions import CloudRegion, region, water_of_electricity, zone_intensity
+from carbon_otel.carbon.regions import CloudRegion, region
+from carbon_otel.carbon.water import water_of_electricity
 from carbon_otel.forecast.records import Assumption, Interval, Place
 
 GIVEN: Final = "given"
@@ -74,7 +75,7 @@ def _intensity(place: Place, zone: str | None) -> tuple[Assumption, tuple[str, .
     name, unit = "carbon intensity", "g/kWh"
     if given is not None:
         return _given(name, given, unit, 0.0), ()
-    found, notes = _life_cycle(zone_intensity(zone))
+    found, notes = _life_cycle(intensity(zone))
     source = f"{found.name}, {found.year}: {found.source}"
     if found.zone == WORLD:
         low, high = _world()
@@ -122,7 +123,7 @@ def _water(place: Place, cloud: CloudRegion | None, zone: str | None, pue: Inter
     name, unit = "water per kWh of the machines", "L/kWh"
     if place.water_l_per_kwh is not None:
         return _given(name, place.water_l_per_kwh, unit, 0.0)
-    litres, source = water_of_electricity(zone_intensity(zone).zone)
+    litres, source = water_of_electricity(intensity(zone).zone)
     site = _SITE_WATER
     if cloud is not None and cloud.water_l_per_kwh is not None:
         site = Interval.exact(cloud.water_l_per_kwh)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from carbon_otel.carbon.life_cycle import WaterFactor, water_factor
+from carbon_otel.carbon.water import WaterFactor, water_factor
 from carbon_otel.mlflow.schema import names
 from carbon_otel.mlflow.schema.checked import amount
 from carbon_otel.units import J_PER_WH, KILO

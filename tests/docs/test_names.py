@@ -15,7 +15,8 @@ import carbon_otel
 from carbon_otel import cli, config
 from carbon_otel.carbon import grid
 from carbon_otel.carbon.grid import intensity
-from carbon_otel.carbon.life_cycle import Embodied, Market, Water
+from carbon_otel.carbon.life_cycle import Embodied, Market
+from carbon_otel.carbon.water import Water
 from carbon_otel.footprint import NOT_MEASURED, Cost, Footprint
 from carbon_otel.intensity.pricing import Priced
 from carbon_otel.mlflow.schema import by_hour

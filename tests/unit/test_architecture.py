@@ -52,7 +52,7 @@ ROOMS = {
     # The grid by the hour.
     "intensity": "_version text clock guard carbon provenance units private_files",
     "config": "text sensors carbon intensity units private_files",
-    "life": "carbon sensors config",
+    "life": "carbon sensors config provenance",
     # One timeline per device, and this process's share of it.
     "host": f"{BASE} sensors sensors.base records",
     "meter": f"{BASE} sensors.base records",

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from carbon_otel.carbon import embodied
 from carbon_otel.carbon.embodied import accelerator, embodied_g, hardware, host
 from carbon_otel.carbon.grid import EmissionFactor, intensity
-from carbon_otel.carbon.life_cycle import LifeCycle, market_intensity, water_factor
+from carbon_otel.carbon.life_cycle import LifeCycle
+from carbon_otel.carbon.water import water_factor
 from carbon_otel.config.life import LifeSettings
-from carbon_otel.life import life_cycle
+from carbon_otel.life import life_cycle, market_intensity
 from carbon_otel.lifecycle import beside
 from carbon_otel.meter.meter import Meter
 from carbon_otel.meter.reserved_time import ReservedTime

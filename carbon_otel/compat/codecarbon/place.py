@@ -60,7 +60,7 @@ def place_of(given: Given) -> Place:
 
 def _cloud(provider: str, region: str) -> Intensity | None:
     try:
-        return regions.zone_intensity(regions.region(f"{provider}:{region}").zone)
+        return grid.intensity(regions.region(f"{provider}:{region}").zone)
     except ValueError as error:
         log_once("%s; the country counts instead", error, about=(provider, region))
         return None
@@ -77,7 +77,7 @@ def _country(code: str, region: str) -> Intensity:
     part = region.upper().removeprefix(f"{of_country.zone}-")
     zone = f"{of_country.zone}-{_REGIONS.get(region, part)}"
     try:
-        return regions.zone_intensity(zone)
+        return grid.intensity(zone)
     except ValueError:
         log_once("the tables have no figure for %s, so %s counts", region, of_country.name, about=region)
         return of_country
