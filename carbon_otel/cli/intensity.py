@@ -169,6 +169,7 @@ def _row(repriced: Repriced, *, written: bool) -> dict[str, Any]:
         **repriced.tags(),
         "yearly_g": repriced.yearly_g,
         "comparable": repriced.comparable,
+        "lower_bound": repriced.lower_bound,
         "written": written,
     }
 
@@ -177,7 +178,7 @@ def _say_repriced(repriced: Repriced, *, written: bool, dry_run: bool) -> None:
     priced = repriced.priced
     say(
         f"{repriced.name}: {emissions(priced.emissions_g)} CO2e by the hour (between {emissions(repriced.low_g)} "
-        f"and {emissions(repriced.high_g)}), {emissions(repriced.yearly_g)} by the yearly mean, for "
+        f"and {emissions(repriced.high_g)}), {emissions(repriced.yearly_g)} as logged, for "
         f"{energy(priced.priced_wh)}"
     )
     tags = repriced.tags()
@@ -185,7 +186,10 @@ def _say_repriced(repriced: Repriced, *, written: bool, dry_run: bool) -> None:
     if priced.share < 1 - 1e-9:
         say(f"  {1 - priced.share:.1%} of the energy has no value and is in neither figure")
     if not repriced.comparable:
-        say(f"  the two are different quantities: these intensities are {priced.values[0].signal}")
+        logged = f"those of the logged figure {repriced.logged_signal}"
+        say(f"  the two are different quantities: these intensities are {priced.values[0].signal}; {logged}")
+    if repriced.lower_bound:
+        say(f"  lower bound: {repriced.name} {repriced.lower_bound}")
     if not written and not dry_run:
         say("  the run has this figure already")
 

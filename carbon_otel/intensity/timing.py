@@ -57,6 +57,8 @@ class BestStart:
     @property
     def verdict(self) -> str:
         """The advice in one sentence."""
+        if self.best is self.now:
+            return "no later start has a lower intensity"
         if not self.is_worth_waiting:
             return "no difference worth waiting for: the forecast's own error is as large as the best saving"
         return (

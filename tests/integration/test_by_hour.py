@@ -11,8 +11,9 @@ from typer.testing import CliRunner
 
 import carbon_otel
 from carbon_otel.cli import app
+from carbon_otel.intensity.provider import find
 from carbon_otel.intensity.providers.uk import UnitedKingdom
-from carbon_otel.lifecycle.by_hour import uses_of
+from carbon_otel.lifecycle.by_hour import reprice, uses_of
 from carbon_otel.lifecycle.entry import Entry
 from tests.fakes.intensity import Answer, serving
 from tests.fakes.powercap import server
@@ -101,6 +102,30 @@ def test_a_constant_intensity_changes_nothing(measured, command, tmp_path):
     assert row["yearly_g"] == pytest.approx(entry.emissions_g) and row["comparable"] and not row["written"]
     assert row["carbon/by_hour/priced_share"] == 1.0
     assert row["carbon/by_hour/emissions_low_g"] < row["carbon/by_hour/emissions_g"]
+
+
+@pytest.mark.parametrize(
+    ("scope", "basis", "comparable"), [("direct", "production", True), ("lifecycle", "production", False)]
+)
+def test_the_two_figures_are_alike_if_the_run_was_priced_by_the_same_signal(
+    measured, scope, basis, comparable, tmp_path
+):
+    run = run_of(measured)
+    run.data.tags["carbon.intensity_signal"] = "average, location-based, direct, production"  # as of US-CA
+    write(tmp_path / "grid.csv", lambda hour: 100, f"average,location,{scope},{basis}")
+    assert reprice(run, find(str(tmp_path / "grid.csv"), tmp_path)).comparable is comparable
+
+
+def test_a_run_that_was_cut_off_is_repriced_as_a_lower_bound(measured, command, tmp_path):
+    write(tmp_path / "grid.csv", lambda hour: 100)
+    assert "lower bound" not in command("reprice", "{britain}", "--provider", "grid.csv", "--dry-run").stdout
+    client = mlflow.MlflowClient(measured["uri"])
+    client.set_tag(measured["britain"], "carbon.status", "running")
+    try:
+        done = command("reprice", "{britain}", "--provider", "grid.csv", "--dry-run")
+    finally:
+        client.set_tag(measured["britain"], "carbon.status", "final")
+    assert "lower bound: britain has not ended in order" in done.stdout
 
 
 def test_the_figure_is_written_once_and_replaced_by_another(measured, command, tmp_path):
