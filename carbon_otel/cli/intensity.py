@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -18,7 +18,7 @@ from carbon_otel.clock import wall
 from carbon_otel.intensity.online import Online
 from carbon_otel.intensity.provider import Provider, find
 from carbon_otel.intensity.service import Unavailable, WrongShape
-from carbon_otel.intensity.timing import BestStart, saved_g
+from carbon_otel.intensity.timing import STEP, BestStart, saved_g
 from carbon_otel.lifecycle import by_hour
 from carbon_otel.lifecycle.by_hour import Repriced
 from carbon_otel.lifecycle.ledger import NotFound
@@ -93,6 +93,9 @@ def when(
         write_json(_best(best, source.name, entry.energy_wh, grams))
     else:
         _show(best, entry.name, entry.energy_wh, grams)
+        last, asked = best.starts[-1].at, now + timedelta(hours=hours)
+        if asked - last > STEP:
+            say(f"the forecast ends before: no start after {last:%Y-%m-%d %H:%M} UTC is compared")
 
 
 def check(provider: str, zone: str | None, *, as_json: bool) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from carbon_otel.carbon.life_cycle import WaterFactor, water_factor
+from carbon_otel.carbon.regions import regions
 from carbon_otel.mlflow.schema import names
 from carbon_otel.mlflow.schema.checked import amount
 from carbon_otel.units import J_PER_WH, KILO
@@ -137,10 +138,12 @@ def beside_of(entries: Sequence[Entry], *, water: bool) -> Beside:
 
 
 def water_of(entry: Entry) -> tuple[float, float, float]:
-    """The litres of an entry with their band: as logged, else by its zone and PUE."""
+    """The litres of an entry with their band: as logged, else by its zone, its region and its PUE."""
     if entry.beside.water_l is not None:
         return entry.beside.water_l
-    factor: WaterFactor = water_factor(entry.tags.get("carbon.zone", ""), names.pue(entry.tags))
+    site = regions().get(entry.tags.get(names.REGION, ""))
+    wue = None if site is None else site.water_l_per_kwh
+    factor: WaterFactor = water_factor(entry.tags.get("carbon.zone", ""), names.pue(entry.tags), wue)
     return factor.of(entry.energy_wh * J_PER_WH)[:3]
 
 

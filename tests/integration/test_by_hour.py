@@ -227,6 +227,13 @@ def test_a_forecast_that_is_too_short_is_said(command, tmp_path):
     assert done.exit_code == 2 and "does not cover a run" in done.stderr
 
 
+def test_the_end_of_a_forecast_that_is_shorter_than_asked_is_said(command, tmp_path):
+    write(tmp_path / "grid.csv", lambda hour: 400)  # to the day after tomorrow
+    said = "the forecast ends before: no start after"
+    assert said not in command("when", "{britain}", "--provider", "grid.csv", "--hours", "24").stdout
+    assert said in command("when", "{britain}", "--provider", "grid.csv", "--hours", "96").stdout
+
+
 @pytest.fixture
 def service(monkeypatch):
     """The provider `uk`, whose server is on loopback."""
