@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -18,7 +18,7 @@ from carbon_otel.clock import wall
 from carbon_otel.intensity.online import Online
 from carbon_otel.intensity.provider import Provider, find
 from carbon_otel.intensity.service import Unavailable, WrongShape
-from carbon_otel.intensity.timing import BestStart, saved_g
+from carbon_otel.intensity.timing import STEP, BestStart, saved_g
 from carbon_otel.lifecycle import by_hour
 from carbon_otel.lifecycle.by_hour import Repriced
 from carbon_otel.lifecycle.ledger import NotFound
@@ -93,6 +93,9 @@ def when(
         write_json(_best(best, source.name, entry.energy_wh, grams))
     else:
         _show(best, entry.name, entry.energy_wh, grams)
+        last, asked = best.starts[-1].at, now + timedelta(hours=hours)
+        if asked - last > STEP:
+            say(f"the forecast ends before: no start after {last:%Y-%m-%d %H:%M} UTC is compared")
 
 
 def check(provider: str, zone: str | None, *, as_json: bool) -> None:
@@ -169,6 +172,7 @@ def _row(repriced: Repriced, *, written: bool) -> dict[str, Any]:
         **repriced.tags(),
         "yearly_g": repriced.yearly_g,
         "comparable": repriced.comparable,
+        "lower_bound": repriced.lower_bound,
         "written": written,
     }
 
@@ -177,7 +181,7 @@ def _say_repriced(repriced: Repriced, *, written: bool, dry_run: bool) -> None:
     priced = repriced.priced
     say(
         f"{repriced.name}: {emissions(priced.emissions_g)} CO2e by the hour (between {emissions(repriced.low_g)} "
-        f"and {emissions(repriced.high_g)}), {emissions(repriced.yearly_g)} by the yearly mean, for "
+        f"and {emissions(repriced.high_g)}), {emissions(repriced.yearly_g)} as logged, for "
         f"{energy(priced.priced_wh)}"
     )
     tags = repriced.tags()
@@ -185,7 +189,10 @@ def _say_repriced(repriced: Repriced, *, written: bool, dry_run: bool) -> None:
     if priced.share < 1 - 1e-9:
         say(f"  {1 - priced.share:.1%} of the energy has no value and is in neither figure")
     if not repriced.comparable:
-        say(f"  the two are different quantities: these intensities are {priced.values[0].signal}")
+        logged = f"those of the logged figure {repriced.logged_signal}"
+        say(f"  the two are different quantities: these intensities are {priced.values[0].signal}; {logged}")
+    if repriced.lower_bound:
+        say(f"  lower bound: {repriced.name} {repriced.lower_bound}")
     if not written and not dry_run:
         say("  the run has this figure already")
 

@@ -38,7 +38,7 @@ def _here(where: Where) -> str:
         return f"here       not comparable: {where.why_not_here}"
     return (
         f"here       {here.name}: {emissions(here.emissions_g)} CO2e ({emissions(here.low_g)} to "
-        f"{emissions(here.high_g)}), {here.g_per_kwh:.4g} g/kWh, PUE {here.pue:.3g}; logged by its own table: "
+        f"{emissions(here.high_g)}), {here.g_per_kwh:.4g} g/kWh, PUE {here.pue:.3g}; as logged: "
         f"{emissions(where.logged_g)}"
     )
 

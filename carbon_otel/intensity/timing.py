@@ -14,7 +14,7 @@ from carbon_otel.intensity.series import within
 from carbon_otel.provenance import quadrature
 from carbon_otel.units import KILO
 
-_STEP: Final = timedelta(minutes=15)
+STEP: Final = timedelta(minutes=15)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,8 @@ class BestStart:
     @property
     def verdict(self) -> str:
         """The advice in one sentence."""
+        if self.best is self.now:
+            return "no later start has a lower intensity"
         if not self.is_worth_waiting:
             return "no difference worth waiting for: the forecast's own error is as large as the best saving"
         return (
@@ -145,10 +147,10 @@ def _highs(values: Sequence[Intensity], starts: tuple[Start, Start]) -> list[flo
 
 
 def _quarters(after: datetime, until: datetime) -> list[datetime]:
-    step_s = _STEP.total_seconds()
+    step_s = STEP.total_seconds()
     first = datetime.fromtimestamp((after.timestamp() // step_s + 1) * step_s, timezone.utc)
-    count = int((until - first) / _STEP) + 1
-    return [first + number * _STEP for number in range(max(0, count))]
+    count = int((until - first) / STEP) + 1
+    return [first + number * STEP for number in range(max(0, count))]
 
 
 def _hours(length: timedelta) -> float:

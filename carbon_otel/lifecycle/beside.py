@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from carbon_otel.carbon.regions import regions
 from carbon_otel.carbon.water import WaterFactor, water_factor
 from carbon_otel.mlflow.schema import names
 from carbon_otel.mlflow.schema.checked import amount
@@ -101,9 +102,11 @@ def read(figures: Mapping[str, float], kinds: Iterable[str], share: float) -> En
         # Any program may have changed these figures: a band contains its figure.
         low_g = min(own_g, amount(figures, names.EMBODIED_LOW_G) * part)
         high_g = max(own_g, amount(figures, names.EMBODIED_HIGH_G) * part)
-    market_g = amount(figures, names.MARKET_G) * share if names.MARKET_G in figures else None
+    market_g = None
+    if names.covers_all(figures, names.MARKET_WH) and names.MARKET_G in figures:
+        market_g = amount(figures, names.MARKET_G) * share
     water = None
-    if all(name in figures for name in _WATER):
+    if names.covers_all(figures, names.WATER_WH) and all(name in figures for name in _WATER):
         value, low, high = (amount(figures, name) * share for name in _WATER)
         water = value, min(value, low), max(value, high)
     return EntryBeside(embodied, low_g, high_g, market_g, water)
@@ -137,10 +140,12 @@ def beside_of(entries: Sequence[Entry], *, water: bool) -> Beside:
 
 
 def water_of(entry: Entry) -> tuple[float, float, float]:
-    """The litres of an entry with their band: as logged, else by its zone and PUE."""
+    """The litres of an entry with their band: as logged, else by its zone, its region and its PUE."""
     if entry.beside.water_l is not None:
         return entry.beside.water_l
-    factor: WaterFactor = water_factor(entry.tags.get("carbon.zone", ""), names.pue(entry.tags))
+    site = regions().get(entry.tags.get(names.REGION, ""))
+    wue = None if site is None else site.water_l_per_kwh
+    factor: WaterFactor = water_factor(entry.tags.get("carbon.zone", ""), names.pue(entry.tags), wue)
     return factor.of(entry.energy_wh * J_PER_WH)[:3]
 
 

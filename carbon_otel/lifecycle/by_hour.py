@@ -33,8 +33,10 @@ class Repriced:
         priced: the emissions by the hour.
         low_g, high_g: their band, with that of the energy.
         provider: the provider of the intensities.
-        yearly_g: emissions of the same energy by the mean of a year.
-        comparable: whether both count the same: average, location-based, of the same scope and basis.
+        yearly_g: emissions of the same energy as logged: by the mean of a year, unless the run followed its grid.
+        logged_signal: what those count.
+        comparable: whether both count the same.
+        lower_bound: the reason why the run may have used more; None if its figures are complete.
     """
 
     run_id: str
@@ -44,7 +46,9 @@ class Repriced:
     high_g: float
     provider: str
     yearly_g: float
+    logged_signal: str
     comparable: bool
+    lower_bound: str | None
 
     def metrics(self) -> dict[str, float]:
         """The metrics of the run with this figure."""
@@ -95,6 +99,7 @@ def reprice(run: Run, provider: Provider, zone: str | None = None) -> Repriced:
         raise ValueError(f"{provider.name} has no value of {zone} for the times of {entry.name}")
     energy = entry.energy_wh or 1.0
     grams = priced.emissions_g or 1.0
+    logged = entry.tags.get(names.SIGNAL, str(AVERAGE))
     return Repriced(
         run_id=entry.run_id,
         name=entry.name,
@@ -103,7 +108,9 @@ def reprice(run: Run, provider: Provider, zone: str | None = None) -> Repriced:
         high_g=grams * (1 + quadrature((entry.high_wh / energy - 1, priced.high_g / grams - 1))),
         provider=provider.name,
         yearly_g=entry.emissions_g * priced.share,
-        comparable=provider.signal == AVERAGE,
+        logged_signal=logged,
+        comparable=str(provider.signal) == logged,
+        lower_bound=entry.lower_bound,
     )
 
 

@@ -10,7 +10,7 @@ from typing import Final
 from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
 
 from carbon_otel._version import __version__
-from carbon_otel.carbon.intensity import Intensity
+from carbon_otel.carbon.grid import EmissionFactor
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.guard import contain
 from carbon_otel.otel import instance
@@ -54,7 +54,7 @@ class Source:
 
     snapshot: Snapshot = _EMPTY
     embodied_g: float = 0.0
-    intensity: Callable[[], Intensity] | None = None
+    factor: EmissionFactor | None = None
     host: Mapping[str, str] = field(default_factory=dict)
     steal: Callable[[], float | None] = lambda: None
     before_export: Callable[[], object] = lambda: None
@@ -100,14 +100,16 @@ class Instruments:
         ):
             create(name, [observe], *DESCRIBED[name])
 
-    def attach(
-        self, intensity: Callable[[], Intensity], boot: str, steal: Callable[[], float | None]
-    ) -> None:
+    def attach(self, factor: EmissionFactor, boot: str, steal: Callable[[], float | None]) -> None:
         """Begin a session. `boot` is the id of the host's current boot."""
         self._close_source()
         # A part of the id tells hosts apart, and every point has it.
         host = {semconv.HOST_NAME: socket.gethostname(), semconv.HOST_BOOT: boot.replace("-", "")[:12]}
-        self.source = Source(_EMPTY, 0.0, intensity, host, steal)
+        self.source = Source(_EMPTY, 0.0, factor, host, steal)
+
+    def follow_grid(self, factor: EmissionFactor) -> None:
+        """Report the intensity of another factor from now on."""
+        self.source.factor = factor
 
     def follow(self, former: Instruments) -> None:
         """Go on with the session of other instruments, which report no device any more."""
@@ -170,8 +172,8 @@ class Instruments:
             yield Observation(share, self.apart)
 
     def _intensity(self, options: CallbackOptions) -> Iterable[Observation]:
-        if self.source.intensity is not None:
-            grid = self.source.intensity()
+        if self.source.factor is not None:
+            grid = self.source.factor.intensity
             yield Observation(grid.g_per_kwh, {semconv.ZONE: grid.zone, **self.apart})
 
     def _identity(self, device: Device) -> dict[str, str]:

@@ -16,7 +16,7 @@ from opentelemetry.trace import Span, Status, StatusCode
 
 from carbon_otel import clock
 from carbon_otel._version import __version__
-from carbon_otel.carbon.intensity import Intensity
+from carbon_otel.carbon.grid import EmissionFactor
 from carbon_otel.footprint import Footprint
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.handover import Work, present
@@ -63,7 +63,7 @@ class OtelSink(Sink):
         self,
         providers: Providers,
         devices: Sequence[Device],
-        intensity: Callable[[], Intensity],
+        factor: EmissionFactor,
         boot: str,
         reports_devices: Callable[[], bool],
         exchange_reported_until: Callable[[int], int],
@@ -82,7 +82,7 @@ class OtelSink(Sink):
         renew_after_fork(self._renew)
         self._tracer = self._tracer_of_providers()
         self.instruments = instruments_of(providers.meter)
-        self.instruments.attach(intensity, boot, steal)
+        self.instruments.attach(factor, boot, steal)
         self._origin = self._started_for = Work(os.environ) if origin is None else origin
         # The last work for which a stage was opened, with what its variables say; and the last variables made.
         self._read = self._origin, propagation.read(self._origin.variables)

@@ -60,6 +60,7 @@ def apply(session: Session, before: Settings) -> None:
     if moved or other:
         factor = here.factor(now) if moved else engine.factor
         engine.reprice(factor, life_cycle(now, session.discovery, host_threads(), factor))
+        session.otel.instruments.follow_grid(factor)
     if now.attribution != before.attribution:
         engine.tick()  # the rule until now is that of what was used until now
         session.attribution.rule = now.attribution

@@ -106,7 +106,7 @@ class Session:
             self.otel = OtelSink(
                 self.providers,
                 self.engine.devices,
-                partial(getattr, self.factor, "intensity"),
+                factor,
                 boot(),
                 self.membership.holds_device_book,
                 self.membership.exchange_reported_until,

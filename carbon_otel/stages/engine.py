@@ -356,9 +356,11 @@ class Engine:
 
         The rates of the embodied carbon stay: they are the meter's.
         """
+        # A provider may change the intensity of the same factor at any moment: no ratio is made of that.
+        if factor is not self.factor:
+            self.books.reprice(factor.emissions_g(1.0) / self._first_factor.emissions_g(1.0))
         self.factor, self._life = factor, life
         self._statements.to_footprint = self._footprints()
-        self.books.reprice(factor.emissions_g(1.0) / self._first_factor.emissions_g(1.0))
 
     def set_checkpoints(self, apart_s: float) -> None:
         """Let the next checkpoint be due in `apart_s` seconds, and the others so far apart."""

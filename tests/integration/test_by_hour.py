@@ -11,8 +11,9 @@ from typer.testing import CliRunner
 
 import carbon_otel
 from carbon_otel.cli import app
+from carbon_otel.intensity.provider import find
 from carbon_otel.intensity.providers.uk import UnitedKingdom
-from carbon_otel.lifecycle.by_hour import uses_of
+from carbon_otel.lifecycle.by_hour import reprice, uses_of
 from carbon_otel.lifecycle.entry import Entry
 from tests.fakes.intensity import Answer, serving
 from tests.fakes.powercap import server
@@ -101,6 +102,30 @@ def test_a_constant_intensity_changes_nothing(measured, command, tmp_path):
     assert row["yearly_g"] == pytest.approx(entry.emissions_g) and row["comparable"] and not row["written"]
     assert row["carbon/by_hour/priced_share"] == 1.0
     assert row["carbon/by_hour/emissions_low_g"] < row["carbon/by_hour/emissions_g"]
+
+
+@pytest.mark.parametrize(
+    ("scope", "basis", "comparable"), [("direct", "production", True), ("lifecycle", "production", False)]
+)
+def test_the_two_figures_are_alike_if_the_run_was_priced_by_the_same_signal(
+    measured, scope, basis, comparable, tmp_path
+):
+    run = run_of(measured)
+    run.data.tags["carbon.intensity_signal"] = "average, location-based, direct, production"  # as of US-CA
+    write(tmp_path / "grid.csv", lambda hour: 100, f"average,location,{scope},{basis}")
+    assert reprice(run, find(str(tmp_path / "grid.csv"), tmp_path)).comparable is comparable
+
+
+def test_a_run_that_was_cut_off_is_repriced_as_a_lower_bound(measured, command, tmp_path):
+    write(tmp_path / "grid.csv", lambda hour: 100)
+    assert "lower bound" not in command("reprice", "{britain}", "--provider", "grid.csv", "--dry-run").stdout
+    client = mlflow.MlflowClient(measured["uri"])
+    client.set_tag(measured["britain"], "carbon.status", "running")
+    try:
+        done = command("reprice", "{britain}", "--provider", "grid.csv", "--dry-run")
+    finally:
+        client.set_tag(measured["britain"], "carbon.status", "final")
+    assert "lower bound: britain has not ended in order" in done.stdout
 
 
 def test_the_figure_is_written_once_and_replaced_by_another(measured, command, tmp_path):
@@ -200,6 +225,13 @@ def test_a_forecast_that_is_too_short_is_said(command, tmp_path):
     (tmp_path / "old.csv").write_text("start,g_per_kwh\n2020-01-01T00:00Z,100\n")
     done = command("when", "{britain}", "--provider", "old.csv")
     assert done.exit_code == 2 and "does not cover a run" in done.stderr
+
+
+def test_the_end_of_a_forecast_that_is_shorter_than_asked_is_said(command, tmp_path):
+    write(tmp_path / "grid.csv", lambda hour: 400)  # to the day after tomorrow
+    said = "the forecast ends before: no start after"
+    assert said not in command("when", "{britain}", "--provider", "grid.csv", "--hours", "24").stdout
+    assert said in command("when", "{britain}", "--provider", "grid.csv", "--hours", "96").stdout
 
 
 @pytest.fixture

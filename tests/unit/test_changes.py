@@ -6,6 +6,7 @@ import itertools
 import json
 import logging
 import time
+from datetime import datetime, timedelta, timezone
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -44,6 +45,13 @@ def charged_at_tick():
     runtime.active().add_sink(last)
     runtime.active().engine.tick(checkpoint=True)
     return last.footprint.energy_j
+
+
+def until(condition):
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def spend(tree, joules):
@@ -103,6 +111,31 @@ def test_the_counter_of_emissions_never_goes_down(tree):
     assert told == sorted(told)
     steps = [(j1 - j0, g1 - g0) for (j0, g0), (j1, g1) in itertools.pairwise(told)]
     assert [grams / joules * J_PER_KWH for joules, grams in steps] == pytest.approx([FR, DE])
+
+
+def test_the_gauge_of_the_intensity_follows_a_later_zone(tree):
+    application = Application(tree)
+    application.instrument()
+    carbon_otel.instrument(zone="DE")
+    gauge = [point for name, point in application.collect() if name == "carbon_otel.carbon_intensity"]
+    assert [(point.value, point.attributes["carbon_otel.zone"]) for point in gauge] == [(DE, "DE")]
+
+
+def test_what_stands_beside_the_emissions_changes_in_an_hour_without_emissions(tree, tmp_path):
+    hour = datetime.now(timezone.utc).replace(minute=0, second=0, microsecond=0)
+    rows = [f"{hour + timedelta(hours=h):%Y-%m-%dT%H:%MZ},0,0,0" for h in range(-1, 3)]
+    grid = tmp_path / "grid.csv"
+    grid.write_text("\n".join(["start,g_per_kwh,low,high", *rows]))
+    carbon_otel.instrument(zone="FR", intensity=str(grid), powercap_root=tree.root, interval_s=30)
+    factor = runtime.active().factor
+    until(lambda: factor.intensity.g_per_kwh == 0)
+    with carbon_otel.stage("training") as stage:
+        spend(tree, 3)
+        carbon_otel.instrument(market_intensity=50, interval_s=20)
+        spend(tree, 3)
+    footprint = stage.footprint
+    assert footprint.emissions_g == 0 and runtime.active().sampler.interval_s == 20
+    assert footprint.market.g == pytest.approx(footprint.energy_j / J_PER_KWH * 50)
 
 
 def test_the_sensors_stay_and_a_warning_says_what_to_do(tree, tmp_path, caplog):

@@ -388,6 +388,17 @@ class TestInAStore:
         assert "carbon/inference/sci_g_per_1k_requests" not in names.rates_per_1k(both)
         assert beside.read(both, ["inference", "run"], 1.0).embodied is None
 
+    def test_market_based_and_water_of_a_part_of_a_run_are_those_of_no_run(self):
+        """Another process, or an earlier segment, had other settings."""
+        life = LifeCycle(market=market_intensity(94.0, "supplier 2025", "FR"), water=water_factor("FR", 1.5))
+        (asked, _), (plain, _) = self.metrics(life), self.metrics(of_server())
+        whole = beside.read(asked, ["inference", "run"], 1.0)
+        assert whole.market_g == pytest.approx(asked[names.MARKET_G])
+        assert whole.water_l[0] == pytest.approx(asked[names.WATER_L])
+        both = contributions.total([Contribution(asked, final=True), Contribution(plain, final=True)]).values
+        part = beside.read(both, ["inference", "run"], 1.0)
+        assert part.market_g is None and part.water_l is None
+
     def test_nested_runs_are_taken_off(self):
         figures = {
             names.EMBODIED_G: 10.0,

@@ -184,7 +184,7 @@ def test_a_swing_below_the_error_of_the_forecast_is_not_worth_waiting_for():
 def test_now_may_be_the_best_start():
     best = best_start([use(0, 1, 1)], forecast(50, 300, 300, 300), START + HOUR / 10, 2)
     assert best.best is best.now and best.saving == best.saving_low == best.saving_high == 0.0
-    assert not best.is_worth_waiting
+    assert not best.is_worth_waiting and best.verdict == "no later start has a lower intensity"
 
 
 def test_only_starts_that_the_forecast_covers_count():

@@ -193,7 +193,7 @@ def test_a_measured_stage_has_the_grams_of_the_hour(host, tmp_path):
     )
     factor = active().factor
     wait_for(lambda: factor.intensity.g_per_kwh == 123)
-    assert active().otel.instruments.source.intensity().g_per_kwh == 123  # of the gauge
+    assert active().otel.instruments.source.factor.intensity.g_per_kwh == 123  # of the gauge
     carbon_otel.footprint()  # enters the joules of before
     footprint = stage_of(host, 100)
     assert footprint.intensity.g_per_kwh == pytest.approx(123)

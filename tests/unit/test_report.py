@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from carbon_otel.carbon.grid import intensity
+from carbon_otel.carbon.regions import region
+from carbon_otel.carbon.water import water_factor
 from carbon_otel.cli.output import Screen
 from carbon_otel.cli.report_view import show
 from carbon_otel.lifecycle.beside import EntryBeside
@@ -138,6 +140,14 @@ class TestBeside:
         value, low, high = report(*entries, water=True).beside.water_l
         assert value == pytest.approx(1.0 + 0.01 * (3.67 + 0.3), rel=1e-3)
         assert low < value < high
+
+    def test_water_of_a_site_is_that_of_the_region_that_the_run_has_recorded(self):
+        site = region("aws:ap-south-1")
+        tags = {"carbon.region": site.name, "carbon.pue": f"{site.pue.value:g}"}
+        of_region = replace(entry(wh=1000), tags={**entry().tags, **tags})
+        for zone in (None, "DE"):  # it stays where it is on another grid, as its PUE does
+            expected = water_factor(zone or "FR", site.pue.value, site.water_l_per_kwh).l_per_kwh
+            assert report(of_region, zone=zone, water=True).beside.water_l[0] == pytest.approx(expected)
 
     def test_another_grid_changes_the_water_and_sci_but_not_the_embodied_carbon(self):
         entries = (made(0, 1.0, water_l=(1.0, 0.5, 2.0)),)

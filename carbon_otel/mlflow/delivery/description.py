@@ -89,6 +89,6 @@ def _beside(values: Mapping[str, float], tags: Mapping[str, str]) -> list[str]:
             f"| beside it: embodied, {tags.get('carbon.lifetime_years', '?')} years in use | "
             f"| {emissions(values[names.EMBODIED_G])} ({emissions(low)} to {emissions(high)}) |"
         )
-    if names.MARKET_G in values:
+    if names.covers_all(values, names.MARKET_WH):
         lines.append(f"| beside it: market-based | | {emissions(values[names.MARKET_G])} |")
     return lines

@@ -37,6 +37,9 @@ EMBODIED_HIGH_G = "carbon/embodied_high_g"
 EMBODIED_UNKNOWN = "carbon/embodied_unknown"
 MARKET_G = "carbon/market_g"
 WATER_L = "carbon/water_l"
+# The energy that they count: a process that shares the run, or has resumed it, may have other settings.
+MARKET_WH = "carbon/market_wh"
+WATER_WH = "carbon/water_wh"
 LINEAGE = "carbon.lineage"
 REGION = "carbon.region"
 SIGNAL = "carbon.intensity_signal"
@@ -156,9 +159,9 @@ def _beside(footprint: Footprint) -> dict[str, float]:
         else {EMBODIED_G: made.g, EMBODIED_LOW_G: made.low_g, EMBODIED_HIGH_G: made.high_g}
     )
     if footprint.market is not None:
-        values[MARKET_G] = footprint.market.g
+        values[MARKET_G], values[MARKET_WH] = footprint.market.g, footprint.energy_j / J_PER_WH
     if footprint.water is not None:
-        values[WATER_L] = footprint.water.litres
+        values[WATER_L], values[WATER_WH] = footprint.water.litres, footprint.energy_j / J_PER_WH
         values["carbon/water_low_l"], values["carbon/water_high_l"] = (
             footprint.water.low,
             footprint.water.high,
@@ -372,6 +375,11 @@ def own_of_kind(values: Mapping[str, float], kind: str, figure: str) -> float:
 def embodied_is_known(values: Mapping[str, float]) -> bool:
     """Whether the sums of a run have the embodied carbon of all its processes; older runs have none."""
     return EMBODIED_G in values and not values.get(EMBODIED_UNKNOWN)
+
+
+def covers_all(values: Mapping[str, float], counted: str) -> bool:
+    """Whether the energy of `MARKET_WH` or `WATER_WH` is that of the whole run."""
+    return values.get(counted, 0.0) >= values.get(ENERGY_WH, 0.0) * (1 - 1e-6) and counted in values
 
 
 def rates_per_1k(values: Mapping[str, float]) -> dict[str, float]:
