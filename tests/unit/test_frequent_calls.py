@@ -85,6 +85,17 @@ def test_the_first_calls_are_stages_and_then_one_a_second(bench):
     bench.check()
 
 
+def test_no_sum_of_a_kind_has_the_number_of_the_calls_that_share(bench):
+    """Divided by it, the energy of the calls that are stages would count for the few others."""
+    for _ in range(60):
+        bench.predict(0.2)
+    bench.engine.close_all()
+    ended = [end for _, end in bench.ended("predict")]
+    assert [end.footprint.units for end in ended if "calls" in end.footprint.units]
+    assert {unit for end in ended for unit in end.units} == {"samples"}
+    assert sum(end.units["samples"] for end in ended) == 60 * 4
+
+
 def test_a_slow_call_is_a_stage_each_time(bench):
     for _ in range(100):
         bench.predict(0.3)
