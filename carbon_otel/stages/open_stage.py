@@ -143,7 +143,8 @@ class OpenStage:
     def units_of_kind(self) -> dict[str, float]:
         """The units that may be added to those of other stages of its kind.
 
-        Of calls that come often, some are stages and count no `calls`. A sum would have the number of the others only.
+        Of calls that come often, some are stages and count no `calls`. A sum would have only the number of the
+        others.
         """
         units = self.all_units
         if self.split is not None:
