@@ -59,7 +59,9 @@ def _difference(after: Totals, before: Totals, worth: float) -> Totals:
         tuple(map(sub, after.inclusive_j, before.inclusive_j)),
         after.inclusive_g - before.inclusive_g * worth,
         {
-            kind: Cost(cost.energy_j - kinds[kind].energy_j, cost.emissions_g - kinds[kind].emissions_g * worth)
+            kind: Cost(
+                cost.energy_j - kinds[kind].energy_j, cost.emissions_g - kinds[kind].emissions_g * worth
+            )
             for kind, cost in after.by_kind.items()
         },
         after.exclusive_embodied_g - before.exclusive_embodied_g,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from types import ModuleType
 
@@ -14,12 +15,14 @@ import carbon_otel
 from carbon_otel import runtime
 from carbon_otel.instrumentation.calls import Call, Calls
 from carbon_otel.stages import cells, frequent
+from carbon_otel.stages import outermost as outermost_module
 from carbon_otel.stages.cells import Share
 from carbon_otel.stages.frequent import SharedCall, around_frequent
 from carbon_otel.stages.handing_on import for_thread
 from carbon_otel.stages.open_stage import current
 from carbon_otel.stages.outermost import outermost
 from tests.fakes.powercap import server
+from tests.unit import test_interrupted_engine as interrupts
 from tests.unit.test_shares import Bench
 
 ROWS = {"samples": 4.0}
@@ -233,6 +236,29 @@ def test_after_a_call_that_an_exception_has_broken_off_others_count_again(bench)
     bench.engine.tick()
     assert isinstance(bench.predict(0.01), SharedCall)
     bench.check()
+
+
+def test_after_a_keyboard_interrupt_at_any_line_of_a_call_others_count_again(bench, monkeypatch):
+    """Else no prediction of a notebook would be seen after the interrupt of a cell."""
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(
+        interrupts, "FILES", {module.__file__ for module in (frequent, cells, outermost_module)}
+    )
+    bench.often()
+    lines = interrupts.lines_of(lambda: bench.predict(0.01))
+    assert lines > 30
+    for at in range(1, lines + 1):
+        bench.often()
+        with contextlib.suppress(KeyboardInterrupt):
+            interrupts.interrupted(lambda: bench.predict(0.01), at, interrupt)
+        bench.clock.advance(0.3)
+        bench.engine.tick()
+        assert not outermost_module.is_part(), f"line {at}"
+        assert bench.predict(0.01) is not None, f"line {at}"
+        bench.check()
 
 
 def test_a_call_of_a_stage_that_an_exception_has_kept_open_covers_nothing_after_its_end(bench):
