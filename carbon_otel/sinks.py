@@ -51,7 +51,7 @@ class StageEnd(NamedTuple):
     Attributes:
         end_ns: monotonic nanoseconds.
         duration_s: seconds from its opening.
-        units: functional units of the stage, such as samples.
+        units: functional units of the stage, such as samples, that may be added to those of its kind.
         error: the exception that its block raised, or `Killed`.
         below: for a run, the runs that are open below it, with their figures at its end.
     """

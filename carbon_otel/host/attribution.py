@@ -106,6 +106,10 @@ class Attribution:
                 self._lock.release()
             raise
 
+    def change(self, rule: Literal["reserved", "process"]) -> None:
+        """Charge by this rule from the next measurement on, which is due at once."""
+        self.rule, self._due_ns = rule, 0
+
     def _by_use(self, by_members: Mapping[str, float]) -> dict[str, float]:
         """This process's share of each GPU whose driver reports processes.
 

@@ -62,8 +62,10 @@ def apply(session: Session, before: Settings) -> None:
         engine.reprice(factor, life_cycle(now, session.discovery, host_threads(), factor))
         session.otel.instruments.follow_grid(factor)
     if now.attribution != before.attribution:
-        engine.tick()  # the rule until now is that of what was used until now
-        session.attribution.rule = now.attribution
+        # What was used until now is charged by the former rule, and what is used from now on by the new one.
+        for rule in (before.attribution, now.attribution):
+            session.attribution.change(rule)
+            engine.tick()
     if now.checkpoint_interval_s != before.checkpoint_interval_s:
         engine.set_checkpoints(now.checkpoint_interval_s)
         if session.journal is not None:

@@ -116,7 +116,7 @@ class Books:
     def __init__(self, devices: int, to_grams: Callable[[float], float]) -> None:
         self._to_grams = to_grams
         # What a gram of the sums is worth now.
-        self._worth = 1.0
+        self.worth = 1.0
         zero: Joules = (0.0,) * devices
         self._posted: Posted = zero, zero, 0.0, 0.0, 0.0, 0.0
         self._payers: set[Account] = set()
@@ -130,7 +130,7 @@ class Books:
 
     def reprice(self, worth: float) -> None:
         """From now on a gram of `to_grams` counts as `worth` grams, of what is paid already too."""
-        self._worth = worth
+        self.worth = worth
 
     def post(self, totals: Sequence[float], embodied_g: float = 0.0) -> None:
         """Charge the payers with the joules of each device, and the embodied grams, up to these totals."""
@@ -244,7 +244,7 @@ class Books:
 
     def _priced(self, amount: Paid) -> Paid:
         joules, grams, embodied_g = amount
-        return joules, grams * self._worth, embodied_g
+        return joules, grams * self.worth, embodied_g
 
     def settle(self, account: Account, held_back: Paid | None = None) -> Paid:
         """The same, and settle the account; but not for what is `held_back`."""
@@ -256,7 +256,7 @@ class Books:
 
     def totals(self, account: Account) -> Totals:
         """What an account has paid up to now; changes nothing."""
-        posted, worth = self._posted, self._worth
+        posted, worth = self._posted, self.worth
         own = own_j, own_g, own_embodied = self._priced(paid(account._own, posted))
         by_kind: dict[str, Cost] = {}
         embodied = NO_KINDS

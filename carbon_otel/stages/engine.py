@@ -235,7 +235,7 @@ class Engine:
             stage.begin, stage.opened_ns = edge, now_ns
         seconds = (now_ns - stage.opened_ns) * S_PER_NS if stage.split is None else stage.split.busy_s
         # Without the error: its traceback would keep the locals of the block as long as the stage is kept.
-        end = StageEnd(self._statements.of(stage, edge), now_ns, seconds, stage.all_units, below=below)
+        end = StageEnd(self._statements.of(stage, edge), now_ns, seconds, stage.units_of_kind, below=below)
         owed = self.books.owed(account)
         # Each is told once, also if an exception arrives between them.
         told = end if error is None else end._replace(error=error)

@@ -99,8 +99,9 @@ class SharedCall:
     def __enter__(self) -> Callable[[Any], Any]:
         self._inside = cells.inside()
         self._cell.call = self._call
-        outermost.set(self._call)
+        # First: where an exception comes next, the next tick finds the cell, and ends the call.
         self._cell.__enter__()
+        outermost.set(self._call)
         return self._seen
 
     def __exit__(
@@ -108,9 +109,11 @@ class SharedCall:
     ) -> None:
         cell = self._cell
         before_ns = cell.done_ns
-        cell.__exit__(kind, error, trace)
-        self._call.over()
         outermost.set(self._before)
+        try:
+            self._call.over()
+        finally:
+            cell.__exit__(kind, error, trace)
         took_ns = cell.done_ns - before_ns
         self._pace.took(took_ns)
         if self._inside is not None:

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 current: ContextVar[OpenStage | None] = ContextVar("carbon_otel_stage", default=None)
 
 
+# The unit of a child of calls that share: how many they are.
+CALLS: Final = "calls"
+
+
 class _Thread(threading.local):
     """The kernel's id of each thread, asked for once: that is a system call."""
 
@@ -134,6 +138,18 @@ class OpenStage:
     @property
     def all_units(self) -> dict[str, float]:
         return {**self.counted.total(), **self.units} if self.counted else dict(self.units)
+
+    @property
+    def units_of_kind(self) -> dict[str, float]:
+        """The units that may be added to those of other stages of its kind.
+
+        Of calls that come often, some are stages and count no `calls`. A sum would have only the number of the
+        others.
+        """
+        units = self.all_units
+        if self.split is not None:
+            units.pop(CALLS, None)
+        return units
 
     def count(self, units: Mapping[str, float]) -> None:
         """Add what instrumented calls have counted."""

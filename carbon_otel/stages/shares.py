@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from carbon_otel.meter.meter import NO_EDGE
 from carbon_otel.stages.cells import Cell, Share, cells_here
-from carbon_otel.stages.open_stage import OpenStage
+from carbon_otel.stages.open_stage import CALLS, OpenStage
 from carbon_otel.stages.parts import Interval, Part, Receiver
 from carbon_otel.stages.preparing import prepare_part
 from carbon_otel.stages.sums import Paid, less, together
@@ -332,6 +332,6 @@ def _forget_dead_threads(parent: Parent, now_ns: int) -> None:
 
 def _tell(cell: Cell, child: OpenStage) -> None:
     """Add to the child's units what calls have counted since the last time."""
-    now: Mapping[str, float] = {"calls": cell.calls, **cell.units}
+    now: Mapping[str, float] = {CALLS: cell.calls, **cell.units}
     child.count({unit: amount - cell.told.get(unit, 0.0) for unit, amount in now.items()})
     cell.told = dict(now)

@@ -35,26 +35,39 @@ class Window:
             self._end = self._engine.at_moment(self._figures)
 
     def _begin(self, now_ns: int) -> Totals:
+        books = self._engine.books
         self._whole.opened_ns = now_ns
         self._whole.begin = self._engine.meter.edge(now_ns)
-        return self._engine.books.totals(self._engine.root.account)
+        self._worth = books.worth
+        return books.totals(self._engine.root.account)
 
     def _figures(self, now_ns: int) -> Figures:
         engine = self._engine
-        used = _difference(engine.books.totals(engine.root.account), self._before)
+        after = engine.books.totals(engine.root.account)
+        # A place that was named meanwhile has given other grams to what was used before, too.
+        used = _difference(after, self._before, engine.books.worth / self._worth)
         record = record_at(self._whole, engine.sensors, engine.meter.edge(now_ns), used)
         return Figures(record, engine.to_footprint)
 
 
-def _difference(after: Totals, before: Totals) -> Totals:
-    nothing = Cost(0.0, 0.0)
+def _difference(after: Totals, before: Totals, worth: float) -> Totals:
+    """What was paid between two moments; a gram of the earlier one counts as `worth` grams."""
+    kinds = dict.fromkeys(after.by_kind, Cost(0.0, 0.0)) | dict(before.by_kind)
     return Totals(
         tuple(map(sub, after.exclusive_j, before.exclusive_j)),
-        after.exclusive_g - before.exclusive_g,
+        after.exclusive_g - before.exclusive_g * worth,
         tuple(map(sub, after.inclusive_j, before.inclusive_j)),
-        after.inclusive_g - before.inclusive_g,
+        after.inclusive_g - before.inclusive_g * worth,
         {
-            kind: Cost(*map(sub, cost, before.by_kind.get(kind, nothing)))
+            kind: Cost(
+                cost.energy_j - kinds[kind].energy_j, cost.emissions_g - kinds[kind].emissions_g * worth
+            )
             for kind, cost in after.by_kind.items()
+        },
+        after.exclusive_embodied_g - before.exclusive_embodied_g,
+        after.inclusive_embodied_g - before.inclusive_embodied_g,
+        {
+            kind: grams - before.embodied_by_kind.get(kind, 0.0)
+            for kind, grams in after.embodied_by_kind.items()
         },
     )

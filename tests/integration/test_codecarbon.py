@@ -431,6 +431,17 @@ def test_a_tracker_in_a_process_that_is_measured_already(caplog, fed):
     assert "zone='FR' instead of 'PL', pue=1.5 instead of 1.1" in said
 
 
+def test_where_nothing_names_a_place_the_first_tracker_does(monkeypatch):
+    """As under `carbon-otel run`, whose table would else have the world average beside the tracker's France."""
+    monkeypatch.delenv("CARBON_OTEL_ZONE")
+    carbon_otel.instrument()
+    for zone in ("FR", "PL"):
+        with OfflineEmissionsTracker(country_2letter_iso_code=zone, save_to_file=False) as tracker:
+            work()
+        assert carbon_otel.footprint().intensity.zone == "FR"
+        assert tracker.footprint.intensity.zone == zone
+
+
 def test_a_second_tracker_of_another_country_has_its_own_emissions():
     intensities = []
     for code in ("FRA", "POL"):

@@ -17,6 +17,7 @@ from opentelemetry.sdk.trace import TracerProvider
 import carbon_otel
 from carbon_otel import config, runtime, termination
 from carbon_otel.carbon.grid import intensity
+from carbon_otel.host.attribution import TreeShare
 from carbon_otel.session.waiting import Waiting
 from carbon_otel.sinks import Sink
 from carbon_otel.units import J_PER_KWH
@@ -247,6 +248,28 @@ def test_attribution_changes_from_the_call_on(tree):
     carbon_otel.instrument(attribution="process")
     assert runtime.active().attribution.rule == "process"
     assert charged_at_tick() >= before_j >= 4 - 1e-3
+
+
+@pytest.mark.parametrize("rule", ["reserved", "process"])
+def test_a_stage_after_a_change_of_attribution_is_charged_by_the_new_rule_from_its_begin(
+    tree, monkeypatch, rule
+):
+    """Without a tick in it, which would measure the share."""
+    monkeypatch.setattr(TreeShare, "look", lambda self, now_ns, others=frozenset(): 0.25)
+    share = {"reserved": 1.0, "process": 0.25}
+    before = "process" if rule == "reserved" else "reserved"
+    carbon_otel.instrument(zone="FR", powercap_root=tree.root, interval_s=30, attribution=before)
+    with carbon_otel.stage("training") as first:
+        spend(tree, 4)
+    carbon_otel.instrument(attribution=rule)
+    with carbon_otel.stage("training") as second:
+        spend(tree, 4)
+    runtime.active().engine.tick()
+    with carbon_otel.stage("training") as third:
+        spend(tree, 4)
+    assert first.footprint.energy_j == pytest.approx(4 * share[before], rel=1e-3)
+    assert second.footprint.energy_j == pytest.approx(4 * share[rule], rel=1e-3)
+    assert third.footprint.energy_j == pytest.approx(4 * share[rule], rel=1e-3)
 
 
 def test_a_process_of_multiprocessing_that_is_measured_already_goes_on(tree):

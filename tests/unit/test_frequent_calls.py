@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from types import ModuleType
 
@@ -14,12 +15,14 @@ import carbon_otel
 from carbon_otel import runtime
 from carbon_otel.instrumentation.calls import Call, Calls
 from carbon_otel.stages import cells, frequent
+from carbon_otel.stages import outermost as outermost_module
 from carbon_otel.stages.cells import Share
 from carbon_otel.stages.frequent import SharedCall, around_frequent
 from carbon_otel.stages.handing_on import for_thread
 from carbon_otel.stages.open_stage import current
 from carbon_otel.stages.outermost import outermost
 from tests.fakes.powercap import server
+from tests.unit import test_interrupted_engine as interrupts
 from tests.unit.test_shares import Bench
 
 ROWS = {"samples": 4.0}
@@ -83,6 +86,17 @@ def test_the_first_calls_are_stages_and_then_one_a_second(bench):
     assert units(ended) == {"calls": 1000, "samples": 4000}
     assert sum(end.footprint.energy_j for _, end in ended) == pytest.approx(1000)
     bench.check()
+
+
+def test_no_sum_of_a_kind_has_the_number_of_the_calls_that_share(bench):
+    """Divided by it, the energy of the calls that are stages would count for the few others."""
+    for _ in range(60):
+        bench.predict(0.2)
+    bench.engine.close_all()
+    ended = [end for _, end in bench.ended("predict")]
+    assert [end.footprint.units for end in ended if "calls" in end.footprint.units]
+    assert {unit for end in ended for unit in end.units} == {"samples"}
+    assert sum(end.units["samples"] for end in ended) == 60 * 4
 
 
 def test_a_slow_call_is_a_stage_each_time(bench):
@@ -222,6 +236,29 @@ def test_after_a_call_that_an_exception_has_broken_off_others_count_again(bench)
     bench.engine.tick()
     assert isinstance(bench.predict(0.01), SharedCall)
     bench.check()
+
+
+def test_after_a_keyboard_interrupt_at_any_line_of_a_call_others_count_again(bench, monkeypatch):
+    """Else no prediction of a notebook would be seen after the interrupt of a cell."""
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(
+        interrupts, "FILES", {module.__file__ for module in (frequent, cells, outermost_module)}
+    )
+    bench.often()
+    lines = interrupts.lines_of(lambda: bench.predict(0.01))
+    assert lines > 30
+    for at in range(1, lines + 1):
+        bench.often()
+        with contextlib.suppress(KeyboardInterrupt):
+            interrupts.interrupted(lambda: bench.predict(0.01), at, interrupt)
+        bench.clock.advance(0.3)
+        bench.engine.tick()
+        assert not outermost_module.is_part(), f"line {at}"
+        assert bench.predict(0.01) is not None, f"line {at}"
+        bench.check()
 
 
 def test_a_call_of_a_stage_that_an_exception_has_kept_open_covers_nothing_after_its_end(bench):

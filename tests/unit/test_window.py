@@ -6,7 +6,13 @@ from unittest.mock import Mock
 
 import pytest
 
+import carbon_otel
+from carbon_otel import runtime
+from carbon_otel.carbon.grid import intensity
 from carbon_otel.stages.window import Window
+from carbon_otel.units import J_PER_KWH
+from tests.fakes.powercap import server
+from tests.unit.test_changes import spend
 from tests.unit.test_engine import Bench
 
 
@@ -66,3 +72,38 @@ def test_a_window_can_be_closed_by_a_signal_handler_in_the_midst_of_a_call(bench
     assert not restored.called, "a call inside of another one would take its changes for broken off"
     assert window.footprint.energy_j <= 300
     assert window.footprint.duration_s == pytest.approx(3)
+
+
+def test_a_window_has_the_grams_of_a_place_that_is_named_while_it_is_open(tmp_path):
+    """What was used before it began would else count with another price at its end: down to negative grams."""
+    tree = server(tmp_path)
+    carbon_otel.instrument(zone="PL", powercap_root=tree.root, interval_s=30)
+    with carbon_otel.stage("training"):
+        spend(tree, 40)
+    window = Window(runtime.active().engine)
+    spend(tree, 4)
+    carbon_otel.instrument(zone="FR")
+    with carbon_otel.stage("training"):
+        spend(tree, 4)
+    window.close()
+    cost, g_per_j = window.footprint, intensity("FR").g_per_kwh / J_PER_KWH
+    assert cost.energy_j > 0
+    assert cost.emissions_g == pytest.approx(cost.energy_j * g_per_j)
+    for kind in cost.stages.values():
+        assert kind.emissions_g == pytest.approx(kind.energy_j * g_per_j)
+
+
+def test_a_window_has_the_embodied_carbon_of_its_time(tmp_path):
+    tree = server(tmp_path)
+    carbon_otel.instrument(zone="FR", powercap_root=tree.root, interval_s=30, embodied_kg=1000)
+    spend(tree, 4)
+    before = carbon_otel.footprint()
+    window = Window(runtime.active().engine)
+    spend(tree, 4)
+    window.close()
+    after = carbon_otel.footprint()
+    longest_s = after.duration_s - before.duration_s
+    assert window.footprint.embodied_g == pytest.approx(
+        window.footprint.duration_s / longest_s * (after.embodied_g - before.embodied_g)
+    )
+    assert window.footprint.embodied_g > 0

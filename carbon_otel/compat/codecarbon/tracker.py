@@ -51,8 +51,8 @@ class EmissionsTracker:
         print(tracker.final_emissions, "kg", tracker.footprint.low_g, "to", tracker.footprint.high_g, "g")
 
     The first tracker of a process begins the measurement, as `carbon_otel.instrument()` does; it lasts until the
-    process ends. A tracker in a process that is measured already keeps the settings of that measurement. Its own
-    country and PUE count in what it returns and writes.
+    process ends. A tracker in a process that is measured already keeps the settings of that measurement, but names
+    its country where that has no place. Its own country and PUE count in what it returns and writes.
 
     Raises:
         ValueError: for a wrong value; the message says what to write instead.
@@ -205,6 +205,8 @@ class EmissionsTracker:
                 carbon_otel.instrument(**cast(Any, self._settings))
                 running = runtime.active()
             else:
+                if self._place.zone is not None and not _has_place(running.options.settings):
+                    carbon_otel.instrument(zone=self._place.zone)
                 self._say_what_is_kept(running.options.settings)
         by_process = running is not None and running.options.settings.attribution == "process"
         self._mode = "process" if by_process else "machine"
@@ -266,6 +268,10 @@ class EmissionsTracker:
 
 class OfflineEmissionsTracker(EmissionsTracker):
     """The same tracker: here none asks the internet."""
+
+
+def _has_place(settings: config.Settings) -> bool:
+    return bool(settings.zone or settings.region or settings.detect_region or settings.intensity)
 
 
 def _set_level(level: Any) -> None:
