@@ -100,7 +100,7 @@ def embodied_g(kg: float, seconds: float, lifetime_years: float, share: float = 
 def hardware(
     gpus: Sequence[str | None],
     threads: float,
-    memory_gb: float,
+    memory_gb: float | None,
     *,
     parts: Sequence[float] = (),
     given_kg: float | None = None,
@@ -111,7 +111,7 @@ def hardware(
     Args:
         gpus: for each device of the meter its name, if it is a GPU.
         threads: hardware threads of the host.
-        memory_gb: memory of the host in gigabytes.
+        memory_gb: memory of the host in gigabytes; None if it cannot be read.
         parts: for each device the part of it that is there, below 1 for an instance of a divided GPU.
         given_kg: the user's figure for the whole host with its accelerators, instead of the table.
         lifetime_years: years in use.
@@ -126,7 +126,11 @@ def hardware(
         None if made is None else made.times(part) for made, part in zip(found, sizes, strict=True)
     )
     has_host = any(made is not None and made.with_host for made in found)
-    own_host = None if has_host else host(threads, memory_gb)
+    own_host = None
+    if not has_host and memory_gb is not None:
+        own_host = host(threads, memory_gb)
+    elif not has_host:
+        unknown.append("a host whose memory cannot be read")
     return Hardware(own_host, devices, tuple(dict.fromkeys(unknown)), lifetime_years)
 
 

@@ -33,6 +33,9 @@ _BESIDE: Final = ("market_intensity", "market_source", "water")
 def after(now: Options, later: Options) -> Options:
     """The options after a later call. What its arguments do not name stays."""
     named = {name: getattr(later.settings, name) for name in later.given}
+    if "region" in named:
+        # Zone and PUE of another place, which a former call named, are not those of the region.
+        named = {"zone": later.settings.zone, "pue": later.settings.pue} | named
     # A measurement that follows a grid has asked a provider for it.
     for name in (*_FIXED, *(_PLACE if now.settings.intensity else ())):
         if name in named and named[name] != getattr(now.settings, name):

@@ -24,6 +24,7 @@ from tests.integration.processes import wait_for
 # All that carbon_otel makes, by every translator. The rules and the dashboard use no other names.
 NAMES = {
     "carbon_otel_carbon_intensity_grams_per_kW_h",
+    "carbon_otel_embodied_grams_total",
     "carbon_otel_stage_duration_seconds_bucket",
     "carbon_otel_stage_duration_seconds_count",
     "carbon_otel_stage_duration_seconds_sum",
@@ -83,6 +84,7 @@ def translated(tmp_path_factory):
         host = dataclasses.replace(package, id="bmc", type="host")
         made.source.snapshot = Snapshot(((host, 2.0, 1.0), (package, 2.0, 1.0)))
         made.source.steal = lambda: 0.25
+        made.source.embodied_g = 1.0
         assert provider.force_flush()
         page = wait_for(otelcol.page)
         own = generate_latest(REGISTRY).decode()

@@ -295,6 +295,7 @@ def test_predictions_go_to_the_store_of_their_moment(drawing, tmp_path, empty_st
             mlflow.set_tracking_uri(uris[number % 2])
             model.predict([1] * (1 + number % 2))
         mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/not-used.db")
+        assert carbon_otel.flush(60)  # the exit does not wait as long for the first entries of two stores
         carbon_otel.uninstrument()
     finally:
         mlflow.set_tracking_uri(None)

@@ -81,7 +81,7 @@ ROOMS = {
     # Energy and carbon before the run: a reader of tables and stores, which knows no sensor and no sink.
     "forecast": "carbon provenance units records footprint clock private_files lifecycle mlflow.schema "
     "mlflow.compat",
-    "compat": "units",
+    "compat": "footprint units",
     # The place of this measurement.
     "here": "guard carbon config host",
     # The composition root.
@@ -90,12 +90,12 @@ ROOMS = {
     "foresight": f"{CORE} here config sensors runtime stages forecast mlflow.compat",
     "__init__": f"{CORE} intensity config runtime stages session lifecycle forecast foresight",
     # CodeCarbon's trackers, over the public interface.
-    "compat.codecarbon": "__init__ carbon config footprint fork guard private_files provenance records runtime "
-    "stages units",
+    "compat.codecarbon": "__init__ compat carbon config footprint fork guard private_files provenance records "
+    "runtime stages units",
     # The entry points.
     "entry_points": f"{CORE} here __init__ config runtime sensors stages instrumentation otel",
     "cli": f"{CORE} here __init__ intensity config instrumentation sensors host runtime lifecycle forecast compat "
-    "compat.codecarbon otel semconv mlflow.compat mlflow.schema mlflow.runs mlflow.delivery",
+    "otel semconv mlflow.compat mlflow.schema mlflow.runs mlflow.delivery",
 }
 # The rooms that read hardware; all others know only `sensors.base`.
 HEAVY = ("mlflow", "grpc", "typer", "rich", "sqlite3", "logfire", "pandas", "numpy", "sklearn")

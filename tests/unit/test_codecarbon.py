@@ -26,8 +26,8 @@ from carbon_otel.compat.codecarbon import (
 )
 from carbon_otel.compat.codecarbon import emissions_csv as file
 from carbon_otel.compat.codecarbon.arguments import ARGUMENTS, Given
-from carbon_otel.compat.codecarbon.columns import COLUMNS, TASK_COLUMNS
 from carbon_otel.compat.codecarbon.place import at, place_of
+from carbon_otel.compat.codecarbon_columns import COLUMNS, TASK_COLUMNS
 from carbon_otel.footprint import NOT_MEASURED, footprint_of
 from carbon_otel.records import StageRecord
 from tests.docs.pages import PAGES, table

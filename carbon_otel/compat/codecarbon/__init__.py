@@ -7,9 +7,9 @@ argument does here, and what differs.
 """
 
 from carbon_otel.compat.codecarbon.arguments import OutputMethod
-from carbon_otel.compat.codecarbon.columns import EmissionsData
 from carbon_otel.compat.codecarbon.decorator import track_emissions
 from carbon_otel.compat.codecarbon.tracker import EmissionsTracker, OfflineEmissionsTracker
+from carbon_otel.compat.codecarbon_columns import EmissionsData
 
 __all__ = [
     "EmissionsData",

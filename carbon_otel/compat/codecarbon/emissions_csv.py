@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from carbon_otel.compat.codecarbon.columns import COLUMNS, TASK_COLUMNS, EmissionsData
+from carbon_otel.compat.codecarbon_columns import COLUMNS, TASK_COLUMNS, EmissionsData
 from carbon_otel.guard import log_once
 from carbon_otel.private_files import add_to_file, create_file, replace_file
 

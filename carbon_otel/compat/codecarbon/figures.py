@@ -13,7 +13,7 @@ import psutil
 
 import carbon_otel
 from carbon_otel.carbon.grid import country
-from carbon_otel.compat.codecarbon.columns import COMPONENTS, EmissionsData
+from carbon_otel.compat.codecarbon_columns import COMPONENTS, EmissionsData
 from carbon_otel.footprint import NOT_MEASURED, Footprint
 from carbon_otel.units import J_PER_KWH
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from carbon_otel.compat.codecarbon.columns import EmissionsData
+from carbon_otel.compat.codecarbon_columns import EmissionsData
 from carbon_otel.footprint import NOT_MEASURED, Footprint
 from carbon_otel.guard import contain
 from carbon_otel.stages.api import Stage, recorder

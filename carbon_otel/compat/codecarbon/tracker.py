@@ -16,9 +16,9 @@ import carbon_otel
 from carbon_otel import config, runtime
 from carbon_otel.compat.codecarbon import emissions_csv, figures
 from carbon_otel.compat.codecarbon.arguments import Given, signature
-from carbon_otel.compat.codecarbon.columns import EmissionsData
 from carbon_otel.compat.codecarbon.place import at, place_of
 from carbon_otel.compat.codecarbon.tracked import Tracked
+from carbon_otel.compat.codecarbon_columns import EmissionsData
 from carbon_otel.footprint import NOT_MEASURED, Footprint
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.guard import contain, log_once, logger
