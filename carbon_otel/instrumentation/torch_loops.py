@@ -141,7 +141,7 @@ class _Beginning:
             episodes.end(before.episode)
         self._passes.pop(id(iterator), None)
         kept = vars(self._loader).get("_iterator") is iterator
-        held = functools.partial(_is_held, weakref.ref(iterator)) if kept else None
+        held = functools.partial(_is_held, weakref.ref(iterator), weakref.ref(self._loader)) if kept else None
         episode, counting = loop(self._begun_ns, held), present.get()
         if episode is not None:
             self._loops[id(iterator)] = _Waiting(self._loops, id(iterator), episode)
@@ -151,10 +151,10 @@ class _Beginning:
             weakref.finalize(iterator, self._passes.pop, id(iterator), None).atexit = False
 
 
-def _is_held(reference: weakref.ref[Any]) -> bool:
+def _is_held(iterator_there: weakref.ref[Any], loader_there: weakref.ref[Any]) -> bool:
     """Whether anything but its loader refers to an iterator."""
-    iterator = reference()
-    return iterator is not None and sys.getrefcount(iterator) > _KEPT
+    iterator = iterator_there()
+    return iterator is not None and (loader_there() is None or sys.getrefcount(iterator) > _KEPT)
 
 
 def _dropped(loops: _Loops, key: int) -> None:

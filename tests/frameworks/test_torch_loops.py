@@ -190,6 +190,13 @@ def test_workers_open_no_stages_and_persistent_ones_begin_again(stages, job):
     assert ended == [("training", "epoch 1", EPOCH), ("training", "epoch 2", EPOCH)]
 
 
+def test_a_pass_over_workers_that_stay_is_whole_where_nothing_else_has_their_loader(stages, job):
+    for batch in loader(Slow, num_workers=2, persistent_workers=True):
+        job.step(batch)
+        carbon_otel.flush()
+    assert passes(stages) == [("training", "epoch 1", EPOCH)]
+
+
 def test_a_loop_in_a_process_of_its_own_is_a_stage_there(stages, job):
     """As in a rank that `torch.multiprocessing` starts."""
     context = multiprocessing.get_context("fork")
