@@ -12,6 +12,8 @@ import random
 import time
 from calendar import timegm
 from collections import defaultdict
+from dataclasses import replace
+from datetime import datetime, timezone
 
 import pytest
 from typer.testing import CliRunner
@@ -19,6 +21,8 @@ from typer.testing import CliRunner
 import carbon_otel
 from carbon_otel.carbon.grid import intensity
 from carbon_otel.cli import app
+from carbon_otel.intensity.pricing import price
+from carbon_otel.lifecycle.by_hour import uses_of
 from carbon_otel.mlflow.schema import contributions
 from tests.fakes import postgres
 from tests.fakes.drawing import trickle
@@ -201,6 +205,16 @@ def check_embodied(life, report):
         assert grams > report.per_unit[unit].emissions_g
 
 
+def check_hours(report):
+    """The quarter-hours of each entry are its energy; by one intensity for all hours, they cost what was logged."""
+    start, end = (datetime(year, 1, 1, tzinfo=timezone.utc) for year in (2020, 2100))
+    hours = [replace(intensity("FR"), start=start, end=end)]
+    for entry in report.entries:
+        priced = price(uses_of(entry), hours, PUE)
+        assert priced.total_wh == pytest.approx(entry.energy_wh, rel=1e-9), entry.name
+        assert priced.emissions_g == pytest.approx(entry.emissions_g, rel=1e-9), entry.name
+
+
 @brief_and_long("days", 2, 30)
 def test_the_life_of_a_model(days, tmp_path, uri, launch, sink, monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
@@ -240,6 +254,7 @@ def live(life, days):
     assert by_stage == expected
     assert report.total.energy_wh * 3600 == pytest.approx(sum(life.used.values()), rel=1e-9)
     check_embodied(life, report)
+    check_hours(report)
     factor = intensity("FR").g_per_kwh * PUE / 3.6e6
     assert report.total.emissions_g == pytest.approx(sum(life.used.values()) * factor, rel=1e-9)
     for kind in ("data_processing", "training", "evaluation"):
