@@ -61,8 +61,8 @@ def apply(session: Session, before: Settings) -> None:
     now, engine = session.settings, session.engine
     moved, other = (_differ(names, now, before) for names in (_PLACE, _BESIDE))
     if moved or other:
-        factor = here.factor(now) if moved else engine.factor
-        engine.reprice(factor, life_cycle(now, session.discovery, host_threads(), factor))
+        factor = here.factor(now) if moved else session.factor
+        engine.statements.reprice(factor, life_cycle(now, session.discovery, host_threads(), factor))
         session.otel.instruments.follow_grid(factor)
     if now.attribution != before.attribution:
         # What was used until now is charged by the former rule, and what is used from now on by the new one.

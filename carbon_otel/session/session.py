@@ -140,7 +140,7 @@ class Session:
 
     @property
     def factor(self) -> EmissionFactor:
-        return self.engine.factor
+        return self.engine.statements.factor
 
     def on_change(self, call: Callable[[], object]) -> None:
         """Have it called whenever the settings have changed."""

@@ -17,12 +17,12 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from carbon_otel.carbon.life_cycle import NO_LIFE_CYCLE, LifeCycle
-from carbon_otel.footprint import Footprint, footprint_of
+from carbon_otel.footprint import Footprint
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.guard import arrived, log_fault, log_undone, undone
 from carbon_otel.meter.meter import NO_EDGE, Meter, Readings
 from carbon_otel.records import RUN, AttributeValue, StageInfo, StageRecord
-from carbon_otel.sinks import Fanout, Figures, Sink, StageEnd, Tick, ToFootprint
+from carbon_otel.sinks import Fanout, Figures, Sink, StageEnd, Tick
 from carbon_otel.stages.accounts import Account, Books
 from carbon_otel.stages.cpu_weights import StageWeights, ThreadWeights
 from carbon_otel.stages.figures import Statements
@@ -61,17 +61,15 @@ class Engine:
         self.sinks = Fanout(sinks)
         self.sensors = tuple(track.timeline.sensor for track in meter.tracks)
         self.devices = tuple(sensor.device for sensor in self.sensors)
-        self.factor = self._first_factor = factor
-        self._missing, self._life = missing, life
         self.books = Books(len(meter.tracks), factor.emissions_g)
         self.runs = OpenRuns()
         # Called on the sampler's thread before each tick; integrations pause and end their stages in them.
         self.before_tick: list[Callable[[], None]] = []
         self._weights = StageWeights(self.books, self.devices, weights or ThreadWeights())
-        self._statements = Statements(self.sensors, self.books, self._footprints())
+        self.statements = Statements(self.sensors, self.books, factor, missing, life)
         # In the order in which they were opened.
         self._open: dict[Account, OpenStage] = {}
-        self._recorded = self._statements.recorded
+        self._recorded = self.statements.recorded
         # The account of stages that have not opened.
         self.nobody = self.books.left_out("")
         calls = Engine.begin, Engine.close, Engine.tick, Engine.at_edge
@@ -227,7 +225,7 @@ class Engine:
         if stage.account not in self._open:  # an exception has kept it from opening: the books do not know it
             stage.account = self.nobody
         edge, account = self.meter.edge(now_ns), stage.account
-        below = self._statements.of_runs_in(stage, self.runs, edge) if stage.run is stage else {}
+        below = self.statements.of_runs_in(stage, self.runs, edge) if stage.run is stage else {}
         if self.shares.live and stage.split is None:
             self.shares.settle(stage.parent or self.root, now_ns)
         self.books.close(account)
@@ -235,7 +233,7 @@ class Engine:
             stage.begin, stage.opened_ns = edge, now_ns
         seconds = (now_ns - stage.opened_ns) * S_PER_NS if stage.split is None else stage.split.busy_s
         # Without the error: its traceback would keep the locals of the block as long as the stage is kept.
-        end = StageEnd(self._statements.of(stage, edge), now_ns, seconds, stage.units_of_kind, below=below)
+        end = StageEnd(self.statements.of(stage, edge), now_ns, seconds, stage.units_of_kind, below=below)
         owed = self.books.owed(account)
         # Each is told once, also if an exception arrives between them.
         told = end if error is None else end._replace(error=error)
@@ -309,7 +307,7 @@ class Engine:
             drawn = None
             if checkpoint or now_ns >= self._due_ns:
                 self._due_ns = now_ns + self._checkpoint_ns
-                drawn = self._statements.checkpoint(self.root, self.meter.edge(now_ns))
+                drawn = self.statements.checkpoint(self.root, self.meter.edge(now_ns))
             turns.give()
             self._tell(payments)
             while checkpoint and not self._rounds.over:
@@ -346,21 +344,7 @@ class Engine:
 
     def to_footprint(self, record: StageRecord) -> Footprint:
         """The footprint of a record, with the present emission factor."""
-        return self._statements.to_footprint(record)
-
-    def _footprints(self) -> ToFootprint:
-        return partial(footprint_of, factor=self.factor, missing=self._missing, life=self._life)
-
-    def reprice(self, factor: EmissionFactor, life: LifeCycle) -> None:
-        """Let the figures of the process and of its open stages be by these factors, as if from the start.
-
-        The rates of the embodied carbon stay: they are the meter's.
-        """
-        # A provider may change the intensity of the same factor at any moment: no ratio is made of that.
-        if factor is not self.factor:
-            self.books.reprice(factor.emissions_g(1.0) / self._first_factor.emissions_g(1.0))
-        self.factor, self._life = factor, life
-        self._statements.to_footprint = self._footprints()
+        return self.statements.to_footprint(record)
 
     def set_checkpoints(self, apart_s: float) -> None:
         """Let the next checkpoint be due in `apart_s` seconds, and the others so far apart."""
@@ -385,7 +369,7 @@ class Engine:
         return self.at_moment(partial(self._so_far, stage))
 
     def _so_far(self, stage: OpenStage, now_ns: int) -> Figures:
-        return stage.end.figures if stage.end else self._statements.of(stage, self.meter.edge(now_ns))
+        return stage.end.figures if stage.end else self.statements.of(stage, self.meter.edge(now_ns))
 
     def close_all(self, error: BaseException | None = None) -> None:
         """End every open stage, the innermost first; `error` is what ends them."""

@@ -267,9 +267,9 @@ def test_a_stage_after_a_change_of_attribution_is_charged_by_the_new_rule_from_i
     runtime.active().engine.tick()
     with carbon_otel.stage("training") as third:
         spend(tree, 4)
-    assert first.footprint.energy_j == pytest.approx(4 * share[before], rel=1e-3)
-    assert second.footprint.energy_j == pytest.approx(4 * share[rule], rel=1e-3)
-    assert third.footprint.energy_j == pytest.approx(4 * share[rule], rel=1e-3)
+    assert first.footprint.energy_j == pytest.approx(4 * share[before], rel=0.2)
+    assert second.footprint.energy_j == pytest.approx(4 * share[rule], rel=0.2)
+    assert third.footprint.energy_j == pytest.approx(4 * share[rule], rel=0.2)
 
 
 def test_a_process_of_multiprocessing_that_is_measured_already_goes_on(tree):
