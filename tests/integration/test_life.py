@@ -206,7 +206,7 @@ def check_embodied(life, report):
 
 
 def check_hours(report):
-    """The quarter-hours of each entry are its energy; by one intensity for all of them, they cost what was logged."""
+    """The quarter-hours of each entry are its energy. By one intensity for all, they cost what was logged."""
     start, end = (datetime(year, 1, 1, tzinfo=timezone.utc) for year in (2020, 2100))
     hours = [replace(intensity("FR"), start=start, end=end)]
     for entry in report.entries:
