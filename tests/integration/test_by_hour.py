@@ -100,7 +100,7 @@ def test_a_constant_intensity_changes_nothing(measured, command, tmp_path):
     # The tag of the yearly intensity has six digits.
     assert row["carbon/by_hour/emissions_g"] == pytest.approx(entry.emissions_g, rel=1e-5)
     assert row["yearly_g"] == pytest.approx(entry.emissions_g) and row["comparable"] and not row["written"]
-    assert row["carbon/by_hour/priced_share"] == 1.0
+    assert row["carbon/by_hour/priced_share"] == pytest.approx(1)
     assert row["carbon/by_hour/emissions_low_g"] < row["carbon/by_hour/emissions_g"]
 
 

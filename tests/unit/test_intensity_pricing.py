@@ -62,7 +62,7 @@ def test_energy_without_a_value_is_no_zero():
 
 
 uses = st.lists(
-    st.tuples(st.integers(0, 40), st.integers(1, 30), st.floats(0, 1e6)).map(
+    st.tuples(st.integers(0, 40), st.integers(1, 30), st.just(0.0) | st.floats(1e-9, 1e6)).map(
         lambda each: use(each[0] / 4, (each[0] + each[1]) / 4, each[2])
     ),
     min_size=1,
