@@ -42,6 +42,28 @@ def test_two_columns_are_enough(file):
     assert grid.signal == Signal() and values[0].source == "grid.csv" and values[0].quality == "measured"
 
 
+@pytest.mark.parametrize(
+    ("day", "hours", "offset_at"),
+    [
+        ("2026-03-29", 23, lambda hour: "+01:00" if hour < 2 else "+02:00"),
+        ("2026-10-25", 25, lambda hour: "+02:00" if hour < 3 else "+01:00"),
+    ],
+)
+def test_a_day_that_changes_to_or_from_summer_time_has_each_of_its_hours(file, day, hours, offset_at):
+    """The day in Paris, in local time with its offset: one hour of it is missing, or there twice."""
+    skipped = hours == 23
+    rows = []
+    for hour in range(hours):
+        offset = offset_at(hour)
+        local = hour + (skipped and hour >= 2) - (not skipped and hour >= 3)
+        rows.append(f"{day}T{local:02}:00{offset},{100 + hour}")
+    first = datetime.fromisoformat(f"{day}T00:00{offset_at(0)}")
+    values = file("start,g_per_kwh", *rows).history("FR", first, first + 30 * HOUR)
+    assert [value.start for value in values] == [first + number * HOUR for number in range(hours)]
+    assert [value.g_per_kwh for value in values] == [100 + number for number in range(hours)]
+    assert all(value.end - value.start == HOUR for value in values)
+
+
 def test_every_column_is_read(file):
     grid = file(
         "zone,start,end,g_per_kwh,low,high,kind,method,scope,basis,quality,source,licence",
