@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -58,7 +59,7 @@ class Request:
     secret_query: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
-class Service:
+class Service(ABC):
     """A service on the internet.
 
     Attributes:
@@ -83,19 +84,19 @@ class Service:
     plausible: ClassVar[tuple[float, float]] = (5.0, 1500.0)
     is_json: ClassVar[bool] = True
 
+    @abstractmethod
     def zone(self, zone: str) -> str:
         """The zone as the service names it. Raises ValueError for one that it does not have."""
-        raise NotImplementedError
 
     def login(self, keys: Mapping[str, str]) -> Request | None:
         """A request whose answer is given to the others; None if the keys are enough."""
         return None
 
+    @abstractmethod
     def history(
         self, zone: str, start: datetime, end: datetime, keys: Mapping[str, str], session: Any
     ) -> Request:
         """The request for the values between two times; `session` is the answer to the login."""
-        raise NotImplementedError
 
     def forecast(
         self, zone: str, start: datetime, end: datetime, keys: Mapping[str, str], session: Any
@@ -103,9 +104,9 @@ class Service:
         """The request for a forecast; None if the service has none."""
         return None
 
+    @abstractmethod
     def points(self, answer: Any, zone: str, *, forecast: bool) -> Iterable[Point]:
         """The points of an answer. Raises WrongShape."""
-        raise NotImplementedError
 
 
 def part(answer: Any, name: str, kind: type | tuple[type, ...], where: str = "the answer") -> Any:
