@@ -7,9 +7,9 @@ from sklearn.metrics import accuracy_score
 from sklearn.model_selection import train_test_split
 
 MODELS = {
-    "basic": {"samples": 400, "n_estimators": 5, "max_depth": 5},
-    "intermediate": {"samples": 500, "n_estimators": 10, "max_depth": 10},
-    "complex": {"samples": 600, "n_estimators": 20, "max_depth": None},
+    "basic": {"samples": 400, "n_estimators": 200, "max_depth": 5},
+    "intermediate": {"samples": 500, "n_estimators": 300, "max_depth": 10},
+    "complex": {"samples": 600, "n_estimators": 400, "max_depth": None},
 }
 
 results = []
