@@ -20,7 +20,7 @@ PACKAGE = Path(carbon_otel.__file__).parent
 
 # Each room is a module or a folder; the longest name that fits a module is its room.
 BASE = (
-    "text units clock provenance guard fork background handover ranks serial private_files descriptors batch_job "
+    "text units quantities clock provenance guard fork background handover ranks serial private_files descriptors batch_job "
     "_version"
 )
 CORE = f"{BASE} sensors.base records carbon footprint sinks"
@@ -28,6 +28,7 @@ ROOMS = {
     "_version": "",
     "text": "",
     "units": "",
+    "quantities": "units",
     "clock": "",
     "guard": "text",
     "fork": "clock guard",
@@ -45,7 +46,7 @@ ROOMS = {
     # The records that cross rooms, and the figures computed from them.
     "records": "sensors.base provenance units",
     "carbon": "provenance units",
-    "footprint": "records carbon provenance units",
+    "footprint": "records carbon provenance units quantities",
     "footprints": "footprint provenance",
     "sinks": "footprint records guard",
     "remote": "records carbon units",
