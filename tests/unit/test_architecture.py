@@ -20,8 +20,8 @@ PACKAGE = Path(carbon_otel.__file__).parent
 
 # Each room is a module or a folder; the longest name that fits a module is its room.
 BASE = (
-    "text units quantities clock provenance guard fork background handover ranks serial private_files descriptors batch_job "
-    "_version"
+    "text units quantities clock provenance guard fork background handover ranks serial private_files descriptors "
+    "batch_job _version"
 )
 CORE = f"{BASE} sensors.base records carbon footprint sinks"
 ROOMS = {
