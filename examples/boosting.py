@@ -15,7 +15,7 @@ import xgboost
 import carbon_otel
 
 
-def table(rows: int = 20_000) -> pd.DataFrame:
+def table(rows: int = 100_000) -> pd.DataFrame:
     """Customers, with what they have bought."""
     random = np.random.default_rng(0)
     customers = pd.DataFrame({"customer": np.arange(rows), "age": random.integers(18, 90, rows)})

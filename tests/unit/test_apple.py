@@ -53,7 +53,13 @@ def test_processor_memory_and_gpu_with_its_own_memory(monitor):
     )
     assert [s.device.type for s in sensors] == ["cpu", "memory", "gpu", "gpu"]
     assert {f.method for f in findings} == {"measured.counter"}
-    assert monitor.calls == 1  # one call returns all channels
+
+
+def test_one_call_returns_all_channels(monitor):
+    times_ns = iter([0, 500_000, 1_000_000, 3_000_000])
+    report = apple.IoReport(sys.modules["zeus_apple_silicon"].AppleEnergyMonitor(), lambda: next(times_ns))
+    assert [report.counters().dram_mj for _ in range(3)] == [700] * 3 and monitor.calls == 1
+    assert report.counters().dram_mj == 700 and monitor.calls == 2, "an older sample is not used"
 
 
 def test_a_chip_without_a_channel_has_no_device_for_it(monitor):
