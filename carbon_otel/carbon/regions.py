@@ -110,12 +110,25 @@ def region(name: str) -> CloudRegion:
     key = name.strip().lower()
     found = regions().get(key)
     if found is None:
-        import difflib
-
-        near = difflib.get_close_matches(key, regions(), n=3, cutoff=0.5)
+        near = _near(key)
         hint = f"; did you mean {', '.join(near)}?" if near else ""
         raise ValueError(f"unknown region {name!r}: write {REGIONS}{hint}")
     return found
+
+
+def _near(key: str) -> list[str]:
+    """The names that are meant, if any: of a region without its provider, of a town, or with an error in it."""
+    import difflib
+
+    provider, _, name = key.rpartition(":")
+    words = name.replace("-", " ").replace("_", " ")
+    of = [each for each in regions().values() if each.provider == provider] or list(regions().values())
+    by_name = {each.name.partition(":")[2]: each.name for each in of}
+    exact = [
+        each.name for each in of if each.name.endswith(f":{name}") or words in each.place.lower().split(", ")
+    ]
+    near = [by_name[found] for found in difflib.get_close_matches(name, by_name, n=3, cutoff=0.6)]
+    return exact[:3] or near or difflib.get_close_matches(key, regions(), n=3, cutoff=0.6)
 
 
 @functools.cache

@@ -17,6 +17,7 @@ from carbon_otel.cli.output import Screen, refuse, say, write_json
 from carbon_otel.clock import wall
 from carbon_otel.intensity.online import Online
 from carbon_otel.intensity.provider import Provider, find
+from carbon_otel.intensity.providers.csv_file import CsvFile
 from carbon_otel.intensity.service import Unavailable, WrongShape
 from carbon_otel.intensity.timing import STEP, BestStart, saved_g
 from carbon_otel.lifecycle import by_hour
@@ -102,6 +103,11 @@ def check(provider: str, zone: str | None, *, as_json: bool) -> None:
     """`carbon-otel doctor --intensity`: ask a provider once, and print what it says of its shape."""
     source = _found(provider)
     report: dict[str, Any] = {"provider": provider, "signal": str(source.signal)}
+    if isinstance(source, CsvFile):
+        try:
+            report["found"] = source.check(zone)
+        except ValueError as error:
+            refuse(str(error))
     if isinstance(source, Online):
         zone = zone or _EXAMPLES.get(provider)
         if zone is None:
@@ -120,7 +126,7 @@ def check(provider: str, zone: str | None, *, as_json: bool) -> None:
         for name, value in report.items():
             for line in value if isinstance(value, list) else [value]:
                 say(f"{name:<9} {line}")
-        if not failed:
+        if not failed and isinstance(source, Online):
             say("the answers have the shape that this version was written for")
     if failed:
         raise typer.Exit(1)

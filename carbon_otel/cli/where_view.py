@@ -46,7 +46,8 @@ def _here(where: Where) -> str:
 def _table(regions: Sequence[Elsewhere], console: Screen) -> Table:
     """All columns where they are readable, else those that matter most."""
     most = max((each.emissions_g for each in regions), default=0.0) or 1.0
-    columns = _COLUMNS if console.width >= _WIDE else {name: _COLUMNS[name] for name in _NARROW}
+    names = _COLUMNS if console.width >= _WIDE else _NARROW
+    columns = {name: _COLUMNS[name] for name in names if any(map(_COLUMNS[name], regions))}
     table = Table(box=box.SIMPLE_HEAD)
     for name in columns:
         is_text = name in ("region", "place", "differs")

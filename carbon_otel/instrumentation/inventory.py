@@ -31,7 +31,10 @@ class SeesCalls(Protocol):
 
 @dataclass(frozen=True)
 class Known:
-    """A call that becomes a stage, or shares the energy of a stage. `call` is what people know it by."""
+    """A call that becomes a stage, or shares the energy of a stage. `call` is what people know it by.
+
+    `weight` is `stage`, `share`, or `stage*` for a call that is a stage, but a share while it comes often.
+    """
 
     library: str
     module: str
@@ -65,8 +68,14 @@ def known(integrations: Iterable[Integration]) -> Iterator[Known]:
                         function=call.function,
                         call=(call.name or call.function).removesuffix(".__init__"),
                         kind=call.kind,
-                        weight="share" if call.often else "stage",
+                        weight=_weight(call),
                     )
+
+
+def _weight(call: Call) -> str:
+    if call.often:
+        return "share"
+    return "stage*" if call.may_share else "stage"
 
 
 def inventory(integrations: Iterable[Integration]) -> list[Seen]:

@@ -234,7 +234,7 @@ def _base(
     missing = sorted({zone for zone in zones if zone not in found})
     if missing:
         reason = _no_zone(", ".join(missing), year)
-        return f"{reason}; name the region in which the runs ran (here)"
+        return f"{reason}; name the region in which the runs ran, such as aws:eu-west-3 (here, or --here)"
     grids = [found[zone] for zone in zones]
     at = own or _common_region(entries)
     recorded_wh = [entry.energy_wh * names.pue(entry.tags) for entry in entries]

@@ -50,7 +50,7 @@ def table() -> str:
     """The table as it is written between the markers: calls that have all else in common are one line."""
     lines: dict[tuple[str, str, str, str], list[str]] = {}
     for call, row in tested().items():
-        kind = f"`{call.kind}`" + (", share" if call.weight == "share" else "")
+        kind = f"`{call.kind}`" + {"share": ", share", "stage*": " *"}.get(call.weight, "")
         file = row.file.removeprefix("test_").removesuffix(".py")
         test = f"{file}: `{row.test}`" if row.test else f"not run here; its units: {file}"
         names = lines.setdefault((call.library, kind, row.units, test), [])

@@ -282,3 +282,19 @@ def test_doctor_says_whether_the_shape_is_as_expected(command, service):
     assert "written for" not in done.stdout and "differs" not in done.stdout
     assert command("doctor", "--intensity", "electricitymaps").exit_code == 2
     assert command("doctor", "--intensity", "none").exit_code == 2
+
+
+def test_doctor_reads_the_zones_and_times_of_a_file(command, tmp_path):
+    file = tmp_path / "grid.csv"
+    hour = datetime.now(timezone.utc).replace(minute=0, second=0, microsecond=0)
+    times = [hour + timedelta(hours=hours) for hours in (-1, 0, 1, 3)]
+    old = ["2020-01-01T00:00Z,400,DE", "2020-01-01T01:00Z,420,DE"]
+    file.write_text("\n".join(["start,g_per_kwh,zone", *(f"{at.isoformat()},50,FR" for at in times), *old]))
+    both = command("doctor", "--intensity", str(file))
+    assert both.exit_code == 0, both.output
+    assert "DE: 2 intervals from 2020-01-01 00:00 to 2020-01-01 02:00 UTC, 400 to 420 g/kWh" in both.stdout
+    assert "DE: no value now" in both.stdout and "FR: gaps: 1" in both.stdout
+    one = json.loads(command("doctor", "--intensity", str(file), "--zone", "FR", "--json").stdout)
+    assert [note.partition(" ")[0] for note in one["found"]] == ["FR:", "FR:", "FR:"]
+    unknown = command("doctor", "--intensity", str(file), "--zone", "XX")
+    assert unknown.exit_code == 2 and "has no zone 'XX', but DE, FR" in unknown.stderr

@@ -169,6 +169,26 @@ class TestOrder:
         with pytest.raises(ValueError, match=r"^region='aws:mars-1': unknown region"):
             config.resolve({"region": "aws:mars-1"}, {})
 
+    @pytest.mark.parametrize(
+        ("written", "meant"),
+        [
+            ("europe-west9", "gcp:europe-west9"),
+            ("gcp:europe-west-9", "gcp:europe-west9"),
+            ("gcp:paris", "gcp:europe-west9"),
+            ("paris", "aws:eu-west-3, azure:francecentral, gcp:europe-west9"),
+            ("google:europe-west9", "gcp:europe-west9"),
+            ("aws:eu-west3", "aws:eu-west-3"),
+            ("azure:west europe", "azure:westeurope"),
+        ],
+    )
+    def test_an_unknown_region_has_those_that_are_meant(self, written, meant):
+        with pytest.raises(ValueError, match=f"; did you mean {meant}[,?]"):
+            region(written)
+
+    def test_nothing_is_meant_by_a_name_that_is_like_none(self):
+        with pytest.raises(ValueError, match=r"^unknown region 'mars:x': write provider:region[^;]*$"):
+            region("mars:x")
+
     def test_the_resource_of_the_process_has_the_place(self):
         attributes = described(HOST, factor_of(None, "aws:eu-north-1", None))
         assert attributes["carbon_otel.region"] == "aws:eu-north-1"

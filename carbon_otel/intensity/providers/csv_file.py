@@ -23,6 +23,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta, timezone
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -51,6 +52,7 @@ _CHOICES: Final = {
 _COLUMNS: Final = frozenset(
     ("start", "g_per_kwh", "end", "zone", *_CHOICES, "low", "high", "source", "licence")
 )
+_ALWAYS: Final = datetime.min.replace(tzinfo=timezone.utc), datetime.max.replace(tzinfo=timezone.utc)
 _PLAUSIBLE: Final = (5.0, 1500.0)
 _LARGEST: Final = 100_000_000
 
@@ -84,6 +86,33 @@ class CsvFile:
         """The values from now on, as far as the file has some."""
         now = datetime.fromtimestamp(wall(), timezone.utc)
         return self.history(zone, now, now + length)
+
+    def check(self, zone: str | None) -> list[str]:
+        """What the file has for a zone; for all of its zones, if none is given.
+
+        Raises ValueError for a zone that it lacks.
+        """
+        zones = [zone] if zone else sorted({theirs for theirs, _ in self._rows})
+        return [note for each in zones for note in self._check(each)]
+
+    def _check(self, zone: str) -> list[str]:
+        values = self.history(zone, *_ALWAYS)
+        grams = [value.g_per_kwh for value in values]
+        lacking = sum(later.start > sooner.end for sooner, later in pairwise(values))
+        about = f"{zone}: " if zone else ""
+        notes = [
+            f"{about}{len(values)} intervals from {values[0].start:%Y-%m-%d %H:%M} to "
+            f"{values[-1].end:%Y-%m-%d %H:%M} UTC, {min(grams):g} to {max(grams):g} g/kWh"
+        ]
+        if lacking:
+            notes.append(f"{about}gaps: {lacking}; energy that was used there has no price by the hour")
+        try:
+            notes.append(f"{about}now {self.latest(zone).g_per_kwh:g} g/kWh")
+        except Unavailable:
+            notes.append(
+                f"{about}no value now: it can price runs, but neither follow the grid nor find a start"
+            )
+        return notes
 
 
 def _rows(path: Path) -> list[tuple[str, Intensity]]:
