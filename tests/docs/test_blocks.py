@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from tests.docs import quickstarts
 from tests.docs.pages import PAGES, ROOT, Block
 from tests.integration import receivers
 
@@ -52,16 +53,13 @@ NOT_RUN = {
         "export OTEL_EXPORTER_OTLP_ENDPOINT=https://collector.example:4318",
     ): "needs a token; tests/collector/test_deployments.py sends so",
     ("tests/hardware/README.md", "pytest -m gpu -s tests/hardware"): "needs a real GPU",
-    ("examples/README.md", "python examples/random_forest.py"): "tests/integration/test_examples.py runs it",
-    (
-        "examples/README.md",
-        "python examples/logfire_pipeline.py",
-    ): "tests/integration/test_examples.py runs it",
 }
 LANGUAGES = {"bash", "python", "text", "toml"}
 
 BLOCKS = [block for page in PAGES.values() for block in page.blocks()]
-COMMANDS = [b for b in BLOCKS if b.language == "bash" and (b.page, b.first_line) not in NOT_RUN]
+# The blocks of quickstarts.PAGE are files and their commands, which test_quickstarts.py runs.
+HERE = [block for block in BLOCKS if block.page != quickstarts.PAGE]
+COMMANDS = [b for b in HERE if b.language == "bash" and (b.page, b.first_line) not in NOT_RUN]
 
 
 def name_of(block: Block) -> str:
@@ -77,7 +75,7 @@ def test_commands(block, reader):
             assert sink.spans() and sink.metrics()
 
 
-@pytest.mark.parametrize("page", sorted({block.page for block in BLOCKS if block.language == "python"}))
+@pytest.mark.parametrize("page", sorted({block.page for block in HERE if block.language == "python"}))
 def test_python(page, reader):
     reader(sys.executable, "-m", "tests.docs.run_page", page)
 
