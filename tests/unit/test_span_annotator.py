@@ -120,7 +120,8 @@ def test_spans_of_the_application_are_annotated_and_those_of_stages_are_not(tmp_
         application.draw(2)
         carbon_otel.flush()
     spans = application.spans()
-    assert spans["q"].attributes[WINDOW] == pytest.approx(2, rel=0.5)
+    # Beyond the last reading, the window has what the device would use with its last power: no bound on a busy machine.
+    assert spans["q"].attributes[WINDOW] > 1
     assert WINDOW not in spans["inference"].attributes
 
 
