@@ -120,7 +120,7 @@ def test_spans_of_the_application_are_annotated_and_those_of_stages_are_not(tmp_
         application.draw(2)
         carbon_otel.flush()
     spans = application.spans()
-    # Beyond the last reading, the window has what the device would use with its last power: no bound on a busy machine.
+    # After the last reading, the device counts with its last power, however long a busy machine takes.
     assert spans["q"].attributes[WINDOW] > 1
     assert WINDOW not in spans["inference"].attributes
 
