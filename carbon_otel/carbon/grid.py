@@ -5,11 +5,13 @@ No network is used, and no place is guessed from the address, the locale or the 
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import Final
 
 from carbon_otel.carbon import countries
 from carbon_otel.carbon.intensity import WORLD, Intensity
+from carbon_otel.carbon.tables import has_word
 from carbon_otel.units import J_PER_KWH
 
 ZONES: Final = (
@@ -72,6 +74,27 @@ def intensity(zone: str | None, year: int | None = None) -> Intensity:
     return found
 
 
+def find(word: str = "", year: int | None = None) -> list[Intensity]:
+    """The intensities of all zones with a word in their code, name or alias that begins so.
+
+    The zone that `word` is the code or name of is first, then come countries, then zones within them, by name.
+    Zones without a figure of the year are left out.
+    """
+    from carbon_otel.carbon import grid_zones
+
+    tables = {**grid_zones.electricity_maps(), **grid_zones.official()}
+    texts = [(f"{code} {years[max(years)].name}", code) for code, years in tables.items()]
+    found = {code for text, code in (*texts, *countries.names().items()) if has_word(text, word)}
+    figures = []
+    for code in found:
+        with contextlib.suppress(ValueError):  # no figure of that year
+            figures.append(intensity(code, year))
+    meant = countries.code(word) or word.strip().upper()
+    return sorted(
+        figures, key=lambda each: (each.zone != meant, "-" in each.zone, each.name.casefold(), each.zone)
+    )
+
+
 def country(zone: str) -> tuple[str, str]:
     """The name of the country of a zone and its three-letter code; empty strings if the table has none."""
     code = countries.code(zone) or countries.code(zone.partition("-")[0])
@@ -106,5 +129,9 @@ def _hint(zone: str) -> str:
     shown |= {each.casefold(): each for each in zones}
     shown |= {name: countries.newest(each).name for name, each in countries.names().items()}
     close = difflib.get_close_matches(zone.strip().casefold(), shown, n=_NEAR)
-    suggestion = f"; did you mean {', '.join(dict.fromkeys(shown[each] for each in close))}?" if close else ""
+    suggestion = (
+        f"; did you mean {', '.join(dict.fromkeys(shown[each] for each in close))}?"
+        if close
+        else "; `carbon-otel zones` lists all"
+    )
     return f"write {ZONES}{suggestion}"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from carbon_otel.carbon.grid import REGIONS
-from carbon_otel.carbon.tables import rows
+from carbon_otel.carbon.tables import has_word, rows
 
 Extent = Literal["region", "zones of the region", "geography", "fleet"]
 # A region's own figure is a yearly mean; a fleet's hides how its sites differ.
@@ -114,6 +114,12 @@ def region(name: str) -> CloudRegion:
         hint = f"; did you mean {', '.join(near)}?" if near else ""
         raise ValueError(f"unknown region {name!r}: write {REGIONS}{hint}")
     return found
+
+
+def find(word: str = "") -> list[CloudRegion]:
+    """The regions with a word in their name, town or zone that begins so, by name."""
+    texts = {each.name: f"{each.name} {each.place} {each.zone} {each.em_zone}" for each in regions().values()}
+    return [regions()[name] for name, text in sorted(texts.items()) if has_word(text, word)]
 
 
 def _near(key: str) -> list[str]:

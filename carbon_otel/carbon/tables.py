@@ -5,7 +5,13 @@ No text is taken for a missing value: `NA` is Namibia.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+
+
+def has_word(text: str, word: str) -> bool:
+    """Whether a word of the text begins so, in any case: `South Korea` has `kor` and `south k`, but not `rea`."""
+    return re.search(rf"(?<!\w){re.escape(word.strip())}", text, re.IGNORECASE) is not None
 
 
 def rows(file: str) -> Iterator[dict[str, str]]:

@@ -14,6 +14,7 @@ from carbon_otel.cli.output import prepare
 from carbon_otel.cli.report import report
 from carbon_otel.cli.run import run
 from carbon_otel.cli.where import where
+from carbon_otel.cli.zones import zones
 
 app = typer.Typer(
     name="carbon-otel",
@@ -30,6 +31,7 @@ app.command()(forecast)
 app.command()(compare)
 app.command()(report)
 app.command()(where)
+app.command()(zones)
 app.command()(reprice)
 app.command()(when)
 app.command()(doctor)
