@@ -49,6 +49,9 @@ class Outlook:
     left_s: Interval
     ends_at: float
 
+    def __repr__(self) -> str:
+        return f"Outlook({self.text})"
+
     @property
     def text(self) -> str:
         """Such as `4.1 kWh in all, 88 % left, done at 17:20`."""
