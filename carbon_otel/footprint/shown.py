@@ -76,7 +76,7 @@ def card(footprint: Footprint, title: str = "") -> Card:
         energy=Figure(footprint.energy_j, footprint.low_j, footprint.high_j),
         emissions=Figure(footprint.emissions_g, footprint.low_g, footprint.high_g),
         texts=(duration(footprint.duration_s),),
-        of="stage" if footprint.stages else "component",
+        of="stage",
         legend=not footprint.stages,
         rows=rows,
         facts=tuple(facts(footprint)),
@@ -168,10 +168,5 @@ def _rest(footprint: Footprint) -> Cost:
 
 
 def _rows_of_components(footprint: Footprint) -> list[Row]:
-    """The components by energy. Where one grid feeds them all, their emissions are in proportion."""
-    whole_j = footprint.energy_j
-    g_per_j = footprint.emissions_g / whole_j if whole_j > 0 else 0.0
-    if footprint.intensity is None:
-        g_per_j = math.nan
-    ordered = sorted(footprint.components.items(), key=lambda each: -each[1])
-    return [Row(component, joules, joules * g_per_j) for component, joules in ordered]
+    """The components by energy."""
+    return [Row(*each) for each in sorted(footprint.components.items(), key=lambda each: -each[1])]

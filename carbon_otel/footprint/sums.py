@@ -4,7 +4,7 @@ The parts of a sum must not overlap: a stage contains its children, and two prog
 may both have counted it. Neither can be seen in the figures.
 
 Deviations with a common cause add up, and others combine in quadrature (GUM, JCGM 100:2008, 5.1.2 and F.1.2). The
-sensors of a footprint's devices are one cause, because they err alike each time; the intensity of a grid is another.
+sensors of a footprint's devices are one cause, because they err alike each time; so is the intensity of a grid.
 Footprints that share some of their devices count as one cause, which is cautious.
 """
 

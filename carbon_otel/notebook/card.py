@@ -210,9 +210,13 @@ def _table(card: Card, colours: Sequence[str]) -> Element:
     joules = [row.energy_j for row in card.rows]
     grams = [row.emissions_g for row in card.rows]
     columns: list[tuple[str, list[str]]] = []
-    for values, units, what in ((joules, ENERGY, ""), (grams, EMISSIONS, " CO₂e")):
+    for values, units, what, whole in (
+        (joules, ENERGY, "", card.energy),
+        (grams, EMISSIONS, " CO₂e", card.emissions),
+    ):
         if not all(map(math.isnan, values)):
-            chosen = unit(units, *values)
+            # The unit of the figure above, where the rows are its parts.
+            chosen = unit(units, *([whole.value] if card.parts and whole is not None else values))
             columns.append((f"{chosen.name}{what}", [_number(chosen, value) for value in values]))
     measures = [_measure(card, row) for row in card.rows]
     if card.parts:

@@ -93,7 +93,7 @@ ROOMS = {
     "runtime",
     "foresight": f"{CORE} here config sensors runtime stages forecast mlflow.compat",
     # The commands of IPython.
-    "notebook": "guard carbon records footprint frames notebook.card runtime stages",
+    "notebook": "guard carbon records footprint notebook.card runtime stages",
     "__init__": f"{CORE} intensity config runtime stages session lifecycle forecast foresight notebook",
     # CodeCarbon's trackers, over the public interface.
     "compat.codecarbon": "__init__ compat carbon config footprint fork guard private_files provenance records "
