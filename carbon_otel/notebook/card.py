@@ -20,7 +20,7 @@ from carbon_otel.text import shown
 # Readable on white and on black.
 _COLOURS: Final = {
     "training": "#3f87d6",
-    "data processing": "#d98324",
+    "data processing": "#d07a1c",
     "evaluation": "#2f9e77",
     "inference": "#a06cd5",
     "cpu": "#2aa0b4",
@@ -29,7 +29,8 @@ _COLOURS: Final = {
     "host": "#b5794a",
 }
 _OTHER_COLOURS: Final = ("#2aa0b4", "#8f9a2b", "#d0567f", "#6f7fd8", "#b5794a", "#c2603f")
-_QUIET_COLOURS: Final = ("#8a8f98", "#a9adb5", "#747982")
+_ALTERNATIVE: Final = "#3f87d6"
+_QUIET_COLOURS: Final = ("#747982", "#8f949c", "#666b73")
 _LINE: Final = "1px solid rgba(128,128,128,.35)"
 _FAINT: Final = "opacity:.72"
 # JupyterLab and VS Code have styles for tables, which these replace.
@@ -37,12 +38,12 @@ _CELL: Final = (
     "padding:2px 14px 2px 0;border:none;background:none;font-weight:inherit;font-size:inherit;color:inherit;"
     "max-width:none;vertical-align:baseline;"
 )
-_LEFT: Final = f"{_CELL}text-align:left"
+_LEFT: Final = f"{_CELL}text-align:left;overflow-wrap:anywhere"
 _RIGHT: Final = f"{_CELL}text-align:right;white-space:nowrap"
 _TRACK: Final = "display:flex;height:12px;border-radius:3px;overflow:hidden;background:rgba(128,128,128,.18)"
 _CARD: Final = (
     f"max-width:640px;margin:4px 0;padding:10px 14px;border:{_LINE};border-radius:6px;color:inherit;"
-    "font-size:13px;line-height:1.5;font-variant-numeric:tabular-nums"
+    "font-size:13px;line-height:1.5;font-variant-numeric:tabular-nums;overflow-wrap:anywhere"
 )
 
 
@@ -95,7 +96,7 @@ class Card:
 
 def html(card: Card) -> str:
     """The card as a fragment of HTML."""
-    colours = _colours(card.rows)
+    colours = _colours(card)
     children = [
         _element("div", shown(card.title), style="font-weight:600;margin-bottom:2px") if card.title else None,
         _headline(card),
@@ -209,7 +210,7 @@ def _mark(colour: str) -> Element:
 def _table(card: Card, colours: Sequence[str]) -> Element:
     joules = [row.energy_j for row in card.rows]
     grams = [row.emissions_g for row in card.rows]
-    columns: list[tuple[str, list[str]]] = []
+    columns: list[tuple[str, list[str], str]] = []
     for values, units, what, whole in (
         (joules, ENERGY, "", card.energy),
         (grams, EMISSIONS, " CO₂e", card.emissions),
@@ -217,23 +218,26 @@ def _table(card: Card, colours: Sequence[str]) -> Element:
         if not all(map(math.isnan, values)):
             # The unit of the figure above, where the rows are its parts.
             chosen = unit(units, *([whole.value] if card.parts and whole is not None else values))
-            columns.append((f"{chosen.name}{what}", [_number(chosen, value) for value in values]))
+            numbers = [_number(chosen, value) for value in values]
+            columns.append((f"{chosen.name}{what}", numbers, _RIGHT))
     measures = [_measure(card, row) for row in card.rows]
     if card.parts:
         total = sum(value for value in measures if value > 0)
-        columns.append(("share", [share(value, total) for value in measures]))
+        columns.append(("share", [share(value, total) for value in measures], _RIGHT))
     if any(row.note for row in card.rows):
-        columns.append(("", [row.note for row in card.rows]))
+        columns.append(("", [row.note for row in card.rows], _LEFT))
     head = [
         _element("th", card.of, style=f"{_LEFT};{_FAINT}"),
-        *(_element("th", name, style=f"{_RIGHT};{_FAINT}") for name, _ in columns),
+        *(_element("th", name, style=f"{style};{_FAINT}") for name, _, style in columns),
     ]
     body = []
     for number, row in enumerate(card.rows):
-        cells = [_element("td", shown(texts[number]), style=_RIGHT) for _, texts in columns]
-        name = _element("td", _mark(colours[number]), shown(row.name), style=_LEFT)
+        cells = [_element("td", shown(texts[number]), style=style) for _, texts, style in columns]
+        mark = [_mark(colours[number])] if card.parts else []
+        name = _element("td", *mark, shown(row.name), style=_LEFT)
         if not card.parts:
-            cells.append(_element("td", _own_bar(measures, number, colours), style=f"{_CELL}width:120px"))
+            bar = _own_bar(measures, number, colours[number])
+            cells.append(_element("td", bar, style=_CELL.replace("baseline", "middle")))
         body.append(_element("tr", name, *cells, style="background:none"))
     if not card.parts:
         head.append(_element("th", style=_CELL))
@@ -246,10 +250,9 @@ def _table(card: Card, colours: Sequence[str]) -> Element:
     )
 
 
-def _own_bar(measures: Sequence[float], number: int, colours: Sequence[str]) -> Element:
-    largest = max((value for value in measures if value > 0), default=1.0)
-    value = max(0.0, measures[number]) if measures[number] == measures[number] else 0.0
-    part = _element("div", style=f"width:{_percent(value, largest)};background:{colours[number]}")
+def _own_bar(measures: Sequence[float], number: int, colour: str) -> Element:
+    known = [value if value > 0 else 0.0 for value in measures]
+    part = _element("div", style=f"width:{_percent(known[number], max(known))};background:{colour}")
     return _element("div", part, style=f"{_TRACK};width:120px")
 
 
@@ -257,7 +260,7 @@ def _details(more: Sequence[tuple[str, str]]) -> Element:
     rows = [
         _element(
             "tr",
-            _element("td", shown(name), style=f"{_LEFT};{_FAINT};white-space:nowrap"),
+            _element("td", shown(name), style=f"{_LEFT};{_FAINT};min-width:90px"),
             _element("td", shown(text), style=_LEFT),
             style="background:none",
         )
@@ -277,9 +280,12 @@ def _measure(card: Card, row: Row) -> float:
     return row.energy_j if card.energy is not None and card.parts else row.emissions_g
 
 
-def _colours(rows: Sequence[Row]) -> list[str]:
+def _colours(card: Card) -> list[str]:
+    """A colour for each part; alternatives have one in common."""
     others, quiet = itertools.cycle(_OTHER_COLOURS), itertools.cycle(_QUIET_COLOURS)
-    return [next(quiet) if row.quiet else _COLOURS.get(row.name) or next(others) for row in rows]
+    if not card.parts:
+        return [_QUIET_COLOURS[0] if row.quiet else _ALTERNATIVE for row in card.rows]
+    return [next(quiet) if row.quiet else _COLOURS.get(row.name) or next(others) for row in card.rows]
 
 
 def _number(chosen: Unit, value: float) -> str:
