@@ -58,7 +58,7 @@ NOT_RUN = {
         "python examples/logfire_pipeline.py",
     ): "tests/integration/test_examples.py runs it",
 }
-LANGUAGES = {"bash", "python", "text", "toml"}
+LANGUAGES = {"bash", "ipython", "python", "text", "toml"}
 
 BLOCKS = [block for page in PAGES.values() for block in page.blocks()]
 COMMANDS = [b for b in BLOCKS if b.language == "bash" and (b.page, b.first_line) not in NOT_RUN]

@@ -104,7 +104,7 @@ ROOMS = {
     "otel semconv mlflow.compat mlflow.schema mlflow.runs mlflow.delivery",
 }
 # The rooms that read hardware; all others know only `sensors.base`.
-HEAVY = ("mlflow", "grpc", "typer", "rich", "sqlite3", "logfire", "pandas", "numpy", "sklearn")
+HEAVY = ("mlflow", "grpc", "typer", "rich", "sqlite3", "logfire", "pandas", "numpy", "sklearn", "IPython")
 
 
 def modules() -> dict[str, Path]:
@@ -194,4 +194,5 @@ def test_measuring_imports_no_backend_and_no_command_line():
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
     assert not loaded & set(HEAVY)
-    assert not [name for name in loaded if name.startswith(("carbon_otel.mlflow", "carbon_otel.cli"))]
+    rooms = ("carbon_otel.mlflow", "carbon_otel.cli", "carbon_otel.notebook")
+    assert not [name for name in loaded if name.startswith(rooms)]
