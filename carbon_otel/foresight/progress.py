@@ -87,6 +87,10 @@ class Progress(Generic[_T]):
         self._on_budget = on_budget
         self._restart()
 
+    def __repr__(self) -> str:
+        told = "" if self.outlook is None else f", {self.outlook.text}"
+        return f"Progress({self._pace.done:g} of {self._pace.total:g} steps{told})"
+
     def _restart(self) -> None:
         """A loop may be gone through again, as in each epoch."""
         self._pace = Pace(self._pace.total, clock.monotonic())

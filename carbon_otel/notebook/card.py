@@ -146,14 +146,13 @@ def _headline(card: Card) -> Element | None:
         figures.append(energy(*card.energy))
     if card.emissions is not None:
         figures.append(co2e(*card.emissions, name="CO₂e"))
-    items = []
+    items: list[Element | str] = []
     for figure in (*figures, *card.texts):
-        value, _, band = shown(figure).partition(" (")
+        value, bracket, band = shown(figure).partition(" (")
         strong = _element("span", value, style="font-size:17px;font-weight:600")
-        faint = _element("span", band.removesuffix(")"), style=f"margin-left:6px;font-size:12px;{_FAINT}")
-        items.append(
-            _element("span", strong, *([faint] if band else []), style="margin-right:22px;white-space:nowrap")
-        )
+        faint = _element("span", f"{bracket}{band}", style=f"font-size:12px;{_FAINT}")
+        # The blanks are for pages that ignore styles, such as a preview.
+        items += [_element("span", strong, faint, style="margin-right:18px;white-space:nowrap"), " "]
     return _element("div", *items) if items else None
 
 
@@ -192,10 +191,10 @@ def _rows(card: Card, colours: Sequence[str]) -> Element:
         return _table(card, colours)
     measures = [_measure(card, row) for row in card.rows]
     total = sum(value for value in measures if value > 0)
-    items = [
-        _element("span", _mark(colour), shown(f"{row.name} {share(value, total)}"), style="margin-right:18px")
-        for row, value, colour in zip(card.rows, measures, colours, strict=True)
-    ]
+    items: list[Element | str] = []
+    for row, value, colour in zip(card.rows, measures, colours, strict=True):
+        text = shown(f"{row.name} {share(value, total)}")
+        items += [_element("span", _mark(colour), text, style="margin-right:14px"), " "]
     return _element("div", *items, style="font-size:12px;margin:4px 0 2px")
 
 

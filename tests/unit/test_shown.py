@@ -65,6 +65,7 @@ SHOWN = {
         "1" * 32, HOSTILE, 1.0, math.nan, math.nan, math.nan, math.nan, math.nan, math.nan, math.nan, {}
     ),
     "stage": carbon_otel.stage("training", HOSTILE),
+    "loop": carbon_otel.progress(range(10)),
 }
 each = pytest.mark.parametrize("value", SHOWN.values(), ids=SHOWN)
 cards = pytest.mark.parametrize(
