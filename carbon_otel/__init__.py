@@ -426,6 +426,20 @@ def when(
     raise fault
 
 
+def load_ipython_extension(shell: Any) -> None:
+    """Add `%carbon` and `%%carbon` to IPython and notebooks: `%load_ext carbon_otel` calls this."""
+    from carbon_otel.notebook import magics
+
+    magics.load(shell, instrument)
+
+
+def unload_ipython_extension(shell: Any) -> None:
+    """Remove them: `%unload_ext carbon_otel` calls this."""
+    from carbon_otel.notebook import magics
+
+    magics.unload(shell)
+
+
 def footprint() -> Footprint:
     """The footprint of this process so far.
 

@@ -13,11 +13,10 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from carbon_otel.background import Worker
-from carbon_otel.footprint import NOT_MEASURED, Footprint
-from carbon_otel.footprints import added
+from carbon_otel.footprint import Footprint
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.private_files import replace_file
 from carbon_otel.sinks import Checkpoint, Pending, Sink, Tick
@@ -34,9 +33,9 @@ def former_path() -> Path | None:
     return None if _former is None else _former[0]
 
 
-def _written_to(path: Path) -> Footprint:
-    """What former measurements of this process have written to a file."""
-    return _former[1] if _former is not None and _former[0] == path else NOT_MEASURED
+def _written_to(path: Path) -> Footprint | Literal[0]:
+    """What former measurements of this process have written to a file; 0 if there were none."""
+    return _former[1] if _former is not None and _former[0] == path else 0
 
 
 def _forget() -> None:
@@ -88,7 +87,7 @@ class Journal(Sink):
         global _former
         self._status = "final"
         if self._last is not None:
-            _former = self._path, added(self._before, self._last.process.footprint)
+            _former = self._path, self._before + self._last.process.footprint
         return self._write_soon().wait
 
     def _before_export(self) -> None:
@@ -125,7 +124,7 @@ class Journal(Sink):
             "exported": self._exported,
             "written_unix_s": time.time(),
             "checkpoint_interval_s": self.checkpoint_interval_s,
-            "footprint": added(self._before, checkpoint.process.footprint).as_dict(),
+            "footprint": (self._before + checkpoint.process.footprint).as_dict(),
             "metrics": metrics,
         }
         replace_file(self._path, json.dumps(state))

@@ -102,7 +102,7 @@ def power(watts: float) -> str:
 
 def duration(seconds: float) -> str:
     """Seconds as text: `35 ms`, `8.3 s`, `4 min 12 s`, `2 h 5 min`, `3 d 4 h`."""
-    if math.isnan(seconds):
+    if not math.isfinite(seconds):
         return "unknown"
     if seconds < 1:
         return f"{_significant(seconds * 1e3, _DIGITS_IN_WIDE_BAND)} ms" if seconds > 0 else "0 s"

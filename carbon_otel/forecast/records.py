@@ -333,6 +333,18 @@ class Forecast:
     influences: tuple[Influence, ...] = ()
     notes: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        from carbon_otel.forecast.shown import summary
+
+        return f"Forecast({summary(self)})"
+
+    def _repr_html_(self) -> str:
+        """The forecast for a notebook."""
+        from carbon_otel.forecast.shown import card
+        from carbon_otel.notebook.card import html
+
+        return html(card(self))
+
     @property
     def energy_mwh(self) -> Interval:
         """Megawatt-hours with PUE."""

@@ -49,6 +49,9 @@ class Outlook:
     left_s: Interval
     ends_at: float
 
+    def __repr__(self) -> str:
+        return f"Outlook({self.text})"
+
     @property
     def text(self) -> str:
         """Such as `4.1 kWh in all, 88 % left, done at 17:20`."""
@@ -83,6 +86,10 @@ class Progress(Generic[_T]):
         self._budgets = budget_kwh, budget_kg
         self._on_budget = on_budget
         self._restart()
+
+    def __repr__(self) -> str:
+        told = "" if self.outlook is None else f", {self.outlook.text}"
+        return f"Progress({self._pace.done:g} of {self._pace.total:g} steps{told})"
 
     def _restart(self) -> None:
         """A loop may be gone through again, as in each epoch."""

@@ -49,6 +49,9 @@ class BestStart:
     signal: Signal
     source: str
 
+    def __repr__(self) -> str:
+        return f"BestStart({self.verdict})"
+
     @property
     def is_worth_waiting(self) -> bool:
         """Whether the saving is larger than the error of the forecast."""

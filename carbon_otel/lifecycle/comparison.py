@@ -85,6 +85,11 @@ class RunCost:
             gpu_wh=amount({_GPU_WH: 0.0, **figures}, _GPU_WH),
         )
 
+    def __repr__(self) -> str:
+        from carbon_otel.lifecycle.shown import summary_of_run
+
+        return f"RunCost({summary_of_run(self)})"
+
     @property
     def lower_bound(self) -> str | None:
         """The reason why the run may have used more than its band; None if its figures are complete."""

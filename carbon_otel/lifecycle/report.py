@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from carbon_otel.carbon.grid import intensity
 from carbon_otel.carbon.intensity import AVERAGE, Intensity
+from carbon_otel.frames import frame_of
 from carbon_otel.lifecycle.beside import Beside, beside_of
 from carbon_otel.lifecycle.entry import Entry, LedgerCost
 from carbon_otel.lifecycle.ledger import Ledger
@@ -121,6 +122,18 @@ class Report:
     unreadable: tuple[str, ...] = ()
     recomputed_for: str = ""
 
+    def __repr__(self) -> str:
+        from carbon_otel.lifecycle.shown import summary
+
+        return f"Report({summary(self)})"
+
+    def _repr_html_(self) -> str:
+        """The report for a notebook."""
+        from carbon_otel.lifecycle.shown import card
+        from carbon_otel.notebook.card import html
+
+        return html(card(self))
+
     @property
     def signals(self) -> tuple[str, ...]:
         """What the intensities of the entries count. With several, the emissions add unlike figures."""
@@ -203,11 +216,13 @@ class Report:
             for figures in entry.ranks
         ]
 
-    def frame(self) -> pandas.DataFrame:
+    def to_frame(self) -> pandas.DataFrame:
         """`rows()` as a pandas frame. Raises ImportError without pandas, which MLflow depends on."""
-        import pandas
+        return frame_of(self.rows(), ROW)
 
-        return pandas.DataFrame(self.rows())
+    def frame(self) -> pandas.DataFrame:
+        """Former name of `to_frame`."""
+        return self.to_frame()
 
 
 def report_of(

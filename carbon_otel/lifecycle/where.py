@@ -10,18 +10,22 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from carbon_otel.carbon.grid_zones import electricity_maps
 from carbon_otel.carbon.intensity import Intensity, mean, same_signal
 from carbon_otel.carbon.regions import CloudRegion, region, regions
 from carbon_otel.carbon.site import NOT_GIVEN
+from carbon_otel.frames import frame_of
 from carbon_otel.lifecycle.entry import Entry
 from carbon_otel.lifecycle.ledger import Ledger
 from carbon_otel.lifecycle.report import Total, report_of
 from carbon_otel.mlflow.schema import names
 from carbon_otel.provenance import Band, quadrature
 from carbon_otel.units import KILO
+
+if TYPE_CHECKING:
+    import pandas
 
 Difference = Literal["less", "more", "within the bands"]
 
@@ -148,6 +152,18 @@ class Where:
     year: int
     source: str
 
+    def __repr__(self) -> str:
+        from carbon_otel.lifecycle.shown import summary_of_where
+
+        return f"Where({summary_of_where(self)})"
+
+    def _repr_html_(self) -> str:
+        """The comparison for a notebook."""
+        from carbon_otel.lifecycle.shown import card_of_where
+        from carbon_otel.notebook.card import html
+
+        return html(card_of_where(self))
+
     def as_dict(self) -> dict[str, Any]:
         """The comparison in plain types, ready for JSON."""
         return asdict(self)
@@ -155,6 +171,10 @@ class Where:
     def rows(self) -> list[dict[str, Any]]:
         """One flat row per region."""
         return [asdict(each) for each in self.regions]
+
+    def to_frame(self) -> pandas.DataFrame:
+        """`rows()` as a pandas frame. Raises ImportError without pandas, which MLflow depends on."""
+        return frame_of(self.rows(), COLUMNS)
 
 
 def where_of(ledger: Ledger, clouds: Sequence[str] = (), here: str | None = None) -> Where:

@@ -137,6 +137,27 @@ class Stage:
         units = {**self._last.counted.total(), **self._units}
         return replace(footprint, units=units) if footprint.units != units else footprint
 
+    def __repr__(self) -> str:
+        from carbon_otel.footprint.shown import summary
+        from carbon_otel.quantities import duration
+
+        words = [repr(self._kind)] + ([repr(self._name)] if self._name != self._kind else [])
+        last = self._last
+        if last is None:
+            return f"Stage({', '.join(words)}, not begun)"
+        if last.open:  # its figures would need the sensors
+            return f"Stage({', '.join(words)}, open for {duration(last.age_s)})"
+        return f"Stage({', '.join(words)}, {summary(self.footprint)})"
+
+    def _repr_html_(self) -> str:
+        """The footprint of the stage for a notebook; so far while it is open."""
+        from carbon_otel.footprint.shown import html_of
+
+        kind = self._kind.replace("_", " ")
+        title = kind if self._name == self._kind else f"{kind}: {self._name}"
+        is_open = self._last is not None and self._last.open
+        return html_of(self.footprint, f"{title} (still open)" if is_open else title)
+
     def __enter__(self) -> Stage:
         depth = 0
         try:

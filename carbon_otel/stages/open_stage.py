@@ -136,6 +136,11 @@ class OpenStage:
         return self.end is None
 
     @property
+    def age_s(self) -> float:
+        """Seconds since it has opened."""
+        return (self.engine.meter.clock_ns() - self.opened_ns) * S_PER_NS
+
+    @property
     def all_units(self) -> dict[str, float]:
         return {**self.counted.total(), **self.units} if self.counted else dict(self.units)
 

@@ -54,7 +54,7 @@ NOT_RUN = {
     ): "needs a token; tests/collector/test_deployments.py sends so",
     ("tests/hardware/README.md", "pytest -m gpu -s tests/hardware"): "needs a real GPU",
 }
-LANGUAGES = {"bash", "python", "text", "toml"}
+LANGUAGES = {"bash", "ipython", "python", "text", "toml"}
 
 BLOCKS = [block for page in PAGES.values() for block in page.blocks()]
 # The blocks of quickstarts.PAGE are files and their commands, which test_quickstarts.py runs.

@@ -151,6 +151,8 @@ def test_a_measurement_that_ends_and_begins_again_goes_on_in_the_journal(beginni
     assert stages["training"]["energy_j"] >= 20 - EDGE_J
     assert 40 - 2 * EDGE_J <= footprint["energy_j"] <= after_j - before_j
     assert sum(cost["energy_j"] for cost in stages.values()) == pytest.approx(footprint["energy_j"])
+    assert footprint["embodied_g"] > 0
+    assert footprint["embodied_g"] == pytest.approx(sum(footprint["embodied_by_kind"].values()))
     # The first measurement knew no zone: what two grids have priced has no intensity.
     assert footprint["intensity"] is None
     if beginning.startswith("run"):

@@ -46,8 +46,10 @@ ROOMS = {
     # The records that cross rooms, and the figures computed from them.
     "records": "sensors.base provenance units",
     "carbon": "provenance units",
-    "footprint": "records carbon provenance units quantities",
-    "footprints": "footprint provenance",
+    # What notebooks show of a value.
+    "notebook.card": "text quantities",
+    "frames": "",
+    "footprint": "records carbon provenance units quantities notebook.card frames",
     "sinks": "footprint records guard",
     "remote": "records carbon units",
     # The grid by the hour.
@@ -63,7 +65,7 @@ ROOMS = {
     "stages": f"{CORE} meter runtime",
     # The destinations of the figures.
     "semconv": "footprint ranks records",
-    "journal": f"{CORE} footprints",
+    "journal": CORE,
     "otel": f"{CORE} semconv",
     "instrumentation": "clock units guard fork background handover ranks stages runtime termination",
     "mlflow": "",
@@ -78,10 +80,11 @@ ROOMS = {
     "mlflow.integration": f"{CORE} config host stages runtime instrumentation mlflow.schema mlflow.delivery "
     "mlflow.runs mlflow.standalone mlflow.traces mlflow.compat",
     # The cost of a model: a reader of stores, which knows no sink.
-    "lifecycle": "carbon intensity provenance units records footprint mlflow.schema mlflow.compat",
+    "lifecycle": "carbon intensity provenance units quantities records notebook.card frames footprint "
+    "mlflow.schema mlflow.compat",
     # Energy and carbon before the run: a reader of tables and stores, which knows no sensor and no sink.
-    "forecast": "carbon provenance units records footprint clock private_files lifecycle mlflow.schema "
-    "mlflow.compat",
+    "forecast": "carbon provenance units quantities records notebook.card footprint clock private_files lifecycle "
+    "mlflow.schema mlflow.compat",
     "compat": "footprint units",
     # The place of this measurement.
     "here": "guard carbon config host",
@@ -89,7 +92,9 @@ ROOMS = {
     "session": f"{CORE} here life intensity config host sensors meter stages otel remote journal instrumentation "
     "runtime",
     "foresight": f"{CORE} here config sensors runtime stages forecast mlflow.compat",
-    "__init__": f"{CORE} intensity config runtime stages session lifecycle forecast foresight",
+    # The commands of IPython.
+    "notebook": "guard carbon records footprint notebook.card runtime stages",
+    "__init__": f"{CORE} intensity config runtime stages session lifecycle forecast foresight notebook",
     # CodeCarbon's trackers, over the public interface.
     "compat.codecarbon": "__init__ compat carbon config footprint fork guard private_files provenance records "
     "runtime stages units",
@@ -99,7 +104,7 @@ ROOMS = {
     "otel semconv mlflow.compat mlflow.schema mlflow.runs mlflow.delivery",
 }
 # The rooms that read hardware; all others know only `sensors.base`.
-HEAVY = ("mlflow", "grpc", "typer", "rich", "sqlite3", "logfire", "pandas", "numpy", "sklearn")
+HEAVY = ("mlflow", "grpc", "typer", "rich", "sqlite3", "logfire", "pandas", "numpy", "sklearn", "IPython")
 
 
 def modules() -> dict[str, Path]:
@@ -189,4 +194,5 @@ def test_measuring_imports_no_backend_and_no_command_line():
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
     assert not loaded & set(HEAVY)
-    assert not [name for name in loaded if name.startswith(("carbon_otel.mlflow", "carbon_otel.cli"))]
+    rooms = ("carbon_otel.mlflow", "carbon_otel.cli", "carbon_otel.notebook")
+    assert not [name for name in loaded if name.startswith(rooms)]

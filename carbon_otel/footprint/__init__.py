@@ -16,8 +16,11 @@ from carbon_otel.records import Cost as Cost
 from carbon_otel.units import J_PER_KWH, J_PER_WH, KILO
 
 if TYPE_CHECKING:
+    import pandas
+
     from carbon_otel.carbon.grid import EmissionFactor
     from carbon_otel.carbon.intensity import Intensity
+    from carbon_otel.footprint.sums import Deviations
     from carbon_otel.records import StageRecord
 
 
@@ -46,6 +49,11 @@ class Footprint:
     Exclusive figures are the stage's own; inclusive ones add its children in this process. Only exclusive
     figures can be summed over stages.
 
+    Footprints add up, also by `sum(...)`, if they do not overlap: neither a stage and its child, nor two programs
+    that ran at once on one host without a common measurement. Bands of the same devices add up, and those of
+    others combine in quadrature. A part that was not measured makes the sum a lower bound: the high ends of its
+    bands are infinite. Units of one name add up, whatever they count.
+
     Attributes:
         energy_j: inclusive joules.
         exclusive_j: exclusive joules.
@@ -62,7 +70,7 @@ class Footprint:
         devices: device id to exclusive joules, as in `exclusive.devices`.
         devices_inclusive: device id to inclusive joules, as in `inclusive.devices`.
         components: `cpu`, `gpu`, `memory`, `host` to inclusive joules.
-        intensity: the grid intensity behind the emissions.
+        intensity: the grid intensity behind the emissions; None for a sum that several grids have priced.
         pue: the power usage effectiveness behind the emissions.
         pue_source: who gave the PUE: `given` for a setting, else the publication, or `not given`.
         region: the cloud region, `provider:region`; empty if none was given.
@@ -78,6 +86,7 @@ class Footprint:
         embodied_unknown: the hardware for which no figure is known.
         market: market-based emissions; None unless the user gives an intensity for them.
         water: water consumed; None unless the user asks for it.
+        deviations: for a sum, what its bands consist of; None for one measurement.
     """
 
     energy_j: float
@@ -108,6 +117,40 @@ class Footprint:
     embodied_unknown: tuple[str, ...] = ()
     market: Market | None = None
     water: Water | None = None
+    deviations: Deviations | None = field(default=None, compare=False)
+
+    def __repr__(self) -> str:
+        from carbon_otel.footprint.shown import summary
+
+        return f"Footprint({summary(self)})"
+
+    def _repr_html_(self) -> str:
+        """The footprint for a notebook."""
+        from carbon_otel.footprint.shown import html_of
+
+        return html_of(self)
+
+    def __add__(self, other: object) -> Footprint:
+        from carbon_otel.footprint.sums import added
+
+        # `sum` begins with the number 0.
+        if isinstance(other, int) and other == 0:
+            return self
+        return added(self, other) if isinstance(other, Footprint) else NotImplemented
+
+    __radd__ = __add__
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One flat row for each kind of stage, or one for all where the kinds are not known."""
+        from carbon_otel.footprint.shown import rows
+
+        return rows(self)
+
+    def to_frame(self) -> pandas.DataFrame:
+        """`rows()` as a pandas frame. Raises ImportError without pandas."""
+        from carbon_otel.frames import frame_of
+
+        return frame_of(self.rows())
 
     @property
     def embodied_g(self) -> float | None:
@@ -343,4 +386,4 @@ def _ratio(part: float, total: float) -> float:
 
 
 def _known(value: float) -> float | None:
-    return None if math.isnan(value) else value
+    return value if math.isfinite(value) else None

@@ -1,0 +1,1 @@
+"""Values as notebooks show them, and the commands `%carbon` and `%%carbon` of IPython."""
