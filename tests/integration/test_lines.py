@@ -360,3 +360,23 @@ sys.stderr = Gone()
 """
         user.run(BEGIN + STAGE + broken)
         assert user.kept["status"] == "final"
+
+
+def test_the_record_of_the_first_minute_is_what_a_program_still_shows(user):
+    """`examples/first_minute.md`, but for the devices and the figures."""
+    pytest.importorskip("sklearn")
+    record = (ROOT / "examples" / "first_minute.md").read_text("utf-8")
+    program, shown = (
+        re.search(rf"^## scikit-learn\n.*?^```{language}\n(.*?)^```", record, re.S | re.M)[1]
+        for language in ("python", "text")
+    )
+    lines = [line for line in shown.splitlines() if line.startswith("carbon_otel: ")]
+    for said, recorded in zip(user.run(program), lines, strict=True):
+        assert without_figures(said) == without_figures(recorded)
+
+
+def without_figures(line: str) -> str:
+    line = re.sub(r"by .* \(.*?\);", "by this machine;", line)
+    line = re.sub(r", in [^;]+;", ", in no time;", line)
+    line = re.sub(r"[\d.,]+( [µmk]?(J|Wh|g)\b)?", "0", line)
+    return line.replace(" (`carbon-otel doctor` says why)", "")
