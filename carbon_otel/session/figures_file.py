@@ -66,8 +66,12 @@ class FiguresFile(Sink):
     def place(self) -> str:
         return "" if self._path is None else shortened(self._path)
 
+    def flush(self, timeout_s: float) -> Pending:
+        return self._delivery.submit(lambda: None).wait
+
     def close(self, timeout_s: float) -> Pending:
-        return self._delivery.submit(self._end).wait
+        # Submitted with the wait, when all other sinks have begun to close: one of them may get its first figures.
+        return lambda left_s: self._delivery.submit(self._end).wait(left_s)
 
     def _end(self) -> None:
         if self._last is not None and self._wanted(True):

@@ -64,7 +64,7 @@ class User:
     def run(self, program: str, *command: str, code: int = 0, **variables: str) -> list[str]:
         """The lines on standard error, without those about the devices of the fake tree that stand still."""
         process = self.start(program, *command, variables=variables)
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=280)
         assert process.returncode == code, errors
         return [line for line in errors.splitlines() if "could not be read" not in line]
 
@@ -228,11 +228,11 @@ from opentelemetry.sdk.trace import TracerProvider
         assert last.endswith("look at the OpenTelemetry providers of the program")
         assert not (user.folder / "carbon-otel").exists()  # it was there until there was something better
 
-    def test_mlflow(self, user):
+    def test_mlflow(self, user, empty_store):
         pytest.importorskip("mlflow")
         runs = "for name in names:\n    with mlflow.start_run(run_name=name):\n        work()\n"
         program = "import mlflow\nnames = {}\n" + BEGIN + runs
-        uri = f"sqlite:///{user.folder}/store.db"
+        uri = empty_store.copy(user.folder)
         lines = user.run(program.format("['forest']"), MLFLOW_TRACKING_URI=uri)
         first, last = [line for line in lines if line.startswith("carbon_otel: ")]
         assert f"the figures go to MLflow runs ({uri}), else to a file in the folder carbon-otel" in first
@@ -246,6 +246,14 @@ from opentelemetry.sdk.trace import TracerProvider
         last = user.run("import mlflow\n" + BEGIN + STAGE)[-1]
         (file,) = user.files
         assert last.endswith(f"look at carbon-otel/{file.name}")
+
+    def test_mlflow_gets_stages_of_a_lineage_without_a_run(self, user, empty_store):
+        pytest.importorskip("mlflow")
+        uri = empty_store.copy(user.folder)
+        program = "import mlflow\n" + BEGIN + STAGE
+        last = user.run(program, MLFLOW_TRACKING_URI=uri, CARBON_OTEL_LINEAGE="churn")[-1]
+        assert last.endswith(f"look at MLflow ({uri})")
+        assert user.files == []
 
     def test_the_file_of_a_tracker_of_codecarbon(self, user):
         program = """
