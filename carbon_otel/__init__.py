@@ -103,6 +103,7 @@ def instrument(
     mlflow_traces: bool | None = None,
     state_dir: str | Path | None = None,
     flush_on_sigterm: bool | None = None,
+    announce: bool | None = None,
     tracer_provider: TracerProvider | None = None,
     meter_provider: MeterProvider | None = None,
     interval: float | None = None,
@@ -153,6 +154,8 @@ def instrument(
             `$XDG_STATE_HOME/carbon_otel`.
         flush_on_sigterm: On SIGTERM, send what was measured before the process ends by it, within 2 seconds;
             only where the program leaves the signal at its default action. Default: true.
+        announce: Say in one line what is measured and where it goes, and in one line at the end what it was; where
+            nothing else gets the figures of a program, a file in the folder `carbon-otel` does. Default: true.
         embodied_kg: Kilograms of CO2 equivalent of making the whole host with its GPUs. Default: from a table,
             by the GPUs, the hardware threads and the memory.
         lifetime_years: Years in use over which the embodied carbon of the hardware is spread. Default: 4.

@@ -18,7 +18,7 @@ from typing import Any, Final, Literal, Protocol
 from carbon_otel.background import Worker
 from carbon_otel.footprint import Footprint
 from carbon_otel.fork import renew_after_fork
-from carbon_otel.private_files import replace_file
+from carbon_otel.private_files import replace_file, shortened
 from carbon_otel.sinks import Checkpoint, Pending, Sink, Tick
 
 # An export waits no longer for the disk.
@@ -79,6 +79,9 @@ class Journal(Sink):
         if tick.checkpoint is not None:
             self._last = tick.checkpoint
             self._metrics.hand_to(partial(self._submit_latest, tick.checkpoint))
+
+    def place(self) -> str:
+        return f"the journal {shortened(self._path)}"
 
     def flush(self, timeout_s: float) -> Pending:
         return self._delivery.submit(lambda: None).wait

@@ -140,6 +140,14 @@ def make_folder(path: Path) -> None:
             raise NotPrivateError(f"another user has made the link {path}") from None
 
 
+def shortened(path: Path) -> str:
+    """A path for people: from the working folder, if it is below it."""
+    try:
+        return os.fspath(path.relative_to(Path.cwd()))
+    except (ValueError, OSError):
+        return os.fspath(path)
+
+
 def is_private_folder(path: Path) -> bool:
     """Whether this is a folder, not a link to one, that only this user can enter."""
     try:

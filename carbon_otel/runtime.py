@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -24,6 +24,7 @@ from carbon_otel.guard import contain, forget
 if TYPE_CHECKING:
     from carbon_otel.config import Settings
     from carbon_otel.footprint import Footprint
+    from carbon_otel.sinks import Sink
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,11 @@ class Measurement(Origin, Protocol):
 
     def end_for_good(self, timeout_s: float) -> None:
         """As `end`, in a process in which nothing runs afterwards: no `atexit`, no end of a run by MLflow."""
+
+    @property
+    def sinks(self) -> Iterable[Sink]: ...
+
+    def add_sink(self, sink: Sink) -> None: ...
 
     def footprint(self) -> Footprint: ...
 

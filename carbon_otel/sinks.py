@@ -142,6 +142,10 @@ class Sink:
     def hand_over(self, stage: StageInfo | None, variables: MutableMapping[str, str]) -> None:
         """Add what another process needs to continue the stage there; None if none is open. On any thread."""
 
+    def place(self) -> str:
+        """Where people find its figures, in words; empty while it has got none. On any thread."""
+        return ""
+
     def flush(self, timeout_s: float) -> Pending:
         """Start sending everything unsent, and return at once."""
         return nothing_pending

@@ -129,7 +129,10 @@ def _read(file: Path) -> _Kept:
     if not isinstance(state, dict) or "footprint" not in state or "status" not in state:
         raise NotToSendError("it is no journal: it has no status and footprint")
     if "metrics" not in state:
-        raise NotToSendError("a version of carbon_otel before 0.2 wrote it, which kept no metrics to send")
+        raise NotToSendError(
+            "it has no metrics to send: it is in the folder carbon-otel of a program that had no receiver, or a "
+            "version of carbon_otel before 0.2 wrote it"
+        )
     try:
         metrics = metrics_data(state["metrics"], time.time_ns())
         said = state["metrics"]["resourceMetrics"][0]["scopeMetrics"][0]["metrics"]

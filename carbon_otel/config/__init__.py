@@ -208,6 +208,14 @@ class Settings(LifeSettings):
         parse=to_boolean,
         write="true or false",
     )
+    announce: bool = declared(
+        True,
+        default="true",
+        sentence="Say in one line what is measured and where it goes, and in one line at the end what it was; "
+        "where nothing else gets the figures of a program, a file in the folder `carbon-otel` does.",
+        parse=to_boolean,
+        write="true or false",
+    )
     measure_tasks: bool = declared(
         False,
         default="false",

@@ -102,7 +102,7 @@ class Room:
         for sink in (recorder, ledger):
             measurement.add_sink(sink)
         self._follow_settings()
-        measurement.add_sink(_Delivered(delivery, self.worker))
+        measurement.add_sink(_Delivered(delivery, self.worker, engine))
         measurement.on_change(self._follow_settings)
 
     def _follow_settings(self) -> None:
@@ -137,9 +137,17 @@ class _Delivered(Sink):
     The upload does not begin with the wait: a sink that is waited for before may take all of the time.
     """
 
-    def __init__(self, delivery: Worker, worker: DeliveryWorker) -> None:
+    def __init__(self, delivery: Worker, worker: DeliveryWorker, engine: Engine) -> None:
         self._delivery = delivery
         self._worker = worker
+        self._runs = engine.runs
+
+    def place(self) -> str:
+        runs, stores = self._runs, " and ".join(self._worker.addresses)
+        if not runs.begun:
+            return f"MLflow ({stores})" if stores else ""
+        which = f"{runs.begun} runs" if runs.begun > 1 else f"run {runs.last_name}"
+        return f"{which} in MLflow" + (f" ({stores})" if stores else "")
 
     def flush(self, timeout_s: float) -> Pending:
         return partial(self._wait, self._delivery.submit(self._worker.begin_flush), self._worker.wait)

@@ -59,6 +59,11 @@ class Source:
     steal: Callable[[], float | None] = lambda: None
     before_export: Callable[[], object] = lambda: None
     after_export: Callable[[bool], object] = lambda taken: None
+    over: bool = False
+
+    def ended(self) -> Source:
+        """The sums so far, which grow no more, and nothing of the present."""
+        return Source(self.snapshot, self.embodied_g, None, self.host, over=True)
 
 
 class Instruments:
@@ -112,10 +117,10 @@ class Instruments:
         self.source.factor = factor
 
     def follow(self, former: Instruments) -> None:
-        """Go on with the session of other instruments, which report no device any more."""
+        """Go on with the session of other instruments, whose sums stay: a reader may not have seen them yet."""
         self._close_source()
         self.source = former.source
-        former._close_source()
+        former.source = former.source.ended()
         for device, joules, _ in self.source.snapshot.devices:  # the others have reported these
             self._before[device.id] = self._before.get(device.id, 0.0) - joules
         self._embodied_before_g -= self.source.embodied_g
@@ -162,6 +167,8 @@ class Instruments:
         return self.energy(host=False)
 
     def _power(self, *, host: bool) -> Iterable[Observation]:
+        if self.source.over:
+            return
         for device, _, watts in self.source.snapshot.devices:
             if (device.type == "host") is host:
                 yield Observation(watts, self._identity(device))

@@ -8,6 +8,7 @@ API's proxy, which forwards to the provider that the application sets later.
 from __future__ import annotations
 
 import functools
+import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -91,6 +92,16 @@ class Providers:
                 and is_proxy(metrics.get_meter_provider())
             )
         return not self.listened
+
+    def described(self, environ: Mapping[str, str] = os.environ) -> str:
+        """Where the telemetry goes, for people."""
+        if not any(self._is_owned(each) for each in (self.tracer, self.meter)):
+            return "the OpenTelemetry providers of the program"
+        names = {name for signal in ("TRACES", "METRICS") for name in exporters(signal, environ)}
+        parts = (f"OTLP_{signal}ENDPOINT" for signal in ("", "TRACES_", "METRICS_"))
+        addresses = dict.fromkeys(filter(None, (environ.get(f"OTEL_EXPORTER_{part}") for part in parts)))
+        shown = [f"OTLP ({', '.join(addresses)})"] if "otlp" in names else []
+        return " and ".join([*shown, *(["the terminal"] if "console" in names else [])])
 
     def warn_if_too_late(self) -> None:
         """Log once that the application set providers after carbon_otel had built its own for these signals."""

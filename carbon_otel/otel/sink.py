@@ -238,6 +238,9 @@ class OtelSink(Sink):
         """After a tick of the sampler: send what a kill of the process must not lose."""
         self._early.send_if_due()
 
+    def place(self) -> str:
+        return "" if self._providers.silent() else self._providers.described()
+
     def flush(self, timeout_s: float) -> Pending:
         return self._providers.flush(timeout_s)
 

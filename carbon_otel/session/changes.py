@@ -7,9 +7,10 @@ anew. Stages that have ended, and what the counters have been told, stay as they
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from carbon_otel import here
 from carbon_otel.config import Settings
@@ -33,6 +34,7 @@ _BESIDE: Final = ("market_intensity", "market_source", "water")
 def after(now: Options, later: Options) -> Options:
     """The options after a later call. What its arguments do not name stays."""
     named = {name: getattr(later.settings, name) for name in later.given}
+    _say_what_wins(named, now.settings)
     if "region" in named:
         # Zone and PUE of another place, which a former call named, are not those of the region.
         named = {"zone": later.settings.zone, "pue": later.settings.pue} | named
@@ -54,6 +56,21 @@ def after(now: Options, later: Options) -> Options:
         tracer_provider=now.tracer_provider if tracer is None else tracer,
         meter_provider=now.meter_provider if meter is None else meter,
     )
+
+
+def _say_what_wins(named: Mapping[str, Any], now: Settings) -> None:
+    """Tell a user who has set a place from outside, as by `carbon-otel run --zone`, that it does not count."""
+    for name in _PLACE:
+        value, before = named.get(name), getattr(now, name)
+        if value is not None and value != before and os.environ.get(variable(name)):
+            log_once(
+                "%s=%r of the program's instrument() counts, and not %r of %s or `carbon-otel run`",
+                name,
+                value,
+                before,
+                variable(name),
+                about=(name, value),
+            )
 
 
 def apply(session: Session, before: Settings) -> None:

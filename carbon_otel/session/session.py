@@ -15,7 +15,7 @@ from carbon_otel.background import Worker
 from carbon_otel.carbon.grid import EmissionFactor
 from carbon_otel.carbon.intensity import WORLD
 from carbon_otel.config import Settings
-from carbon_otel.footprint import Footprint
+from carbon_otel.footprint import NOT_MEASURED, Footprint
 from carbon_otel.guard import contain, log_once
 from carbon_otel.handover import NO_WORK, RUN, Work, present
 from carbon_otel.host.attribution import Attribution
@@ -42,10 +42,12 @@ from carbon_otel.runtime import Options
 from carbon_otel.sensors.base import Sensor
 from carbon_otel.sensors.discovery import discover
 from carbon_otel.sensors.proc_stat import BusyTime
+from carbon_otel.session.announcement import Announcement
+from carbon_otel.session.audience import called_before_program
 from carbon_otel.session.changes import after, apply, change_providers
 from carbon_otel.session.patches import install
 from carbon_otel.session.watchers import Watchers
-from carbon_otel.sinks import Killed, Pending, Sink, nothing_pending
+from carbon_otel.sinks import Fanout, Killed, Pending, Sink, nothing_pending
 from carbon_otel.stages.api import Stage
 from carbon_otel.stages.engine import Engine
 from carbon_otel.stages.open_stage import current
@@ -55,6 +57,8 @@ if TYPE_CHECKING:
 
 # For all sinks together. The bound on added exit time is 5 s; the difference is a reserve.
 EXIT_BUDGET_S: Final = 4.5
+# A program that is measured from the start of the interpreter imports its libraries first.
+_TO_NAME_A_ZONE_S: Final = 30.0
 
 
 class Session:
@@ -118,6 +122,13 @@ class Session:
             self.kept: Kept | None = None
             self.journal: Journal | None = None
             path = settings.journal or journal.former_path()
+            self.announcement: Announcement | None = None
+            if hook is None:  # a child is spoken for by its parent
+                self.announcement = Announcement(self, keeps_journal=path is not None)
+                if self.announcement.file is not None:
+                    self.engine.sinks.add(self.announcement.file)
+                if path is not None or (self.announcement.file is not None and "mlflow" not in sys.modules):
+                    self.engine.begin_with_checkpoints()
             if path is not None and hook is None:  # a child must not write the file of its parent
                 own = resource_of_process(resource).attributes
                 self.kept = Kept(self.otel.instruments, self.otel.labels, own)
@@ -128,6 +139,8 @@ class Session:
             self.sampler = Sampler(self._tick, settings.interval_s, self._prepare)
             self._release = undo.pop_all()
         self._changed: list[Callable[[], object]] = []
+        # The program may name its zone itself: until then, a warning would be too early.
+        self._warn_of_place_at_s = clock.monotonic() + _TO_NAME_A_ZONE_S if called_before_program() else None
         self._task: Stage | None = None
         self._rank_runs: Any = None
         self._forked = forked
@@ -166,7 +179,11 @@ class Session:
             contain("looking for the other ranks", None, self._meet_ranks)
         if not self._connected:
             install(self.hook)
+            if self._warn_of_place_at_s is None:
+                _warn_of_place(self)
             _warn_of_gaps(self)
+            if self.announcement is not None:
+                contain("announcing the measurement", None, self.announcement.begin)
             self._task = contain("opening the stage of a task", None, self._open_task)
 
     def _open_task(self) -> Stage | None:
@@ -196,7 +213,9 @@ class Session:
         self._leave_ranks()
         self.watchers.shutdown()
         self._close_books(1.0)
+        footprint = self._last_footprint()
         self._send_all(deadline, of_application=in_worker)
+        self._announce_end(footprint)
         self.delivery.close()
         contain("releasing the sensors", None, self._release.close)
 
@@ -205,7 +224,19 @@ class Session:
         deadline = clock.monotonic() + timeout_s
         self._leave_ranks()
         self._close_books(timeout_s / 4, Killed())
+        footprint = self._last_footprint()
         self._send_all(deadline, of_application=True)
+        self._announce_end(footprint)
+
+    def _last_footprint(self) -> Footprint:
+        """Of the closed books, for the line at the end: what is spent on sending is not in it."""
+        return contain("computing the footprint", NOT_MEASURED, self.footprint)
+
+    def _announce_end(self, footprint: Footprint) -> None:
+        if self._warn_of_place_at_s is not None:
+            _warn_of_place(self)
+        if self.announcement is not None:
+            contain("announcing the end", None, self.announcement.end, footprint)
 
     def flush_application(self, timeout_s: float) -> None:
         """Flush the application's providers, also after the end."""
@@ -250,6 +281,10 @@ class Session:
         elif work.leave is not None:  # the parent has joined the run, and leaves it
             present.set(Work(work.variables))
         return Session(self.options, self.hook, NO_WORK, forked=True)
+
+    @property
+    def sinks(self) -> Fanout:
+        return self.engine.sinks
 
     def add_sink(self, sink: Sink) -> None:
         self.engine.sinks.add(sink)
@@ -356,6 +391,9 @@ class Session:
     def _tick(self) -> None:
         self.engine.tick()
         self.otel.send_soon()
+        if self._warn_of_place_at_s is not None and clock.monotonic() > self._warn_of_place_at_s:
+            self._warn_of_place_at_s = None
+            _warn_of_place(self)
 
     def _prepare(self) -> None:
         """Let the sensors learn their update periods: half a second of reading, on the sampler's thread."""
@@ -382,7 +420,7 @@ def _warn_of_fault(sensor: Sensor, message: str) -> None:
     )
 
 
-def _warn_of_gaps(session: Session) -> None:
+def _warn_of_place(session: Session) -> None:
     grid = session.factor.intensity
     if session.settings.zone is None and grid.zone == WORLD:
         log_once(
@@ -392,6 +430,9 @@ def _warn_of_gaps(session: Session) -> None:
             grid.source,
             here.hint() or "no file of this machine names its cloud",
         )
+
+
+def _warn_of_gaps(session: Session) -> None:
     for finding in session.discovery.findings:
         if finding.unmetered:
             log_once(

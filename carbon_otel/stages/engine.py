@@ -77,6 +77,7 @@ class Engine:
         now_ns = meter.clock_ns()
         self._checkpoint_ns = int(checkpoint_s * NS_PER_S)
         self._due_ns = now_ns + self._checkpoint_ns
+        self._begins_with_checkpoints = False
         self._last_tick = (now_ns, 0.0, 0.0)
         self.root = root(self)
         self.shares = Shares(self)
@@ -306,7 +307,7 @@ class Engine:
             self._last_tick = (now_ns, sum(track.own_j for track in tracks), watts)
             drawn = None
             if checkpoint or now_ns >= self._due_ns:
-                self._due_ns = now_ns + self._checkpoint_ns
+                self._due_ns = now_ns + self._until_checkpoint_ns(now_ns)
                 drawn = self.statements.checkpoint(self.root, self.meter.edge(now_ns))
             turns.give()
             self._tell(payments)
@@ -350,6 +351,18 @@ class Engine:
         """Let the next checkpoint be due in `apart_s` seconds, and the others so far apart."""
         self._checkpoint_ns = int(apart_s * NS_PER_S)
         self._due_ns = self.meter.clock_ns() + self._checkpoint_ns
+
+    def begin_with_checkpoints(self) -> None:
+        """Let the next tick have a checkpoint, then one each time the age has doubled, until the usual interval.
+
+        So a program that soon ends by `os._exit()`, for example, loses at most the later half of its time.
+        """
+        self._begins_with_checkpoints = True
+        self._due_ns = self.meter.clock_ns()
+
+    def _until_checkpoint_ns(self, now_ns: int) -> int:
+        age_ns = now_ns - self.root.opened_ns
+        return min(age_ns, self._checkpoint_ns) if self._begins_with_checkpoints else self._checkpoint_ns
 
     @property
     def open_stages(self) -> list[StageInfo]:

@@ -22,9 +22,12 @@ class OpenRuns:
         active: the run that the experiment tracker itself calls active in this thread.
         entered: the run that was entered last in this context; False if there are several and none is known to be
             meant.
+        begun: the number of runs so far; `last_name` is the name of the last one.
     """
 
     def __init__(self) -> None:
+        self.begun = 0
+        self.last_name = ""
         self.active: Callable[[], OpenStage | None] = _none
         self.entered: Callable[[], OpenStage | Literal[False] | None] = _none
         self._ids: dict[str, object] = {}
@@ -58,6 +61,7 @@ class OpenRuns:
     def add(self, stage: OpenStage) -> None:
         """The stage of a run is open: from now on, stages of other threads can open below it."""
         self._stages[stage.info.run_id or ""] = stage
+        self.begun, self.last_name = self.begun + 1, stage.info.name
         self.wake(stage)
 
     def remove(self, stage: OpenStage) -> None:

@@ -156,7 +156,7 @@ OLD = {"status": "final", "footprint": {"energy_j": 1.0}}
         ("", "not the JSON of a journal"),
         ("[1]", "no status and footprint"),
         ('{"status": "final"}', "no status and footprint"),
-        (json.dumps(OLD), "before 0.2 wrote it, which kept no metrics"),
+        (json.dumps(OLD), "it has no metrics to send"),
         (json.dumps({**OLD, "metrics": {}}), "not complete (KeyError('resourceMetrics'))"),
         (json.dumps({**OLD, "metrics": {"resourceMetrics": []}}), "not complete (ValueError"),
         (json.dumps({**OLD, "metrics": "no"}), "not complete (TypeError"),

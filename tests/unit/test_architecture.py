@@ -61,7 +61,7 @@ ROOMS = {
     "meter": f"{BASE} sensors.base records",
     # The open stages, and their energy.
     "termination": "clock fork guard descriptors",
-    "runtime": "clock guard fork config footprint termination",
+    "runtime": "clock guard fork config footprint sinks termination",
     "stages": f"{CORE} meter runtime",
     # The destinations of the figures.
     "semconv": "footprint ranks records",
@@ -97,7 +97,7 @@ ROOMS = {
     "__init__": f"{CORE} intensity config runtime stages session lifecycle forecast foresight notebook",
     # CodeCarbon's trackers, over the public interface.
     "compat.codecarbon": "__init__ compat carbon config footprint fork guard private_files provenance records "
-    "runtime stages units",
+    "runtime sinks stages units",
     # The entry points.
     "entry_points": f"{CORE} here __init__ config runtime sensors stages instrumentation otel",
     "cli": f"{CORE} here __init__ intensity config instrumentation sensors host runtime lifecycle forecast compat "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import inspect
 import math
+import os
 import re
 import subprocess
 import sys
@@ -357,6 +358,36 @@ def test_tasks_of_one_name_are_ended_by_that_name(stop_with):
         ended.append(tracker.stop_task(stop_with))
     assert None not in ended and tracker.stop_task("round") is None
     assert [task.emissions_data for task in tracker._tasks.values()] == ended
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.parametrize("call", ["stop", "flush", "start", "start_task", "stop_task", "leave"])
+def test_a_tracker_that_a_fork_has_copied_writes_nothing(call, caplog):
+    """As a child that leaves the block of its parent by an exception or `sys.exit()`."""
+    tracker = EmissionsTracker(country_iso_code="FRA", on_csv_write="append")
+    with tracker:
+        tracker.start_task("a")
+        child = os.fork()
+        if child == 0:
+            answer = tracker.__exit__(None, None, None) if call == "leave" else getattr(tracker, call)()
+            inherited = math.isnan(tracker.footprint.energy_j) and "does nothing in the child" in caplog.text
+            os._exit(0 if answer is None and inherited and not Path("emissions.csv").exists() else 1)
+        assert os.waitpid(child, 0)[1] == 0
+    assert len(rows(Path("emissions.csv"))) == 1 and not math.isnan(tracker.final_emissions)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_child_measures_by_a_tracker_of_its_own_also_one_that_its_parent_has_made_or_stopped():
+    made, stopped = EmissionsTracker(country_iso_code="FRA"), EmissionsTracker(country_iso_code="FRA")
+    with stopped:
+        pass
+    child = os.fork()
+    if child == 0:
+        for tracker in (made, stopped, EmissionsTracker(country_iso_code="FRA")):
+            tracker.start()
+        os._exit(sum(math.isnan(tracker.stop()) for tracker in (made, stopped)))
+    assert os.waitpid(child, 0)[1] == 0
+    assert len(rows(Path("emissions.csv"))) == 3
 
 
 def test_a_process_that_is_not_to_be_measured_has_nan(monkeypatch):

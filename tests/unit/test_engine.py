@@ -101,6 +101,19 @@ def exactly(*values):
     return pytest.approx(values, rel=1e-12)
 
 
+def test_early_checkpoints_lose_half_of_the_time_at_most_and_then_the_usual_interval():
+    b = Bench(checkpoint_s=15)
+    b.engine.begin_with_checkpoints()
+    at_s = []
+    for second in range(1, 70):
+        b.clock.advance(1)
+        b.engine.tick()
+        if b.sink.checkpoints:
+            at_s.append(second)
+            b.sink.checkpoints.clear()
+    assert at_s == [1, 2, 4, 8, 16, 31, 46, 61]
+
+
 class TestSplits:
     def test_nested(self):
         clock = Clock()

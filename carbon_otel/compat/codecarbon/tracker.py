@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import uuid
 from collections.abc import Sequence
@@ -22,6 +23,8 @@ from carbon_otel.compat.codecarbon_columns import EmissionsData
 from carbon_otel.footprint import NOT_MEASURED, Footprint
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.guard import contain, log_once, logger
+from carbon_otel.private_files import shortened
+from carbon_otel.sinks import Sink
 
 TRACKER: Final = "tracker"
 TASK: Final = "task"
@@ -95,13 +98,20 @@ class EmissionsTracker:
         self._whole: Tracked | None = None
         self._tasks: dict[str, Tracked] = {}
         self._active_task: Tracked | None = None
+        self._process: int | None = None  # the one that has started it
         self.final_emissions: float | None = None
         self.final_emissions_data: EmissionsData | None = None
 
     @property
     def footprint(self) -> Footprint:
         """The footprint between `start()` and `stop()`, with the band; so far while the tracker runs."""
-        return NOT_MEASURED if self._whole is None else self._at_place(self._whole)
+        if self._whole is None or self._is_inherited():
+            return NOT_MEASURED
+        return self._at_place(self._whole)
+
+    @property
+    def _path(self) -> Path:
+        return self._folder / self._given.text("output_file", "emissions.csv")
 
     def start(self) -> None:
         """Begin to track. After `stop()` this begins a new run."""
@@ -116,6 +126,8 @@ class EmissionsTracker:
 
     def flush(self) -> float | None:
         """Write the file with what was used so far, in kilograms of CO2 equivalent; the tracking goes on."""
+        if self._is_inherited():
+            return None
         if not self._has_begun():
             logger.warning("start the tracker before flush()")
             return None
@@ -125,6 +137,8 @@ class EmissionsTracker:
 
     def start_task(self, task_name: str | None = None) -> None:
         """Begin a task. Without `start()` the tracker has the sum of its tasks, and nothing between them."""
+        if self._is_inherited():
+            return
         if self._active_task is not None:
             logger.warning("a task is being tracked already: %s", self._active_task.name)
             return
@@ -132,11 +146,14 @@ class EmissionsTracker:
             self._begin_again()
         name = str(task_name) if task_name else str(uuid.uuid4())
         key = f"{name}_{uuid.uuid4()}" if name in self._tasks else name
+        self._process = os.getpid()
         self._measure()
         self._active_task = self._tasks[key] = Tracked(TASK, name, str(self.run_id), in_block=False)
 
     def stop_task(self, task_name: str | None = None) -> EmissionsData | None:
         """End the task that is being tracked: its figures, or None if there is none, or none of this name."""
+        if self._is_inherited():
+            return None
         task = self._active_task
         if task is None or (task_name and task.name != str(task_name)):
             logger.warning("stop_task: there is no task %s to stop", task_name or "")
@@ -162,15 +179,20 @@ class EmissionsTracker:
         self._stop(error)
 
     def _start(self, *, in_block: bool) -> None:
+        if self._is_inherited():
+            return
         if self._whole is not None and self.final_emissions_data is None:
             logger.warning("the tracker has been started already")
             return
         if self.final_emissions_data is not None:
             self._begin_again()
+        self._process = os.getpid()
         self._measure()
         self._whole = Tracked(TRACKER, self._project, str(self.run_id), in_block=in_block)
 
     def _stop(self, error: BaseException | None) -> float | None:
+        if self._is_inherited():
+            return None
         if self.final_emissions_data is not None or not self._has_begun():
             logger.warning("the tracker has been stopped already, or was never started")
             return self.final_emissions
@@ -188,6 +210,16 @@ class EmissionsTracker:
         task.emissions_data = self._data([self._at_place(task)])
         self._active_task = None
         return task.emissions_data
+
+    def _is_inherited(self) -> bool:
+        """Whether a fork has copied a tracker that its parent has started, and stops: its row is written once."""
+        if self._process in (None, os.getpid()) or self.final_emissions_data is not None:
+            return False
+        log_once(
+            "a tracker that was started before a fork does nothing in the child: its parent is charged for the "
+            "child; to measure the child by itself, make a tracker there",
+        )
+        return True
 
     def _has_begun(self) -> bool:
         return self._whole is not None or bool(self._tasks)
@@ -208,10 +240,18 @@ class EmissionsTracker:
                 if self._place.zone is not None and not _has_place(running.options.settings):
                     carbon_otel.instrument(zone=self._place.zone)
                 self._say_what_is_kept(running.options.settings)
+            if running is not None and self._given.writes_file:
+                self._say_place(running)
         by_process = running is not None and running.options.settings.attribution == "process"
         self._mode = "process" if by_process else "machine"
         self._given.say_what_does_nothing()
         self._hardware = contain("describing the hardware", figures.UNKNOWN, figures.hardware, running)
+
+    def _say_place(self, running: runtime.Measurement) -> None:
+        """The line at the end names the file, and none is needed beside it."""
+        place = shortened(self._path.absolute())
+        if all(sink.place() != place for sink in running.sinks):
+            running.add_sink(_Rows(place))
 
     def _say_what_is_kept(self, settings: config.Settings) -> None:
         others = [
@@ -257,8 +297,7 @@ class EmissionsTracker:
     def _write(self, data: EmissionsData) -> None:
         if not self._given.writes_file:
             return
-        path = self._folder / self._given.text("output_file", "emissions.csv")
-        contain("writing emissions.csv", None, emissions_csv.write, path, data, update=self._update)
+        contain("writing emissions.csv", None, emissions_csv.write, self._path, data, update=self._update)
         tasks = {name: t.emissions_data for name, t in self._tasks.items() if t.emissions_data is not None}
         if tasks:
             experiment = self._given.text("experiment_name", "base").replace("/", "_")
@@ -268,6 +307,16 @@ class EmissionsTracker:
 
 class OfflineEmissionsTracker(EmissionsTracker):
     """The same tracker: here none asks the internet."""
+
+
+class _Rows(Sink):
+    """Stands for the file of a tracker."""
+
+    def __init__(self, place: str) -> None:
+        self._place = place
+
+    def place(self) -> str:
+        return self._place
 
 
 def _has_place(settings: config.Settings) -> bool:

@@ -120,6 +120,12 @@ class DeliveryWorker:
         self._changed, self._putting = threading.Condition(), threading.Lock()
         self._spool, self._threads, self._closed = None, 0, True
 
+    @property
+    def addresses(self) -> list[str]:
+        """The stores that got batches."""
+        with self._changed:
+            return [*self._outlets]
+
     def begin(self) -> None:
         """Start an uploader thread before the first batch; no thread can be started at interpreter exit."""
         with self._changed:

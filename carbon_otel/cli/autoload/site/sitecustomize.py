@@ -30,7 +30,7 @@ def _measure() -> None:
     import carbon_otel
 
     try:
-        carbon_otel.instrument()
+        carbon_otel.instrument(announce=False)  # `carbon-otel run` prints a table
     finally:
         os.environ.pop("CARBON_OTEL_JOURNAL", None)
     if kind:
