@@ -206,7 +206,9 @@ def test_an_attempt_has_its_date_parameters_metrics_and_band():
 
 def test_the_windows_of_a_replica_are_one_attempt_with_the_band_of_their_sum():
     windows = [
-        replace(entry(number), name="replica", start_ms=number, tags={**entry().tags, names.ENTRY: str(number)})
+        replace(
+            entry(number), name="replica", start_ms=number, tags={**entry().tags, names.ENTRY: str(number)}
+        )
         for number in range(3)
     ]
     killed = replace(windows[2], tags={**windows[2].tags, "carbon.status": "running"})
