@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _LONGEST: Final = 2000
 _LONGEST_NAME: Final = 80
+_LONGEST_VALUE: Final = 24
 
 
 class Made(NamedTuple):
@@ -64,6 +65,7 @@ def _environment() -> Environment:
     environment.filters |= {
         # Hidden before it is cut: half of a password is no longer known as one.
         "name": lambda text: cut(one_line(hide(text)), _LONGEST_NAME),
+        "value": lambda text: cut(one_line(hide(text)), _LONGEST_VALUE),
         "energy": energy,
         "emissions": emissions,
         "duration": quantities.duration,

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 _MOST: Final = 5
-_LONGEST: Final = 24
 _DIGITS: Final = 4
 
 
@@ -40,5 +39,5 @@ def chosen(rows: Sequence[Mapping[str, str] | Mapping[str, float]], first: str |
 
 def _text(value: str | float) -> str:
     if isinstance(value, str):
-        return value if len(value) <= _LONGEST else f"{value[:_LONGEST]}…"
+        return value
     return f"{value:.{_DIGITS}g}" if math.isfinite(value) else str(value)
