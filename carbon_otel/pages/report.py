@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import date, timedelta
-from typing import Any, Final, NamedTuple
+from datetime import date
+from typing import Any, Final, NamedTuple, TypeVar
 
 from carbon_otel.lifecycle.attempts import Attempt
 from carbon_otel.lifecycle.day_profile import day_profile
@@ -17,9 +17,12 @@ from carbon_otel.pages.environment import Made, render
 from carbon_otel.pages.values import Values, chosen
 from carbon_otel.pages.where import PlaceRow, rows_of
 
+_Day = TypeVar("_Day")
 _MOST_ATTEMPTS: Final = 100
 _MOST_STAGES: Final = 8
 _MOST_MONTHS: Final = 24
+_NOTHING: Final = LedgerCost(0.0, 0.0)
+_ABOVE: Final = 1.08  # the highest point of a line is below the edge
 _MOST_LINES: Final = 20
 _MOST_PLACES: Final = 6
 _MOST_POINTS: Final = 200
@@ -156,8 +159,8 @@ def _stages(report: Report) -> list[StageRow]:
 def _attempts(attempts: Sequence[Attempt], metric: str | None) -> Attempts:
     """The attempts that have used most, if there are many."""
     order = sorted(attempts, key=lambda attempt: -attempt.energy_wh)
-    most = {id(attempt) for attempt in order[:_MOST_ATTEMPTS]}
-    rows = [attempt for attempt in attempts if id(attempt) in most]
+    shown = {id(attempt) for attempt in order[:_MOST_ATTEMPTS]}
+    rows = [attempt for attempt in attempts if id(attempt) in shown]
     others = order[_MOST_ATTEMPTS:]
     if metric is not None and not any(metric in attempt.metrics for attempt in attempts):
         raise ValueError(f"none of these runs has a metric {metric!r}")
@@ -172,45 +175,72 @@ def _attempts(attempts: Sequence[Attempt], metric: str | None) -> Attempts:
 
 
 def _months(by_month: Mapping[str, LedgerCost]) -> list[tuple[charts.Bar, LedgerCost]]:
-    """The last months up to the last one with energy, also those without; earlier ones are one bar."""
-    last = max(by_month, default="")
-    months = [last]
-    while last and len(months) < _MOST_MONTHS and months[0] > min(by_month):
-        months.insert(0, f"{date.fromisoformat(f'{months[0]}-01') - timedelta(days=1):%Y-%m}")
-    costs = {month: by_month.get(month, LedgerCost(0.0, 0.0)) for month in months if month}
-    earlier = [cost for month, cost in by_month.items() if month < months[0]]
-    if earlier:
-        sums = LedgerCost(*(sum(figures) for figures in zip(*earlier, strict=True)))
-        costs = {f"before {months[0]}": sums} | costs
-    drawn = charts.bars([(month, cost.energy_wh) for month, cost in costs.items()])
-    return list(zip(drawn, costs.values(), strict=True))
+    """The months up to the last one with energy, also those without; the earliest of many are one bar."""
+    numbers = {month: _number(month) for month in by_month}
+    last = max((number for number in numbers.values() if number is not None), default=0)
+    first = max(
+        min((number for number in numbers.values() if number is not None), default=1), last - _MOST_MONTHS + 1
+    )
+    rows = {_month(number): _NOTHING for number in range(first, last + 1)}
+    for month, cost in by_month.items():
+        number = numbers[month]
+        name = "no date" if number is None else month if number >= first else f"before {_month(first)}"
+        rows[name] = rows.get(name, _NOTHING).plus(cost)
+    order = sorted(
+        rows.items(), key=lambda row: (row[0] == "no date", not row[0].startswith("before"), row[0])
+    )
+    drawn = charts.bars([(name, cost.energy_wh) for name, cost in order])
+    return [(bar, cost) for bar, (_, cost) in zip(drawn, order, strict=True)]
+
+
+def _number(month: str) -> int | None:
+    """Months since the year 0; None for a month that no calendar has: another program has written it."""
+    year, _, number = month.partition("-")
+    return 12 * int(year) + int(number) - 1 if 1 <= int(number) <= 12 else None
+
+
+def _month(number: int) -> str:
+    return f"{number // 12:04}-{number % 12 + 1:02}"
 
 
 def _amortised(report: Report) -> Amortised | None:
     """The energy of inference up to each day; None without training or inference."""
-    days, training = report.amortisation, report.by_stage.get(TRAINING)
+    days = [(ordinal, day) for day in report.amortisation if (ordinal := _ordinal(day.day)) is not None]
+    training = report.by_stage.get(TRAINING)
     if training is None or training.energy_wh <= 0 or len(days) < 2:
         return None
-    most = max(days[-1].inference_wh, training.energy_wh) * 1.08
-    first, last = (date.fromisoformat(days[place].day).toordinal() for place in (0, -1))
+    first, last = days[0][0], days[-1][0]
+    most = max(days[-1][1].inference_wh, training.energy_wh) * _ABOVE
 
-    def x(day: str) -> float:
-        return charts.between(date.fromisoformat(day).toordinal() + 1, first, last + 1)
+    def x(ordinal: int) -> float:
+        return charts.between(ordinal + 1, first, last + 1)
 
-    points = [(0.0, 0.0), *((x(day), 100 * wh / most) for day, wh in _evenly(days, _MOST_POINTS))]
+    points = [
+        (0.0, 0.0),
+        *((x(place), 100 * day.inference_wh / most) for place, day in _evenly(days, _MOST_POINTS)),
+    ]
     scale = charts.energy_scale([most])
+    passed = _ordinal(report.passed_training or "")
     return Amortised(
         line=" ".join(f"{across:.2f},{100 - up:.2f}" for across, up in points),
         training=100 * training.energy_wh / most,
-        passed=None if report.passed_training is None else x(report.passed_training),
-        days=[charts.Mark(place, day) for place, day in ((0.0, days[0].day), (100.0, days[-1].day))],
+        passed=None if passed is None else x(passed),
+        days=[charts.Mark(place, days[end][1].day) for place, end in ((0.0, 0), (100.0, -1))],
         energies=charts.ticks(most, scale),
         unit=scale.name,
-        table=[(day, wh, wh / training.energy_wh) for day, wh in _evenly(days, _DAYS_IN_TABLE)],
+        table=[(*day, day.inference_wh / training.energy_wh) for _, day in _evenly(days, _DAYS_IN_TABLE)],
     )
 
 
-def _evenly(days: Sequence[Any], most: int) -> list[Any]:
+def _ordinal(day: str) -> int | None:
+    """The number of a day; None for one that no calendar has."""
+    try:
+        return date.fromisoformat(day).toordinal()
+    except ValueError:
+        return None
+
+
+def _evenly(days: Sequence[_Day], most: int) -> list[_Day]:
     """At most that many days, evenly spaced, with the first and the last."""
     if len(days) <= most:
         return list(days)

@@ -229,7 +229,7 @@ class TestReport:
         made = EntryBeside({"training": 7.0}, 6.0, 8.0)
         shown = text(page(replace(entry(grams=5.0), beside=made), entry(1, grams=5.0)))
         assert "Embodied carbon 7.00 g CO 2 e band: 6.00 to 8.00; not in the emissions" in shown
-        assert "Of the 1 entries whose embodied carbon is known, of 2" in shown
+        assert "Both known for 1 of 2 entries" in shown
         assert (
             "operational 5.00 g" in re.sub("Operational|Emissions of[^.]*[.]", "", shown) or "5.00 g" in shown
         )
@@ -292,6 +292,12 @@ class TestReport:
         months = " ".join(f"{2000 + number // 12}-{number % 12 + 1:02}=1" for number in range(120))
         html = page(replace(entry(wh=120.0), tags={**entry().tags, names.HOURLY: months}))
         assert "before 2008-01 96.0" in text(html) and "2009-12 1.00" in text(html)
+
+    def test_dates_that_no_calendar_has_are_in_the_sums(self):
+        tags = {**entry().tags, names.HOURLY: "2026-99-99=1 2026-02-31=1 0000-01-01=1 2026-03-01=1"}
+        served = replace(entry(1), stages={"inference": LedgerCost(4.0, 1.0)}, tags=tags)
+        shown = text(page(entry(), served))
+        assert "no date 1.00" in shown and "2026-03 1.00" in shown and "before" in shown
 
     def test_inference_against_training(self):
         days = " ".join(f"2026-11-{day:02}=1" for day in range(1, 31))
