@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -14,6 +16,7 @@ from carbon_otel.units import J_PER_WH
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from jinja2.runtime import Context
 
 _LONGEST: Final = 2000
 _LONGEST_NAME: Final = 80
@@ -36,23 +39,35 @@ class Figure(NamedTuple):
 
 def render(template: str, made: Made, **content: Any) -> str:
     """The page. `content` is what the template names; a name that is missing raises an error of Jinja2."""
-    environment = _environment()
-    return environment.get_template(template).render(
-        made=made, version=__version__, glossary=GLOSSARY, used=set(), inf=math.inf, **content
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            made=made,
+            version=__version__,
+            glossary=GLOSSARY,
+            used=set(),
+            inf=math.inf,
+            hide=hider(),
+            **content,
+        )
     )
 
 
+@functools.cache
 def _environment() -> Environment:
     # It comes with MLflow, whose stores the pages are about.
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context
     from markupsafe import Markup
 
-    hide = hider()
+    def short(longest: int) -> Callable[[Context, str], str]:
+        # Hidden before it is cut: half of a password is no longer known as one.
+        return pass_context(lambda context, text: cut(one_line(context["hide"](text)), longest))
 
-    def safe(value: Any) -> Any:
-        if not isinstance(value, str) or isinstance(value, Markup):
-            return value
-        return cut(one_line(hide(value)), _LONGEST)
+    @pass_context
+    def safe(context: Context, value: Any) -> Any:
+        is_text = isinstance(value, str) and not isinstance(value, Markup)
+        return cut(one_line(context["hide"](value)), _LONGEST) if is_text else value
 
     environment = Environment(
         loader=PackageLoader("carbon_otel.pages"),
@@ -63,9 +78,8 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        # Hidden before it is cut: half of a password is no longer known as one.
-        "name": lambda text: cut(one_line(hide(text)), _LONGEST_NAME),
-        "value": lambda text: cut(one_line(hide(text)), _LONGEST_VALUE),
+        "name": short(_LONGEST_NAME),
+        "value": short(_LONGEST_VALUE),
         "energy": energy,
         "emissions": emissions,
         "duration": quantities.duration,

@@ -10,6 +10,7 @@ import copy
 import json
 import math
 import time
+from datetime import datetime, timezone
 from types import SimpleNamespace
 
 import pytest
@@ -21,15 +22,20 @@ from carbon_otel.lifecycle.comparison import NotMeasured, RunCost, differences, 
 from carbon_otel.lifecycle.entry import Entry
 from carbon_otel.lifecycle.ledger import read
 from carbon_otel.lifecycle.report import report_of
+from carbon_otel.lifecycle.where import where_of
 from carbon_otel.mlflow.delivery.batch import Batch
 from carbon_otel.mlflow.delivery.uploader import Uploader
 from carbon_otel.mlflow.runs import orphans
 from carbon_otel.mlflow.schema.checked import Unreadable
+from carbon_otel.pages import report as report_page
+from carbon_otel.pages.environment import Made
 from tests.fakes.powercap import server
 from tests.integration.stores import tracking
 from tests.unit.test_checked import Client
 
 mlflow = pytest.importorskip("mlflow")
+
+MADE = Made(datetime(2026, 11, 26, tzinfo=timezone.utc), "carbon-otel report churn")
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +142,8 @@ def everything(run, good):
     text.encode()
     assert math.isfinite(report.total.energy_wh) and math.isfinite(report.total.high_g)
     assert report.total.low_wh <= report.total.energy_wh * (1 + 1e-9) and 0 <= report.measured_fraction <= 1
+    places = where_of(ledger) if report.total.energy_wh > 0 else None
+    report_page.page(report, MADE, places).encode()
     found = orphans.find(Client(run), silent_s=0)
     assert len(found.runs) + len(found.unreadable) <= 1
     orphans.reconcile(Client(run), silent_s=0)
