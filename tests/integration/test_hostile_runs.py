@@ -130,11 +130,16 @@ def resumed_and_written(run):
     assert "carbon/energy_wh" in store.written
 
 
-def everything(run, good):
-    """What all readers and writers do with a run; the good run beside it is not affected."""
+def both(run, good):
+    """The ledger of a run and of a good one."""
     other = SimpleNamespace(info=SimpleNamespace(**{**vars(run.info), "run_id": "good", "run_name": "good"}))
     other.data, other.inputs = good.data, None
-    ledger = read(Client(run, other), "churn")
+    return read(Client(run, other), "churn")
+
+
+def everything(run, good):
+    """What all readers and writers do with a run; the good run beside it is not affected."""
+    ledger = both(run, good)
     assert len(ledger.entries) + len(ledger.unmeasured) + len(ledger.unreadable) in (1, 2)
     assert any(entry.run_id == "good" for entry in ledger.entries)
     report = report_of(ledger, zone="PL")
@@ -142,8 +147,6 @@ def everything(run, good):
     text.encode()
     assert math.isfinite(report.total.energy_wh) and math.isfinite(report.total.high_g)
     assert report.total.low_wh <= report.total.energy_wh * (1 + 1e-9) and 0 <= report.measured_fraction <= 1
-    places = where_of(ledger) if report.total.energy_wh > 0 else None
-    report_page.page(report, MADE, places).encode()
     found = orphans.find(Client(run), silent_s=0)
     assert len(found.runs) + len(found.unreadable) <= 1
     orphans.reconcile(Client(run), silent_s=0)
@@ -267,3 +270,37 @@ def test_several_changes_at_once(runs, all_names, data):
     tags = data.draw(st.dictionaries(st.sampled_from(all_names[0]), strange_texts, max_size=6))
     metrics = data.draw(st.dictionaries(st.sampled_from(all_names[1]), st.floats(), max_size=6))
     everything(changed(data.draw(st.sampled_from(runs)), metrics, tags), runs[0])
+
+
+def make_page(run, good):
+    ledger = both(run, good)
+    report = report_of(ledger)
+    places = where_of(ledger) if report.total.energy_wh > 0 else None
+    html = report_page.page(report, MADE, places)
+    html.encode()
+    assert len(html) < 200_000
+
+
+SHOWN = (
+    "method",
+    "zone",
+    "hardware",
+    "attribution",
+    "intensity_source",
+    "version",
+    "hourly_wh",
+    "status",
+    "missing",
+)
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_a_page_of_any_text(runs, name):
+    for text in TEXTS:
+        make_page(changed(runs[0], tags={f"carbon.{name}": text}), runs[0])
+
+
+@pytest.mark.parametrize("number", [1e308, 1e18, 5e-324, 0.0])
+def test_a_page_of_any_number(runs, all_names, number):
+    for name in all_names[1]:
+        make_page(changed(runs[0], metrics={name: number, "accuracy": number, "loss": math.nan}), runs[0])
