@@ -5,23 +5,34 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import asdict, replace
+from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich import box
 from rich.table import Table
 
+from carbon_otel.cli.made import made
 from carbon_otel.cli.mlflow_store import client_of, refuse_store
-from carbon_otel.cli.output import Screen, refuse, say, write_json
+from carbon_otel.cli.output import Screen, refuse, say, write_json, write_page
 from carbon_otel.lifecycle.comparison import NotMeasured, RunCost, differences, pareto, verdict
 from carbon_otel.mlflow.compat import found_by
 from carbon_otel.mlflow.schema.checked import Unreadable
+from carbon_otel.pages.compare import page
 from carbon_otel.units import KILO
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from mlflow.entities import Run
+
+
+class Format(str, Enum):
+    """The formats of the comparison."""
+
+    table = "table"
+    json = "json"
+    html = "html"
 
 
 def compare(
@@ -38,7 +49,8 @@ def compare(
     lower_is_better: Annotated[
         bool, typer.Option("--lower-is-better", help="Lower values of that metric are better, as for a loss.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    output: Annotated[Format, typer.Option("--format", help="html: a page in one file.")] = Format.table,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:
     """Compare the costs of runs: whether they differ by more than their bands and were measured alike."""
     if bool(run_ids) == bool(experiment):
@@ -75,10 +87,24 @@ def compare(
         if not quality:
             refuse(f"none of these runs has a metric {metric!r}")
         report["trade_off"] = _trade_off(costs, metric, quality, lower_is_better)
-    if as_json:
+    if as_json or output is Format.json:
         write_json(report)
+    elif output is Format.html:
+        _write_page(costs, report)
     else:
         _show(costs, report)
+
+
+def _write_page(costs: Sequence[RunCost], report: dict[str, Any]) -> None:
+    lines = report["verdicts"], report["not_alike"], report["unreadable"]
+    trade_off = report.get("trade_off")
+    if trade_off is None:
+        write_page(page(costs, *lines, made()))
+        return
+    runs = trade_off["runs"]
+    quality = {run_id: run["value"] for run_id, run in runs.items() if run["value"] is not None}
+    front = frozenset(run_id for run_id, run in runs.items() if run["pareto"])
+    write_page(page(costs, *lines, made(), metric=trade_off["metric"], quality=quality, front=front))
 
 
 def _of_experiment(client: Any, name: str, unreadable: list[str]) -> list[RunCost]:

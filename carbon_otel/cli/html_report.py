@@ -10,8 +10,6 @@ from typing import Final
 from rich.terminal_theme import DEFAULT_TERMINAL_THEME
 
 from carbon_otel.cli.output import Screen
-from carbon_otel.cli.report_view import show
-from carbon_otel.lifecycle.report import Report
 from carbon_otel.text import shown
 
 _WIDTH: Final = 130
@@ -27,11 +25,6 @@ pre {{{{ font: 13px/1.35 ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", mono
 <pre>{{code}}</pre>
 </html>
 """
-
-
-def page(report: Report) -> str:
-    """The page of a report as text."""
-    return page_of(report.title, lambda console: show(report, console))
 
 
 def page_of(title: str, draw: Callable[[Screen], None]) -> str:

@@ -61,7 +61,7 @@ def write_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None
 
 
 def write_page(html: str) -> None:
-    """Print a page that was made of a `Screen`."""
+    """Print a page that was made of a `Screen` or of a template."""
     typer.echo(html)
 
 

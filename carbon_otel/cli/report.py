@@ -12,13 +12,15 @@ import typer
 
 from carbon_otel.cli.filing import Filing, print_filing
 from carbon_otel.cli.formats import codecarbon
-from carbon_otel.cli.html_report import page
+from carbon_otel.cli.made import made
 from carbon_otel.cli.mlflow_store import client_of, refuse_store
 from carbon_otel.cli.output import Screen, refuse, say, write_csv, write_json, write_page
 from carbon_otel.cli.report_view import show
-from carbon_otel.lifecycle.ledger import NotFound, read
+from carbon_otel.lifecycle.ledger import Ledger, NotFound, read
 from carbon_otel.lifecycle.model_tags import save as save_totals
 from carbon_otel.lifecycle.report import ROW, Report, report_of
+from carbon_otel.lifecycle.where import Where, where_of
+from carbon_otel.pages.report import page
 
 
 class Format(str, Enum):
@@ -39,7 +41,10 @@ def report(
         ),
     ],
     output: Annotated[
-        Format, typer.Option("--format", help="codecarbon: CSV in the columns of its emissions.csv.")
+        Format,
+        typer.Option(
+            "--format", help="html: a page in one file; codecarbon: CSV in the columns of its emissions.csv."
+        ),
     ] = Format.table,
     zone: Annotated[str | None, typer.Option(help="Recompute the emissions for this country's grid.")] = None,
     year: Annotated[
@@ -49,6 +54,9 @@ def report(
         bool,
         typer.Option("--water", help="Add the litres of water that the electricity and the sites consume."),
     ] = False,
+    metric: Annotated[
+        str | None, typer.Option(help="Metric that comes first in the page's table of attempts, as accuracy.")
+    ] = None,
     save: Annotated[
         bool, typer.Option("--save", help="Tag the model with these totals and today's date.")
     ] = False,
@@ -64,18 +72,21 @@ def report(
     client, uri = client_of(tracking_uri)
     try:
         with _without_collections():
-            result = report_of(read(client, model), zone, year, water=water)
+            ledger = read(client, model)
+            result = report_of(ledger, zone, year, water=water)
         if save:
             say(f"totals saved as tags of {save_totals(client, model, result)}", err=True)
     except (NotFound, ValueError) as error:
         refuse(str(error))
     except Exception as error:  # noqa: BLE001 - every kind of store raises its own
         refuse_store(uri, error)
-    if filing is None:
-        _print(result, output)
-        return
     try:
-        print_filing(result, filing, as_json=output is Format.json)
+        if filing is not None:
+            print_filing(result, filing, as_json=output is Format.json)
+        elif output is Format.html:
+            _write_page(result, ledger, metric)
+        else:
+            _print(result, output)
     except ValueError as error:
         refuse(str(error))
 
@@ -87,10 +98,13 @@ def _print(result: Report, output: Format) -> None:
         write_csv(result.rows(), ROW)
     elif output is Format.codecarbon:
         write_csv(codecarbon.rows(result), codecarbon.COLUMNS)
-    elif output is Format.html:
-        write_page(page(result))
     else:
         show(result, Screen())
+
+
+def _write_page(result: Report, ledger: Ledger, metric: str | None) -> None:
+    where: Where | None = where_of(ledger) if result.total.energy_wh > 0 else None
+    write_page(page(result, made(), where, metric))
 
 
 @contextlib.contextmanager

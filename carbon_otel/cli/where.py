@@ -7,12 +7,13 @@ from typing import Annotated, Final
 
 import typer
 
-from carbon_otel.cli.html_report import page_of
+from carbon_otel.cli.made import made
 from carbon_otel.cli.mlflow_store import client_of, refuse_store
 from carbon_otel.cli.output import Screen, refuse, write_csv, write_json, write_page
 from carbon_otel.cli.where_view import show
 from carbon_otel.lifecycle.ledger import NotFound, read
 from carbon_otel.lifecycle.where import COLUMNS, where_of
+from carbon_otel.pages.where import page
 
 _MOST_ROWS: Final = 20
 
@@ -57,6 +58,6 @@ def where(
     elif output is Format.csv:
         write_csv(result.rows(), COLUMNS)
     elif output is Format.html:
-        write_page(page_of(f"{result.title}: where", lambda console: show(result, console)))
+        write_page(page(result, made()))
     else:
         show(result, Screen(), None if every else _MOST_ROWS)

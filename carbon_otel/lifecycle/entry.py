@@ -6,7 +6,7 @@ import math
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from carbon_otel.lifecycle.beside import NOTHING_BESIDE, EntryBeside
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _STAGE: Final = re.compile(r"carbon/([^/]+)/energy_wh")
 _COMPONENT: Final = re.compile(r"carbon/components/([^/]+)_wh")
+_NOT_OF_USER: Final = (names.PREFIX, "system/")
 _LAST_MS: Final = (
     253_402_300_799_000  # 9999-12-31T23:59:59Z, the last second that both `time.gmtime` and ISO dates support
 )
@@ -55,6 +56,8 @@ class Entry:
         dataset: the digest by which a run of another experiment belongs to the ledger; empty for all others.
         ranks: what each rank of a distributed training has contributed.
         beside: what stands beside its emissions and is in no other figure.
+        params: those that the user has logged.
+        metrics: likewise, such as `accuracy`; without those of carbon_otel and of the machine.
     """
 
     run_id: str
@@ -75,6 +78,8 @@ class Entry:
     dataset: str = ""
     ranks: tuple[RankFigures, ...] = ()
     beside: EntryBeside = NOTHING_BESIDE
+    params: Mapping[str, str] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def energy_wh(self) -> float:
@@ -144,6 +149,10 @@ class Entry:
             tags=tags,
             ranks=rank_figures.of_tags(run.data.tags),
             beside=read_beside(figures, stages, share),
+            params=dict(run.data.params),
+            metrics={
+                name: value for name, value in run.data.metrics.items() if not name.startswith(_NOT_OF_USER)
+            },
         )
 
 
@@ -180,3 +189,8 @@ def _start_ms(run: Run) -> int:
     if not isinstance(start_ms, int) or not 0 <= start_ms <= _LAST_MS:
         raise Unreadable(f"its start time is {start_ms}")
     return start_ms
+
+
+def iso(ms: int) -> str:
+    """A time in milliseconds since the epoch as ISO 8601, UTC."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(ms / MS_PER_S))

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import itertools
-import math
-import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from carbon_otel.carbon.grid import intensity
 from carbon_otel.carbon.intensity import AVERAGE, Intensity
 from carbon_otel.frames import frame_of
+from carbon_otel.lifecycle.attempts import Attempt, attempts_of
 from carbon_otel.lifecycle.beside import Beside, beside_of
-from carbon_otel.lifecycle.entry import Entry, LedgerCost
+from carbon_otel.lifecycle.entry import Entry, LedgerCost, iso
 from carbon_otel.lifecycle.ledger import Ledger
+from carbon_otel.lifecycle.total import Total, ratio, total_of
 from carbon_otel.mlflow.schema import hourly, names
 from carbon_otel.provenance import quadrature
-from carbon_otel.units import KILO, MS_PER_S
+from carbon_otel.units import KILO
 
 if TYPE_CHECKING:
     import pandas
@@ -43,35 +43,6 @@ ROW: Final = (
     "market_g",
 )
 _NONE: Final = LedgerCost(0.0, 0.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Total:
-    """Watt-hours and grams of CO2 equivalent with their bands (k=2)."""
-
-    energy_wh: float
-    low_wh: float
-    high_wh: float
-    emissions_g: float
-    low_g: float
-    high_g: float
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """One run, or all windows with the same name and status; `entries` is their number.
-
-    The names of runs are told apart by the begin of their ids.
-
-    Energy in Wh, emissions in g of CO2 equivalent. `method` lists the method tiers.
-    """
-
-    name: str
-    status: str
-    entries: int
-    energy_wh: float
-    emissions_g: float
-    method: str
 
 
 class DayTotal(NamedTuple):
@@ -239,18 +210,18 @@ def report_of(
         grids = [_grid(entry, zone, year) for entry in entries]
         entries = tuple(_recomputed(entry, grid) for entry, grid in zip(entries, grids, strict=True))
     entries = _told_apart(entries)
-    total = _total(entries)
+    total = total_of(entries)
     amortisation = _amortisation(entries)
     measured_wh = sum(entry.measured_wh for entry in entries)
     return Report(
         title=ledger.title,
         entries=entries,
         total=total,
-        measured_fraction=_ratio(measured_wh, total.energy_wh),
+        measured_fraction=ratio(measured_wh, total.energy_wh),
         by_stage=_sums(pair for entry in entries for pair in entry.stages.items()),
         by_month=_by_month(entries),
         per_unit=_per_unit(entries),
-        attempts=_attempts(entries),
+        attempts=attempts_of(entries),
         amortisation=amortisation,
         passed_training=_passed_training(entries, amortisation),
         lower_bounds=tuple(f"{entry.name} {entry.lower_bound}" for entry in entries if entry.lower_bound),
@@ -275,41 +246,6 @@ def _told_apart(entries: Sequence[Entry]) -> tuple[Entry, ...]:
     )
 
 
-def _total(entries: Sequence[Entry]) -> Total:
-    energy_wh = sum(entry.energy_wh for entry in entries)
-    grams = sum(entry.emissions_g for entry in entries)
-
-    below_wh, below_g = _deviations(entries, lambda e: (e.energy_wh - e.low_wh, e.emissions_g - e.low_g))
-    above_wh, above_g = _deviations(entries, lambda e: (e.high_wh - e.energy_wh, e.high_g - e.emissions_g))
-    return Total(
-        energy_wh=energy_wh,
-        low_wh=max(0.0, energy_wh - below_wh),
-        high_wh=energy_wh + above_wh,
-        emissions_g=grams,
-        low_g=max(0.0, grams - below_g),
-        high_g=grams + above_g,
-    )
-
-
-def _deviations(entries: Iterable[Entry], of: Callable[[Entry], tuple[float, float]]) -> tuple[float, float]:
-    """Deviations of the sums of watt-hours and grams; `of` returns the deviations of an entry.
-
-    The emissions of an entry deviate with its energy and with the intensity of its grid; its band has both in
-    quadrature.
-    """
-    energy: dict[str, float] = defaultdict(float)
-    with_energy: dict[str, float] = defaultdict(float)
-    by_grid: dict[str, float] = defaultdict(float)
-    for entry in entries:
-        wh, grams = of(entry)
-        hardware, zone = entry.tags.get("carbon.hardware", ""), entry.tags.get("carbon.zone", "")
-        own_g = entry.emissions_g * _ratio(wh, entry.energy_wh)
-        energy[hardware] += wh
-        with_energy[hardware] += own_g
-        by_grid[zone] += math.sqrt(max(grams**2 - own_g**2, 0.0))
-    return quadrature(energy.values()), quadrature([*with_energy.values(), *by_grid.values()])
-
-
 def _grid(entry: Entry, zone: str | None, year: int | None) -> Intensity:
     if zone is not None:
         return intensity(zone, year)
@@ -323,8 +259,8 @@ def _recomputed(entry: Entry, grid: Intensity) -> Entry:
     """The entry with the emissions of its energy on that grid."""
     factor = grid.g_per_kwh * names.pue(entry.tags) / KILO
     grams = entry.energy_wh * factor
-    below = quadrature([_ratio(entry.energy_wh - entry.low_wh, entry.energy_wh), 1 - grid.band.low])
-    above = quadrature([_ratio(entry.high_wh - entry.energy_wh, entry.energy_wh), grid.band.high - 1])
+    below = quadrature([ratio(entry.energy_wh - entry.low_wh, entry.energy_wh), 1 - grid.band.low])
+    above = quadrature([ratio(entry.high_wh - entry.energy_wh, entry.energy_wh), grid.band.high - 1])
     return replace(
         entry,
         stages={
@@ -367,23 +303,6 @@ def _per_unit(entries: Iterable[Entry]) -> dict[str, LedgerCost]:
     return {name: LedgerCost(*(figure / counts[name] for figure in cost)) for name, cost in costs.items()}
 
 
-def _attempts(entries: Iterable[Entry]) -> tuple[Attempt, ...]:
-    groups: dict[object, list[Entry]] = defaultdict(list)
-    for entry in entries:
-        groups[(entry.name, entry.status) if entry.is_window else entry.run_id].append(entry)
-    return tuple(
-        Attempt(
-            name=group[0].name,
-            status=group[0].status,
-            entries=len(group),
-            energy_wh=sum(e.energy_wh for e in group),
-            emissions_g=sum(e.emissions_g for e in group),
-            method=", ".join(dict.fromkeys(e.tags.get("carbon.method", "unknown") for e in group)),
-        )
-        for group in groups.values()
-    )
-
-
 def _amortisation(entries: Iterable[Entry]) -> tuple[DayTotal, ...]:
     by_day: dict[str, float] = defaultdict(float)
     for entry in entries:
@@ -398,12 +317,3 @@ def _amortisation(entries: Iterable[Entry]) -> tuple[DayTotal, ...]:
 def _passed_training(entries: Iterable[Entry], amortisation: Iterable[DayTotal]) -> str | None:
     training_wh = sum(entry.stages.get(TRAINING, _NONE).energy_wh for entry in entries)
     return next((total.day for total in amortisation if 0 < training_wh < total.inference_wh), None)
-
-
-def _ratio(part: float, total: float) -> float:
-    return part / total if total > 0 else 0.0
-
-
-def iso(ms: int) -> str:
-    """A time in milliseconds since the epoch as ISO 8601, UTC."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(ms / MS_PER_S))

@@ -19,7 +19,8 @@ from carbon_otel.carbon.site import NOT_GIVEN
 from carbon_otel.frames import frame_of
 from carbon_otel.lifecycle.entry import Entry
 from carbon_otel.lifecycle.ledger import Ledger
-from carbon_otel.lifecycle.report import Total, report_of
+from carbon_otel.lifecycle.report import report_of
+from carbon_otel.lifecycle.total import Total
 from carbon_otel.mlflow.schema import names
 from carbon_otel.provenance import Band, quadrature
 from carbon_otel.units import KILO

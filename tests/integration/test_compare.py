@@ -102,6 +102,21 @@ def test_quality_and_emissions(compare, store):
     assert "accuracy" in done.stdout and "on the Pareto front" in done.stdout
 
 
+def test_a_page(compare):
+    done = compare("{counted}", "{modelled}", "--metric", "accuracy", "--format", "html")
+    assert done.stdout.startswith("<!doctype html>")
+    for shown in (
+        "counted",
+        "modelled",
+        "energy than counted",
+        "accuracy",
+        "Pareto front",
+        "modelled.utilisation",
+    ):
+        assert shown in done.stdout
+    assert json.loads(compare("{counted}", "{modelled}", "--format", "json").stdout)["verdicts"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -10,6 +10,7 @@ import copy
 import json
 import math
 import time
+from datetime import datetime, timezone
 from types import SimpleNamespace
 
 import pytest
@@ -21,15 +22,20 @@ from carbon_otel.lifecycle.comparison import NotMeasured, RunCost, differences, 
 from carbon_otel.lifecycle.entry import Entry
 from carbon_otel.lifecycle.ledger import read
 from carbon_otel.lifecycle.report import report_of
+from carbon_otel.lifecycle.where import where_of
 from carbon_otel.mlflow.delivery.batch import Batch
 from carbon_otel.mlflow.delivery.uploader import Uploader
 from carbon_otel.mlflow.runs import orphans
 from carbon_otel.mlflow.schema.checked import Unreadable
+from carbon_otel.pages import report as report_page
+from carbon_otel.pages.environment import Made
 from tests.fakes.powercap import server
 from tests.integration.stores import tracking
 from tests.unit.test_checked import Client
 
 mlflow = pytest.importorskip("mlflow")
+
+MADE = Made(datetime(2026, 11, 26, tzinfo=timezone.utc), "carbon-otel report churn")
 
 
 @pytest.fixture(scope="module")
@@ -124,11 +130,16 @@ def resumed_and_written(run):
     assert "carbon/energy_wh" in store.written
 
 
-def everything(run, good):
-    """What all readers and writers do with a run; the good run beside it is not affected."""
+def both(run, good):
+    """The ledger of a run and of a good one."""
     other = SimpleNamespace(info=SimpleNamespace(**{**vars(run.info), "run_id": "good", "run_name": "good"}))
     other.data, other.inputs = good.data, None
-    ledger = read(Client(run, other), "churn")
+    return read(Client(run, other), "churn")
+
+
+def everything(run, good):
+    """What all readers and writers do with a run; the good run beside it is not affected."""
+    ledger = both(run, good)
     assert len(ledger.entries) + len(ledger.unmeasured) + len(ledger.unreadable) in (1, 2)
     assert any(entry.run_id == "good" for entry in ledger.entries)
     report = report_of(ledger, zone="PL")
@@ -259,3 +270,37 @@ def test_several_changes_at_once(runs, all_names, data):
     tags = data.draw(st.dictionaries(st.sampled_from(all_names[0]), strange_texts, max_size=6))
     metrics = data.draw(st.dictionaries(st.sampled_from(all_names[1]), st.floats(), max_size=6))
     everything(changed(data.draw(st.sampled_from(runs)), metrics, tags), runs[0])
+
+
+def make_page(run, good):
+    ledger = both(run, good)
+    report = report_of(ledger)
+    places = where_of(ledger) if report.total.energy_wh > 0 else None
+    html = report_page.page(report, MADE, places)
+    html.encode()
+    assert len(html) < 200_000
+
+
+SHOWN = (
+    "method",
+    "zone",
+    "hardware",
+    "attribution",
+    "intensity_source",
+    "version",
+    "hourly_wh",
+    "status",
+    "missing",
+)
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_a_page_of_any_text(runs, name):
+    for text in TEXTS:
+        make_page(changed(runs[0], tags={f"carbon.{name}": text}), runs[0])
+
+
+@pytest.mark.parametrize("number", [1e308, 1e18, 5e-324, 0.0])
+def test_a_page_of_any_number(runs, all_names, number):
+    for name in all_names[1]:
+        make_page(changed(runs[0], metrics={name: number, "accuracy": number, "loss": math.nan}), runs[0])

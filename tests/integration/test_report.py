@@ -126,6 +126,8 @@ def lived(life, folder):
         life.draw("search", "run", 1)
         for number in range(2):
             with mlflow.start_run(run_name=f"attempt {number}", nested=True, **begin):
+                mlflow.log_params({"depth": 4 + number, "seed": 7})
+                mlflow.log_metric("accuracy", 0.8125 + number / 16)
                 life.stage(f"attempt {number}", "training", 5 + number, samples=100)
         life.stage("search", "evaluation", 2)
     mlflow.start_run(run_name="attempt 2", **begin)
@@ -273,17 +275,29 @@ def test_in_the_columns_of_codecarbon(life):
         )
 
 
-def test_a_page_is_self_contained(life):
-    page = report(life, "churn", "--format", "html").stdout
-    assert page.startswith("<!doctype html>") and "FAILED" in page and "attempt 2" in page
+def test_a_page_is_self_contained_and_has_the_parameters_that_differ(life, monkeypatch):
+    words = ("churn", "--format", "html", "--metric", "accuracy")
+    monkeypatch.setattr("sys.argv", ["/usr/bin/carbon-otel", "report", *words])
+    done = report(life, *words)
+    page = done.stdout
+    assert page.startswith("<!doctype html>") and "failed" in page and "attempt 2" in page, done.stderr
     assert not [word for word in ("http://", "https://", "<script", "src=") if word in page]
+    assert "<bdi>depth</bdi>" in page and "<bdi>seed</bdi>" not in page and "carbon/" not in page
+    assert "0.8125" in page and "0.875" in page
+    assert "<code>carbon-otel report churn --format html --metric accuracy</code>" in page
+
+
+def test_a_metric_of_the_page_that_no_run_has_is_refused(life):
+    done = report(life, "churn", "--format", "html", "--metric", "acuracy")
+    assert done.exit_code == 2 and "none of these runs has a metric 'acuracy'" in done.stderr
 
 
 def test_a_page_with_another_grid_names_the_grid(life):
     page = report(life, "churn", "--format", "html", "--zone", "PL", "--year", "2022").stdout
     assert "emissions recomputed for Poland 2022" in page
-    (source,) = [line for line in page.splitlines() if "measured.counter" in line and "2022" in line]
-    assert " PL " in source and " FR " not in source
+    sources = page[page.index('id="sources"') : page.index('id="glossary"')]
+    assert "measured.counter" in sources and "2022" in sources
+    assert "<td>PL, " in sources and "<td>FR, " not in sources
 
 
 @pytest.mark.parametrize("name", ["team/churn", "/Users/a@b/churn", "O'Brien's"])

@@ -82,6 +82,8 @@ ROOMS = {
     # The cost of a model: a reader of stores, which knows no sink.
     "lifecycle": "carbon intensity provenance units quantities records notebook.card frames footprint "
     "mlflow.schema mlflow.compat",
+    # Its reports as HTML.
+    "pages": "_version text quantities units lifecycle",
     # Energy and carbon before the run: a reader of tables and stores, which knows no sensor and no sink.
     "forecast": "carbon provenance units quantities records notebook.card footprint clock private_files lifecycle "
     "mlflow.schema mlflow.compat",
@@ -100,8 +102,8 @@ ROOMS = {
     "runtime sinks stages units",
     # The entry points.
     "entry_points": f"{CORE} here __init__ config runtime sensors stages instrumentation otel",
-    "cli": f"{CORE} here __init__ intensity config instrumentation sensors host runtime lifecycle forecast compat "
-    "otel semconv mlflow.compat mlflow.schema mlflow.runs mlflow.delivery",
+    "cli": f"{CORE} here __init__ intensity config instrumentation sensors host runtime lifecycle pages forecast "
+    "compat otel semconv mlflow.compat mlflow.schema mlflow.runs mlflow.delivery",
 }
 # The rooms that read hardware; all others know only `sensors.base`.
 HEAVY = ("mlflow", "grpc", "typer", "rich", "sqlite3", "logfire", "pandas", "numpy", "sklearn", "IPython")

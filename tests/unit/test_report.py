@@ -192,3 +192,27 @@ def test_a_sum_over_several_grids_says_so():
     text = screen.file.getvalue()
     assert "the emissions mix WORLD 475 g/kWh (1); FR 44.1791 g/kWh (2); --zone computes all by one" in text
     assert len(report_of(Ledger("churn", mixed.entries), zone="DE").grids) == 1
+
+
+def test_an_attempt_has_its_date_parameters_metrics_and_band():
+    one = replace(entry(3), start_ms=86_400_000, params={"depth": "4"}, metrics={"accuracy": 0.9})
+    (attempt,) = report(one).attempts
+    assert (attempt.run_id, attempt.start) == (one.run_id, "1970-01-02T00:00:00Z")
+    assert (attempt.params, attempt.metrics) == ({"depth": "4"}, {"accuracy": 0.9})
+    assert (attempt.low_wh, attempt.high_wh) == pytest.approx((one.low_wh, one.high_wh))
+    assert (attempt.low_g, attempt.high_g) == pytest.approx((one.low_g, one.high_g))
+    assert attempt.duration_s == 3600 and attempt.lower_bound is None
+
+
+def test_the_windows_of_a_replica_are_one_attempt_with_the_band_of_their_sum():
+    windows = [
+        replace(
+            entry(number), name="replica", start_ms=number, tags={**entry().tags, names.ENTRY: str(number)}
+        )
+        for number in range(3)
+    ]
+    killed = replace(windows[2], tags={**windows[2].tags, "carbon.status": "running"})
+    (attempt,) = report(*windows[:2], killed).attempts
+    assert (attempt.entries, attempt.energy_wh, attempt.duration_s) == (3, 30.0, 3 * 3600)
+    assert attempt.high_wh == pytest.approx(33.0), "one device: its errors add up"
+    assert attempt.lower_bound == "has not ended in order"

@@ -1,4 +1,4 @@
-"""A report as table, page and CSV, with any text in the names of entries."""
+"""A report as table and CSV, with any text in the names of entries."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ import csv
 import io
 import re
 from dataclasses import replace
-from html import unescape
 
 import pytest
 
 from carbon_otel.cli.formats import codecarbon
-from carbon_otel.cli.html_report import page
 from carbon_otel.cli.output import Screen, write_csv
 from carbon_otel.cli.report_view import show
 from carbon_otel.lifecycle.entry import LedgerCost
@@ -43,12 +41,6 @@ def test_names_are_literal_text_in_a_table():
     assert f"unreadable, not in the sums: {STRANGE}: cut" in text and f"not measured: {STRANGE}" in text
 
 
-def test_names_are_literal_text_on_a_page():
-    html = page(strange())
-    assert "<script" not in html and html.count("</pre>") == 1
-    assert unescape(re.sub(r"<[^>]*>", "", html)).count(STRANGE) >= 8
-
-
 HOSTILE = "\x1b[31mred\x07\u202e\x9b2J\nfake line\udc80[link=http://evil]x[/link]:bomb:"
 UNSAFE = ("\x1b", "\x07", "\x9b", "\u202e", "\nfake", "\udc80")
 
@@ -61,7 +53,7 @@ def hostile():
 
 def test_escapes_and_invalid_characters_in_names_do_nothing(capsys):
     write_csv(hostile().rows(), ROW)
-    for text in (text_of(hostile()), page(hostile()), capsys.readouterr().out):
+    for text in (text_of(hostile()), capsys.readouterr().out):
         text.encode()
         assert not [character for character in UNSAFE if character in text]
         assert "red" in text and "\\x1b" in text
@@ -80,14 +72,6 @@ def test_a_name_is_no_formula_of_a_spreadsheet(begin, capsys):
     assert f",{name}" not in ",".join(theirs.fieldnames)
 
 
-def test_a_page_has_the_tables_and_is_self_contained():
-    html = page(report_of(Ledger("churn", (entry(), entry(1)))))
-    assert html.startswith("<!doctype html>") and html.count("<h1>churn</h1>") == 1
-    for shown in ("run 0", "run 1", "training", "1970-01", "20 Wh", "100% by a sensor", "intensity source"):
-        assert shown in html
-    assert not [word for word in ("http://", "https://", "<script", "src=", "url(") if word in html]
-
-
 def test_an_entry_without_stages(capsys):
     """A run without its own energy: all of it belongs to nested runs."""
     report = report_of(
@@ -98,7 +82,7 @@ def test_an_entry_without_stages(capsys):
     write_csv(codecarbon.rows(report), codecarbon.COLUMNS)
     (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
     assert (row["timestamp"], row["energy_consumed"]) == ("1970-01-01T00:00:00", "0.0")
-    assert "0 Wh" in text_of(report) and "0 Wh" in page(report)
+    assert "0 Wh" in text_of(report)
 
 
 def test_inference_against_training():

@@ -7,8 +7,8 @@ from typing import Any
 from carbon_otel.carbon.grid import country
 from carbon_otel.compat.codecarbon_columns import COLUMNS as COLUMNS
 from carbon_otel.compat.codecarbon_columns import COMPONENTS
-from carbon_otel.lifecycle.entry import Entry
-from carbon_otel.lifecycle.report import Report, iso
+from carbon_otel.lifecycle.entry import Entry, iso
+from carbon_otel.lifecycle.report import Report
 from carbon_otel.units import KILO, S_PER_H
 
 
