@@ -25,6 +25,7 @@ from carbon_otel.descriptors import file_of
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.host import meeting_place
 from carbon_otel.host.identity import ProcessName, boot, this_process
+from carbon_otel.host.showing import Shown, folder_in
 from carbon_otel.private_files import make_folder, open_file
 from carbon_otel.units import NS_PER_S
 
@@ -44,6 +45,8 @@ _LOOK_EVERY_S: Final = 5.0
 _LOOK_AT_LEAST_EVERY_S: Final = 30.0
 _MOST_SPENT: Final = 1e-3
 _PATIENCE_S: Final = 0.05
+# Viewers read once a second.
+_READ_AFTER_S: Final = 60.0
 
 
 class Membership:
@@ -178,6 +181,12 @@ class Membership:
         self._seen_ns = changed_ns
         return quiet
 
+    @property
+    def shown(self) -> Shown | None:
+        """What this process shows to viewers; None where it meets nobody."""
+        root = self._root
+        return None if root is None else Shown(folder_in(root, boot()), self.name)
+
     def alive(self, name: str) -> bool:
         """Whether a member lives; the file of a dead one is removed."""
         return self.folder is not None and (name == self.name or _is_locked(self.folder / name))
@@ -248,6 +257,39 @@ class Membership:
                 release(descriptor)
         self._marks.clear()
         self._own = self._book = self.folder = self._root = None
+
+
+def measured(base: Path | None = None) -> dict[ProcessName, Shown]:
+    """The measured processes of this user that live on this host, and what they show to viewers.
+
+    `base` is the place to meet that the user names, instead of those of the host. What dead processes have left
+    is removed, but not what they have shown last: a viewer may not have read it yet.
+    """
+    places = (base,) if base is not None else meeting_place.of_host().usable
+    found: dict[ProcessName, Shown] = {}
+    for root in meeting_place.all_existing(places) if _HAS_LOCKS else ():
+        shown = folder_in(root, boot())
+        for folder in (root / boot() / f"v{_FORMAT}").glob("*"):
+            for name in filter(None, map(ProcessName.parse, _names_in(folder))):
+                if _is_locked(folder / str(name)):
+                    found[name] = Shown(shown, str(name))
+        _remove_others(shown, [str(name) for name in found])
+    return found
+
+
+def _remove_others(shown: Path, names: list[str]) -> None:
+    before_s = clock.wall() - _READ_AFTER_S
+    with contextlib.suppress(OSError):
+        for file in shown.iterdir():
+            if not any(name in file.name for name in names) and file.stat().st_mtime < before_s:
+                file.unlink(missing_ok=True)
+
+
+def _names_in(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)  # noqa: PTH208 - names
+    except OSError:
+        return []
 
 
 def _enter(folder: Path, name: str) -> int | None:

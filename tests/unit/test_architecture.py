@@ -64,6 +64,7 @@ ROOMS = {
     # The destinations of the figures.
     "semconv": "footprint ranks records",
     "journal": f"{CORE} footprints",
+    "live": f"{CORE} host",
     "otel": f"{CORE} semconv",
     "instrumentation": "clock units guard fork background handover ranks stages runtime termination",
     "mlflow": "",
@@ -86,8 +87,8 @@ ROOMS = {
     # The place of this measurement.
     "here": "guard carbon config host",
     # The composition root.
-    "session": f"{CORE} here life intensity config host sensors meter stages otel remote journal instrumentation "
-    "runtime",
+    "session": f"{CORE} here life intensity config host sensors meter stages otel remote journal live "
+    "instrumentation runtime",
     "foresight": f"{CORE} here config sensors runtime stages forecast mlflow.compat",
     "__init__": f"{CORE} intensity config runtime stages session lifecycle forecast foresight",
     # CodeCarbon's trackers, over the public interface.
@@ -95,8 +96,8 @@ ROOMS = {
     "runtime stages units",
     # The entry points.
     "entry_points": f"{CORE} here __init__ config runtime sensors stages instrumentation otel",
-    "cli": f"{CORE} here __init__ intensity config instrumentation sensors host runtime lifecycle forecast compat "
-    "otel semconv mlflow.compat mlflow.schema mlflow.runs mlflow.delivery",
+    "cli": f"{CORE} here __init__ intensity config instrumentation sensors meter host runtime lifecycle forecast "
+    "compat otel semconv mlflow.compat mlflow.schema mlflow.runs mlflow.delivery",
 }
 # The rooms that read hardware; all others know only `sensors.base`.
 HEAVY = ("mlflow", "grpc", "typer", "rich", "sqlite3", "logfire", "pandas", "numpy", "sklearn")
