@@ -123,13 +123,14 @@ def shown(text: str) -> str:
 
 
 def command_line(words: Sequence[str], longest: int = 500) -> str:
-    """The command line of a program as one line, without secrets, and without the folder of the program.
+    """The command line of a program as one line, without secrets, and without the folders of program and script.
 
     The word after an option such as `--api-key` is a secret, too.
     """
     if not words:
         return ""
-    told = [words[0].replace("\\", "/").rpartition("/")[2]]
+    told = [_file_name(words[0])]
+    words = [_file_name(word) if n == 1 and word.endswith(".py") else word for n, word in enumerate(words)]
     for before, word in itertools.pairwise(words):
         secret = (
             before.startswith("-") and "=" not in before and re.search(_SECRET_OPTION, before, re.IGNORECASE)
@@ -137,6 +138,10 @@ def command_line(words: Sequence[str], longest: int = 500) -> str:
         told.append(_HIDDEN if secret and not word.startswith("-") else word)
     text = shown(" ".join(shlex.quote(word) if " " in word else word for word in told))
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def _file_name(path: str) -> str:
+    return path.replace("\\", "/").rpartition("/")[2]
 
 
 def cell(text: str) -> str:

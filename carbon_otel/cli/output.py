@@ -86,7 +86,8 @@ def on_terminal(*, err: bool = False) -> bool:
 
 def lines_of(shown: RenderableType, width: int) -> list[str]:
     """Text for a terminal of this width as lines, with its colours."""
-    screen = Screen(file=io.StringIO(), width=width, force_terminal=True)
+    # With a height, because a width alone does not count everywhere.
+    screen = Screen(file=io.StringIO(), width=width, height=1, force_terminal=True)
     with screen.capture() as captured:
         screen.print(shown)
     return captured.get().splitlines()

@@ -1,7 +1,7 @@
 """A terminal: a pseudo-terminal, and a screen that shows what programs write to it.
 
-The screen knows what a VT100 does with the escapes that the tests meet: moves, erasing, a region that scrolls, saved
-cursors and the other screen. Colours are ignored.
+The screen knows what a VT100 does with the escapes that the tests meet: moves, erasing, a region that scrolls,
+saved cursors and the other screen. Colours are ignored.
 """
 
 from __future__ import annotations
@@ -96,39 +96,37 @@ class Screen:
             self.row, self.column = self._saved
 
     def _control(self, private: str, numbers: list[int], final: str) -> None:
-        first = numbers[0]
         if private == "?":
-            if first == 25:
+            if numbers[0] == 25:
                 self.cursor_shown = final == "h"
-            elif first == 1049:
+            elif numbers[0] == 1049:
                 self._switch(final == "h")
-        elif final == "A":
-            self.row = max(self.top if self.row >= self.top else 0, self.row - max(1, first))
-        elif final == "B":
-            self.row = min(
-                self.bottom if self.row <= self.bottom else self.height - 1, self.row + max(1, first)
-            )
-        elif final in "CD":
-            self.column = min(
-                self.width - 1, max(0, self.column + max(1, first) * (1 if final == "C" else -1))
-            )
-        elif final == "G":
-            self.column = max(1, first) - 1
-        elif final == "H":
-            self.row = min(self.height, max(1, first)) - 1
-            self.column = min(self.width, max(1, numbers[1] if len(numbers) > 1 else 1)) - 1
+        elif final in "ABCDGH":
+            self._move(final, max(1, numbers[0]), max(1, numbers[-1]) if len(numbers) > 1 else 1)
         elif final == "r":
-            self.top, self.bottom = max(1, first) - 1, (numbers[1] if len(numbers) > 1 else self.height) - 1
+            self.top = max(1, numbers[0]) - 1
+            self.bottom = (numbers[1] if len(numbers) > 1 else self.height) - 1
             self.row = self.column = 0
-        elif final == "K":
-            begin, end = {0: (self.column, self.width), 1: (0, self.column + 1), 2: (0, self.width)}[first]
-            self.rows[self.row][begin:end] = [" "] * (min(end, self.width) - min(begin, self.width))
-        elif final == "J":
-            begin = {0: self.row + 1, 1: 0, 2: 0}[first]
-            end = self.row if first == 1 else self.height
-            if first == 0:
-                self._control("", [0], "K")
-            for row in range(begin, end):
+        elif final in "KJ":
+            self._erase(numbers[0], lines=final == "J")
+
+    def _move(self, final: str, first: int, second: int) -> None:
+        if final == "A":
+            self.row = max(self.top if self.row >= self.top else 0, self.row - first)
+        elif final == "B":
+            self.row = min(self.bottom if self.row <= self.bottom else self.height - 1, self.row + first)
+        elif final == "H":
+            self.row, self.column = min(self.height, first) - 1, min(self.width, second) - 1
+        else:
+            column = {"C": self.column + first, "D": self.column - first, "G": first - 1}[final]
+            self.column = min(self.width - 1, max(0, column))
+
+    def _erase(self, part: int, *, lines: bool) -> None:
+        """What is after the cursor (0), before it (1), or both (2)."""
+        begin, end = 0 if part else self.column, self.column + 1 if part == 1 else self.width
+        self.rows[self.row][begin:end] = [" "] * max(0, min(end, self.width) - begin)
+        if lines:
+            for row in range(0 if part else self.row + 1, self.row if part == 1 else self.height):
                 self.rows[row] = [" "] * self.width
 
     def _switch(self, to_other: bool) -> None:
@@ -161,8 +159,7 @@ class Terminal:
                 )
             os._exit(127)
         self._set_size(lines, columns)
-        termios_before = termios.tcgetattr(self._master)
-        self.modes = termios_before[:4]
+        self.modes = self.modes_now()
         os.write(self._master, b"\n")
 
     def _set_size(self, lines: int, columns: int) -> None:
@@ -171,6 +168,11 @@ class Terminal:
     def resize(self, lines: int, columns: int) -> None:
         self.screen.resize(lines, columns)
         self._set_size(lines, columns)
+
+    def modes_now(self) -> list[int]:
+        """The modes of the terminal, such as whether it echoes."""
+        modes: list[int] = termios.tcgetattr(self._master)[:4]
+        return modes
 
     def type(self, text: str) -> None:
         os.write(self._master, text.encode())

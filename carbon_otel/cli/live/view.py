@@ -17,7 +17,8 @@ from carbon_otel.cli.output import Group, RenderableType
 from carbon_otel.records import Foresight
 
 _NARROW: Final = 72
-_NARROWEST: Final = 52
+_SLIM: Final = 52
+_TINY: Final = 32
 _MOST_STAGES: Final = 30
 _MOST_ENDED: Final = 5
 _MOST_UNITS: Final = 2
@@ -297,8 +298,10 @@ def _table(texts: Sequence[str], figures: Sequence[str], width: int, flexible: s
     """A table; a narrow one lacks the figures that others say in another form."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     left_out = {"emissions", "of it ours"} if width < _NARROW else set()
-    if width < _NARROWEST:
+    if width < _SLIM:
         left_out |= {"per unit", "pid", "power now"} if flexible else {"energy"}
+    if width < _TINY:
+        left_out.add("time")
     for name in texts:
         if name not in left_out:
             table.add_column(name, no_wrap=True, overflow="ellipsis", ratio=1 if name == flexible else None)
