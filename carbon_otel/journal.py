@@ -68,8 +68,8 @@ class Journal(Sink):
     `status` is `running` or `final`, `written_unix_s` the time, `checkpoint_interval_s` the longest time to the
     next write of a process that runs. `footprint` is of the last checkpoint. `metrics` are never older, and are
     written before an export too: what a killed process has kept is never less than what it has exported.
-    `exported` is true if a receiver is known to have taken the final metrics. `process` has its id, its command line
-    without secrets, and when it was first measured.
+    `exported` is true if a receiver is known to have taken the final metrics. `process` has its id, its command
+    line without secrets, and when it was first measured.
     """
 
     def __init__(self, path: Path, delivery: Worker, metrics: Metrics, checkpoint_interval_s: float) -> None:

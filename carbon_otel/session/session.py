@@ -169,7 +169,7 @@ class Session:
         if not self._forked and self._work is not NO_WORK:
             contain("looking for the other ranks", None, self._meet_ranks)
         if not self._connected:
-            install(self.hook)
+            install(self.hook, self.settings)
             _warn_of_gaps(self)
             self._task = contain("opening the stage of a task", None, self._open_task)
 

@@ -1,4 +1,4 @@
-"""`carbon-otel top` and `run --live` on a pseudo-terminal, beside real measured programs on a fed powercap tree."""
+"""`carbon-otel top` and `run --live` on pseudo-terminals, with measured programs on a fed powercap tree."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ ROOMS = {
     "journal": f"{CORE} footprints",
     "live": f"{CORE} host",
     "otel": f"{CORE} semconv",
-    "instrumentation": "clock units guard fork background handover ranks stages runtime termination",
+    "instrumentation": "clock units quantities guard fork background handover ranks stages runtime termination",
     "mlflow": "",
     "mlflow.compat": "fork",
     "mlflow.schema": f"{CORE} intensity mlflow.compat",
