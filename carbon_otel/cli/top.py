@@ -111,7 +111,7 @@ class _Shown:
             if self._host.missing:
                 parts.append(f"not in these figures: {', '.join(self._host.missing)}; see carbon-otel doctor")
         if len(self._states) == 1:
-            parts.append(view.one(self._states[0], width))
+            parts.append(view.one(self._states[0], width, with_devices=self._host is None))
         elif self._states:
             parts.append(view.several(self._states, width))
         elif not self._viewer.waiting:

@@ -60,6 +60,7 @@ class Membership:
         process: the name of this process.
         other_groups: whether processes of this user meet in another folder, or cannot meet.
         other_users: whether processes of other users measure this host.
+        shown: what this process shows to viewers; None where it cannot be met.
         apart: whether this process is known to be in a container, or in a job that shares not all places with the
             host; false where `base` is named.
     """
@@ -68,6 +69,7 @@ class Membership:
         self.process = this_process()
         self.name = str(self.process)
         self.folder: Path | None = None
+        self.shown: Shown | None = None
         self.other_groups = self.other_users = self.apart = False
         self._view = hashlib.sha256(view.encode()).hexdigest()[:16]
         self._places = meeting_place.of_host() if base is None else meeting_place.Places((base,), (base,))
@@ -140,6 +142,7 @@ class Membership:
             self._show_left()
         self._drop(_unlock)
         self._root, self.folder, self._path, self._own = root, folder, folder / self.name, own
+        self.shown = Shown(folder_in(root, boot()), self.name)
         self._marks[own] = file_of(own)
         self._due_s = 0.0
         self.apart = self._places.is_apart(root)
@@ -180,12 +183,6 @@ class Membership:
         quiet = settled and changed_ns == self._seen_ns
         self._seen_ns = changed_ns
         return quiet
-
-    @property
-    def shown(self) -> Shown | None:
-        """What this process shows to viewers; None where it meets nobody."""
-        root = self._root
-        return None if root is None else Shown(folder_in(root, boot()), self.name)
 
     def alive(self, name: str) -> bool:
         """Whether a member lives; the file of a dead one is removed."""
@@ -256,7 +253,7 @@ class Membership:
             if descriptor is not None and file_of(descriptor) == self._marks[descriptor]:
                 release(descriptor)
         self._marks.clear()
-        self._own = self._book = self.folder = self._root = None
+        self._own = self._book = self.folder = self.shown = self._root = None
 
 
 def measured(base: Path | None = None) -> dict[ProcessName, Shown]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,12 +32,13 @@ class Shown:
 
     def __init__(self, folder: Path, process: str) -> None:
         self._asked = folder / f"{process}.asked"
+        self._asked_name = str(self._asked)
         self._state = folder / f"{process}.json"
 
     def is_asked(self) -> bool:
         """Whether a viewer wants to see the process."""
         try:
-            return clock.wall() - self._asked.stat().st_mtime < _ASKED_FOR_S
+            return clock.wall() - os.stat(self._asked_name).st_mtime < _ASKED_FOR_S  # noqa: PTH116 - at each tick
         except OSError:
             return False
 

@@ -67,17 +67,17 @@ def _figures(states: Iterable[State]) -> Iterator[tuple[float, float]]:
     return ((state.emissions_g, state.energy_j) for state in states)
 
 
-def one(state: State, width: int) -> Group:
+def one(state: State, width: int, *, with_devices: bool = True) -> Group:
     """A process with its devices and its stages."""
     parts: list[RenderableType]
     parts = [Text(title(state), style="bold", overflow="ellipsis", no_wrap=True), *totals(state), ""]
-    if state.devices and not state.final:
+    if with_devices and state.devices and not state.final:
         parts.append(devices(state.devices, width))
     stages = _stages(state, width)
     if stages.row_count:
         parts.append(stages)
     for stage in _opened(state.stages):
-        if stage.forecast is not None:
+        if stage.forecast is not None and not state.final:
             parts.append(f"{_name(stage)}: {expected(stage.forecast)}")
     shares = by_kind([state])
     if shares:
