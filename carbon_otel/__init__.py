@@ -96,6 +96,7 @@ def instrument(
     checkpoint_interval_s: float | None = None,
     synchronize: bool | None = None,
     annotate_spans: bool | None = None,
+    progress_bars: bool | None = None,
     remote_estimates: Literal["benchmark", "ecologits"] | None = None,
     lineage: str | None = None,
     efficiency_metric: str | None = None,
@@ -140,6 +141,8 @@ def instrument(
         synchronize: Wait for the GPU at the edges of a stage if torch uses one. Default: true.
         annotate_spans: Put the energy of their time window on the application's own spans; windows overlap,
             so never add them up. Default: false.
+        progress_bars: Show the energy and the emissions of the process since a progress bar began in the bars of
+            tqdm and rich, so in Lightning's too. Default: false.
         remote_estimates: Estimate what calls of remote language models take elsewhere, from the spans of their
             clients: by `benchmark`, the joules per token of open models, or by the package `ecologits`; in no
             other figure. Default: none.

@@ -8,6 +8,8 @@ A process that ends its measurement and begins another one goes on with its file
 from __future__ import annotations
 
 import json
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -20,9 +22,13 @@ from carbon_otel.footprint import Footprint
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.private_files import replace_file, shortened
 from carbon_otel.sinks import Checkpoint, Pending, Sink, Tick
+from carbon_otel.text import command_line
 
 # An export waits no longer for the disk.
 _FOR_DISK_S: Final = 1.0
+
+# Measuring imports this module.
+_BEGAN_S: Final = time.time()
 
 # The file of this process, and the footprint there when its last measurement ended.
 _former: tuple[Path, Footprint] | None = None
@@ -61,7 +67,8 @@ class Journal(Sink):
     `status` is `running` or `final`, `written_unix_s` the time, `checkpoint_interval_s` the longest time to the
     next write of a process that runs. `footprint` is of the last checkpoint. `metrics` are never older, and are
     written before an export too: what a killed process has kept is never less than what it has exported.
-    `exported` is true if a receiver is known to have taken the final metrics.
+    `exported` is true if a receiver is known to have taken the final metrics. `process` has its id, its command
+    line without secrets, and when it was first measured.
     """
 
     def __init__(self, path: Path, delivery: Worker, metrics: Metrics, checkpoint_interval_s: float) -> None:
@@ -127,6 +134,11 @@ class Journal(Sink):
             "exported": self._exported,
             "written_unix_s": time.time(),
             "checkpoint_interval_s": self.checkpoint_interval_s,
+            "process": {
+                "pid": os.getpid(),
+                "command": command_line(sys.orig_argv),
+                "began_unix_s": _BEGAN_S,
+            },
             "footprint": (self._before + checkpoint.process.footprint).as_dict(),
             "metrics": metrics,
         }

@@ -85,12 +85,16 @@ class Tick:
     """One reading of all devices. `checkpoint` is set when the figures of open stages must be saved.
 
     `embodied_g` are the grams of making the hardware for what this process has reserved so far, 0 if unknown.
+    `shares` are this process's present shares of the devices. `view` has the figures of all open stages, while
+    somebody looks at them.
     """
 
     now_ns: int
     devices: Snapshot
     checkpoint: Checkpoint | None = None
     embodied_g: float = 0.0
+    shares: tuple[float, ...] = ()
+    view: Checkpoint | None = None
 
 
 # Waits at most the given seconds for the operation to end; returns whether it succeeded in that time.

@@ -9,15 +9,18 @@ halves of surrogate pairs or formulas of spreadsheets.
 `shown`           both of these
 `cell`            for a CSV file that a spreadsheet may open
 `storable`        for a database or a file
+`command_line`    the words of a command line, as one line
 ================  =====================================================
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
+import shlex
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 from urllib.parse import unquote
 
@@ -61,6 +64,8 @@ _SECRETS: Final = (
 )
 _SCHEME: Final = r"\b(basic|bearer)((?:\s|%20){1,9})(?=[^\s,;\"'\d=]{0,99}[\d=])[\w.~+/=-]{8,}"
 _SECRET_VARIABLE: Final = r"pass|_pwd|secret|token|key|headers|credential|dsn"
+# Not `--tokenizer` and not `--max-tokens`.
+_SECRET_OPTION: Final = r"passw|pwd|secret|token$|key$|credential|dsn"
 _PASSWORD: Final = r"://[^/?#\s@:]*:([^\s]*)@"
 
 # Joiners of emoji and of several scripts.
@@ -115,6 +120,28 @@ def one_line(text: str) -> str:
 def shown(text: str) -> str:
     """The text as one line for people, without secrets."""
     return one_line(printable(text))
+
+
+def command_line(words: Sequence[str], longest: int = 500) -> str:
+    """The command line of a program as one line, without secrets, and without the folders of program and script.
+
+    The word after an option such as `--api-key` is a secret, too.
+    """
+    if not words:
+        return ""
+    told = [_file_name(words[0])]
+    words = [_file_name(word) if n == 1 and word.endswith(".py") else word for n, word in enumerate(words)]
+    for before, word in itertools.pairwise(words):
+        secret = (
+            before.startswith("-") and "=" not in before and re.search(_SECRET_OPTION, before, re.IGNORECASE)
+        )
+        told.append(_HIDDEN if secret and not word.startswith("-") else word)
+    text = shown(" ".join(shlex.quote(word) if " " in word else word for word in told))
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def _file_name(path: str) -> str:
+    return path.replace("\\", "/").rpartition("/")[2]
 
 
 def cell(text: str) -> str:

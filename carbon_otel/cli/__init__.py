@@ -13,6 +13,7 @@ from carbon_otel.cli.intensity import reprice, when
 from carbon_otel.cli.output import prepare
 from carbon_otel.cli.report import report
 from carbon_otel.cli.run import run
+from carbon_otel.cli.top import top
 from carbon_otel.cli.where import where
 from carbon_otel.cli.zones import zones
 
@@ -35,5 +36,6 @@ app.command()(zones)
 app.command()(reprice)
 app.command()(when)
 app.command()(doctor)
+app.command()(top)
 # Options after the name of the program belong to the program.
 app.command(context_settings={"allow_interspersed_args": False})(run)

@@ -18,6 +18,8 @@ from typing import Any, NoReturn
 
 import typer
 from rich.console import Console
+from rich.console import Group as Group
+from rich.console import RenderableType as RenderableType
 from rich.text import Text
 
 from carbon_otel import guard
@@ -74,6 +76,21 @@ class Screen(Console):
 
     def render_str(self, text: str, **settings: Any) -> Text:
         return super().render_str(one_line(self._hide(text)), **settings)
+
+
+def on_terminal(*, err: bool = False) -> bool:
+    """Whether stdout, or stderr, is a terminal that understands escapes."""
+    screen = Screen(stderr=err)
+    return screen.is_terminal and not screen.is_dumb_terminal
+
+
+def lines_of(shown: RenderableType, width: int) -> list[str]:
+    """Text for a terminal of this width as lines, with its colours."""
+    # With a height, because a width alone does not count everywhere.
+    screen = Screen(file=io.StringIO(), width=width, height=1, force_terminal=True)
+    with screen.capture() as captured:
+        screen.print(shown)
+    return captured.get().splitlines()
 
 
 def _plain(value: Any, hide: Any) -> Any:

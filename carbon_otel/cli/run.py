@@ -6,7 +6,8 @@ import os
 import signal
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,7 @@ import typer
 import carbon_otel
 from carbon_otel import config
 from carbon_otel.cli import autoload, run_summary
+from carbon_otel.cli.live.beside import beside
 from carbon_otel.cli.output import Screen, refuse, say
 from carbon_otel.config.setting import variable
 
@@ -37,6 +39,13 @@ def run(
     children: Annotated[
         bool,
         typer.Option("--children", help="Also measure the Python processes that it starts, such as workers."),
+    ] = False,
+    live: Annotated[
+        bool,
+        typer.Option(
+            "--live",
+            help="Show it while it runs, in the lowest lines of the terminal, or in a line a minute.",
+        ),
     ] = False,
 ) -> None:
     """Run and measure any Python program and print its cost at the end. Its output and exit code do not change."""
@@ -61,7 +70,8 @@ def run(
         given = {"zone": zone, "region": region, "pue": pue, "journal": journal}
         environment |= {variable(name): str(value) for name, value in given.items() if value is not None}
         before = run_summary.version(settings.journal)
-        code = _wait_for(program, environment)
+        with beside(settings.runtime_dir) if live and not disabled else nullcontext(_untold) as started:
+            code = _wait_for(program, environment, started)
         journals = sorted(Path(folder).glob("*.json"), key=lambda file: file.stat().st_mtime_ns)
         if settings.journal and run_summary.version(settings.journal) not in (before, None):
             journals.insert(0, settings.journal)
@@ -73,8 +83,17 @@ def run(
     raise typer.Exit(code)
 
 
-def _wait_for(command: list[str], environment: Mapping[str, str]) -> int:
-    """Run the program to its end; returns its exit code in the form of a shell."""
+def _untold(pid: int) -> None:
+    """What is told of the start of a program that nobody looks at."""
+
+
+def _wait_for(
+    command: list[str], environment: Mapping[str, str], started: Callable[[int], object] = _untold
+) -> int:
+    """Run the program to its end; returns its exit code in the form of a shell.
+
+    `started` is told its process id.
+    """
     process: subprocess.Popen[bytes] | None = None
     early: list[int] = []
 
@@ -93,6 +112,7 @@ def _wait_for(command: list[str], environment: Mapping[str, str]) -> int:
     }
     try:
         process = subprocess.Popen(command, env=environment)
+        started(process.pid)
         for number in early:
             process.send_signal(number)
         code = process.wait()

@@ -157,6 +157,14 @@ class Settings(LifeSettings):
         parse=to_boolean,
         write="true or false",
     )
+    progress_bars: bool = declared(
+        False,
+        default="false",
+        sentence="Show the energy and the emissions of the process since a progress bar began in the bars of tqdm "
+        "and rich, so in Lightning's too.",
+        parse=to_boolean,
+        write="true or false",
+    )
     remote_estimates: RemoteEstimates | None = declared(
         None,
         default="none",

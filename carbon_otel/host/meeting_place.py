@@ -69,10 +69,11 @@ def host_wide() -> tuple[Path, ...]:
 
 def existing(places: Sequence[Path]) -> Path | None:
     """The first folder of this user that exists."""
-    return next(_existing(places), None)
+    return next(all_existing(places), None)
 
 
-def _existing(places: Sequence[Path]) -> Iterator[Path]:
+def all_existing(places: Sequence[Path]) -> Iterator[Path]:
+    """The folders of this user that exist, in the order of preference."""
     return (folder for place in places for folder in names_in(place, _NAME) if is_private_folder(folder))
 
 
@@ -112,7 +113,7 @@ def other_groups(own: Path, places: Sequence[Path]) -> tuple[bool, bool]:
     a folder, they could, too.
     """
     since_s = clock.wall() - _SILENT_S
-    elsewhere = any(folder != own and _is_alive(folder, since_s) for folder in _existing(places))
+    elsewhere = any(folder != own and _is_alive(folder, since_s) for folder in all_existing(places))
     listed = places[: places.index(own.parent) + 1]
     return elsewhere, any(_has_other_users(place, since_s) for place in listed)
 

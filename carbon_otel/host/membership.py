@@ -25,6 +25,7 @@ from carbon_otel.descriptors import file_of
 from carbon_otel.fork import renew_after_fork
 from carbon_otel.host import meeting_place
 from carbon_otel.host.identity import ProcessName, boot, this_process
+from carbon_otel.host.showing import Shown, folder_in
 from carbon_otel.private_files import make_folder, open_file
 from carbon_otel.units import NS_PER_S
 
@@ -44,6 +45,8 @@ _LOOK_EVERY_S: Final = 5.0
 _LOOK_AT_LEAST_EVERY_S: Final = 30.0
 _MOST_SPENT: Final = 1e-3
 _PATIENCE_S: Final = 0.05
+# Viewers read once a second.
+_READ_AFTER_S: Final = 60.0
 
 
 class Membership:
@@ -57,6 +60,7 @@ class Membership:
         process: the name of this process.
         other_groups: whether processes of this user meet in another folder, or cannot meet.
         other_users: whether processes of other users measure this host.
+        shown: what this process shows to viewers; None where it cannot be met.
         apart: whether this process is known to be in a container, or in a job that shares not all places with the
             host; false where `base` is named.
     """
@@ -65,6 +69,7 @@ class Membership:
         self.process = this_process()
         self.name = str(self.process)
         self.folder: Path | None = None
+        self.shown: Shown | None = None
         self.other_groups = self.other_users = self.apart = False
         self._view = hashlib.sha256(view.encode()).hexdigest()[:16]
         self._places = meeting_place.of_host() if base is None else meeting_place.Places((base,), (base,))
@@ -137,6 +142,7 @@ class Membership:
             self._show_left()
         self._drop(_unlock)
         self._root, self.folder, self._path, self._own = root, folder, folder / self.name, own
+        self.shown = Shown(folder_in(root, boot()), self.name)
         self._marks[own] = file_of(own)
         self._due_s = 0.0
         self.apart = self._places.is_apart(root)
@@ -247,7 +253,40 @@ class Membership:
             if descriptor is not None and file_of(descriptor) == self._marks[descriptor]:
                 release(descriptor)
         self._marks.clear()
-        self._own = self._book = self.folder = self._root = None
+        self._own = self._book = self.folder = self.shown = self._root = None
+
+
+def measured(base: Path | None = None) -> dict[ProcessName, Shown]:
+    """The measured processes of this user that live on this host, and what they show to viewers.
+
+    `base` is the place to meet that the user names, instead of those of the host. What dead processes have left
+    is removed, but not what they have shown last: a viewer may not have read it yet.
+    """
+    places = (base,) if base is not None else meeting_place.of_host().usable
+    found: dict[ProcessName, Shown] = {}
+    for root in meeting_place.all_existing(places) if _HAS_LOCKS else ():
+        shown = folder_in(root, boot())
+        for folder in (root / boot() / f"v{_FORMAT}").glob("*"):
+            for name in filter(None, map(ProcessName.parse, _names_in(folder))):
+                if _is_locked(folder / str(name)):
+                    found[name] = Shown(shown, str(name))
+        _remove_others(shown, [str(name) for name in found])
+    return found
+
+
+def _remove_others(shown: Path, names: list[str]) -> None:
+    before_s = clock.wall() - _READ_AFTER_S
+    with contextlib.suppress(OSError):
+        for file in shown.iterdir():
+            if not any(name in file.name for name in names) and file.stat().st_mtime < before_s:
+                file.unlink(missing_ok=True)
+
+
+def _names_in(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)  # noqa: PTH208 - names
+    except OSError:
+        return []
 
 
 def _enter(folder: Path, name: str) -> int | None:

@@ -27,14 +27,20 @@ class ImportHook:
     def __init__(self) -> None:
         self._patches: dict[str, list[Patch]] = {}
         self._undos: list[Undo] = []
+        self._added: list[Integration] = []
         self._connected: list[Integration] = []
         self._session: Any = None
         self._searching = _Searching()
         self._removed = False
 
     def add(self, integration: Integration) -> None:
-        """Connect the integration when its module has been executed; now, if it has been."""
-        self.when_imported(integration.module, functools.partial(self.connect, integration))
+        """Connect the integration when its module has been executed; now, if it has been.
+
+        A second call with the same integration changes nothing.
+        """
+        if integration not in self._added:
+            self._added.append(integration)
+            self.when_imported(integration.module, functools.partial(self.connect, integration))
 
     def connect(self, integration: Integration, module: ModuleType) -> Undo:
         """Connect the integration now."""

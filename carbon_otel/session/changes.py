@@ -19,6 +19,7 @@ from carbon_otel.guard import log_once
 from carbon_otel.host.cgroup import host_threads
 from carbon_otel.life import life_cycle
 from carbon_otel.runtime import Options
+from carbon_otel.session.patches import install_bars
 from carbon_otel.session.watchers import Watchers
 
 if TYPE_CHECKING:
@@ -91,6 +92,8 @@ def apply(session: Session, before: Settings) -> None:
         if session.journal is not None:
             session.journal.checkpoint_interval_s = now.checkpoint_interval_s
     session.sampler.interval_s = now.interval_s
+    if now.progress_bars:  # the bars themselves see that it is switched off
+        install_bars(session.hook)
     if (now.annotate_spans, now.remote_estimates) != (before.annotate_spans, before.remote_estimates):
         _watch_again(session)
 

@@ -27,6 +27,7 @@ from carbon_otel.instrumentation import accelerators, tasks
 from carbon_otel.instrumentation.import_hook import ImportHook
 from carbon_otel.journal import Journal
 from carbon_otel.life import life_cycle
+from carbon_otel.live import Live
 from carbon_otel.meter.meter import Meter
 from carbon_otel.meter.sampler import Sampler
 from carbon_otel.otel import cpu_steal
@@ -136,6 +137,9 @@ class Session:
                 self.engine.sinks.add(self.kept)
                 self.engine.sinks.add(self.journal)
             self.engine.sinks.add(self.otel)
+            live = Live(lambda: self.membership.shown, self.delivery)
+            self.engine.is_viewed = live.is_asked
+            self.engine.sinks.add(live)
             self.sampler = Sampler(self._tick, settings.interval_s, self._prepare)
             self._release = undo.pop_all()
         self._changed: list[Callable[[], object]] = []
@@ -178,7 +182,7 @@ class Session:
         if not self._forked and self._work is not NO_WORK:
             contain("looking for the other ranks", None, self._meet_ranks)
         if not self._connected:
-            install(self.hook)
+            install(self.hook, self.settings)
             if self._warn_of_place_at_s is None:
                 _warn_of_place(self)
             _warn_of_gaps(self)

@@ -22,7 +22,7 @@ class Waiting:
         self._process = os.getpid()
 
     def begin(self) -> None:
-        install(self._hook)
+        install(self._hook, self.options.settings)
 
     def in_child(self) -> Session:
         return Session(self.options, self._hook, forked=os.getpid() != self._process)

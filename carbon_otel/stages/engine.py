@@ -22,7 +22,7 @@ from carbon_otel.fork import renew_after_fork
 from carbon_otel.guard import arrived, log_fault, log_undone, undone
 from carbon_otel.meter.meter import NO_EDGE, Meter, Readings
 from carbon_otel.records import RUN, AttributeValue, StageInfo, StageRecord
-from carbon_otel.sinks import Fanout, Figures, Sink, StageEnd, Tick
+from carbon_otel.sinks import Checkpoint, Fanout, Figures, Sink, StageEnd, Tick
 from carbon_otel.stages.accounts import Account, Books
 from carbon_otel.stages.cpu_weights import StageWeights, ThreadWeights
 from carbon_otel.stages.figures import Statements
@@ -65,6 +65,8 @@ class Engine:
         self.runs = OpenRuns()
         # Called on the sampler's thread before each tick; integrations pause and end their stages in them.
         self.before_tick: list[Callable[[], None]] = []
+        # Asked at each tick: whether somebody looks at the open stages.
+        self.is_viewed: Callable[[], bool] = bool
         self._weights = StageWeights(self.books, self.devices, weights or ThreadWeights())
         self.statements = Statements(self.sensors, self.books, factor, missing, life)
         # In the order in which they were opened.
@@ -290,6 +292,7 @@ class Engine:
                 log_fault("preparing a tick", fault)
         try:
             turns.busy.add(here)
+            viewed = self.is_viewed()
             now_ns = self.meter.clock_ns()
             readings = self.meter.read_for_tick(now_ns)
             turns.take(here)
@@ -303,12 +306,10 @@ class Engine:
             payments = self._rounds.payments(self._open.values())
             devices, embodied_g = self.meter.snapshot(), self.meter.accrue(now_ns)
             tracks = self.meter.tracks
+            shares = tuple([track.share for track in tracks])
             watts = sum(track.share * track.timeline.power_w for track in tracks)
             self._last_tick = (now_ns, sum(track.own_j for track in tracks), watts)
-            drawn = None
-            if checkpoint or now_ns >= self._due_ns:
-                self._due_ns = now_ns + self._until_checkpoint_ns(now_ns)
-                drawn = self.statements.checkpoint(self.root, self.meter.edge(now_ns))
+            drawn, view = self._drawn(now_ns, checkpoint, viewed)
             turns.give()
             self._tell(payments)
             while checkpoint and not self._rounds.over:
@@ -316,7 +317,7 @@ class Engine:
                 payments = self._rounds.payments(self._open.values())
                 turns.give()
                 self._tell(payments)
-            self.sinks.tick(Tick(now_ns, devices, drawn, embodied_g))
+            self.sinks.tick(Tick(now_ns, devices, drawn, embodied_g, shares, view))
             if undone:
                 log_undone()
             while self._rounds.abandoned:
@@ -328,6 +329,16 @@ class Engine:
         except BaseException:
             turns.give_up(here)
             raise
+
+    def _drawn(self, now_ns: int, due: bool, viewed: bool) -> tuple[Checkpoint | None, Checkpoint | None]:
+        """The checkpoint of a tick, if one is due, and the view, if somebody looks."""
+        drawn = view = None
+        if due or now_ns >= self._due_ns:
+            self._due_ns = now_ns + self._until_checkpoint_ns(now_ns)
+            drawn = self.statements.checkpoint(self.root, self.meter.edge(now_ns))
+        if viewed:
+            view = self.statements.view(self.root, self._open.values(), self.meter.edge(now_ns))
+        return drawn, view
 
     def _tell(self, payments: Iterator[Payment]) -> None:
         try:

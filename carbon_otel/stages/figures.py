@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from carbon_otel.footprint import footprint_of
 from carbon_otel.meter.meter import EdgeState
@@ -18,6 +19,8 @@ from carbon_otel.stages.open_stage import OpenStage, record_at
 if TYPE_CHECKING:
     from carbon_otel.carbon.grid import EmissionFactor
     from carbon_otel.carbon.life_cycle import LifeCycle
+
+_SEEN: Final = 200
 
 
 class Statements:
@@ -77,3 +80,10 @@ class Statements:
             if stage.run is not stage or total_j != before_j:
                 figures[stage.info] = self.of(stage, edge)
         return Checkpoint(time.time_ns(), self.of(root, edge), figures)
+
+    def view(self, root: OpenStage, opened: Iterable[OpenStage], edge: EdgeState) -> Checkpoint:
+        """The figures of the process and of the first open stages, as many as people can look at."""
+        seen = itertools.islice(opened, _SEEN)
+        return Checkpoint(
+            time.time_ns(), self.of(root, edge), {stage.info: self.of(stage, edge) for stage in seen}
+        )

@@ -66,8 +66,9 @@ ROOMS = {
     # The destinations of the figures.
     "semconv": "footprint ranks records",
     "journal": CORE,
+    "live": f"{CORE} host",
     "otel": f"{CORE} semconv",
-    "instrumentation": "clock units guard fork background handover ranks stages runtime termination",
+    "instrumentation": "clock units quantities guard fork background handover ranks stages runtime termination",
     "mlflow": "",
     "mlflow.compat": "fork",
     "mlflow.schema": f"{CORE} intensity mlflow.compat",
@@ -91,8 +92,8 @@ ROOMS = {
     # The place of this measurement.
     "here": "guard carbon config host",
     # The composition root.
-    "session": f"{CORE} here life intensity config host sensors meter stages otel remote journal instrumentation "
-    "runtime",
+    "session": f"{CORE} here life intensity config host sensors meter stages otel remote journal live "
+    "instrumentation runtime",
     "foresight": f"{CORE} here config sensors runtime stages forecast mlflow.compat",
     # The commands of IPython.
     "notebook": "guard carbon records footprint notebook.card runtime stages",
@@ -102,8 +103,8 @@ ROOMS = {
     "runtime sinks stages units",
     # The entry points.
     "entry_points": f"{CORE} here __init__ config runtime sensors stages instrumentation otel",
-    "cli": f"{CORE} here __init__ intensity config instrumentation sensors host runtime lifecycle pages forecast "
-    "compat otel semconv mlflow.compat mlflow.schema mlflow.runs mlflow.delivery",
+    "cli": f"{CORE} here __init__ intensity config instrumentation sensors meter host runtime lifecycle pages "
+    "forecast compat otel semconv mlflow.compat mlflow.schema mlflow.runs mlflow.delivery",
 }
 # The rooms that read hardware; all others know only `sensors.base`.
 HEAVY = ("mlflow", "grpc", "typer", "rich", "sqlite3", "logfire", "pandas", "numpy", "sklearn", "IPython")

@@ -12,7 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from carbon_otel import guard
-from carbon_otel.text import cell, hider, one_line, printable, shown, storable, without_credentials
+from carbon_otel.text import (
+    cell,
+    command_line,
+    hider,
+    one_line,
+    printable,
+    shown,
+    storable,
+    without_credentials,
+)
 
 NEEDLE = "hunter2-Xy9"
 FORMS = [
@@ -215,3 +224,28 @@ def test_a_long_text_takes_time_in_proportion(piece):
         return time.process_time() - begin
 
     assert seconds(200_000) < 40 * max(seconds(20_000), 0.01)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], ""),
+        (["/usr/bin/python3", "/home/me/train.py", "--epochs", "3"], "python3 train.py --epochs 3"),
+        ([r"C:\Python\python.exe", "-m", "train"], "python.exe -m train"),
+        (
+            ["python", "t.py", "--api-key", NEEDLE, "--max-tokens", "5"],
+            "python t.py --api-key *** --max-tokens 5",
+        ),
+        (["python", "t.py", f"--password={NEEDLE}"], "python t.py --password=***"),
+        (["python", "t.py", "--token", "--verbose"], "python t.py --token --verbose"),
+        (["python", "t.py", f"postgresql://me:{NEEDLE}@db/x"], "python t.py postgresql://me@db/x"),
+        (["python", "-c", "import x\nprint(1)"], r"python -c 'import x\nprint(1)'"),
+        (["python", "\x1b[31mred"], r"python \x1b[31mred"),
+    ],
+)
+def test_a_command_line_is_one_line_without_secrets(words, told):
+    assert command_line(words) == told
+
+
+def test_a_long_command_line_is_cut():
+    assert len(command_line(["python", "x" * 10_000])) == 500

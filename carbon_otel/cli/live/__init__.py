@@ -1,0 +1,1 @@
+"""The live view of measured processes: `carbon-otel top` and `carbon-otel run --live`."""
