@@ -78,7 +78,7 @@ ROOMS = {
     "mlflow.integration": f"{CORE} config host stages runtime instrumentation mlflow.schema mlflow.delivery "
     "mlflow.runs mlflow.standalone mlflow.traces mlflow.compat",
     # The cost of a model: a reader of stores, which knows no sink.
-    "lifecycle": "carbon intensity provenance units records footprint mlflow.schema mlflow.compat",
+    "lifecycle": "carbon intensity provenance units quantities records footprint mlflow.schema mlflow.compat",
     # Energy and carbon before the run: a reader of tables and stores, which knows no sensor and no sink.
     "forecast": "carbon provenance units records footprint clock private_files lifecycle mlflow.schema "
     "mlflow.compat",
