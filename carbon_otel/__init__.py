@@ -394,20 +394,20 @@ def prove(
     """
     import mlflow
 
-    from carbon_otel.lifecycle.groups import one_off_of, runs_of
-    from carbon_otel.lifecycle.proof import prove as proof_of
+    from carbon_otel.lifecycle import groups
 
-    client = mlflow.MlflowClient(tracking_uri)
     try:
-        return proof_of(
-            runs_of(client, base, experiment),
-            runs_of(client, variant, experiment),
+        return groups.prove(
+            mlflow.MlflowClient(tracking_uri),
+            base,
+            variant,
             metric,
             tolerance,
             lower_is_better=lower_is_better,
             stage=stage,
             unit=unit,
-            one_off=[one_off_of(client, each, experiment) for each in one_off],
+            one_off=one_off,
+            experiment=experiment,
         )
     except Exception as error:  # noqa: BLE001 - every kind of store raises its own
         fault = _without_secrets(error)

@@ -8,9 +8,8 @@ import typer
 
 from carbon_otel.cli.mlflow_store import client_of, refuse_store
 from carbon_otel.cli.output import refuse, say, write_json
-from carbon_otel.lifecycle.groups import one_off_of, runs_of
+from carbon_otel.lifecycle.groups import prove as prove_groups
 from carbon_otel.lifecycle.ledger import NotFound
-from carbon_otel.lifecycle.proof import prove as proof_of
 from carbon_otel.lifecycle.proof_text import text
 
 
@@ -63,15 +62,17 @@ def prove(
     """Prove that a variant uses less energy at equal quality: exit code 0 for a proven saving, else 1."""
     client, uri = client_of(tracking_uri)
     try:
-        proof = proof_of(
-            runs_of(client, base, experiment),
-            runs_of(client, variant, experiment),
+        proof = prove_groups(
+            client,
+            base,
+            variant,
             metric,
             tolerance,
             lower_is_better=lower_is_better,
             stage=stage,
             unit=unit,
-            one_off=[one_off_of(client, each, experiment) for each in one_off or ()],
+            one_off=one_off or (),
+            experiment=experiment,
         )
     except (NotFound, ValueError) as error:
         refuse(str(error))

@@ -1,4 +1,4 @@
-"""Groups of repeated runs: by their ids, their name, or a tag that they have."""
+"""Groups of repeated runs in a store, by their ids, their name, or a tag that they have, and the proof of them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,53 @@ from typing import TYPE_CHECKING
 from carbon_otel.lifecycle.comparison import RunCost
 from carbon_otel.lifecycle.entry import name_of
 from carbon_otel.lifecycle.ledger import NotFound, known_run, quoted
+from carbon_otel.lifecycle.proof import Proof, proof_of
+from carbon_otel.lifecycle.repeat import read
 from carbon_otel.mlflow.compat import found_by
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
+
+
+def prove(
+    client: MlflowClient,
+    base: str | Sequence[str],
+    variant: str | Sequence[str],
+    metric: str,
+    tolerance: float,
+    *,
+    lower_is_better: bool | None = None,
+    stage: str | None = None,
+    unit: str | None = None,
+    one_off: Sequence[str | float] = (),
+    experiment: str | None = None,
+) -> Proof:
+    """Hold the runs of a variant against those of a base; the arguments are those of `carbon_otel.prove`.
+
+    Raises:
+        NotFound: for runs that the store does not have, or if no run of a group can be compared.
+        ValueError: for arguments that do not fit the runs.
+    """
+    left_out: list[str] = []
+    groups = []
+    for role, group in (("base", base), ("variant", variant)):
+        repeats, others = read(runs_of(client, group, experiment), metric)
+        if not repeats:
+            raise NotFound(f"no run of the {role} can be compared: {'; '.join(others)}")
+        groups.append(repeats)
+        left_out += others
+    return proof_of(
+        groups[0],
+        groups[1],
+        metric,
+        tolerance,
+        lower_is_better=lower_is_better,
+        stage=stage,
+        unit=unit,
+        one_off=[one_off_of(client, each, experiment) for each in one_off],
+        left_out=left_out,
+    )
 
 
 def runs_of(client: MlflowClient, group: str | Sequence[str], experiment: str | None = None) -> list[Run]:

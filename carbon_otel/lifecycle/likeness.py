@@ -39,8 +39,8 @@ def systematic_error(base: Group, variant: Group) -> tuple[float, list[str]]:
     if modelled > 1e-9:
         errors.append(modelled * math.log(SAME_UTILISATION))
         reasons.append(
-            f"{100 * modelled:.0f} % of the energy is modelled by the time and utilisation of processors; the interval "
-            f"has {100 * math.expm1(errors[-1]):.0f} % for power that may differ at equal utilisation"
+            f"{100 * modelled:.0f} % of the energy is modelled by the time and utilisation of processors; the "
+            f"interval has {100 * math.expm1(errors[-1]):.0f} % for power that may differ at equal utilisation"
         )
     if len({each.entry.tags.get(HOST, "") for each in (*base, *variant)}) > 1:
         for low, high in (band_of(base), band_of(variant)):

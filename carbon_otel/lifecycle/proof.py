@@ -11,10 +11,9 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 
 from carbon_otel.lifecycle.comparison import EMISSIONS_ALIKE, ENERGY_ALIKE, RunCost
-from carbon_otel.lifecycle.ledger import NotFound
 from carbon_otel.lifecycle.likeness import (
     HOST,
     not_alike,
@@ -24,12 +23,9 @@ from carbon_otel.lifecycle.likeness import (
 )
 from carbon_otel.lifecycle.payback import OneOff, Payback, payback, saving
 from carbon_otel.lifecycle.proof_text import text
-from carbon_otel.lifecycle.repeat import Repeat, Work, band_of, measured_fraction, read, work_of
+from carbon_otel.lifecycle.repeat import Repeat, Work, band_of, measured_fraction, work_of
 from carbon_otel.lifecycle.repeats import Interval, detectable, difference, repeats_needed, variance
 from carbon_otel.mlflow.schema import names
-
-if TYPE_CHECKING:
-    from mlflow.entities import Run
 
 Verdict = Literal[
     "proven saving", "proven loss", "cannot be told apart", "quality not equal", "not comparable"
@@ -124,9 +120,9 @@ class Proof:
         return text(self)
 
 
-def prove(
-    base: Sequence[Run],
-    variant: Sequence[Run],
+def proof_of(
+    ours: Sequence[Repeat],
+    theirs: Sequence[Repeat],
     metric: str,
     tolerance: float,
     *,
@@ -134,22 +130,19 @@ def prove(
     stage: str | None = None,
     unit: str | None = None,
     one_off: Sequence[RunCost | float] = (),
+    left_out: Sequence[str] = (),
 ) -> Proof:
-    """Hold the runs of a variant against those of a base.
+    """Hold the repeats of a variant (`theirs`) against those of a base.
 
     Raises:
-        NotFound: if no run of a group can be compared.
         ValueError: for a stage or unit that the runs do not have, a run in both groups, or a tolerance below 0.
     """
     if not tolerance >= 0:
         raise ValueError(f"the tolerance is {tolerance:g}; write 0 or more")
-    both = {run.info.run_id for run in base} & {run.info.run_id for run in variant}
+    both = {each.entry.run_id for each in ours} & {each.entry.run_id for each in theirs}
     if both:
         raise ValueError(f"a run is in both groups: {', '.join(sorted(both))}")
-    ours, left_out = _readable("base", base, metric)
-    theirs, also_left_out = _readable("variant", variant, metric)
-    everyone = [*ours, *theirs]
-    work = work_of(everyone, stage, unit)
+    work = work_of([*ours, *theirs], stage, unit)
     lower = _is_loss(metric) if lower_is_better is None else lower_is_better
     gain = _gain(ours, theirs, lower)
     sides = _sides(ours, theirs, work)
@@ -187,15 +180,8 @@ def prove(
         else _payback(
             [_one_off(cost, ours[0].cost) for cost in one_off], ours, theirs, work, ratio, grams_alike
         ),
-        left_out=(*left_out, *also_left_out),
+        left_out=tuple(left_out),
     )
-
-
-def _readable(group: str, runs: Sequence[Run], metric: str) -> tuple[list[Repeat], list[str]]:
-    repeats, left_out = read(runs, metric)
-    if not repeats:
-        raise NotFound(f"no run of the {group} can be compared: {'; '.join(left_out)}")
-    return repeats, left_out
 
 
 def _is_loss(metric: str) -> bool:

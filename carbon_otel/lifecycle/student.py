@@ -13,14 +13,18 @@ from typing import Final
 # From here on, the normal distribution differs by less than 1e-6 of the quantile.
 _NORMAL_FROM: Final = 1e6
 _TINY: Final = 1e-300
-_PRECISION: Final = 1e-15
+_PRECISION: Final = 1e-14
 _MOST_TERMS: Final = 100_000
+_MOST_STEPS: Final = 500
 
 
 def cdf(t: float, df: float) -> float:
     """The probability that a value with `df` degrees of freedom is at most `t`."""
     if df >= _NORMAL_FROM:
         return NormalDist().cdf(t)
+    if t * t < df:  # near the middle, where the argument of the other form is near 1 and loses digits
+        within = _incomplete_beta(0.5, df / 2, t * t / (df + t * t)) / 2
+        return 0.5 + math.copysign(within, t)
     beyond = _incomplete_beta(df / 2, 0.5, df / (df + t * t)) / 2
     return 1 - beyond if t > 0 else beyond
 
@@ -36,15 +40,22 @@ def quantile(probability: float, df: float) -> float:
         return NormalDist().inv_cdf(probability)
     if probability < 0.5:
         return -quantile(1 - probability, df)
-    low, high = 0.0, 1.0
-    while cdf(high, df) < probability:
-        low, high = high, 2 * high
-    while high - low > 1e-12 * high:
-        middle = (low + high) / 2
-        if middle in (low, high):
+    if probability == 0.5:
+        return 0.0
+    # Newton's steps from the quantile of the normal distribution, which is lower: above 0 the distribution
+    # function is concave, so that no step goes too far.
+    t = NormalDist().inv_cdf(probability)
+    for _ in range(_MOST_STEPS):
+        step = (probability - cdf(t, df)) / _density(t, df)
+        t += step
+        if abs(step) <= _PRECISION * t:
             break
-        low, high = (middle, high) if cdf(middle, df) < probability else (low, middle)
-    return (low + high) / 2
+    return t
+
+
+def _density(t: float, df: float) -> float:
+    log_front = math.lgamma((df + 1) / 2) - math.lgamma(df / 2) - math.log(df * math.pi) / 2
+    return math.exp(log_front - (df + 1) / 2 * math.log1p(t * t / df))
 
 
 def _incomplete_beta(a: float, b: float, x: float) -> float:

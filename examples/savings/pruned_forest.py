@@ -1,11 +1,11 @@
 """A pruned forest against the full one: fewer and shallower trees, and what they save in inference.
 
-    pip install "carbon-otel[mlflow,sklearn]" && python examples/savings/pruned_forest.py
+pip install "carbon-otel[mlflow,sklearn]" && python examples/savings/pruned_forest.py
 """
 
 from __future__ import annotations
 
-from in_turn import in_turn
+from in_turn import begin, in_turn
 from sklearn.datasets import make_classification
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import accuracy_score
@@ -21,12 +21,13 @@ def main(repeats: int = 5, samples: int = 10_000, passes: int = 8) -> None:
     full = RandomForestClassifier(300, random_state=0).fit(train, train_labels)
     pruned = RandomForestClassifier(60, max_depth=12, random_state=0).fit(train, train_labels)
 
-    def predicted(forest: RandomForestClassifier) -> float:
+    def accuracy(forest: RandomForestClassifier) -> float:
         for _ in range(passes):
             labels = forest.predict(test)  # a stage of inference, without a line of ours
         return float(accuracy_score(test_labels, labels))
 
-    in_turn("pruned forest", repeats, full=lambda: predicted(full), pruned=lambda: predicted(pruned))
+    begin("pruned forest")
+    in_turn(repeats, full=lambda: accuracy(full), pruned=lambda: accuracy(pruned))
     print(carbon_otel.prove("full", "pruned", metric="accuracy", experiment="pruned forest"))
 
 
