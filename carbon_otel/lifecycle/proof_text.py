@@ -132,24 +132,23 @@ def _payback(proof: Proof, per_day: float | None) -> Iterator[str]:
         return
     what = ", ".join(back.names)
     once = f"{what} ({quantities.energy(back.one_off_wh * J_PER_WH)})"
-    yield f"Payback: the energy of {once} {_units(back.energy, proof.work.unit, per_day)}"
+    yield f"Payback of {once}: {_units(back.energy, proof.work.unit, per_day)}."
     if back.emissions is not None and back.one_off_g is not None:
         grams = quantities.emissions(back.one_off_g)
-        yield f"Payback: its emissions ({grams} CO2e) {_units(back.emissions, proof.work.unit, per_day)}"
+        yield f"Payback of its emissions ({grams} CO2e): {_units(back.emissions, proof.work.unit, per_day)}."
 
 
 def _units(interval: Interval, unit: str, per_day: float | None) -> str:
     name = "runs" if unit == RUN else unit
     if math.isinf(interval.value):
-        return "is never paid back: the variant saves nothing"
+        return "never, since the variant saves nothing"
     days = f", {_number(interval.value / per_day)} days" if per_day else ""
     if math.isinf(interval.high):
         return (
-            f"is not shown to be paid back: the saving may be 0; by its mean, after {_whole(interval.value)} "
-            f"{name}{days}"
+            f"not shown, since the saving may be 0; by its mean after {_count(interval.value)} {name}{days}"
         )
-    band = f"{_whole(interval.low)} to {_whole(interval.high)}"
-    return f"is paid back after {_whole(interval.value)} {name} ({band}){days}"
+    band = f"{_count(interval.low)} to {_count(interval.high)}"
+    return f"after {_count(interval.value)} {name} ({band}){days}"
 
 
 def _percent(part: float) -> str:
@@ -161,8 +160,8 @@ def _number(value: float) -> str:
     return f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}" if abs(value) < 100 else f"{value:,.0f}"
 
 
-def _whole(value: float) -> str:
-    return f"{max(1.0, float(f'{value:.3g}')):,.0f}"
+def _count(value: float) -> str:
+    return _number(value) if value < 100 else f"{float(f'{value:.3g}'):,.0f}"
 
 
 def _capital(words: str) -> str:

@@ -14,6 +14,9 @@ from types import ModuleType
 import pytest
 
 import carbon_otel
+from tests.fakes.drawing import Drawing
+from tests.fakes.powercap import server
+from tests.integration import savings
 from tests.integration.processes import wait_for
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -112,3 +115,23 @@ def test_a_service(stages):
     assert len(answers) == 20
     assert {each.name for each in answers} == {"RandomForestClassifier.predict"}
     assert {each.units["samples"] for each in answers} == {16}
+
+
+@pytest.fixture
+def powercap(tmp_path):
+    """A package that draws 50 W, in another process's measurement."""
+    with Drawing(server(tmp_path / "sys"), zones=1, watts=50) as drawing:
+        yield drawing.root
+
+
+def test_a_quantised_model(tmp_path, powercap):
+    savings.run("quantised", "repeats=2, work=100", tmp_path, powercap, proofs=2)
+    for size in ("wide", "narrow"):
+        proof = savings.prove(tmp_path, f"{size}_float32", f"{size}_int8")
+        assert proof["work"] == {"stage": "inference", "unit": "samples"}
+
+
+def test_the_size_of_a_batch(tmp_path, powercap):
+    savings.run("batch_size", "repeats=2, epochs=2", tmp_path, powercap, proofs=2)
+    proof = savings.prove(tmp_path, "small", "large")
+    assert proof["work"] == {"stage": "training", "unit": "run"}

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.integration import savings
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
@@ -63,3 +65,22 @@ def test_forecast_llm(tmp_path):
     assert answers.count("GPUs  ") == answers.count("tokens  ") == 2 and answers.count("t CO2e") == 4
     assert len(discussion.split()) > 100 and "is a factor of" in " ".join(discussion.split())
     assert "nan" not in done.stdout
+
+
+def test_a_pruned_forest(tmp_path, drawing):
+    savings.run("pruned_forest", "repeats=2, samples=2000, passes=2", tmp_path, drawing.root)
+    proof = savings.prove(tmp_path, "full", "pruned")
+    assert proof["work"] == {"stage": "inference", "unit": "samples"}
+    assert [len(proof[side]["run_ids"]) for side in ("base", "variant")] == [2, 2]
+
+
+def test_a_distilled_model(tmp_path, drawing):
+    savings.run("distilled", "repeats=2, samples=2000, passes=1", tmp_path, drawing.root)
+    proof = savings.prove(tmp_path, "teacher", "student", "--one-off", "distillation")
+    assert proof["payback"]["names"] == ["distillation"] and proof["payback"]["one_off_wh"] > 0
+
+
+def test_early_stopping(tmp_path, drawing):
+    savings.run("early_stopping", "repeats=2, samples=1000, epochs=20", tmp_path, drawing.root)
+    proof = savings.prove(tmp_path, "all_epochs", "stopped", "--stage", "training")
+    assert proof["work"] == {"stage": "training", "unit": "run"}
