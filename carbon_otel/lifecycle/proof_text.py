@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # With fewer, an interval is as wide as the figure.
 _ENOUGH_REPEATS: Final = 3
+# The mean of equal floats may differ from them by their last digit.
+_ROUNDING: Final = 1e-12
 
 
 def text(proof: Proof, per_day: float | None = None) -> str:
@@ -91,15 +93,15 @@ def _quality(proof: Proof) -> str:
     sides = f"{proof.metric} is {_gain(gain.value)}"
     better = "lower" if proof.lower_is_better else "higher"
     allowed = f"{better} is better, and {proof.tolerance:g} worse is allowed"
-    if gain.low == gain.high:
-        return f"Quality: {sides} in all repeats; {allowed}."
     if math.isinf(gain.low):
         return f"Quality: {sides}, by single values; {allowed}."
+    if gain.high - gain.low < _ROUNDING:
+        return f"Quality: {sides} in all repeats; {allowed}."
     return f"Quality: {sides} ({_gain(gain.low)} to {_gain(gain.high)}); {allowed}."
 
 
 def _gain(value: float) -> str:
-    if value == 0:
+    if abs(value) < _ROUNDING:
         return "equal"
     return f"{abs(value):.3g} {'better' if value > 0 else 'worse'}"
 

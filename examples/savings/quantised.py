@@ -58,7 +58,7 @@ def accuracy(model: nn.Module, passes: int) -> float:
     return float((guessed == labels).float().mean())
 
 
-def main(repeats: int = 5, work: int = 800) -> None:
+def main(repeats: int = 4, work: int = 800) -> None:
     """Train a wide and a narrow network, let them and their int8 models predict in turn, and print two proofs."""
     torch.set_num_threads(1)
     wide, narrow = trained(1024), trained(32)

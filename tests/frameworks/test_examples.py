@@ -18,6 +18,7 @@ from tests.fakes.drawing import Drawing
 from tests.fakes.powercap import server
 from tests.integration import savings
 from tests.integration.processes import wait_for
+from tests.integration.stores import EmptyStore
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -119,19 +120,23 @@ def test_a_service(stages):
 
 @pytest.fixture
 def powercap(tmp_path):
-    """A package that draws 50 W, in another process's measurement."""
+    """A package that draws 50 W, for a measurement in another process."""
     with Drawing(server(tmp_path / "sys"), zones=1, watts=50) as drawing:
         yield drawing.root
 
 
-def test_a_quantised_model(tmp_path, powercap):
-    savings.run("quantised", "repeats=2, work=100", tmp_path, powercap, proofs=2)
-    for size in ("wide", "narrow"):
-        proof = savings.prove(tmp_path, f"{size}_float32", f"{size}_int8")
-        assert proof["work"] == {"stage": "inference", "unit": "samples"}
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory):
+    return EmptyStore(tmp_path_factory.getbasetemp())
 
 
-def test_the_size_of_a_batch(tmp_path, powercap):
-    savings.run("batch_size", "repeats=2, epochs=2", tmp_path, powercap, proofs=2)
-    proof = savings.prove(tmp_path, "small", "large")
-    assert proof["work"] == {"stage": "training", "unit": "run"}
+def test_a_quantised_model(powercap, empty_store):
+    runs = "'narrow_float32', 'narrow_int8'"
+    found = savings.proof("quantised", "repeats=2, work=60", runs, powercap, empty_store, proofs=2)
+    assert found["work"] == {"stage": "inference", "unit": "samples"}
+
+
+def test_the_size_of_a_batch(powercap, empty_store):
+    runs = "'small', 'large'"
+    found = savings.proof("batch_size", "repeats=2, epochs=1", runs, powercap, empty_store, proofs=2)
+    assert found["work"] == {"stage": "training", "unit": "run"}

@@ -67,20 +67,21 @@ def test_forecast_llm(tmp_path):
     assert "nan" not in done.stdout
 
 
-def test_a_pruned_forest(tmp_path, drawing):
-    savings.run("pruned_forest", "repeats=2, samples=2000, passes=2", tmp_path, drawing.root)
-    proof = savings.prove(tmp_path, "full", "pruned")
-    assert proof["work"] == {"stage": "inference", "unit": "samples"}
-    assert [len(proof[side]["run_ids"]) for side in ("base", "variant")] == [2, 2]
+def test_a_pruned_forest(drawing, empty_store):
+    sizes = "repeats=2, samples=1000, passes=2"
+    found = savings.proof("pruned_forest", sizes, "'full', 'pruned'", drawing.root, empty_store)
+    assert found["work"] == {"stage": "inference", "unit": "samples"}
 
 
-def test_a_distilled_model(tmp_path, drawing):
-    savings.run("distilled", "repeats=2, samples=2000, passes=1", tmp_path, drawing.root)
-    proof = savings.prove(tmp_path, "teacher", "student", "--one-off", "distillation")
-    assert proof["payback"]["names"] == ["distillation"] and proof["payback"]["one_off_wh"] > 0
+def test_a_distilled_model(drawing, empty_store):
+    runs = "'teacher', 'student', one_off=['distillation']"
+    sizes = "repeats=2, samples=1000, passes=1"
+    found = savings.proof("distilled", sizes, runs, drawing.root, empty_store)
+    assert found["payback"]["names"] == ["distillation"] and found["payback"]["one_off_wh"] > 0
 
 
-def test_early_stopping(tmp_path, drawing):
-    savings.run("early_stopping", "repeats=2, samples=1000, epochs=20", tmp_path, drawing.root)
-    proof = savings.prove(tmp_path, "all_epochs", "stopped", "--stage", "training")
-    assert proof["work"] == {"stage": "training", "unit": "run"}
+def test_early_stopping(drawing, empty_store):
+    runs = "'all_epochs', 'stopped', stage='training'"
+    sizes = "repeats=2, samples=1000, epochs=20"
+    found = savings.proof("early_stopping", sizes, runs, drawing.root, empty_store)
+    assert found["work"] == {"stage": "training", "unit": "run"}

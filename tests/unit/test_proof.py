@@ -148,6 +148,12 @@ def test_quality(variant, gain, verdict):
     assert loss.lower_is_better and loss.verdict == verdict
 
 
+def test_equal_qualities_have_no_interval():
+    """The mean of three times 0.9772 is not exactly 0.9772."""
+    found = proof([1.0, 1.1, 1.2], [0.5, 0.6, 0.7], [0.9772] * 3)
+    assert "accuracy is 0.0772 better in all repeats" in text(found)
+
+
 def test_a_quality_that_scatters_is_not_shown_to_be_equal():
     found = proof(qualities=[0.8, 1.0, 0.85, 0.95])
     assert found.verdict == "cannot be told apart"
