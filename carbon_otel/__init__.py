@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from carbon_otel.forecast.records import Forecast
     from carbon_otel.foresight.progress import Outlook, Progress
     from carbon_otel.intensity.timing import BestStart
+    from carbon_otel.lifecycle.proof import Proof
     from carbon_otel.lifecycle.report import Report
     from carbon_otel.lifecycle.where import Where
 else:
@@ -69,6 +70,7 @@ __all__ = [
     "inject",
     "instrument",
     "progress",
+    "prove",
     "report",
     "stage",
     "uninstrument",
@@ -351,6 +353,68 @@ def report(
 
     try:
         return report_of(read(mlflow.MlflowClient(tracking_uri), model), zone, year, water=water)
+    except Exception as error:  # noqa: BLE001 - every kind of store raises its own
+        fault = _without_secrets(error)
+    raise fault
+
+
+def prove(
+    base: str | Sequence[str],
+    variant: str | Sequence[str],
+    *,
+    metric: str,
+    tolerance: float = 0.01,
+    lower_is_better: bool | None = None,
+    stage: str | None = None,
+    unit: str | None = None,
+    one_off: Sequence[str | float] = (),
+    experiment: str | None = None,
+    tracking_uri: str | None = None,
+) -> Proof:
+    """Find out whether a variant uses less energy for each unit of work than a base, at equal quality.
+
+        proof = carbon_otel.prove("float32", "int8", metric="accuracy", tolerance=0.01)
+        print(proof)
+        assert proof.verdict == "proven saving"
+
+    Several runs of each, in turn, give the interval of the ratio; single runs prove nothing.
+
+    Args:
+        base: the runs to beat: run ids, the name of runs, or a tag as `tag=value`; a text may have several, with
+            commas between them.
+        variant: the runs that are to save energy.
+        metric: the quality metric of the runs.
+        tolerance: by how much it may be worse, in units of the metric.
+        lower_is_better: which values are better; by default lower ones for a loss or an error, by its name.
+        stage: the kind of stage whose energy counts; by default inference if all runs have it, else training.
+        unit: the unit of work: `samples`, `requests`, `tokens`, or `run`; by default the samples of inference, and
+            of other stages the run.
+        one_off: what the variant costs once, as runs or in watt-hours, for the payback.
+        experiment: the experiment of the names and tags; not needed if they are in one.
+        tracking_uri: the MLflow store, instead of MLflow's default.
+
+    Raises:
+        LookupError: for runs that the store does not have, or that were not measured.
+        ValueError: for a stage or unit that the runs do not have, or a run in both groups.
+        ImportError: if mlflow is not installed.
+    """
+    import mlflow
+
+    from carbon_otel.lifecycle import groups
+
+    try:
+        return groups.prove(
+            mlflow.MlflowClient(tracking_uri),
+            base,
+            variant,
+            metric,
+            tolerance,
+            lower_is_better=lower_is_better,
+            stage=stage,
+            unit=unit,
+            one_off=one_off,
+            experiment=experiment,
+        )
     except Exception as error:  # noqa: BLE001 - every kind of store raises its own
         fault = _without_secrets(error)
     raise fault

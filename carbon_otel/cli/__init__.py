@@ -1,4 +1,4 @@
-"""The command line: `carbon-otel demo`, `run`, `forecast`, `compare`, `report`, `where`, `collector`, ..."""
+"""The command line: `carbon-otel demo`, `run`, `forecast`, `compare`, `prove`, `report`, `where`, ..."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from carbon_otel.cli.doctor import doctor
 from carbon_otel.cli.forecast import forecast
 from carbon_otel.cli.intensity import reprice, when
 from carbon_otel.cli.output import prepare
+from carbon_otel.cli.prove import prove
 from carbon_otel.cli.report import report
 from carbon_otel.cli.run import run
 from carbon_otel.cli.top import top
@@ -30,6 +31,7 @@ app.add_typer(mlflow.app, name="mlflow")
 app.command()(demo)
 app.command()(forecast)
 app.command()(compare)
+app.command()(prove)
 app.command()(report)
 app.command()(where)
 app.command()(zones)

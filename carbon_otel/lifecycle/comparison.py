@@ -11,11 +11,13 @@ from carbon_otel.mlflow.schema import contributions, names
 from carbon_otel.mlflow.schema.checked import amount
 
 # Tags that must be equal if figures are to be comparable, each with the reason.
-_ALIKE: Final = {
+ENERGY_ALIKE: Final = {
     "carbon.method": "the tiers have different errors",
     "carbon.attribution": "different parts of the host are charged",
     "carbon.hardware": "different hardware draws different power",
     "carbon.missing": "a component is not in one of the figures",
+}
+EMISSIONS_ALIKE: Final = {
     "carbon.zone": "emissions differ by the grid; compare the energy",
     "carbon.intensity_g_per_kwh": "emissions differ by the grid's factor; compare the energy",
     "carbon.intensity_source": "emissions differ by the table; compare the energy",
@@ -123,16 +125,14 @@ class RunCost:
 def differences(runs: Sequence[RunCost]) -> list[str]:
     """The differences in how the runs were measured, one line each."""
     lines = []
-    for tag, why in _ALIKE.items():
+    for tag, why in (ENERGY_ALIKE | EMISSIONS_ALIKE).items():
         values = {run.run_id: run.tags.get(tag, "none") for run in runs}
         if len(set(values.values())) > 1:
             each = "; ".join(f"{run.name}: {values[run.run_id]}" for run in runs)
             lines.append(f"{tag.removeprefix('carbon.')} ({why}): {each}")
-    by_process = all(run.tags.get("carbon.attribution") == "process" for run in runs)
-    for tag in () if by_process else _SHARES:
-        if not all(_alike(tag, runs[0], run) for run in runs[1:]):
-            each = "; ".join(f"{run.name}: {run.tags.get(tag, 'unknown')}" for run in runs)
-            lines.append(f"{tag.removeprefix('carbon.')} (the rest of the host was otherwise in use): {each}")
+    for tag in shares_that_differ(runs):
+        each = "; ".join(f"{run.name}: {run.tags.get(tag, 'unknown')}" for run in runs)
+        lines.append(f"{tag.removeprefix('carbon.')} (the rest of the host was otherwise in use): {each}")
     names_of = {run.run_id: run.name for run in runs}
     for run in runs:
         if run.lower_bound:
@@ -142,6 +142,13 @@ def differences(runs: Sequence[RunCost]) -> list[str]:
         if run.tags.get("carbon.segments", "1") != "1":
             lines.append(f"{run.name} was resumed; its tags are those of its last segment")
     return lines
+
+
+def shares_that_differ(runs: Sequence[RunCost]) -> list[str]:
+    """The tags of the shares of the host in which the runs differ; none where each pays for its own CPU time."""
+    if all(run.tags.get("carbon.attribution") == "process" for run in runs):
+        return []
+    return [tag for tag in _SHARES if not all(_alike(tag, runs[0], run) for run in runs[1:])]
 
 
 def verdict(first: RunCost, other: RunCost) -> str:

@@ -100,7 +100,7 @@ def read(client: MlflowClient, name: str) -> Ledger:
     The name is a registered model (`churn`, `churn/3`, `churn@champion`), a model id, an experiment or a lineage;
     or a run id, for that run and the runs nested in it. Raises NotFound, and the errors of the store.
     """
-    if _RUN_ID.fullmatch(name) and (run := _known_run(client, name)) is not None:
+    if (run := known_run(client, name)) is not None:
         return _of_run(client, run)
     run = _source_run(client, name)
     if run is not None:
@@ -120,7 +120,7 @@ def read(client: MlflowClient, name: str) -> Ledger:
             collected.add_all(client, [ledger.experiment_id], of_it)
     else:
         title = name if lineage == name else f"{name}, lineage {lineage}"
-        collected.add_all(client, everywhere, f"tags.`{names.LINEAGE}` = {_quoted(lineage or name)}")
+        collected.add_all(client, everywhere, f"tags.`{names.LINEAGE}` = {quoted(lineage or name)}")
     _require_entries(collected, title, name)
     entries = [*collected.entries.values(), *_preparation(client, everywhere, collected)]
     return _ledger(title, entries, collected)
@@ -168,7 +168,7 @@ def _preparation(client: MlflowClient, experiments: list[str], collected: _Entri
     known = {entry.run_id for entry in collected.entries.values()}
     elsewhere = _Entries()
     for digest in sorted(collected.digests):
-        for run in _runs(client, experiments, f"dataset.digest = {_quoted(digest)}"):
+        for run in _runs(client, experiments, f"dataset.digest = {quoted(digest)}"):
             if run.info.run_id in known:
                 continue
             known.add(run.info.run_id)
@@ -205,12 +205,14 @@ def model_of(client: MlflowClient, name: str) -> Model | None:
     return Model(version.name, str(version.version), model_id, run_id)
 
 
-def _known_run(client: MlflowClient, run_id: str) -> Run | None:
+def known_run(client: MlflowClient, name: str) -> Run | None:
     """The run with this id; None if there is none."""
+    if not _RUN_ID.fullmatch(name):
+        return None
     from mlflow.exceptions import MlflowException
 
     try:
-        return client.get_run(run_id)
+        return client.get_run(name)
     except MlflowException as error:
         if error.error_code in _UNKNOWN:
             return None
@@ -248,7 +250,7 @@ def _version(client: MlflowClient, name: str) -> Any:
         model, _, number = name.rpartition("/")
         if model:
             return client.get_model_version(model, number)
-        versions = client.search_model_versions(f"name = {_quoted(name)}")
+        versions = client.search_model_versions(f"name = {quoted(name)}")
     except MlflowException as error:
         if error.error_code in _UNKNOWN:
             return None
@@ -280,6 +282,7 @@ def _by_time(client: MlflowClient, experiments: list[str], condition: str) -> li
     return [" and ".join(filter(None, (condition, *part))) for part in parts]
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """A text in a filter of MLflow."""
     # MLflow's filters have two kinds of quotes, and no escape for either.
     return f'"{text}"' if "'" in text and '"' not in text else "'" + text.replace("'", "") + "'"

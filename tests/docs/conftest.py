@@ -21,11 +21,12 @@ with carbon_otel.stage("training"):
     sum(range(100_000))
 """
 
-# The life of the model `churn`: two runs of 36 J each.
+# The life of the model `churn`: two runs of 36 J each. Beside it, three repeats of two models in turn, with 4 and
+# 2 J for the same samples.
 LIFE = """
 import mlflow
 
-from tests.docs.prelude import X, carbon_otel, model, y
+from tests.docs.prelude import X, carbon_otel, draw, model, settle, y
 
 carbon_otel.instrument(zone="FR")
 mlflow.set_experiment("churn")
@@ -33,6 +34,14 @@ for accuracy in (0.8, 0.9):
     with mlflow.start_run():
         model.fit(X, y)
         mlflow.log_metric("accuracy", accuracy)
+mlflow.set_experiment("quantised")
+for name, joules in [("float32", 4), ("int8", 2)] * 3:
+    settle()
+    with mlflow.start_run(run_name=name):
+        with carbon_otel.stage("inference") as stage:
+            draw(joules)
+            stage.units(samples=len(X))
+        mlflow.log_metric("accuracy", 0.9)
 assert carbon_otel.flush(timeout=60)
 """
 

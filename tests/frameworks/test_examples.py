@@ -14,7 +14,11 @@ from types import ModuleType
 import pytest
 
 import carbon_otel
+from tests.fakes.drawing import Drawing
+from tests.fakes.powercap import server
+from tests.integration import savings
 from tests.integration.processes import wait_for
+from tests.integration.stores import EmptyStore
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -112,3 +116,27 @@ def test_a_service(stages):
     assert len(answers) == 20
     assert {each.name for each in answers} == {"RandomForestClassifier.predict"}
     assert {each.units["samples"] for each in answers} == {16}
+
+
+@pytest.fixture
+def powercap(tmp_path):
+    """A package that draws 50 W, for a measurement in another process."""
+    with Drawing(server(tmp_path / "sys"), zones=1, watts=50) as drawing:
+        yield drawing.root
+
+
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory):
+    return EmptyStore(tmp_path_factory.getbasetemp())
+
+
+def test_a_quantised_model(powercap, empty_store):
+    runs = "'narrow_float32', 'narrow_int8'"
+    found = savings.proof("quantised", "repeats=2, work=60", runs, powercap, empty_store, proofs=2)
+    assert found["work"] == {"stage": "inference", "unit": "samples"}
+
+
+def test_the_size_of_a_batch(powercap, empty_store):
+    runs = "'small', 'large'"
+    found = savings.proof("batch_size", "repeats=2, epochs=1", runs, powercap, empty_store, proofs=2)
+    assert found["work"] == {"stage": "training", "unit": "run"}

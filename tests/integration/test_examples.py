@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.integration import savings
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
@@ -63,3 +65,23 @@ def test_forecast_llm(tmp_path):
     assert answers.count("GPUs  ") == answers.count("tokens  ") == 2 and answers.count("t CO2e") == 4
     assert len(discussion.split()) > 100 and "is a factor of" in " ".join(discussion.split())
     assert "nan" not in done.stdout
+
+
+def test_a_pruned_forest(drawing, empty_store):
+    sizes = "repeats=2, samples=1000, passes=2"
+    found = savings.proof("pruned_forest", sizes, "'full', 'pruned'", drawing.root, empty_store)
+    assert found["work"] == {"stage": "inference", "unit": "samples"}
+
+
+def test_a_distilled_model(drawing, empty_store):
+    runs = "'teacher', 'student', one_off=['distillation']"
+    sizes = "repeats=2, samples=1000, passes=1"
+    found = savings.proof("distilled", sizes, runs, drawing.root, empty_store)
+    assert found["payback"]["names"] == ["distillation"] and found["payback"]["one_off_wh"] > 0
+
+
+def test_early_stopping(drawing, empty_store):
+    runs = "'all_epochs', 'stopped', stage='training'"
+    sizes = "repeats=2, samples=1000, epochs=20"
+    found = savings.proof("early_stopping", sizes, runs, drawing.root, empty_store)
+    assert found["work"] == {"stage": "training", "unit": "run"}
