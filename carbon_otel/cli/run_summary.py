@@ -10,7 +10,7 @@ from rich import box
 from rich.table import Table
 
 from carbon_otel.cli.output import Screen
-from carbon_otel.units import J_PER_WH
+from carbon_otel.quantities import EMISSIONS, ENERGY, column, duration, energy
 
 
 def version(journal: Path | None) -> tuple[int, int] | None:
@@ -48,21 +48,22 @@ def _show_process(footprint: dict[str, Any], final: bool, console: Screen) -> No
     if not final:
         _say(console, "the program was killed; the figures up to its last checkpoint are lower bounds")
     table = Table("stage", box=box.SIMPLE_HEAD)
-    for column in ("energy Wh", "emissions g", "share"):
-        table.add_column(column, justify="right")
-    for kind, part in footprint["stages"].items():
-        share = part["energy_j"] / footprint["energy_j"] if footprint["energy_j"] else 0.0
-        table.add_row(
-            kind, f"{part['energy_j'] / J_PER_WH:.4g}", f"{part['emissions_g']:.4g}", f"{share:.1%}"
-        )
+    for title in ("energy", "emissions", "share"):
+        table.add_column(title, justify="right")
+    costs = [*footprint["stages"].values(), footprint]
+    joules = column(ENERGY, [cost["energy_j"] for cost in costs])
+    grams = column(EMISSIONS, [cost["emissions_g"] for cost in costs])
+    for kind, cost, *texts in zip(footprint["stages"], costs, joules, grams, strict=False):
+        share = cost["energy_j"] / footprint["energy_j"] if footprint["energy_j"] else 0.0
+        table.add_row(kind, *texts, f"{share:.1%}")
     table.add_section()
-    table.add_row("total", f"{footprint['energy_j'] / J_PER_WH:.4g}", f"{footprint['emissions_g']:.4g}", "")
+    table.add_row("total", joules[-1], grams[-1], "")
     console.print(table)
     grid = footprint["intensity"]
     priced = f"grid {grid['zone']} {grid['g_per_kwh']:.1f} g/kWh, {grid['year']}" if grid else "several grids"
     console.print(
-        f"between {footprint['low_j'] / J_PER_WH:.4g} and {footprint['high_j'] / J_PER_WH:.4g} Wh in "
-        f"{footprint['duration_s']:.1f} s; {footprint['measured_fraction']:.0%} measured "
+        f"{energy(footprint['energy_j'], footprint['low_j'], footprint['high_j'])} in "
+        f"{duration(footprint['duration_s'])}; {footprint['measured_fraction']:.0%} measured "
         f"({footprint['method']}); {priced}",
         soft_wrap=True,
     )

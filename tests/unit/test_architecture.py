@@ -51,7 +51,7 @@ ROOMS = {
     "sinks": "footprint records guard",
     "remote": "records carbon units",
     # The grid by the hour.
-    "intensity": "_version text clock guard carbon provenance units private_files",
+    "intensity": "_version text clock guard carbon provenance units quantities private_files",
     "config": "text sensors carbon intensity units private_files",
     "life": "carbon sensors config provenance",
     # One timeline per device, and this process's share of it.
@@ -78,10 +78,10 @@ ROOMS = {
     "mlflow.integration": f"{CORE} config host stages runtime instrumentation mlflow.schema mlflow.delivery "
     "mlflow.runs mlflow.standalone mlflow.traces mlflow.compat",
     # The cost of a model: a reader of stores, which knows no sink.
-    "lifecycle": "carbon intensity provenance units records footprint mlflow.schema mlflow.compat",
+    "lifecycle": "carbon intensity provenance units quantities records footprint mlflow.schema mlflow.compat",
     # Energy and carbon before the run: a reader of tables and stores, which knows no sensor and no sink.
-    "forecast": "carbon provenance units records footprint clock private_files lifecycle mlflow.schema "
-    "mlflow.compat",
+    "forecast": "carbon provenance units quantities records footprint clock private_files lifecycle "
+    "mlflow.schema mlflow.compat",
     "compat": "footprint units",
     # The place of this measurement.
     "here": "guard carbon config host",
