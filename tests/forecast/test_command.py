@@ -103,7 +103,8 @@ def test_the_table_has_the_figures_of_the_json():
     table, found = call(*LLM).stdout, values(*LLM)
     row = next(line for line in table.splitlines() if "energy with PUE, MWh" in line)
     shown = [float(text) for text in re.findall(r"[\d.]+", row.partition("MWh")[2])]
-    assert shown == pytest.approx(list(found["energy_mwh"].values()), rel=1e-3)
+    # Two digits, since its band is wide.
+    assert shown == pytest.approx(list(found["energy_mwh"].values()), rel=0.05)
     assert "The uncertainty comes from: model FLOPs utilisation" in table
     assert "[unverified]" in table and "MLPerf" in table
 
