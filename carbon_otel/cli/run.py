@@ -12,11 +12,11 @@ from typing import Annotated
 
 import typer
 
-import carbon_otel
 from carbon_otel import config
-from carbon_otel.cli import autoload, run_summary
+from carbon_otel.cli import autoload, completion, run_summary
 from carbon_otel.cli.output import Screen, refuse, say
 from carbon_otel.config.setting import variable
+from carbon_otel.stages.arguments import kind_of
 
 _NOT_FOUND = 127
 _NOT_EXECUTABLE = 126
@@ -27,12 +27,22 @@ def run(
         list[str] | None, typer.Argument(metavar="-- PROGRAM", help="such as: python train.py --epochs 3")
     ] = None,
     stage: Annotated[
-        str | None, typer.Option(help="Measure the whole program as a stage of this kind.")
+        str | None,
+        typer.Option(
+            help="Measure the whole program as a stage of this kind.", autocompletion=completion.kinds
+        ),
     ] = None,
     zone: Annotated[
-        str | None, typer.Option(help="Country of the grid, such as FR, or a grid within one, such as CA-QC.")
+        str | None,
+        typer.Option(
+            help="Country of the grid, such as FR, or a grid within one, such as CA-QC.",
+            autocompletion=completion.zones,
+        ),
     ] = None,
-    region: Annotated[str | None, typer.Option(help="Cloud region, such as gcp:europe-west9.")] = None,
+    region: Annotated[
+        str | None,
+        typer.Option(help="Cloud region, such as gcp:europe-west9.", autocompletion=completion.cloud_regions),
+    ] = None,
     pue: Annotated[float | None, typer.Option(help="Power usage effectiveness of the site.")] = None,
     children: Annotated[
         bool,
@@ -46,7 +56,7 @@ def run(
         disabled = config.disabled()
         settings = config.resolve({"zone": zone, "region": region, "pue": pue})
         if stage is not None:
-            carbon_otel.stage(stage)
+            kind_of(stage)
     except ValueError as error:
         refuse(str(error))
     try:
