@@ -14,6 +14,7 @@ from rich.table import Table
 from carbon_otel.cli.mlflow_store import client_of, refuse_store
 from carbon_otel.cli.output import Screen, refuse, say, write_json
 from carbon_otel.lifecycle.comparison import NotMeasured, RunCost, differences, pareto, verdict
+from carbon_otel.lifecycle.ledger import experiments_in
 from carbon_otel.mlflow.compat import found_by
 from carbon_otel.mlflow.schema.checked import Unreadable
 from carbon_otel.quantities import EMISSIONS, ENERGY, Unit, digits, duration, unit
@@ -58,7 +59,10 @@ def compare(
     except Exception as error:  # noqa: BLE001 - every kind of store raises its own
         refuse_store(uri, error)
     if len(costs) < 2:
-        refuse(f"{len(costs)} measured run; a comparison needs two")
+        refuse(
+            f"{len(costs)} measured run; a comparison needs two: carbon-otel compare RUN_ID RUN_ID, or "
+            "--experiment NAME"
+        )
     costs = _with_ids(costs)
     first, *others = costs
     report: dict[str, Any] = {
@@ -74,7 +78,10 @@ def compare(
             refuse_store(uri, error)
         quality = {run_id: values[metric] for run_id, values in metrics.items() if metric in values}
         if not quality:
-            refuse(f"none of these runs has a metric {metric!r}")
+            own = sorted({name for values in metrics.values() for name in values if _is_users(name)})
+            refuse(
+                f"none of these runs has a metric {metric!r}; they have {', '.join(own) or 'none of yours'}"
+            )
         report["trade_off"] = _trade_off(costs, metric, quality, lower_is_better)
     if as_json:
         write_json(report)
@@ -82,11 +89,15 @@ def compare(
         _show(costs, report)
 
 
+def _is_users(metric: str) -> bool:
+    return not metric.startswith(("carbon/", "system/"))
+
+
 def _of_experiment(client: Any, name: str, unreadable: list[str]) -> list[RunCost]:
     """The costs of the finished, measured runs of an experiment."""
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
-        refuse(f"there is no experiment {name!r} in this store")
+        refuse(f"there is no experiment {name!r} in this store{experiments_in(client)}")
     ended = "attributes.status = 'FINISHED'"
     runs = found_by(client.search_runs, [experiment.experiment_id], ended, order_by=["start_time"])
     return _measured(runs, unreadable)

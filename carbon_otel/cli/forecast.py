@@ -191,8 +191,10 @@ def forecast(
                 post_training=post_training,
             )
         _answer(request, versus or [], file, as_json=as_json, html=html)
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         refuse(str(error))
+    except OSError as error:
+        refuse(f"{error.filename} cannot be read: {error.strerror}")
 
 
 def _refuse_options_of_the_other_kind(context: typer.Context, *, inference: bool) -> None:

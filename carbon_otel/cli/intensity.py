@@ -161,7 +161,7 @@ def _tried(call: Callable[[], _T]) -> _T:
     except (NotFound, ValueError) as error:
         refuse(str(error))
     except Unavailable as error:
-        refuse(str(error), "the yearly figure of the run stays as it is")
+        refuse(str(error), "the yearly figure of the run stays as it is", code=1)
 
 
 def _row(repriced: Repriced, *, written: bool) -> dict[str, Any]:

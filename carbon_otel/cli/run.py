@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import tempfile
@@ -107,12 +108,17 @@ def _wait_for(command: list[str], environment: Mapping[str, str]) -> int:
             process.send_signal(number)
         code = process.wait()
     except FileNotFoundError:
-        say(f"{command[0]}: command not found", err=True)
+        say(f"{command[0]}: command not found{_remedy(command)}", err=True)
         raise typer.Exit(_NOT_FOUND) from None
     except OSError as error:
-        say(f"{command[0]}: {error.strerror}", err=True)
+        say(f"{command[0]}: {error.strerror}{_remedy(command)}", err=True)
         raise typer.Exit(_NOT_EXECUTABLE) from None
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
     return 128 - code if code < 0 else code
+
+
+def _remedy(command: list[str]) -> str:
+    """What to write for the file of a Python program, which is no command."""
+    return f"; write: carbon-otel run -- python {shlex.join(command)}" if command[0].endswith(".py") else ""

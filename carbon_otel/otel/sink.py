@@ -407,6 +407,6 @@ def _record(span: Span, error: Exception) -> None:
 
 
 def _message(stage: StageInfo, footprint: Footprint) -> str:
-    """The line that Logfire shows for a span: `training rf: 12.4 Wh, 4.75 g`."""
+    """The line that Logfire shows for a span: `training rf: 12.4 Wh, 518 mg`."""
     title = stage.kind if stage.name == stage.kind else f"{stage.kind} {stage.name}"
     return f"{title}: {energy(footprint.energy_j)}, {emissions(footprint.emissions_g)}"

@@ -266,7 +266,7 @@ def test_a_run_is_priced_by_a_service(command, service):
 def test_a_service_that_fails_leaves_the_yearly_figure(command, service):
     service.answer = lambda asked: Answer(status=500)
     done = command("reprice", "{britain}", "--provider", "uk")
-    assert done.exit_code == 2 and "HTTP 500" in done.stderr and "stays as it is" in done.stderr
+    assert done.exit_code == 1 and "HTTP 500" in done.stderr and "stays as it is" in done.stderr
 
 
 def test_doctor_says_whether_the_shape_is_as_expected(command, service):

@@ -122,13 +122,30 @@ def test_quality_and_emissions(compare, store):
             ("{counted}", "{plain}", "--tracking-uri", "sqlite:///none.db"),
             "no MLflow store at sqlite:///none.db",
         ),
-        (("{counted}", "{plain}", "--tracking-uri", "http://127.0.0.1:9"), "http://127.0.0.1:9: API request"),
         (("{counted}", "{plain}", "--tracking-uri", "nothing://x"), "MLFLOW_TRACKING_URI"),
+        (("{counted}", "no-such-run"), "Run with id=no-such-run not found, in the MLflow store "),
+        (("--experiment", "nothing"), "its experiments are 'tests'"),
+        (("{counted}", "{modelled}", "--metric", "f1"), "they have accuracy"),
     ],
 )
 def test_runs_that_cannot_be_compared_give_advice(arguments, message, compare, tmp_path):
     done = compare(*arguments)
     assert done.exit_code == 2
     assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("http://127.0.0.1:9", "the MLflow store http://127.0.0.1:9 does not answer: Connection refused\n"),
+        ("http://no-such-host.invalid", "the MLflow store http://no-such-host.invalid does not answer: "),
+    ],
+)
+def test_a_store_that_fails_is_no_wrong_use(uri, message, compare, tmp_path):
+    done = compare("{counted}", "{plain}", "--tracking-uri", uri)
+    assert done.exit_code == 1
+    assert message in done.stderr and "MLFLOW_TRACKING_URI" in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
