@@ -169,7 +169,10 @@ WRONG = {
     "nothing to serve": (("--inference", "--gpu", "H100"), "--params or --config"),
     "an unknown field": ((*LLM, "--compare", "colour=red,blue"), "gpu=A100,H100"),
     "one value": ((*LLM, "--compare", "gpu=H100"), "gpu=A100,H100"),
-    "a file that is not there": (("--config", "none.json", "--gpu", "H100"), "none.json cannot be read: No such"),
+    "a file that is not there": (
+        ("--config", "none.json", "--gpu", "H100"),
+        "none.json cannot be read: No such",
+    ),
     "a folder instead of a file": (("--llmcarbon", "/"), "/ cannot be read: Is a directory"),
     "an unknown zone": (("--params", "3B", "--tokens", "1T", "--gpu", "H100", "--zone", "Atlantis"), "FR"),
     "a part of an accelerator": ((*SERVING, "--gpus", "16.5"), "a whole number"),

@@ -170,7 +170,6 @@ def test_another_signal_is_said_and_marginal_values_are_refused(command, tmp_pat
         (["{britain}", "--provider", "none"], "no provider 'none'"),
         (["{britain}", "--provider", "none.csv"], "cannot be read"),
         (["{britain}", "--provider", "old.csv"], "has no value of GB"),
-        (["{britain}", "--provider", "electricitymaps"], "set ELECTRICITYMAPS_TOKEN"),
         (["0" * 32, "--provider", "grid.csv"], "not found"),
     ],
 )
@@ -183,6 +182,11 @@ def test_what_cannot_be_priced_has_a_reason_and_changes_nothing(
     done = command("reprice", *arguments)
     assert done.exit_code == 2 and reason in done.stderr, done.output
     assert run_of(measured).data.to_dictionary() == before
+
+
+def test_a_service_that_needs_a_token_is_not_asked_without_one(command):
+    done = command("reprice", "{britain}", "--provider", "electricitymaps")
+    assert done.exit_code == 1 and "set ELECTRICITYMAPS_TOKEN" in done.stderr, done.output
 
 
 def test_the_setting_names_the_provider(command, tmp_path, monkeypatch):
