@@ -29,6 +29,7 @@ from carbon_otel.guard import contain as _contain
 from carbon_otel.guard import log_fault as _log_fault
 from carbon_otel.guard import log_once as _log_once
 from carbon_otel.guard import without_secrets as _without_secrets
+from carbon_otel.keywords import near_ones_named as _near_ones_named
 from carbon_otel.stages import handing_on as _handing_on  # noqa: F401 - loads the tasks of pools
 from carbon_otel.stages.api import Stage, inject, stage
 
@@ -79,6 +80,7 @@ __all__ = [
 ]
 
 
+@_near_ones_named
 def instrument(
     *,
     zone: str | None = None,
@@ -183,7 +185,7 @@ def instrument(
 
     for former in ("interval", "checkpoint_interval"):
         if arguments[former] is not None:
-            _warnings.warn(f"{former} is now called {former}_s", DeprecationWarning, stacklevel=2)
+            _warnings.warn(f"{former} is now called {former}_s", DeprecationWarning, stacklevel=3)
     if config.disabled():
         return
     if not _threads_may_run():
@@ -196,6 +198,8 @@ def instrument(
     except OSError as fault:  # the package's own tables, in a test of the application with a fake file system
         _log_fault("reading the settings", fault)
         return
+    for wrong, meant in config.misspelt().items():
+        _log_once("%s is no setting: did you mean %s?", wrong, meant, about=wrong)
     options = _runtime.Options(settings, tracer_provider, meter_provider, config.named(arguments))
     if _runtime.being_started():
         _contain("instrumenting", None, _runtime.start_at_first_stage, options, Waiting)
@@ -323,6 +327,7 @@ def progress(
     return Progress(iterable, total, budget_kwh=budget_kwh, budget_kg=budget_kg, on_budget=on_budget)
 
 
+@_near_ones_named
 def report(
     model: str,
     *,
@@ -358,6 +363,7 @@ def report(
     raise fault
 
 
+@_near_ones_named
 def prove(
     base: str | Sequence[str],
     variant: str | Sequence[str],
@@ -420,6 +426,7 @@ def prove(
     raise fault
 
 
+@_near_ones_named
 def where(
     model: str, *, clouds: Sequence[str] = (), here: str | None = None, tracking_uri: str | None = None
 ) -> Where:
@@ -448,6 +455,7 @@ def where(
     raise fault
 
 
+@_near_ones_named
 def when(
     run_id: str,
     provider: str,

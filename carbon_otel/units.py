@@ -1,4 +1,4 @@
-"""Unit conversions and SI prefixes, and quantities as text."""
+"""Unit conversions and SI prefixes."""
 
 from __future__ import annotations
 
@@ -19,13 +19,3 @@ HOURS_PER_DAY: Final = 24.0
 S_PER_DAY: Final = 86_400.0
 # As embodied carbon is spread over years: 4 of them are 35,040 hours (SCI's examples, Boavizta).
 S_PER_YEAR: Final = 365 * S_PER_DAY
-
-
-def energy(wh: float) -> str:
-    """Watt-hours as text with four digits: `12.41 Wh`, `22.64 kWh`."""
-    return f"{wh / KILO:,.4g} kWh" if abs(wh) >= KILO else f"{wh:.4g} Wh"
-
-
-def emissions(grams: float) -> str:
-    """Grams of CO2 equivalent as text with four digits: `4.752 g`, `1.2 kg`."""
-    return f"{grams / KILO:,.4g} kg" if abs(grams) >= KILO else f"{grams:.4g} g"

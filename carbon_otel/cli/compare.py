@@ -16,13 +16,15 @@ from carbon_otel.cli.made import made
 from carbon_otel.cli.mlflow_store import client_of, refuse_store
 from carbon_otel.cli.output import Screen, refuse, say, write_json, write_page
 from carbon_otel.lifecycle.comparison import NotMeasured, RunCost, differences, pareto, verdict
+from carbon_otel.lifecycle.ledger import experiments_in
 from carbon_otel.mlflow.compat import found_by
 from carbon_otel.mlflow.schema.checked import Unreadable
 from carbon_otel.pages.compare import page
-from carbon_otel.units import KILO
+from carbon_otel.quantities import EMISSIONS, ENERGY, Unit, digits, duration, unit
+from carbon_otel.units import J_PER_WH
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from mlflow.entities import Run
 
@@ -69,7 +71,10 @@ def compare(
     except Exception as error:  # noqa: BLE001 - every kind of store raises its own
         refuse_store(uri, error)
     if len(costs) < 2:
-        refuse(f"{len(costs)} measured run; a comparison needs two")
+        refuse(
+            f"{len(costs)} measured run; a comparison needs two: carbon-otel compare RUN_ID RUN_ID, or "
+            "--experiment NAME"
+        )
     costs = _with_ids(costs)
     first, *others = costs
     report: dict[str, Any] = {
@@ -85,7 +90,10 @@ def compare(
             refuse_store(uri, error)
         quality = {run_id: values[metric] for run_id, values in metrics.items() if metric in values}
         if not quality:
-            refuse(f"none of these runs has a metric {metric!r}")
+            own = sorted({name for values in metrics.values() for name in values if _is_users(name)})
+            refuse(
+                f"none of these runs has a metric {metric!r}; they have {', '.join(own) or 'none of yours'}"
+            )
         report["trade_off"] = _trade_off(costs, metric, quality, lower_is_better)
     if as_json or output is Format.json:
         write_json(report)
@@ -107,11 +115,15 @@ def _write_page(costs: Sequence[RunCost], report: dict[str, Any]) -> None:
     write_page(page(costs, *lines, made(), metric=trade_off["metric"], quality=quality, front=front))
 
 
+def _is_users(metric: str) -> bool:
+    return not metric.startswith(("carbon/", "system/"))
+
+
 def _of_experiment(client: Any, name: str, unreadable: list[str]) -> list[RunCost]:
     """The costs of the finished, measured runs of an experiment."""
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
-        refuse(f"there is no experiment {name!r} in this store")
+        refuse(f"there is no experiment {name!r} in this store{experiments_in(client)}")
     ended = "attributes.status = 'FINISHED'"
     runs = found_by(client.search_runs, [experiment.experiment_id], ended, order_by=["start_time"])
     return _measured(runs, unreadable)
@@ -162,10 +174,16 @@ def _with_ids(costs: list[RunCost]) -> list[RunCost]:
 
 def _show(costs: Sequence[RunCost], report: dict[str, Any]) -> None:
     console = Screen()
+    rows = [*_rows(costs), *_of_trade_off(costs, report.get("trade_off"))]
     # As many columns as are readable at the width of the console.
     beside = max(2, (console.width - 24) // 20)
     for begin in range(0, len(costs), beside):
-        console.print(_table(costs[begin : begin + beside], report.get("trade_off")))
+        table = Table("", box=box.SIMPLE_HEAD)
+        for cost in costs[begin : begin + beside]:
+            table.add_column(cost.name, justify="right", overflow="fold")
+        for label, cells in rows:
+            table.add_row(label, *cells[begin : begin + beside])
+        console.print(table)
     for line in report["verdicts"]:
         console.print(line, soft_wrap=True)
     if report["not_alike"]:
@@ -175,46 +193,61 @@ def _show(costs: Sequence[RunCost], report: dict[str, Any]) -> None:
         console.print(f"  {line}", soft_wrap=True)
 
 
-def _table(costs: Sequence[RunCost], trade_off: dict[str, Any] | None = None) -> Table:
-    table = Table("", box=box.SIMPLE_HEAD)
-    for cost in costs:
-        table.add_column(cost.name, justify="right", overflow="fold")
-    for label, cell in _ROWS.items():
-        table.add_row(label, *(cell(cost) for cost in costs))
+def _rows(costs: Sequence[RunCost]) -> Iterator[tuple[str, list[str]]]:
+    energy = unit(ENERGY, *(cost.energy_wh * J_PER_WH for cost in costs))
+    mass = unit(EMISSIONS, *(cost.emissions_g for cost in costs))
+    yield from _banded(
+        f"energy, {energy.name}",
+        energy,
+        [
+            (cost.energy_wh * J_PER_WH, cost.low_wh * J_PER_WH, _high(cost, cost.high_wh * J_PER_WH))
+            for cost in costs
+        ],
+    )
+    yield from _banded(
+        f"emissions, {mass.name} CO2e",
+        mass,
+        [(cost.emissions_g, cost.low_g, _high(cost, cost.high_g)) for cost in costs],
+    )
+    yield "duration", [duration(cost.duration_s) for cost in costs]
+    yield "measured by a sensor", [_share(cost.measured_fraction) for cost in costs]
+    for label, tag in _TAGS.items():
+        yield label, [cost.tags.get(f"carbon.{tag}", "unknown") for cost in costs]
+
+
+def _high(cost: RunCost, value: float) -> float:
+    """The upper end of the band; a lower bound has none."""
+    return math.nan if cost.lower_bound else value
+
+
+def _banded(
+    label: str, chosen: Unit, bands: Sequence[tuple[float, float, float]]
+) -> Iterator[tuple[str, list[str]]]:
+    known = [digits(*band) for band in bands]
+    for name, values in zip((label, "  at least", "  at most"), zip(*bands, strict=True), strict=True):
+        yield name, list(map(chosen.number, values, known))
+
+
+def _of_trade_off(
+    costs: Sequence[RunCost], trade_off: dict[str, Any] | None
+) -> Iterator[tuple[str, list[str]]]:
     if trade_off:
         of_runs = [trade_off["runs"][cost.run_id] for cost in costs]
-        values = ("unknown" if run["value"] is None else f"{run['value']:.4g}" for run in of_runs)
-        table.add_row(trade_off["metric"], *values)
-        table.add_row("on the Pareto front", *("yes" if run["pareto"] else "" for run in of_runs))
-    return table
-
-
-def _number(value: float) -> str:
-    return "unknown" if math.isnan(value) else f"{value:.4g}"
+        values = ["unknown" if run["value"] is None else f"{run['value']:.4g}" for run in of_runs]
+        yield trade_off["metric"], values
+        yield "on the Pareto front", ["yes" if run["pareto"] else "" for run in of_runs]
 
 
 def _share(value: float) -> str:
     return "unknown" if math.isnan(value) else f"{value:.0%}"
 
 
-def _tag(name: str) -> Callable[[RunCost], str]:
-    return lambda cost: cost.tags.get(f"carbon.{name}", "unknown")
-
-
-_ROWS: Final[dict[str, Callable[[RunCost], str]]] = {
-    "energy, kWh": lambda cost: _number(cost.energy_wh / KILO),
-    "  at least": lambda cost: _number(cost.low_wh / KILO),
-    "  at most": lambda cost: "unknown" if cost.lower_bound else _number(cost.high_wh / KILO),
-    "emissions, g CO2e": lambda cost: _number(cost.emissions_g),
-    "  at least, g": lambda cost: _number(cost.low_g),
-    "  at most, g": lambda cost: "unknown" if cost.lower_bound else _number(cost.high_g),
-    "duration, s": lambda cost: _number(cost.duration_s),
-    "measured by a sensor": lambda cost: _share(cost.measured_fraction),
-    "method": _tag("method"),
-    "grid": _tag("zone"),
-    "  g/kWh": _tag("intensity_g_per_kwh"),
-    "  source": _tag("intensity_source"),
-    "PUE": _tag("pue"),
-    "attribution": _tag("attribution"),
-    "hardware": _tag("hardware"),
+_TAGS: Final = {
+    "method": "method",
+    "grid": "zone",
+    "  g/kWh": "intensity_g_per_kwh",
+    "  source": "intensity_source",
+    "PUE": "pue",
+    "attribution": "attribution",
+    "hardware": "hardware",
 }

@@ -15,7 +15,7 @@ from rich.progress import Progress
 
 import carbon_otel
 from carbon_otel import config
-from carbon_otel.cli import demo_table
+from carbon_otel.cli import completion, demo_table
 from carbon_otel.cli.mlflow_store import require_writable
 from carbon_otel.cli.output import Screen, refuse
 
@@ -27,7 +27,9 @@ _PUBLISHED: Final = {"intermediate": 4, "complex": 4}
 
 def demo(
     full: Annotated[bool, typer.Option("--full", help="The published sizes, about ten minutes.")] = False,
-    zone: Annotated[str | None, typer.Option(help="Country of the grid, such as FR.")] = None,
+    zone: Annotated[
+        str | None, typer.Option(help="Country of the grid, such as FR.", autocompletion=completion.zones)
+    ] = None,
     tracking_uri: Annotated[
         str | None, typer.Option(help="MLflow store for the runs, instead of MLflow's default.")
     ] = None,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
@@ -12,7 +13,8 @@ from rich import box
 from rich.table import Table
 
 from carbon_otel.cli.output import Screen
-from carbon_otel.units import KILO
+from carbon_otel.quantities import EMISSIONS, ENERGY, Unit, digits, duration, unit
+from carbon_otel.units import J_PER_WH, KILO
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -66,20 +68,28 @@ def _table(runs: Sequence[Run]) -> Table:
     table.add_row("samples", *(f"{int(p['samples']):,}" for p in params))
     table.add_row("trees", *(f"{int(p['trees']):,}" for p in params))
     table.add_row("depth", *(p["max_depth"].replace("None", "unlimited") for p in params))
-    table.add_row("duration, s", *(f"{m['carbon/duration_s']:.1f}" for m in metrics))
-    table.add_row("energy, Wh", *(f"{m['carbon/energy_wh']:.4g}" for m in metrics))
-    table.add_row("  at least", *(f"{m['carbon/energy_low_wh']:.4g}" for m in metrics))
-    table.add_row("  at most", *(f"{m['carbon/energy_high_wh']:.4g}" for m in metrics))
+    table.add_row("duration", *(duration(m["carbon/duration_s"]) for m in metrics))
+
+    def figures(name: str, factor: float = 1.0) -> list[float]:
+        return [m.get(f"carbon/{name}", math.nan) * factor for m in metrics]
+
+    energy, low, high = (figures(f"energy_{name}wh", J_PER_WH) for name in ("", "low_", "high_"))
+    known = list(map(digits, energy, low, high))
+    _add(table, ENERGY, {"energy, {}": energy, "  at least": low, "  at most": high}, known)
     table.add_row("  measured by a sensor", *(f"{float(t['carbon.measured_fraction']):.0%}" for t in tags))
-    table.add_row("training, forecast, Wh", *(f"{m['carbon/forecast/energy_p50_wh']:.4g}" for m in metrics))
-    table.add_row("  measured", *(f"{m['carbon/forecast/measured_wh']:.4g}" for m in metrics))
-    table.add_row("  difference", *(f"{m['carbon/forecast/delta']:+.1%}" for m in metrics))
-    table.add_row("emissions, g CO2e", *(f"{m['carbon/emissions_g']:.4g}" for m in metrics))
-    per_sample = (m["carbon/emissions_g"] / int(p["samples"]) for m, p in zip(metrics, params, strict=True))
-    table.add_row("  per 1,000 samples", *(f"{KILO * grams:.4g}" for grams in per_sample))
-    table.add_row("embodied, g CO2e", *(_known(m.get("carbon/embodied_g")) for m in metrics))
-    sci = "carbon/inference/sci_g_per_1k_samples"
-    table.add_row("SCI of 1,000 predictions, g", *(_known(m.get(sci)) for m in metrics))
+    expected = figures("forecast/energy_p50_wh", J_PER_WH)
+    measured = figures("forecast/measured_wh", J_PER_WH)
+    _add(table, ENERGY, {"training, forecast, {}": expected, "  measured": measured})
+    table.add_row("  difference", *(f"{delta:+.1%}" for delta in figures("forecast/delta")))
+    emissions = figures("emissions_g")
+    per_1k = [KILO * grams / int(p["samples"]) for grams, p in zip(emissions, params, strict=True)]
+    for label, grams in {
+        "emissions, {} CO2e": emissions,
+        "  per 1,000 samples, {}": per_1k,
+        "embodied, {} CO2e": figures("embodied_g"),
+        "SCI of 1,000 predictions, {}": figures("inference/sci_g_per_1k_samples"),
+    }.items():
+        _add(table, EMISSIONS, {label: grams})
     table.add_row("accuracy", *(f"{m['accuracy']:.3f}" for m in metrics))
     for part, label in _PARTS.items():
         shares = (m[f"carbon/{part}/energy_wh"] / m["carbon/energy_wh"] for m in metrics)
@@ -87,5 +97,11 @@ def _table(runs: Sequence[Run]) -> Table:
     return table
 
 
-def _known(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.4g}"
+def _add(
+    table: Table, units: tuple[Unit, ...], rows: Mapping[str, Sequence[float]], known: Sequence[int] = ()
+) -> None:
+    """Add rows in one unit, which stands at `{}` in a label; `known` are the significant digits by column."""
+    chosen = unit(units, *next(iter(rows.values())))
+    for label, values in rows.items():
+        places = known or [3] * len(values)
+        table.add_row(label.format(chosen.name), *map(chosen.number, values, places))

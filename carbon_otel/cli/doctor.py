@@ -74,6 +74,7 @@ def doctor(
         "cloud": machine and machine._asdict(),
         "otlp_endpoint": next((os.environ[name] for name in _ENDPOINTS if os.environ.get(name)), None),
         "disabled": disabled,
+        "misspelt": dict(config.misspelt()),
     }
     if as_json:
         write_json(report)
@@ -122,6 +123,8 @@ def _facts(report: dict[str, Any]) -> dict[str, str]:
         "telemetry": report["otlp_endpoint"]
         or "the application's own providers, if it has any; OTEL_EXPORTER_OTLP_ENDPOINT is not set",
     }
+    for wrong, meant in report["misspelt"].items():
+        facts["no setting"] = f"{wrong}: did you mean {meant}?"
     if report["disabled"]:
         facts["disabled"] = "CARBON_OTEL_DISABLED is set: nothing is measured"
     return facts

@@ -9,6 +9,7 @@ from typing import Annotated, Final
 
 import typer
 
+from carbon_otel.cli import completion
 from carbon_otel.cli import forecast_view as view
 from carbon_otel.cli.filing import Filing, print_filing
 from carbon_otel.cli.forecast_compare import comparison
@@ -71,7 +72,10 @@ def forecast(
     config: Annotated[Path | None, typer.Option(help="The model's config.json, instead of --params.")] = None,
     tokens: Annotated[str | None, typer.Option(help="Training tokens, such as 1.4T.")] = None,
     epochs: Annotated[float, typer.Option(help="Passes over the tokens.")] = 1.0,
-    gpu: Annotated[str | None, typer.Option(help="Accelerator, such as H100 or A100-80GB.")] = None,
+    gpu: Annotated[
+        str | None,
+        typer.Option(help="Accelerator, such as H100 or A100-80GB.", autocompletion=completion.accelerators),
+    ] = None,
     gpus: Annotated[str | None, typer.Option(help="Number of accelerators.")] = None,
     days: Annotated[float | None, typer.Option(help="Duration, if it is known.")] = None,
     precision: Annotated[str | None, typer.Option(help="bf16, fp16, fp8, tf32, ...")] = None,
@@ -85,8 +89,15 @@ def forecast(
     intensity: Annotated[
         float | None, typer.Option(help="Grams of CO2e per kWh (0.35 t/MWh are 350).")
     ] = None,
-    zone: Annotated[str | None, typer.Option(help="Country of the grid, such as FR.")] = None,
-    region: Annotated[str | None, typer.Option(help="Cloud region, such as gcp:europe-north1.")] = None,
+    zone: Annotated[
+        str | None, typer.Option(help="Country of the grid, such as FR.", autocompletion=completion.zones)
+    ] = None,
+    region: Annotated[
+        str | None,
+        typer.Option(
+            help="Cloud region, such as gcp:europe-north1.", autocompletion=completion.cloud_regions
+        ),
+    ] = None,
     development: Annotated[
         float | None, typer.Option(help="Energy of experiments, as a multiple of the final run.")
     ] = None,
@@ -180,8 +191,10 @@ def forecast(
                 post_training=post_training,
             )
         _answer(request, versus or [], file, as_json=as_json, html=html)
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         refuse(str(error))
+    except OSError as error:
+        refuse(f"{error.filename} cannot be read: {error.strerror}")
 
 
 def _refuse_options_of_the_other_kind(context: typer.Context, *, inference: bool) -> None:

@@ -12,13 +12,22 @@ from carbon_otel.cli.output import Screen
 from carbon_otel.compat import llmcarbon
 from carbon_otel.forecast.quantity import text_of
 from carbon_otel.forecast.records import Assumption, Forecast, Interval
-from carbon_otel.units import J_PER_KWH, J_PER_WH
+from carbon_otel.quantities import EMISSIONS, ENERGY, VOLUME, Unit, digits, unit
+from carbon_otel.units import J_PER_KWH, KILO
 
-_COMPARED: Final = (
-    ("GPU-hours", "gpu_hours"),
-    ("days", "days"),
-    ("MWh", "energy_mwh"),
-    ("t CO2e", "emissions_t"),
+# Titles, units, fields of `Forecast`, and what turns them into joules and grams.
+_EMISSIONS: Final = ("emissions, {} CO2e", EMISSIONS, "emissions_kg", KILO)
+_OF_TRAINING: Final = (
+    ("GPU-hours", None, "gpu_hours", 1.0),
+    ("days", None, "days", 1.0),
+    ("energy, {}", ENERGY, "energy_kwh", J_PER_KWH),
+    _EMISSIONS,
+)
+_OF_SERVING: Final = (
+    ("{} per output token", ENERGY, "j_per_output_token", 1.0),
+    ("{} per input token", ENERGY, "j_per_input_token", 1.0),
+    ("months to its training's energy", None, "months_to_training", 1.0),
+    _EMISSIONS,
 )
 
 
@@ -75,62 +84,59 @@ def _figures(forecast: Forecast) -> Table:
     table.add_column("")
     for column in ("p10", "p50", "p90"):
         table.add_column(column, justify="right")
-    for label, interval in _rows(forecast):
-        if interval is not None:
-            table.add_row(label, *map(_number, (interval.p10, interval.p50, interval.p90)))
-    return table
-
-
-def _rows(forecast: Forecast) -> list[tuple[str, Interval | None]]:
-    rows = [
+    for label, interval in (
         ("parameters", forecast.params),
         ("training tokens", forecast.tokens),
         ("accelerators", forecast.gpus),
         ("GPU-hours", forecast.gpu_hours),
         ("days", forecast.days),
-    ]
-    kwh, kg = forecast.energy_kwh, forecast.emissions_kg
+    ):
+        if interval is not None:
+            table.add_row(label, *_texts(interval))
     served_in_part = forecast.kind == "inference" and forecast.scope != "service"
     energy = f"energy of the {forecast.scope}" if served_in_part else "energy with PUE"
-    if kwh.p50 >= 1000:
-        rows.append((f"{energy}, MWh", forecast.energy_mwh))
-    elif kwh.p50 >= 1:
-        rows.append((f"{energy}, kWh", kwh))
-    else:
-        rows.append((f"{energy}, Wh", kwh.times(J_PER_KWH / J_PER_WH)))
-    for label, interval in (("emissions", kg), ("embodied", forecast.embodied_kg)):
-        if interval is None:
-            continue
-        if kg.p50 >= 1000:
-            rows.append((f"{label}, t CO2e", interval.times(1e-3)))
-        elif kg.p50 >= 1:
-            rows.append((f"{label}, kg CO2e", interval))
-        else:
-            rows.append((f"{label}, g CO2e", interval.times(1e3)))
-    return [
-        *rows,
-        ("water, l", forecast.water_l),
-        ("J per output token", forecast.j_per_output_token),
-        ("J per input token", forecast.j_per_input_token),
-        ("months until it has used the training's energy", forecast.months_to_training),
-    ]
+    for label, units, interval in (
+        (f"{energy}, {{}}", ENERGY, forecast.energy_kwh.times(J_PER_KWH)),
+        ("emissions, {} CO2e", EMISSIONS, forecast.emissions_kg.times(KILO)),
+        ("embodied, {} CO2e", EMISSIONS, forecast.embodied_kg and forecast.embodied_kg.times(KILO)),
+        ("water, {}", VOLUME, forecast.water_l),
+        ("{} per output token", ENERGY, forecast.j_per_output_token),
+        ("{} per input token", ENERGY, forecast.j_per_input_token),
+    ):
+        if interval is not None:
+            chosen = unit(units, interval.p50)
+            table.add_row(label.format(chosen.name), *_numbers(interval, chosen))
+    months = forecast.months_to_training
+    if months is not None:
+        label = "months until it has used the training's energy"
+        table.add_row(label, *_texts(months))
+    return table
+
+
+def _percentiles(interval: Interval) -> tuple[float, float, float]:
+    return interval.p10, interval.p50, interval.p90
+
+
+def _numbers(interval: Interval, chosen: Unit) -> list[str]:
+    """The percentiles in this unit, with as many digits as they deserve."""
+    known = digits(interval.p50, interval.p10, interval.p90)
+    return [chosen.number(value, known) for value in _percentiles(interval)]
 
 
 def _phases(forecast: Forecast) -> Table:
-    # All in the unit of the first, which is the forecast itself.
-    most = forecast.phases[0].energy_kwh.p50
-    unit, factor, mass, per_kg = ("MWh", 1e-3, "t", 1e-3) if most >= 1000 else ("kWh", 1.0, "kg", 1.0)
-    if most < 1:
-        unit, factor, mass, per_kg = "Wh", 1e3, "g", 1e3
+    energies = [phase.energy_kwh.times(J_PER_KWH) for phase in forecast.phases]
+    emissions = [phase.emissions_kg.times(KILO) for phase in forecast.phases]
+    energy, mass = (
+        unit(units, *(each.p50 for each in of_phases))
+        for units, of_phases in ((ENERGY, energies), (EMISSIONS, emissions))
+    )
     table = Table(title="Phases of the model's life", box=box.SIMPLE_HEAD)
     table.add_column("phase")
-    for column in (f"{unit} p10", "p50", "p90", f"{mass} CO2e p50"):
+    for column in (f"{energy.name} p10", "p50", "p90", f"{mass.name} CO2e p50"):
         table.add_column(column, justify="right")
     table.add_column("basis", overflow="fold")
-    for phase in forecast.phases:
-        energy = phase.energy_kwh.times(factor)
-        figures = (energy.p10, energy.p50, energy.p90, phase.emissions_kg.p50 * per_kg)
-        table.add_row(phase.name, *map(_number, figures), phase.basis)
+    for phase, joules, grams in zip(forecast.phases, energies, emissions, strict=True):
+        table.add_row(phase.name, *_numbers(joules, energy), _numbers(grams, mass)[1], phase.basis)
     return table
 
 
@@ -142,34 +148,31 @@ def _assumptions(assumptions: Sequence[Assumption]) -> Table:
     table.add_column("unit")
     table.add_column("source", overflow="fold")
     for each in assumptions:
-        between = "" if each.low == each.value == each.high else f"{_number(each.low)} - {_number(each.high)}"
+        between = "" if each.low == each.value == each.high else f"{text_of(each.low)} - {text_of(each.high)}"
         source = each.source if each.verified else f"{each.source} [unverified]"
-        table.add_row(each.name, _number(each.value), between, each.unit, source)
+        table.add_row(each.name, text_of(each.value), between, each.unit, source)
     return table
 
 
 def _compared(field: str, rows: Sequence[tuple[str, Forecast]]) -> Table:
     table = Table(title=f"By {field}, least emissions first", box=box.SIMPLE_HEAD)
     table.add_column(field)
-    columns = [(title, name) for title, name in _COMPARED if getattr(rows[0][1], name) is not None]
-    if rows[0][1].j_per_output_token is not None:
-        columns = [("J per output token", "j_per_output_token"), ("J per input token", "j_per_input_token")]
-        if rows[0][1].months_to_training is not None:
-            columns.append(("months to its training's energy", "months_to_training"))
-        columns.append(("kg CO2e", "emissions_kg"))
-    for title, _ in columns:
-        table.add_column(title, justify="right")
+    first = rows[0][1]
+    compared = _OF_TRAINING if first.j_per_output_token is None else _OF_SERVING
+    columns = []
+    for title, units, name, factor in compared:
+        if getattr(first, name) is None:
+            continue
+        of_rows: list[Interval] = [getattr(forecast, name).times(factor) for _, forecast in rows]
+        chosen = units and unit(units, *(each.p50 for each in of_rows))
+        table.add_column(title.format(chosen and chosen.name), justify="right")
+        columns.append([_numbers(each, chosen) if chosen else _texts(each) for each in of_rows])
     table.add_column("p10 - p90", justify="right")
-    for label, forecast in rows:
-        cells = [_median(getattr(forecast, name)) for _, name in columns]
-        last: Interval = getattr(forecast, columns[-1][1])
-        table.add_row(label, *cells, f"{_number(last.p10)} - {_number(last.p90)}")
+    for (label, _), *cells in zip(rows, *columns, strict=True):
+        low, _, high = cells[-1]
+        table.add_row(label, *(middle for _, middle, _ in cells), f"{low} - {high}")
     return table
 
 
-def _median(interval: Interval | None) -> str:
-    return "" if interval is None else _number(interval.p50)
-
-
-def _number(value: float) -> str:
-    return text_of(value)
+def _texts(interval: Interval) -> list[str]:
+    return [text_of(value) for value in _percentiles(interval)]

@@ -24,7 +24,7 @@ from carbon_otel.lifecycle import by_hour
 from carbon_otel.lifecycle.by_hour import Repriced
 from carbon_otel.lifecycle.ledger import NotFound
 from carbon_otel.mlflow.schema import names
-from carbon_otel.units import emissions, energy
+from carbon_otel.quantities import emissions, watt_hours
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -167,7 +167,7 @@ def _tried(call: Callable[[], _T]) -> _T:
     except (NotFound, ValueError) as error:
         refuse(str(error))
     except Unavailable as error:
-        refuse(str(error), "the yearly figure of the run stays as it is")
+        refuse(str(error), "the yearly figure of the run stays as it is", code=1)
 
 
 def _row(repriced: Repriced, *, written: bool) -> dict[str, Any]:
@@ -186,9 +186,9 @@ def _row(repriced: Repriced, *, written: bool) -> dict[str, Any]:
 def _say_repriced(repriced: Repriced, *, written: bool, dry_run: bool) -> None:
     priced = repriced.priced
     say(
-        f"{repriced.name}: {emissions(priced.emissions_g)} CO2e by the hour (between {emissions(repriced.low_g)} "
-        f"and {emissions(repriced.high_g)}), {emissions(repriced.yearly_g)} as logged, for "
-        f"{energy(priced.priced_wh)}"
+        f"{repriced.name}: by the hour "
+        f"{emissions(priced.emissions_g, repriced.low_g, repriced.high_g, of='CO2e')}, "
+        f"{emissions(repriced.yearly_g)} as logged, for {watt_hours(priced.priced_wh)}"
     )
     tags = repriced.tags()
     say(f"  {repriced.provider}, {tags['carbon.by_hour.intervals']}: {tags['carbon.by_hour.quality']}")
@@ -238,7 +238,7 @@ def _show(best: BestStart, name: str, energy_wh: float, grams: float) -> None:
             f"{change:+.0%}{'  best' if start is best.best else ''}",
         )
     console.print(table)
-    console.print(f"{name}, {energy(energy_wh)}: {best.verdict}", soft_wrap=True)
+    console.print(f"{name}, {watt_hours(energy_wh)}: {best.verdict}", soft_wrap=True)
     if best.is_worth_waiting:
         what = "avoided, which is no footprint" if best.signal.kind == "marginal" else "less CO2e"
         console.print(f"That is {emissions(grams)} {what}.", soft_wrap=True)

@@ -17,6 +17,7 @@ from carbon_otel.cli import otlp_probe
 from carbon_otel.cli.output import say
 from carbon_otel.otel.otlp_json import metrics_data
 from carbon_otel.private_files import replace_file
+from carbon_otel.quantities import energy
 from carbon_otel.semconv import names as semconv
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def send(
         end = (
             "" if kept.status == "final" else f"; its process was killed, these are its sums of {_when(kept)}"
         )
-        say(f"sent     {file}: {kept.joules:.4g} J, to {answer.endpoint}{end}")
+        say(f"sent     {file}: {energy(kept.joules)}, to {answer.endpoint}{end}")
         _note(file, {**noted, answer.endpoint: kept.written_unix_s})
     raise typer.Exit(code)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 from urllib.parse import urlsplit
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _SQLITE: Final = "sqlite:///"
+_UNKNOWN: Final = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+_ERRNO: Final = re.compile(r"\[Errno -?\d+\] ([^\"')]+)")
 
 
 def client_of(tracking_uri: str | None) -> tuple[MlflowClient, str]:
@@ -35,7 +38,7 @@ def client_of(tracking_uri: str | None) -> tuple[MlflowClient, str]:
 
 
 def require_writable(uri: str, another: str) -> None:
-    """Exit with 2 and the command `another`, if runs cannot be written to this store.
+    """Exit with 1 and the command `another`, if runs cannot be written to this store.
 
     MLflow would try for one to two minutes, without a word.
     """
@@ -49,7 +52,7 @@ def require_writable(uri: str, another: str) -> None:
             each for each in (Path(path).absolute(), *Path(path).absolute().parents) if each.exists()
         )
         if not os.access(place, os.W_OK):
-            refuse(f"the MLflow store {uri} cannot be written: {place} is read-only for you", way_on)
+            refuse(f"the MLflow store {uri} cannot be written: {place} is read-only for you", way_on, code=1)
     elif scheme in ("http", "https"):
         import mlflow
 
@@ -57,12 +60,29 @@ def require_writable(uri: str, another: str) -> None:
             try:
                 mlflow.MlflowClient(uri).search_experiments(max_results=1)
             except Exception as error:  # noqa: BLE001 - every kind of server raises its own
-                refuse(f"the MLflow server at {uri} does not answer: {first_line(error)}", way_on)
+                refuse(f"the MLflow server at {uri} {_reason(error)}", way_on, code=1)
 
 
 def refuse_store(uri: str, error: Exception) -> NoReturn:
-    """Print the error of the store and how to choose another store, and exit with 2."""
-    refuse(f"{uri}: {first_line(error)}", "set --tracking-uri or MLFLOW_TRACKING_URI for another store")
+    """Print the error of the store and how to choose another store.
+
+    Exits with 2 if the store lacks what was asked for, else with 1.
+    """
+    another = "set --tracking-uri or MLFLOW_TRACKING_URI for another store"
+    if getattr(error, "error_code", None) in _UNKNOWN:
+        refuse(f"{first_line(error)}, in the MLflow store {uri}", another)
+    refuse(f"the MLflow store {uri} {_reason(error)}", another, code=1)
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong with the store, without the address and the classes that libraries put around it."""
+    line = first_line(error)
+    if "Max retries exceeded" not in line:
+        return f"cannot be used: {line}"
+    if "timed out" in line:
+        return "does not answer in time"
+    found = _ERRNO.search(line)
+    return f"does not answer: {found[1] if found else line}"
 
 
 def first_line(error: Exception) -> str:

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from carbon_otel.cli import completion
 from carbon_otel.cli.filing import Filing, print_filing
 from carbon_otel.cli.formats import codecarbon
 from carbon_otel.cli.made import made
@@ -46,7 +47,12 @@ def report(
             "--format", help="html: a page in one file; codecarbon: CSV in the columns of its emissions.csv."
         ),
     ] = Format.table,
-    zone: Annotated[str | None, typer.Option(help="Recompute the emissions for this country's grid.")] = None,
+    zone: Annotated[
+        str | None,
+        typer.Option(
+            help="Recompute the emissions for this country's grid.", autocompletion=completion.zones
+        ),
+    ] = None,
     year: Annotated[
         int | None, typer.Option(help="Recompute the emissions with the grids of this year.")
     ] = None,

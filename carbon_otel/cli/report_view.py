@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from rich import box
@@ -10,36 +11,35 @@ from rich.table import Column, Table
 
 from carbon_otel.cli.output import Screen
 from carbon_otel.lifecycle.entry import LedgerCost
-from carbon_otel.lifecycle.report import TRAINING, DayTotal, Report
+from carbon_otel.lifecycle.report import TRAINING, Attempt, DayTotal, Report
 from carbon_otel.mlflow.schema import rank_figures
 from carbon_otel.mlflow.schema.rank_figures import RankFigures
-from carbon_otel.units import KILO, MS_PER_S, emissions, energy
+from carbon_otel.quantities import EMISSIONS, ENERGY, column, duration, emissions, volume, watt_hours
+from carbon_otel.units import J_PER_WH, KILO
 
-_BAR: Final = 20
+_BAR: Final = 12
 _DAYS: Final = 8
 _RANKS: Final = 16
-_SOURCES: Final = (
-    "method",
-    "zone",
-    "intensity_source",
-    "intensity_year",
-    "pue",
-    "hardware",
-    "lifetime_years",
-    "version",
-)
+_SOURCES: Final = {
+    "method": "{}",
+    "hardware": "on {}",
+    "zone": "grid {}",
+    "intensity_source": "{}",
+    "intensity_year": "{}",
+    "pue": "PUE {}",
+    "lifetime_years": "{} years in use",
+    "version": "carbon_otel {}",
+}
 
 
 def show(report: Report, console: Screen) -> None:
     """Print the report."""
     total = report.total
-    high_wh, high_g = energy(total.high_wh), emissions(total.high_g)
-    if report.lower_bounds:
-        high_wh = high_g = "more"
+    high_wh, high_g = (math.inf, math.inf) if report.lower_bounds else (total.high_wh, total.high_g)
     for line in (
         f"{report.title}: {len(report.entries)} entries",
-        f"energy     {energy(total.energy_wh)} ({energy(total.low_wh)} to {high_wh})",
-        f"emissions  {emissions(total.emissions_g)} CO2e ({emissions(total.low_g)} to {high_g})",
+        f"energy     {watt_hours(total.energy_wh, total.low_wh, high_wh)}",
+        f"emissions  {emissions(total.emissions_g, total.low_g, high_g, of='CO2e')}",
         f"measured   {report.measured_fraction:.0%} by a sensor",
     ):
         console.print(line)
@@ -51,7 +51,8 @@ def show(report: Report, console: Screen) -> None:
     if report.recomputed_for:
         console.print(f"grid       emissions recomputed for {report.recomputed_for}")
     console.print(_sums("stage", report.by_stage, total.energy_wh, report.beside.embodied_by_stage))
-    console.print(_sums("month", report.by_month, total.energy_wh))
+    if len(report.by_month) > 1:
+        console.print(_sums("month", report.by_month, total.energy_wh))
     console.print(_attempts(report))
     for entry in report.entries:
         if entry.ranks:
@@ -59,8 +60,7 @@ def show(report: Report, console: Screen) -> None:
             console.print(_ranks(entry.ranks))
     if report.by_stage.get(TRAINING) and len(report.amortisation) > 1:
         console.print(_amortisation(report))
-    console.print(_sources(report))
-    for line in _notes(report):
+    for line in (*_sources(report), *_notes(report)):
         console.print(line)
 
 
@@ -70,52 +70,62 @@ def _beside(report: Report) -> Iterator[str]:
     if beside.embodied_g is None:
         yield "embodied   unknown"
     else:
-        low, high = emissions(beside.embodied_low_g or 0.0), emissions(beside.embodied_high_g or 0.0)
+        band = beside.embodied_low_g, beside.embodied_high_g
         missing = len(beside.embodied_unknown)
         lacks = f"; unknown for {missing} of {entries} entries" if missing else ""
-        yield f"embodied   {emissions(beside.embodied_g)} CO2e ({low} to {high}), not in the emissions{lacks}"
+        yield f"embodied   {emissions(beside.embodied_g, *band, of='CO2e')}, not in the emissions{lacks}"
     if beside.market_g is not None:
         missing = len(beside.market_unknown)
         lacks = f"; unknown for {missing} of {entries} entries" if missing else ""
         yield f"market     {emissions(beside.market_g)} CO2e, market-based, beside the emissions{lacks}"
     if beside.water_l is not None:
-        value, low_l, high_l = beside.water_l
-        yield f"water      {value:.4g} L ({low_l:.4g} to {high_l:.4g})"
+        yield f"water      {volume(*beside.water_l)}"
 
 
 def _sums(
     title: str, sums: Mapping[str, LedgerCost], total_wh: float, embodied: Mapping[str, float] | None = None
 ) -> Table:
     beside = ("embodied",) if embodied else ()
-    table = Table(title, "energy", "emissions", *beside, "share", Column(style="green"), box=box.SIMPLE_HEAD)
-    for name, cost in sums.items():
+    figures = map(_right, ("energy", "emissions", *beside, "share"))
+    table = Table(title, *figures, Column(style="green"), box=box.SIMPLE_HEAD)
+    columns = _columns(sums.values())
+    if embodied:
+        columns.append(column(EMISSIONS, [embodied.get(name, math.nan) for name in sums]))
+    for (name, cost), *cells in zip(sums.items(), *columns, strict=True):
         share = cost.energy_wh / total_wh if total_wh > 0 else 0.0
-        figures = [energy(cost.energy_wh), emissions(cost.emissions_g)]
-        if embodied:
-            figures.append(emissions(embodied[name]) if name in embodied else "unknown")
-        table.add_row(name, *figures, f"{share:.1%}", _bar(share))
+        table.add_row(name, *cells, f"{share:.1%}", _bar(share))
     return table
 
 
+def _columns(costs: Iterable[LedgerCost | Attempt | RankFigures]) -> list[list[str]]:
+    """The columns of energy and emissions."""
+    costs = list(costs)
+    joules, grams = [J_PER_WH * cost.energy_wh for cost in costs], [cost.emissions_g for cost in costs]
+    return [column(ENERGY, joules), column(EMISSIONS, grams)]
+
+
+def _right(title: str) -> Column:
+    return Column(title, justify="right")
+
+
 def _attempts(report: Report) -> Table:
-    table = Table("run", "status", "energy", "emissions", "method", box=box.SIMPLE_HEAD)
-    for attempt in report.attempts:
+    table = Table("run", "status", _right("energy"), _right("emissions"), "method", box=box.SIMPLE_HEAD)
+    for attempt, *figures in zip(report.attempts, *_columns(report.attempts), strict=True):
         name = attempt.name if attempt.entries == 1 else f"{attempt.name}, {attempt.entries} windows"
-        figures = energy(attempt.energy_wh), emissions(attempt.emissions_g)
         table.add_row(name, attempt.status, *figures, attempt.method)
     return table
 
 
 def _ranks(ranks: Sequence[RankFigures]) -> Table:
     """The ranks, or the slowest ones of many."""
-    table = Table("rank", "energy", "emissions", "samples", "steps", "waits each step", box=box.SIMPLE_HEAD)
+    figures = map(_right, ("energy", "emissions", "samples", "steps", "waits each step"))
+    table = Table("rank", *figures, box=box.SIMPLE_HEAD)
     shown = ranks
     if len(ranks) > _RANKS:
         shown = sorted(ranks, key=lambda each: (each.step_wait_s or 0.0, -each.train_s))[:_RANKS]
-    for each in shown:
-        waits = "" if each.step_wait_s is None else f"{each.step_wait_s * MS_PER_S:.3g} ms"
-        counts = f"{each.samples:g}", f"{each.steps:g}"
-        table.add_row(str(each.rank), energy(each.energy_wh), emissions(each.emissions_g), *counts, waits)
+    for each, *cells in zip(shown, *_columns(shown), strict=True):
+        waits = "" if each.step_wait_s is None else duration(each.step_wait_s)
+        table.add_row(str(each.rank), *cells, f"{each.samples:,.0f}", f"{each.steps:,.0f}", waits)
     if others := len(ranks) - len(shown):
         table.add_row(f"{others} others", *[""] * 5)
     return table
@@ -124,11 +134,14 @@ def _ranks(ranks: Sequence[RankFigures]) -> Table:
 def _amortisation(report: Report) -> Table:
     """Energy of inference up to selected days, compared with that of all training."""
     training_wh = report.by_stage[TRAINING].energy_wh
-    table = Table("day", "inference so far", "of training", Column(style="green"), box=box.SIMPLE_HEAD)
+    figures = map(_right, ("inference so far", "of training"))
+    table = Table("day", *figures, Column(style="green"), box=box.SIMPLE_HEAD)
     most = max(report.amortisation[-1].inference_wh, training_wh) or 1.0
-    for day, inference_wh in _some(report.amortisation):
+    days = _some(report.amortisation)
+    texts = column(ENERGY, [J_PER_WH * total.inference_wh for total in days])
+    for (day, inference_wh), so_far in zip(days, texts, strict=True):
         share = f"{inference_wh / training_wh:.0%}" if training_wh > 0 else ""
-        table.add_row(day, energy(inference_wh), share, _bar(inference_wh / most))
+        table.add_row(day, so_far, share, _bar(inference_wh / most))
     return table
 
 
@@ -138,19 +151,19 @@ def _some(days: tuple[DayTotal, ...]) -> list[DayTotal]:
     return [days[place] for place in sorted(places)]
 
 
-def _sources(report: Report) -> Table:
+def _sources(report: Report) -> Iterator[str]:
     """The provenance of the figures, without repetitions."""
-    table = Table(*(name.replace("_", " ") for name in _SOURCES), box=box.SIMPLE_HEAD)
-    rows = (tuple(entry.tags.get(f"carbon.{name}", "") for name in _SOURCES) for entry in report.entries)
-    for row in dict.fromkeys(rows):
-        table.add_row(*row)
-    return table
+    for tags in dict.fromkeys(
+        tuple((name, entry.tags[f"carbon.{name}"]) for name in _SOURCES if entry.tags.get(f"carbon.{name}"))
+        for entry in report.entries
+    ):
+        yield f"source     {', '.join(_SOURCES[name].format(value) for name, value in tags)}"
 
 
 def _notes(report: Report) -> Iterator[str]:
     for unit, cost in report.per_unit.items():
         yield (
-            f"per 1,000 {unit} of inference: {energy(cost.energy_wh * KILO)}, "
+            f"per 1,000 {unit} of inference: {watt_hours(cost.energy_wh * KILO)}, "
             f"{emissions(cost.emissions_g * KILO)} CO2e"
         )
     if len(report.signals) > 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import tempfile
@@ -13,12 +14,12 @@ from typing import Annotated
 
 import typer
 
-import carbon_otel
 from carbon_otel import config
-from carbon_otel.cli import autoload, run_summary
+from carbon_otel.cli import autoload, completion, run_summary
 from carbon_otel.cli.live.beside import beside
 from carbon_otel.cli.output import Screen, refuse, say
 from carbon_otel.config.setting import variable
+from carbon_otel.stages.arguments import kind_of
 
 _NOT_FOUND = 127
 _NOT_EXECUTABLE = 126
@@ -29,12 +30,22 @@ def run(
         list[str] | None, typer.Argument(metavar="-- PROGRAM", help="such as: python train.py --epochs 3")
     ] = None,
     stage: Annotated[
-        str | None, typer.Option(help="Measure the whole program as a stage of this kind.")
+        str | None,
+        typer.Option(
+            help="Measure the whole program as a stage of this kind.", autocompletion=completion.kinds
+        ),
     ] = None,
     zone: Annotated[
-        str | None, typer.Option(help="Country of the grid, such as FR, or a grid within one, such as CA-QC.")
+        str | None,
+        typer.Option(
+            help="Country of the grid, such as FR, or a grid within one, such as CA-QC.",
+            autocompletion=completion.zones,
+        ),
     ] = None,
-    region: Annotated[str | None, typer.Option(help="Cloud region, such as gcp:europe-west9.")] = None,
+    region: Annotated[
+        str | None,
+        typer.Option(help="Cloud region, such as gcp:europe-west9.", autocompletion=completion.cloud_regions),
+    ] = None,
     pue: Annotated[float | None, typer.Option(help="Power usage effectiveness of the site.")] = None,
     children: Annotated[
         bool,
@@ -55,7 +66,7 @@ def run(
         disabled = config.disabled()
         settings = config.resolve({"zone": zone, "region": region, "pue": pue})
         if stage is not None:
-            carbon_otel.stage(stage)
+            kind_of(stage)
     except ValueError as error:
         refuse(str(error))
     try:
@@ -117,12 +128,17 @@ def _wait_for(
             process.send_signal(number)
         code = process.wait()
     except FileNotFoundError:
-        say(f"{command[0]}: command not found", err=True)
+        say(f"{command[0]}: command not found{_remedy(command)}", err=True)
         raise typer.Exit(_NOT_FOUND) from None
     except OSError as error:
-        say(f"{command[0]}: {error.strerror}", err=True)
+        say(f"{command[0]}: {error.strerror}{_remedy(command)}", err=True)
         raise typer.Exit(_NOT_EXECUTABLE) from None
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
     return 128 - code if code < 0 else code
+
+
+def _remedy(command: list[str]) -> str:
+    """What to write for the file of a Python program, which is no command."""
+    return f"; write: carbon-otel run -- python {shlex.join(command)}" if command[0].endswith(".py") else ""

@@ -7,6 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
+from carbon_otel.cli import completion
 from carbon_otel.cli.made import made
 from carbon_otel.cli.mlflow_store import client_of, refuse_store
 from carbon_otel.cli.output import Screen, refuse, write_csv, write_json, write_page
@@ -30,11 +31,17 @@ class Format(str, Enum):
 def where(
     model: Annotated[str, typer.Argument(metavar="RUN|MODEL", help="As in `carbon-otel report`.")],
     clouds: Annotated[
-        str | None, typer.Option(help="Providers, such as gcp,aws,azure; all by default.")
+        str | None,
+        typer.Option(
+            help="Providers, such as gcp,aws,azure; all by default.", autocompletion=completion.clouds
+        ),
     ] = None,
     here: Annotated[
         str | None,
-        typer.Option(help="Cloud region in which it ran, such as aws:eu-west-3; by default as recorded."),
+        typer.Option(
+            help="Cloud region in which it ran, such as aws:eu-west-3; by default as recorded.",
+            autocompletion=completion.cloud_regions,
+        ),
     ] = None,
     every: Annotated[
         bool, typer.Option("--all", help=f"Print all regions, not the {_MOST_ROWS} cleanest ones.")

@@ -18,6 +18,7 @@ from typing import Any, Final, Literal, get_args
 
 from carbon_otel.config.life import LifeSettings
 from carbon_otel.config.setting import (
+    PREFIX,
     Setting,
     declared,
     to_boolean,
@@ -33,6 +34,8 @@ Attribution = Literal["reserved", "process"]
 RemoteEstimates = Literal["benchmark", "ecologits"]
 
 LONGEST_INTERVAL_S: Final = 30.0
+# How near a variable must be to that of a setting; those of other programs are not.
+_NEAR: Final = 0.8
 
 
 def _absolute_folder(value: Any) -> Path | None:
@@ -303,6 +306,20 @@ def resolve(
             value, source = given
             chosen[setting.name] = setting.value(value, source)
     return Settings(**chosen)
+
+
+def misspelt(environ: Mapping[str, str] = os.environ) -> Mapping[str, str]:
+    """The variables that are no setting, but nearly one, each with the variable that was probably meant."""
+    import difflib
+
+    known = [name for setting in (*SETTINGS, DISABLED) for name in setting.names]
+    found = {}
+    for name in environ:
+        word = name.removeprefix(PREFIX).lower()
+        if name.startswith(PREFIX) and word not in known:
+            for near in difflib.get_close_matches(word, known, n=1, cutoff=_NEAR):
+                found[name] = variable(near)
+    return found
 
 
 def named(arguments: Mapping[str, Any]) -> frozenset[str]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
+from carbon_otel import quantities
 from carbon_otel.forecast.records import Forecast, Interval, remainder, total
 from carbon_otel.lifecycle.report import Report
 from carbon_otel.units import J_PER_KWH, KILO
@@ -58,8 +59,8 @@ def annex_xi(source: Forecast | Report) -> Filing:
     unverified = [each.name for each in source.assumptions if not each.verified]
     mwh, tonnes = energy.times(1 / KILO), emissions.times(1 / KILO)
     text = (
-        f"Estimated energy consumption of the model ({source.title}): {_between(mwh, 'MWh')} at the meter of the "
-        f"site, for {names}. Estimated emissions from electricity: {_between(tonnes, 't CO2e')}, location-based. "
+        f"Estimated energy consumption of the model ({source.title}): {_energy(energy)} at the meter of the "
+        f"site, for {names}. Estimated emissions from electricity: {_emissions(emissions)}, location-based. "
         "The figures are estimates from computational resources, made before the run: median, with the 10th and "
         "90th percentile. Method: carbon_otel forecast; FLOPs, efficiency and power are stated with their sources "
         f"in its {len(source.assumptions)} assumptions"
@@ -90,10 +91,10 @@ def _annex_of_ledger(report: Report) -> Filing:
     status = "known" if measured >= 0.5 else "estimated"
     methods = ", ".join(dict.fromkeys(attempt.method for attempt in report.attempts)) or "unknown"
     text = (
-        f"{status.capitalize()} energy consumption of the model ({report.title}): {_between(energy, 'kWh')} of "
+        f"{status.capitalize()} energy consumption of the model ({report.title}): {_energy(energy)} of "
         f"the machines, without the overhead of the site, for {kinds}, in {len(report.entries)} recorded runs, "
         "failed ones included. Emissions from electricity: "
-        f"{_between(emissions, 'kg CO2e')}, location-based, with the overhead of the site. "
+        f"{_emissions(emissions)}, location-based, with the overhead of the site. "
         f"Hardware sensors measured {measured:.0%} of the energy; method: {methods}. "
         "The range is the band of the method (k=2)."
         + (f" Lower bounds: {'; '.join(report.lower_bounds)}." if report.lower_bounds else "")
@@ -127,7 +128,7 @@ def sci_ai(source: Forecast | Report) -> Filing:
         )
     embodied = _has_embodied(source) if isinstance(source, Report) else source.embodied_kg is not None
     lines = [f"{_SPEC}; {'with' if embodied else 'without'} embodied carbon.", source.title]
-    lines += [f"{s.role}: {_between(s.g_per_unit, f'g CO2e per {s.per}')}" for s in scores]
+    lines += [f"{s.role}: {_emissions(s.g_per_unit.times(1 / KILO))} per {s.per}" for s in scores]
     lines.append("Provider and consumer scores must not be added.")
     figures = {
         "specification": _SPEC,
@@ -218,5 +219,11 @@ def _scaled(value: float, low: float, middle: float, high: float) -> Interval:
     return Interval(value * min(1.0, low / middle), value, value * max(1.0, high / middle))
 
 
-def _between(interval: Interval, unit: str) -> str:
-    return f"{interval.p50:.4g} {unit} ({interval.p10:.4g} to {interval.p90:.4g})"
+def _energy(kwh: Interval) -> str:
+    joules = kwh.times(J_PER_KWH)
+    return quantities.energy(joules.p50, joules.p10, joules.p90)
+
+
+def _emissions(kg: Interval) -> str:
+    grams = kg.times(KILO)
+    return quantities.emissions(grams.p50, grams.p10, grams.p90, of="CO2e")

@@ -12,10 +12,11 @@ from carbon_otel import clock, runtime
 from carbon_otel.forecast.outlook import Pace
 from carbon_otel.forecast.records import Interval
 from carbon_otel.guard import contain, logger
+from carbon_otel.quantities import emissions, energy
 from carbon_otel.records import Foresight, StageInfo
 from carbon_otel.stages.api import Recorder
 from carbon_otel.stages.open_stage import OpenStage, current
-from carbon_otel.units import J_PER_KWH, J_PER_WH, KILO, energy
+from carbon_otel.units import J_PER_KWH, KILO
 
 _T = TypeVar("_T")
 
@@ -55,10 +56,10 @@ class Outlook:
     @property
     def text(self) -> str:
         """Such as `4.1 kWh in all, 88 % left, done at 17:20`."""
-        wh = self.energy_kwh.p50 * J_PER_KWH / J_PER_WH
+        joules = self.energy_kwh.p50 * J_PER_KWH
         at = time.localtime(self.ends_at)
         day = "" if at.tm_yday == time.localtime().tm_yday else f"{time.strftime('%Y-%m-%d', at)} "
-        return f"{energy(wh)} in all, {1 - self.done:.0%} left, done at {day}{time.strftime('%H:%M', at)}"
+        return f"{energy(joules)} in all, {1 - self.done:.0%} left, done at {day}{time.strftime('%H:%M', at)}"
 
 
 class Progress(Generic[_T]):
@@ -227,11 +228,11 @@ class Progress(Generic[_T]):
         self._warned = True
         if self._on_budget is not None:
             contain("calling on_budget", None, self._on_budget, outlook)
-        elif over_kwh:
-            logger.warning("the budget of %.4g kWh will not suffice: %s", kwh, outlook.text)
-        else:
-            kilograms = outlook.emissions_kg.p50
-            logger.warning("the budget of %.4g kg CO2e will not suffice: %.4g kg in all", kg, kilograms)
+        elif kwh is not None and over_kwh:
+            logger.warning("the budget of %s will not suffice: %s", energy(kwh * J_PER_KWH), outlook.text)
+        elif kg is not None:
+            budget, expected = (emissions(each * KILO, of="CO2e") for each in (kg, outlook.emissions_kg.p50))
+            logger.warning("the budget of %s will not suffice: %s in all", budget, expected)
 
     def _end(self) -> None:
         if self._ended or self._first is None or self._stage is None:

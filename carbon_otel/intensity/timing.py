@@ -12,6 +12,7 @@ from carbon_otel.carbon.intensity import Intensity, Signal, same_signal
 from carbon_otel.intensity.pricing import Use
 from carbon_otel.intensity.series import within
 from carbon_otel.provenance import quadrature
+from carbon_otel.quantities import duration
 from carbon_otel.units import KILO
 
 STEP: Final = timedelta(minutes=15)
@@ -98,8 +99,8 @@ def best_start(
     if not starts or starts[0].at != now:
         last = max((value.end for value in values), default=now)
         raise ValueError(
-            f"the forecast does not cover a run of {_hours(length):.1f} h from now: it ends in "
-            f"{max(0.0, _hours(last - now)):.1f} h, or has gaps"
+            f"the forecast does not cover a run of {duration(length.total_seconds())} from now: it ends in "
+            f"{duration(max(0.0, (last - now).total_seconds()))}, or has gaps"
         )
     first, best = starts[0], min(starts, key=lambda start: (start.g_per_kwh, start.at))
     ratio = best.g_per_kwh / first.g_per_kwh if first.g_per_kwh > 0 else 1.0
@@ -154,10 +155,6 @@ def _quarters(after: datetime, until: datetime) -> list[datetime]:
     first = datetime.fromtimestamp((after.timestamp() // step_s + 1) * step_s, timezone.utc)
     count = int((until - first) / STEP) + 1
     return [first + number * STEP for number in range(max(0, count))]
-
-
-def _hours(length: timedelta) -> float:
-    return length.total_seconds() / 3600
 
 
 def saved_g(best: BestStart, energy_wh: float, pue: float) -> float:

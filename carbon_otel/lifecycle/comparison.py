@@ -9,6 +9,7 @@ from typing import Final
 
 from carbon_otel.mlflow.schema import contributions, names
 from carbon_otel.mlflow.schema.checked import amount
+from carbon_otel.quantities import watt_hours
 
 # Tags that must be equal if figures are to be comparable, each with the reason.
 ENERGY_ALIKE: Final = {
@@ -215,7 +216,7 @@ def _change(first_wh: float, other_wh: float) -> str:
     """The change relative to the first run, or in watt-hours if the first is 0."""
     word = "less" if other_wh < first_wh else "more"
     if first_wh <= 0:
-        return f"{abs(other_wh - first_wh):.4g} Wh {word}"
+        return f"{watt_hours(abs(other_wh - first_wh))} {word}"
     return f"{abs(other_wh / first_wh - 1):.1%} {word}"
 
 

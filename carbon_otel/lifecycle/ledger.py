@@ -35,6 +35,8 @@ _PARENT: Final = "mlflow.parentRunId"
 PREPARATION: Final = "data_processing"
 # A run that has also trained or served belongs to that model, not to the preparation.
 _OTHER_WORK: Final = frozenset({"training", "evaluation", "inference"})
+# Experiments that an error message names.
+_NAMED: Final = 5
 
 
 class NotFound(LookupError):
@@ -121,7 +123,7 @@ def read(client: MlflowClient, name: str) -> Ledger:
     else:
         title = name if lineage == name else f"{name}, lineage {lineage}"
         collected.add_all(client, everywhere, f"tags.`{names.LINEAGE}` = {quoted(lineage or name)}")
-    _require_entries(collected, title, name)
+    _require_entries(client, collected, title, name)
     entries = [*collected.entries.values(), *_preparation(client, everywhere, collected)]
     return _ledger(title, entries, collected)
 
@@ -137,7 +139,7 @@ def _of_run(client: MlflowClient, run: Run) -> Ledger:
         collected.add(level)
         level = [nested for above in level for nested in below.pop(above.info.run_id, ())]
     title = f"run {name_of(run)}"
-    _require_entries(collected, title, run.info.run_id)
+    _require_entries(client, collected, title, run.info.run_id)
     return _ledger(title, collected.entries.values(), collected)
 
 
@@ -150,7 +152,7 @@ def _ledger(title: str, entries: Iterable[Entry], collected: _Entries) -> Ledger
     )
 
 
-def _require_entries(collected: _Entries, title: str, name: str) -> None:
+def _require_entries(client: MlflowClient, collected: _Entries, title: str, name: str) -> None:
     if collected.entries:
         return
     if collected.unreadable:
@@ -160,7 +162,14 @@ def _require_entries(collected: _Entries, title: str, name: str) -> None:
         raise NotFound(f"{title}: none of its {count} runs was measured; call carbon_otel.instrument() first")
     raise NotFound(
         f"there is no registered model, model id, run id, experiment or lineage {name!r} in this store"
+        f"{experiments_in(client)}"
     )
+
+
+def experiments_in(client: MlflowClient) -> str:
+    """The newest experiments of a store, for the end of an error message."""
+    names_in = [each.name for each in client.search_experiments(max_results=_NAMED)]
+    return f"; its experiments are {', '.join(map(repr, names_in))}" if names_in else ""
 
 
 def _preparation(client: MlflowClient, experiments: list[str], collected: _Entries) -> Iterator[Entry]:

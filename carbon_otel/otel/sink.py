@@ -27,6 +27,7 @@ from carbon_otel.otel.instruments import instruments_of
 from carbon_otel.otel.labels import LabelBook
 from carbon_otel.otel.providers import Providers
 from carbon_otel.otel.remote_sums import RemoteSums
+from carbon_otel.quantities import emissions, energy
 from carbon_otel.ranks import group
 from carbon_otel.records import Foresight, RemoteCall, StageInfo
 from carbon_otel.semconv import names as semconv
@@ -409,6 +410,6 @@ def _record(span: Span, error: Exception) -> None:
 
 
 def _message(stage: StageInfo, footprint: Footprint) -> str:
-    """The line that Logfire shows for a span: `training rf: 12.4 Wh, 4.75 g`."""
+    """The line that Logfire shows for a span: `training rf: 12.4 Wh, 518 mg`."""
     title = stage.kind if stage.name == stage.kind else f"{stage.kind} {stage.name}"
-    return f"{title}: {footprint.energy_wh:.3g} Wh, {footprint.emissions_g:.3g} g"
+    return f"{title}: {energy(footprint.energy_j)}, {emissions(footprint.emissions_g)}"

@@ -110,6 +110,8 @@ class Stage:
         self._attributes: Mapping[str, AttributeValue] = _NO_ATTRIBUTES
         try:
             checked = arguments.kind_of(kind)
+            if checked in arguments.MEANT:
+                arguments.hint_at(checked)
             self._name = kind if name is None else arguments.name_of(name)
             self._attributes = arguments.attributes_of(attributes, more)
             self._kind = checked

@@ -12,12 +12,29 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, Literal, cast, get_args
 
+from carbon_otel.guard import log_once
 from carbon_otel.records import RUN, UNATTRIBUTED, AttributeValue
 
 Lifecycle = Literal["data_processing", "training", "evaluation", "inference"]
 LIFECYCLE: Final[tuple[str, ...]] = get_args(Lifecycle)
 # Keys of carbon_otel, of the conventions that it follows, and of the tools that read its spans.
 _RESERVED: Final = ("carbon_otel.", "hw.", "logfire.", "mlflow.")
+# Words that people write for the kinds of the lifecycle.
+_WORDS: Final[Mapping[Lifecycle, str]] = {
+    "data_processing": "data etl load loading prepare preparation preprocess preprocessing processing "
+    "data_loading data_preparation data_preprocessing feature_engineering",
+    "training": "train fit fitting finetune finetuning fine_tune fine_tuning pretrain pretraining",
+    "evaluation": "eval evaluate test testing validate validation score scoring",
+    "inference": "infer predict prediction predicting serve serving",
+}
+MEANT: Final[Mapping[str, Lifecycle]] = {
+    spelt: kind
+    for kind, words in _WORDS.items()
+    for word in (*words.split(), kind)
+    for plain in (word, word.replace("_", "-"), word.replace("_", ""))
+    for spelt in (plain, plain.capitalize(), plain.upper())
+    if spelt != kind
+}
 _KIND: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]{0,63}")
 _UNIT: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 LONGEST_NAME: Final = 250
@@ -31,7 +48,10 @@ _Scalar = str | bool | int | float
 def kind_of(kind: Any) -> str:
     """The kind of a stage. Raises ValueError."""
     if callable(kind):
-        raise ValueError("@carbon_otel.stage needs a kind; write @carbon_otel.stage('training')")
+        raise ValueError(
+            "carbon_otel.stage needs a kind; write @carbon_otel.stage('training'), or another of "
+            f"{', '.join(LIFECYCLE)}"
+        )
     if not isinstance(kind, str) or not _KIND.fullmatch(kind):
         raise ValueError(
             f"stage kind {kind!r}: write one of {', '.join(LIFECYCLE)}, or a name of letters, digits, '_', '.' "
@@ -42,6 +62,17 @@ def kind_of(kind: Any) -> str:
             f"stage kind {kind!r} is used by carbon_otel itself; write another, such as 'training'"
         )
     return kind
+
+
+def hint_at(kind: str) -> None:
+    """Log once which kind of the lifecycle is probably meant by this word for it."""
+    log_once(
+        "stage kind %r: did you mean %r? Your own kinds are fine, but reports and MLflow's metrics know %s",
+        kind,
+        MEANT[kind],
+        ", ".join(LIFECYCLE),
+        about=kind,
+    )
 
 
 def name_of(name: Any) -> str:

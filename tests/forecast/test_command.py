@@ -103,7 +103,8 @@ def test_the_table_has_the_figures_of_the_json():
     table, found = call(*LLM).stdout, values(*LLM)
     row = next(line for line in table.splitlines() if "energy with PUE, MWh" in line)
     shown = [float(text) for text in re.findall(r"[\d.]+", row.partition("MWh")[2])]
-    assert shown == pytest.approx(list(found["energy_mwh"].values()), rel=1e-3)
+    # Two digits, since its band is wide.
+    assert shown == pytest.approx(list(found["energy_mwh"].values()), rel=0.05)
     assert "The uncertainty comes from: model FLOPs utilisation" in table
     assert "[unverified]" in table and "MLPerf" in table
 
@@ -168,7 +169,11 @@ WRONG = {
     "nothing to serve": (("--inference", "--gpu", "H100"), "--params or --config"),
     "an unknown field": ((*LLM, "--compare", "colour=red,blue"), "gpu=A100,H100"),
     "one value": ((*LLM, "--compare", "gpu=H100"), "gpu=A100,H100"),
-    "a file that is not there": (("--config", "none.json", "--gpu", "H100"), "none.json"),
+    "a file that is not there": (
+        ("--config", "none.json", "--gpu", "H100"),
+        "none.json cannot be read: No such",
+    ),
+    "a folder instead of a file": (("--llmcarbon", "/"), "/ cannot be read: Is a directory"),
     "an unknown zone": (("--params", "3B", "--tokens", "1T", "--gpu", "H100", "--zone", "Atlantis"), "FR"),
     "a part of an accelerator": ((*SERVING, "--gpus", "16.5"), "a whole number"),
     "training of what is served": ((*SERVING, "--tokens", "1T"), "--tokens: of a training"),

@@ -96,9 +96,7 @@ def test_a_forecast_of_inference_cannot_be_filed_as_the_model():
 @pytest.mark.parametrize(("measured_wh", "status"), [(90.0, "Known"), (10.0, "Estimated")])
 def test_the_paragraph_of_a_ledger_is_known_only_if_sensors_measured_it(measured_wh, status):
     filed = annex_xi(ledger(measured_wh))
-    assert filed.text.startswith(
-        f"{status} energy consumption of the model (churn): 0.08 kWh (0.072 to 0.096)"
-    )
+    assert filed.text.startswith(f"{status} energy consumption of the model (churn): 80.0 Wh (72.0 to 96.0)")
     assert "measured.counter" in filed.text and "for training, in 1 recorded runs" in filed.text
     json.dumps(filed.as_dict())
 

@@ -53,9 +53,7 @@ def test_the_line_says_what_is_left(measured, caplog):
     with caplog.at_level(logging.INFO, "carbon_otel"):
         run(measured, [36.0] * 1000)
     lines = [r.getMessage() for r in caplog.records]
-    assert lines[0].startswith("1 kWh in all, 95% left, done at ") or lines[0].startswith(
-        "1000 Wh in all, 95% left"
-    )
+    assert lines[0].startswith("1.00 kWh in all, 95% left, done at ")
     assert len(lines) == 6
 
 
@@ -67,7 +65,7 @@ def test_a_loop_shorter_than_the_meters_interval_says_nothing(measured):
 def test_a_budget_warns_once_and_stops_nothing(measured, caplog):
     joules = run(measured, [36.0] * 1000, budget_kwh=0.5)
     warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
-    assert len(warnings) == 1 and warnings[0].startswith("the budget of 0.5 kWh will not suffice: 1")
+    assert len(warnings) == 1 and warnings[0].startswith("the budget of 500 Wh will not suffice: 1")
     assert joules == pytest.approx(3.6e6)
 
 

@@ -170,7 +170,6 @@ def test_another_signal_is_said_and_marginal_values_are_refused(command, tmp_pat
         (["{britain}", "--provider", "none"], "no provider 'none'"),
         (["{britain}", "--provider", "none.csv"], "cannot be read"),
         (["{britain}", "--provider", "old.csv"], "has no value of GB"),
-        (["{britain}", "--provider", "electricitymaps"], "set ELECTRICITYMAPS_TOKEN"),
         (["0" * 32, "--provider", "grid.csv"], "not found"),
     ],
 )
@@ -183,6 +182,11 @@ def test_what_cannot_be_priced_has_a_reason_and_changes_nothing(
     done = command("reprice", *arguments)
     assert done.exit_code == 2 and reason in done.stderr, done.output
     assert run_of(measured).data.to_dictionary() == before
+
+
+def test_a_service_that_needs_a_token_is_not_asked_without_one(command):
+    done = command("reprice", "{britain}", "--provider", "electricitymaps")
+    assert done.exit_code == 1 and "set ELECTRICITYMAPS_TOKEN" in done.stderr, done.output
 
 
 def test_the_setting_names_the_provider(command, tmp_path, monkeypatch):
@@ -266,7 +270,7 @@ def test_a_run_is_priced_by_a_service(command, service):
 def test_a_service_that_fails_leaves_the_yearly_figure(command, service):
     service.answer = lambda asked: Answer(status=500)
     done = command("reprice", "{britain}", "--provider", "uk")
-    assert done.exit_code == 2 and "HTTP 500" in done.stderr and "stays as it is" in done.stderr
+    assert done.exit_code == 1 and "HTTP 500" in done.stderr and "stays as it is" in done.stderr
 
 
 def test_doctor_says_whether_the_shape_is_as_expected(command, service):

@@ -187,6 +187,7 @@ def test_an_exception_of_the_program_is_printed_unchanged(tmp_path):
         (("run", "--zone", "Atlantis", "--", "true"), 2, "unknown zone 'Atlantis'"),
         (("run", "--pue", "0.1", "--", "true"), 2, "from 1.0"),
         (("run", "--", "no-such-program"), 127, "command not found"),
+        (("run", "train.py", "--fast"), 127, "not found; write: carbon-otel run -- python train.py --fast\n"),
         (("run", "--", "true"), 0, "nothing was measured"),
         (("run", "--", "/"), 126, "Permission denied"),
         (("demo", "--zone", "Atlantis"), 2, "unknown zone 'Atlantis'"),

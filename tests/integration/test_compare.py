@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 
 import pytest
@@ -60,7 +61,11 @@ def test_two_runs_side_by_side_and_how_they_differ(store, tmp_path):
     done = carbon_otel_cli("compare", *ids, cwd=tmp_path, MLFLOW_TRACKING_URI=store["uri"])
     assert done.returncode == 0, done.stderr
     assert "counted" in done.stdout and "energy than counted" in done.stdout
-    assert "emissions, g CO2e" in done.stdout and "hardware" in done.stdout and "reserved" in done.stdout
+    assert (
+        re.search(r"emissions, [mµ]?g CO2e", done.stdout)
+        and "hardware" in done.stdout
+        and "reserved" in done.stdout
+    )
     assert "unknown" not in done.stdout
     assert "They were not measured in the same way" in done.stdout
     assert "counted: measured.counter" in done.stdout and "modelled: modelled.utilisation" in done.stdout
@@ -132,13 +137,30 @@ def test_a_page(compare):
             ("{counted}", "{plain}", "--tracking-uri", "sqlite:///none.db"),
             "no MLflow store at sqlite:///none.db",
         ),
-        (("{counted}", "{plain}", "--tracking-uri", "http://127.0.0.1:9"), "http://127.0.0.1:9: API request"),
         (("{counted}", "{plain}", "--tracking-uri", "nothing://x"), "MLFLOW_TRACKING_URI"),
+        (("{counted}", "no-such-run"), "Run with id=no-such-run not found, in the MLflow store "),
+        (("--experiment", "nothing"), "its experiments are 'tests'"),
+        (("{counted}", "{modelled}", "--metric", "f1"), "they have accuracy"),
     ],
 )
 def test_runs_that_cannot_be_compared_give_advice(arguments, message, compare, tmp_path):
     done = compare(*arguments)
     assert done.exit_code == 2
     assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("http://127.0.0.1:9", "the MLflow store http://127.0.0.1:9 does not answer: Connection refused\n"),
+        ("http://no-such-host.invalid", "the MLflow store http://no-such-host.invalid does not answer: "),
+    ],
+)
+def test_a_store_that_fails_is_no_wrong_use(uri, message, compare, tmp_path):
+    done = compare("{counted}", "{plain}", "--tracking-uri", uri)
+    assert done.exit_code == 1
+    assert message in done.stderr and "MLFLOW_TRACKING_URI" in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())

@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from carbon_otel.cli import app
+from carbon_otel.quantities import EMISSIONS, ENERGY, duration
 
 PROGRAM = """
 import json, sys
@@ -58,28 +59,43 @@ def demo(tmp_path_factory):
     return done.stdout, {**json.loads((folder / "found.json").read_text()), "folder": folder}
 
 
-def figures(stdout, label):
-    row = next(line for line in stdout.splitlines() if line.strip().startswith(f"{label}  "))
-    return [float(text) for text in re.findall(r"[\d.e+-]+", row.split(label)[1])]
+def figures(stdout, label, units=()):
+    """The figures of a row, in joules or grams if its label ends with one of `units`."""
+    pattern = rf"\s*{re.escape(label)}(?:, (\S+))?(?: CO2e)?\s\s+(\S.*)"
+    unit, cells = next(filter(None, (re.fullmatch(pattern, line) for line in stdout.splitlines()))).groups()
+    size = next((each.size for each in units if each.name == unit), 1.0)
+    return [float(cell.replace(",", "")) * size for cell in cells.split()]
 
 
 def test_the_table_has_the_figures_of_mlflow(demo):
     stdout, found = demo
     metrics = [run["metrics"] for run in found["runs"]]
-    shown = {
-        "duration, s": ("carbon/duration_s", ".1f"),
-        "energy, Wh": ("carbon/energy_wh", ".4g"),
-        "at least": ("carbon/energy_low_wh", ".4g"),
-        "at most": ("carbon/energy_high_wh", ".4g"),
-        "emissions, g CO2e": ("carbon/emissions_g", ".4g"),
-        "embodied, g CO2e": ("carbon/embodied_g", ".4g"),
-        "SCI of 1,000 predictions, g": ("carbon/inference/sci_g_per_1k_samples", ".4g"),
-        "accuracy": ("accuracy", ".3f"),
-    }
-    for label, (name, digits) in shown.items():
-        assert figures(stdout, label) == [float(format(m[name], digits)) for m in metrics], label
+    joules = [3600 * m["carbon/energy_wh"] for m in metrics]
+    assert figures(stdout, "energy", ENERGY) == pytest.approx(joules, rel=0.05)
+    # Two digits of what stands in one unit for both runs.
+    for label, name in {
+        "emissions": "carbon/emissions_g",
+        "embodied": "carbon/embodied_g",
+        "SCI of 1,000 predictions": "carbon/inference/sci_g_per_1k_samples",
+    }.items():
+        shown = figures(stdout, label, EMISSIONS)
+        assert shown == pytest.approx([m[name] for m in metrics], rel=0.006), label
+    assert figures(stdout, "accuracy") == [round(m["accuracy"], 3) for m in metrics]
+    energy, low, high = (
+        [float(cell) for cell in re.search(rf"{label}\s+(\S.*)", stdout)[1].split()]
+        for label in (r"energy, \S+", "at least", "at most")
+    )
+    for number, m in enumerate(metrics):
+        assert low[number] / energy[number] == pytest.approx(
+            m["carbon/energy_low_wh"] / m["carbon/energy_wh"], rel=0.1
+        )
+        assert high[number] / energy[number] == pytest.approx(
+            m["carbon/energy_high_wh"] / m["carbon/energy_wh"], rel=0.1
+        )
+    durations = re.search(r"duration\s\s+(\S.*\S)", stdout)[1]
+    assert re.split(r"\s\s+", durations) == [duration(m["carbon/duration_s"]) for m in metrics]
     per_thousand = [m["carbon/emissions_g"] * 1000 / n for m, n in zip(metrics, (1000, 3000), strict=True)]
-    assert figures(stdout, "per 1,000 samples") == pytest.approx(per_thousand, rel=1e-3)
+    assert figures(stdout, "per 1,000 samples", EMISSIONS) == pytest.approx(per_thousand, rel=0.006)
     assert [run["name"] for run in found["runs"]] == ["basic", "complex"]
     for m in metrics:
         # SCI by its formula: ((E x I) + M) per R.
@@ -178,6 +194,6 @@ def test_a_store_that_takes_no_run_is_named_at_once_with_a_way_on(store, request
         text=True,
         timeout=120,
     )
-    assert done.returncode == 2
+    assert done.returncode == 1
     assert uri in done.stderr and "Traceback" not in done.stderr
     assert 'carbon-otel demo --tracking-uri "sqlite:///' in done.stderr

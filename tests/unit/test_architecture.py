@@ -21,7 +21,7 @@ PACKAGE = Path(carbon_otel.__file__).parent
 # Each room is a module or a folder; the longest name that fits a module is its room.
 BASE = (
     "text units quantities clock provenance guard fork background handover ranks serial private_files descriptors "
-    "batch_job _version"
+    "batch_job keywords _version"
 )
 CORE = f"{BASE} sensors.base records carbon footprint sinks"
 ROOMS = {
@@ -40,6 +40,7 @@ ROOMS = {
     "private_files": "",
     "descriptors": "",
     "batch_job": "ranks",
+    "keywords": "",
     # What the hardware says.
     "sensors.base": "provenance units",
     "sensors": "sensors.base provenance units clock guard fork descriptors",
@@ -53,7 +54,7 @@ ROOMS = {
     "sinks": "footprint records guard",
     "remote": "records carbon units",
     # The grid by the hour.
-    "intensity": "_version text clock guard carbon provenance units private_files",
+    "intensity": "_version text clock guard carbon provenance units quantities private_files",
     "config": "text sensors carbon intensity units private_files",
     "life": "carbon sensors config provenance",
     # One timeline per device, and this process's share of it.
@@ -104,7 +105,8 @@ ROOMS = {
     # The entry points.
     "entry_points": f"{CORE} here __init__ config runtime sensors stages instrumentation otel",
     "cli": f"{CORE} here __init__ intensity config instrumentation sensors meter host runtime lifecycle pages "
-    "forecast compat otel semconv mlflow.compat mlflow.schema mlflow.runs mlflow.delivery",
+    "forecast compat otel semconv stages mlflow.compat mlflow.schema mlflow.runs mlflow.delivery",
+    "__main__": "cli",
 }
 # The rooms that read hardware; all others know only `sensors.base`.
 HEAVY = ("mlflow", "grpc", "typer", "rich", "sqlite3", "logfire", "pandas", "numpy", "sklearn", "IPython")

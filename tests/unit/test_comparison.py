@@ -118,7 +118,8 @@ def test_a_lower_bound_never_used_less(tag, why):
 
 def test_a_change_from_zero_is_given_in_watt_hours():
     assert (
-        verdict(cost("a", 0, 0, 0), cost("b", 5, 4, 6)) == "b used 5 Wh more energy than a, beyond both bands"
+        verdict(cost("a", 0, 0, 0), cost("b", 5, 4, 6))
+        == "b used 5.00 Wh more energy than a, beyond both bands"
     )
 
 

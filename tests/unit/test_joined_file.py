@@ -187,7 +187,7 @@ def test_the_end_of_a_rank_waits_for_the_last_part_of_another_one(files, tmp_pat
         files.put(ADDRESS, replace(part(0.7), rank={"rank": 1.0, "world_size": 2.0}))
         closing.join()
     assert store.values("r")[-1] == 2.7 and store.tags["r"]["carbon.status"] == "final"
-    assert store.tags["r"]["carbon.ranks"] == "1 of 2 ranks, 0.7 Wh to 0.7 Wh each"
+    assert store.tags["r"]["carbon.ranks"] == "1 of 2 ranks, 0.700 Wh to 0.700 Wh each"
     assert left(tmp_path) == []
 
 

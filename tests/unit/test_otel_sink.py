@@ -630,7 +630,8 @@ with carbon_otel.stage("training", "rf") as s:
     print([p["attributes"]["logfire.span_type"] for p in pending])
 (span,) = spans.exported_spans_as_dict()
 print(span["attributes"]["logfire.msg"])
-print(f"training rf: {s.footprint.energy_wh:.3g} Wh, {s.footprint.emissions_g:.3g} g")
+from carbon_otel import quantities
+print(f"training rf: {quantities.energy(s.footprint.energy_j)}, {quantities.emissions(s.footprint.emissions_g)}")
 print(type(span["attributes"]["carbon_otel.energy.total_j"]).__name__)
 """
     ).splitlines()

@@ -18,6 +18,7 @@ AMOUNTS = st.floats(1e-5, 1e15)
     ("joules", "shown"),
     [
         (0.0, "0 J"),
+        (3.216e-16, "3.22e-16 J"),
         (2e-7, "0.200 µJ"),
         (0.0123, "12.3 mJ"),
         (0.9996, "1.00 J"),
@@ -65,6 +66,11 @@ def test_emissions(grams, shown):
     assert emissions(grams) == shown
 
 
+def test_what_the_grams_are_of_stands_beside_their_unit():
+    assert emissions(0.0032, 0.0029, 0.0035, of="CO2e") == "3.20 mg CO2e (2.90 to 3.50)"
+    assert emissions(4.75, of="CO2e") == "4.75 g CO2e"
+
+
 def test_power():
     assert [power(watts) for watts in (0, 0.0451, 45.1, 7e3)] == ["0 W", "45.1 mW", "45.1 W", "7.00 kW"]
 
@@ -73,7 +79,11 @@ def test_power():
     ("seconds", "shown"),
     [
         (0, "0 s"),
+        (0.0000352, "35 µs"),
+        (0.00099996, "1.0 ms"),
         (0.0352, "35 ms"),
+        (0.9991, "999 ms"),
+        (0.9997, "1.0 s"),
         (8.26, "8.3 s"),
         (59.97, "1 min"),
         (252, "4 min 12 s"),
@@ -97,6 +107,23 @@ def test_a_row_has_one_unit():
         "0.0150",
         "unknown",
     ]
+
+
+@pytest.mark.parametrize(
+    ("joules", "shown"),
+    [
+        ([44_640.0, 36.0, 0.0], ["12.4 Wh", "0.0100 Wh", "0 Wh"]),
+        ([44_640.0, 3.0, math.nan], ["12.4 Wh", "3.00 J", "unknown"]),
+        ([], []),
+    ],
+)
+def test_a_column_has_one_unit_where_its_figures_are_readable_in_one(joules, shown):
+    assert quantities.column(ENERGY, joules) == shown
+
+
+def test_watt_hours():
+    assert quantities.watt_hours(12.4) == "12.4 Wh"
+    assert quantities.watt_hours(0.0124, 0.0118, 0.0131) == "44.6 J (42.5 to 47.2)"
 
 
 @given(amount=AMOUNTS, units=st.sampled_from((ENERGY, EMISSIONS, POWER)))

@@ -41,7 +41,9 @@ def test_the_slowest_rank_waits_least():
     found = rank_figures.of(part(rank, step_wait_s=wait) for rank, wait in waits.items())
     assert rank_figures.slowest(found).rank == 1
     line = rank_figures.sentence(found)
-    assert line.startswith("3 of 4 ranks, 2 Wh to 2 Wh each; rank 1 is the slowest: a step waits 1 ms for")
+    assert line.startswith(
+        "3 of 4 ranks, 2.00 Wh to 2.00 Wh each; rank 1 is the slowest: a step waits 1.0 ms for"
+    )
 
 
 def test_without_their_waiting_the_slowest_rank_trains_longest():
@@ -53,7 +55,8 @@ def test_without_their_waiting_the_slowest_rank_trains_longest():
 def test_ranks_that_are_alike_have_no_slowest(own):
     found = rank_figures.of(part(rank, **own) for rank in range(4))
     assert (
-        rank_figures.slowest(found) is None and rank_figures.sentence(found) == "4 ranks, 2 Wh to 2 Wh each"
+        rank_figures.slowest(found) is None
+        and rank_figures.sentence(found) == "4 ranks, 2.00 Wh to 2.00 Wh each"
     )
 
 

@@ -167,9 +167,9 @@ class TestBeside:
 @pytest.mark.parametrize("option", [False, True])
 def test_a_report_shows_what_stands_beside_the_emissions(option):
     text = text_of(report(made(0, 3.0, market_g=2.0), made(1, None), water=option))
-    assert "embodied   3 g CO2e (1.5 g to 6 g), not in the emissions; unknown for 1 of 2 entries" in text
-    assert "market     2 g CO2e, market-based, beside the emissions; unknown for 1 of 2 entries" in text
-    assert "SCI per 1,000 requests of inference: 80 g CO2e, with the embodied carbon" in text
+    assert "embodied   3.0 g CO2e (1.5 to 6.0), not in the emissions; unknown for 1 of 2 entries" in text
+    assert "market     2.00 g CO2e, market-based, beside the emissions; unknown for 1 of 2 entries" in text
+    assert "SCI per 1,000 requests of inference: 80.0 g CO2e, with the embodied carbon" in text
     assert ("water      " in text) is option
 
 

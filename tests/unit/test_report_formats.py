@@ -82,7 +82,7 @@ def test_an_entry_without_stages(capsys):
     write_csv(codecarbon.rows(report), codecarbon.COLUMNS)
     (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
     assert (row["timestamp"], row["energy_consumed"]) == ("1970-01-01T00:00:00", "0.0")
-    assert "0 Wh" in text_of(report)
+    assert "0 J" in text_of(report)
 
 
 def test_inference_against_training():

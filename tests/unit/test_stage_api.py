@@ -12,8 +12,9 @@ import threading
 import pytest
 
 import carbon_otel
-from carbon_otel import runtime
+from carbon_otel import guard, runtime
 from carbon_otel.sinks import Sink
+from carbon_otel.stages import arguments
 from carbon_otel.stages.open_stage import current
 from tests.fakes.powercap import server
 
@@ -375,3 +376,63 @@ def test_ten_thousand_short_stages_lose_no_joule(measured):
     )
     # The modelled memory draws power between the two figures and the last tick.
     assert process_before.energy_j * (1 - 1e-9) <= sums.joules <= process.energy_j * (1 + 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("kind", "meant"),
+    [("train", "training"), ("Fit", "training"), ("fine-tune", "training"), ("TEST", "evaluation")]
+    + [("eval", "evaluation"), ("predict", "inference"), ("infer", "inference"), ("Training", "training")]
+    + [("preprocess", "data_processing"), ("data-processing", "data_processing")],
+)
+def test_a_word_for_a_kind_of_the_lifecycle_gets_a_hint_once(kind, meant, caplog):
+    guard.forget()
+    for _ in range(2):
+        assert carbon_otel.stage(kind)._kind == kind
+    (hint,) = [record.getMessage() for record in caplog.records]
+    assert hint.startswith(f"stage kind {kind!r}: did you mean {meant!r}? Your own kinds are fine")
+
+
+@pytest.mark.parametrize("kind", [*arguments.LIFECYCLE, "ablation", "trainer", "data_quality"])
+def test_other_kinds_get_no_hint(kind, caplog):
+    guard.forget()
+    carbon_otel.stage(kind)
+    assert not caplog.records
+
+
+def test_a_decorator_without_a_kind_says_what_to_write():
+    with pytest.raises(
+        ValueError, match=r"carbon_otel.stage needs a kind; write @carbon_otel.stage\('training'\)"
+    ):
+
+        @carbon_otel.stage
+        def train(): ...
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"zone_": "FR"}, r"instrument\(\) has no argument 'zone_'; did you mean 'zone'\?"),
+        ({"country": "FR"}, r"instrument\(\) has no argument 'country'; it has zone, region, pue"),
+    ],
+)
+def test_an_unknown_keyword_is_answered_with_the_nearest_ones(wrong, said):
+    with pytest.raises(TypeError, match=said):
+        carbon_otel.instrument(**wrong)
+
+
+def test_a_variable_that_is_nearly_one_of_a_setting_is_said(caplog, monkeypatch):
+    for name in (
+        "CARBON_OTEL_ZONES",
+        "CARBON_OTEL_STATEDIR",
+        "CARBON_OTEL_RUN_STAGE",
+        "CARBON_OTEL_PARENT_RUN",
+    ):
+        monkeypatch.setenv(name, "FR")
+    monkeypatch.setenv("CARBON_OTEL_CHECKPOINT_INTERVAL", "20")  # a former name
+    carbon_otel.instrument()
+    carbon_otel.uninstrument()
+    said = [record.getMessage() for record in caplog.records if "is no setting" in record.getMessage()]
+    assert said == [
+        "CARBON_OTEL_ZONES is no setting: did you mean CARBON_OTEL_ZONE?",
+        "CARBON_OTEL_STATEDIR is no setting: did you mean CARBON_OTEL_STATE_DIR?",
+    ]

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from carbon_otel.mlflow.delivery.batch import Batch
 from carbon_otel.mlflow.schema import names, rank_figures
+from carbon_otel.quantities import emissions, watt_hours
 from carbon_otel.text import storable
-from carbon_otel.units import emissions, energy
 
 NOTE: Final = "mlflow.note.content"
 _FIRST_WORDS: Final = "**Energy and carbon** "
@@ -47,22 +47,22 @@ def markdown(values: Mapping[str, float], tags: Mapping[str, str]) -> str:
     share = names.measured_fraction(values)
     lines = [
         # The page shows only the first lines until the user expands it.
-        f"{_FIRST_WORDS}{energy(total_wh)}, {emissions(total_g)} CO2e; {share:.0%} measured by a sensor",
+        f"{_FIRST_WORDS}{watt_hours(total_wh)}, {emissions(total_g)} CO2e; {share:.0%} measured by a sensor",
         "",
         "| | Energy | CO2e |",
         "|---|---|---|",
-        f"| **total** | **{energy(total_wh)}** | **{emissions(total_g)}** |",
-        f"| band (k=2) | {energy(figure('energy_low_wh'))} to {energy(figure('energy_high_wh'))} "
+        f"| **total** | **{watt_hours(total_wh)}** | **{emissions(total_g)}** |",
+        f"| band (k=2) | {watt_hours(figure('energy_low_wh'))} to {watt_hours(figure('energy_high_wh'))} "
         f"| {emissions(figure('emissions_low_g'))} to {emissions(figure('emissions_high_g'))} |",
     ]
     stages = sorted(
         ((wh, match[1]) for name, wh in values.items() if (match := _STAGE.fullmatch(name))), reverse=True
     )
     for wh, kind in stages[:_STAGES_SHOWN]:
-        lines.append(f"| {kind} | {energy(wh)} | {emissions(figure(f'{kind}/emissions_g'))} |")
+        lines.append(f"| {kind} | {watt_hours(wh)} | {emissions(figure(f'{kind}/emissions_g'))} |")
     if others := stages[_STAGES_SHOWN:]:
         wh, grams = sum(wh for wh, _ in others), sum(figure(f"{kind}/emissions_g") for _, kind in others)
-        lines.append(f"| {len(others)} other kinds of stage | {energy(wh)} | {emissions(grams)} |")
+        lines.append(f"| {len(others)} other kinds of stage | {watt_hours(wh)} | {emissions(grams)} |")
     lines += _beside(values, tags)
     grid = f"{tags.get('carbon.zone', 'world average')}, {tags.get('carbon.intensity_g_per_kwh', '?')} g/kWh"
     source = " ".join(tags.get(f"carbon.intensity_{part}", "") for part in ("kind", "source", "year"))

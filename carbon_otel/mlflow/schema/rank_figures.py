@@ -14,9 +14,9 @@ from typing import Final, NamedTuple
 from carbon_otel.footprint import Footprint
 from carbon_otel.mlflow.schema import contributions, names
 from carbon_otel.mlflow.schema.contributions import Contribution
+from carbon_otel.quantities import duration, watt_hours
 from carbon_otel.ranks import Group
 from carbon_otel.records import RUN, UNATTRIBUTED, Cost
-from carbon_otel.units import energy
 
 # One tag with the sentence.
 TAG: Final = "carbon.ranks"
@@ -118,7 +118,7 @@ def sentence(ranks: Sequence[RankFigures]) -> str:
     most, least = max(each.energy_wh for each in ranks), min(each.energy_wh for each in ranks)
     size = max(each.world_size for each in ranks)
     number = f"{size} ranks" if len(ranks) == size else f"{len(ranks)} of {size} ranks"
-    line = f"{number}, {energy(least)} to {energy(most)} each"
+    line = f"{number}, {watt_hours(least)} to {watt_hours(most)} each"
     slow = slowest(ranks)
     if slow is not None:
         line += f"; rank {slow.rank} is the slowest{_reason(slow, ranks)}"
@@ -130,9 +130,7 @@ def _reason(slow: RankFigures, ranks: Sequence[RankFigures]) -> str:
     if slow.step_wait_s is None:
         return ""
     waits = statistics.median(each.step_wait_s or 0.0 for each in ranks if each is not slow)
-    return (
-        f": a step waits {slow.step_wait_s * 1e3:.3g} ms for the others there, {waits * 1e3:.3g} ms elsewhere"
-    )
+    return f": a step waits {duration(slow.step_wait_s)} for the others there, {duration(waits)} elsewhere"
 
 
 def _figures(rank: int, contribution: Contribution) -> RankFigures:
