@@ -10,8 +10,9 @@ from rich import box
 from rich.table import Column, Table
 
 from carbon_otel.cli.output import Screen
+from carbon_otel.lifecycle.attempts import Attempt
 from carbon_otel.lifecycle.entry import LedgerCost
-from carbon_otel.lifecycle.report import TRAINING, Attempt, DayTotal, Report
+from carbon_otel.lifecycle.report import TRAINING, DayTotal, Report
 from carbon_otel.mlflow.schema import rank_figures
 from carbon_otel.mlflow.schema.rank_figures import RankFigures
 from carbon_otel.quantities import EMISSIONS, ENERGY, column, duration, emissions, volume, watt_hours
