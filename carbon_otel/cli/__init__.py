@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from carbon_otel.cli import collector, journal, mlflow
+from carbon_otel.cli.advise import advise
 from carbon_otel.cli.compare import compare
 from carbon_otel.cli.demo import demo
 from carbon_otel.cli.doctor import doctor
@@ -30,6 +31,7 @@ app.command()(forecast)
 app.command()(compare)
 app.command()(report)
 app.command()(where)
+app.command()(advise)
 app.command()(reprice)
 app.command()(when)
 app.command()(doctor)

@@ -11,11 +11,14 @@ from carbon_otel.mlflow.schema import contributions, names
 from carbon_otel.mlflow.schema.checked import amount
 
 # Tags that must be equal if figures are to be comparable, each with the reason.
-_ALIKE: Final = {
+_ENERGY_ALIKE: Final = {
     "carbon.method": "the tiers have different errors",
     "carbon.attribution": "different parts of the host are charged",
     "carbon.hardware": "different hardware draws different power",
     "carbon.missing": "a component is not in one of the figures",
+}
+_ALIKE: Final = {
+    **_ENERGY_ALIKE,
     "carbon.zone": "emissions differ by the grid; compare the energy",
     "carbon.intensity_g_per_kwh": "emissions differ by the grid's factor; compare the energy",
     "carbon.intensity_source": "emissions differ by the table; compare the energy",
@@ -92,11 +95,7 @@ class RunCost:
 
     def share(self, tag: str) -> float | None:
         """The share of the host in a tag; None if the run has none."""
-        try:
-            share = float(self.tags[tag])
-        except (KeyError, ValueError):
-            return None
-        return share if 0 < share <= 1 else None
+        return _share(self.tags, tag)
 
     def by_process(self) -> RunCost | None:
         """The cost as `attribution="process"` would have it, by the mean shares; None without them.
@@ -139,6 +138,21 @@ def differences(runs: Sequence[RunCost]) -> list[str]:
     return lines
 
 
+def energy_unlike(first: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
+    """The reasons why the energies of two runs with these tags are not comparable; empty if they are."""
+    lines = [
+        f"{tag.removeprefix('carbon.')} differs: {why}"
+        for tag, why in _ENERGY_ALIKE.items()
+        if first.get(tag, "none") != other.get(tag, "none")
+    ]
+    by_process = first.get("carbon.attribution") == other.get("carbon.attribution") == "process"
+    for tag in () if by_process else _SHARES:
+        one, two = _share(first, tag), _share(other, tag)
+        if one is not None and two is not None and abs(one - two) > _ALIKE_WITHIN * max(one, two):
+            lines.append(f"{tag.removeprefix('carbon.')} differs: the rest of the host was otherwise in use")
+    return lines
+
+
 def verdict(first: RunCost, other: RunCost) -> str:
     """Whether `other` used less energy than `first`: only if their bands do not overlap.
 
@@ -159,6 +173,14 @@ def verdict(first: RunCost, other: RunCost) -> str:
                 return f"{other.name}: {by}, but {_OTHERWISE}: they are not distinguishable"
             return f"{other.name} used {by}, beyond both bands"
     return f"{other.name}: {by}, but the bands overlap: they are not distinguishable"
+
+
+def _share(tags: Mapping[str, str], tag: str) -> float | None:
+    try:
+        share = float(tags[tag])
+    except (KeyError, ValueError):
+        return None
+    return share if 0 < share <= 1 else None
 
 
 def _alike(tag: str, first: RunCost, other: RunCost) -> bool:

@@ -6,7 +6,7 @@ import math
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from carbon_otel.lifecycle.beside import NOTHING_BESIDE, EntryBeside
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _STAGE: Final = re.compile(r"carbon/([^/]+)/energy_wh")
 _COMPONENT: Final = re.compile(r"carbon/components/([^/]+)_wh")
+_DEVICE: Final = re.compile(r"carbon/devices/([^/]+)_wh")
 _LAST_MS: Final = (
     253_402_300_799_000  # 9999-12-31T23:59:59Z, the last second that both `time.gmtime` and ISO dates support
 )
@@ -51,6 +52,7 @@ class Entry:
         measured_wh: energy that a sensor measured.
         units: functional units by `<kind>/<unit>`.
         components: watt-hours of `cpu`, `gpu`, `memory`, `host`.
+        devices: watt-hours by device, named as `names.device` does.
         tags: tags of the run that carbon_otel has written.
         dataset: the digest by which a run of another experiment belongs to the ledger; empty for all others.
         ranks: what each rank of a distributed training has contributed.
@@ -75,6 +77,7 @@ class Entry:
     dataset: str = ""
     ranks: tuple[RankFigures, ...] = ()
     beside: EntryBeside = NOTHING_BESIDE
+    devices: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def energy_wh(self) -> float:
@@ -95,6 +98,20 @@ class Entry:
     def is_window(self) -> bool:
         """Whether the entry is an hour of work outside of runs, not a run of the user."""
         return names.ENTRY in self.tags
+
+    @property
+    def hardware(self) -> str:
+        """The processor and the GPUs by name; empty if they are unknown."""
+        return self.tags.get("carbon.hardware", "")
+
+    @property
+    def lifetime_years(self) -> float | None:
+        """The years over which the embodied carbon is spread; None if they are unknown."""
+        try:
+            years = float(self.tags.get("carbon.lifetime_years", ""))
+        except ValueError:
+            return None
+        return years if 0 < years < math.inf else None
 
     def market_g(self, kind: str) -> float | None:
         """The market-based grams of a kind of stage, by its energy; None if no intensity was given."""
@@ -140,10 +157,11 @@ class Entry:
                 for name, count in figures.items()
                 if name.startswith(names.UNITS)
             },
-            components=_components(figures),
+            components=_own(figures, _COMPONENT, "components"),
             tags=tags,
             ranks=rank_figures.of_tags(run.data.tags),
             beside=read_beside(figures, stages, share),
+            devices=_own(figures, _DEVICE, "devices"),
         )
 
 
@@ -161,12 +179,12 @@ def _stages(figures: Mapping[str, float]) -> dict[str, LedgerCost]:
     return stages
 
 
-def _components(figures: Mapping[str, float]) -> dict[str, float]:
-    """Watt-hours by component, without the nested runs."""
+def _own(figures: Mapping[str, float], pattern: re.Pattern[str], group: str) -> dict[str, float]:
+    """Watt-hours by component or by device, without the nested runs."""
     return {
-        match[1]: max(0.0, wh - figures.get(f"carbon/nested/components/{match[1]}_wh", 0.0))
+        match[1]: max(0.0, wh - figures.get(f"carbon/nested/{group}/{match[1]}_wh", 0.0))
         for name, wh in figures.items()
-        if (match := _COMPONENT.fullmatch(name))
+        if (match := pattern.fullmatch(name))
     }
 
 

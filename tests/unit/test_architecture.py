@@ -82,6 +82,8 @@ ROOMS = {
     # Energy and carbon before the run: a reader of tables and stores, which knows no sensor and no sink.
     "forecast": "carbon provenance units records footprint clock private_files lifecycle mlflow.schema "
     "mlflow.compat",
+    # What to do about the figures: a reader, too.
+    "advice": "units quantities records intensity lifecycle forecast mlflow.schema",
     "compat": "footprint units",
     # The place of this measurement.
     "here": "guard carbon config host",
@@ -89,14 +91,14 @@ ROOMS = {
     "session": f"{CORE} here life intensity config host sensors meter stages otel remote journal instrumentation "
     "runtime",
     "foresight": f"{CORE} here config sensors runtime stages forecast mlflow.compat",
-    "__init__": f"{CORE} intensity config runtime stages session lifecycle forecast foresight",
+    "__init__": f"{CORE} intensity config runtime stages session lifecycle forecast advice foresight",
     # CodeCarbon's trackers, over the public interface.
     "compat.codecarbon": "__init__ compat carbon config footprint fork guard private_files provenance records "
     "runtime stages units",
     # The entry points.
     "entry_points": f"{CORE} here __init__ config runtime sensors stages instrumentation otel",
-    "cli": f"{CORE} here __init__ intensity config instrumentation sensors host runtime lifecycle forecast compat "
-    "otel semconv mlflow.compat mlflow.schema mlflow.runs mlflow.delivery",
+    "cli": f"{CORE} here __init__ intensity config instrumentation sensors host runtime lifecycle forecast advice "
+    "compat otel semconv mlflow.compat mlflow.schema mlflow.runs mlflow.delivery",
 }
 # The rooms that read hardware; all others know only `sensors.base`.
 HEAVY = ("mlflow", "grpc", "typer", "rich", "sqlite3", "logfire", "pandas", "numpy", "sklearn")
