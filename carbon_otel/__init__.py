@@ -478,6 +478,7 @@ def advise(
             metric=metric,
             lower_is_better=lower_is_better,
             provider=source,
+            provider_name=provider,
             store=tracking_uri,
         )
     except Exception as error:  # noqa: BLE001 - every kind of store raises its own

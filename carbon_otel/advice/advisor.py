@@ -100,6 +100,7 @@ def advise(
     metric: str | None = None,
     lower_is_better: bool | None = None,
     provider: Provider | None = None,
+    provider_name: str | None = None,
     store: str | None = None,
 ) -> Advised:
     """Look at the runs of a name for all kinds of advice.
@@ -111,6 +112,7 @@ def advise(
         metric: the metric that tells how good a run is; by default the best known one with a history.
         lower_is_better: whether lower values of that metric are better; by default, its name says so.
         provider: of intensities by the hour, for a better start.
+        provider_name: as commands name it; by default as it names itself.
         store: the store as commands name it; None for MLflow's default.
 
     Raises:
@@ -128,7 +130,8 @@ def advise(
         quality = _named(metric, lower_is_better)
         if not any(metric in each.metrics for each in attempts):
             raise ValueError(f"none of these runs has a metric {metric!r}")
-    subject = Subject(name, ledger, report, attempts, histories, quality, provider, now, store)
+    named = provider_name or ("" if provider is None else provider.name)
+    subject = Subject(name, ledger, report, attempts, histories, quality, provider, named, now, store)
     found = [look(subject) for look in KINDS]
     silent = [each for each in found if isinstance(each, NothingFound)]
     return Advised(

@@ -64,6 +64,11 @@ def share(one: Total, of: Total) -> float:
     return one.energy_wh / of.energy_wh if of.energy_wh > 0 else 0.0
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 run`, `3 runs`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def energy(wh: float, low_wh: float | None = None, high_wh: float | None = None) -> str:
     """Watt-hours as text, with their band if there is one."""
     low, high = (None if each is None else each * J_PER_WH for each in (low_wh, high_wh))

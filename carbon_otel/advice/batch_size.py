@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from carbon_otel import quantities
-from carbon_otel.advice.amounts import part, total
+from carbon_otel.advice.amounts import counted, part, total
 from carbon_otel.advice.attempts import Attempt
 from carbon_otel.advice.subject import Subject
 from carbon_otel.advice.words import Advice, NothingFound
@@ -85,7 +85,7 @@ def look(subject: Subject) -> Advice | NothingFound:
         finding=(
             *(
                 f"{model.param} {each.size}: {quantities.energy(*each.rate)} per {unit} in "
-                f"{len(each.runs)} {'run' if len(each.runs) == 1 else 'runs'}"
+                f"{counted(len(each.runs), 'run')}"
                 for each in model.sizes
             ),
             *(f"not measured alike: {line}" for line in dict.fromkeys(unlike)),

@@ -47,6 +47,6 @@ def look(subject: Subject) -> Advice | NothingFound:
         finding=(f"for {energy_of(energy)}: {best.verdict}",),
         source=f"{best.source} ({best.signal}), and the energy of the run by quarter-hour",
         verify="the run priced by the hours in which it ran",
-        command=subject.command("reprice", run.run_id, "--provider", provider.name),
+        command=subject.command("reprice", run.run_id, "--provider", subject.provider_name),
         counted="avoided" if best.signal.kind == "marginal" else "operational",
     )

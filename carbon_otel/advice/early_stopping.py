@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from carbon_otel.advice.amounts import energy, energy_of, part, total, whole
+from carbon_otel.advice.amounts import counted, energy, energy_of, part, total, whole
 from carbon_otel.advice.attempts import Attempt
 from carbon_otel.advice.histories import Curve, Point
 from carbon_otel.advice.quality import LEAST_POINTS, Metric
@@ -56,7 +56,7 @@ def look(subject: Subject) -> Advice | NothingFound:
     patience = max(_LEAST_PATIENCE, *(_longest_wait(each, metric) for each in courses))
     saved = total(each.after(each.best + patience) for each in courses)
     after = total(each.after(each.best) for each in courses)
-    runs = _runs(len(courses))
+    runs = counted(len(courses), "run")
     if saved.energy_wh <= 0:
         used = f"{energy(after.energy_wh)} came after the best {metric.name} of {runs}"
         return NothingFound(NAME, f"{used}, and a patience of {patience} steps would have saved none of it")
@@ -77,10 +77,6 @@ def look(subject: Subject) -> Advice | NothingFound:
         verify="a run with early stopping, against one without",
         command=subject.prove(wasteful[0].attempt),
     )
-
-
-def _runs(count: int) -> str:
-    return "1 run" if count == 1 else f"{count} runs"
 
 
 def _sentence(course: _Course, metric: Metric) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from carbon_otel.advice.amounts import energy_of, share, total, whole
+from carbon_otel.advice.amounts import counted, energy_of, share, total, whole
 from carbon_otel.advice.subject import Subject
 from carbon_otel.advice.words import Advice, NothingFound
 
@@ -18,7 +18,9 @@ def look(subject: Subject) -> Advice | NothingFound:
     failed = [each for each in subject.attempts if each.entry.status in _FAILED]
     saved = total(whole(each.entry) for each in failed)
     if saved.energy_wh <= 0:
-        return NothingFound(NAME, f"none of {len(subject.attempts)} runs has failed or was killed")
+        return NothingFound(
+            NAME, f"of {counted(len(subject.attempts), 'run')}, none has failed or was killed"
+        )
     of = total(whole(each.entry) for each in subject.attempts)
     failed.sort(key=lambda each: each.entry.energy_wh, reverse=True)
     return Advice(
@@ -29,8 +31,8 @@ def look(subject: Subject) -> Advice | NothingFound:
         saved=saved,
         of=of,
         finding=(
-            f"{len(failed)} of {len(subject.attempts)} runs have failed or were killed: {share(saved, of):.0%} of "
-            "the energy of all runs. A trial that was pruned on purpose may have the same status",
+            f"{len(failed)} of {counted(len(subject.attempts), 'run')} failed or killed, with "
+            f"{share(saved, of):.0%} of the energy. A trial that was pruned on purpose may have the same status",
             *(
                 f"{each.name}: {each.entry.status}, {energy_of(whole(each.entry))}"
                 for each in failed[:_SHOWN]

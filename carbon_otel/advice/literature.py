@@ -27,6 +27,8 @@ CHECKED: Final = {
 # What a row may need: a GPU among the measured components, or tokens among the units.
 GPU: Final = "gpu"
 TOKENS: Final = "tokens"
+# How most of them are verified: it is said once, and `verify` of such a row is this sentence.
+BY_TRIAL: Final = "joules per unit before and after, on the same hardware, at equal quality"
 _WHAT: Final = {"energy": "energy", "co2": "CO2e", "time": "time"}
 
 

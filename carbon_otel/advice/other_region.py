@@ -73,7 +73,7 @@ def _saved(here: Here, there: Elsewhere, of: Total) -> Total:
         0.0,
         here.emissions_g - there.emissions_g,
         max(0.0, here_low - there_high) * (1 - below),
-        max(0.0, here_high - there_low) * (1 + above),
+        min(here.high_g, (here_high - there_low) * (1 + above)),  # not more than there is
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Final
 
-from carbon_otel.advice.amounts import energy_of, total, whole
+from carbon_otel.advice.amounts import counted, energy_of, total, whole
 from carbon_otel.advice.attempts import Attempt
 from carbon_otel.advice.subject import Subject
 from carbon_otel.advice.words import Advice, NothingFound
@@ -29,7 +29,7 @@ def look(subject: Subject) -> Advice | NothingFound:
         return NothingFound(NAME, "no finished run has parameters: mlflow.log_params(...)", lacking=True)
     if saved.energy_wh <= 0:
         return NothingFound(
-            NAME, f"no two of {len(known)} finished runs have the same parameters, data and code"
+            NAME, f"of {counted(len(known), 'finished run')}, no two have the same parameters, data and code"
         )
     without_data = any(not each.datasets for each in repeats)
     doubt = "; without datasets (mlflow.log_input), their data may differ" if without_data else ""
@@ -41,8 +41,8 @@ def look(subject: Subject) -> Advice | NothingFound:
         saved=saved,
         of=total(whole(each.entry) for group in again for each in group),
         finding=(
-            f"{len(repeats)} runs repeat another one{doubt}. Repeats on purpose, such as to know the spread, are "
-            "no waste",
+            f"{counted(len(repeats), 'run')} with the parameters, data and code of an earlier one{doubt}. Repeats "
+            "on purpose, such as to know the spread, are no waste",
             *(_sentence(group) for group in sorted(again, key=_wasted, reverse=True)[:_SHOWN]),
         ),
         source="parameters, dataset digests and source of the runs in MLflow",

@@ -26,6 +26,7 @@ class Subject:
         histories: reads the histories of their metrics.
         metric: tells how good a run is; None if none was named and none was recognised.
         provider: of intensities by the hour; None if none was named.
+        provider_name: as the user has written it.
         now: the present time.
         store: the store as the user has named it; None for MLflow's default.
     """
@@ -37,6 +38,7 @@ class Subject:
     histories: Histories
     metric: Metric | None
     provider: Provider | None
+    provider_name: str
     now: datetime
     store: str | None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
-from carbon_otel.advice.amounts import energy_of, part, total, whole
+from carbon_otel.advice.amounts import counted, energy_of, part, total, whole
 from carbon_otel.advice.attempts import Attempt
 from carbon_otel.advice.subject import Subject
 from carbon_otel.advice.words import Advice, NothingFound
@@ -41,7 +41,7 @@ def look(subject: Subject) -> Advice | NothingFound:
     idle = [found for each in with_gpus for found in _idle(each)]
     saved = total(each.energy for each in idle)
     if saved.energy_wh <= 0:
-        return NothingFound(NAME, f"every GPU of {len(with_gpus)} runs drew more than an idle one")
+        return NothingFound(NAME, f"every GPU of {counted(len(with_gpus), 'run')} drew more than an idle one")
     worst = sorted(idle, key=lambda each: each.energy.energy_wh, reverse=True)
     return Advice(
         name=NAME,

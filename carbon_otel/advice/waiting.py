@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from carbon_otel.advice.amounts import energy, part, share, total, whole
+from carbon_otel.advice.amounts import counted, energy, part, share, total, whole
 from carbon_otel.advice.subject import Subject
 from carbon_otel.advice.words import Advice, NothingFound
 from carbon_otel.lifecycle.ledger import PREPARATION
@@ -27,7 +27,9 @@ def look(subject: Subject) -> Advice | NothingFound:
     saved = total((data, idle))
     shares = f"{share(data, of):.1%} for data, {share(idle, of):.1%} between the stages"
     if share(saved, of) < _LEAST_SHARE:
-        return NothingFound(NAME, f"{shares} of {energy(of.energy_wh)} in {len(training)} training runs")
+        return NothingFound(
+            NAME, f"{shares} of {energy(of.energy_wh)} in {counted(len(training), 'training run')}"
+        )
     return Advice(
         name=NAME,
         lever="machine",
@@ -36,7 +38,7 @@ def look(subject: Subject) -> Advice | NothingFound:
         saved=saved,
         of=of,
         finding=(
-            f"of {energy(of.energy_wh)} in {len(training)} training runs, {shares}",
+            f"of {energy(of.energy_wh)} in {counted(len(training), 'training run')}, {shares}",
             "some of it is work that the model needs, so this is an upper limit",
         ),
         source=f"energy by kind of stage: {PREPARATION} (with the wait for batches), and {RUN} (no stage open)",

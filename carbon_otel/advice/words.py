@@ -14,8 +14,8 @@ LEVERS: Final[tuple[Lever, ...]] = ("model", "machine", "mechanization", "map")
 # `saves at most`: how much of it is avoidable cannot be seen from here. `costs quality`: the best result would be
 # lost. `cannot be told apart`: the bands overlap, or the runs were not measured alike.
 Verdict = Literal["saves", "saves at most", "costs quality", "cannot be told apart"]
-# What the grams of a saving count: emissions of the energy, as logged or by the tables of `where`; embodied carbon;
-# what a marginal intensity says is avoided, which is no footprint.
+# What the grams of a saving count: emissions of the energy, as logged or by the tables of `where`; embodied
+# carbon; or what a marginal intensity says is avoided, which is no footprint.
 Counted = Literal["operational", "embodied", "avoided"]
 
 

@@ -61,6 +61,7 @@ def advise(
             metric=metric,
             lower_is_better=lower_is_better,
             provider=source,
+            provider_name=provider,
             store=tracking_uri,
         )
     except (NotFound, ValueError) as error:

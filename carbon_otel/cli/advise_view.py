@@ -8,7 +8,7 @@ from typing import Final
 
 from carbon_otel.advice.advisor import NOT_ADDED, Advised
 from carbon_otel.advice.amounts import emissions_of, energy_of, share
-from carbon_otel.advice.literature import CHECKED, WARNING, Factor
+from carbon_otel.advice.literature import BY_TRIAL, CHECKED, WARNING, Factor
 from carbon_otel.advice.words import LEVERS, Advice, NothingFound
 from carbon_otel.cli.output import Screen
 
@@ -39,9 +39,10 @@ def show(advised: Advised, console: Screen) -> None:
     for number, advice in enumerate(advised.measured, 1):
         _advice(number, advice, console)
     if not advised.measured:
-        console.print(f"{_INDENT}nothing found")
+        console.print(f"{_INDENT}nothing found; what was looked at:")
     elif len(advised.measured) > 1:
         console.print(f"{_INDENT}{NOT_ADDED}")
+    console.line()
     _silent("Nothing to save", advised.nothing_found, console)
     _silent("Not known", advised.lacking, console)
     if advised.left_out:
@@ -69,7 +70,7 @@ def _advice(number: int, advice: Advice, console: Screen) -> None:
 def _saving(advice: Advice) -> str:
     saved, grams = advice.saved, f"{emissions_of(advice.saved)} {_COUNTED[advice.counted]}"
     if saved.energy_wh == 0:
-        text = f"no energy, and {grams}"
+        text = f"{grams}, and no energy"
     else:
         text = f"{energy_of(saved)} and {grams}, {share(saved, advice.of):.0%} of {energy_of(advice.of)}"
     if advice.verdict == "cannot be told apart":
@@ -87,7 +88,7 @@ def _silent(title: str, kinds: tuple[NothingFound, ...], console: Screen) -> Non
 
 def _literature(factors: tuple[Factor, ...], console: Screen) -> None:
     console.print("From the literature", style="bold")
-    _wrapped(WARNING, console)
+    _wrapped(f"{WARNING} To verify one: {BY_TRIAL}, if nothing else is named.", console)
     if not factors:
         console.print(f"{_INDENT}nothing found: no row applies to these stages and this hardware")
     for lever in (*LEVERS, _ALL):
@@ -96,20 +97,22 @@ def _literature(factors: tuple[Factor, ...], console: Screen) -> None:
             console.line()
             console.print(lever if lever != _ALL else "all together", style="bold")
         for each in of_lever:
-            phase = "" if each.phase == "both" else f"{each.phase}, "
             console.print(
                 f"{_INDENT}{each.title}: {each.change}",
                 style="red" if each.costs_more else "",
                 soft_wrap=True,
             )
-            for line in _about(each, phase):
+            for line in _about(each):
                 _wrapped(line, console, _INDENT * 2)
 
 
-def _about(factor: Factor, phase: str) -> Iterator[str]:
+def _about(factor: Factor) -> Iterator[str]:
+    phase = "" if factor.phase == "both" else f"{factor.phase}; "
     upper = "; an upper limit for energy" if factor.metric == "time" and not factor.costs_more else ""
     yield f"{phase}{factor.condition}{upper} ({factor.measured_on})"
-    yield f"{factor.source}, {factor.year}; {CHECKED[factor.checked]}. To verify: {factor.verify}"
+    year = "" if str(factor.year) in factor.source else f", {factor.year}"
+    verify = "" if factor.verify == BY_TRIAL else f". To verify: {factor.verify}"
+    yield f"{factor.source}{year}; {CHECKED[factor.checked]}{verify}"
 
 
 def _wrapped(text: str, console: Screen, indent: str = _INDENT) -> None:
