@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from carbon_otel.advice.amounts import counted, energy, energy_of, part, total, whole
+from carbon_otel.advice.amounts import NONE, counted, energy, energy_of, part, total, whole
 from carbon_otel.advice.attempts import Attempt
 from carbon_otel.advice.histories import Curve, Point
 from carbon_otel.advice.quality import LEAST_POINTS, Metric
@@ -33,9 +33,10 @@ class _Course(NamedTuple):
     best: int
 
     def after(self, place: int) -> Total:
-        """The energy from a point to the last one."""
-        point = self.points[min(place, len(self.points) - 1)]
-        rest = self.curve.at(point.at_ms).until(self.curve.at(self.points[-1].at_ms))
+        """The energy from a point to the last one; none after that."""
+        if place >= len(self.points) - 1:
+            return NONE
+        rest = self.curve.at(self.points[place].at_ms).until(self.curve.at(self.points[-1].at_ms))
         return part(self.attempt.entry, *rest)
 
 
@@ -71,7 +72,7 @@ def look(subject: Subject) -> Advice | NothingFound:
         finding=(
             f"{energy_of(after)} came after the best {metric.name} of {runs}; a patience of {patience} steps "
             "keeps the best of each",
-            *(_sentence(each, metric) for each in wasteful[:_SHOWN]),
+            *(_sentence(each, metric) for each in wasteful[:_SHOWN] if each.after(each.best).energy_wh > 0),
         ),
         source=f"history of {metric.name}, and energy of the runs over time",
         verify="a run with early stopping, against one without",

@@ -131,6 +131,16 @@ class TestEarlyStopping:
         assert advice.saved.low_wh == pytest.approx((10 - 8) * (1 - BAND))
         assert advice.saved.high_wh == pytest.approx((10 - 4) * (1 + BAND))
 
+    def test_a_run_that_is_best_at_its_end_widens_no_band(self, store):
+        """Its last step lies between two checkpoints, but nothing came after it."""
+        stopped = Made(
+            {"training": 10.0}, "s", curve=steady(100, 10.0), history={"val_loss": course(*LOSSES)}
+        )
+        best_last = Made({"training": 10.0}, "b", history={"val_loss": course(*range(9, 0, -1))})
+        advice = found(store.advised(stopped, best_last), early_stopping.NAME)
+        assert advice.saved.high_wh == pytest.approx(3.0 * (1 + BAND))
+        assert len(advice.finding) == 2, "nothing is said of the run that wasted nothing"
+
     def test_one_checkpoint_tells_nothing_apart(self, store):
         run = Made({"training": 10.0}, history={"val_loss": course(*LOSSES)})
         advice = found(store.advised(run), early_stopping.NAME)
@@ -523,7 +533,7 @@ def test_no_saving_is_more_than_there_was(store, drawn):
     for advice in advised.measured:
         saved, of = advice.saved, advice.of
         assert 0 <= saved.energy_wh <= of.energy_wh * (1 + 1e-9) <= total.energy_wh * (1 + 1e-8), advice
-        assert saved.low_wh <= saved.energy_wh <= saved.high_wh, advice
+        assert saved.low_wh <= saved.energy_wh <= saved.high_wh <= of.high_wh * (1 + 1e-9), advice
         assert saved.low_g <= saved.emissions_g <= saved.high_g, advice
         if advice.counted == "operational":
             assert advice.name == other_region.NAME or saved.emissions_g <= total.emissions_g * (1 + 1e-9)
