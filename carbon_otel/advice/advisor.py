@@ -16,6 +16,7 @@ from carbon_otel.advice import (
     other_region,
     poor_trials,
     repeated_runs,
+    uneven_ranks,
     unused_devices,
     waiting,
 )
@@ -39,6 +40,7 @@ KINDS: Final[tuple[Callable[[Subject], Advice | NothingFound], ...]] = (
     failed_runs.look,
     repeated_runs.look,
     waiting.look,
+    uneven_ranks.look,
     unused_devices.look,
     batch_size.look,
     other_region.look,

@@ -92,7 +92,7 @@ def look(subject: Subject) -> Advice | NothingFound:
         ),
         source=f"energy and {model.unit} of the stages of {model.kind} in runs with otherwise equal parameters",
         verify="both sizes again, at equal quality: the batch size changes what is learned",
-        command=subject.prove(model.sizes[-1].runs[0], best.runs[0].run_id),
+        command=subject.prove(model.sizes[-1].runs, best.runs, model.kind, model.unit),
     )
 
 

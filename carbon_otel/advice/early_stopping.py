@@ -76,7 +76,7 @@ def look(subject: Subject) -> Advice | NothingFound:
         ),
         source=f"history of {metric.name}, and energy of the runs over time",
         verify="a run with early stopping, against one without",
-        command=subject.prove(wasteful[0].attempt),
+        command=subject.prove([wasteful[0].attempt]),
     )
 
 

@@ -50,18 +50,21 @@ def direction(name: str) -> bool | None:
     return False if _has(name, _HIGHER) else None
 
 
-def choose(attempts: Sequence[Attempt], history: Callable[[str, str], Sequence[Point]]) -> Metric | None:
-    """The metric that most runs have a history of: of held-out data first, a training loss last.
-
-    None if there is none with a name that says which values are better.
-    """
+def known(attempts: Sequence[Attempt]) -> list[Metric]:
+    """The metrics whose names say what is better: of held-out data first, a training loss last."""
     counts = Counter(name for attempt in attempts for name in attempt.metrics)
-    known = [(name, lower) for name in counts if (lower := direction(name)) is not None]
-    known.sort(key=lambda each: (_rank(*each), -counts[each[0]], not each[1], each[0]))
-    for name, lower in known[:_MOST_TRIED]:
-        tried = [attempt for attempt in attempts if name in attempt.metrics][:_MOST_TRIED]
-        if any(len(history(attempt.run_id, name)) >= LEAST_POINTS for attempt in tried):
-            return Metric(name, lower)
+    found = [Metric(name, lower) for name in counts if (lower := direction(name)) is not None]
+    return sorted(
+        found, key=lambda each: (_rank(*each), -counts[each.name], not each.lower_is_better, each.name)
+    )
+
+
+def choose(attempts: Sequence[Attempt], history: Callable[[str, str], Sequence[Point]]) -> Metric | None:
+    """The first of these metrics of which a run has a history; None if there is none."""
+    for metric in known(attempts)[:_MOST_TRIED]:
+        tried = [attempt for attempt in attempts if metric.name in attempt.metrics][:_MOST_TRIED]
+        if any(len(history(attempt.run_id, metric.name)) >= LEAST_POINTS for attempt in tried):
+            return metric
     return None
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from carbon_otel.advice.attempts import Attempt
 from carbon_otel.advice.histories import Histories
-from carbon_otel.advice.quality import Metric
+from carbon_otel.advice.quality import Metric, direction, known
 from carbon_otel.intensity.provider import Provider
 from carbon_otel.lifecycle.ledger import Ledger
 from carbon_otel.lifecycle.report import Report
@@ -47,7 +48,15 @@ class Subject:
         place = () if self.store is None else ("--tracking-uri", self.store)
         return shlex.join(("carbon-otel", *words, *place))
 
-    def prove(self, base: Attempt, variant: str = "VARIANT") -> str:
-        """The command that compares a run with another one at equal quality."""
-        metric = "accuracy" if self.metric is None else self.metric.name
-        return self.command("prove", base.run_id, variant, "--metric", metric, "--tolerance", "0.01")
+    def prove(
+        self, base: Sequence[Attempt], variant: Sequence[Attempt] = (), stage: str = "", unit: str = ""
+    ) -> str:
+        """The command that compares runs at equal quality with a variant, which may have to be run first."""
+        words = ["prove", *(",".join(each.run_id for each in runs) or "VARIANT" for runs in (base, variant))]
+        metric = self.metric or next(iter(known(self.attempts)), Metric("accuracy", False))
+        words += ["--metric", metric.name, "--tolerance", "0.01"]
+        if direction(metric.name) is None:
+            words.append("--lower-is-better" if metric.lower_is_better else "--higher-is-better")
+        for option, value in (("--stage", stage), ("--unit", unit)):
+            words += [option, value] if value else []
+        return self.command(*words)

@@ -60,7 +60,7 @@ def look(subject: Subject) -> Advice | NothingFound:
         ),
         source="energy by device over the duration of the run, against the rated power or the busiest GPU",
         verify="the same run with the used GPUs only",
-        command=subject.prove(worst[0].attempt),
+        command=subject.prove([worst[0].attempt]),
     )
 
 

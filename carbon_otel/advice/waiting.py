@@ -43,5 +43,5 @@ def look(subject: Subject) -> Advice | NothingFound:
         ),
         source=f"energy by kind of stage: {PREPARATION} (with the wait for batches), and {RUN} (no stage open)",
         verify="the same run with data loaded ahead (workers, a cache)",
-        command=subject.prove(max(training, key=lambda each: each.wh(PREPARATION) + each.wh(RUN))),
+        command=subject.prove([max(training, key=lambda each: each.wh(PREPARATION) + each.wh(RUN))]),
     )

@@ -34,6 +34,7 @@ from carbon_otel.cli import app
 from carbon_otel.intensity.providers import csv_file
 from carbon_otel.lifecycle.ledger import NotFound, read
 from carbon_otel.lifecycle.where import where_of
+from carbon_otel.mlflow.schema import names
 from tests.integration.measured_runs import BAND, START_MS, Made, write
 
 mlflow = pytest.importorskip("mlflow")
@@ -197,7 +198,9 @@ class TestEarlyStopping:
         made = store.of(run)
         assert isinstance(found(advise(store.client, made.name, NOW), early_stopping.NAME), NothingFound)
         named = advise(store.client, made.name, NOW, metric="fit", lower_is_better=True)
-        assert found(named, early_stopping.NAME).saved.energy_wh == pytest.approx(1.0)
+        advice = found(named, early_stopping.NAME)
+        assert advice.saved.energy_wh == pytest.approx(1.0)
+        assert advice.command.endswith("VARIANT --metric fit --tolerance 0.01 --lower-is-better")
         with pytest.raises(ValueError, match="'fit' does not say which values are better"):
             advise(store.client, made.name, NOW, metric="fit")
         with pytest.raises(ValueError, match="none of these runs has a metric 'val_auc'"):
@@ -214,7 +217,7 @@ class WithoutCurves:
         return getattr(self._client, name)
 
     def get_metric_history(self, run_id, metric):
-        return [] if metric == "carbon/energy_wh" else self._client.get_metric_history(run_id, metric)
+        return [] if metric == names.ENERGY_WH else self._client.get_metric_history(run_id, metric)
 
 
 class TestFailedRuns:
@@ -394,6 +397,7 @@ class TestBatchSize:
         assert advice.saved.low_wh == pytest.approx(20 * 0.9 - 10 * 1.1)
         assert advice.saved.high_wh == pytest.approx(20 * 1.1 - 10 * 0.9)
         assert advice.finding[0] == "batch_size 256: 36.0 J (32.4 to 39.6) per sample in 1 run"
+        assert advice.command.endswith("--stage training --unit samples")
 
     def test_bands_that_overlap(self, store):
         advice = found(store.advised(of_size(16, 11.0), of_size(256, 10.0)), batch_size.NAME)
@@ -538,8 +542,8 @@ def test_no_saving_is_more_than_there_was(store, drawn):
         if advice.counted == "operational":
             assert advice.name == other_region.NAME or saved.emissions_g <= total.emissions_g * (1 + 1e-9)
         assert advice.verdict != "saves" or saved.low_wh > 0 or saved.low_g > 0
-    names = [each.name for each in (*advised.measured, *advised.nothing_found, *advised.lacking)]
-    assert len(names) == len(KINDS) == len(set(names)), "every kind says something"
+    kinds = [each.name for each in (*advised.measured, *advised.nothing_found, *advised.lacking)]
+    assert len(kinds) == len(KINDS) == len(set(kinds)), "every kind says something"
 
 
 def numbers(content):
@@ -595,7 +599,7 @@ class TestAll:
     def test_a_window_of_a_served_model_is_no_run(self, store):
         """Months of inference have no parameters and no histories; the place and the embodied carbon remain."""
         made = store.of(Made({"inference": 1000.0}, zone="PL", embodied_g=5.0))
-        store.client.set_tag(made.ids[0], "carbon.entry_id", "e")
+        store.client.set_tag(made.ids[0], names.ENTRY, "e")
         advised = advise(store.client, made.name, NOW)
         assert {each.name for each in advised.measured} == {other_region.NAME, embodied.NAME}
 

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 from typer.testing import CliRunner
 
+from carbon_otel.advice.advisor import KINDS
 from carbon_otel.cli import app
 
 PROGRAM = """
@@ -157,7 +158,7 @@ def test_advice_on_the_demo(demo, monkeypatch):
     wh = sum(run["metrics"]["carbon/energy_wh"] for run in found["runs"])
     assert advised["total"]["energy_wh"] == pytest.approx(wh)
     kinds = [each["name"] for group in ("measured", "nothing_found", "lacking") for each in advised[group]]
-    assert len(kinds) == len(set(kinds)) == 10
+    assert len(kinds) == len(set(kinds)) == len(KINDS)
     assert "embodied carbon" in [each["name"] for each in advised["measured"]]
     assert {"failed runs", "repeated runs"} <= {each["name"] for each in advised["nothing_found"]}
     for each in advised["measured"]:

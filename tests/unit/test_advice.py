@@ -5,17 +5,21 @@ from __future__ import annotations
 import io
 import math
 from dataclasses import replace
+from datetime import datetime, timezone
 from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from carbon_otel.advice import uneven_ranks
 from carbon_otel.advice.advisor import KINDS, Advised
 from carbon_otel.advice.amounts import NONE, part, total, whole
-from carbon_otel.advice.histories import Curve, Point
+from carbon_otel.advice.attempts import Attempt
+from carbon_otel.advice.histories import Curve, Histories, Point
 from carbon_otel.advice.literature import CHECKED, GPU, TOKENS, applicable, factors
 from carbon_otel.advice.quality import Metric, choose, direction
+from carbon_otel.advice.subject import Subject
 from carbon_otel.advice.words import LEVERS, NothingFound
 from carbon_otel.cli.advise_view import show
 from carbon_otel.cli.output import Screen
@@ -23,6 +27,7 @@ from carbon_otel.lifecycle.comparison import energy_unlike
 from carbon_otel.lifecycle.entry import LedgerCost
 from carbon_otel.lifecycle.ledger import Ledger
 from carbon_otel.lifecycle.report import report_of
+from carbon_otel.mlflow.schema.rank_figures import RankFigures
 from tests.unit.test_report import entry
 
 ROWS = list(factors())
@@ -167,6 +172,36 @@ class TestMetric:
     def test_of_equal_values_the_first_is_the_best(self):
         points = [Point(step, step, value) for step, value in enumerate((2, 1, 1))]
         assert Metric("val_loss", True).best(points).step == 1
+
+
+class TestUnevenRanks:
+    def look(self, *waits_ms):
+        """Of ranks of 10 Wh that train for 100 s in 1,000 steps."""
+        ranks = tuple(
+            RankFigures(rank, len(waits_ms), 10.0, 5.0, 0.0, 1000.0, 1.0, 100.0, ms / 1000, True)
+            for rank, ms in enumerate(waits_ms)
+        )
+        cost = replace(entry(wh=10.0 * max(1, len(waits_ms))), ranks=ranks)
+        attempt = Attempt(cost, {}, None, frozenset(), (), {"accuracy": 0.9}, 0, None)
+        return uneven_ranks.look(subject(attempt))
+
+    def test_by_hand(self):
+        """Two ranks wait 20 ms in each step beyond the slowest: 20 of 100 s, 2 Wh each."""
+        advice = self.look(1.0, 21.0, 21.0)
+        assert advice.saved.energy_wh == pytest.approx(4.0) and advice.verdict == "saves at most"
+        assert "rank 0 is the slowest" in advice.finding[0]
+        assert advice.command == f"carbon-otel prove {0:032x} VARIANT --metric accuracy --tolerance 0.01"
+
+    def test_even_ranks_and_no_ranks(self):
+        assert isinstance(self.look(5.0, 5.0), NothingFound)
+        assert "no run is a distributed training" in self.look().reason
+
+
+def subject(*attempts):
+    found = report(*(each.entry for each in attempts))
+    now = datetime(2026, 11, 26, tzinfo=timezone.utc)
+    ledger = Ledger("churn", found.entries)
+    return Subject("churn", ledger, found, attempts, Histories(None), None, None, "", now, None)
 
 
 def test_why_energies_are_not_comparable():
