@@ -9,6 +9,7 @@ from carbon_otel.advice.amounts import counted, energy_of, total, whole
 from carbon_otel.advice.attempts import Attempt
 from carbon_otel.advice.subject import Subject
 from carbon_otel.advice.words import Advice, NothingFound
+from carbon_otel.lifecycle.report import INFERENCE, TRAINING
 
 NAME: Final = "repeated runs"
 _SHOWN: Final = 3
@@ -17,7 +18,11 @@ _SHOWN: Final = 3
 def look(subject: Subject) -> Advice | NothingFound:
     """Find runs with equal parameters, datasets and code."""
     groups: dict[object, list[Attempt]] = defaultdict(list)
-    known = [each for each in subject.attempts if each.has_ended_well and each.params]
+    known = [
+        each
+        for each in subject.attempts
+        if each.has_ended_well and each.params and not _has_only_served(each)
+    ]
     for each in known:
         groups[frozenset(each.params.items()), each.datasets, each.code, frozenset(each.entry.stages)].append(
             each
@@ -26,7 +31,11 @@ def look(subject: Subject) -> Advice | NothingFound:
     repeats = [each for group in again for each in group[1:]]
     saved = total(whole(each.entry) for each in repeats)
     if not known:
-        return NothingFound(NAME, "no finished run has parameters: mlflow.log_params(...)", lacking=True)
+        return NothingFound(
+            NAME,
+            "no finished run that has trained or prepared data has parameters: mlflow.log_params(...)",
+            lacking=True,
+        )
     if saved.energy_wh <= 0:
         return NothingFound(
             NAME, f"of {counted(len(known), 'finished run')}, no two have the same parameters, data and code"
@@ -49,6 +58,11 @@ def look(subject: Subject) -> Advice | NothingFound:
         verify="whether the runs were meant to be the same",
         command=subject.command("compare", *(each.run_id for each in max(again, key=_wasted)[:2])),
     )
+
+
+def _has_only_served(attempt: Attempt) -> bool:
+    """A nightly prediction has the same parameters each time."""
+    return attempt.wh(INFERENCE) > 0 and attempt.wh(TRAINING) == 0
 
 
 def _wasted(group: list[Attempt]) -> float:

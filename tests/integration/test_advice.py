@@ -259,6 +259,11 @@ class TestRepeatedRuns:
         )
         assert isinstance(silent, NothingFound)
 
+    def test_serving_again_is_no_repeat(self, store):
+        """A nightly prediction has the same parameters each time."""
+        runs = (Made({"inference": 1.0}, params={"depth": 3}) for _ in range(2))
+        assert isinstance(found(store.advised(*runs), repeated_runs.NAME), NothingFound)
+
     def test_without_datasets_the_doubt_is_said(self, store):
         advice = found(
             store.advised(*(Made({"training": 1.0}, params={"depth": 3}) for _ in range(2))),
