@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
@@ -10,6 +11,7 @@ from typing import Final, NamedTuple
 from carbon_otel import quantities
 from carbon_otel.advice.amounts import counted, part, total
 from carbon_otel.advice.attempts import Attempt
+from carbon_otel.advice.quality import Metric, known
 from carbon_otel.advice.subject import Subject
 from carbon_otel.advice.words import Advice, NothingFound
 from carbon_otel.lifecycle.comparison import energy_unlike
@@ -49,6 +51,18 @@ class _Model(NamedTuple):
     sizes: Sequence[_Size]
 
     @property
+    def unlike(self) -> list[str]:
+        """Why the energies of the sizes are not comparable; empty if they are."""
+        first, *others = (each.entry.tags for size in self.sizes for each in size.runs)
+        return list(dict.fromkeys(line for tags in others for line in energy_unlike(first, tags)))
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether the best size is told apart from all others, and the saving from none."""
+        apart = self.sizes[0].rate[2] < min(each.rate[1] for each in self.sizes[1:])
+        return apart and self.saved.low_wh > 0 and not self.unlike
+
+    @property
     def saved(self) -> Total:
         """What the other runs would have saved at the best size; the low end may be below 0."""
         best = self.sizes[0]
@@ -70,25 +84,20 @@ def look(subject: Subject) -> Advice | NothingFound:
             "no two finished runs differ in the batch size alone and count units (samples, tokens) of a stage"
         )
         return NothingFound(NAME, reason, lacking=True)
-    model = max(models, key=lambda each: each.saved.energy_wh)
-    best, saved = model.sizes[0], model.saved
-    unlike = [line for each in model.sizes[1:] for line in energy_unlike(*_tags(best, each))]
-    is_certain = saved.low_wh > 0 and not unlike and best.rate[2] < model.sizes[1].rate[1]
-    unit = model.unit.removesuffix("s")
+    model = max(models, key=lambda each: (each.is_certain, each.saved.energy_wh))
+    best, quality = model.sizes[0], next(iter(known(subject.attempts)), None)
+    others = " or ".join(each.size for each in model.sizes)
+    unknown = f"{model.kind} with {model.param} {others}: which one needs the least energy is not known"
     return Advice(
         name=NAME,
         lever="machine",
-        title=f"{model.kind} with {model.param} {best.size}",
-        verdict="saves" if is_certain else "cannot be told apart",
-        saved=saved,
+        title=f"{model.kind} with {model.param} {best.size}" if model.is_certain else unknown,
+        verdict="saves" if model.is_certain else "cannot be told apart",
+        saved=model.saved,
         of=total(each.of for each in model.sizes),
         finding=(
-            *(
-                f"{model.param} {each.size}: {quantities.energy(*each.rate)} per {unit} in "
-                f"{counted(len(each.runs), 'run')}"
-                for each in model.sizes
-            ),
-            *(f"not measured alike: {line}" for line in dict.fromkeys(unlike)),
+            *(_sentence(model, each, quality) for each in model.sizes),
+            *(f"not measured alike: {line}" for line in model.unlike),
         ),
         source=f"energy and {model.unit} of the stages of {model.kind} in runs with otherwise equal parameters",
         verify="both sizes again, at equal quality: the batch size changes what is learned",
@@ -96,8 +105,13 @@ def look(subject: Subject) -> Advice | NothingFound:
     )
 
 
-def _tags(one: _Size, other: _Size) -> tuple[Mapping[str, str], Mapping[str, str]]:
-    return one.runs[0].entry.tags, other.runs[0].entry.tags
+def _sentence(model: _Model, size: _Size, quality: Metric | None) -> str:
+    rate = f"{quantities.energy(*size.rate)} per {model.unit.removesuffix('s')}"
+    text = f"{model.param} {size.size}: {rate} in {counted(len(size.runs), 'run')}"
+    values = [each.metrics[quality.name] for each in size.runs if quality and quality.name in each.metrics]
+    if not values or quality is None:
+        return text
+    return f"{text}, {quality.name} {statistics.fmean(values):.4g}"
 
 
 def _models(attempts: Sequence[Attempt], kind: str) -> list[_Model]:

@@ -128,12 +128,12 @@ def _best(search: Sequence[_Trial], metric: Metric) -> _Trial:
 
 def _stopped(search: Sequence[_Trial], metric: Metric) -> list[_Trial]:
     """The trials that the rule stops."""
-    stopped: list[_Trial] = []
+    stopped: dict[str, _Trial] = {}
     for trial in search:
         at = trial.points[trial.half]
-        ended = [each for each in search if each.end_ms <= at.at_ms and each not in stopped]
+        ended = [each for each in search if each.end_ms <= at.at_ms and each.attempt.run_id not in stopped]
         values = [point.value for each in ended for point in each.points if point.step == at.step]
         best = metric.best(trial.points[: trial.half + 1]).value
         if len(ended) >= _STARTUP and values and metric.better(statistics.median(values), best):
-            stopped.append(trial)
-    return stopped
+            stopped[trial.attempt.run_id] = trial
+    return list(stopped.values())

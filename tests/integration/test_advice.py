@@ -407,6 +407,24 @@ class TestBatchSize:
     def test_bands_that_overlap(self, store):
         advice = found(store.advised(of_size(16, 11.0), of_size(256, 10.0)), batch_size.NAME)
         assert advice.verdict == "cannot be told apart" and advice.saved.energy_wh == pytest.approx(1.0)
+        assert advice.title.endswith("256 or 16: which one needs the least energy is not known")
+
+    def test_what_is_certain_goes_before_what_is_not(self, store):
+        """Another model has the larger difference, on other hardware."""
+        other = (
+            of_size(16, 200.0, params={"lr": 1}, hardware="x"),
+            of_size(256, 10.0, params={"lr": 1}, hardware="y"),
+        )
+        advice = found(store.advised(*other, of_size(16, 20.0), of_size(256, 10.0)), batch_size.NAME)
+        assert advice.verdict == "saves" and advice.saved.energy_wh == pytest.approx(10.0)
+
+    def test_the_quality_is_beside_the_energy(self, store):
+        runs = (
+            of_size(size, wh, history={"val_accuracy": [(99, accuracy)]})
+            for size, wh, accuracy in ((16, 20.0, 0.9), (256, 10.0, 0.8))
+        )
+        advice = found(store.advised(*runs), batch_size.NAME)
+        assert advice.finding[0].endswith("in 1 run, val_accuracy 0.8")
 
     def test_other_hardware_is_not_compared(self, store):
         advice = found(
