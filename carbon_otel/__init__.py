@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
 
+    from carbon_otel.advice.advisor import Advised
     from carbon_otel.forecast.records import Forecast
     from carbon_otel.foresight.progress import Outlook, Progress
     from carbon_otel.intensity.timing import BestStart
@@ -65,6 +66,7 @@ __all__ = [
     "Report",
     "Stage",
     "__version__",
+    "advise",
     "flush",
     "footprint",
     "forecast",
@@ -501,6 +503,64 @@ def when(
         fault = _without_secrets(error)
     else:
         return when(run, source, now, hours, zone)[1]
+    raise fault
+
+
+def advise(
+    model: str,
+    *,
+    metric: str | None = None,
+    lower_is_better: bool | None = None,
+    provider: str | None = None,
+    tracking_uri: str | None = None,
+) -> Advised:
+    """Find what to do about the figures of a run or a model: what would have saved how much.
+
+        for advice in carbon_otel.advise("churn").measured:
+            print(advice.title, advice.saved.energy_wh, advice.saved.emissions_g)
+
+    `measured` is computed from the runs alone, each advice with its band, source and the command that verifies it;
+    `literature` are factors of others, which are never multiplied.
+
+    Args:
+        model: as in `report`.
+        metric: the metric that tells how good a run is, such as `val_loss`; by default one that is known by name
+            and has a history.
+        lower_is_better: whether lower values of it are better; by default its name says so.
+        provider: of intensities by the hour, such as `uk`, or a CSV file, for a better start; it is asked over the
+            network, here and now.
+        tracking_uri: the MLflow store, instead of MLflow's default.
+
+    Raises:
+        LookupError: for a name that the store does not know.
+        ValueError: for an unknown provider, a metric that no run has, or one whose name does not say which values
+            are better.
+        ImportError: if mlflow is not installed.
+    """
+    from datetime import datetime, timezone
+
+    import mlflow
+
+    from carbon_otel import config
+    from carbon_otel.advice.advisor import advise
+    from carbon_otel.clock import wall
+    from carbon_otel.intensity.provider import find
+
+    source = None if provider is None else find(provider, config.resolve({}).state_dir / "intensity")
+    now = datetime.fromtimestamp(wall(), timezone.utc)
+    try:
+        return advise(
+            mlflow.MlflowClient(tracking_uri),
+            model,
+            now,
+            metric=metric,
+            lower_is_better=lower_is_better,
+            provider=source,
+            provider_name=provider,
+            store=tracking_uri,
+        )
+    except Exception as error:  # noqa: BLE001 - every kind of store raises its own
+        fault = _without_secrets(error)
     raise fault
 
 

@@ -8,6 +8,7 @@ import typer
 
 from carbon_otel import __version__
 from carbon_otel.cli import collector, journal, mlflow
+from carbon_otel.cli.advise import advise
 from carbon_otel.cli.compare import compare
 from carbon_otel.cli.demo import demo
 from carbon_otel.cli.doctor import doctor
@@ -56,6 +57,7 @@ app.command()(prove)
 app.command()(report)
 app.command()(where)
 app.command()(zones)
+app.command()(advise)
 app.command()(reprice)
 app.command()(when)
 app.command()(doctor)

@@ -100,11 +100,7 @@ class RunCost:
 
     def share(self, tag: str) -> float | None:
         """The share of the host in a tag; None if the run has none."""
-        try:
-            share = float(self.tags[tag])
-        except (KeyError, ValueError):
-            return None
-        return share if 0 < share <= 1 else None
+        return _share(self.tags, tag)
 
     def by_process(self) -> RunCost | None:
         """The cost as `attribution="process"` would have it, by the mean shares; None without them.
@@ -149,7 +145,21 @@ def shares_that_differ(runs: Sequence[RunCost]) -> list[str]:
     """The tags of the shares of the host in which the runs differ; none where each pays for its own CPU time."""
     if all(run.tags.get("carbon.attribution") == "process" for run in runs):
         return []
-    return [tag for tag in _SHARES if not all(_alike(tag, runs[0], run) for run in runs[1:])]
+    return [tag for tag in _SHARES if not all(_alike(tag, runs[0].tags, run.tags) for run in runs[1:])]
+
+
+def energy_unlike(first: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
+    """The reasons why the energies of two runs with these tags are not comparable; empty if they are."""
+    lines = [
+        f"{tag.removeprefix('carbon.')} differs: {why}"
+        for tag, why in ENERGY_ALIKE.items()
+        if first.get(tag, "none") != other.get(tag, "none")
+    ]
+    by_process = first.get("carbon.attribution") == other.get("carbon.attribution") == "process"
+    unlike = [] if by_process else [tag for tag in _SHARES if not _alike(tag, first, other)]
+    return lines + [
+        f"{tag.removeprefix('carbon.')} differs: the rest of the host was otherwise in use" for tag in unlike
+    ]
 
 
 def verdict(first: RunCost, other: RunCost) -> str:
@@ -168,16 +178,26 @@ def verdict(first: RunCost, other: RunCost) -> str:
         if less.high_wh < more.low_wh:
             if less.lower_bound:
                 return f"{other.name}: {by}, but {less.name} {less.lower_bound}: they are not distinguishable"
-            if not all(_alike(tag, first, other) for tag in _SHARES) and not _by_process(less, more):
+            if not all(_alike(tag, first.tags, other.tags) for tag in _SHARES) and not _by_process(
+                less, more
+            ):
                 return f"{other.name}: {by}, but {_OTHERWISE}: they are not distinguishable"
             return f"{other.name} used {by}, beyond both bands"
     return f"{other.name}: {by}, but the bands overlap: they are not distinguishable"
 
 
-def _alike(tag: str, first: RunCost, other: RunCost) -> bool:
-    """Whether two runs had the same share of the host; runs without shares count as alike."""
-    one, two = first.share(tag), other.share(tag)
+def _alike(tag: str, first: Mapping[str, str], other: Mapping[str, str]) -> bool:
+    """Whether runs with these tags had the same share of the host; runs without shares count as alike."""
+    one, two = _share(first, tag), _share(other, tag)
     return one is None or two is None or abs(one - two) <= _ALIKE_WITHIN * max(one, two)
+
+
+def _share(tags: Mapping[str, str], tag: str) -> float | None:
+    try:
+        share = float(tags[tag])
+    except (KeyError, ValueError):
+        return None
+    return share if 0 < share <= 1 else None
 
 
 def _by_process(less: RunCost, more: RunCost) -> bool:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _STAGE: Final = re.compile(r"carbon/([^/]+)/energy_wh")
 _COMPONENT: Final = re.compile(r"carbon/components/([^/]+)_wh")
 _NOT_OF_USER: Final = (names.PREFIX, "system/")
+_DEVICE: Final = re.compile(r"carbon/devices/([^/]+)_wh")
 _LAST_MS: Final = (
     253_402_300_799_000  # 9999-12-31T23:59:59Z, the last second that both `time.gmtime` and ISO dates support
 )
@@ -52,6 +53,7 @@ class Entry:
         measured_wh: energy that a sensor measured.
         units: functional units by `<kind>/<unit>`.
         components: watt-hours of `cpu`, `gpu`, `memory`, `host`.
+        devices: watt-hours by device, named as `names.device` does.
         tags: tags of the run that carbon_otel has written.
         dataset: the digest by which a run of another experiment belongs to the ledger; empty for all others.
         ranks: what each rank of a distributed training has contributed.
@@ -80,6 +82,7 @@ class Entry:
     beside: EntryBeside = NOTHING_BESIDE
     params: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
+    devices: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def energy_wh(self) -> float:
@@ -100,6 +103,20 @@ class Entry:
     def is_window(self) -> bool:
         """Whether the entry is an hour of work outside of runs, not a run of the user."""
         return names.ENTRY in self.tags
+
+    @property
+    def hardware(self) -> str:
+        """The processor and the GPUs by name; empty if they are unknown."""
+        return self.tags.get("carbon.hardware", "")
+
+    @property
+    def lifetime_years(self) -> float | None:
+        """The years over which the embodied carbon is spread; None if they are unknown."""
+        try:
+            years = float(self.tags.get("carbon.lifetime_years", ""))
+        except ValueError:
+            return None
+        return years if 0 < years < math.inf else None
 
     def market_g(self, kind: str) -> float | None:
         """The market-based grams of a kind of stage, by its energy; None if no intensity was given."""
@@ -145,7 +162,7 @@ class Entry:
                 for name, count in figures.items()
                 if name.startswith(names.UNITS)
             },
-            components=_components(figures),
+            components=_own(figures, _COMPONENT, "components"),
             tags=tags,
             ranks=rank_figures.of_tags(run.data.tags),
             beside=read_beside(figures, stages, share),
@@ -153,6 +170,7 @@ class Entry:
             metrics={
                 name: value for name, value in run.data.metrics.items() if not name.startswith(_NOT_OF_USER)
             },
+            devices=_own(figures, _DEVICE, "devices"),
         )
 
 
@@ -170,12 +188,12 @@ def _stages(figures: Mapping[str, float]) -> dict[str, LedgerCost]:
     return stages
 
 
-def _components(figures: Mapping[str, float]) -> dict[str, float]:
-    """Watt-hours by component, without the nested runs."""
+def _own(figures: Mapping[str, float], pattern: re.Pattern[str], group: str) -> dict[str, float]:
+    """Watt-hours by component or by device, without the nested runs."""
     return {
-        match[1]: max(0.0, wh - figures.get(f"carbon/nested/components/{match[1]}_wh", 0.0))
+        match[1]: max(0.0, wh - figures.get(f"carbon/nested/{group}/{match[1]}_wh", 0.0))
         for name, wh in figures.items()
-        if (match := _COMPONENT.fullmatch(name))
+        if (match := pattern.fullmatch(name))
     }
 
 

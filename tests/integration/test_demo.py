@@ -12,6 +12,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 from typer.testing import CliRunner
 
+from carbon_otel.advice.advisor import KINDS
 from carbon_otel.cli import app
 from carbon_otel.quantities import EMISSIONS, ENERGY, duration
 
@@ -162,6 +163,24 @@ def test_the_runs_elsewhere_and_at_another_hour(demo, tmp_path, monkeypatch):
     assert [again["written"] for again in commanded("reprice", last, *by_file)] == [False]
     when = commanded("when", last, *by_file)
     assert when["worth_waiting"] and when["saving"] == pytest.approx(0.75)
+
+
+def test_advice_on_the_demo(demo, monkeypatch):
+    """Three runs with other parameters on one processor: the place and the hardware are what is left to say."""
+    _, found = demo
+    monkeypatch.chdir(found["folder"])
+    store = ("--tracking-uri", found["uri"])
+    advised = commanded("advise", "carbon_otel demo", "--format", "json", *store)
+    wh = sum(run["metrics"]["carbon/energy_wh"] for run in found["runs"])
+    assert advised["total"]["energy_wh"] == pytest.approx(wh)
+    kinds = [each["name"] for group in ("measured", "nothing_found", "lacking") for each in advised[group]]
+    assert len(kinds) == len(set(kinds)) == len(KINDS)
+    assert "embodied carbon" in [each["name"] for each in advised["measured"]]
+    assert {"failed runs", "repeated runs"} <= {each["name"] for each in advised["nothing_found"]}
+    for each in advised["measured"]:
+        assert 0 <= each["saved"]["energy_wh"] <= wh and "--tracking-uri" in each["command"]
+    assert {row["phase"] for row in advised["literature"]} == {"training", "inference", "both"}
+    assert "power cap" not in str(advised["literature"]), "no GPU was measured"
 
 
 def test_the_spans_have_the_same_figures(demo):

@@ -22,6 +22,22 @@ def stored(tmp_path_factory):
     return store_0(tmp_path_factory.mktemp("stored"))
 
 
+def test_advice_on_an_old_store(stored):
+    client = mlflow.MlflowClient(stored)
+    measured = 0
+    for experiment in client.search_experiments():
+        try:
+            total = carbon_otel.report(experiment.name, tracking_uri=stored).total
+        except LookupError:
+            continue
+        measured += 1
+        advised = carbon_otel.advise(experiment.name, tracking_uri=stored)
+        assert advised.total == total
+        assert all(each.saved.energy_wh <= total.energy_wh for each in advised.measured)
+        assert "embodied carbon" in {each.name for each in advised.lacking}, "that version had none"
+    assert measured
+
+
 @pytest.fixture(scope="module")
 def sent(tmp_path_factory):
     """The store after the batches of its outbox were sent."""

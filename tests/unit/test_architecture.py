@@ -89,6 +89,8 @@ ROOMS = {
     # Energy and carbon before the run: a reader of tables and stores, which knows no sensor and no sink.
     "forecast": "carbon provenance units quantities records notebook.card footprint clock private_files lifecycle "
     "mlflow.schema mlflow.compat",
+    # What to do about the figures: a reader, too.
+    "advice": "units quantities records intensity lifecycle forecast mlflow.schema",
     "compat": "footprint units",
     # The place of this measurement.
     "here": "guard carbon config host",
@@ -98,14 +100,14 @@ ROOMS = {
     "foresight": f"{CORE} here config sensors runtime stages forecast mlflow.compat",
     # The commands of IPython.
     "notebook": "guard carbon records footprint notebook.card runtime stages",
-    "__init__": f"{CORE} intensity config runtime stages session lifecycle forecast foresight notebook",
+    "__init__": f"{CORE} intensity config runtime stages session lifecycle forecast advice foresight notebook",
     # CodeCarbon's trackers, over the public interface.
     "compat.codecarbon": "__init__ compat carbon config footprint fork guard private_files provenance records "
     "runtime sinks stages units",
     # The entry points.
     "entry_points": f"{CORE} here __init__ config runtime sensors stages instrumentation otel",
     "cli": f"{CORE} here __init__ intensity config instrumentation sensors meter host runtime lifecycle pages "
-    "forecast compat otel semconv stages mlflow.compat mlflow.schema mlflow.runs mlflow.delivery",
+    "forecast advice compat otel semconv stages mlflow.compat mlflow.schema mlflow.runs mlflow.delivery",
     "__main__": "cli",
 }
 # The rooms that read hardware; all others know only `sensors.base`.

@@ -1,0 +1,1 @@
+"""What to do about the figures: advice computed from measured runs, and factors from the literature beside it."""
