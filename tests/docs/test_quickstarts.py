@@ -62,6 +62,32 @@ def test_serving(tmp_path):
     assert {"training", "inference"} <= kinds(tmp_path)
 
 
+NOTEBOOK = """
+import sys
+from IPython.core.interactiveshell import InteractiveShell
+from tests.docs.pages import PAGES
+
+shell = InteractiveShell.instance()
+for block in PAGES["examples/README.md"].blocks("ipython"):
+    shell.run_cell(block.code).raise_error()
+"""
+
+
+def test_a_notebook(tmp_path):
+    with surroundings(tmp_path) as environment:
+        done = subprocess.run(
+            [sys.executable, "-c", NOTEBOOK],
+            cwd=tmp_path,
+            env={**environment, "CARBON_OTEL_ZONE": "FR", "IPYTHONDIR": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            timeout=280,
+        )
+    assert done.returncode == 0, done.stderr
+    assert "training" in done.stdout and "mg CO2e" in done.stdout
+    assert "training" in kinds(tmp_path)
+
+
 def test_a_collector(tmp_path):
     (tmp_path / "sklearn_run.py").write_text(quickstarts()["sklearn_run.py"].code)
     (block,) = [each for each in PAGES[PAGE].blocks("bash") if "collector check" in each.code]
