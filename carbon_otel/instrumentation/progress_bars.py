@@ -101,14 +101,15 @@ class TqdmBars:
     module = "tqdm.std"
 
     def connect(self, module: ModuleType) -> Undo:
-        costs, original = _Costs(), vars(module.tqdm)["format_dict"]
+        costs, before = _Costs(), vars(module.tqdm)["format_dict"]
+        original = before.fget
 
         def format_dict(bar: Any) -> Any:
-            drawn = original.fget(bar)
+            drawn = original(bar)
             contain("showing a cost in a bar", None, _add_postfix, costs, bar, drawn)
             return drawn
 
-        return replace(module.tqdm, "format_dict", property(format_dict, doc=original.__doc__))
+        return replace(module.tqdm, "format_dict", property(format_dict, doc=before.__doc__))
 
 
 def _add_postfix(costs: _Costs, bar: Any, drawn: Any) -> None:
