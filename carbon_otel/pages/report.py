@@ -93,11 +93,12 @@ def page(report: Report, made: Made, where: Where | None = None, metric: str | N
     """
     stages, attempts = _stages(report), _attempts(report.attempts, metric)
     amortised, profile = _amortised(report), day_profile(report.entries)
+    months = _months(report.by_month)
     ranked = [entry for entry in report.entries if entry.ranks]
     sections = {
         "stages": "Stages",
         "attempts": "Attempts",
-        "months": "Months",
+        "months": "Months" if len(months) > 1 else "",
         "amortisation": "Training and inference" if amortised else "",
         "place": "Where and when",
         "beside": "Beside the emissions",
@@ -115,7 +116,7 @@ def page(report: Report, made: Made, where: Where | None = None, metric: str | N
         energy_scale=charts.energy_scale,
         emissions_scale=charts.emissions_scale,
         attempts=attempts,
-        months=_months(report.by_month),
+        months=months,
         amortised=amortised,
         training=report.by_stage.get(TRAINING),
         hours=charts.bars([(f"{hour:02}", wh) for hour, wh in enumerate(profile.by_hour_wh)]),

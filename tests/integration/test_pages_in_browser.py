@@ -16,7 +16,7 @@ from tests.unit.test_pages import life_pages
 
 pytestmark = pytest.mark.chaos
 
-CLOUDS = ("gcp", "scaleway")  # axe takes a minute for the rows of all regions
+CLOUDS = ("ovhcloud", "lambda")  # axe takes a minute for the rows of all regions
 KINDS = ("report", "compare", "where")
 VIEWS = {
     "desktop": (DESKTOP, False),

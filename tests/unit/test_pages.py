@@ -259,9 +259,7 @@ class TestReport:
     def test_of_many_attempts_the_largest_are_shown_and_the_others_add_up(self):
         many = [entry(number, wh=1.0 + number / 1000, grams=1.0) for number in range(1000)]
         html = page(*many)
-        rows = re.findall(
-            r"<bdi>run \d+</bdi>", html[html.index('id="attempts"') : html.index('id="months"')]
-        )
+        rows = re.findall(r"<bdi>run \d+</bdi>", html[html.index('id="attempts"') : html.index('id="place"')])
         assert len(rows) == 100 and "<bdi>run 999</bdi>" in rows and "<bdi>run 0</bdi>" not in rows
         shown_wh = sum(1.0 + number / 1000 for number in range(900, 1000))
         total_wh = sum(1.0 + number / 1000 for number in range(1000))
@@ -287,6 +285,9 @@ class TestReport:
         shown = text(page(replace(entry(), tags=hours)))
         for row in ("2026-01 2.50", "2026-02 0 0", "2026-03 0 0", "2026-04 7.50"):
             assert row in shown
+
+    def test_one_month_is_no_chart(self):
+        assert 'id="months"' not in page(entry())
 
     def test_the_months_of_decades_are_one_bar(self):
         months = " ".join(f"{2000 + number // 12}-{number % 12 + 1:02}=1" for number in range(120))
