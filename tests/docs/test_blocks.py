@@ -54,6 +54,10 @@ NOT_RUN = {
     ("tests/hardware/README.md", "pytest -m gpu -s tests/hardware"): "needs a real GPU",
     ("examples/README.md", "python examples/random_forest.py"): "tests/integration/test_examples.py runs it",
     (
+        "examples/savings/README.md",
+        "python examples/savings/pruned_forest.py",
+    ): "tests/integration/test_examples.py runs it",
+    (
         "examples/README.md",
         "python examples/logfire_pipeline.py",
     ): "tests/integration/test_examples.py runs it",
