@@ -49,7 +49,7 @@ def _energy(proof: Proof) -> str:
     sign = 1 if less else -1
     change = f"{_percent(abs(saved.value))} {'less' if less else 'more'} energy {per} than {proof.base.name}"
     if math.isinf(saved.low):
-        return f"{proof.variant.name} used {change}, in one run of each"
+        return f"{proof.variant.name} used {change}, by too few runs for an interval"
     ends = sorted((sign * saved.low, sign * saved.high))
     return f"{proof.variant.name} uses {change} ({_number(100 * ends[0])} to {_percent(ends[1])})"
 

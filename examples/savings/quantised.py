@@ -58,7 +58,7 @@ def accuracy(model: nn.Module, passes: int) -> float:
     return float((guessed == labels).float().mean())
 
 
-def main(repeats: int = 4, work: int = 800) -> None:
+def main(repeats: int = 4, work: int = 200) -> None:
     """Train a wide and a narrow network, let them and their int8 models predict in turn, and print two proofs."""
     torch.set_num_threads(1)
     wide, narrow = trained(1024), trained(32)
@@ -66,8 +66,8 @@ def main(repeats: int = 4, work: int = 800) -> None:
     begin("quantised")
     in_turn(
         repeats,
-        wide_float32=lambda: accuracy(wide, work // 20),
-        wide_int8=lambda: accuracy(wide_int8, work // 20),
+        wide_float32=lambda: accuracy(wide, work // 5),
+        wide_int8=lambda: accuracy(wide_int8, work // 5),
         narrow_float32=lambda: accuracy(narrow, work),
         narrow_int8=lambda: accuracy(narrow_int8, work),
     )

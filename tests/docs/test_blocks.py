@@ -53,6 +53,10 @@ NOT_RUN = {
         "export OTEL_EXPORTER_OTLP_ENDPOINT=https://collector.example:4318",
     ): "needs a token; tests/collector/test_deployments.py sends so",
     ("tests/hardware/README.md", "pytest -m gpu -s tests/hardware"): "needs a real GPU",
+    (
+        "examples/savings/README.md",
+        "python examples/savings/pruned_forest.py",
+    ): "tests/integration/test_examples.py runs it",
 }
 LANGUAGES = {"bash", "ipython", "python", "text", "toml"}
 

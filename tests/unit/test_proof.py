@@ -185,7 +185,10 @@ def test_single_runs_prove_nothing_and_say_how_to_go_on():
         found.verdict == "cannot be told apart" and found.repeats_needed is None and found.detectable is None
     )
     shown = text(found)
-    assert "in one run of each" in shown and "the spread is unknown with one run of a group" in shown
+    assert (
+        "by too few runs for an interval" in shown
+        and "the spread is unknown with one run of a group" in shown
+    )
     assert "carbon-otel prove base variant --metric accuracy --tolerance 0.01" in shown
     assert proof([1.0], [0.1], qualities=[0.5]).verdict == "quality not equal"
 
