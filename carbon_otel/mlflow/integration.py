@@ -45,6 +45,7 @@ from carbon_otel.mlflow.traces import MlflowTraces
 from carbon_otel.records import StageInfo
 from carbon_otel.sinks import Pending, Sink
 from carbon_otel.stages.engine import Engine
+from carbon_otel.stages.open_runs import OpenRuns
 
 
 class Measurement(Protocol):
@@ -102,7 +103,7 @@ class Room:
         for sink in (recorder, ledger):
             measurement.add_sink(sink)
         self._follow_settings()
-        measurement.add_sink(_Delivered(delivery, self.worker, engine))
+        measurement.add_sink(_Delivered(delivery, self.worker, engine.runs))
         measurement.on_change(self._follow_settings)
 
     def _follow_settings(self) -> None:
@@ -137,10 +138,10 @@ class _Delivered(Sink):
     The upload does not begin with the wait: a sink that is waited for before may take all of the time.
     """
 
-    def __init__(self, delivery: Worker, worker: DeliveryWorker, engine: Engine) -> None:
+    def __init__(self, delivery: Worker, worker: DeliveryWorker, runs: OpenRuns) -> None:
         self._delivery = delivery
         self._worker = worker
-        self._runs = engine.runs
+        self._runs = runs
 
     def place(self) -> str:
         runs, stores = self._runs, " and ".join(self._worker.addresses)

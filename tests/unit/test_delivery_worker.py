@@ -18,6 +18,7 @@ from carbon_otel.mlflow.integration import _Delivered
 from carbon_otel.mlflow.schema import contributions
 from carbon_otel.mlflow.schema.contributions import Contribution
 from carbon_otel.mlflow.schema.names import ENERGY_WH
+from carbon_otel.stages.open_runs import OpenRuns
 from tests.fakes.folders import forbid
 from tests.integration.processes import wait_for
 
@@ -702,7 +703,7 @@ def test_the_upload_begins_before_anyone_waits_for_it(store, writer, tmp_path, e
     assert writer.has_failed()
     store.down = False
     delivery = Worker("delivery of a test")
-    pending = getattr(_Delivered(delivery, writer), end)(20)
+    pending = getattr(_Delivered(delivery, writer, OpenRuns()), end)(20)
     wait_for(lambda: "r" in store.points)
     if end == "close":
         wait_for(lambda: not list(tmp_path.glob("*.spool")))
