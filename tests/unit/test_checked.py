@@ -52,6 +52,7 @@ def run(metrics=FIGURES, tags=TAGS, name="run", run_id="r", start_time=1_800_000
         info=info,
         data=SimpleNamespace(
             metrics=dict(metrics),
+            params={},
             tags=dict(tags),
             _metric_objs=[
                 SimpleNamespace(key=name, value=value, timestamp=start_time or 0, step=0)
