@@ -31,7 +31,7 @@ def accuracy(batch: int, rate: float, epochs: int) -> float:
         return float((model(images[:TEST]).argmax(1) == labels[:TEST]).float().mean())
 
 
-def main(repeats: int = 4, epochs: int = 20) -> None:
+def main(repeats: int = 4, epochs: int = 40) -> None:
     """Train in turn, and print two proofs: a training is one unit of work."""
     torch.set_num_threads(1)
     begin("batch size")
