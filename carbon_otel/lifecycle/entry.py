@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from carbon_otel.lifecycle.beside import NOTHING_BESIDE, EntryBeside
 from carbon_otel.lifecycle.beside import read as read_beside
-from carbon_otel.mlflow.schema import contributions, hourly, names, rank_figures
+from carbon_otel.mlflow.schema import contributions, hourly, names, places, rank_figures
 from carbon_otel.mlflow.schema.checked import Unreadable, amount
+from carbon_otel.mlflow.schema.places import Place
 from carbon_otel.mlflow.schema.rank_figures import RankFigures
 from carbon_otel.units import MS_PER_S
 
@@ -55,6 +56,7 @@ class Entry:
         dataset: the digest by which a run of another experiment belongs to the ledger; empty for all others.
         ranks: what each rank of a distributed training has contributed.
         beside: what stands beside its emissions and is in no other figure.
+        moved: where its energy was used, if at several places; then its tags name them all.
     """
 
     run_id: str
@@ -75,6 +77,15 @@ class Entry:
     dataset: str = ""
     ranks: tuple[RankFigures, ...] = ()
     beside: EntryBeside = NOTHING_BESIDE
+    moved: tuple[Place, ...] = ()
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """Where its energy was used, one place or several; their energies add up to that of the entry."""
+        if self.moved:
+            return self.moved
+        hours = self.tags.get(names.HOURLY, "")
+        return (Place(places.tags_of(self.tags), self.energy_wh, self.emissions_g, hours),)
 
     @property
     def energy_wh(self) -> float:
@@ -144,7 +155,16 @@ class Entry:
             tags=tags,
             ranks=rank_figures.of_tags(run.data.tags),
             beside=read_beside(figures, stages, share),
+            moved=_moved(run, own_wh),
         )
+
+
+def _moved(run: Run, own_wh: float) -> tuple[Place, ...]:
+    """The places of a run that has several, with the energy of the run."""
+    found = contributions.places_of(run.data.tags)
+    sums_wh = sum(place.energy_wh for place in found)
+    ratio = own_wh / sums_wh if sums_wh > 0 else 1.0
+    return tuple(place._replace(energy_wh=place.energy_wh * ratio) for place in found)
 
 
 def _stages(figures: Mapping[str, float]) -> dict[str, LedgerCost]:

@@ -296,14 +296,16 @@ def test_unreadable_runs_in_a_comparison():
 
 own_names = st.sampled_from([
     "carbon.window", "carbon.window.1", "carbon.part.x", "carbon.part.x.1", "carbon.part.", "carbon.status",
-    names.WINDOW, f"{names.WINDOW}.1", "mlflow.carbon_otel.run", "mlflow.carbon_otel.run.1", "mlflow.carbon_otel.1",
+    names.WINDOW, f"{names.WINDOW}.1", "mlflow.carbon_otel.run", "mlflow.carbon_otel.run.1",
+    "mlflow.carbon_otel.1",
     "carbon.hourly_wh", "carbon.pue", "carbon.zone", "carbon.segments", "carbon.updated_at", "carbon.process",
     "carbon.missing", "carbon.method", "carbon.entry_id", "carbon.hardware",
 ])  # fmt: skip
 leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
 keys = st.sampled_from([
     "metrics", "tags", "values", "hourly", "step", "final", "carbon/energy_wh", "carbon/inference/energy_wh",
-    "carbon/duration_s", "carbon.pue", "carbon/units/inference/requests", "writer", "places", "foreseen", "wh", "g",
+    "carbon/duration_s", "carbon.pue", "carbon/units/inference/requests",
+    "writer", "places", "foreseen", "wh", "g",
 ]) | st.text(max_size=4)  # fmt: skip
 nested = st.recursive(
     leaves,

@@ -402,7 +402,9 @@ def test_a_refused_metric_and_a_refused_tag_affect_no_others(store, writer, capl
     log_batch = store.log_batch
 
     def refuse_some(run_id, metrics, params, tags):
-        if any(m.key == "carbon/bad/energy_wh" for m in metrics) or any(t.key == "carbon.forecast" for t in tags):
+        if any(m.key == "carbon/bad/energy_wh" for m in metrics) or any(
+            t.key == "carbon.forecast" for t in tags
+        ):
             raise exceptions.MlflowException.invalid_parameter_value("no")
         log_batch(run_id, metrics, params, tags)
 

@@ -28,8 +28,8 @@ _STEPS: Final = 1 << 62  # MLflow keeps steps as 64-bit integers
 _LAST_MS: Final = 253_402_300_799_000  # the year 9999
 _LONGEST_PROCESS: Final = 500
 _WRITER: Final = "writer"
-# Other hidden values, which are no contributions.
-_OTHERS: Final = frozenset({"window", "by_hour"})
+# Hidden, but no contribution.
+_WINDOW: Final = names.WINDOW.removeprefix(PREFIX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ def read(tags: Mapping[str, str]) -> dict[str, Contribution]:
         *checked.pieces_of(tags, PREFIX).items(),
     ]
     for name, text in texts:
-        if name in _OTHERS:
+        if name == _WINDOW:
             continue
         content = checked.object_in(text) or {}
         part, writer = _parsed(content), content.get(_WRITER)

@@ -1,8 +1,8 @@
 """A footprint as figures and tags by name; `pages` says which of them MLflow shows.
 
 Units are in the names, because MLflow has no other place for them. Figures are in watt-hours and grams, which
-read well for most runs; totals are in kWh and kg too. Stages are sums of exclusive figures by kind: with `run`, the
-time of the run between its stages, they add up to the total.
+read well for most runs; totals are in kWh and kg too. Stages are sums of exclusive figures by kind: with `run`,
+the time of the run between its stages, they add up to the total.
 """
 
 from __future__ import annotations

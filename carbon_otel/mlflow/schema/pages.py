@@ -1,10 +1,10 @@
-"""What MLflow's pages show of a run: which figures are metrics, which provenance is a tag, and in which order.
+"""What MLflow's pages show of a run: which figures are metrics, which tags are seen, and in which order.
 
-Figures and tags have one name everywhere in this package, such as `carbon/energy_low_wh`. A page shows few of them:
+Figures and tags have one name everywhere in this package, such as `carbon/energy_low_wh`. Pages show few of them:
 
-- under `carbon/`, beside the metrics of the user: energy, emissions and embodied carbon of the run, energy and
-  emissions of its stages, and joules per unit of work;
-- under `system/carbon/`, on the page "System metrics": the power of the devices, the energy of the components, SCI.
+- under `carbon/`, beside the metrics of the user: energy, emissions and embodied carbon of the run, energy
+  and emissions of its stages, joules per unit of work, and SCI of inference;
+- under `system/carbon/`, on the page "System metrics": the power of the devices, the energy of the components.
   The overview of a run lists them before all others, so they are few;
 - tags: what people read, search or sort by.
 
@@ -75,10 +75,10 @@ _NO_STAGE: Final = (
 _STAGE: Final = re.compile(
     rf"carbon/(?!(?:{'|'.join(_NO_STAGE)})/)([^/]+)/(energy_wh|emissions_g|j_per_1k_.+)"
 )
+_SCI: Final = re.compile(r"carbon/inference/sci_g_per_1k_.+")
 _FORECAST: Final = re.compile(r"carbon/(re)?forecast/(energy_p50_wh|delta)")
 _REMOTE: Final = re.compile(r"carbon/remote_(estimate_wh|estimate_g|calls|calls_unknown)")
-_BY_HOUR: Final = "carbon/by_hour/emissions_g"
-_SYSTEM: Final = re.compile(r"carbon/(power/.+|components/.+|[^/]+/sci_g_per_1k_.+|by_hour/.+)")
+_SYSTEM: Final = re.compile(r"carbon/(power/.+|components/.+)")
 # Sums, which were zero when the run began.
 _SUM: Final = re.compile(
     r"carbon/([^/]+/)?(?!.*(per_1k|_per_g|measured|estimate_low|estimate_high))[^/]+_(k?wh|k?g|l)"
@@ -87,9 +87,9 @@ _SUM: Final = re.compile(
 
 def metric(figure: str) -> str | None:
     """The name of the metric that shows a figure; None if no page shows it."""
-    if figure.removeprefix(PREFIX) in _TOTALS or figure == _BY_HOUR:
+    if figure.removeprefix(PREFIX) in _TOTALS:
         return figure
-    if any(shown.fullmatch(figure) for shown in (_STAGE, _FORECAST, _REMOTE)):
+    if any(shown.fullmatch(figure) for shown in (_STAGE, _SCI, _FORECAST, _REMOTE)):
         return figure
     return f"{SYSTEM}{figure}" if _SYSTEM.fullmatch(figure) else None
 
@@ -115,7 +115,7 @@ def order(figure: str) -> tuple[int, int, str, int, str]:
     if name in _TOTALS:
         return 0, _TOTALS.index(name), "", 0, name
     kind, _, rest = name.partition("/")
-    place = 1 if _STAGE.fullmatch(figure) else 2
+    place = 1 if _STAGE.fullmatch(figure) or _SCI.fullmatch(figure) else 2
     return place, _KINDS.get(kind, _OTHER_KIND), kind, -rest.startswith("energy"), rest
 
 

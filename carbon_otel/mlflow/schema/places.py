@@ -75,7 +75,7 @@ def mixed(places: Sequence[Place]) -> dict[str, str]:
             joined[name] = ", ".join(values)
     if PUE in joined:
         total = sum(place.energy_wh for place in places)
-        joined[PUE] = f"{sum(pue(place) * place.energy_wh for place in places) / total:g}"
+        joined[PUE] = f"{sum(pue(place) * place.energy_wh for place in places) / total:.12g}"
     return joined
 
 
