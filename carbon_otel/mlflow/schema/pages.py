@@ -76,7 +76,7 @@ _STAGE: Final = re.compile(
     rf"carbon/(?!(?:{'|'.join(_NO_STAGE)})/)([^/]+)/(energy_wh|emissions_g|j_per_1k_.+)"
 )
 _SCI: Final = re.compile(r"carbon/inference/sci_g_per_1k_.+")
-_FORECAST: Final = re.compile(r"carbon/(re)?forecast/(energy_p50_wh|delta)")
+_FORECAST: Final = re.compile(r"carbon/(re)?forecast/(energy_p50_wh|measured_wh|delta|left_s)")
 _REMOTE: Final = re.compile(r"carbon/remote_(estimate_wh|estimate_g|calls|calls_unknown)")
 _SYSTEM: Final = re.compile(r"carbon/(power/.+|components/.+)")
 # Sums, which were zero when the run began.
