@@ -56,6 +56,7 @@ def train(**settings):
         forest = RandomForestClassifier(30)
         forecast = carbon_otel.forecast(forest, X, Y, **settings)
         forest.fit(X, Y)
+    assert carbon_otel.flush(60)
     return forecast, mlflow.get_run(run.info.run_id).data
 
 
@@ -126,6 +127,7 @@ def test_a_loop_logs_its_forecast_to_the_run(host):
     with mlflow.start_run() as run:
         for _ in carbon_otel.progress(range(60)):
             time.sleep(0.06)
+    assert carbon_otel.flush(60)
     metrics = figures(mlflow.get_run(run.info.run_id).data)
     assert metrics["carbon/reforecast/done_percent"] == 100
     assert metrics["carbon/reforecast/measured_wh"] == pytest.approx(metrics["carbon/energy_wh"], rel=0.2)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
@@ -22,6 +22,7 @@ from carbon_otel.mlflow.delivery.faults import (
     is_ambiguous,
     is_refusal,
 )
+from carbon_otel.mlflow.delivery.groups import METRICS_AT_ONCE, TAGS_AT_ONCE, groups, pieces
 from carbon_otel.mlflow.delivery.ledger_runs import LedgerRuns
 from carbon_otel.mlflow.delivery.metric_files import write_first
 from carbon_otel.mlflow.delivery.spool import Batch, LedgerRun, Spool, Waiting
@@ -29,9 +30,6 @@ from carbon_otel.mlflow.schema import contributions, metric_points, names, pages
 from carbon_otel.mlflow.schema.contributions import Contribution
 from carbon_otel.units import KILO
 
-# A server accepts 1000 metrics and tags in one call, among them 100 tags.
-_METRICS_AT_ONCE: Final = 900
-_TAGS_AT_ONCE: Final = 90
 # A store that accepts nothing for this time is left alone; a dead server takes longer for one call.
 _PATIENCE_S: Final = 1.0
 # These tags of a run are of the whole, or have a place of their own in a contribution.
@@ -148,7 +146,7 @@ class Uploader:
                 break
             if not rows:
                 last = frozenset()
-            for group in _groups(rows):
+            for group in groups(rows):
                 if group[-1].batch.ordering_key not in call.failed:
                     self._try(spool, group, call)
                 if call.is_in_vain() or not hurried.issuperset(urgent()):
@@ -292,7 +290,7 @@ class Uploader:
         run_tags = [RunTag(name, value) for name, value in tags.items()]
         empty: list[Any] = []
         for metrics, some_tags in itertools.zip_longest(
-            _pieces(points, _METRICS_AT_ONCE), _pieces(run_tags, _TAGS_AT_ONCE), fillvalue=empty
+            pieces(points, METRICS_AT_ONCE), pieces(run_tags, TAGS_AT_ONCE), fillvalue=empty
         ):
             if not self._is_accepted(run_id, metrics + some_tags):
                 # An empty call raises if the run itself is refused.
@@ -396,10 +394,6 @@ def _contribution(batch: Batch, provenance: Mapping[str, str], step: int) -> Con
     )
 
 
-def _pieces(items: list[Any], size: int) -> Iterator[list[Any]]:
-    return (items[i : i + size] for i in range(0, len(items), size))
-
-
 def _tags_of_total(total: Contribution) -> dict[str, str]:
     """The tags that depend on the sums of a run."""
     return {
@@ -413,21 +407,3 @@ def _tags_of_total(total: Contribution) -> dict[str, str]:
 def _tags_of_ranks(parts: Iterable[Contribution]) -> dict[str, str]:
     line = rank_figures.sentence(rank_figures.of(parts))
     return {rank_figures.TAG: line} if line else {}
-
-
-def _groups(rows: Iterable[Waiting]) -> Iterator[list[Waiting]]:
-    """The batches run by run: successive batches of one segment, as many as fit in one call."""
-    by_run: dict[str, list[Waiting]] = {}
-    for row in rows:
-        by_run.setdefault(row.batch.ordering_key, []).append(row)
-    group: list[Waiting] = []
-    metrics = 0
-    for row in itertools.chain.from_iterable(by_run.values()):
-        size = 3 * len(row.batch.values) + len(row.batch.gauges)  # with the rates and the zeros
-        if group and (row.batch.segment != group[0].batch.segment or metrics + size > _METRICS_AT_ONCE):
-            yield group
-            group, metrics = [], 0
-        group.append(row)
-        metrics += size
-    if group:
-        yield group
