@@ -13,6 +13,7 @@ from rich import box
 from rich.table import Table
 
 from carbon_otel.cli.output import Screen
+from carbon_otel.mlflow.schema import contributions, names
 from carbon_otel.quantities import EMISSIONS, ENERGY, Unit, digits, duration, unit
 from carbon_otel.units import J_PER_WH, KILO
 
@@ -30,8 +31,9 @@ _PARTS: Final = {
 
 def show(runs: Sequence[Run], name: str, tracking_uri: str, console: Screen) -> None:
     """Print the runs of the experiment `name` as a table, the provenance of the figures, and where to read on."""
-    console.print(_table(runs))
-    tags = {name.removeprefix("carbon."): tag for name, tag in runs[0].data.tags.items()}
+    figures = [contributions.figures_and_tags(run.data.metrics, run.data.tags) for run in runs]
+    tags = {name.removeprefix("carbon."): tag for name, tag in figures[0][1].items()}
+    console.print(_table(runs, figures))
     console.print(f"Method: {tags['method']}, on {tags['hardware']}.")
     console.print(
         f"Grid: {tags['zone']}, {tags['intensity_g_per_kwh']} g/kWh, PUE {tags['pue']} "
@@ -41,15 +43,22 @@ def show(runs: Sequence[Run], name: str, tracking_uri: str, console: Screen) -> 
         years = tags["lifetime_years"]
         console.print(f"Embodied: making the hardware, over {years} years; in no other row but SCI.")
     ids = quote(json.dumps([run.info.run_id for run in runs], separators=(",", ":")))
-    page = f"#/compare-runs?runs={ids}&experiments={quote(json.dumps([runs[0].info.experiment_id]))}"
+    experiment, last = runs[0].info.experiment_id, runs[-1].info.run_id
+    compared = f"#/compare-runs?runs={ids}&experiments={quote(json.dumps([experiment]))}"
+    charts = f"#/experiments/{experiment}/runs?compareRunsMode=CHART"
+    power = f"#/experiments/{experiment}/runs/{last}/system-metrics"
     store = f"--tracking-uri {shlex.quote(tracking_uri)}"
     if not tracking_uri.startswith("http"):
         command = f"mlflow ui --backend-store-uri {shlex.quote(tracking_uri)}"
         console.line()
         console.print(f"See the runs:  {command}", soft_wrap=True)
         tracking_uri = "http://127.0.0.1:5000"
-    console.print(f"Compare them:  {tracking_uri.rstrip('/')}/{page}", soft_wrap=True)
-    last = runs[-1].info.run_id
+    for label, page in (
+        ("Charts:        ", charts),
+        ("Compare them:  ", compared),
+        ("Power:         ", power),
+    ):
+        console.print(f"{label}{tracking_uri.rstrip('/')}/{page}", soft_wrap=True)
     for label, command in (
         ("Add them up:   ", f"report {shlex.quote(name)}"),
         ("Elsewhere:     ", f"where {shlex.quote(name)} --clouds gcp"),
@@ -58,13 +67,13 @@ def show(runs: Sequence[Run], name: str, tracking_uri: str, console: Screen) -> 
         console.print(f"{label}carbon-otel {command} {store}", soft_wrap=True)
 
 
-def _table(runs: Sequence[Run]) -> Table:
+def _table(runs: Sequence[Run], stored: Sequence[tuple[dict[str, float], dict[str, str]]]) -> Table:
     table = Table("", title="Energy and emissions", box=box.SIMPLE_HEAD)
     for run in runs:
         table.add_column(run.info.run_name, justify="right")
-    params, metrics, tags = zip(
-        *((run.data.params, run.data.metrics, run.data.tags) for run in runs), strict=True
-    )
+    params = [run.data.params for run in runs]
+    metrics = [{**names.rates_per_1k(found), **found} for found, _ in stored]
+    tags = [found for _, found in stored]
     table.add_row("samples", *(f"{int(p['samples']):,}" for p in params))
     table.add_row("trees", *(f"{int(p['trees']):,}" for p in params))
     table.add_row("depth", *(p["max_depth"].replace("None", "unlimited") for p in params))
@@ -90,7 +99,7 @@ def _table(runs: Sequence[Run]) -> Table:
         "SCI of 1,000 predictions, {}": figures("inference/sci_g_per_1k_samples"),
     }.items():
         _add(table, EMISSIONS, {label: grams})
-    table.add_row("accuracy", *(f"{m['accuracy']:.3f}" for m in metrics))
+    table.add_row("accuracy", *(f"{run.data.metrics['accuracy']:.3f}" for run in runs))
     for part, label in _PARTS.items():
         shares = (m[f"carbon/{part}/energy_wh"] / m["carbon/energy_wh"] for m in metrics)
         table.add_row(f"share of {label}", *(f"{share:.1%}" for share in shares))

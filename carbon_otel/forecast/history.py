@@ -16,7 +16,8 @@ from typing import Any, Final
 
 from carbon_otel.forecast.records import Assumption, Forecast, Interval, Phase, influences, remainder
 from carbon_otel.mlflow.compat import found_by
-from carbon_otel.mlflow.schema import names
+from carbon_otel.mlflow.schema import contributions, names
+from carbon_otel.mlflow.schema.checked import Unreadable
 
 _MOST_RUNS: Final = 50
 _Z90: Final = 1.2816
@@ -53,8 +54,12 @@ def read(client: Any, experiments: Sequence[str], subject: str, hardware: str) -
     )
     ratios = []
     for run in found:
-        raw = run.data.metrics.get(names.FORECAST_RAW_WH, 0.0)
-        measured = run.data.metrics.get(names.FORECAST_MEASURED_WH, 0.0)
+        try:
+            figures, _ = contributions.figures_and_tags(run.data.metrics, run.data.tags)
+        except Unreadable:  # a report names the run
+            continue
+        raw = figures.get(names.FORECAST_RAW_WH, 0.0)
+        measured = figures.get(names.FORECAST_MEASURED_WH, 0.0)
         if raw > 0 and measured > 0 and _LEAST < measured / raw < _MOST:
             ratios.append(math.log(measured / raw))
         if len(ratios) == _MOST_RUNS:

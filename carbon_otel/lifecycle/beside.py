@@ -10,6 +10,7 @@ from carbon_otel.carbon.regions import regions
 from carbon_otel.carbon.water import WaterFactor, water_factor
 from carbon_otel.mlflow.schema import names
 from carbon_otel.mlflow.schema.checked import amount
+from carbon_otel.mlflow.schema.places import Place
 from carbon_otel.units import J_PER_WH, KILO
 
 if TYPE_CHECKING:
@@ -143,10 +144,14 @@ def water_of(entry: Entry) -> tuple[float, float, float]:
     """The litres of an entry with their band: as logged, else by its zone, its region and its PUE."""
     if entry.beside.water_l is not None:
         return entry.beside.water_l
-    site = regions().get(entry.tags.get(names.REGION, ""))
+    return _sum(map(_water_at, entry.places))
+
+
+def _water_at(place: Place) -> tuple[float, float, float]:
+    site = regions().get(place.tags.get(names.REGION, ""))
     wue = None if site is None else site.water_l_per_kwh
-    factor: WaterFactor = water_factor(entry.tags.get("carbon.zone", ""), names.pue(entry.tags), wue)
-    return factor.of(entry.energy_wh * J_PER_WH)[:3]
+    factor: WaterFactor = water_factor(place.tags.get("carbon.zone", ""), names.pue(place.tags), wue)
+    return factor.of(place.energy_wh * J_PER_WH)[:3]
 
 
 def _sum(amounts: Iterable[tuple[float, float, float]]) -> tuple[float, float, float]:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from carbon_otel.lifecycle.beside import NOTHING_BESIDE, EntryBeside
 from carbon_otel.lifecycle.beside import read as read_beside
-from carbon_otel.mlflow.schema import contributions, hourly, names, rank_figures
+from carbon_otel.mlflow.schema import contributions, hourly, names, places, rank_figures
 from carbon_otel.mlflow.schema.checked import Unreadable, amount
+from carbon_otel.mlflow.schema.places import Place
 from carbon_otel.mlflow.schema.rank_figures import RankFigures
 from carbon_otel.units import MS_PER_S
 
@@ -60,6 +61,7 @@ class Entry:
         beside: what stands beside its emissions and is in no other figure.
         params: those that the user has logged.
         metrics: likewise, such as `accuracy`; without those of carbon_otel and of the machine.
+        moved: where its energy was used, if at several places; then its tags name them all.
     """
 
     run_id: str
@@ -83,6 +85,15 @@ class Entry:
     params: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
     devices: Mapping[str, float] = field(default_factory=dict)
+    moved: tuple[Place, ...] = ()
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """Where its energy was used, one place or several; their energies add up to that of the entry."""
+        if self.moved:
+            return self.moved
+        hours = self.tags.get(names.HOURLY, "")
+        return (Place(places.tags_of(self.tags), self.energy_wh, self.emissions_g, hours),)
 
     @property
     def energy_wh(self) -> float:
@@ -171,7 +182,16 @@ class Entry:
                 name: value for name, value in run.data.metrics.items() if not name.startswith(_NOT_OF_USER)
             },
             devices=_own(figures, _DEVICE, "devices"),
+            moved=_moved(run, own_wh),
         )
+
+
+def _moved(run: Run, own_wh: float) -> tuple[Place, ...]:
+    """The places of a run that has several, with the energy of the run."""
+    found = contributions.places_of(run.data.tags)
+    sums_wh = sum(place.energy_wh for place in found)
+    ratio = own_wh / sums_wh if sums_wh > 0 else 1.0
+    return tuple(place._replace(energy_wh=place.energy_wh * ratio) for place in found)
 
 
 def _stages(figures: Mapping[str, float]) -> dict[str, LedgerCost]:

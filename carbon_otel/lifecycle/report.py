@@ -113,7 +113,7 @@ class Report:
     @property
     def grids(self) -> Mapping[str, int]:
         """The grids that have priced the emissions, with the number of their entries."""
-        known = (entry.tags for entry in self.entries if entry.emissions_g > 0)
+        known = (place.tags for entry in self.entries for place in entry.places if place.emissions_g > 0)
         grids = [
             f"{tags.get('carbon.zone', 'unknown')} {tags.get('carbon.intensity_g_per_kwh', '?')} g/kWh"
             for tags in known
@@ -270,6 +270,7 @@ def _recomputed(entry: Entry, grid: Intensity) -> Entry:
         high_g=grams * (1 + above),
         tags={**entry.tags, **names.intensity_tags(grid)},
         beside=replace(entry.beside, water_l=None),  # that of the new grid
+        moved=(),
         ranks=tuple(rank._replace(emissions_g=rank.energy_wh * factor) for rank in entry.ranks),
     )
 

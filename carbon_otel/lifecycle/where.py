@@ -22,6 +22,7 @@ from carbon_otel.lifecycle.ledger import Ledger
 from carbon_otel.lifecycle.report import report_of
 from carbon_otel.lifecycle.total import Total
 from carbon_otel.mlflow.schema import names
+from carbon_otel.mlflow.schema.places import Place
 from carbon_otel.provenance import Band, quadrature
 from carbon_otel.units import KILO
 
@@ -251,17 +252,19 @@ def _base(
     entries: Sequence[Entry], own: CloudRegion | None, found: Mapping[str, Intensity], year: int
 ) -> _Base | str:
     """Where the entries were measured, or the reason why that is not comparable."""
-    zones = [_em_zone(entry) if own is None else own.em_zone for entry in entries]
+    # A run that has moved counts at each of its places.
+    stays = [place for entry in entries for place in entry.places]
+    zones = [_em_zone(place) if own is None else own.em_zone for place in stays]
     missing = sorted({zone for zone in zones if zone not in found})
     if missing:
         reason = _no_zone(", ".join(missing), year)
         return f"{reason}; name the region in which the runs ran, such as aws:eu-west-3 (here, or --here)"
     grids = [found[zone] for zone in zones]
-    at = own or _common_region(entries)
-    recorded_wh = [entry.energy_wh * names.pue(entry.tags) for entry in entries]
-    pue = sum(recorded_wh) / sum(entry.energy_wh for entry in entries)
+    at = own or _common_region(stays)
+    recorded_wh = [place.energy_wh * names.pue(place.tags) for place in stays]
+    pue = sum(recorded_wh) / sum(place.energy_wh for place in stays)
     # A machine whose PUE nobody has given may be at home or in a data centre.
-    is_given = all(entry.tags.get(names.PUE_SOURCE, NOT_GIVEN) != NOT_GIVEN for entry in entries)
+    is_given = all(place.tags.get(names.PUE_SOURCE, NOT_GIVEN) != NOT_GIVEN for place in stays)
     pue_range = (pue, pue) if is_given else (pue, max(pue, _PUE_RANGE[1]))
     if own is not None and own.pue is not None:
         pue, pue_range = own.pue.value, own.pue.pue_range
@@ -271,18 +274,18 @@ def _base(
     return _Base(name, frozenset(zones), factor, pue, pue_range, coordinates, grids)
 
 
-def _em_zone(entry: Entry) -> str:
-    """The zone of Electricity Maps in which the entry was measured, as far as its tags say; else its zone."""
-    known = regions().get(entry.tags.get(names.REGION, ""))
-    zone = entry.tags.get("carbon.zone", "unknown")
+def _em_zone(place: Place) -> str:
+    """The zone of Electricity Maps of a place, as far as its tags say; else its zone."""
+    known = regions().get(place.tags.get(names.REGION, ""))
+    zone = place.tags.get("carbon.zone", "unknown")
     if known is not None and zone in (known.zone, known.country):
         return known.em_zone
     return zone.removesuffix("-GRID")  # the official figure of a whole country
 
 
-def _common_region(entries: Sequence[Entry]) -> CloudRegion | None:
-    """The region that all entries have recorded."""
-    recorded = {entry.tags.get(names.REGION, "") for entry in entries}
+def _common_region(stays: Sequence[Place]) -> CloudRegion | None:
+    """The region that is recorded for all places."""
+    recorded = {place.tags.get(names.REGION, "") for place in stays}
     return regions().get(recorded.pop()) if len(recorded) == 1 else None
 
 

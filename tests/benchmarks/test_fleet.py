@@ -173,7 +173,7 @@ def fill(store, run_id: str, footprint, numbers: range) -> None:
     tags = []
     for number in numbers:
         part = Contribution(values, "", final=True, process=f"node{number}/boot/4026531836/4711/815/machine")
-        tags += [mlflow.entities.RunTag(*tag) for tag in part.tags(f"{number:012x}").items()]
+        tags += [mlflow.entities.RunTag(*tag) for tag in part.written(f"{number:012x}").items()]
     for first in range(0, len(tags), 90):
         store.log_batch(run_id, metrics=[], params=[], tags=tags[first : first + 90])
 

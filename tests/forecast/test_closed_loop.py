@@ -15,6 +15,7 @@ import carbon_otel
 from carbon_otel.forecast import history
 from carbon_otel.forecast.history import History, taught
 from carbon_otel.forecast.records import Forecast, Influence, Interval, Phase
+from carbon_otel.mlflow.schema import contributions
 from tests.fakes.drawing import Drawing
 from tests.fakes.powercap import server
 from tests.integration.stores import tracking
@@ -45,17 +46,23 @@ def host(store, tmp_path):
         carbon_otel.uninstrument()
 
 
+def figures(data):
+    """The figures of a run: its pages show a part of them."""
+    return contributions.figures_and_tags(data.metrics, data.tags)[0]
+
+
 def train(**settings):
     with mlflow.start_run() as run:
         forest = RandomForestClassifier(30)
         forecast = carbon_otel.forecast(forest, X, Y, **settings)
         forest.fit(X, Y)
+    assert carbon_otel.flush(60)
     return forecast, mlflow.get_run(run.info.run_id).data
 
 
 def test_the_run_has_forecast_measured_and_delta(host):
     forecast, data = train()
-    metrics = data.metrics
+    metrics = figures(data)
     for name, kwh in forecast.it_energy_kwh.as_dict().items():
         assert metrics[f"carbon/forecast/energy_{name}_wh"] == pytest.approx(1000 * kwh)
     assert metrics["carbon/forecast/emissions_p50_g"] == pytest.approx(1000 * forecast.emissions_kg.p50)
@@ -98,7 +105,7 @@ def test_the_run_keeps_the_forecast_without_what_others_taught(host):
     """Else its error would be corrected twice."""
     forecast, data = train()
     taught_by = next(a for a in forecast.assumptions if a.name == "measured / predicted")
-    assert data.metrics["carbon/forecast/raw_p50_wh"] * taught_by.value == pytest.approx(
+    assert figures(data)["carbon/forecast/raw_p50_wh"] * taught_by.value == pytest.approx(
         1000 * forecast.it_energy_kwh.p50
     )
 
@@ -120,7 +127,8 @@ def test_a_loop_logs_its_forecast_to_the_run(host):
     with mlflow.start_run() as run:
         for _ in carbon_otel.progress(range(60)):
             time.sleep(0.06)
-    metrics = mlflow.get_run(run.info.run_id).data.metrics
+    assert carbon_otel.flush(60)
+    metrics = figures(mlflow.get_run(run.info.run_id).data)
     assert metrics["carbon/reforecast/done_percent"] == 100
     assert metrics["carbon/reforecast/measured_wh"] == pytest.approx(metrics["carbon/energy_wh"], rel=0.2)
     expected = metrics["carbon/reforecast/energy_p50_wh"] / metrics["carbon/reforecast/measured_wh"] - 1

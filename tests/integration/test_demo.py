@@ -35,8 +35,13 @@ run_ids = demo.run(example, small, zone="FR", tracking_uri="sqlite:///the runs.d
 
 import mlflow
 runs = [mlflow.get_run(run_id) for run_id in run_ids]
+from carbon_otel.mlflow.schema import contributions, names
+read = [contributions.figures_and_tags(r.data.metrics, r.data.tags) for r in runs]
 found = {
-    "runs": [{"metrics": r.data.metrics, "tags": r.data.tags, "name": r.info.run_name} for r in runs],
+    "runs": [
+        {"metrics": r.data.metrics | names.rates_per_1k(f) | f, "tags": t, "name": r.info.run_name}
+        for r, (f, t) in zip(runs, read)
+    ],
     "ids": run_ids,
     "spans": [{"name": s.name, **s.attributes} for s in spans.get_finished_spans()],
     "uri": mlflow.get_tracking_uri(),
@@ -113,6 +118,7 @@ def test_the_output_names_the_scale_the_sources_and_the_address(demo):
     assert f"mlflow ui --backend-store-uri '{found['uri']}'" in stdout
     page = next(line for line in stdout.splitlines() if "#/compare-runs" in line)
     assert all(run_id in page for run_id in found["ids"])
+    assert "?compareRunsMode=CHART" in stdout and f"/runs/{found['ids'][-1]}/system-metrics" in stdout
 
 
 def test_the_stages_and_the_runs_own_time_add_up(demo):

@@ -15,11 +15,13 @@ import pytest
 
 import carbon_otel
 from carbon_otel import runtime
+from carbon_otel.carbon.grid import intensity
 from carbon_otel.mlflow.runs import ends_elsewhere
 from carbon_otel.mlflow.runs.orphans import reconcile
 from carbon_otel.mlflow.schema import contributions
 from carbon_otel.records import RUN
 from tests.fakes.drawing import trickle
+from tests.integration import stored
 from tests.integration.processes import wait_for
 from tests.integration.stores import tracking
 
@@ -64,12 +66,16 @@ def measured(store, tree):
 
 def metrics(run_id):
     carbon_otel.flush(20)  # the end of a run waits only briefly for its last write
-    found = mlflow.MlflowClient().get_run(run_id).data.metrics
-    return {name: value for name, value in found.items() if name.startswith("carbon/")}
+    return stored.figures(mlflow.MlflowClient().get_run(run_id))
 
 
 def tags(run_id):
-    return mlflow.MlflowClient().get_run(run_id).data.tags
+    return stored.tags(mlflow.MlflowClient().get_run(run_id))
+
+
+def written(run_id):
+    """The contributions of the processes of a run."""
+    return contributions.read(mlflow.MlflowClient().get_run(run_id).data.tags)
 
 
 def wh(run_id, part="energy_wh"):
@@ -112,6 +118,88 @@ def test_a_run_has_its_total_its_stages_and_its_provenance(measured):
     assert {name: tags(run_id).get(name) for name in expected} == expected
     assert float(tags(run_id)["carbon.intensity_g_per_kwh"]) > 0
     assert tags(run_id)["carbon.intensity_year"].isdigit() and tags(run_id)["carbon.intensity_source"]
+
+
+def test_a_run_shows_few_metrics_and_tags(measured):
+    """Beside the metric of the user, which comes first; all else is in one hidden tag of a constant name."""
+    with mlflow.start_run() as run:
+        for kind in ("data_processing", "training", "inference"):
+            with carbon_otel.stage(kind) as stage:
+                measured(3)
+                stage.units(samples=1000)
+        mlflow.log_metric("accuracy", 0.9)
+    carbon_otel.flush(20)
+    data = mlflow.MlflowClient().get_run(run.info.run_id).data
+    model = [name for name in data.metrics if not name.startswith("system/")]
+    assert (
+        model[:6]
+        == [
+            "accuracy",
+            "carbon/energy_kwh",
+            "carbon/emissions_kg",
+            "carbon/energy_wh",
+            "carbon/emissions_g",
+            "carbon/embodied_g",
+        ]
+        and len(model) <= 16
+    ), model
+    groups = {name.rpartition("/")[0] for name in data.metrics.keys() - model}
+    assert groups == {"system/carbon/power", "system/carbon/components"}
+    ours = {name for name in data.tags if "carbon" in name}
+    assert ours == {
+        "carbon.status",
+        "carbon.energy_kwh",
+        "carbon.emissions_kg",
+        "carbon.measured_fraction",
+        "carbon.method",
+        "carbon.zone",
+        "carbon.intensity_g_per_kwh",
+        "carbon.hardware",
+        "mlflow.carbon_otel.run",
+    }
+    assert float(data.tags["carbon.energy_kwh"]) == pytest.approx(data.metrics["carbon/energy_kwh"], rel=1e-5)
+    assert float(data.tags["carbon.emissions_kg"]) == pytest.approx(
+        data.metrics["carbon/emissions_kg"], rel=1e-5
+    )
+
+
+def test_sums_begin_at_zero_so_that_they_are_drawn_as_lines(measured):
+    with mlflow.start_run() as run, carbon_otel.stage("training"):
+        measured(5)
+    carbon_otel.flush(20)
+    client = mlflow.MlflowClient()
+    for name in ("carbon/energy_kwh", "carbon/training/emissions_g", "system/carbon/components/cpu_wh"):
+        zero, *_, last = client.get_metric_history(run.info.run_id, name)
+        assert (zero.value, zero.step) == (0.0, 0) and last.value > 0 and last.step > 0
+        assert zero.timestamp <= last.timestamp
+
+
+def test_a_run_that_moves_says_so_and_is_priced_at_both_places(measured, tree):
+    settings = {"powercap_root": tree.root, "interval_s": 0.05}
+    carbon_otel.instrument(zone="FR", pue=1.0, **settings)
+    with mlflow.start_run() as run, carbon_otel.stage("training"):
+        measured(6)
+    carbon_otel.instrument(zone="PL", pue=1.5, **settings)
+    with mlflow.start_run(run_id=run.info.run_id), carbon_otel.stage("training"):
+        measured(3)
+    carbon_otel.flush(20)
+    found = stored.tags(mlflow.MlflowClient().get_run(run.info.run_id))
+    assert found["carbon.zone"] == "FR, PL" and 1.0 < float(found["carbon.pue"]) < 1.5
+    report = carbon_otel.report(run.info.run_id)
+    (entry,) = report.entries
+    french, polish = entry.places
+    assert french.energy_wh + polish.energy_wh == pytest.approx(entry.energy_wh)
+    assert french.emissions_g + polish.emissions_g == pytest.approx(entry.emissions_g)
+    assert {grid[:2] for grid in report.grids} == {"FR", "PL"}
+    moved = carbon_otel.report(run.info.run_id, zone="SE")
+    at_g = carbon_otel.report(run.info.run_id, zone="SE").total.emissions_g
+    sweden = intensity("SE").g_per_kwh / 1000
+    assert at_g == pytest.approx((french.energy_wh + 1.5 * polish.energy_wh) * sweden, rel=1e-6)
+    assert moved.total.energy_wh == pytest.approx(entry.energy_wh)
+    with pytest.raises(ValueError, match="FR, PL"):
+        carbon_otel.report(run.info.run_id, year=2022)
+    there = carbon_otel.where(run.info.run_id, clouds=["gcp"])
+    assert there.here is not None and there.here.name == "FR, PL"
 
 
 def test_a_run_has_the_place_that_was_given_and_what_its_intensity_counts(measured, tree):
@@ -249,7 +337,8 @@ def test_a_resumed_run_continues(measured):
     assert wh(run_id, "training/energy_wh") == pytest.approx(trained, rel=1e-9)
     assert trained <= wh(run_id) * (1 + 1e-9) < trained + 25  # without the 30 J between
     assert mlflow.MlflowClient().get_metric_history(run_id, "carbon/energy_wh")[-1].step > steps
-    assert tags(run_id)["carbon.segments"] == "2"
+    # The process goes on in its own contribution, so the run has one hidden tag.
+    assert list(written(run_id)) == [contributions.CREATOR]
     assert_adds_up(run_id)
 
 
@@ -266,7 +355,7 @@ def test_the_points_of_a_resumed_run_are_as_far_apart_as_its_age_says(measured, 
             assert carbon_otel.flush(20)  # a checkpoint
     carbon_otel.flush(20)
     points = len(client.get_metric_history(run_id, "carbon/energy_wh")) - before
-    assert points == 1 if age_s else points > 2, "of an old run, only the end"
+    assert points == 2 if age_s else points > 3, "of an old run, only its zero and the end"
 
 
 def test_a_nested_run_is_in_its_parent(measured):
@@ -388,8 +477,8 @@ print(own.energy_j - own.exclusive_j, training.footprint.energy_j, flush=True)
 
 def energies(run_id):
     """What each process has written to the run, in watt-hours."""
-    written = contributions.read(tags(run_id)).values()
-    return [part.values["carbon/energy_wh"] for part in written if "carbon/energy_wh" in part.values]
+    parts = written(run_id).values()
+    return [part.values["carbon/energy_wh"] for part in parts if "carbon/energy_wh" in part.values]
 
 
 @pytest.mark.chaos
@@ -419,8 +508,8 @@ def test_ranks_that_share_a_run_by_its_id(store, measured, tree, tmp_path):
         os.kill(ranks[2].pid, signal.SIGKILL)
         ranks[2].communicate()
     carbon_otel.flush(20)
-    written = contributions.read(tags(run_id))
-    assert len(written) == 4 and sorted(part.final for part in written.values()) == [False, True, True, True]
+    parts = written(run_id)
+    assert len(parts) == 4 and sorted(part.final for part in parts.values()) == [False, True, True, True]
     total = sum(energies(run_id))
     assert metrics(run_id)["carbon/energy_wh"] == pytest.approx(total, rel=1e-9)
     assert tags(run_id)["carbon.segments"] == "4"

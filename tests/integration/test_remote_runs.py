@@ -9,6 +9,7 @@ from opentelemetry.trace import SpanKind
 import carbon_otel
 from carbon_otel.records import RemoteRequest
 from carbon_otel.remote import estimator
+from tests.integration import stored
 from tests.integration.stores import tracking
 
 mlflow = pytest.importorskip("mlflow")
@@ -41,10 +42,8 @@ def call(tmp_path, empty_store, tree):
 
 def of(run_id):
     carbon_otel.flush(20)
-    data = mlflow.MlflowClient().get_run(run_id).data
-    return {
-        k.removeprefix("carbon/"): v for k, v in data.metrics.items() if k.startswith("carbon/")
-    }, data.tags
+    run = mlflow.MlflowClient().get_run(run_id)
+    return {k.removeprefix("carbon/"): v for k, v in stored.figures(run).items()}, stored.tags(run)
 
 
 def test_a_run_has_the_estimates_of_its_calls_apart(call):

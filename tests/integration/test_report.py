@@ -191,7 +191,7 @@ def test_units_and_when_inference_passed_training(life):
     assert report.per_unit["requests"][0] * 3600 == pytest.approx(30 / 4000, rel=0.15)
     assert report.passed_training == time.strftime("%Y-%m-%d", time.gmtime())
     run = mlflow.MlflowClient(life.uri).get_run(life.run_id)
-    assert run.data.metrics["carbon/inference/wh_per_1k_requests"] * 3600 == pytest.approx(7.5, rel=0.15)
+    assert run.data.metrics["carbon/inference/j_per_1k_requests"] == pytest.approx(7.5, rel=0.15)
 
 
 def test_emissions_recomputed_for_another_grid(life):

@@ -23,7 +23,7 @@ from carbon_otel.lifecycle.entry import Entry
 from tests.fakes import slurm
 from tests.fakes.drawing import Drawing
 from tests.fakes.powercap import server
-from tests.integration import receivers
+from tests.integration import receivers, stored
 from tests.integration.processes import PROGRAMS, wait_for
 
 mlflow = pytest.importorskip("mlflow")
@@ -103,7 +103,7 @@ class Day:
         return [task["run_id"] for name, task in self.tasks().items() if name.startswith(f"{job}-")]
 
     def tags(self, run_id: str) -> dict[str, str]:
-        return self.client.get_run(run_id).data.tags
+        return stored.tags(self.client.get_run(run_id))
 
     def joules(self, run_id: str) -> float:
         return self.entry(run_id).energy_wh * 3600

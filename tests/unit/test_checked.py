@@ -137,13 +137,13 @@ def test_one_tag_of_an_earlier_version():
 
 
 def packed(content):
-    return {"carbon.status": "final", "carbon.window": content}
+    return {"carbon.status": "final", names.WINDOW: content}
 
 
 METRICS = {"carbon/energy_wh": 3.0, "carbon/emissions_g": 1.0}
 WINDOWS = [
     "",
-    window(1)[1]["carbon.window"][:40],
+    window(1)[1][names.WINDOW][:40],
     "[]",
     "null",
     "{}",
@@ -235,7 +235,7 @@ def test_energy_that_is_nan_was_not_measured():
 
 @pytest.mark.parametrize("content", WINDOWS, ids=range(len(WINDOWS)))
 def test_an_unreadable_orphan_is_named_and_not_changed(content):
-    bad = run(tags={"carbon.status": "running", "carbon.window": content}, run_id="bad")
+    bad = run(tags={"carbon.status": "running", names.WINDOW: content}, run_id="bad")
     client = Client(bad)
     found = orphans.find(client)
     assert found.runs == [] and found.unreadable[0].startswith("bad: ")
@@ -265,7 +265,7 @@ def test_a_checkpoint_without_a_time_counts_from_the_start_of_its_run(at):
 )
 def test_a_contribution_with_wrong_types_is_empty_and_unfinished(text):
     tags = {f"{contributions.PREFIX}x": text}
-    assert contributions.read(tags) == {"x": contributions.Contribution()}
+    assert contributions.read(tags) == {"x": contributions.Contribution(readable=False)}
     entry = Entry.of(run(tags=TAGS | tags))
     assert entry.energy_wh == 3.0 and entry.lower_bound == "has not ended in order"
 
@@ -285,16 +285,20 @@ def test_hours_that_cannot_be_read_are_left_out(text, shares):
 
 
 def test_unreadable_runs_in_a_comparison():
-    with pytest.raises(Unreadable, match=r"carbon\.window is cut"):
+    with pytest.raises(Unreadable, match=r"mlflow\.carbon_otel\.window is cut"):
         RunCost.of("1", "a", METRICS, packed(WINDOWS[1]))
     with pytest.raises(Unreadable, match="carbon/energy_wh is -3"):
         RunCost.of("1", "a", {"carbon/energy_wh": -3.0}, {})
-    resumed = RunCost.of("1", "a", METRICS, {"carbon.status": "final", "carbon.segments": "many"})
+    part = contributions.Contribution(METRICS, final=True)
+    tags = {"carbon.status": "final"} | part.written("run") | part.written("0123456789ab")
+    resumed = RunCost.of("1", "a", METRICS, tags)
     assert differences([resumed]) == ["a was resumed; its tags are those of its last segment"]
 
 
 own_names = st.sampled_from([
     "carbon.window", "carbon.window.1", "carbon.part.x", "carbon.part.x.1", "carbon.part.", "carbon.status",
+    names.WINDOW, f"{names.WINDOW}.1", "mlflow.carbon_otel.run", "mlflow.carbon_otel.run.1",
+    "mlflow.carbon_otel.1",
     "carbon.hourly_wh", "carbon.pue", "carbon.zone", "carbon.segments", "carbon.updated_at", "carbon.process",
     "carbon.missing", "carbon.method", "carbon.entry_id", "carbon.hardware",
 ])  # fmt: skip
@@ -302,6 +306,7 @@ leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_s
 keys = st.sampled_from([
     "metrics", "tags", "values", "hourly", "step", "final", "carbon/energy_wh", "carbon/inference/energy_wh",
     "carbon/duration_s", "carbon.pue", "carbon/units/inference/requests",
+    "writer", "places", "foreseen", "wh", "g",
 ]) | st.text(max_size=4)  # fmt: skip
 nested = st.recursive(
     leaves,

@@ -16,7 +16,7 @@ made = st.builds(Contribution, values=sums, step=st.integers(0, 1000), final=st.
 
 @given(st.dictionaries(st.uuids().map(lambda u: u.hex[:12]), made, max_size=8))
 def test_contributions_are_read_back_from_their_tags(written):
-    tags = {tag: text for name, part in written.items() for tag, text in part.tags(name).items()}
+    tags = {tag: text for name, part in written.items() for tag, text in part.written(name).items()}
     assert contributions.read({**tags, "carbon.zone": "FR"}) == written
 
 
@@ -33,21 +33,21 @@ def test_a_contribution_longer_than_a_tag_has_several_tags():
     values = {
         f"carbon/epoch_{number}/{figure}": 1.0 / (number + 3) for number in range(200) for figure in FIGURES
     }
-    tags = Contribution(values, final=True).tags("x")
+    tags = Contribution(values, final=True).written("x")
     assert len(tags) > 2 and max(map(len, tags.values())) <= 8000
     assert contributions.read(tags)["x"] == Contribution(values, final=True)
     # A shorter contribution that replaces it leaves the last tags of the longer one.
-    assert contributions.read(tags | Contribution({"carbon/energy_wh": 2.0}).tags("x"))["x"] == Contribution(
-        {"carbon/energy_wh": 2.0}
-    )
+    assert contributions.read(tags | Contribution({"carbon/energy_wh": 2.0}).written("x"))[
+        "x"
+    ] == Contribution({"carbon/energy_wh": 2.0})
 
 
 def test_a_truncated_contribution_is_empty_and_unfinished():
     complete = Contribution({"carbon/energy_wh": 2.0}, final=True)
-    tags = complete.tags("x") | {
-        f"{contributions.PREFIX}y": complete.tags("y")[f"{contributions.PREFIX}y"][:20]
+    tags = complete.written("x") | {
+        f"{contributions.PREFIX}y": complete.written("y")[f"{contributions.PREFIX}y"][:20]
     }
-    assert contributions.read(tags) == {"x": complete, "y": Contribution()}
+    assert contributions.read(tags) == {"x": complete, "y": Contribution(readable=False)}
 
 
 @given(st.lists(st.lists(st.floats(0, 1e6), min_size=1, max_size=30), min_size=1, max_size=12))
@@ -69,7 +69,7 @@ def test_a_run_of_years_is_stored_completely(days):
     for hour in range(24 * days):
         spent.spend(1.5, 3600.0 * (hour + 1))
     values = {f"carbon/stage{number}/energy_wh": 1.0 / (number + 3) for number in range(60)}
-    tags = Contribution(values, spent.text(), final=True).tags("x")
+    tags = Contribution(values, spent.text(), final=True).written("x")
     assert max(map(len, tags.values())) <= 8000
     part = contributions.read(tags)["x"]
     assert part.values == values and part.final

@@ -8,6 +8,7 @@ import pytest
 
 from carbon_otel.host.identity import identity
 from carbon_otel.mlflow.runs import orphans
+from carbon_otel.mlflow.schema import contributions
 from carbon_otel.mlflow.schema.contributions import Contribution
 from tests.unit.test_checked import FIGURES, Page, run
 
@@ -43,7 +44,7 @@ class Client:
 def left_open(run_id="r", process=GONE, parts=(), tags=()):
     tags = {"carbon.status": "running", "carbon.process": process, **dict(tags)}
     for number, part in enumerate(parts):
-        tags |= part.tags(f"p{number}")
+        tags |= part.written(f"p{number}")
     return run(tags=tags, run_id=run_id, start_time=1_700_000_000_000)
 
 
@@ -73,9 +74,9 @@ def test_a_run_is_marked_if_every_process_that_writes_to_it_has_ended(process, p
 
 
 def test_a_run_with_a_cut_part_may_have_a_living_process():
-    cut = {"carbon.part.x": '{"values":{"carbon/ener'}
+    cut = {f"{contributions.PREFIX}x": '{"values":{"carbon/ener'}
     client = Client(left_open(parts=[part(GONE)], tags=cut))
-    assert orphans.find(client).unreadable == ["r: a tag carbon.part.* is cut or was changed"]
+    assert orphans.find(client).unreadable == ["r: a tag mlflow.carbon_otel.* is cut or was changed"]
     assert orphans.reconcile(client) == []
 
 
@@ -85,11 +86,14 @@ def test_the_run_gets_the_sums_of_its_last_checkpoint_as_metrics():
     client = Client(left_open(parts=[Contribution(sums, process=GONE)]))
     orphans.reconcile(client)
     assert {(point.key, point.value, point.step) for point in client.points} == {
-        ("carbon/energy_wh", 9.0, 1),
-        ("carbon/inference/energy_wh", 9.0, 0),
+        ("carbon/energy_wh", 9.0, 2),
+        ("carbon/inference/energy_wh", 9.0, 1),
+        # It had no metric yet, so its line begins at zero.
+        ("system/carbon/components/cpu_wh", 0.0, 0),
+        ("system/carbon/components/cpu_wh", 3.0, 1),
     }
     # MLflow shows the point of the last step and time.
-    assert all(point.timestamp > 1_700_000_000_000 for point in client.points)
+    assert all(point.timestamp > 1_700_000_000_000 for point in client.points if point.step)
 
 
 def test_a_run_that_cannot_be_ended_delays_no_other(caplog):

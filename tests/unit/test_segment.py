@@ -48,10 +48,12 @@ def test_the_first_state_of_a_run_has_tags_and_no_metric():
 def test_power_is_the_mean_since_the_state_before():
     segment = Segment(1, BEGIN_S, run_id="r")
     segment.opening({})
+    for seconds in range(1, 4):
+        segment.state(figures(100, 10), {}, seconds)
     segment.state(figures(100, 10), {}, 10)
     batch = segment.state(figures(400, 20), {}, 20)
     assert batch.gauges == {"carbon/power/package-0_w": pytest.approx(30)}
-    assert batch.step == 1
+    assert batch.step == 4
 
 
 def test_a_forecast_is_shown_at_the_next_state_and_is_no_sum():

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from types import NoneType
 from typing import Any, Final
 
-from carbon_otel.mlflow.schema import checked, names
+from carbon_otel.mlflow.schema import checked, names, places
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,8 @@ class Batch:
 
     `segment` is unique in this process, `contribution_id` across processes. `gauges` are instantaneous
     values, not cumulative. `final` marks the last batch of a segment. `run_id` and `contribution_id` are
-    empty if the run is an `entry` of the ledger, which the first upload creates. `efficiency_metric` is the
+    empty if the run is an `entry` of the ledger, which the first upload creates. `begin_ms` is the start of the
+    segment, and `places` has several items if its run has moved in it. `efficiency_metric` is the
     user's metric that is divided by the emissions. A batch is `joined` if another process has opened the run.
     `curves` and `bars` say which metrics get a point. `rank` are the figures of a rank, by `rank_figures`.
     """
@@ -55,6 +56,8 @@ class Batch:
     curves: bool = True
     bars: bool = True
     rank: Mapping[str, float] = field(default_factory=dict)
+    begin_ms: int = 0
+    places: tuple[Mapping[str, Any], ...] = ()
 
     def drawn(self, figures: Mapping[str, float]) -> dict[str, float]:
         """The figures of this state that become points of metrics."""
@@ -78,10 +81,11 @@ class Batch:
 _TYPES: Final[dict[type, dict[str, tuple[type, ...]]]] = {
     Batch: {
         **dict.fromkeys(("run_id", "contribution_id", "hourly"), (str,)),
-        **dict.fromkeys(("segment", "step", "timestamp_ms"), (int,)),
+        **dict.fromkeys(("segment", "step", "timestamp_ms", "begin_ms"), (int,)),
         **dict.fromkeys(("resumed", "final", "curves", "bars"), (bool,)),
         **dict.fromkeys(("values", "tags", "gauges", "rank"), (dict,)),
         "efficiency_metric": (str, NoneType),
+        "places": (tuple,),
     },
     LedgerRun: {
         **dict.fromkeys(("entry_id", "name"), (str,)),
@@ -99,6 +103,7 @@ def encoded(batch: Batch) -> dict[str, Any]:
     body: dict[str, Any] = {f.name: getattr(batch, f.name) for f in fields(batch)}
     for name in ("values", "tags", "gauges", "rank"):
         body[name] = dict(body[name])
+    body["places"] = list(batch.places)
     if batch.entry is not None:
         body["entry"] = {f.name: getattr(batch.entry, f.name) for f in fields(batch.entry)}
     return body
@@ -107,6 +112,7 @@ def encoded(batch: Batch) -> dict[str, Any]:
 def decoded(body: Mapping[str, Any]) -> Batch:
     """The inverse of `encoded`. Raises TypeError or AttributeError for any other structure."""
     arguments = {_FORMER_NAMES.get(name, name): value for name, value in body.items()}
+    arguments["places"] = tuple(arguments.get("places", ()))
     entry = arguments.pop("entry", None)
     batch = Batch(**arguments, entry=LedgerRun(**entry) if entry else None)
     for item in (batch, batch.entry):
@@ -118,6 +124,8 @@ def decoded(body: Mapping[str, Any]) -> Batch:
             raise TypeError("a figure is not a number")
     if not all(isinstance(tag, str) for tag in batch.tags.values()):
         raise TypeError("a tag is not text")
+    if places.parsed(list(batch.places)) is None:
+        raise TypeError("a place is not readable")
     return batch
 
 

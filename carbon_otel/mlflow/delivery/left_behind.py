@@ -28,6 +28,8 @@ class LeftBehind:
         self._users: dict[Spool, int] = {}
         # The parts of other ranks that were not the last ones, by the ids of their contributions.
         self._unfinished: Set[str] = frozenset()
+        # The contributions of others to runs that this process has created, by the run; their places are numbers.
+        self._parts: dict[str, list[str]] = {}
         renew_after_fork(self._renew)
 
     def _renew(self) -> None:
@@ -35,21 +37,38 @@ class LeftBehind:
         self._lock = threading.Lock()
 
     def upload(
-        self, store: compat.TrackingStore, address: str, prefix: str, is_open: Callable[[str], bool]
+        self,
+        store: compat.TrackingStore,
+        address: str,
+        prefix: str,
+        is_open: Callable[[str], bool],
+        is_created: Callable[[str], bool],
     ) -> None:
         """Send the batches for this store, from files whose names begin with `prefix`.
 
-        `is_open` says of the id of a run whether this process has still to write the last batch of it. Raises if
-        the store cannot be reached.
+        `is_open` says of the id of a run whether this process has still to write the last batch of it, and
+        `is_created` whether it has created that run. Raises if the store cannot be reached.
         """
+
+        def number_of(run_id: str, contribution_id: str) -> str:
+            return self._number_of(run_id, contribution_id) if is_created(run_id) else ""
+
         with self._borrowed(address, prefix) as spools:
             for left in spools:
                 ranks = _rank_parts(left, address)
-                uploader = Uploader(store, of_ended=True, is_open=is_open)
+                uploader = Uploader(store, of_ended=True, is_open=is_open, number_of=number_of)
                 uploader.send(left, address, most_refused=_MOST_REFUSED)
                 self._unfinished = (self._unfinished | ranks.keys()) - {
                     part for part, final in ranks.items() if final
                 }
+
+    def _number_of(self, run_id: str, contribution_id: str) -> str:
+        """A number that only this process gives, so that no other one can write to the same tag."""
+        with self._lock:
+            parts = self._parts.setdefault(run_id, [])
+            if contribution_id not in parts:
+                parts.append(contribution_id)
+            return str(parts.index(contribution_id) + 1)
 
     def lacks_ranks(self) -> bool:
         """Whether a rank has left a part that was not its last one."""

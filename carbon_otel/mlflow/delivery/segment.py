@@ -9,8 +9,8 @@ from typing import Final
 from carbon_otel.footprint import Footprint
 from carbon_otel.mlflow.delivery.batch import Batch, LedgerRun
 from carbon_otel.mlflow.delivery.sampling import Sampling
+from carbon_otel.mlflow.delivery.stay import Stays
 from carbon_otel.mlflow.schema import names
-from carbon_otel.mlflow.schema.hourly import Quarters
 from carbon_otel.units import MS_PER_S
 
 _NOTHING: Final[Mapping[str, float]] = MappingProxyType({})
@@ -57,13 +57,14 @@ class Segment:
         self._before: Mapping[str, float] = {}
         self._values: Mapping[str, float] = {}
         self._rank: Mapping[str, float] = {}
-        self._quarters = Quarters(wall_s)
+        self._stays = Stays(wall_s)
         self._sampling = Sampling(age_s)
         self._step = 0
         self._wall_s = wall_s
         self._clock_s = clock_s
         self._stamp_ms = int(wall_s * MS_PER_S)
-        self._own_wh = 0.0
+        self._begin_ms = self._stamp_ms
+        self._own_wh = self._own_g = 0.0
         self._duration_s = 0.0
         self._devices_j: Mapping[str, float] = {}
         # Forecasts, which every state has beside its sums, and whether the next one shows them for the first time.
@@ -77,12 +78,13 @@ class Segment:
     def reopen(self, elapsed_s: float) -> None:
         """The run has a further stage, whose footprints and clock begin at zero, and add to the sums so far.
 
-        It begins `elapsed_s` seconds after the segment, on a monotonic clock.
+        It begins `elapsed_s` seconds after the segment, on a monotonic clock. Other processes may have written to
+        the run in the meantime.
         """
-        self.ended = False
+        self.ended, self._resumed = False, True
         self._before, self._clock_s = self._values, -elapsed_s
-        self._quarters.spend(0.0, elapsed_s)
-        self._own_wh = self._duration_s = 0.0
+        self._stays.spend(0.0, 0.0, elapsed_s)
+        self._own_wh = self._own_g = self._duration_s = 0.0
         self._devices_j = {}
 
     def foresee(self, figures: Mapping[str, float]) -> None:
@@ -93,7 +95,7 @@ class Segment:
     def unchanged(self, tags: Mapping[str, str] = _NO_TAGS, rank: Mapping[str, float] = _NOTHING) -> Batch:
         """The last state, which is no longer final; `rank` as in `state`."""
         self._rank = rank
-        return self._batch(self._values, tags, hourly=self._quarters.text())
+        return self._batch(self._values, tags, self._foreseen, self._stays.text())
 
     def state(
         self,
@@ -120,19 +122,23 @@ class Segment:
         for name, amount in self._before.items():
             values[name] = values.get(name, 0.0) + amount
         self._values = values
-        nested_wh = sum(value for name, value in of_nested.items() if name.endswith("/energy_wh"))
-        own_wh = footprint.energy_wh - nested_wh
-        self._quarters.spend(own_wh - self._own_wh, elapsed_s)
-        self._own_wh = own_wh
+        nested_wh, nested_g = (
+            sum(value for name, value in of_nested.items() if name.endswith(figure))
+            for figure in ("/energy_wh", "/emissions_g")
+        )
+        own_wh, own_g = footprint.energy_wh - nested_wh, footprint.emissions_g - nested_g
+        self._stays.at(tags)
+        self._stays.spend(own_wh - self._own_wh, own_g - self._own_g, elapsed_s)
+        self._own_wh, self._own_g = own_wh, own_g
         bars = self._sampling.bars_due(elapsed_s, len(values)) or final or self._newly_foreseen
         self._newly_foreseen = False
         if self._ledger_run is None:
             curves = self._sampling.curves_due(elapsed_s, 2 + len(footprint.devices_inclusive)) or final
             gauges = {**self._foreseen, **(self._power(footprint) if curves else _NOTHING)}
-            return self._batch(values, tags, gauges, self._quarters.text(), curves=curves, bars=bars)
+            return self._batch(values, tags, gauges, self._stays.text(), curves=curves, bars=bars)
         # Windows get no kWh and no power: their pages have few readers.
         values = {name: value for name, value in values.items() if not name.endswith(("_kwh", "_kg"))}
-        window_tags = {**tags, **self._ledger_run.model(), names.HOURLY: self._quarters.text()}
+        window_tags = {**tags, **self._ledger_run.model(), names.HOURLY: self._stays.text()}
         return self._batch(*names.pack(values, window_tags), curves=bars, bars=bars)
 
     def _power(self, footprint: Footprint) -> dict[str, float]:
@@ -174,6 +180,8 @@ class Segment:
             efficiency_metric=self._efficiency_metric,
             joined=self._joined,
             rank=dict(self._rank),
+            begin_ms=self._begin_ms,
+            places=self._stays.several(),
             curves=curves,
             bars=bars,
         )

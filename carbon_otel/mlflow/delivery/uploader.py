@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
@@ -22,29 +22,44 @@ from carbon_otel.mlflow.delivery.faults import (
     is_ambiguous,
     is_refusal,
 )
+from carbon_otel.mlflow.delivery.groups import METRICS_AT_ONCE, TAGS_AT_ONCE, groups, pieces
 from carbon_otel.mlflow.delivery.ledger_runs import LedgerRuns
 from carbon_otel.mlflow.delivery.metric_files import write_first
 from carbon_otel.mlflow.delivery.spool import Batch, LedgerRun, Spool, Waiting
-from carbon_otel.mlflow.schema import contributions, names, rank_figures
+from carbon_otel.mlflow.schema import contributions, metric_points, names, pages, places, rank_figures
 from carbon_otel.mlflow.schema.contributions import Contribution
+from carbon_otel.units import KILO
 
-# A server accepts 1000 metrics and tags in one call, among them 100 tags.
-_METRICS_AT_ONCE: Final = 900
-_TAGS_AT_ONCE: Final = 90
 # A store that accepts nothing for this time is left alone; a dead server takes longer for one call.
 _PATIENCE_S: Final = 1.0
+# These tags of a run are of the whole, or have a place of their own in a contribution.
+_NOT_OF_A_PART: Final = frozenset(
+    {
+        names.PROCESS,
+        "carbon.status",
+        names.LINEAGE,
+        names.FORECAST,
+        names.FORECAST_SUBJECT,
+        "carbon.trace_url",
+    }
+)
 # A process that ends looks no more often for what others have written to its run.
 _LOOKS: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
 class _Others:
-    """The sum of the `count` other processes in a run. This process's points begin at `step`, after `last_ms`."""
+    """The sum of the other processes in a run. This process's points begin at `step`, after `last_ms`.
+
+    The run begins at `begin_ms`, 0 if this process has begun it. Sums have a point there once `begun` has their
+    name.
+    """
 
     sum: Contribution = field(default_factory=lambda: contributions.total(()))
-    count: int = 0
     step: int = 0
     last_ms: int = 0
+    begin_ms: int = 0
+    begun: set[str] = field(default_factory=set)
 
 
 class _Failed(NamedTuple):
@@ -87,19 +102,24 @@ class Uploader:
         *,
         of_ended: bool = False,
         is_open: Callable[[str], bool] = lambda run_id: False,
+        number_of: Callable[[str, str], str] = lambda run_id, contribution_id: "",
     ) -> None:
         """`delivered` is called with the last batch of each segment once the store has it.
 
-        `of_ended` says that the batches are of a process that has ended: of a killed one, none is final. `is_open`
-        says of a run's id whether this process has still to write the last batch of that run.
+        `of_ended` says that the batches are of a process that has ended: of a killed one, none is final.
+        `is_open` says of a run's id whether this process has still to write the last batch of that run.
+        `number_of` gives the number of a part, by the ids of its run and of its contribution, if this process
+        gives numbers to the parts of that run.
         """
         self.faults = Faults()
         self._of_ended = of_ended
         self._store = store
         self._delivered = delivered
         self._is_open = is_open
+        self._number_of = number_of
         self._ledger_runs = LedgerRuns(store)
-        self._others_of: dict[str, _Others] = {}
+        # By the ids of the run and of the contribution.
+        self._others_of: dict[tuple[str, str], _Others] = {}
         # The runs that come last in the next call, because they failed.
         self._last: frozenset[str] = frozenset()
 
@@ -126,7 +146,7 @@ class Uploader:
                 break
             if not rows:
                 last = frozenset()
-            for group in _groups(rows):
+            for group in groups(rows):
                 if group[-1].batch.ordering_key not in call.failed:
                     self._try(spool, group, call)
                 if call.is_in_vain() or not hurried.issuperset(urgent()):
@@ -198,26 +218,25 @@ class Uploader:
                 contributions.total([others.sum, Contribution(batch.values)]).values if batch.values else {}
             )
             at_ms = max(batch.timestamp_ms, others.last_ms + 1)
-            figures = {**values, **names.rates_per_1k(values)} if batch.bars else values
-            points += _points(batch.drawn({**figures, **batch.gauges}), others.step + batch.step, at_ms)
-        tags = {name: tag for batch in batches for name, tag in batch.tags.items()}
-        if values:
-            process = last.tags.get(names.PROCESS, "")
-            own = Contribution(
-                last.values, last.hourly, others.step, last.final, process=process, rank=last.rank
-            )
-            total = contributions.total([others.sum, own])
-            tags |= own.tags(last.contribution_id) | _tags_of_total(total, others.count + 1)
+            drawn = batch.drawn({**values, **names.rates_per_1k(values), **batch.gauges})
+            begin_ms = others.begin_ms or batch.begin_ms
+            points += metric_points.new(drawn, others.step + batch.step, at_ms, begin_ms, others.begun)
+        provenance = {name: tag for batch in batches for name, tag in batch.tags.items()}
+        own = _contribution(last, provenance, others.step)
+        tags = pages.tags(provenance) | own.written(last.contribution_id)
+        total = contributions.total([others.sum, own])
+        sums = _tags_of_total(total) if values else {}
         if data is not None:
-            efficiency, note = described(last, data, values, tags)
+            whole = contributions.provenance([own], {**provenance, **sums})
+            efficiency, note = described(last, data, values, whole)
             points += efficiency
             tags |= note
-        self._log(last.run_id, points, tags)
+        self._log(last.run_id, points, tags | sums)
         if last.final:
-            self._others_of.pop(last.contribution_id, None)
+            self._others_of.pop((last.run_id, last.contribution_id), None)
             self._delivered(last)
         if data is None and (last.final or (self._of_ended and last.resumed)):
-            self._finish(last, tags)
+            self._finish(last)
 
     def _write_part(self, last: Batch) -> None:
         """Write the contribution of a process that has joined the run.
@@ -225,17 +244,14 @@ class Uploader:
         The process that has opened the run adds it to the figures of the run with its last batch. After that, this
         does with the last batch of a part: also with one that is not final, if its process has been killed.
         """
-        process = last.tags.get(names.PROCESS, "")
-        own = Contribution(
-            last.values, last.hourly, final=last.final, joined=True, process=process, rank=last.rank
-        )
-        self._log(last.run_id, [], own.tags(last.contribution_id))
+        number = self._number_of(last.run_id, last.contribution_id)
+        self._log(last.run_id, [], _contribution(last, last.tags, 0).written(last.contribution_id, number))
         if self._is_open(last.run_id) or not (last.final or self._of_ended):
             return
         parts = contributions.read(self._store.get_run(last.run_id).data.tags).values()
         openers = [part for part in parts if not part.joined]
         if openers and all(part.final for part in openers):
-            self._finish(last, {})
+            self._finish(last)
 
     def _data_if_alone(self, last: Batch) -> Any | None:
         """The data of a run before its last batch, if no process other than this one wrote to it; else None.
@@ -254,7 +270,9 @@ class Uploader:
         points = [
             point
             for batch in batches
-            for point in _points(batch.drawn(batch.values), batch.step, batch.timestamp_ms)
+            for point in metric_points.new(
+                batch.drawn(batch.values), batch.step, batch.timestamp_ms, 0, set()
+            )
         ]
         try:
             self._log(run_id, points, last.tags)
@@ -272,7 +290,7 @@ class Uploader:
         run_tags = [RunTag(name, value) for name, value in tags.items()]
         empty: list[Any] = []
         for metrics, some_tags in itertools.zip_longest(
-            _pieces(points, _METRICS_AT_ONCE), _pieces(run_tags, _TAGS_AT_ONCE), fillvalue=empty
+            pieces(points, METRICS_AT_ONCE), pieces(run_tags, TAGS_AT_ONCE), fillvalue=empty
         ):
             if not self._is_accepted(run_id, metrics + some_tags):
                 # An empty call raises if the run itself is refused.
@@ -309,88 +327,83 @@ class Uploader:
 
     def _others(self, batch: Batch) -> _Others:
         """The sum of the other processes in the run, as it was before the first batch of this process."""
+        key = batch.run_id, batch.contribution_id
         if not batch.resumed:
-            return _Others()
-        known = self._others_of.get(batch.contribution_id)
+            return self._others_of.setdefault(key, _Others())
+        known = self._others_of.get(key)
         if known is None:
-            data = self._store.get_run(batch.run_id).data
-            by_process = contributions.read(data.tags)
+            run = self._store.get_run(batch.run_id)
+            by_process = contributions.read(run.data.tags)
             own = by_process.pop(batch.contribution_id, None)
-            total, count = contributions.total(by_process.values()), len(by_process)
+            total = contributions.total(by_process.values())
             # A point that is sent again must have the same step.
-            known = (
-                _Others(total, count, own.step)
-                if own
-                else _Others(total, count, contributions.next_step(data), contributions.last_ms(data))
+            step, last_ms = (
+                (own.step, 0)
+                if own is not None and own.readable
+                else (contributions.next_step(run.data), contributions.last_ms(run.data))
             )
-            self._others_of[batch.contribution_id] = known
+            begun = {point.key for point in metric_points.of(run.data)}
+            known = _Others(total, step, last_ms, run.info.start_time or 0, begun)
+            self._others_of[key] = known
         return known
 
-    def _finish(self, last: Batch, tags: Mapping[str, str]) -> None:
+    def _finish(self, last: Batch) -> None:
         """Let the figures of a run be the sum of all that its processes have written, and describe the run.
 
         Others may write at the same time, so whoever has written looks again: the last one has then seen them all.
         """
         for _ in range(_LOOKS):
-            data = self._store.get_run(last.run_id).data
+            run = self._store.get_run(last.run_id)
+            data = run.data
             by_process = contributions.read(data.tags)
             # In one order, since the order of the tags may change the last digit.
-            total = contributions.total(part for _, part in sorted(by_process.items()))
+            parts = [part for _, part in sorted(by_process.items())]
+            total = contributions.total(parts)
             values = {**total.values, **names.rates_per_1k(total.values)}
             at_ms = max(last.timestamp_ms, contributions.last_ms(data) + 1)
             points: list[Any] = []
             seen_wh = data.metrics.get(names.ENERGY_WH, 0.0)
             if not math.isclose(total.values.get(names.ENERGY_WH, 0.0), seen_wh, rel_tol=1e-12):
-                points = _points(values, contributions.next_step(data), at_ms)
-            sums = _tags_of_total(total, len(by_process)) | _tags_of_ranks(by_process.values())
-            efficiency, note = described(
-                replace(last, timestamp_ms=at_ms), data, values, {**data.tags, **tags, **sums}
-            )
+                begun = {point.key for point in metric_points.of(data)}
+                step = contributions.next_step(data)
+                points = metric_points.new(values, step, at_ms, run.info.start_time or 0, begun)
+            sums = _tags_of_total(total) | _tags_of_ranks(parts)
+            whole = contributions.provenance(parts, {**data.tags, **sums})
+            efficiency, note = described(replace(last, timestamp_ms=at_ms), data, values, whole)
             points += [point for point in efficiency if data.metrics.get(point.key) != point.value]
-            changed = {name: tag for name, tag in {**sums, **note}.items() if data.tags.get(name, "") != tag}
+            told = pages.tags(whole) | note
+            changed = {name: tag for name, tag in told.items() if data.tags.get(name, "") != tag}
             if not points and not changed:
                 return
             self._log(last.run_id, points, changed)
 
 
-def _points(values: Mapping[str, float], step: int, at_ms: int) -> list[Any]:
-    from mlflow.entities import Metric
+def _contribution(batch: Batch, provenance: Mapping[str, str], step: int) -> Contribution:
+    """What this state adds to its run, with its provenance."""
+    return Contribution(
+        batch.values,
+        batch.hourly,
+        step,
+        batch.final,
+        batch.joined,
+        provenance.get(names.PROCESS, ""),
+        batch.rank,
+        {name: tag for name, tag in provenance.items() if name not in _NOT_OF_A_PART},
+        {name: value for name, value in batch.gauges.items() if not names.is_curve(name)},
+        places.parsed(list(batch.places)) or (),
+    )
 
-    return [Metric(name, value, at_ms, names.step(name, step)) for name, value in values.items()]
 
-
-def _pieces(items: list[Any], size: int) -> Iterator[list[Any]]:
-    return (items[i : i + size] for i in range(0, len(items), size))
-
-
-def _tags_of_total(total: Contribution, count: int) -> dict[str, str]:
+def _tags_of_total(total: Contribution) -> dict[str, str]:
     """The tags that depend on the sums of a run."""
     return {
         "carbon.measured_fraction": f"{names.measured_fraction(total.values):.4f}",
-        "carbon.segments": str(count),
         "carbon.status": "final" if total.final else "running",
-        names.HOURLY: total.hourly,
+        pages.ENERGY_KWH: f"{total.values.get(names.ENERGY_WH, 0.0) / KILO:.6g}",
+        pages.EMISSIONS_KG: f"{total.values.get(names.EMISSIONS_G, 0.0) / KILO:.6g}",
     }
 
 
 def _tags_of_ranks(parts: Iterable[Contribution]) -> dict[str, str]:
     line = rank_figures.sentence(rank_figures.of(parts))
     return {rank_figures.TAG: line} if line else {}
-
-
-def _groups(rows: Iterable[Waiting]) -> Iterator[list[Waiting]]:
-    """The batches run by run: successive batches of one segment, as many as fit in one call."""
-    by_run: dict[str, list[Waiting]] = {}
-    for row in rows:
-        by_run.setdefault(row.batch.ordering_key, []).append(row)
-    group: list[Waiting] = []
-    metrics = 0
-    for row in itertools.chain.from_iterable(by_run.values()):
-        size = 2 * len(row.batch.values) + len(row.batch.gauges)  # with the rates
-        if group and (row.batch.segment != group[0].batch.segment or metrics + size > _METRICS_AT_ONCE):
-            yield group
-            group, metrics = [], 0
-        group.append(row)
-        metrics += size
-    if group:
-        yield group

@@ -26,6 +26,7 @@ from carbon_otel.mlflow.delivery.faults import text_of
 from carbon_otel.mlflow.delivery.left_behind import LeftBehind
 from carbon_otel.mlflow.delivery.spool import Batch, Spool
 from carbon_otel.mlflow.delivery.uploader import Uploader
+from carbon_otel.mlflow.schema import contributions
 from carbon_otel.ranks import group
 
 _FIRST_PAUSE_S: Final = 1.0
@@ -108,6 +109,7 @@ class DeliveryWorker:
         self._awaited: set[int] = set()  # segments for which a thread waits
         self._delivered: set[int] = set()  # segments whose last batch the store has
         self._owner_of: dict[int, tuple[str, str]] = {}  # the address and the ordering key of a segment
+        self._created: set[str] = set()  # the runs that this process has created, and not ended yet
         self._left_behind = LeftBehind(folder)
         # Held while the spool is written; only `put` takes it.
         self._putting = threading.Lock()
@@ -153,6 +155,8 @@ class DeliveryWorker:
                 # The same store with another password, perhaps.
                 outlet.given, outlet.store = store, None
             self._owner_of[batch.segment] = address, batch.ordering_key
+            if batch.contribution_id == contributions.CREATOR:
+                self._created.add(batch.run_id)
             if outlet.healthy:
                 at = 0.0 if batch.segment in self._awaited else clock.monotonic() + _LINGER_S
                 outlet.due = min(outlet.due, at) if outlet.pending else at
@@ -365,7 +369,7 @@ class DeliveryWorker:
         """
         try:
             prefix = joined_file.PREFIX if outlet.resumed else ""
-            self._left_behind.upload(store, outlet.address, prefix, self._is_open)
+            self._left_behind.upload(store, outlet.address, prefix, self._is_open, self._created.__contains__)
         except Exception as error:
             outlet.left_tries += 1
             if outlet.left_tries == 1:
@@ -385,6 +389,7 @@ class DeliveryWorker:
     def _note_delivered(self, batch: Batch) -> None:
         with self._changed:
             self._delivered.add(batch.segment)
+            self._created.discard(batch.run_id)
             address, _ = self._owner_of.pop(batch.segment, ("", ""))
             if address in self._outlets:
                 self._outlets[address].late = False

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from carbon_otel.guard import log_once
 from carbon_otel.host.identity import is_gone
 from carbon_otel.mlflow.compat import found_by
-from carbon_otel.mlflow.schema import contributions, names
+from carbon_otel.mlflow.schema import contributions, metric_points, names, pages
 from carbon_otel.mlflow.schema.checked import Unreadable
 from carbon_otel.units import MS_PER_S
 
@@ -33,7 +33,8 @@ class Orphan(NamedTuple):
     """A run whose processes have ended.
 
     `wrote_s` is the time of its last checkpoint, in seconds since the epoch. `missing` are the metrics that are
-    older than that checkpoint; `step` and `at_ms` come after all points.
+    older than that checkpoint; `step` and `at_ms` come after all points. The run began at `begin_ms`, and `begun`
+    are its metrics so far.
     """
 
     run_id: str
@@ -41,6 +42,8 @@ class Orphan(NamedTuple):
     missing: Mapping[str, float] = MappingProxyType({})
     step: int = 0
     at_ms: int = 0
+    begin_ms: int = 0
+    begun: frozenset[str] = frozenset()
 
 
 class Orphans(NamedTuple):
@@ -77,12 +80,9 @@ def end(client: MlflowClient, orphan: Orphan) -> None:
 
     Raises the errors of the store.
     """
-    from mlflow.entities import Metric, RunTag
+    from mlflow.entities import RunTag
 
-    points = [
-        Metric(name, value, orphan.at_ms, names.step(name, orphan.step))
-        for name, value in orphan.missing.items()
-    ]
+    points = metric_points.new(orphan.missing, orphan.step, orphan.at_ms, orphan.begin_ms, set(orphan.begun))
     client.log_batch(orphan.run_id, points, tags=[RunTag("carbon.status", KILLED)])
     client.set_terminated(orphan.run_id, "KILLED", int(orphan.wrote_s * MS_PER_S))
 
@@ -113,18 +113,27 @@ def _orphan(run: Run, silent_s: float) -> Orphan | None:
     processes = _writers(run.data.tags) | {tags.get(names.PROCESS, "")}
     if time.time() - wrote_s < silent_s or not all(map(is_gone, processes)):
         return None
-    drawn = {
-        name: value for name, value in figures.items() if names.ENTRY not in tags or names.is_curve(name)
+    is_window = names.ENTRY in tags
+    missing = {
+        name: value
+        for name, value in figures.items()
+        if (not is_window or names.is_curve(name)) and run.data.metrics.get(pages.metric(name) or "") != value
     }
-    missing = {name: value for name, value in drawn.items() if run.data.metrics.get(name) != value}
-    at_ms = max(int(wrote_s * MS_PER_S), contributions.last_ms(run.data) + 1)
-    return Orphan(run.info.run_id, wrote_s, missing, contributions.next_step(run.data), at_ms)
+    return Orphan(
+        run.info.run_id,
+        wrote_s,
+        missing,
+        contributions.next_step(run.data),
+        max(int(wrote_s * MS_PER_S), contributions.last_ms(run.data) + 1),
+        0 if is_window else run.info.start_time or 0,
+        frozenset(point.key for point in metric_points.of(run.data)),
+    )
 
 
 def _writers(tags: Mapping[str, str]) -> set[str]:
     """The processes whose part of the run has no end. Raises Unreadable if one of several is unknown."""
     parts = contributions.read(tags)
-    if len(parts) > 1 and any(not part.values and not part.process for part in parts.values()):
+    if len(parts) > 1 and any(not part.readable and not part.process for part in parts.values()):
         raise Unreadable(f"a tag {contributions.PREFIX}* is cut or was changed")
     unfinished = {part.process for part in parts.values() if not part.final}
     # Version 0.1 wrote no process into the parts; the run has the one that wrote last.

@@ -20,7 +20,7 @@ from carbon_otel.mlflow.delivery.batch import Batch
 from carbon_otel.mlflow.delivery.joined_file import JoinedFiles
 from carbon_otel.mlflow.delivery.segment import Segment
 from carbon_otel.mlflow.delivery.worker import DeliveryWorker
-from carbon_otel.mlflow.schema import names, rank_figures
+from carbon_otel.mlflow.schema import contributions, names, places, rank_figures
 from carbon_otel.ranks import TOGETHER, group
 from carbon_otel.records import (
     RUN,
@@ -38,6 +38,9 @@ from carbon_otel.units import MS_PER_S, NS_PER_S
 _TRAINING: Final = "training"
 # The end of a run without stages that took less than this does not wait for its totals.
 _EMPTY_S: Final = 1.0
+
+# So many runs can be resumed in their segments; older ones get another one.
+_MOST_CREATED: Final = 100
 
 # Makes the tags of a footprint from the footprint, its status and its trace id.
 Tags = Callable[[Footprint, str, "str | None"], dict[str, str]]
@@ -132,6 +135,8 @@ class RunRecorder(Sink):
         self._overdue: threading.Event | None = None
         # The segments of joined runs, and their begins: several tasks for one run are one segment.
         self._joined: dict[str, tuple[Segment, float]] = {}
+        # Those of the latest runs that this process has created: one that is resumed here goes on in its segment.
+        self._created: dict[str, tuple[_Run, float]] = {}
         # Those that have begun again since the last tick.
         self._reopened: dict[str, _Run] = {}
 
@@ -186,19 +191,32 @@ class RunRecorder(Sink):
             return
         outer = self._runs.get(stage.parent.run_id or "") if stage.parent is not None else None
         known, began_s = self._joined.get(run_id, (None, clock.monotonic()))
+        former = None
+        if expected.resumed and expected.joined is None and run_id in self._created:
+            former, began_s = self._created[run_id]
+            known = former.segment
         segment = known or self._segment(stage, expected)
         run = _Run(stage, expected.store, segment, self._trace_id(stage), outer, joined=expected.joined)
         run.begun_here = not expected.resumed
         self._runs[run_id] = run
         if expected.joined:
             self._joined[run_id] = segment, began_s
+        elif run.begun_here or former is not None:
+            self._created[run_id] = run, began_s
+            if len(self._created) > _MOST_CREATED:
+                del self._created[next(iter(self._created))]
         elapsed_s = clock.monotonic() - began_s
-        self._delivery.submit(
-            partial(self._open, run) if known is None else partial(self._reopen, run, elapsed_s)
-        )
+        if known is None:
+            self._delivery.submit(partial(self._open, run))
+        elif former is None:
+            self._delivery.submit(partial(self._reopen, run, elapsed_s))
+        else:
+            self._delivery.submit(partial(self._go_on, run, former, elapsed_s))
 
     def _segment(self, stage: StageInfo, expected: _Expected) -> Segment:
-        contribution_id = uuid.uuid5(uuid.NAMESPACE_OID, f"{self._process}/{stage.id}").hex[:12]
+        contribution_id = contributions.CREATOR
+        if expected.resumed:
+            contribution_id = uuid.uuid5(uuid.NAMESPACE_OID, f"{self._process}/{stage.id}").hex[:12]
         return Segment(
             stage.id,
             stage.start_unix_ns / NS_PER_S,
@@ -270,6 +288,24 @@ class RunRecorder(Sink):
                 self._put(run, self._unchanged(run))
 
     def _open(self, run: _Run) -> None:
+        self._nest(run)
+        self._put(run, run.segment.opening(self._opening_tags(run)))
+
+    def _go_on(self, run: _Run, former: _Run, elapsed_s: float) -> None:
+        """A run that this process has created is resumed here."""
+        self._nest(run)
+        run.train_s, run.together = former.train_s, {**former.together}
+        run.remote_tags, run.foresight_tags = {**former.remote_tags}, {**former.foresight_tags}
+        run.segment.reopen(elapsed_s)
+        self._put(run, run.segment.unchanged(self._opening_tags(run), _rank(run)))
+
+    def _nest(self, run: _Run) -> None:
+        while run.outer is not None and run.outer.segment.ended:
+            run.outer = run.outer.outer
+        if run.outer is not None:
+            run.outer.inner.append(run)
+
+    def _opening_tags(self, run: _Run) -> dict[str, str]:
         nothing = StageRecord(
             kind=RUN,
             name=run.stage.name,
@@ -279,11 +315,7 @@ class RunRecorder(Sink):
             exclusive_g=0.0,
             inclusive_g=0.0,
         )
-        while run.outer is not None and run.outer.segment.ended:
-            run.outer = run.outer.outer
-        if run.outer is not None:
-            run.outer.inner.append(run)
-        self._put(run, run.segment.opening(self._tags_of(run, self._to_footprint(nothing), "running")))
+        return self._tags_of(run, self._to_footprint(nothing), "running")
 
     def _write_open(self, runs: Sequence[_Run], checkpoint: Checkpoint) -> None:
         for run in runs:
@@ -328,7 +360,7 @@ class RunRecorder(Sink):
     def _tags_of(self, run: _Run, footprint: Footprint, status: str) -> dict[str, str]:
         # The tags of a run say what opened it, and whether that still runs.
         if run.joined is not None:
-            return self._own_tags()
+            return {**self._own_tags(), **places.tags_of(self._tags(footprint, status, None))}
         return {**self._tags(footprint, status, run.trace_id), **run.remote_tags, **run.foresight_tags}
 
     def _own_tags(self) -> dict[str, str]:

@@ -18,6 +18,7 @@ _LONGEST: Final = 4_000_000
 _METRIC: Final = re.compile(r"(?=.{1,250}\Z)carbon(/(?!\.\.?(/|\Z))[\w. :-]+)+")
 # More than the world uses in a year (2e17 Wh); sums of such figures stay finite.
 _MOST: Final = 1e18
+_MOST_PUE: Final = 1000.0
 # Rounding may put the difference of two sums below zero by this much.
 _ROUNDING: Final = 1e-6
 
@@ -43,6 +44,24 @@ def numbers(values: object) -> dict[str, float] | None:
     if None in checked.values():
         return None
     return {name: value for name, value in checked.items() if value is not None and not math.isnan(value)}
+
+
+def texts(values: object) -> dict[str, str] | None:
+    """A mapping of texts; None if `values` is something else."""
+    if not isinstance(values, Mapping):
+        return None
+    return dict(values) if all(isinstance(value, str) for value in values.values()) else None
+
+
+def pue_in(text: str) -> float:
+    """Power usage effectiveness in a tag. Raises Unreadable."""
+    try:
+        value = number(float(text))
+    except ValueError:
+        value = None
+    if value is None or not 1 <= value <= _MOST_PUE:
+        raise Unreadable(f"carbon.pue is {text[:20]!r}")
+    return value
 
 
 def amount(figures: Mapping[str, float], name: str) -> float:

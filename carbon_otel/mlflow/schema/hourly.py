@@ -47,9 +47,10 @@ class Quarters:
     The wall clock is read once, at the start, because it may jump. Later times are counted by a monotonic clock.
     """
 
-    def __init__(self, wall_s: float) -> None:
+    def __init__(self, wall_s: float, elapsed_s: float = 0.0) -> None:
+        """`elapsed_s` is the time from that start to the first energy."""
         self._wall_s = wall_s
-        self._elapsed_s = 0.0
+        self._elapsed_s = elapsed_s
         self._wh: dict[str, float] = {}
 
     def spend(self, wh: float, elapsed_s: float) -> None:

@@ -1,8 +1,8 @@
-"""A footprint as MLflow metrics and tags.
+"""A footprint as figures and tags by name; `pages` says which of them MLflow shows.
 
-Units are in the names, because MLflow has no other place for them. Figures are in watt-hours and grams,
-because MLflow's pages round to two or three decimals; totals are in kWh and kg too. Stages are sums of
-exclusive figures by kind: with `run`, the time of the run between its stages, they add up to the total.
+Units are in the names, because MLflow has no other place for them. Figures are in watt-hours and grams, which
+read well for most runs; totals are in kWh and kg too. Stages are sums of exclusive figures by kind: with `run`,
+the time of the run between its stages, they add up to the total.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ from carbon_otel._version import __version__
 from carbon_otel.batch_job import Job
 from carbon_otel.carbon.intensity import Intensity
 from carbon_otel.footprint import Footprint
-from carbon_otel.mlflow.schema import checked
+from carbon_otel.mlflow.schema import checked, former, pages
 from carbon_otel.provenance import ESTIMATED_REMOTE
 from carbon_otel.records import Foresight, RemoteCall
 from carbon_otel.text import printable, storable
 from carbon_otel.units import J_PER_KWH, J_PER_WH, KILO
 
 LEDGER = "carbon-ledger"  # the experiment for work outside of runs
-PREFIX = "carbon/"
+PREFIX = pages.PREFIX
 ENERGY_WH = "carbon/energy_wh"
+EMISSIONS_G = "carbon/emissions_g"
 MEASURED_WH = "carbon/energy_measured_wh"
 UNITS = "carbon/units/"
 # In no other figure: of making the hardware; market-based; water.
@@ -58,28 +59,29 @@ FORECAST_MEASURED_WH = "carbon/forecast/measured_wh"
 FORECAST_DELTA = "carbon/forecast/delta"
 # This tag of a window has all figures that are neither searched for nor charted, as JSON. A ledger has
 # thousands of windows, and a report reads one row for each metric and tag.
-WINDOW = "carbon.window"
-_CHARTED = frozenset({ENERGY_WH, "carbon/emissions_g"})
+WINDOW = f"{pages.HIDDEN}window"
+_CHARTED = frozenset({ENERGY_WH, EMISSIONS_G})
 _SEARCHED = frozenset({"carbon.status", LINEAGE})
 
 _NESTED = "carbon/nested/"
 _STAGE_SLASHES = 3
 PERCENTILES = ("p10", "p50", "p90")
-_MOST_PUE = 1000.0
 _NO_NAME = re.compile(r"[^\w.-]")
 
 
 def is_curve(name: str) -> bool:
-    """Whether a metric is a curve: energy, emissions and power. All others are bars."""
+    """Whether a figure is a curve: energy, emissions and power. All others have a point for each of few states."""
     return name in _CHARTED or name.startswith("carbon/power/")
 
 
 def step(name: str, at: int) -> int:
-    """The step of a point: MLflow draws a curve if the steps differ, and a bar if all are 0.
+    """The step of a point of a figure, at the step `at` of its run. Sums are zero at step 0.
 
     If two points have the same step, the later one counts.
     """
-    return at if is_curve(name) else 0
+    if is_curve(name):
+        return at + 1
+    return 1 if pages.is_sum(name) else 0
 
 
 def device(identifier: str) -> str:
@@ -301,7 +303,7 @@ def intensity_tags(grid: Intensity) -> dict[str, str]:
 
 
 def pack(values: Mapping[str, float], tags: Mapping[str, str]) -> tuple[dict[str, float], dict[str, str]]:
-    """The metrics and tags of a window: all figures as JSON in tags `carbon.window`, and a few separate ones.
+    """The metrics and tags of a window: all figures as JSON in hidden tags, and a few separate ones.
 
     The separate metrics are written for few states of a window, so the tag has their values too.
     """
@@ -315,27 +317,33 @@ def pack(values: Mapping[str, float], tags: Mapping[str, str]) -> tuple[dict[str
 
 
 def unpack(values: Mapping[str, float], tags: Mapping[str, str]) -> tuple[dict[str, float], dict[str, str]]:
-    """The metrics and tags of carbon_otel in a run or a window, without NaN metrics. Raises Unreadable."""
-    figures = checked.numbers({name: value for name, value in values.items() if name.startswith(PREFIX)})
+    """The figures and tags of carbon_otel in a run or a window, without NaN. Raises Unreadable.
+
+    `values` are the metrics of the run.
+    """
+    shown = {figure: value for name, value in values.items() if (figure := pages.figure(name)) is not None}
+    figures = checked.numbers(shown)
     if figures is None:
         raise checked.Unreadable("a metric of its energy is not a number")
-    window = checked.pieces_of(tags, WINDOW).get("")
-    own = {
-        name: tag
-        for name, tag in tags.items()
-        if name.startswith("carbon.") and not f"{name}.".startswith(f"{WINDOW}.")
-    }
+    own = {name: tag for name, tag in tags.items() if name.startswith("carbon.")}
+    own = {name: tag for name, tag in own.items() if not _is_bookkeeping(name)}
+    name = WINDOW if WINDOW in tags else former.WINDOW
+    window = checked.pieces_of(tags, name).get("")
     if window is None:
         return figures, own
     content = checked.object_in(window) or {}
     packed_figures, packed_tags = checked.numbers(content.get("metrics")), content.get("tags")
     if packed_figures is None or not isinstance(packed_tags, dict):
-        raise checked.Unreadable(f"{WINDOW} is cut or was changed")
+        raise checked.Unreadable(f"{name} is cut or was changed")
     if not all(map(checked.is_metric, packed_figures)):
-        raise checked.Unreadable(f"{WINDOW} has a name that no metric can have")
+        raise checked.Unreadable(f"{name} has a name that no metric can have")
     if not all(isinstance(tag, str) for tag in packed_tags.values()):
-        raise checked.Unreadable(f"{WINDOW} has a tag that is not text")
+        raise checked.Unreadable(f"{name} has a tag that is not text")
     return figures | packed_figures, own | packed_tags
+
+
+def _is_bookkeeping(tag: str) -> bool:
+    return tag.startswith(former.PART) or f"{tag}.".startswith(f"{former.WINDOW}.")
 
 
 def lower_bound(tags: Mapping[str, str]) -> str | None:
@@ -351,14 +359,7 @@ def lower_bound(tags: Mapping[str, str]) -> str | None:
 
 def pue(tags: Mapping[str, str]) -> float:
     """Power usage effectiveness of the site; 1 without the tag. Raises Unreadable."""
-    text = tags.get("carbon.pue", "1")
-    try:
-        value = checked.number(float(text))
-    except ValueError:
-        value = None
-    if value is None or not 1 <= value <= _MOST_PUE:
-        raise checked.Unreadable(f"carbon.pue is {text[:20]!r}")
-    return value
+    return checked.pue_in(tags.get("carbon.pue", "1"))
 
 
 def measured_fraction(values: Mapping[str, float]) -> float:
@@ -383,16 +384,19 @@ def covers_all(values: Mapping[str, float], counted: str) -> bool:
 
 
 def rates_per_1k(values: Mapping[str, float]) -> dict[str, float]:
-    """Watt-hours and grams per 1,000 functional units of each kind of stage, from the sums of a run.
+    """Energy and emissions per 1,000 functional units of each kind of stage, from the sums of a run.
 
-    SCI, ((E x I) + M) per R, is among them if the embodied carbon is known.
+    Joules are shown: a thousand units take from millijoules to megajoules. SCI, ((E x I) + M) per R, is among them
+    if the embodied carbon is known.
     """
     rates = {}
     for name, amount in values.items():
         kind, slash, unit = name.removeprefix(UNITS).rpartition("/")
         if name.startswith(UNITS) and slash and amount > 0:
             grams = own_of_kind(values, kind, "emissions_g")
-            rates[f"carbon/{kind}/wh_per_1k_{unit}"] = own_of_kind(values, kind, "energy_wh") / amount * KILO
+            wh = own_of_kind(values, kind, "energy_wh") / amount * KILO
+            rates[f"carbon/{kind}/j_per_1k_{unit}"] = wh * J_PER_WH
+            rates[f"carbon/{kind}/wh_per_1k_{unit}"] = wh
             rates[f"carbon/{kind}/g_per_1k_{unit}"] = grams / amount * KILO
             if embodied_is_known(values):
                 sci = grams + own_of_kind(values, kind, "embodied_g")

@@ -77,7 +77,7 @@ def of(parts: Iterable[Contribution]) -> tuple[RankFigures, ...]:
 def of_tags(tags: Mapping[str, str]) -> tuple[RankFigures, ...]:
     """The same from the tags of a run."""
     # Most runs have no ranks, and their contributions need not be read again.
-    has_ranks = any(_SIZE in text for name, text in tags.items() if name.startswith(contributions.PREFIX))
+    has_ranks = any(_SIZE in text for name, text in tags.items() if contributions.is_part(name))
     return of(contributions.read(tags).values()) if has_ranks else ()
 
 

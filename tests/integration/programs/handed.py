@@ -17,6 +17,7 @@ from pathlib import Path
 
 import carbon_otel
 from carbon_otel import runtime
+from carbon_otel.mlflow.schema import contributions
 
 uri, root, state, *runs = sys.argv[1:]
 TASK_S = 0.4
@@ -149,7 +150,7 @@ if __name__ == "__main__":
             "training": data.metrics.get("carbon/training/energy_wh", 0) * 3600,
             "stages": stages_j,
             "status": data.tags["carbon.status"],
-            "parts": len({tag.split(".")[2] for tag in data.tags if tag.startswith("carbon.part.")}),
+            "parts": len(contributions.read(data.tags)),
         }
     books = [json.loads(file.read_text()) for file in Path(state).glob("books-*.json")]
     total = {name: sum(book[name] for book in books) for name in ("all", "unattributed", "mlflow")}
