@@ -49,7 +49,7 @@ class Shown:
     def ask(self) -> None:
         """Ask the process to show its state; again within 10 s, as long as it is wanted. Raises OSError."""
         make_folder(self._asked.parent)
-        self._asked.touch(0o600)
+        replace_file(self._asked, "")
 
     def read(self) -> dict[str, Any] | None:
         """The state that the process has shown last; None if there is none that can be read."""

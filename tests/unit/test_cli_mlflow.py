@@ -62,7 +62,7 @@ def test_sync_stops_at_a_store_that_cannot_be_reached(folder, monkeypatch):
 
     monkeypatch.setattr(mlflow.Uploader, "send", send)
     done = CliRunner().invoke(app, ["mlflow", "sync"])
-    assert done.exit_code == 2 and len(tried) == 1 and "refused" in done.stderr
+    assert done.exit_code == 1 and len(tried) == 1 and "refused" in done.stderr
 
 
 @pytest.mark.usefixtures("folder")
@@ -74,8 +74,8 @@ def test_sync_says_so_where_the_store_has_no_credentials(folder, monkeypatch):
     client = SimpleNamespace(_tracking_client=SimpleNamespace(store=store))
     monkeypatch.setattr(mlflow, "client_of", lambda uri: (client, "databricks://profile"))
     done = CliRunner().invoke(app, ["mlflow", "sync"])
-    assert done.exit_code == 2
-    assert "databricks://profile: no profile" in done.stderr and "page" not in done.stderr
+    assert done.exit_code == 1
+    assert "databricks://profile cannot be used: no profile" in done.stderr and "page" not in done.stderr
 
 
 def test_reconcile_ends_the_other_runs(folder, monkeypatch):

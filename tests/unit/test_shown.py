@@ -233,7 +233,7 @@ def test_a_stage_says_how_far_it_is(measuring, monkeypatch):
     reads = []
     monkeypatch.setattr(Engine, "at_moment", lambda *_: reads.append(1))
     with stage:
-        assert re.fullmatch(r"Stage\('training', 'fit', open for [\d.]+ m?s\)", repr(stage))
+        assert re.fullmatch(r"Stage\('training', 'fit', open for [\d.]+ [µm]?s\)", repr(stage))
         assert not reads, "the line of an open stage must not read a sensor"
         monkeypatch.undo()
         assert "(still open)" in stage._repr_html_()
