@@ -65,7 +65,7 @@ def test_every_page_can_be_reached_from_the_readme():
 
 
 def test_the_readme_is_short():
-    assert PAGES["README.md"].text.count("\n") <= 170
+    assert PAGES["README.md"].text.count("\n") <= 180
 
 
 @pages
