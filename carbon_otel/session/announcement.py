@@ -19,6 +19,7 @@ from carbon_otel.ranks import group
 from carbon_otel.records import UNATTRIBUTED
 from carbon_otel.session import audience
 from carbon_otel.session.figures_file import FiguresFile
+from carbon_otel.sinks import Figures
 
 if TYPE_CHECKING:
     from carbon_otel.sensors.base import Device
@@ -70,8 +71,9 @@ class Announcement:
                 on_terminal=self._on_terminal,
             )
 
-    def end(self, footprint: Footprint) -> None:
+    def end(self, process: Figures) -> None:
         """Say what the measurement has found, and where to look for more."""
+        footprint = process.footprint
         if self._said and self._speaks and self._counts(footprint):
             self._said = False
             where = " and ".join(self._places())

@@ -15,7 +15,7 @@ from carbon_otel.background import Worker
 from carbon_otel.carbon.grid import EmissionFactor
 from carbon_otel.carbon.intensity import WORLD
 from carbon_otel.config import Settings
-from carbon_otel.footprint import NOT_MEASURED, Footprint
+from carbon_otel.footprint import Footprint
 from carbon_otel.guard import contain, log_once
 from carbon_otel.handover import NO_WORK, RUN, Work, present
 from carbon_otel.host.attribution import Attribution
@@ -217,9 +217,8 @@ class Session:
         self._leave_ranks()
         self.watchers.shutdown()
         self._close_books(1.0)
-        footprint = self._last_footprint()
         self._send_all(deadline, of_application=in_worker)
-        self._announce_end(footprint)
+        self._announce_end()
         self.delivery.close()
         contain("releasing the sensors", None, self._release.close)
 
@@ -228,19 +227,16 @@ class Session:
         deadline = clock.monotonic() + timeout_s
         self._leave_ranks()
         self._close_books(timeout_s / 4, Killed())
-        footprint = self._last_footprint()
         self._send_all(deadline, of_application=True)
-        self._announce_end(footprint)
+        self._announce_end()
 
-    def _last_footprint(self) -> Footprint:
-        """Of the closed books, for the line at the end: what is spent on sending is not in it."""
-        return contain("computing the footprint", NOT_MEASURED, self.footprint)
-
-    def _announce_end(self, footprint: Footprint) -> None:
+    def _announce_end(self) -> None:
+        """Say what the sinks have: what is spent on sending is not in it."""
         if self._warn_of_place_at_s is not None:
             _warn_of_place(self)
-        if self.announcement is not None:
-            contain("announcing the end", None, self.announcement.end, footprint)
+        told = self.engine.last_checkpoint
+        if self.announcement is not None and told is not None:
+            contain("announcing the end", None, self.announcement.end, told.process)
 
     def flush_application(self, timeout_s: float) -> None:
         """Flush the application's providers, also after the end."""

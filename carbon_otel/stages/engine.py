@@ -65,6 +65,8 @@ class Engine:
         self.runs = OpenRuns()
         # Called on the sampler's thread before each tick; integrations pause and end their stages in them.
         self.before_tick: list[Callable[[], None]] = []
+        # What the sinks were told of last, in full.
+        self.last_checkpoint: Checkpoint | None = None
         # Asked at each tick: whether somebody looks at the open stages.
         self.is_viewed: Callable[[], bool] = bool
         self._weights = StageWeights(self.books, self.devices, weights or ThreadWeights())
@@ -335,7 +337,7 @@ class Engine:
         drawn = view = None
         if due or now_ns >= self._due_ns:
             self._due_ns = now_ns + self._until_checkpoint_ns(now_ns)
-            drawn = self.statements.checkpoint(self.root, self.meter.edge(now_ns))
+            drawn = self.last_checkpoint = self.statements.checkpoint(self.root, self.meter.edge(now_ns))
         if viewed:
             view = self.statements.view(self.root, self._open.values(), self.meter.edge(now_ns))
         return drawn, view

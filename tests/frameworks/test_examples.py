@@ -138,5 +138,5 @@ def test_a_quantised_model(powercap, empty_store):
 
 def test_the_size_of_a_batch(powercap, empty_store):
     runs = "'small', 'large'"
-    found = savings.proof("batch_size", "repeats=2, epochs=1", runs, powercap, empty_store, proofs=2)
+    found = savings.proof("batch_size", "repeats=2, epochs=30", runs, powercap, empty_store, proofs=2)
     assert found["work"] == {"stage": "training", "unit": "run"}

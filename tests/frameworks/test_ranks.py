@@ -16,6 +16,7 @@ import carbon_otel
 from carbon_otel.mlflow.schema import contributions
 from tests.fakes.drawing import Drawing
 from tests.fakes.powercap import server
+from tests.integration import stored
 from tests.integration.processes import free_port
 from tests.integration.stores import EmptyStore
 
@@ -55,7 +56,7 @@ class Trained(NamedTuple):
         )
 
     def metric(self, name: str) -> float:
-        return self.run.data.metrics[f"carbon/{name}"]
+        return stored.figures(self.run)[f"carbon/{name}"]
 
     def check(self) -> None:
         """Each joule is in one place: in the books of one process, and of those in the run in one part of it."""
