@@ -132,7 +132,7 @@ def empty_store(tmp_path_factory):
 
 def test_a_quantised_model(powercap, empty_store):
     runs = "'narrow_float32', 'narrow_int8'"
-    found = savings.proof("quantised", "repeats=2, work=20", runs, powercap, empty_store, proofs=2)
+    found = savings.proof("quantised", "repeats=2, work=400", runs, powercap, empty_store, proofs=2)
     assert found["work"] == {"stage": "inference", "unit": "samples"}
 
 
