@@ -321,7 +321,7 @@ def test_experiments_and_lineages_have_any_name(life, name):
     ("arguments", "message"),
     [
         (("nothing",), "no registered model, model id, run id, experiment or lineage 'nothing'"),
-        (("nothing",), "in this store; its experiments are '"),
+        (("nothing",), "in this store; its experiments are "),
         (("churn-model/9",), "lineage 'churn-model/9'"),
         (("0" * 32,), "no registered model"),
         (("models:/m-" + "0" * 32,), "no registered model"),
