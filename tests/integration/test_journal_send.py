@@ -18,8 +18,8 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 from typer.testing import CliRunner
 
 import carbon_otel
+from carbon_otel import quantities
 from carbon_otel.cli import app, journal
-from carbon_otel.quantities import energy
 from tests.fakes.powercap import server
 from tests.integration.processes import free_port
 
@@ -91,7 +91,7 @@ def test_it_is_sent_once_with_the_time_of_sending(kept, receiver, send):
     before_ns = time.time_ns()
     done = send(kept)
     assert done.exit_code == 0, done.output
-    assert f"{kept}: {energy(joules)}, to {receiver.address}" in done.output
+    assert f"{kept}: {quantities.energy(joules)}, to {receiver.address}" in done.output
     ((path, _, body),) = receiver.requests
     assert path == "/v1/metrics"
     sent = ExportMetricsServiceRequest.FromString(body).resource_metrics[0].scope_metrics[0].metrics
