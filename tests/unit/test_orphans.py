@@ -114,7 +114,11 @@ def test_the_run_gets_the_sums_of_its_last_checkpoint_as_metrics():
 
 
 def test_the_run_gets_joules_per_unit_of_work_as_at_its_end():
-    sums = {"carbon/energy_wh": 1.0, "carbon/training/energy_wh": 1.0, "carbon/units/training/samples": 2000.0}
+    sums = {
+        "carbon/energy_wh": 1.0,
+        "carbon/training/energy_wh": 1.0,
+        "carbon/units/training/samples": 2000.0,
+    }
     client = Client(left_open(process=None, parts=[Contribution(sums, process=GONE)]))
     orphans.reconcile(client)
     assert {p.key: p.value for p in client.points}["carbon/training/j_per_1k_samples"] == 1800.0
