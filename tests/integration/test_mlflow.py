@@ -18,7 +18,7 @@ from carbon_otel import runtime
 from carbon_otel.carbon.grid import intensity
 from carbon_otel.mlflow.runs import ends_elsewhere
 from carbon_otel.mlflow.runs.orphans import reconcile
-from carbon_otel.mlflow.schema import contributions
+from carbon_otel.mlflow.schema import contributions, pages
 from carbon_otel.records import RUN
 from tests.fakes.drawing import trickle
 from tests.integration import stored
@@ -575,11 +575,11 @@ def launch(store, text):
 @pytest.mark.chaos
 def test_a_killed_run_keeps_its_last_checkpoint(store):
     process, run_id = launch(store, "with carbon_otel.stage('training'):\n    while True: sum(range(1000))")
-    # MLflow writes the tags of a batch after its metrics.
     wait_for(lambda: "carbon/training/energy_wh" in metrics(run_id) and "carbon.status" in tags(run_id))
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
-    assert wh(run_id) > 0 and wh(run_id, "training/energy_wh") > 0
+    sums = metrics(run_id)
+    assert sums["carbon/energy_wh"] > 0 and sums["carbon/training/energy_wh"] > 0
     assert tags(run_id)["carbon.status"] == "running"
     assert mlflow.get_run(run_id).info.status == "RUNNING"
     with mlflow.start_run() as alive:
@@ -588,6 +588,10 @@ def test_a_killed_run_keeps_its_last_checkpoint(store):
         assert mlflow.get_run(alive.info.run_id).info.status == "RUNNING"
     assert mlflow.get_run(run_id).info.status == "KILLED"
     assert tags(run_id)["carbon.status"] == "killed"
+    # It was killed before most of its metrics had a point.
+    shown = mlflow.get_run(run_id).data.metrics
+    for name in filter(pages.metric, sums):
+        assert shown[pages.metric(name)] == sums[name]
     (entry,) = [e for e in carbon_otel.report("tests").entries if e.run_id == run_id]
     assert entry.lower_bound == "has not ended in order"
     assert reconcile(mlflow.MlflowClient(), silent_s=0) == []

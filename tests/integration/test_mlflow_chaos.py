@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 import carbon_otel
 from carbon_otel.cli import app
+from tests.integration import stored
 from tests.integration.soak import brief_and_long
 from tests.integration.stores import tracking
 
@@ -60,7 +61,7 @@ def test_kills_at_random_moments(kills, launch, drawing, tmp_path, empty_store):
     client = mlflow.MlflowClient(uri)
     losses_s = []
     for run_id, points in printed.items():
-        recorded = client.get_run(run_id).data.metrics.get("carbon/training/energy_wh", 0.0) * 3600
+        recorded = stored.figures(client.get_run(run_id)).get("carbon/training/energy_wh", 0.0) * 3600
         first_s, last_s = points[0][0], points[-1][0]
         lost_s = last_s - max((at for at, joules in points if joules <= recorded), default=first_s)
         # The child prints every 10 ms, so the longest pause shows how busy the machine is.

@@ -42,7 +42,10 @@ class Client:
 
 
 def left_open(run_id="r", process=GONE, parts=(), tags=()):
-    tags = {"carbon.status": "running", "carbon.process": process, **dict(tags)}
+    """`process` is in the tags of runs of earlier versions; now only the parts have it."""
+    tags = {"carbon.status": "running", **dict(tags)}
+    if process is not None:
+        tags["carbon.process"] = process
     for number, part in enumerate(parts):
         tags |= part.written(f"p{number}")
     return run(tags=tags, run_id=run_id, start_time=1_700_000_000_000)
@@ -65,17 +68,29 @@ def part(process, final=False, wh=1.0):
         (GONE, [part(GONE), part(ALIVE, final=True)], True),
         (GONE, [part("")], True),  # of version 0.1
         (GONE, [part(""), part(GONE)], False),
+        (None, [part(GONE)], True),
+        (None, [part(ALIVE)], False),
+        (None, [part(GONE), part(ALIVE)], False),
+        (None, [part(GONE), part(ALIVE, final=True)], True),
+        # Its parts have ended in order, but a process may not have added them up yet.
+        (None, [part(GONE, final=True), part(ALIVE, final=True)], False),
+        (None, [part(GONE, final=True)], True),
+        (None, [part("")], False),
+        (None, [], False),
     ],
-    ids=range(10),  # the identities differ between the processes of a test run
+    ids=range(18),  # the identities differ between the processes of a test run
 )
 def test_a_run_is_marked_if_every_process_that_writes_to_it_has_ended(process, parts, marked):
     client = Client(left_open(process=process, parts=parts))
     assert orphans.reconcile(client) == client.ended == (["r"] if marked else [])
 
 
-def test_a_run_with_a_cut_part_may_have_a_living_process():
+@pytest.mark.parametrize(
+    ("process", "parts"), [(GONE, [part(GONE)]), (None, [part(GONE)]), (None, [])], ids=range(3)
+)
+def test_a_run_with_a_cut_part_may_have_a_living_process(process, parts):
     cut = {f"{contributions.PREFIX}x": '{"values":{"carbon/ener'}
-    client = Client(left_open(parts=[part(GONE)], tags=cut))
+    client = Client(left_open(process=process, parts=parts, tags=cut))
     assert orphans.find(client).unreadable == ["r: a tag mlflow.carbon_otel.* is cut or was changed"]
     assert orphans.reconcile(client) == []
 
@@ -91,9 +106,22 @@ def test_the_run_gets_the_sums_of_its_last_checkpoint_as_metrics():
         # It had no metric yet, so its line begins at zero.
         ("system/carbon/components/cpu_wh", 0.0, 0),
         ("system/carbon/components/cpu_wh", 3.0, 1),
+        # A bar: its points have one step.
+        ("carbon/inference/j_per_1k_requests", 9.0 * 3600 / 10 * 1000, 0),
     }
     # MLflow shows the point of the last step and time.
-    assert all(point.timestamp > 1_700_000_000_000 for point in client.points if point.step)
+    assert all(point.timestamp > 1_700_000_000_000 for point in client.points if point.value)
+
+
+def test_the_run_gets_joules_per_unit_of_work_as_at_its_end():
+    sums = {
+        "carbon/energy_wh": 1.0,
+        "carbon/training/energy_wh": 1.0,
+        "carbon/units/training/samples": 2000.0,
+    }
+    client = Client(left_open(process=None, parts=[Contribution(sums, process=GONE)]))
+    orphans.reconcile(client)
+    assert {p.key: p.value for p in client.points}["carbon/training/j_per_1k_samples"] == 1800.0
 
 
 def test_a_run_that_cannot_be_ended_delays_no_other(caplog):

@@ -110,10 +110,11 @@ def _orphan(run: Run, silent_s: float) -> Orphan | None:
     """The run as an orphan, if it is one. Raises Unreadable."""
     figures, tags = contributions.figures_and_tags(run.data.metrics, run.data.tags)
     wrote_s = _wrote_s(run, tags)
-    processes = _writers(run.data.tags) | {tags.get(names.PROCESS, "")}
-    if time.time() - wrote_s < silent_s or not all(map(is_gone, processes)):
+    processes = _writers(run.data.tags, tags.get(names.PROCESS))
+    if time.time() - wrote_s < silent_s or not processes or not all(map(is_gone, processes)):
         return None
     is_window = names.ENTRY in tags
+    figures |= names.rates_per_1k(figures)
     missing = {
         name: value
         for name, value in figures.items()
@@ -130,14 +131,20 @@ def _orphan(run: Run, silent_s: float) -> Orphan | None:
     )
 
 
-def _writers(tags: Mapping[str, str]) -> set[str]:
-    """The processes whose part of the run has no end. Raises Unreadable if one of several is unknown."""
-    parts = contributions.read(tags)
-    if len(parts) > 1 and any(not part.readable and not part.process for part in parts.values()):
-        raise Unreadable(f"a tag {contributions.PREFIX}* is cut or was changed")
-    unfinished = {part.process for part in parts.values() if not part.final}
+def _writers(tags: Mapping[str, str], of_run: str | None) -> set[str]:
+    """The processes whose part of the run has no end, or all of its processes if every part has one.
+
+    `of_run` is the process in the tags of the run, which earlier versions wrote, and which windows have. Raises
+    Unreadable if a process is unknown.
+    """
+    parts = contributions.read(tags).values()
+    known = set() if of_run is None else {of_run}
     # Version 0.1 wrote no process into the parts; the run has the one that wrote last.
-    return unfinished - {""} if len(parts) == 1 else unfinished
+    if any(not part.readable and not part.process for part in parts) and (len(parts) > 1 or not known):
+        raise Unreadable(f"a tag {contributions.PREFIX}* is cut or was changed")
+    open_parts = [part for part in parts if not part.final] or parts
+    processes = {part.process for part in open_parts}
+    return known | (processes - {""} if known and len(parts) == 1 else processes)
 
 
 def _wrote_s(run: Any, tags: Mapping[str, str]) -> float:

@@ -103,8 +103,8 @@ def figure(metric: str) -> str | None:
 def is_sum(figure: str) -> bool:
     """Whether the figure was zero when the run began.
 
-    Its first point is that zero. With two points MLflow draws a line, whose axis has as many digits as it needs;
-    the bar of a single point is labelled with two decimals, which is 0.00 for a short run.
+    Its first point is that zero. With two points MLflow draws a line, whose axis has up to six decimals; the bar
+    of a single point is labelled with two, which is 0.00 for a short run.
     """
     return _SUM.fullmatch(figure) is not None and not figure.startswith("carbon/power/")
 
