@@ -151,8 +151,6 @@ class Terminal:
         self.pid, self._master = pty.fork()
         if self.pid == 0:
             with contextlib.suppress(OSError):
-                # If a shell starts pytest in the background, pytest ignores SIGINT, and its children inherit that.
-                signal.signal(signal.SIGINT, signal.default_int_handler)
                 os.read(0, 1)  # until the size is set
                 os.execvpe(
                     command[0], list(command), {**environ, "TERM": environ.get("TERM", "xterm-256color")}

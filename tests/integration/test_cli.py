@@ -121,8 +121,6 @@ def test_a_signal_ends_the_program_and_the_summary_follows(tmp_path, whole_group
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        # If a shell starts pytest in the background, pytest ignores SIGINT, and its children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     deadline = time.monotonic() + 20
     while not journal.exists() and time.monotonic() < deadline:

@@ -53,22 +53,27 @@ def test_a_program_that_ends_without_an_exit_has_a_lower_bound(user):
 def test_spawned_workers_under_run_with_children_are_processes_of_their_own(user):
     program = """
 import carbon_otel, multiprocessing
+def begin(barrier):
+    global both
+    both = barrier
 def in_worker(_):
     with carbon_otel.stage("evaluation"):
         work()
-    return os.getpid()
+    both.wait()  # so that each worker has a task
 if __name__ == "__main__":
     with carbon_otel.stage("training"):
         work()
-    with multiprocessing.get_context("spawn").Pool(2) as pool:
-        workers = set(pool.map(in_worker, range(4), chunksize=1))
+    spawn = multiprocessing.get_context("spawn")
+    with spawn.Pool(2, begin, (spawn.Barrier(2),)) as pool:
+        pool.map(in_worker, range(2), chunksize=1)
         pool.close()
         pool.join()
-    print(os.getpid(), *workers, file=open("pids", "w"))
 """
     lines = user.run(program, *CLI, "--children", "--zone", "FR", "--", sys.executable)
-    main, *workers = (user.folder / "pids").read_text().split()
-    shown = dict.fromkeys(found[1] for line in lines if (found := re.match(r".*process (\d+), one of", line)))
-    assert {main, *workers} <= {*shown}
-    kinds = [line.split()[0] for line in lines if line.split()[:1] in (["training"], ["evaluation"])]
-    assert sorted(kinds) == ["evaluation"] * len(workers) + ["training"]
+    rows = [re.split(r"\s{2,}", line.strip()) for line in lines if line.rstrip().endswith("%")]
+    (main, *workers), (total, *_) = rows[:-1], rows[-1]
+    assert total == "total of 3 processes" and len(workers) == 2
+    assert "program.py" in main[0] and all("program.py" not in name for name, *_ in workers)
+    assert all(float(joules) > 0 for _, _, joules, _, _ in (main, *workers))
+    (stages,) = (line for line in lines if line.startswith("stages: "))
+    assert "training" in stages and "evaluation" in stages

@@ -40,6 +40,11 @@ def _measure() -> None:
         atexit.register(program.__exit__, None, None, None)
 
 
+def _is_helper() -> bool:
+    """Whether this is the tracker of `multiprocessing`, which does no work of the program and outlives it."""
+    return any("multiprocessing.resource_tracker import main" in argument for argument in sys.orig_argv)
+
+
 def _is_first(folder: str) -> bool:
     """A journal holds one process: the user's journal is for the first process that begins."""
     try:
@@ -60,7 +65,7 @@ def _chain() -> None:
 
 sys.path[:] = [path for path in sys.path if path != _HERE]
 # An interpreter without carbon_otel, such as a launcher, leaves the measuring to the interpreters that it starts.
-if find_spec("carbon_otel") is not None:
+if find_spec("carbon_otel") is not None and not _is_helper():
     try:
         _measure()
     except Exception:  # the program runs in any case
