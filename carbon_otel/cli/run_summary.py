@@ -96,7 +96,7 @@ def _read(journal: Path) -> _Process:
 
 def _unfinished(processes: Sequence[_Process]) -> str:
     if len(processes) == 1:
-        return "the program was killed; the figures up to its last checkpoint are lower bounds"
+        return "the program has not ended in order; the figures up to its last checkpoint are lower bounds"
     count = sum(not process.final for process in processes)
     return (
         f"{count} of {len(processes)} processes: killed or still running; their figures up to the last checkpoint "
