@@ -61,6 +61,7 @@ def show(runs: Sequence[Run], name: str, tracking_uri: str, console: Screen) -> 
         console.print(f"{label}{tracking_uri.rstrip('/')}/{page}", soft_wrap=True)
     for label, command in (
         ("Add them up:   ", f"report {shlex.quote(name)}"),
+        ("What to do:    ", f"advise {shlex.quote(name)}"),
         ("Elsewhere:     ", f"where {shlex.quote(name)} --clouds gcp"),
         ("Another hour:  ", f"when {last} --provider uk"),
     ):
