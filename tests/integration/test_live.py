@@ -82,20 +82,27 @@ def printed(terminal):
 
 
 class TestBesideAProgram:
+    @staticmethod
+    def is_whole(screen) -> bool:
+        """Whether the view has the lowest lines for itself, with all that it shows."""
+        view, above = screen.text[-8:], screen.text[:-8]
+        return (
+            ("└ training epoch" in view[-4] or "└ training epoch" in view[-5])
+            and "live.py" in view[0]
+            and " W " in view[1]
+            and re.search(r"package-0 \d.*W", view[2]) is not None
+            and re.search(r"✓ training epoch ×\d+ .*J/sample", " ".join(view)) is not None
+            and not any("of the program" in line for line in view)
+            and not any("package-0" in line for line in above)
+        )
+
     def test_the_program_has_the_terminal_and_the_view_its_lowest_lines(self, terminal):
         it = terminal(LIVE)
         it.wait_for(has("your name?"))
         it.type("Ada\n")
         it.wait_for(has("hello Ada"))
-        it.wait_for(
-            lambda screen: "└ training epoch" in screen.text[-4] or "└ training epoch" in screen.text[-5]
-        )
         it.wait_for(lambda screen: len(printed(it)) > 40)
-        view, above = it.screen.text[-8:], it.screen.text[:-8]
-        assert "live.py" in view[0] and " W " in view[1] and re.search(r"package-0 \d.*W", view[2])
-        assert re.search(r"✓ training epoch ×\d+ .*J/sample", " ".join(view))
-        assert not any("of the program" in line for line in view)
-        assert not any("package-0" in line for line in above)
+        it.wait_for(self.is_whole)  # not in the middle of a drawing
         it.type("end\n")
         assert it.finish() == 0
         lines = printed(it)
