@@ -165,7 +165,7 @@ def test_a_run_shows_few_metrics_and_tags(measured):
 
 def test_sums_begin_at_zero_so_that_they_are_drawn_as_lines(measured):
     with mlflow.start_run() as run, carbon_otel.stage("training"):
-        measured(5)
+        measured(100)
     assert carbon_otel.flush(60)
     client = mlflow.MlflowClient()
     for name in ("carbon/energy_kwh", "carbon/training/emissions_g", "system/carbon/components/cpu_wh"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 
 import mlflow
 from opentelemetry.sdk.trace import TracerProvider
@@ -14,6 +15,18 @@ import carbon_otel
 logging.basicConfig(stream=sys.stdout)
 logging.getLogger("carbon_otel").setLevel(logging.DEBUG)
 store, trace_url, tracking_uri = sys.argv[1:]
+refused = threading.Event()
+
+
+class Refused(logging.Handler):
+    """Notes that the store has refused figures."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "does not accept the figures" in record.getMessage():
+            refused.set()
+
+
+logging.getLogger("carbon_otel").addHandler(Refused())
 provider = TracerProvider()
 provider.add_span_processor(SimpleSpanProcessor(ConsoleSpanExporter()))
 mlflow.set_tracking_uri(store)
@@ -41,5 +54,7 @@ def refuse(self, run_id, *args, **kwargs):
 
 SqlAlchemyStore.log_batch = refuse
 with mlflow.start_run(), carbon_otel.stage("training"):
-    carbon_otel.flush(5)
+    for _ in range(60):
+        if not refused.is_set():
+            carbon_otel.flush(1)
 carbon_otel.uninstrument()
