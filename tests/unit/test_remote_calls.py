@@ -95,7 +95,8 @@ def test_a_stage_has_the_sum_of_its_own_calls_beside_its_measured_figures(applic
     assert outer.footprint.measured_fraction == 1.0 and outer.footprint.method == "measured.counter"
     carbon_otel.flush()
     measured = sum(point.value for point in application.points("carbon_otel.stage.energy"))
-    assert measured == pytest.approx(carbon_otel.footprint().energy_j)
+    # What the process has used since the export is not in it.
+    assert 5 * (1 - 1e-6) <= measured <= carbon_otel.footprint().energy_j * (1 + 1e-6)
     assert sum(point.value for point in application.points("carbon_otel.remote.energy")) == pytest.approx(
         3 * ONE.energy_j
     )
