@@ -615,17 +615,18 @@ class TestResults:
         assert "Request" in warning and "async with carbon_otel.stage(...)" in warning
 
     def test_the_future_of_a_pool_ends_its_stage(self, opened):
-        go_on, seen = threading.Event(), []
+        evaluated, go_on, seen = threading.Event(), threading.Event(), []
 
         def train():
             with carbon_otel.stage("evaluation"):
                 seen.append(payers())
+            evaluated.set()
             go_on.wait(60)
 
         with ThreadPoolExecutor(1) as pool:
             future = training(pool.submit)(train)
             assert type(future) is Future and current.get() is None
-            assert payers() == PAID
+            assert evaluated.wait(60) and payers() == PAID
             go_on.set()
             pool.submit(int).result(60)  # the callbacks of the first future have run
             assert payers() == ["unattributed"]
