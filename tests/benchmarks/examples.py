@@ -1,8 +1,9 @@
 """The work of one example, measured and not, in turn: `python -m tests.benchmarks.examples finetune 20`.
 
-A round takes about a second. Prints, as JSON, the median ratio of a measured round to the mean of those without
-measurement around it, in CPU time of the process and by the clock, and the median difference of two neighbouring
-rounds without. The start of the measurement is not part of a round.
+A round takes about a second. After two without measurement follow two with it: the first has what a program pays
+once, at the first calls of what is replaced. Prints, as JSON, the median ratio of each to the mean of the rounds
+without around it, in CPU time of the process and by the clock, and the median difference of two neighbours
+without. The start of the measurement is not part of a round.
 """
 
 from __future__ import annotations
@@ -94,13 +95,16 @@ def main(name: str, rounds: int) -> None:
     with tempfile.TemporaryDirectory() as folder, globals()[name]() as work:
         root = server(Path(folder) / "sys").root
 
-        def measured() -> tuple[float, float]:
+        def measured() -> list[tuple[float, float]]:
             carbon_otel.instrument(zone="FR", powercap_root=root)
             try:
                 time.sleep(1)  # the sampler learns the periods of the sensors
-                return timed(round_)
+                return plain()
             finally:
                 carbon_otel.uninstrument()
+
+        def plain() -> list[tuple[float, float]]:
+            return [timed(round_), timed(round_)]
 
         def round_() -> None:
             for _ in range(times):
@@ -109,18 +113,19 @@ def main(name: str, rounds: int) -> None:
         work()
         times = max(1, round(1 / timed(work)[0]))
         measured()
-        without, within = [timed(round_)], []
+        without, within = [plain()], []
         for _ in range(rounds):
             within.append(measured())
-            without.append(timed(round_))
-    figures: dict[str, float] = {"seconds": statistics.median(cpu for cpu, _ in without)}
+            without.append(plain())
+    figures: dict[str, float] = {"seconds": statistics.median(cpu for pair in without for cpu, _ in pair)}
     for at, what in enumerate(("cpu", "clock")):
-        off, on = [each[at] for each in without], [each[at] for each in within]
-        pairs = list(itertools.pairwise(off))
-        figures[what] = statistics.median(
-            2 * now / (before + after) for now, (before, after) in zip(on, pairs, strict=True)
-        )
-        figures[f"{what}_spread"] = statistics.median(abs(after / before - 1) for before, after in pairs)
+        off = [[each[at] for each in pair] for pair in without]
+        around = [statistics.fmean((*before, *after)) for before, after in itertools.pairwise(off)]
+        for which, name in enumerate(("first", "then")):
+            figures[f"{what}_{name}"] = statistics.median(
+                pair[which][at] / mean for pair, mean in zip(within, around, strict=True)
+            )
+        figures[f"{what}_spread"] = statistics.median(abs(second / first - 1) for first, second in off)
     print(json.dumps(figures))
 
 

@@ -30,5 +30,8 @@ def test_an_example(name, table):
     figures = json.loads(done.stdout.splitlines()[-1])
     table(f"{name}, without measurement", "CPU time of a round", figures["seconds"], "s")
     for what, time in ("cpu", "CPU time"), ("clock", "by the clock"):
-        table(f"{name}, with measurement", time, 100 * (figures[what] - 1), "%")
+        for which in ("first", "then"):
+            table(
+                f"{name}, with measurement", f"{time}, {which}", 100 * (figures[f"{what}_{which}"] - 1), "%"
+            )
         table(f"{name}, with measurement", f"{time}: spread", 100 * figures[f"{what}_spread"], "%")
