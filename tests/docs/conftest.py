@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.docs.environments import environment, extras_of
 from tests.docs.pages import ROOT
 
 TRAIN = """
@@ -46,12 +47,13 @@ assert carbon_otel.flush(timeout=60)
 """
 
 
-def execute(folder: Path, *command: str, **variables: str) -> str:
-    """Run a command in the folder; its output. Fails with that output if the command does."""
-    scripts = str(Path(sys.executable).parent)
+def execute(folder: Path, python: Path, *command: str, **variables: str) -> str:
+    """Run a command in the folder, with the scripts beside `python`; its output. Fails if the command does."""
+    here = str(Path(sys.executable).parent)
+    others = [each for each in os.environ.get("PATH", os.defpath).split(os.pathsep) if each != here]
     environment = {
         **os.environ,
-        "PATH": os.pathsep.join([scripts, os.environ.get("PATH", os.defpath)]),
+        "PATH": os.pathsep.join([str(python.parent), *others]),
         "PYTHONPATH": str(ROOT),
         "XDG_STATE_HOME": str(folder / "state"),
         "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
@@ -77,17 +79,31 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with the life of the model `churn`."""
     pytest.importorskip("mlflow")
     folder = tmp_path_factory.mktemp("life")
-    execute(folder, sys.executable, "-c", LIFE)
+    execute(folder, Path(sys.executable), sys.executable, "-c", LIFE)
     return folder / "mlflow.db"
 
 
+@pytest.fixture(scope="session")
+def python_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Gives the Python of an environment with exactly the extras that a page names for use, and with `more`."""
+    made: dict[tuple[frozenset[str], tuple[str, ...]], Path] = {}
+
+    def find(page: str, *more: str) -> Path:
+        wanted = extras_of(page) - {"test"}, more
+        if wanted not in made:
+            made[wanted] = environment(tmp_path_factory.mktemp("environment"), *wanted)
+        return made[wanted]
+
+    return find
+
+
 @pytest.fixture
-def reader(tmp_path: Path, life: Path) -> Callable[..., str]:
-    """Runs a command in a folder of a reader of the pages."""
+def reader(tmp_path: Path, life: Path, python_of: Callable[..., Path]) -> Callable[..., str]:
+    """Runs a command in a folder of a reader of a page, whose Python has what the page names and `more`."""
     shutil.copy(life, tmp_path / "mlflow.db")
     (tmp_path / "train.py").write_text(TRAIN)
 
-    def run(*command: str, **variables: str) -> str:
-        return execute(tmp_path, *command, **variables)
+    def run(page: str, *command: str, more: tuple[str, ...] = ()) -> str:
+        return execute(tmp_path, python_of(page, *more), *command)
 
     return run

@@ -16,6 +16,7 @@ from tests.fakes.drawing import Drawing
 from tests.fakes.powercap import server
 
 PAGE = "examples/README.md"
+HERE = Path(sys.executable)
 # The stages that each file has by itself; the light ones need nothing but the extras.
 LIGHT: Mapping[str, set[str]] = {"sklearn_run.py": {"training", "evaluation"}, "logfire_run.py": {"training"}}
 FRAMEWORKS: Mapping[str, set[str]] = {
@@ -51,12 +52,12 @@ def quickstarts() -> dict[str, Quickstart]:
 
 
 @contextlib.contextmanager
-def surroundings(folder: Path) -> Iterator[dict[str, str]]:
+def surroundings(folder: Path, python: Path = HERE) -> Iterator[dict[str, str]]:
     """The environment of a reader in the folder, whose machine has a counter that draws 50 W."""
     with Drawing(server(folder / "sys"), zones=1, watts=50) as drawing:
         yield {
             **os.environ,
-            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
+            "PATH": os.pathsep.join([str(python.parent), os.environ.get("PATH", os.defpath)]),
             "PYTHONPATH": str(ROOT),
             "CARBON_OTEL_POWERCAP_ROOT": str(drawing.root),
             "CARBON_OTEL_JOURNAL": str(folder / "journal.json"),
@@ -69,10 +70,10 @@ def surroundings(folder: Path) -> Iterator[dict[str, str]]:
         }
 
 
-def stages(start: Quickstart, folder: Path) -> set[str]:
-    """Write the file, run its command, and give the kinds of stage that have energy in the journal."""
+def stages(start: Quickstart, folder: Path, python: Path = HERE) -> set[str]:
+    """Write the file, run its command, and give the kinds of stage in the journal."""
     (folder / start.name).write_text(start.code)
-    with surroundings(folder) as environment:
+    with surroundings(folder, python) as environment:
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", start.command],
             cwd=folder,
@@ -88,6 +89,7 @@ def stages(start: Quickstart, folder: Path) -> set[str]:
 
 
 def kinds(folder: Path) -> set[str]:
-    """The kinds of stage that have energy in the journal."""
-    journal = json.loads((folder / "journal.json").read_text("utf-8"))
-    return {kind for kind, cost in journal["footprint"]["stages"].items() if cost["energy_j"] > 0}
+    """The kinds of stage in the journal, which has energy. A stage below a step of the counter may have none."""
+    footprint = json.loads((folder / "journal.json").read_text("utf-8"))["footprint"]
+    assert footprint["energy_j"] > 0
+    return set(footprint["stages"])

@@ -1,4 +1,4 @@
-"""Every command and all code of the pages runs, and prints what the page says."""
+"""Every command and all code of the pages runs with the extras that the page names, and prints what it says."""
 
 from __future__ import annotations
 
@@ -74,14 +74,15 @@ def name_of(block: Block) -> str:
 def test_commands(block, reader):
     with receivers.serving(receivers.Receiver) as sink:
         code = block.code.replace("http://127.0.0.1:4318", sink.url)
-        reader("bash", "-euo", "pipefail", "-c", code)
+        reader(block.page, "bash", "-euo", "pipefail", "-c", code)
         if "OTEL_EXPORTER_OTLP_ENDPOINT" in code and "train.py" in code:
             assert sink.spans() and sink.metrics()
 
 
 @pytest.mark.parametrize("page", sorted({block.page for block in HERE if block.language == "python"}))
 def test_python(page, reader):
-    reader(sys.executable, "-m", "tests.docs.run_page", page)
+    # The reader's own library, and IPython for cells.
+    reader(page, "python", "-m", "tests.docs.run_page", page, more=("scikit-learn", "ipython"))
 
 
 @pytest.mark.parametrize("block", [b for b in BLOCKS if b.language == "toml"], ids=name_of)

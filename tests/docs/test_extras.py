@@ -8,6 +8,7 @@ from importlib import metadata
 
 import pytest
 
+from tests.docs.environments import closure, extras_of
 from tests.docs.pages import PAGES, ROOT
 
 if sys.version_info >= (3, 11):
@@ -26,30 +27,6 @@ NEEDS = {
     r"^pytest\b": "pytest",
     r"^(carbon-otel|python -m carbon_otel)\b": "typer",
 }
-# Pages whose reader has the named library, which the page is about.
-HAS = {"carbon_otel/mlflow/README.md": {"mlflow"}, "carbon_otel/otel/README.md": {"logfire"}}
-
-
-def name_of(requirement: str) -> str:
-    return re.split(r"[\s\[<>=~!;]", requirement, maxsplit=1)[0].lower()
-
-
-def distributions(extras: set[str]) -> set[str]:
-    """The distributions of a plain install and of these extras, with those that they name in turn."""
-    found = {name_of(each) for each in PROJECT["dependencies"]}
-    left = list(extras)
-    while left:
-        for requirement in EXTRAS[left.pop()]:
-            own = re.match(r"carbon-otel\[([\w,]+)\]", requirement)
-            if own:
-                left += own[1].split(",")
-            found.add(name_of(requirement))
-    return found
-
-
-def named_in(text: str) -> set[str]:
-    extras = re.findall(r"(?:carbon-otel|\.)\[([\w,]+)\]", text)
-    return {name for group in extras for name in group.split(",")}
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -57,10 +34,9 @@ def test_the_page_names_the_extras_of_what_it_says(page):
     if page == "CHANGELOG.md":
         return  # it tells of changes, and is no manual
     text = PAGES[page].text
-    # The first page's reader has followed its first command.
-    extras = named_in(text) or named_in(PAGES["README.md"].text)
+    extras = extras_of(page)
     assert extras <= EXTRAS.keys()
-    there = distributions(extras) | HAS.get(page, set())
+    there = closure(extras)
     missing = {
         found[0]: needed
         for pattern, needed in NEEDS.items()
