@@ -88,7 +88,7 @@ def apply(session: Session, before: Settings) -> None:
             session.attribution.change(rule)
             engine.tick()
     if now.checkpoint_interval_s != before.checkpoint_interval_s:
-        engine.set_checkpoints(now.checkpoint_interval_s)
+        engine.checkpoints.be_apart(now.checkpoint_interval_s)
         if session.journal is not None:
             session.journal.checkpoint_interval_s = now.checkpoint_interval_s
     session.sampler.interval_s = now.interval_s

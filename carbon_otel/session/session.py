@@ -129,7 +129,7 @@ class Session:
                 if self.announcement.file is not None:
                     self.engine.sinks.add(self.announcement.file)
                 if path is not None or (self.announcement.file is not None and "mlflow" not in sys.modules):
-                    self.engine.begin_with_checkpoints()
+                    self.engine.checkpoints.begin_at_once()
             if path is not None and hook is None:  # a child must not write the file of its parent
                 own = resource_of_process(resource).attributes
                 self.kept = Kept(self.otel.instruments, self.otel.labels, own)

@@ -25,6 +25,7 @@ from carbon_otel.records import RUN, AttributeValue, StageInfo, StageRecord
 from carbon_otel.sinks import Checkpoint, Fanout, Figures, Sink, StageEnd, Tick
 from carbon_otel.stages.accounts import Account, Books
 from carbon_otel.stages.cpu_weights import StageWeights, ThreadWeights
+from carbon_otel.stages.due import Due
 from carbon_otel.stages.figures import Statements
 from carbon_otel.stages.open_runs import OpenRuns
 from carbon_otel.stages.open_stage import OpenStage
@@ -32,7 +33,7 @@ from carbon_otel.stages.preparing import parent_of, prepare, prepare_run, root
 from carbon_otel.stages.rounds import Payment, Rounds
 from carbon_otel.stages.shares import Shares
 from carbon_otel.stages.turns import Turns
-from carbon_otel.units import NS_PER_S, S_PER_NS
+from carbon_otel.units import S_PER_NS
 
 if TYPE_CHECKING:
     from carbon_otel.carbon.grid import EmissionFactor
@@ -79,9 +80,7 @@ class Engine:
         calls = Engine.begin, Engine.close, Engine.tick, Engine.at_edge
         self._turns = Turns(self._restore, [call.__code__ for call in calls])
         now_ns = meter.clock_ns()
-        self._checkpoint_ns = int(checkpoint_s * NS_PER_S)
-        self._due_ns = now_ns + self._checkpoint_ns
-        self._begins_with_checkpoints = False
+        self.checkpoints = Due(meter.clock_ns, checkpoint_s)
         self._last_tick = (now_ns, 0.0, 0.0)
         self.root = root(self)
         self.shares = Shares(self)
@@ -332,11 +331,10 @@ class Engine:
             turns.give_up(here)
             raise
 
-    def _drawn(self, now_ns: int, due: bool, viewed: bool) -> tuple[Checkpoint | None, Checkpoint | None]:
+    def _drawn(self, now_ns: int, anyway: bool, viewed: bool) -> tuple[Checkpoint | None, Checkpoint | None]:
         """The checkpoint of a tick, if one is due, and the view, if somebody looks."""
         drawn = view = None
-        if due or now_ns >= self._due_ns:
-            self._due_ns = now_ns + self._until_checkpoint_ns(now_ns)
+        if self.checkpoints.take(now_ns, anyway=anyway):
             drawn = self.last_checkpoint = self.statements.checkpoint(self.root, self.meter.edge(now_ns))
         if viewed:
             view = self.statements.view(self.root, self._open.values(), self.meter.edge(now_ns))
@@ -359,23 +357,6 @@ class Engine:
     def to_footprint(self, record: StageRecord) -> Footprint:
         """The footprint of a record, with the present emission factor."""
         return self.statements.to_footprint(record)
-
-    def set_checkpoints(self, apart_s: float) -> None:
-        """Let the next checkpoint be due in `apart_s` seconds, and the others so far apart."""
-        self._checkpoint_ns = int(apart_s * NS_PER_S)
-        self._due_ns = self.meter.clock_ns() + self._checkpoint_ns
-
-    def begin_with_checkpoints(self) -> None:
-        """Let the next tick have a checkpoint, then one each time the age has doubled, until the usual interval.
-
-        So a program that soon ends by `os._exit()`, for example, loses at most the later half of its time.
-        """
-        self._begins_with_checkpoints = True
-        self._due_ns = self.meter.clock_ns()
-
-    def _until_checkpoint_ns(self, now_ns: int) -> int:
-        age_ns = now_ns - self.root.opened_ns
-        return min(age_ns, self._checkpoint_ns) if self._begins_with_checkpoints else self._checkpoint_ns
 
     @property
     def open_stages(self) -> list[StageInfo]:

@@ -100,7 +100,8 @@ ROOMS = {
     "foresight": f"{CORE} here config sensors runtime stages forecast mlflow.compat",
     # The commands of IPython.
     "notebook": "guard carbon records footprint notebook.card runtime stages",
-    "__init__": f"{CORE} intensity config runtime stages session lifecycle forecast advice foresight notebook",
+    "questions": "clock guard keywords config intensity lifecycle advice",
+    "__init__": f"{CORE} config runtime stages session forecast foresight questions lifecycle notebook",
     # CodeCarbon's trackers, over the public interface.
     "compat.codecarbon": "__init__ compat carbon config footprint fork guard private_files provenance records "
     "runtime sinks stages units",

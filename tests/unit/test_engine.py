@@ -103,7 +103,7 @@ def exactly(*values):
 
 def test_early_checkpoints_lose_half_of_the_time_at_most_and_then_the_usual_interval():
     b = Bench(checkpoint_s=15)
-    b.engine.begin_with_checkpoints()
+    b.engine.checkpoints.begin_at_once()
     at_s = []
     for second in range(1, 70):
         b.clock.advance(1)
