@@ -29,6 +29,8 @@ from carbon_otel.units import NS_PER_S, S_PER_NS
 _INTERVAL_NS: Final = NS_PER_S // 10
 # In a longer time, the host's processor time must have advanced: it counts hundredths of a second of each thread.
 _SILENT_AFTER_NS: Final = NS_PER_S // 10
+# In a shorter time, hundredths of a second of processor time tell nothing: often none of the tree's own.
+_SHORTEST_NS: Final = NS_PER_S // 20
 _SMALL_PROCESSES: Final = 8
 _SMALL_THREADS: Final = 256
 
@@ -183,8 +185,11 @@ class TreeShare:
     def look(self, now_ns: int, others: frozenset[int] = frozenset()) -> float | None:
         """The share since the last measurement; None if it cannot be measured now.
 
-        A time that could not be measured is part of the next measurement, unless a clock has stepped back.
+        A time that could not be measured, or is too short to be, is part of the next measurement, unless a clock
+        has stepped back.
         """
+        if self._before is not None and now_ns - self._before_ns < _SHORTEST_NS:
+            return self._share
         try:
             busy, idle = self._busy_time.read()
             now = self._processes.trees([self._pid], others)[self._pid]

@@ -127,7 +127,8 @@ class Host:
         for spool in Spool.left_in(self.folder / "state" / "mlflow"):
             for address in spool.addresses():
                 for row in spool.waiting(address):
-                    states[row.batch.contribution_id] = row.batch.values["carbon/energy_wh"] * 3600
+                    if row.batch.values:  # the first state of a run has none
+                        states[row.batch.contribution_id] = row.batch.values["carbon/energy_wh"] * 3600
             spool.close()
         return states
 

@@ -179,6 +179,15 @@ def test_edges_measure_only_under_the_cpu_time_rule_and_at_most_ten_times_a_seco
     shares.leave()
 
 
+def test_no_share_is_measured_in_a_time_that_is_shorter_than_the_units_of_processor_time(stat):
+    rule = TreeShare(os.getpid(), BusyTime(stat.path), host_processes(), 0, 0.5)
+    stat.run(busy=0.02, idle=0)  # of others
+    assert rule.look(10_000_000) == 0.5
+    burn(0.02)
+    stat.run(busy=0.02, idle=0.36)
+    assert 0.02 / 0.4 <= rule.look(NS) < 0.5  # in the whole time
+
+
 def tree(pid: int, foreign: set[int] = frozenset()) -> Tree:
     return host_processes().trees([pid], foreign)[pid]
 

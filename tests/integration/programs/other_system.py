@@ -98,7 +98,7 @@ for _ in range(2):
     print(
         carbon_otel.flush(),
         s.footprint.method,
-        s.footprint.energy_j > 0,
+        s.footprint.energy_j > 0 or s.footprint.as_dict(),
         *sorted(carbon_otel.footprint().stages),
     )
     carbon_otel.uninstrument()
