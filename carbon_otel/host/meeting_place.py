@@ -46,6 +46,11 @@ class Places:
         """The places in which to meet: the shared ones, or, if there is none, all."""
         return self.shared or self.all
 
+    @property
+    def foremost(self) -> Path:
+        """The folder before which no other has precedence."""
+        return next(names_in(self.usable[0], _NAME))
+
     def is_apart(self, folder: Path) -> bool:
         """Whether others may meet elsewhere while this process is in `folder`: in a place that it prefers, too."""
         preferred = self.all[: self.all.index(folder.parent) + 1]

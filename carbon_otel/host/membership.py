@@ -74,6 +74,7 @@ class Membership:
         self._view = hashlib.sha256(view.encode()).hexdigest()[:16]
         self._places = meeting_place.of_host() if base is None else meeting_place.Places((base,), (base,))
         self._root: Path | None = None
+        self._foremost = False
         self._path = Path()
         self._unusable: set[Path] = set()  # places
         self._own: int | None = None
@@ -97,12 +98,15 @@ class Membership:
             due = clock.monotonic() >= self._due_s
             if due:
                 self._unusable.clear()
-            if (due or self._root is not None) and not self._is_in_place():
+            if (due or self._root is not None) and not self._is_in_place(due):
                 self._join()
             if due:
                 self._look_around()
 
-    def _is_in_place(self) -> bool:
+    def _is_in_place(self, look: bool) -> bool:
+        """Whether this process is where it should be. In the foremost place its file says so, without a look."""
+        if not look and self._foremost:
+            return self._is_there()
         return (
             self._root is not None
             and meeting_place.existing(self._usable()) == self._root
@@ -142,6 +146,7 @@ class Membership:
             self._show_left()
         self._drop(_unlock)
         self._root, self.folder, self._path, self._own = root, folder, folder / self.name, own
+        self._foremost = root == self._places.foremost
         self.shown = Shown(folder_in(root, boot()), self.name)
         self._marks[own] = file_of(own)
         self._due_s = 0.0

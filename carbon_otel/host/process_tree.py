@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 import psutil
 
 from carbon_otel.guard import pass_on
+from carbon_otel.host.births import Births
 from carbon_otel.units import NS_PER_S
 
 _TICK_NS: Final = NS_PER_S // (os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100)
@@ -138,20 +139,31 @@ class Processes:
 class LinuxProcesses(Processes):
     """The processes of /proc.
 
-    Each call lists the folder. It reads the new processes and, in the trees, those that have run since the last
-    call: the others have waited for no child, and their parent matters once they run. Apart from the listing, the
-    cost depends neither on threads nor on processes outside the trees.
+    A call lists the folder if processes may have begun since the last one. It reads the new processes and, in the
+    trees, those that have run since the last call: the others have waited for no child, and their parent matters
+    once they run. Apart from the listing, the cost depends neither on threads nor on processes outside the trees.
     """
 
     def __init__(self, folder: Path = Path("/proc")) -> None:
         self._folder = folder
+        self._births = Births(folder)
+        # Whether no process has begun since the last call, and whether one of the trees has ended.
+        self._same = self._ended = False
         self._listing: list[str] = []
         self._parent: dict[int, int] = {}
         self._below: dict[int, set[int]] = {}
         # What processes of the trees had spent by their CPU clocks, and how many threads they had.
         self._last: dict[int, tuple[Spent, int]] = {}
 
+    def trees(self, roots: Iterable[int], foreign: Collection[int] = ()) -> dict[int, Tree]:
+        found = super().trees(roots, foreign)
+        return super().trees(roots, foreign) if self._ended else found
+
     def _refresh(self) -> None:
+        self._same = not self._births.since_last_look() and not self._ended and bool(self._listing)
+        self._ended = False
+        if self._same:
+            return
         try:
             listing = os.listdir(self._folder)  # noqa: PTH208 - thousands of names at each tick, not paths
         except FileNotFoundError as error:  # not mounted here: every tree is empty
@@ -186,9 +198,13 @@ class LinuxProcesses(Processes):
             pass_on(error)
             own = None
         last = self._last.get(pid)
-        if last is None or last[0].own_ns != own:
+        if last is not None and own is not None and self._same and not self._below.get(pid):
+            # Without a child before and since, it has waited for none.
+            last = self._last[pid] = last[0]._replace(own_ns=own), last[1]
+        elif last is None or last[0].own_ns != own:
             fields = self._read(pid)
             if fields is None:
+                self._ended = self._same
                 return None
             reaped = (int(fields[13]) + int(fields[14])) * _TICK_NS
             threads = int(fields[17])

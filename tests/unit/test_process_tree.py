@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from carbon_otel.host.births import Births
 from carbon_otel.host.process_tree import LinuxProcesses, Processes, Spent, spent_ns
 from tests.fakes.clock import NS
 from tests.integration.processes import wait_for
@@ -107,7 +109,8 @@ def test_one_file_is_read_for_each_process_of_the_tree_and_each_new_process(proc
     real_open = os.open
 
     def counting_open(path, flags):
-        opened.append(int(Path(path).parent.name))
+        if Path(path).name == "stat":
+            opened.append(int(Path(path).parent.name))
         return real_open(path, flags)
 
     monkeypatch.setattr(os, "open", counting_open)
@@ -119,6 +122,63 @@ def test_one_file_is_read_for_each_process_of_the_tree_and_each_new_process(proc
     opened.clear()
     processes.trees([A])
     assert sorted(opened) == [A, B, D]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_nothing_is_listed_or_opened_for_a_lonely_process_until_one_begins(monkeypatch):
+    """`births` stands in for the other processes of this machine."""
+    births, used = iter([True, False, False, True]), []
+    monkeypatch.setattr(Births, "since_last_look", lambda self: next(births))
+    for name in ("listdir", "open"):
+        real = getattr(os, name)
+        monkeypatch.setattr(
+            os, name, lambda path, *rest, real=real: used.append(str(path)) or real(path, *rest)
+        )
+    with subprocess.Popen([sys.executable, "-S", "-c", "input()"], stdin=subprocess.PIPE) as lonely:
+        processes = LinuxProcesses()
+        processes.trees([lonely.pid])
+        for listed in (False, False, True):
+            used.clear()
+            assert processes.trees([lonely.pid])[lonely.pid].keys() == {lonely.pid}
+            assert ("/proc" in used) == listed
+            assert listed or used == []
+        lonely.communicate(b"\n")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_the_end_of_a_process_is_seen_though_none_has_begun(monkeypatch):
+    births = iter([True, False, False])
+    monkeypatch.setattr(Births, "since_last_look", lambda self: next(births, False))
+    program = [sys.executable, "-S", "-c", "sum(range(10**6)); input()"]
+    with subprocess.Popen(program, stdin=subprocess.PIPE) as child:
+        processes = LinuxProcesses()
+        before = processes.trees([os.getpid()])[os.getpid()]
+        assert child.pid in before
+        child.communicate(b"\n")
+    after = processes.trees([os.getpid()])[os.getpid()]
+    assert child.pid not in after
+    assert after[os.getpid()].reaped_ns > before[os.getpid()].reaped_ns
+
+
+class TestBirths:
+    @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+    def test_a_process_and_a_thread_are_seen(self):
+        births = Births(Path("/proc"))
+        assert births.since_last_look()
+        thread = threading.Thread(target=int)
+        thread.start()
+        thread.join()
+        assert births.since_last_look()
+        subprocess.run([sys.executable, "-S", "-c", ""], check=True)
+        assert births.since_last_look()
+        wait_for(lambda: not births.since_last_look())
+
+    @pytest.mark.parametrize("content", [None, "0.00 0.00 0.00 0/0 0\n", ""])
+    def test_a_file_that_does_not_count_is_not_believed(self, content, tmp_path):
+        if content is not None:
+            (tmp_path / "loadavg").write_text(content)
+        births = Births(tmp_path)
+        assert all(births.since_last_look() for _ in range(3))
 
 
 def test_no_file_is_read_for_a_process_that_has_not_run_since(monkeypatch):

@@ -412,7 +412,7 @@ def test_a_silent_cgroup_reserves_nothing(content, tmp_path):
 
 
 NO_DESCRIPTORS = """
-import json, os, resource, sys, threading, time
+import json, os, resource, subprocess, sys, threading, time
 import carbon_otel
 from pathlib import Path
 
@@ -428,6 +428,7 @@ def feed():
         time.sleep(0.01)
 
 threading.Thread(target=feed, daemon=True).start()
+child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)  # its files are to be read
 carbon_otel.instrument(zone="FR", powercap_root=root, attribution="process", interval_s=0.1)
 with carbon_otel.stage("training") as before:
     end = time.monotonic() + 1
@@ -446,6 +447,7 @@ with carbon_otel.stage("training") as during:
     for descriptor in taken:
         os.close(descriptor)
 print(json.dumps([before.footprint.as_dict(), during.footprint.as_dict()]))
+child.communicate(b"\\n")
 """
 
 
