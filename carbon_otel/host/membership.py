@@ -43,7 +43,7 @@ _TRIES: Final = 5
 # Between two looks at the other groups: this time, or longer where a look is slow, but not longer than the second.
 _LOOK_EVERY_S: Final = 5.0
 _LOOK_AT_LEAST_EVERY_S: Final = 30.0
-_MOST_SPENT: Final = 1e-3
+_MOST_SPENT: Final = 2e-4
 _PATIENCE_S: Final = 0.05
 # Viewers read once a second.
 _READ_AFTER_S: Final = 60.0

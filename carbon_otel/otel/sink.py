@@ -216,12 +216,12 @@ class OtelSink(Sink):
             own.span.set_attributes(foresight_attributes(foresight))
 
     def tick(self, tick: Tick) -> None:
-        self._providers.silent()  # updates `listened`
-        self._providers.warn_if_too_late()
-        self._show_progress()
+        if not self._providers.silent():
+            self._providers.warn_if_too_late()
+            self._show_progress()
+            if self.labels.apart != self.instruments.apart:  # the application has set its provider
+                self.labels.begin_again(self.instruments.apart)
         self.instruments.source.embodied_g = tick.embodied_g
-        if self.labels.apart != self.instruments.apart:  # the application has set its provider
-            self.labels.begin_again(self.instruments.apart)
         if tick.checkpoint is not None:
             self._early.checkpoint = bool(self._spans)
         with self._reporting:
