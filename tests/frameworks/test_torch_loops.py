@@ -444,8 +444,8 @@ def test_short_calls_in_a_pass_have_their_own_time(stages, job):
     ended = {each.name: each for each in stages.ended()}
     calls, epoch, whole = (ended[name] for name in ("Series.apply", "epoch 1", "by hand"))
     took = {name: each.span.end_time - each.span.start_time for name, each in ended.items()}
-    # Each has its time: had the pass that of the calls as well, their parts would be too small.
-    assert calls.joules / whole.joules > 0.75 * took["Series.apply"] / took["by hand"]
+    # Each has its time: had the pass that of the calls as well, their part would be a half of this at most.
+    assert calls.joules / whole.joules > 0.6 * took["Series.apply"] / took["by hand"]
     assert epoch.joules + calls.joules <= whole.joules * (1 + 1e-9)
 
 
