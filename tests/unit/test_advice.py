@@ -18,11 +18,12 @@ from carbon_otel.advice.amounts import NONE, part, total, whole
 from carbon_otel.advice.attempts import Attempt
 from carbon_otel.advice.histories import Curve, Histories, Point
 from carbon_otel.advice.literature import CHECKED, GPU, TOKENS, applicable, factors
-from carbon_otel.advice.quality import Metric, choose, direction
+from carbon_otel.advice.quality import Metric, choose
 from carbon_otel.advice.subject import Subject
 from carbon_otel.advice.words import LEVERS, NothingFound
 from carbon_otel.cli.advise_view import show
 from carbon_otel.cli.output import Screen
+from carbon_otel.lifecycle.better import direction
 from carbon_otel.lifecycle.comparison import energy_unlike
 from carbon_otel.lifecycle.entry import LedgerCost
 from carbon_otel.lifecycle.ledger import Ledger
@@ -152,6 +153,8 @@ class TestMetric:
             ("roc_auc", False),
             ("epoch", None),
             ("glossary", None),
+            ("neg_mean_squared_error", False),
+            ("mean_score_time", None),
         ],
     )
     def test_the_name_says_what_is_better(self, name, lower):
