@@ -98,11 +98,7 @@ def compare(
             refuse(
                 f"none of these runs has a metric {metric!r}; they have {', '.join(own) or 'none of yours'}"
             )
-        try:
-            lower = better.lower_is_better(metric) if lower_is_better is None else lower_is_better
-        except ValueError as error:
-            refuse(str(error))
-        report["trade_off"] = _trade_off(costs, metric, quality, lower)
+        report["trade_off"] = _trade_off(costs, metric, quality, lower_is_better)
     if as_json or output is Format.json:
         write_json(report)
     elif output is Format.html:
@@ -155,14 +151,18 @@ def _measured(runs: Iterable[Run], unreadable: list[str]) -> list[RunCost]:
 
 
 def _trade_off(
-    costs: Sequence[RunCost], metric: str, quality: dict[str, float], lower_is_better: bool
+    costs: Sequence[RunCost], metric: str, quality: dict[str, float], lower_is_better: bool | None
 ) -> dict[str, Any]:
     """The quality of each run, and whether the run is on the Pareto front."""
-    front = pareto(costs, quality, lower_is_better=lower_is_better)
+    try:
+        lower = better.lower_is_better(metric) if lower_is_better is None else lower_is_better
+    except ValueError as error:
+        refuse(str(error))
+    front = pareto(costs, quality, lower_is_better=lower)
     runs = {
         cost.run_id: {"value": quality.get(cost.run_id), "pareto": cost.run_id in front} for cost in costs
     }
-    return {"metric": metric, "lower_is_better": lower_is_better, "runs": runs}
+    return {"metric": metric, "lower_is_better": lower, "runs": runs}
 
 
 def _cost(run: Run) -> RunCost:

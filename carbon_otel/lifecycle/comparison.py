@@ -32,7 +32,7 @@ EMISSIONS_ALIKE: Final = {
 _SHARES: Final = ("carbon.share.reserved", "carbon.share.process")
 _ALIKE_WITHIN: Final = 0.05
 _GPU_WH: Final = "carbon/components/gpu_wh"
-_OTHERWISE: Final = "their shares of the host differ, and their own CPU time does not bear it out"
+_NOT_BORNE_OUT: Final = "and their own CPU time does not bear it out"
 
 
 class NotMeasured(ValueError):
@@ -167,21 +167,21 @@ def verdict(first: RunCost, other: RunCost) -> str:
 
     The bands are treated as independent, which is cautious: errors that two runs on one device share, such as
     those of its sensor, cancel in part, but this effect has not been measured. A lower bound has no upper end.
-    Where the shares of the host differ, a busy neighbour may be the reason: the figures by the CPU time of the
-    runs have to bear it out. Energy is compared, not emissions: on one grid the intensity multiplies both and
+    Where the shares of the host or the rules of attribution differ, other programs may be the reason: the figures
+    by the CPU time of the runs have to bear it out. Energy is compared, not emissions: on one grid the intensity multiplies both and
     cancels; on two grids the emissions would compare the grids.
     """
-    by = f"{_change(first.energy_wh, other.energy_wh)} energy than {first.name}"
+    same = first.energy_wh == other.energy_wh
+    by = f"{_change(first.energy_wh, other.energy_wh)} energy {'as' if same else 'than'} {first.name}"
     if any(map(math.isnan, (first.low_wh, first.high_wh, other.low_wh, other.high_wh))):
         return f"{other.name}: {by}; without bands it is unknown whether they differ"
     for less, more in ((first, other), (other, first)):
         if less.high_wh < more.low_wh:
             if less.lower_bound:
                 return f"{other.name}: {by}, but {less.name} {less.lower_bound}: they are not distinguishable"
-            if not all(_alike(tag, first.tags, other.tags) for tag in _SHARES) and not _by_process(
-                less, more
-            ):
-                return f"{other.name}: {by}, but {_OTHERWISE}: they are not distinguishable"
+            reason = _charged_otherwise(first.tags, other.tags)
+            if reason and not _by_process(less, more):
+                return f"{other.name}: {by}, but {reason}, {_NOT_BORNE_OUT}: they are not distinguishable"
             return f"{other.name} used {by}, beyond both bands"
     return f"{other.name}: {by}, but the bands overlap: they are not distinguishable"
 
@@ -190,6 +190,13 @@ def _alike(tag: str, first: Mapping[str, str], other: Mapping[str, str]) -> bool
     """Whether runs with these tags had the same share of the host; runs without shares count as alike."""
     one, two = _share(first, tag), _share(other, tag)
     return one is None or two is None or abs(one - two) <= _ALIKE_WITHIN * max(one, two)
+
+
+def _charged_otherwise(first: Mapping[str, str], other: Mapping[str, str]) -> str:
+    """In what the runs with these tags were charged for different parts of the host; empty if in nothing."""
+    if first.get("carbon.attribution") != other.get("carbon.attribution"):
+        return "their rules of attribution differ"
+    return "" if all(_alike(tag, first, other) for tag in _SHARES) else "their shares of the host differ"
 
 
 def _share(tags: Mapping[str, str], tag: str) -> float | None:
@@ -234,6 +241,8 @@ def pareto(
 
 def _change(first_wh: float, other_wh: float) -> str:
     """The change relative to the first run, or in watt-hours if the first is 0."""
+    if first_wh == other_wh:
+        return "as much"
     word = "less" if other_wh < first_wh else "more"
     if first_wh <= 0:
         return f"{watt_hours(abs(other_wh - first_wh))} {word}"
