@@ -123,8 +123,8 @@ def prove(
 
     Raises:
         LookupError: for runs that the store does not have, or that were not measured.
-        ValueError: for a stage or unit that the runs do not have, a run in both groups, or a metric whose name does not
-            say which values are better.
+        ValueError: for a stage or unit that the runs do not have, a run in both groups, or a metric whose name
+            does not say which values are better.
         ImportError: if mlflow is not installed.
     """
     import mlflow

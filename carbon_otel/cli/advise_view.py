@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
 from carbon_otel.advice.advisor import NOT_ADDED, Advised
@@ -30,6 +32,8 @@ _ALL: Final = "all"
 def show(advised: Advised, console: Screen) -> None:
     """Print the advice."""
     total = advised.total
+    if advised.lower_bounds:
+        total = replace(total, high_wh=math.inf, high_g=math.inf)
     console.print(f"{advised.title}: {energy_of(total)}, {emissions_of(total)} CO2e")
     console.print(f"{_INDENT}{_stages(advised)}", soft_wrap=True)
     for line in advised.lower_bounds:

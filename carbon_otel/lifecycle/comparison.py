@@ -168,8 +168,8 @@ def verdict(first: RunCost, other: RunCost) -> str:
     The bands are treated as independent, which is cautious: errors that two runs on one device share, such as
     those of its sensor, cancel in part, but this effect has not been measured. A lower bound has no upper end.
     Where the shares of the host or the rules of attribution differ, other programs may be the reason: the figures
-    by the CPU time of the runs have to bear it out. Energy is compared, not emissions: on one grid the intensity multiplies both and
-    cancels; on two grids the emissions would compare the grids.
+    by the CPU time of the runs have to bear it out. Energy is compared, not emissions: on one grid the intensity
+    multiplies both and cancels; on two grids the emissions would compare the grids.
     """
     same = first.energy_wh == other.energy_wh
     by = f"{_change(first.energy_wh, other.energy_wh)} energy {'as' if same else 'than'} {first.name}"

@@ -6,6 +6,7 @@ import csv
 import itertools
 import json
 import math
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
 
@@ -319,6 +320,20 @@ class TestUnusedDevices:
     def test_busy_ones(self, store):
         advised = store.advised(self.run("CPU + 2 x NVIDIA H100 80GB HBM3", one=300.0, two=250.0))
         assert isinstance(found(advised, unused_devices.NAME), NothingFound)
+
+    @pytest.mark.parametrize("devices", [{"one": 15.0}, {"one": 15.0, "two": 15.0}])
+    def test_without_a_rated_power_all_may_be_idle(self, store, devices):
+        """It was said that every one of them drew more than an idle one."""
+        advised = store.advised(self.run(f"CPU + {len(devices)} x Unheard-of Card", **devices))
+        silent = found(advised, unused_devices.NAME)
+        assert silent.lacking and "rated power" in silent.reason
+
+    def test_devices_that_do_not_add_up_are_not_judged(self, store):
+        busy = self.run("CPU + 1 x NVIDIA H100 80GB HBM3", one=300.0)
+        silent = found(store.advised(replace(busy, gpu=400.0)), unused_devices.NAME)
+        assert silent.lacking
+        silent = found(store.advised(busy, replace(busy, gpu=400.0)), unused_devices.NAME)
+        assert "every GPU of 1 run drew" in silent.reason and "1 other run cannot be judged" in silent.reason
 
     def test_no_gpu(self, store):
         assert "no GPU" in found(store.advised(Made({"training": 1.0})), unused_devices.NAME).reason

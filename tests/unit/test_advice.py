@@ -216,6 +216,17 @@ def test_why_energies_are_not_comparable():
     assert energy_unlike(shared, {**tags, "carbon.share.reserved": "0.51"}) == []
 
 
+def test_the_total_of_a_lower_bound_has_no_upper_end():
+    made = entry()
+    found = report(replace(made, tags={**made.tags, "carbon.status": "running"}))
+    assert found.lower_bounds
+    advised = Advised("churn", found.total, found.by_stage, (), (), (), (), found.lower_bounds, 0)
+    console = Screen(file=io.StringIO(), width=80)
+    show(advised, console)
+    first = console.file.getvalue().splitlines()[0]
+    assert first.count("(at least ") == 2 and " to " not in first
+
+
 def test_a_ledger_without_advice_says_what_was_looked_at():
     found = report(entry())
     silent = tuple(NothingFound(f"kind {number}", "looked at") for number in range(len(KINDS)))
