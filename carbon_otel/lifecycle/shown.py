@@ -112,7 +112,8 @@ def summary_of_where(where: Where) -> str:
     if where.regions:
         cleanest = where.regions[0]
         best = f", {emissions(cleanest.emissions_g)} in {cleanest.region}"
-    return f"{where.title!r}, {energy(*_energy_of_where(where))}, {here}{best}, {_count(len(where.regions), 'region')}"
+    joules = energy(*_energy_of_where(where))
+    return f"{where.title!r}, {joules}, {here}{best}, {_count(len(where.regions), 'region')}"
 
 
 def card_of_where(where: Where) -> Card:
