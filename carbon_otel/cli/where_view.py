@@ -9,7 +9,7 @@ from typing import Final, Literal
 from rich import box
 from rich.table import Table
 
-from carbon_otel.cli.output import Screen
+from carbon_otel.cli.output import Screen, natural_width
 from carbon_otel.lifecycle.where import Elsewhere, Where
 from carbon_otel.quantities import EMISSIONS, Unit, emissions, unit, watt_hours
 
@@ -50,18 +50,32 @@ def _here(where: Where) -> str:
 
 
 def _table(regions: Sequence[Elsewhere], console: Screen, *, has_ends: bool) -> Table:
-    """All columns where they are readable, else those that matter most; none without a figure.
+    """All columns on a wide screen, else as many of those that matter as fit; none without a figure.
 
     `has_ends`: the bands have upper ends.
     """
+    if console.width >= _WIDE:
+        return _of_columns(
+            [name for name in _COLUMNS if has_ends or name != _UPPER_END], regions, is_wide=True
+        )
+    names = list(_NARROW)
+    table = _of_columns(names, regions, is_wide=False)
+    for least in reversed(_LESS):
+        if natural_width(table) <= console.width:
+            break
+        names.remove(least)
+        table = _of_columns(names, regions, is_wide=False)
+    return table
+
+
+def _of_columns(names: Sequence[str], regions: Sequence[Elsewhere], *, is_wide: bool) -> Table:
     most = max((each.emissions_g for each in regions), default=0.0) or 1.0
     mass = unit(EMISSIONS, most)
-    is_wide = console.width >= _WIDE
     table = Table(box=box.SIMPLE_HEAD, pad_edge=is_wide)
     columns = []
-    for name in _COLUMNS if is_wide else _NARROW:
+    for name in names:
         cells = [_COLUMNS[name](each, mass) for each in regions]
-        if any(cells) and (has_ends or name != _UPPER_END):
+        if any(cells):
             columns.append(cells)
             is_text = name in ("region", "place", "differs")
             justify: Literal["left", "right"] = "left" if is_text else "right"
@@ -93,6 +107,8 @@ _COLUMNS: Final[Mapping[str, Callable[[Elsewhere, Unit], str]]] = {
     "ms": lambda each, _: _known(each.round_trip_ms, ".0f"),
 }
 _NARROW: Final = ("region", "PUE", "{} CO2e", "to here", "differs", "CFE", "ms")
+# Those of them that a narrow screen does without, the last one first.
+_LESS: Final = ("to here", "PUE", "CFE", "ms")
 
 
 def _notes(where: Where) -> Iterator[str]:

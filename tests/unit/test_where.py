@@ -201,6 +201,7 @@ class TestCommand:
         monkeypatch.setenv("COLUMNS", width)
         text = call("churn", "--clouds", "gcp,scaleway", "--all").stdout
         assert "gcp:europe-central2" in text and "more" in text and "cannot be told from here" in text
+        assert "…" not in text and "to here" in text and "CO2e" in text
 
     def test_a_lower_bound_has_no_upper_end(self, monkeypatch):
         """The energy of a killed run was shown with a band that ends."""
