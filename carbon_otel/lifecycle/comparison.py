@@ -31,6 +31,8 @@ EMISSIONS_ALIKE: Final = {
 # The shares of the host by each rule of attribution. Two are alike within this part of the larger one.
 _SHARES: Final = ("carbon.share.reserved", "carbon.share.process")
 _ALIKE_WITHIN: Final = 0.05
+# From this ratio on, it is named instead of per cent.
+_TIMES: Final = 10.0
 _GPU_WH: Final = "carbon/components/gpu_wh"
 _NOT_BORNE_OUT: Final = "and their own CPU time does not bear it out"
 
@@ -171,8 +173,7 @@ def verdict(first: RunCost, other: RunCost) -> str:
     by the CPU time of the runs have to bear it out. Energy is compared, not emissions: on one grid the intensity
     multiplies both and cancels; on two grids the emissions would compare the grids.
     """
-    same = first.energy_wh == other.energy_wh
-    by = f"{_change(first.energy_wh, other.energy_wh)} energy {'as' if same else 'than'} {first.name}"
+    by = _change(first, other)
     if any(map(math.isnan, (first.low_wh, first.high_wh, other.low_wh, other.high_wh))):
         return f"{other.name}: {by}; without bands it is unknown whether they differ"
     for less, more in ((first, other), (other, first)):
@@ -239,14 +240,17 @@ def pareto(
     )
 
 
-def _change(first_wh: float, other_wh: float) -> str:
+def _change(first: RunCost, other: RunCost) -> str:
     """The change relative to the first run, or in watt-hours if the first is 0."""
-    if first_wh == other_wh:
-        return "as much"
-    word = "less" if other_wh < first_wh else "more"
-    if first_wh <= 0:
-        return f"{watt_hours(abs(other_wh - first_wh))} {word}"
-    return f"{abs(other_wh / first_wh - 1):.1%} {word}"
+    if first.energy_wh == other.energy_wh:
+        return f"as much energy as {first.name}"
+    word = "less" if other.energy_wh < first.energy_wh else "more"
+    if first.energy_wh <= 0:
+        return f"{watt_hours(abs(other.energy_wh - first.energy_wh))} {word} energy than {first.name}"
+    ratio = other.energy_wh / first.energy_wh
+    if ratio >= _TIMES:
+        return f"{ratio:.3g} times the energy of {first.name}"
+    return f"{abs(ratio - 1):.1%} {word} energy than {first.name}"
 
 
 def _advice(tags: Mapping[str, str]) -> str:

@@ -25,6 +25,7 @@ def cost(name, wh, low=None, high=None, **tags):
         ((10, 9, 11), (15, 14, 16), "used 50.0% more energy than a, beyond both bands"),
         ((10, 9, 11), (9.5, 8, 10), "not distinguishable"),
         ((10, 9, 11), (11, 11, 12), "not distinguishable"),
+        ((1, 0.9, 1.1), (12, 11, 13), "b used 12 times the energy of a, beyond both bands"),
         ((10, 9, 11), (10, 9, 11), "b: as much energy as a, but the bands overlap"),
         ((10, None, None), (5, 4, 6), "without bands"),
         ((0, 0, 0), (0, 0, 0), "not distinguishable"),
