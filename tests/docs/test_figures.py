@@ -60,7 +60,9 @@ def test_the_load_curve():
 def test_the_replay():
     """The table and the bands are what `pytest tests/replay` prints, which has a virtual clock."""
     python = Path(sys.executable)
-    printed = execute(ROOT, python, str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/replay")
+    printed = execute(
+        ROOT, python, str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/replay"
+    )
     errors, bands = printed.split("replay: truth inside our band")
     rows = {}
     for row in errors.splitlines():
