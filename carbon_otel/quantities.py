@@ -15,6 +15,7 @@ from carbon_otel.units import J_PER_KWH, J_PER_WH, S_PER_DAY, S_PER_H
 _DIGITS: Final = 3
 _DIGITS_IN_WIDE_BAND: Final = 2
 _WIDE: Final = 0.5
+_NEGLIGIBLE: Final = 1e-3
 # The exponent below which a number is written with it.
 _TINY: Final = -9
 _S_PER_MIN: Final = 60.0
@@ -113,6 +114,8 @@ def text(
     if low is None or high is None or math.isnan(low) or math.isnan(high):
         return f"{chosen.number(value)} {name}"
     known = digits(value, low, high)
+    # Of 29 mg, 0.00039 mg are the rounding of the sums, not a figure.
+    low = 0.0 if abs(low) < _NEGLIGIBLE * abs(value) else low
     if math.isinf(high):
         band = f"at least {chosen.number(low, known)}"
     else:

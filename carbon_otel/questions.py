@@ -113,7 +113,7 @@ def prove(
         variant: the runs that are to save energy.
         metric: the quality metric of the runs.
         tolerance: by how much it may be worse, in units of the metric.
-        lower_is_better: which values are better; by default lower ones for a loss or an error, by its name.
+        lower_is_better: whether lower values of it are better; by default its name says so.
         stage: the kind of stage whose energy counts; by default inference if all runs have it, else training.
         unit: the unit of work: `samples`, `requests`, `tokens`, or `run`; by default the samples of inference, and
             of other stages the run.
@@ -123,7 +123,8 @@ def prove(
 
     Raises:
         LookupError: for runs that the store does not have, or that were not measured.
-        ValueError: for a stage or unit that the runs do not have, or a run in both groups.
+        ValueError: for a stage or unit that the runs do not have, a run in both groups, or a metric whose name
+            does not say which values are better.
         ImportError: if mlflow is not installed.
     """
     import mlflow

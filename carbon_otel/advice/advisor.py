@@ -23,10 +23,11 @@ from carbon_otel.advice import (
 from carbon_otel.advice.attempts import attempts_of
 from carbon_otel.advice.histories import Histories
 from carbon_otel.advice.literature import WARNING, Factor, applicable
-from carbon_otel.advice.quality import Metric, choose, direction
+from carbon_otel.advice.quality import Metric, choose
 from carbon_otel.advice.subject import Subject
 from carbon_otel.advice.words import Advice, NothingFound
 from carbon_otel.intensity.provider import Provider
+from carbon_otel.lifecycle import better
 from carbon_otel.lifecycle.entry import LedgerCost
 from carbon_otel.lifecycle.ledger import read
 from carbon_otel.lifecycle.report import report_of
@@ -130,7 +131,9 @@ def advise(
     if metric is None:
         quality = choose(attempts, histories.of)
     else:
-        quality = _named(metric, lower_is_better)
+        quality = Metric(
+            metric, better.lower_is_better(metric) if lower_is_better is None else lower_is_better
+        )
         if not any(metric in each.metrics for each in attempts):
             raise ValueError(f"none of these runs has a metric {metric!r}")
     named = provider_name or ("" if provider is None else provider.name)
@@ -148,16 +151,6 @@ def advise(
         lower_bounds=report.lower_bounds,
         left_out=left_out,
     )
-
-
-def _named(metric: str, lower_is_better: bool | None) -> Metric:
-    lower = direction(metric) if lower_is_better is None else lower_is_better
-    if lower is None:
-        raise ValueError(
-            f"the name {metric!r} does not say which values are better: --lower-is-better or --higher-is-better "
-            "(lower_is_better=True or False)"
-        )
-    return Metric(metric, lower)
 
 
 def _rank(advice: Advice) -> tuple[int, float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from carbon_otel.advice.amounts import energy_of, whole
@@ -12,6 +13,7 @@ from carbon_otel.intensity.timing import saved_g
 from carbon_otel.lifecycle.by_hour import when
 from carbon_otel.lifecycle.total import Total
 from carbon_otel.mlflow.schema import names
+from carbon_otel.units import KILO
 
 NAME: Final = "better hour"
 
@@ -35,7 +37,7 @@ def look(subject: Subject) -> Advice | NothingFound:
     grams = saved_g(best, entry.energy_wh, names.pue(entry.tags))
     if grams <= 0:
         return NothingFound(NAME, f"no start in the next 24 hours is better than now ({provider.name})")
-    now_g = grams / best.saving if best.saving > 0 else 0.0
+    now_g = entry.energy_wh / KILO * names.pue(entry.tags) * best.now.g_per_kwh
     energy = whole(entry)
     return Advice(
         name=NAME,
@@ -43,7 +45,7 @@ def look(subject: Subject) -> Advice | NothingFound:
         title=f"start the next run like {run.name} at {best.best.at:%Y-%m-%d %H:%M} UTC",
         verdict="saves" if best.is_worth_waiting else "cannot be told apart",
         saved=Total(0.0, 0.0, 0.0, grams, now_g * best.saving_low, now_g * best.saving_high),
-        of=energy,
+        of=replace(energy, emissions_g=now_g, low_g=now_g, high_g=now_g),
         finding=(f"for {energy_of(energy)}: {best.verdict}",),
         source=f"{best.source} ({best.signal}), and the energy of the run by quarter-hour",
         verify="the run priced by the hours in which it ran",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from carbon_otel.advice.subject import Subject
@@ -35,7 +36,7 @@ def look(subject: Subject) -> Advice | NothingFound:
         title=f"use the hardware for {longest + 1:g} years instead of {longest:g}",
         verdict="saves",
         saved=Total(0.0, 0.0, 0.0, gained * grams, gained * low_g, gained * high_g),
-        of=of,
+        of=replace(of, emissions_g=grams, low_g=low_g, high_g=high_g),
         finding=(
             f"making the hardware is {grams / (grams + of.emissions_g):.0%} of {emissions(grams)} embodied and "
             f"{emissions(of.emissions_g)} operational CO2e"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Final
 
 from carbon_otel.advice.amounts import emissions_of
@@ -50,7 +51,7 @@ def look(subject: Subject) -> Advice | NothingFound:
         title=f"run it in {best.region}",
         verdict="saves",
         saved=saved,
-        of=of,
+        of=replace(of, emissions_g=here.emissions_g, low_g=here.low_g, high_g=here.high_g),
         finding=tuple(finding),
         source=f"{found.signal}; yearly means of {found.year} for both places ({found.source})",
         verify="where the data may be, and how long the way to its users may take",

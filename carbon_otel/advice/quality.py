@@ -1,4 +1,4 @@
-"""Which metric tells how good a run is, and whether lower values of it are better."""
+"""Which metric tells how good a run is."""
 
 from __future__ import annotations
 
@@ -9,16 +9,11 @@ from typing import Final, NamedTuple
 
 from carbon_otel.advice.attempts import Attempt
 from carbon_otel.advice.histories import Point
+from carbon_otel.lifecycle.better import direction, has_word
 
 # Shorter histories show no course.
 LEAST_POINTS: Final = 3
-_LOWER: Final = re.compile(
-    "(m?error|err|loss|logloss|rmse|mse|mae|mape|perplexity|ppl|wer|cer|deviance|brier)", re.IGNORECASE
-)
-_HIGHER: Final = re.compile(
-    "(accuracy|acc|auc|auroc|f1|precision|recall|r2|score|bleu|rouge|map|m?iou|dice|ndcg)", re.IGNORECASE
-)
-_HELD_OUT: Final = re.compile("(val|valid|validation|eval|test|dev|holdout)", re.IGNORECASE)
+_HELD_OUT: Final = re.compile("(val|valid|validation|eval|test|dev|holdout)")
 # Reading a history is a request, and most metrics have none.
 _MOST_TRIED: Final = 12
 
@@ -43,13 +38,6 @@ class Metric(NamedTuple):
         return best
 
 
-def direction(name: str) -> bool | None:
-    """Whether lower values of a metric with this name are better; None if the name does not say."""
-    if _has(name, _LOWER):
-        return True
-    return False if _has(name, _HIGHER) else None
-
-
 def known(attempts: Sequence[Attempt]) -> list[Metric]:
     """The metrics whose names say what is better: of held-out data first, a training loss last."""
     counts = Counter(name for attempt in attempts for name in attempt.metrics)
@@ -69,12 +57,6 @@ def choose(attempts: Sequence[Attempt], history: Callable[[str, str], Sequence[P
 
 
 def _rank(name: str, lower_is_better: bool) -> int:
-    if _has(name, _HELD_OUT):
+    if has_word(name, _HELD_OUT):
         return 0
     return 2 if lower_is_better else 1
-
-
-def _has(name: str, words: re.Pattern[str]) -> bool:
-    """Whether one of the words of a name, such as `val_loss` or `valLoss`, is one of these."""
-    parts = re.split(r"[^A-Za-z0-9]+", re.sub(r"([a-z])([A-Z])", r"\1_\2", name))
-    return any(words.fullmatch(part) for part in parts)

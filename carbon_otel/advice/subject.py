@@ -9,8 +9,9 @@ from datetime import datetime
 
 from carbon_otel.advice.attempts import Attempt
 from carbon_otel.advice.histories import Histories
-from carbon_otel.advice.quality import Metric, direction, known
+from carbon_otel.advice.quality import Metric, known
 from carbon_otel.intensity.provider import Provider
+from carbon_otel.lifecycle.better import direction
 from carbon_otel.lifecycle.ledger import Ledger
 from carbon_otel.lifecycle.report import Report
 
@@ -55,7 +56,7 @@ class Subject:
         words = ["prove", *(",".join(each.run_id for each in runs) or "VARIANT" for runs in (base, variant))]
         metric = self.metric or next(iter(known(self.attempts)), Metric("accuracy", False))
         words += ["--metric", metric.name, "--tolerance", "0.01"]
-        if direction(metric.name) is None:
+        if direction(metric.name) is not metric.lower_is_better:
             words.append("--lower-is-better" if metric.lower_is_better else "--higher-is-better")
         for option, value in (("--stage", stage), ("--unit", unit)):
             words += [option, value] if value else []

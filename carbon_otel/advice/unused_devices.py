@@ -38,10 +38,20 @@ def look(subject: Subject) -> Advice | NothingFound:
     with_gpus = [each for each in subject.attempts if each.entry.components.get("gpu", 0.0) > 0]
     if not with_gpus:
         return NothingFound(NAME, "no GPU was measured")
-    idle = [found for each in with_gpus for found in _idle(each)]
+    judged = [found for each in with_gpus if (found := _idle(each)) is not None]
+    idle = [each for found in judged for each in found]
     saved = total(each.energy for each in idle)
+    if not judged:
+        reason = (
+            "neither the rated power of the GPUs nor a busier one beside them tells what an idle one draws"
+        )
+        return NothingFound(NAME, f"{reason}, or the energy of each is not known", lacking=True)
     if saved.energy_wh <= 0:
-        return NothingFound(NAME, f"every GPU of {counted(len(with_gpus), 'run')} drew more than an idle one")
+        unknown = len(with_gpus) - len(judged)
+        others = f"; those of {counted(unknown, 'other run')} cannot be judged" if unknown else ""
+        return NothingFound(
+            NAME, f"every GPU of {counted(len(judged), 'run')} drew more than an idle one{others}"
+        )
     worst = sorted(idle, key=lambda each: each.energy.energy_wh, reverse=True)
     return Advice(
         name=NAME,
@@ -64,16 +74,19 @@ def look(subject: Subject) -> Advice | NothingFound:
     )
 
 
-def _idle(attempt: Attempt) -> list[_Idle]:
+def _idle(attempt: Attempt) -> list[_Idle] | None:
+    """The idle GPUs of a run; None if it has nothing to judge them by."""
     entry = attempt.entry
     gpus = {name: wh for name, wh in entry.devices.items() if not _NO_GPU.match(name)}
     measured_wh = entry.components["gpu"]
     if not entry.duration_s > 0 or abs(sum(gpus.values()) - measured_wh) > _SUM * measured_wh:
-        return []
+        return None
     hours = entry.duration_s / S_PER_H
     watts = {name: wh / hours for name, wh in gpus.items()}
     rated = _rated_w(entry.hardware)
     limit = _IDLE_OF_BUSIEST * max(watts.values()) if rated is None else _IDLE_OF_RATED * rated
+    if rated is None and min(watts.values()) >= limit:
+        return None  # all may be idle
     return [_Idle(attempt, name, w, part(entry, gpus[name])) for name, w in watts.items() if w < limit]
 
 

@@ -29,7 +29,8 @@ class Advice:
         title: what to do.
         verdict: how sure the saving is.
         saved: what it would have saved, with bands (k=2). An infinite upper end is that of a lower bound.
-        of: the cost of the runs, or of the part of them, that it concerns.
+        of: the cost of the runs, or of the part of them, that it concerns; its grams count what those of `saved`
+            do, by the same tables.
         finding: what was found, in sentences.
         source: where the figures come from.
         verify: what would have to be measured to be certain.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
 from carbon_otel.advice.advisor import NOT_ADDED, Advised
@@ -11,6 +13,7 @@ from carbon_otel.advice.amounts import emissions_of, energy_of, share
 from carbon_otel.advice.literature import BY_TRIAL, CHECKED, WARNING, Factor
 from carbon_otel.advice.words import LEVERS, Advice, NothingFound
 from carbon_otel.cli.output import Screen
+from carbon_otel.lifecycle.total import ratio
 
 _INDENT: Final = "   "
 _STYLES: Final = {
@@ -30,6 +33,8 @@ _ALL: Final = "all"
 def show(advised: Advised, console: Screen) -> None:
     """Print the advice."""
     total = advised.total
+    if advised.lower_bounds:
+        total = replace(total, high_wh=math.inf, high_g=math.inf)
     console.print(f"{advised.title}: {energy_of(total)}, {emissions_of(total)} CO2e")
     console.print(f"{_INDENT}{_stages(advised)}", soft_wrap=True)
     for line in advised.lower_bounds:
@@ -70,7 +75,8 @@ def _advice(number: int, advice: Advice, console: Screen) -> None:
 def _saving(advice: Advice) -> str:
     saved, grams = advice.saved, f"{emissions_of(advice.saved)} {_COUNTED[advice.counted]}"
     if saved.energy_wh == 0:
-        text = f"{grams}, and no energy"
+        part = ratio(saved.emissions_g, advice.of.emissions_g)
+        text = f"{grams}, {part:.0%} of {emissions_of(advice.of)}, and no energy"
     else:
         text = f"{energy_of(saved)} and {grams}, {share(saved, advice.of):.0%} of {energy_of(advice.of)}"
     if advice.verdict == "cannot be told apart":

@@ -15,6 +15,7 @@ from rich.table import Table
 from carbon_otel.cli.made import made
 from carbon_otel.cli.mlflow_store import client_of, refuse_store
 from carbon_otel.cli.output import Screen, refuse, say, write_json, write_page
+from carbon_otel.lifecycle import better
 from carbon_otel.lifecycle.comparison import NotMeasured, RunCost, differences, pareto, verdict
 from carbon_otel.lifecycle.ledger import experiments_in
 from carbon_otel.mlflow.compat import found_by
@@ -49,8 +50,11 @@ def compare(
         str | None, typer.Option(help="Quality metric to compare with the emissions, such as accuracy.")
     ] = None,
     lower_is_better: Annotated[
-        bool, typer.Option("--lower-is-better", help="Lower values of that metric are better, as for a loss.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--lower-is-better/--higher-is-better", help="Of that metric; by default its name says it."
+        ),
+    ] = None,
     output: Annotated[Format, typer.Option("--format", help="html: a page in one file.")] = Format.table,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:
@@ -112,7 +116,10 @@ def _write_page(costs: Sequence[RunCost], report: dict[str, Any]) -> None:
     runs = trade_off["runs"]
     quality = {run_id: run["value"] for run_id, run in runs.items() if run["value"] is not None}
     front = frozenset(run_id for run_id, run in runs.items() if run["pareto"])
-    write_page(page(costs, *lines, made(), metric=trade_off["metric"], quality=quality, front=front))
+    metric, lower = trade_off["metric"], trade_off["lower_is_better"]
+    write_page(
+        page(costs, *lines, made(), metric=metric, lower_is_better=lower, quality=quality, front=front)
+    )
 
 
 def _is_users(metric: str) -> bool:
@@ -144,14 +151,18 @@ def _measured(runs: Iterable[Run], unreadable: list[str]) -> list[RunCost]:
 
 
 def _trade_off(
-    costs: Sequence[RunCost], metric: str, quality: dict[str, float], lower_is_better: bool
+    costs: Sequence[RunCost], metric: str, quality: dict[str, float], lower_is_better: bool | None
 ) -> dict[str, Any]:
     """The quality of each run, and whether the run is on the Pareto front."""
-    front = pareto(costs, quality, lower_is_better=lower_is_better)
+    try:
+        lower = better.lower_is_better(metric) if lower_is_better is None else lower_is_better
+    except ValueError as error:
+        refuse(str(error))
+    front = pareto(costs, quality, lower_is_better=lower)
     runs = {
         cost.run_id: {"value": quality.get(cost.run_id), "pareto": cost.run_id in front} for cost in costs
     }
-    return {"metric": metric, "runs": runs}
+    return {"metric": metric, "lower_is_better": lower, "runs": runs}
 
 
 def _cost(run: Run) -> RunCost:
@@ -235,6 +246,8 @@ def _of_trade_off(
         of_runs = [trade_off["runs"][cost.run_id] for cost in costs]
         values = ["unknown" if run["value"] is None else f"{run['value']:.4g}" for run in of_runs]
         yield trade_off["metric"], values
+        better_if = "lower" if trade_off["lower_is_better"] else "higher"
+        yield f"  {better_if} is better", []
         yield "on the Pareto front", ["yes" if run["pareto"] else "" for run in of_runs]
 
 

@@ -14,7 +14,7 @@ import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 import typer
 from rich.console import Console
@@ -67,6 +67,9 @@ def write_page(html: str) -> None:
     typer.echo(html)
 
 
+_WIDER_THAN_ANY: Final = 10_000
+
+
 class Screen(Console):
     """A console that shows every text literally and as one line: no markup, no escapes, no secrets."""
 
@@ -82,6 +85,12 @@ def on_terminal(*, err: bool = False) -> bool:
     """Whether stdout, or stderr, is a terminal that understands escapes."""
     screen = Screen(stderr=err)
     return screen.is_terminal and not screen.is_dumb_terminal
+
+
+def natural_width(shown: RenderableType) -> int:
+    """The characters of a line in which nothing has to be wrapped or cut."""
+    wide = Screen(width=_WIDER_THAN_ANY)
+    return wide.measure(shown).maximum
 
 
 def lines_of(shown: RenderableType, width: int) -> list[str]:

@@ -27,7 +27,7 @@ def prove(
         bool | None,
         typer.Option(
             "--lower-is-better/--higher-is-better",
-            help="Which values of the metric are better. Default: lower for a loss or an error, by its name.",
+            help="Which values of the metric are better; by default its name says it.",
         ),
     ] = None,
     stage: Annotated[

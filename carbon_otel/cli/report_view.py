@@ -9,7 +9,7 @@ from typing import Final
 from rich import box
 from rich.table import Column, Table
 
-from carbon_otel.cli.output import Screen
+from carbon_otel.cli.output import Screen, natural_width
 from carbon_otel.lifecycle.attempts import Attempt
 from carbon_otel.lifecycle.entry import LedgerCost
 from carbon_otel.lifecycle.report import TRAINING, DayTotal, Report
@@ -51,9 +51,9 @@ def show(report: Report, console: Screen) -> None:
         console.print(f"grids      the emissions mix {each}; --zone computes all by one")
     if report.recomputed_for:
         console.print(f"grid       emissions recomputed for {report.recomputed_for}")
-    console.print(_sums("stage", report.by_stage, total.energy_wh, report.beside.embodied_by_stage))
+    _print(_sums("stage", report.by_stage, total.energy_wh, report.beside.embodied_by_stage), console)
     if len(report.by_month) > 1:
-        console.print(_sums("month", report.by_month, total.energy_wh))
+        _print(_sums("month", report.by_month, total.energy_wh), console)
     console.print(_attempts(report))
     for entry in report.entries:
         if entry.ranks:
@@ -63,6 +63,13 @@ def show(report: Report, console: Screen) -> None:
         console.print(_amortisation(report))
     for line in (*_sources(report), *_notes(report)):
         console.print(line)
+
+
+def _print(table: Table, console: Screen) -> None:
+    """Print a table, on a narrow screen without its last column, the bars."""
+    if natural_width(table) > console.width:
+        table.columns.pop()
+    console.print(table)
 
 
 def _beside(report: Report) -> Iterator[str]:
@@ -106,11 +113,12 @@ def _columns(costs: Iterable[LedgerCost | Attempt | RankFigures]) -> list[list[s
 
 
 def _right(title: str) -> Column:
-    return Column(title, justify="right")
+    return Column(title, justify="right", no_wrap=True)
 
 
 def _attempts(report: Report) -> Table:
-    table = Table("run", "status", _right("energy"), _right("emissions"), "method", box=box.SIMPLE_HEAD)
+    status, method = Column("status", no_wrap=True), Column("method", overflow="fold")
+    table = Table("run", status, _right("energy"), _right("emissions"), method, box=box.SIMPLE_HEAD)
     for attempt, *figures in zip(report.attempts, *_columns(report.attempts), strict=True):
         name = attempt.name if attempt.entries == 1 else f"{attempt.name}, {attempt.entries} windows"
         table.add_row(name, attempt.status, *figures, attempt.method)

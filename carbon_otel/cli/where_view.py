@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, Literal
 
 from rich import box
 from rich.table import Table
 
-from carbon_otel.cli.output import Screen
+from carbon_otel.cli.output import Screen, natural_width
 from carbon_otel.lifecycle.where import Elsewhere, Where
 from carbon_otel.quantities import EMISSIONS, Unit, emissions, unit, watt_hours
 
@@ -17,16 +18,18 @@ _MS: Final = (
     "ms: there and back at the speed of light in glass along the great circle; routes take up to twice that"
 )
 _WIDE: Final = 130
+_UPPER_END: Final = "at most"
 
 
 def show(where: Where, console: Screen, most_rows: int | None = None) -> None:
     """Print the comparison; the cleanest regions only, if there are more than `most_rows`."""
     console.print(f"{where.title}: the same energy in {len(where.regions)} cloud regions")
-    console.print(f"energy     {watt_hours(where.energy_wh, where.low_wh, where.high_wh)}")
+    high_wh = math.inf if where.lower_bounds else where.high_wh
+    console.print(f"energy     {watt_hours(where.energy_wh, where.low_wh, high_wh)}")
     console.print(_here(where), soft_wrap=True)
     console.print(f"grids      {where.signal}; yearly means of {where.year} ({where.source})", soft_wrap=True)
     shown = where.regions[:most_rows]
-    console.print(_table(shown, console))
+    console.print(_table(shown, console, has_ends=not where.lower_bounds))
     if len(shown) < len(where.regions):
         console.print(
             f"{len(where.regions) - len(shown)} more regions emit more than these: --all", soft_wrap=True
@@ -39,20 +42,38 @@ def _here(where: Where) -> str:
     here = where.here
     if here is None:
         return f"here       not comparable: {where.why_not_here}"
+    high_g = math.inf if where.lower_bounds else here.high_g
     return (
-        f"here       {here.name}: {emissions(here.emissions_g, here.low_g, here.high_g, of='CO2e')}, "
+        f"here       {here.name}: {emissions(here.emissions_g, here.low_g, high_g, of='CO2e')}, "
         f"{here.g_per_kwh:.4g} g/kWh, PUE {here.pue:.3g}; as logged: {emissions(where.logged_g)}"
     )
 
 
-def _table(regions: Sequence[Elsewhere], console: Screen) -> Table:
-    """All columns where they are readable, else those that matter most; none without a figure."""
+def _table(regions: Sequence[Elsewhere], console: Screen, *, has_ends: bool) -> Table:
+    """All columns on a wide screen, else as many of those that matter as fit; none without a figure.
+
+    `has_ends`: the bands have upper ends.
+    """
+    if console.width >= _WIDE:
+        return _of_columns(
+            [name for name in _COLUMNS if has_ends or name != _UPPER_END], regions, is_wide=True
+        )
+    names = list(_NARROW)
+    table = _of_columns(names, regions, is_wide=False)
+    for least in reversed(_LESS):
+        if natural_width(table) <= console.width:
+            break
+        names.remove(least)
+        table = _of_columns(names, regions, is_wide=False)
+    return table
+
+
+def _of_columns(names: Sequence[str], regions: Sequence[Elsewhere], *, is_wide: bool) -> Table:
     most = max((each.emissions_g for each in regions), default=0.0) or 1.0
     mass = unit(EMISSIONS, most)
-    is_wide = console.width >= _WIDE
     table = Table(box=box.SIMPLE_HEAD, pad_edge=is_wide)
     columns = []
-    for name in _COLUMNS if is_wide else _NARROW:
+    for name in names:
         cells = [_COLUMNS[name](each, mass) for each in regions]
         if any(cells):
             columns.append(cells)
@@ -78,7 +99,7 @@ _COLUMNS: Final[Mapping[str, Callable[[Elsewhere, Unit], str]]] = {
     "PUE": lambda each, _: f"{each.pue:.2f}",
     "{} CO2e": lambda each, mass: mass.number(each.emissions_g),
     "at least": lambda each, mass: mass.number(each.low_g),
-    "at most": lambda each, mass: mass.number(each.high_g),
+    _UPPER_END: lambda each, mass: mass.number(each.high_g),
     "to here": lambda each, _: _known(each.ratio, ".2f"),
     "differs": lambda each, _: "no" if each.difference == "within the bands" else each.difference or "",
     "CFE": lambda each, _: _known(each.cfe, ".0%"),
@@ -86,6 +107,8 @@ _COLUMNS: Final[Mapping[str, Callable[[Elsewhere, Unit], str]]] = {
     "ms": lambda each, _: _known(each.round_trip_ms, ".0f"),
 }
 _NARROW: Final = ("region", "PUE", "{} CO2e", "to here", "differs", "CFE", "ms")
+# Those of them that a narrow screen does without, the last one first.
+_LESS: Final = ("to here", "PUE", "CFE", "ms")
 
 
 def _notes(where: Where) -> Iterator[str]:
@@ -94,8 +117,8 @@ def _notes(where: Where) -> Iterator[str]:
         more = sum(each.difference == "more" for each in where.regions)
         same = len(where.regions) - less - more
         yield (
-            f"beyond the bands of grid and PUE, {less} regions emit less than here and {more} more; {same} cannot "
-            "be told from here"
+            f"regions that emit less than here beyond the bands of grid and PUE: {less}; more: {more}; cannot be "
+            f"told from here: {same}"
         )
     yield "PUE: of the region, else of its geography or fleet; without a published one, that of a large cloud"
     yield "CFE: share of carbon-free energy by the hour with the provider's contracts; it is in no other column"

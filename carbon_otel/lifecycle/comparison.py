@@ -31,8 +31,10 @@ EMISSIONS_ALIKE: Final = {
 # The shares of the host by each rule of attribution. Two are alike within this part of the larger one.
 _SHARES: Final = ("carbon.share.reserved", "carbon.share.process")
 _ALIKE_WITHIN: Final = 0.05
+# From this ratio on, it is named instead of per cent.
+_TIMES: Final = 10.0
 _GPU_WH: Final = "carbon/components/gpu_wh"
-_OTHERWISE: Final = "their shares of the host differ, and their own CPU time does not bear it out"
+_NOT_BORNE_OUT: Final = "and their own CPU time does not bear it out"
 
 
 class NotMeasured(ValueError):
@@ -167,21 +169,20 @@ def verdict(first: RunCost, other: RunCost) -> str:
 
     The bands are treated as independent, which is cautious: errors that two runs on one device share, such as
     those of its sensor, cancel in part, but this effect has not been measured. A lower bound has no upper end.
-    Where the shares of the host differ, a busy neighbour may be the reason: the figures by the CPU time of the
-    runs have to bear it out. Energy is compared, not emissions: on one grid the intensity multiplies both and
-    cancels; on two grids the emissions would compare the grids.
+    Where the shares of the host or the rules of attribution differ, other programs may be the reason: the figures
+    by the CPU time of the runs have to bear it out. Energy is compared, not emissions: on one grid the intensity
+    multiplies both and cancels; on two grids the emissions would compare the grids.
     """
-    by = f"{_change(first.energy_wh, other.energy_wh)} energy than {first.name}"
+    by = _change(first, other)
     if any(map(math.isnan, (first.low_wh, first.high_wh, other.low_wh, other.high_wh))):
         return f"{other.name}: {by}; without bands it is unknown whether they differ"
     for less, more in ((first, other), (other, first)):
         if less.high_wh < more.low_wh:
             if less.lower_bound:
                 return f"{other.name}: {by}, but {less.name} {less.lower_bound}: they are not distinguishable"
-            if not all(_alike(tag, first.tags, other.tags) for tag in _SHARES) and not _by_process(
-                less, more
-            ):
-                return f"{other.name}: {by}, but {_OTHERWISE}: they are not distinguishable"
+            reason = _charged_otherwise(first.tags, other.tags)
+            if reason and not _by_process(less, more):
+                return f"{other.name}: {by}, but {reason}, {_NOT_BORNE_OUT}: they are not distinguishable"
             return f"{other.name} used {by}, beyond both bands"
     return f"{other.name}: {by}, but the bands overlap: they are not distinguishable"
 
@@ -190,6 +191,13 @@ def _alike(tag: str, first: Mapping[str, str], other: Mapping[str, str]) -> bool
     """Whether runs with these tags had the same share of the host; runs without shares count as alike."""
     one, two = _share(first, tag), _share(other, tag)
     return one is None or two is None or abs(one - two) <= _ALIKE_WITHIN * max(one, two)
+
+
+def _charged_otherwise(first: Mapping[str, str], other: Mapping[str, str]) -> str:
+    """In what the runs with these tags were charged for different parts of the host; empty if in nothing."""
+    if first.get("carbon.attribution") != other.get("carbon.attribution"):
+        return "their rules of attribution differ"
+    return "" if all(_alike(tag, first, other) for tag in _SHARES) else "their shares of the host differ"
 
 
 def _share(tags: Mapping[str, str], tag: str) -> float | None:
@@ -232,12 +240,17 @@ def pareto(
     )
 
 
-def _change(first_wh: float, other_wh: float) -> str:
+def _change(first: RunCost, other: RunCost) -> str:
     """The change relative to the first run, or in watt-hours if the first is 0."""
-    word = "less" if other_wh < first_wh else "more"
-    if first_wh <= 0:
-        return f"{watt_hours(abs(other_wh - first_wh))} {word}"
-    return f"{abs(other_wh / first_wh - 1):.1%} {word}"
+    if first.energy_wh == other.energy_wh:
+        return f"as much energy as {first.name}"
+    word = "less" if other.energy_wh < first.energy_wh else "more"
+    if first.energy_wh <= 0:
+        return f"{watt_hours(abs(other.energy_wh - first.energy_wh))} {word} energy than {first.name}"
+    ratio = other.energy_wh / first.energy_wh
+    if ratio >= _TIMES:
+        return f"{ratio:.3g} times the energy of {first.name}"
+    return f"{abs(ratio - 1):.1%} {word} energy than {first.name}"
 
 
 def _advice(tags: Mapping[str, str]) -> str:

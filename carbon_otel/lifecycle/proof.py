@@ -8,11 +8,11 @@ the utilisation of a processor, but not what it computes.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
+from carbon_otel.lifecycle import better
 from carbon_otel.lifecycle.comparison import EMISSIONS_ALIKE, ENERGY_ALIKE, RunCost
 from carbon_otel.lifecycle.likeness import (
     HOST,
@@ -30,9 +30,6 @@ from carbon_otel.mlflow.schema import names
 Verdict = Literal[
     "proven saving", "proven loss", "cannot be told apart", "quality not equal", "not comparable"
 ]
-_LOSS: Final = re.compile(
-    r"(log)?loss|err(or)?|rmse|ms(l)?e|mape|mae|perplexity|ppl|[wc]er|deviance|nll|brier"
-)
 # Metrics are sums of floats: a difference of exactly the tolerance is within it.
 _ROUNDING: Final = 1e-9
 
@@ -135,7 +132,8 @@ def proof_of(
     """Hold the repeats of a variant (`theirs`) against those of a base.
 
     Raises:
-        ValueError: for a stage or unit that the runs do not have, a run in both groups, or a tolerance below 0.
+        ValueError: for a stage or unit that the runs do not have, a run in both groups, a tolerance below 0, or a
+            metric whose name does not say which values are better.
     """
     if not tolerance >= 0:
         raise ValueError(f"the tolerance is {tolerance:g}; write 0 or more")
@@ -143,7 +141,7 @@ def proof_of(
     if both:
         raise ValueError(f"a run is in both groups: {', '.join(sorted(both))}")
     work = work_of([*ours, *theirs], stage, unit)
-    lower = _is_loss(metric) if lower_is_better is None else lower_is_better
+    lower = better.lower_is_better(metric) if lower_is_better is None else lower_is_better
     gain = _gain(ours, theirs, lower)
     sides = _sides(ours, theirs, work)
     base_log, variant_log = (
@@ -182,11 +180,6 @@ def proof_of(
         ),
         left_out=tuple(left_out),
     )
-
-
-def _is_loss(metric: str) -> bool:
-    """Whether lower values of a metric are better, by its name."""
-    return any(map(_LOSS.fullmatch, re.split(r"[^a-z]+", metric.lower())))
 
 
 def _gain(base: Sequence[Repeat], variant: Sequence[Repeat], lower_is_better: bool) -> Interval:

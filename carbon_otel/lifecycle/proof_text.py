@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from carbon_otel import quantities
+from carbon_otel.lifecycle.better import direction
 from carbon_otel.lifecycle.repeats import MOST_REPEATS
 from carbon_otel.records import RUN
 from carbon_otel.units import J_PER_WH
@@ -112,7 +113,7 @@ def _repeats(proof: Proof) -> Iterator[str]:
     if proof.detectable is None:
         again = shlex.join(
             ["carbon-otel", "prove", proof.base.name, proof.variant.name, "--metric", proof.metric]
-            + ["--tolerance", f"{proof.tolerance:g}"]
+            + ["--tolerance", f"{proof.tolerance:g}", *_direction(proof)]
         )
         yield (
             f"Repeats: run each {_ENOUGH_REPEATS} times or more, in turn, under one run name for each, "
@@ -126,6 +127,13 @@ def _repeats(proof: Proof) -> Iterator[str]:
     else:
         needed = f"about {proof.repeats_needed} of each are needed to show this difference"
     yield f"Repeats: {shown}; {needed}."
+
+
+def _direction(proof: Proof) -> list[str]:
+    """The option that says which values are better, unless the name of the metric says the same."""
+    if direction(proof.metric) is proof.lower_is_better:
+        return []
+    return ["--lower-is-better" if proof.lower_is_better else "--higher-is-better"]
 
 
 def _payback(proof: Proof, per_day: float | None) -> Iterator[str]:

@@ -20,6 +20,8 @@ TRAINING: Final = "training"
 # The unit that is taken first if the runs have several: tokenizers differ, samples do not.
 _FIRST: Final = ("samples", "requests", "tokens")
 
+_FAILED: Final = ("FAILED", "KILLED")
+
 
 class Work(NamedTuple):
     """What the energy is divided by: a unit of a kind of stage, such as samples of `inference`.
@@ -86,6 +88,9 @@ def read(runs: Iterable[Run], metric: str) -> tuple[list[Repeat], list[str]]:
         quality = run.data.metrics.get(metric, math.nan)
         if entry is None or entry.lower_bound:
             left_out.append(f"{name} {entry.lower_bound if entry else 'was not measured'}")
+        elif entry.status in _FAILED:
+            # It may have done a part of the work, and saved energy by that alone.
+            left_out.append(f"{name} has the status {entry.status}")
         elif not math.isfinite(quality):
             left_out.append(f"{name} has no metric {metric!r}")
         else:

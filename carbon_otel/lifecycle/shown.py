@@ -112,8 +112,8 @@ def summary_of_where(where: Where) -> str:
     if where.regions:
         cleanest = where.regions[0]
         best = f", {emissions(cleanest.emissions_g)} in {cleanest.region}"
-    joules = (wh * J_PER_WH for wh in (where.energy_wh, where.low_wh, where.high_wh))
-    return f"{where.title!r}, {energy(*joules)}, {here}{best}, {_count(len(where.regions), 'region')}"
+    joules = energy(*_energy_of_where(where))
+    return f"{where.title!r}, {joules}, {here}{best}, {_count(len(where.regions), 'region')}"
 
 
 def card_of_where(where: Where) -> Card:
@@ -125,11 +125,12 @@ def card_of_where(where: Where) -> Card:
             Row(f"here: {here.name}", emissions_g=here.emissions_g, quiet=True),
             *rows,
         ]
+    high_g = math.inf if here is None or where.lower_bounds else here.high_g
     left = len(where.regions) - _MOST_REGIONS
     return Card(
         f"{where.title}: the same energy elsewhere",
-        energy=Figure(where.energy_wh * J_PER_WH, where.low_wh * J_PER_WH, where.high_wh * J_PER_WH),
-        emissions=None if here is None else Figure(here.emissions_g, here.low_g, here.high_g),
+        energy=_energy_of_where(where),
+        emissions=None if here is None else Figure(here.emissions_g, here.low_g, high_g),
         texts=() if here is None else (f"in {here.name}",),
         of="region",
         rows=rows[: _MOST_REGIONS + (here is not None)],
@@ -142,6 +143,11 @@ def card_of_where(where: Where) -> Card:
         ),
         more=(("source", where.source), *(("not comparable", line) for line in where.not_comparable)),
     )
+
+
+def _energy_of_where(where: Where) -> Figure:
+    high_wh = math.inf if where.lower_bounds else where.high_wh
+    return Figure(where.energy_wh * J_PER_WH, where.low_wh * J_PER_WH, high_wh * J_PER_WH)
 
 
 def _place(each: Elsewhere) -> str:

@@ -61,6 +61,7 @@ def page(
     made: Made,
     *,
     metric: str | None = None,
+    lower_is_better: bool = False,
     quality: Mapping[str, float] | None = None,
     front: frozenset[str] = frozenset(),
 ) -> str:
@@ -88,6 +89,7 @@ def page(
         more_not_alike=len(not_alike[_MOST_LINES:]),
         unreadable=unreadable[:_MOST_LINES],
         metric=metric,
+        better="lower" if lower_is_better else "higher",
         chart=chart,
         alike={name: values[0] for name, values in measured.items() if len(set(values)) == 1},
         unlike={name: values for name, values in measured.items() if len(set(values)) > 1},

@@ -107,6 +107,24 @@ def test_quality_and_emissions(compare, store):
     assert "accuracy" in done.stdout and "on the Pareto front" in done.stdout
 
 
+def test_what_is_better_is_said_and_never_guessed(compare, store):
+    """The run with the highest loss was marked as the best one."""
+    client, runs = mlflow.MlflowClient(), [store["counted"], store["modelled"]]
+    for run, loss in zip(runs, (0.3, 0.9), strict=True):
+        client.log_metric(run, "val_loss", loss)
+        client.log_metric(run, "fit", loss)
+    report = json.loads(compare("{counted}", "{modelled}", "--metric", "val_loss", "--json").stdout)
+    trade_off, grams = report["trade_off"], [run["emissions_g"] for run in report["runs"]]
+    assert trade_off["lower_is_better"] is True
+    assert [trade_off["runs"][run]["pareto"] for run in runs] == [True, grams[1] < grams[0]]
+    assert "lower is better" in compare("{counted}", "{modelled}", "--metric", "val_loss").stdout
+    page = compare("{counted}", "{modelled}", "--metric", "val_loss", "--format", "html").stdout
+    assert "lower values are better" in page
+    done = compare("{counted}", "{modelled}", "--metric", "fit")
+    assert done.exit_code == 2 and "--lower-is-better or --higher-is-better" in done.stderr
+    assert compare("{counted}", "{modelled}", "--metric", "fit", "--higher-is-better").exit_code == 0
+
+
 def test_a_page(compare):
     done = compare("{counted}", "{modelled}", "--metric", "accuracy", "--format", "html")
     assert done.stdout.startswith("<!doctype html>")

@@ -129,6 +129,19 @@ def test_runs_that_do_not_count_are_named(prove):
     assert done.exit_code == 0 and "left out: run plain (" in done.stdout
 
 
+@pytest.mark.parametrize("status", ["FAILED", "KILLED"])
+def test_a_run_that_has_failed_saves_nothing(prove, store, status):
+    """It may have ended before its work was done: 'proven saving' of a half-trained model."""
+    client = mlflow.MlflowClient()
+    client.set_terminated(store["small0"], status)
+    try:
+        done = prove("full", "small", "--json")
+        assert store["small0"] not in json.loads(done.stdout)["variant"]["run_ids"]
+        assert f"run small ({store['small0']}) has the status {status}" in json.loads(done.stdout)["left_out"]
+    finally:
+        client.set_terminated(store["small0"], "FINISHED")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -18,11 +18,12 @@ from carbon_otel.advice.amounts import NONE, part, total, whole
 from carbon_otel.advice.attempts import Attempt
 from carbon_otel.advice.histories import Curve, Histories, Point
 from carbon_otel.advice.literature import CHECKED, GPU, TOKENS, applicable, factors
-from carbon_otel.advice.quality import Metric, choose, direction
+from carbon_otel.advice.quality import Metric, choose
 from carbon_otel.advice.subject import Subject
 from carbon_otel.advice.words import LEVERS, NothingFound
 from carbon_otel.cli.advise_view import show
 from carbon_otel.cli.output import Screen
+from carbon_otel.lifecycle.better import direction
 from carbon_otel.lifecycle.comparison import energy_unlike
 from carbon_otel.lifecycle.entry import LedgerCost
 from carbon_otel.lifecycle.ledger import Ledger
@@ -152,6 +153,8 @@ class TestMetric:
             ("roc_auc", False),
             ("epoch", None),
             ("glossary", None),
+            ("neg_mean_squared_error", False),
+            ("mean_score_time", None),
         ],
     )
     def test_the_name_says_what_is_better(self, name, lower):
@@ -211,6 +214,17 @@ def test_why_energies_are_not_comparable():
     shared = {**tags, "carbon.share.reserved": "0.5"}
     assert "otherwise in use" in energy_unlike(shared, {**tags, "carbon.share.reserved": "1"})[0]
     assert energy_unlike(shared, {**tags, "carbon.share.reserved": "0.51"}) == []
+
+
+def test_the_total_of_a_lower_bound_has_no_upper_end():
+    made = entry()
+    found = report(replace(made, tags={**made.tags, "carbon.status": "running"}))
+    assert found.lower_bounds
+    advised = Advised("churn", found.total, found.by_stage, (), (), (), (), found.lower_bounds, 0)
+    console = Screen(file=io.StringIO(), width=80)
+    show(advised, console)
+    first = console.file.getvalue().splitlines()[0]
+    assert first.count("(at least ") == 2 and " to " not in first
 
 
 def test_a_ledger_without_advice_says_what_was_looked_at():

@@ -25,6 +25,8 @@ def cost(name, wh, low=None, high=None, **tags):
         ((10, 9, 11), (15, 14, 16), "used 50.0% more energy than a, beyond both bands"),
         ((10, 9, 11), (9.5, 8, 10), "not distinguishable"),
         ((10, 9, 11), (11, 11, 12), "not distinguishable"),
+        ((1, 0.9, 1.1), (12, 11, 13), "b used 12 times the energy of a, beyond both bands"),
+        ((10, 9, 11), (10, 9, 11), "b: as much energy as a, but the bands overlap"),
         ((10, None, None), (5, 4, 6), "without bands"),
         ((0, 0, 0), (0, 0, 0), "not distinguishable"),
     ],
@@ -52,6 +54,12 @@ ALONE = shared("alone", 10, 1, 0.75)
         (shared("beside", 30, 1, 0.5), "used 200.0% more energy than alone, beyond both bands"),
         (shared("more threads", 20, 1, 1), "used 100.0% more energy than alone, beyond both bands"),
         (shared("alike", 23.75, 1, 0.74), "used 137.5% more energy than alone, beyond both bands"),
+        # Its own part of the host alone, against all of the host.
+        (
+            shared("by process", 7.5, 1, 0.75, "process"),
+            "their rules of attribution differ, and their own CPU",
+        ),
+        (shared("by process", 1, 1, 0.1, "process"), "used 90.0% less energy than alone, beyond both bands"),
         # A GPU has a share of its own.
         (shared("on a GPU", 23.75, 1, 0.316, gpu_wh=23), "used 137.5% more energy"),
     ],

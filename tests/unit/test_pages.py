@@ -345,7 +345,7 @@ class TestWhere:
         found = where_of(model_life.ledger())
         less = sum(each.difference == "less" for each in found.regions)
         shown = text(pages["where"])
-        assert f"Beyond the bands of grid and PUE, {less} regions emit less than here" in shown
+        assert f"Regions that emit less than here beyond the bands of grid and PUE: {less} ; more:" in shown
         assert f"{len(found.regions) - 20} more regions" in shown
         assert all(each.region in shown for each in found.regions)
 

@@ -170,13 +170,26 @@ def test_a_quality_that_scatters_is_not_shown_to_be_equal():
         ("test/mae", True),
         ("error_rate", True),
         ("f1", False),
-        ("terror", False),
         ("Perplexity", True),
+        ("valLoss", True),
+        ("validation_0-mlogloss", True),
+        ("valid_1's l2", True),
+        ("neg_mean_squared_error", False),
+        ("val_neg_log_loss", False),
     ],
 )
 def test_the_direction_by_the_name_of_the_metric(metric, lower):
     assert proof(metric=metric).lower_is_better is lower
     assert proof(metric=metric, lower_is_better=not lower).lower_is_better is not lower
+
+
+@pytest.mark.parametrize("metric", ["terror", "quality", "mean_score_time", "rank_test_score"])
+def test_a_name_that_does_not_say_what_is_better_is_no_proof(metric):
+    """A variant of three times the error would be a proven saving."""
+    with pytest.raises(ValueError, match="--lower-is-better or --higher-is-better"):
+        proof(metric=metric)
+    single = proof(PLAIN[:1], CHEAP[:1], metric=metric, lower_is_better=True)
+    assert f"--metric {metric} --tolerance 0.01 --lower-is-better" in text(single)
 
 
 def test_single_runs_prove_nothing_and_say_how_to_go_on():

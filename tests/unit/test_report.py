@@ -180,6 +180,26 @@ def test_runs_of_one_name_are_told_apart():
     assert [attempt.name for attempt in found.attempts] == ["a 00000000", "a 10000000", "b"]
 
 
+@pytest.mark.parametrize("width", [60, 80])
+def test_no_figure_and_no_kind_of_stage_is_cut_on_a_narrow_screen(width):
+    """The bars go first; at 60 columns a stage was called `data_p…`."""
+    costs = {"data_processing": LedgerCost(4.0, 0.166), "training": LedgerCost(154.0, 9.81)}
+    made = dict.fromkeys(costs, 0.1234)
+    runs = [
+        replace(
+            entry(number), stages=costs, beside=EntryBeside(made, 0.1, 0.4), name="a name in several words"
+        )
+        for number in range(2)
+    ]
+    screen = Screen(file=io.StringIO(), width=width)
+    show(report(*runs), screen)
+    text = screen.file.getvalue()
+    assert "…" not in text and ("█" in text) == (width == 80)
+    assert all(len(line) <= width for line in text.splitlines())
+    for whole in ("data_processing", "emissions", "8.00 Wh", "19.6 g", "FINISHED", "9.98 g"):
+        assert whole in text, whole
+
+
 def test_a_sum_over_several_grids_says_so():
     def priced(number, zone, intensity):
         known = entry(number, zone=zone)

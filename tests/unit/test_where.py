@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import importlib
+import io
 import json
 import math
 import re
 from dataclasses import replace
+from datetime import datetime, timezone
 
 import pytest
 from typer.testing import CliRunner
@@ -16,8 +18,12 @@ from carbon_otel import cli
 from carbon_otel.carbon import grid_zones
 from carbon_otel.carbon.intensity import MixedSignals, Signal
 from carbon_otel.carbon.regions import region, regions
+from carbon_otel.cli.output import Screen
+from carbon_otel.cli.where_view import show
 from carbon_otel.lifecycle.ledger import Ledger, NotFound
 from carbon_otel.lifecycle.where import COLUMNS, distance_km, where_of
+from carbon_otel.pages.environment import Made
+from carbon_otel.pages.where import page
 from tests.unit.test_report import entry
 
 
@@ -195,6 +201,21 @@ class TestCommand:
         monkeypatch.setenv("COLUMNS", width)
         text = call("churn", "--clouds", "gcp,scaleway", "--all").stdout
         assert "gcp:europe-central2" in text and "more" in text and "cannot be told from here" in text
+        assert "…" not in text and "to here" in text and "CO2e" in text
+
+    def test_a_lower_bound_has_no_upper_end(self, monkeypatch):
+        """The energy of a killed run was shown with a band that ends."""
+        pytest.importorskip("jinja2", reason="Jinja2 comes with mlflow")
+        found = where(run(status="running"))
+        screen = Screen(file=io.StringIO(), width=200)
+        show(found, screen)
+        text = screen.file.getvalue()
+        assert "1.0 kWh (at least 0.90)" in text and "at most" not in text
+        assert "(at least " in text.partition("here  ")[2].partition("g/kWh")[0]
+        assert "(at least" in repr(found) and "at least" in found._repr_html_()
+        html = page(found, Made(datetime(2026, 11, 26, tzinfo=timezone.utc), "carbon-otel where churn"))
+        figures = html.partition('class="figures"')[2].partition("</dl>")[0]
+        assert figures.count("at least") == 3 and " to " not in figures
 
     def test_the_cleanest_regions_come_first_and_the_others_on_request(self, call):
         text = call("churn").stdout
