@@ -19,6 +19,8 @@ UNATTRIBUTED: Final = "unattributed"
 
 # Begins the id of a run of another process that is not known yet.
 UNKNOWN_RUN: Final = "?"
+# Names that are no kinds of stage: in MLflow's metrics they group other figures of a run.
+GROUPS: Final = ("nested", "units", "devices", "components", "power", "forecast", "reforecast", "by_hour")
 
 # The flag of energy that was divided by the time that calls took.
 TIME_SHARE: Final = "time_share"

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any, Final, Literal, cast, get_args
 
 from carbon_otel.guard import log_once
-from carbon_otel.records import RUN, UNATTRIBUTED, AttributeValue
+from carbon_otel.records import GROUPS, RUN, UNATTRIBUTED, AttributeValue
 
 Lifecycle = Literal["data_processing", "training", "evaluation", "inference"]
 LIFECYCLE: Final[tuple[str, ...]] = get_args(Lifecycle)
@@ -57,7 +57,7 @@ def kind_of(kind: Any) -> str:
             f"stage kind {kind!r}: write one of {', '.join(LIFECYCLE)}, or a name of letters, digits, '_', '.' "
             "and '-' that starts with a letter or '_' and has at most 64 characters"
         )
-    if kind in (RUN, UNATTRIBUTED):
+    if kind in (RUN, UNATTRIBUTED, *GROUPS):
         raise ValueError(
             f"stage kind {kind!r} is used by carbon_otel itself; write another, such as 'training'"
         )

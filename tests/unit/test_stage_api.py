@@ -68,7 +68,22 @@ def test_units_may_be_set_after_the_stage(measured):
 
 
 @pytest.mark.parametrize(
-    "kind", ["", " training", "a/b", "-x", "run", "unattributed", "x" * 65, "é", 7, None]
+    "kind",
+    [
+        "",
+        " training",
+        "a/b",
+        "-x",
+        "run",
+        "unattributed",
+        "units",
+        "devices",
+        "power",
+        "x" * 65,
+        "é",
+        7,
+        None,
+    ],
 )
 def test_wrong_kinds_raise_with_the_remedy(kind):
     with pytest.raises(ValueError, match="write"):

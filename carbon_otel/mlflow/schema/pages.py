@@ -17,6 +17,8 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
+from carbon_otel.records import GROUPS, RUN, UNATTRIBUTED
+
 PREFIX: Final = "carbon/"
 SYSTEM: Final = "system/"
 # The page lists tags with this prefix nowhere.
@@ -59,8 +61,9 @@ _TOTALS: Final = (
 # Kinds of stage in the order of a pipeline; others come between them by name.
 _KINDS: Final = {"data_processing": 0, "training": 2, "evaluation": 3, "inference": 4}
 _OTHER_KIND: Final = 1
-# Names that are no kinds of stage: they group other figures. What a run uses between its stages is its own.
-_NO_STAGE: Final = (
+# What a run uses between its stages is its own.
+_NO_STAGE: Final = (RUN, UNATTRIBUTED, *GROUPS)
+_STAGE: Final = (
     "run",
     "unattributed",
     "nested",
