@@ -13,6 +13,7 @@ import pytest
 
 import carbon_otel
 from carbon_otel import guard, runtime
+from carbon_otel.records import GROUPS
 from carbon_otel.sinks import Sink
 from carbon_otel.stages import arguments
 from carbon_otel.stages.open_stage import current
@@ -68,22 +69,7 @@ def test_units_may_be_set_after_the_stage(measured):
 
 
 @pytest.mark.parametrize(
-    "kind",
-    [
-        "",
-        " training",
-        "a/b",
-        "-x",
-        "run",
-        "unattributed",
-        "units",
-        "devices",
-        "power",
-        "x" * 65,
-        "é",
-        7,
-        None,
-    ],
+    "kind", ["", " training", "a/b", "-x", "run", "unattributed", *GROUPS, "x" * 65, "é", 7, None]
 )
 def test_wrong_kinds_raise_with_the_remedy(kind):
     with pytest.raises(ValueError, match="write"):

@@ -63,18 +63,6 @@ _KINDS: Final = {"data_processing": 0, "training": 2, "evaluation": 3, "inferenc
 _OTHER_KIND: Final = 1
 # What a run uses between its stages is its own.
 _NO_STAGE: Final = (RUN, UNATTRIBUTED, *GROUPS)
-_STAGE: Final = (
-    "run",
-    "unattributed",
-    "nested",
-    "units",
-    "devices",
-    "components",
-    "power",
-    "forecast",
-    "reforecast",
-    "by_hour",
-)
 _STAGE: Final = re.compile(
     rf"carbon/(?!(?:{'|'.join(_NO_STAGE)})/)([^/]+)/(energy_wh|emissions_g|j_per_1k_.+)"
 )
