@@ -19,6 +19,7 @@ from carbon_otel.quantities import EMISSIONS, ENERGY, column, duration, emission
 from carbon_otel.units import J_PER_WH, KILO
 
 _BAR: Final = 12
+_WITH_BARS: Final = 80  # columns of a terminal
 _DAYS: Final = 8
 _RANKS: Final = 16
 _SOURCES: Final = {
@@ -38,7 +39,7 @@ def show(report: Report, console: Screen) -> None:
     total = report.total
     high_wh, high_g = (math.inf, math.inf) if report.lower_bounds else (total.high_wh, total.high_g)
     for line in (
-        f"{report.title}: {len(report.entries)} entries",
+        f"{report.title}: {len(report.entries)} {'entry' if len(report.entries) == 1 else 'entries'}",
         f"energy     {watt_hours(total.energy_wh, total.low_wh, high_wh)}",
         f"emissions  {emissions(total.emissions_g, total.low_g, high_g, of='CO2e')}",
         f"measured   {report.measured_fraction:.0%} by a sensor",
@@ -51,9 +52,11 @@ def show(report: Report, console: Screen) -> None:
         console.print(f"grids      the emissions mix {each}; --zone computes all by one")
     if report.recomputed_for:
         console.print(f"grid       emissions recomputed for {report.recomputed_for}")
-    console.print(_sums("stage", report.by_stage, total.energy_wh, report.beside.embodied_by_stage))
+    console.print(
+        _sums("stage", report.by_stage, total.energy_wh, console.width, report.beside.embodied_by_stage)
+    )
     if len(report.by_month) > 1:
-        console.print(_sums("month", report.by_month, total.energy_wh))
+        console.print(_sums("month", report.by_month, total.energy_wh, console.width))
     console.print(_attempts(report))
     for entry in report.entries:
         if entry.ranks:
@@ -84,17 +87,23 @@ def _beside(report: Report) -> Iterator[str]:
 
 
 def _sums(
-    title: str, sums: Mapping[str, LedgerCost], total_wh: float, embodied: Mapping[str, float] | None = None
+    title: str,
+    sums: Mapping[str, LedgerCost],
+    total_wh: float,
+    width: int,
+    embodied: Mapping[str, float] | None = None,
 ) -> Table:
     beside = ("embodied",) if embodied else ()
     figures = map(_right, ("energy", "emissions", *beside, "share"))
-    table = Table(title, *figures, Column(style="green"), box=box.SIMPLE_HEAD)
+    has_bars = width >= _WITH_BARS
+    bars = (Column(style="green", no_wrap=True),) if has_bars else ()
+    table = Table(_name(title), *figures, *bars, box=box.SIMPLE_HEAD, collapse_padding=not has_bars)
     columns = _columns(sums.values())
     if embodied:
         columns.append(column(EMISSIONS, [embodied.get(name, math.nan) for name in sums]))
     for (name, cost), *cells in zip(sums.items(), *columns, strict=True):
         share = cost.energy_wh / total_wh if total_wh > 0 else 0.0
-        table.add_row(name, *cells, f"{share:.1%}", _bar(share))
+        table.add_row(name, *cells, f"{share:.1%}", *([_bar(share)] if has_bars else ()))
     return table
 
 
@@ -106,11 +115,17 @@ def _columns(costs: Iterable[LedgerCost | Attempt | RankFigures]) -> list[list[s
 
 
 def _right(title: str) -> Column:
-    return Column(title, justify="right")
+    return Column(title, justify="right", no_wrap=True)
+
+
+def _name(title: str) -> Column:
+    """A column of names, which is the one that gives way on a narrow terminal."""
+    return Column(title, overflow="fold")
 
 
 def _attempts(report: Report) -> Table:
-    table = Table("run", "status", _right("energy"), _right("emissions"), "method", box=box.SIMPLE_HEAD)
+    figures = map(_right, ("energy", "emissions"))
+    table = Table(_name("run"), _name("status"), *figures, _name("method"), box=box.SIMPLE_HEAD)
     for attempt, *figures in zip(report.attempts, *_columns(report.attempts), strict=True):
         name = attempt.name if attempt.entries == 1 else f"{attempt.name}, {attempt.entries} windows"
         table.add_row(name, attempt.status, *figures, attempt.method)

@@ -50,7 +50,7 @@ def _table(regions: Sequence[Elsewhere], console: Screen) -> Table:
     most = max((each.emissions_g for each in regions), default=0.0) or 1.0
     mass = unit(EMISSIONS, most)
     is_wide = console.width >= _WIDE
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=is_wide)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=is_wide, collapse_padding=not is_wide)
     columns = []
     for name in _COLUMNS if is_wide else _NARROW:
         cells = [_COLUMNS[name](each, mass) for each in regions]
@@ -58,7 +58,9 @@ def _table(regions: Sequence[Elsewhere], console: Screen) -> Table:
             columns.append(cells)
             is_text = name in ("region", "place", "differs")
             justify: Literal["left", "right"] = "left" if is_text else "right"
-            table.add_column(name.format(mass.name), justify=justify, no_wrap=name != "place")
+            gives_way = name == ("place" if is_wide else "region")
+            title = name.format(mass.name)
+            table.add_column(title, justify=justify, no_wrap=not gives_way, overflow="fold")
     if is_wide:
         columns.append(["█" * max(1, round(_BAR * each.emissions_g / most)) for each in regions])
         table.add_column("", style="green", no_wrap=True)

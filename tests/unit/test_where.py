@@ -195,6 +195,7 @@ class TestCommand:
         monkeypatch.setenv("COLUMNS", width)
         text = call("churn", "--clouds", "gcp,scaleway", "--all").stdout
         assert "gcp:europe-central2" in text and "more" in text and "cannot be told from here" in text
+        assert "…" not in text, "a figure that is cut reads as another one"
 
     def test_the_cleanest_regions_come_first_and_the_others_on_request(self, call):
         text = call("churn").stdout
