@@ -124,8 +124,8 @@ def _name(title: str) -> Column:
 
 
 def _attempts(report: Report) -> Table:
-    figures = map(_right, ("energy", "emissions"))
-    table = Table(_name("run"), _name("status"), *figures, _name("method"), box=box.SIMPLE_HEAD)
+    sums = map(_right, ("energy", "emissions"))
+    table = Table(_name("run"), _name("status"), *sums, _name("method"), box=box.SIMPLE_HEAD)
     for attempt, *figures in zip(report.attempts, *_columns(report.attempts), strict=True):
         name = attempt.name if attempt.entries == 1 else f"{attempt.name}, {attempt.entries} windows"
         table.add_row(name, attempt.status, *figures, attempt.method)

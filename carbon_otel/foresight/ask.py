@@ -137,7 +137,9 @@ def _hardware(name: str) -> tuple[str, float]:
             "hardware='H100'"
         )
     if not active.gpus:
-        raise ValueError("hardware='auto': no GPU is measured here; write the one to train on: hardware='H100'")
+        raise ValueError(
+            "hardware='auto': no GPU is measured here; write the one to train on: hardware='H100'"
+        )
     return accelerator(active.gpus[0]).name, float(len(active.gpus))
 
 

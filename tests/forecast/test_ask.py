@@ -32,7 +32,7 @@ def test_wrong_arguments_of_the_function(arguments, settings, remedy):
 
 def test_a_measurement_without_a_gpu_is_not_asked_for_again(monkeypatch):
     monkeypatch.setattr("carbon_otel.foresight.ask.measuring", lambda: SimpleNamespace(gpus=()))
-    with pytest.raises(ValueError, match="no GPU is measured here; .*hardware='H100'") as error:
+    with pytest.raises(ValueError, match=r"no GPU is measured here; .*hardware='H100'") as error:
         carbon_otel.forecast("30B", tokens="1T")
     assert "instrument()" not in str(error.value)
 

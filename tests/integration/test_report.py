@@ -332,4 +332,8 @@ def test_experiments_and_lineages_have_any_name(life, name):
 )
 def test_a_name_that_cannot_be_reported_gives_advice(arguments, message, life):
     done = report(life, *arguments)
-    assert done.exit_code == 2 and message.format(store=life.uri) in done.output and "Traceback" not in done.output
+    assert (
+        done.exit_code == 2
+        and message.format(store=life.uri) in done.output
+        and "Traceback" not in done.output
+    )
