@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -58,7 +59,8 @@ def test_the_load_curve():
 
 def test_the_replay():
     """The table and the bands are what `pytest tests/replay` prints, which has a virtual clock."""
-    printed = execute(ROOT, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/replay")
+    replay = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/replay")
+    printed = execute(ROOT, Path(sys.executable), sys.executable, *replay)
     errors, bands = printed.split("replay: truth inside our band")
     rows = {}
     for row in errors.splitlines():
