@@ -1,4 +1,4 @@
-"""Errors about keywords that a function does not have, with the nearest ones. Python has them from 3.13 on."""
+"""Errors about arguments that a function does not take, with what to write instead."""
 
 from __future__ import annotations
 
@@ -12,11 +12,17 @@ _T = TypeVar("_T")
 
 
 def near_ones_named(function: Callable[_P, _T]) -> Callable[_P, _T]:
-    """The function; for an unknown keyword it raises TypeError with the nearest of its keywords."""
+    """The function; for an unknown keyword it raises TypeError with the nearest of its keywords.
+
+    So it does for values without a name, if the function takes names only.
+    """
 
     @functools.wraps(function)
     def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
         known = inspect.signature(function).parameters
+        if args and all(each.kind is each.KEYWORD_ONLY for each in known.values()):
+            called, first = function.__name__, next(iter(known))
+            raise TypeError(f"{called}() takes its settings by name, such as {called}({first}=...)")
         for name in kwargs:
             if name not in known:
                 raise TypeError(_message(function.__name__, name, list(known)))

@@ -130,7 +130,8 @@ def _of_experiment(client: Any, name: str, unreadable: list[str]) -> list[RunCos
     """The costs of the finished, measured runs of an experiment."""
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
-        refuse(f"there is no experiment {name!r} in this store{experiments_in(client)}")
+        store = f"the MLflow store {client.tracking_uri}"
+        refuse(f"there is no experiment {name!r} in {store}{experiments_in(client)}")
     ended = "attributes.status = 'FINISHED'"
     runs = found_by(client.search_runs, [experiment.experiment_id], ended, order_by=["start_time"])
     return _measured(runs, unreadable)

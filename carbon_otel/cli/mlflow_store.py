@@ -70,7 +70,7 @@ def refuse_store(uri: str, error: Exception) -> NoReturn:
     """
     another = "set --tracking-uri or MLFLOW_TRACKING_URI for another store"
     if getattr(error, "error_code", None) in _UNKNOWN:
-        refuse(f"{first_line(error)}, in the MLflow store {uri}", another)
+        refuse(f"in the MLflow store {uri}: {first_line(error)}", another)
     refuse(f"the MLflow store {uri} {_reason(error)}", another, code=1)
 
 
@@ -87,4 +87,4 @@ def _reason(error: Exception) -> str:
 
 def first_line(error: Exception) -> str:
     """The first line of an error, since databases add their statements."""
-    return str(error).partition("\n")[0] or type(error).__name__
+    return str(error).strip().partition("\n")[0] or type(error).__name__

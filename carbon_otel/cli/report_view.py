@@ -38,7 +38,7 @@ def show(report: Report, console: Screen) -> None:
     total = report.total
     high_wh, high_g = (math.inf, math.inf) if report.lower_bounds else (total.high_wh, total.high_g)
     for line in (
-        f"{report.title}: {len(report.entries)} entries",
+        f"{report.title}: {len(report.entries)} {'entry' if len(report.entries) == 1 else 'entries'}",
         f"energy     {watt_hours(total.energy_wh, total.low_wh, high_wh)}",
         f"emissions  {emissions(total.emissions_g, total.low_g, high_g, of='CO2e')}",
         f"measured   {report.measured_fraction:.0%} by a sensor",

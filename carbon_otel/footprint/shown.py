@@ -28,7 +28,7 @@ _WHOLE: Final = 1.0
 def summary(footprint: Footprint) -> str:
     """One line: energy with its band, emissions, the measured share, the duration, and what is not in it."""
     if math.isnan(footprint.energy_j):
-        return "not measured"
+        return "not measured: call carbon_otel.instrument() before it"
     lacks = f", without {', '.join(footprint.missing)}" if footprint.missing else ""
     return (
         f"{energy(footprint.energy_j, footprint.low_j, footprint.high_j)}, "

@@ -131,13 +131,16 @@ def _hardware(name: str) -> tuple[str, float]:
     if name != "auto":
         return name, 0.0
     active = measuring()
-    gpus = active.gpus if active is not None else ()
-    if not gpus:
+    if active is None:
         raise ValueError(
             "hardware='auto' needs a measurement that sees a GPU: call carbon_otel.instrument() first, or write "
             "hardware='H100'"
         )
-    return accelerator(gpus[0]).name, float(len(gpus))
+    if not active.gpus:
+        raise ValueError(
+            "hardware='auto': no GPU is measured here; write the one to train on: hardware='H100'"
+        )
+    return accelerator(active.gpus[0]).name, float(len(active.gpus))
 
 
 def _of_estimator(

@@ -108,7 +108,7 @@ def _runs(client: MlflowClient, part: str, experiment: str | None) -> list[Run]:
     if experiment is not None:
         experiments = {key: name for key, name in experiments.items() if name == experiment}
         if not experiments:
-            raise NotFound(f"there is no experiment {experiment!r} in this store")
+            raise NotFound(f"there is no experiment {experiment!r} in the MLflow store {client.tracking_uri}")
     conditions = [f"attributes.run_name = {quoted(part)}"]
     tag, equals, value = part.partition("=")
     if equals and tag and "`" not in tag:

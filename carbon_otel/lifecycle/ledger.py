@@ -161,7 +161,8 @@ def _require_entries(client: MlflowClient, collected: _Entries, title: str, name
         count = len(collected.unmeasured)
         raise NotFound(f"{title}: none of its {count} runs was measured; call carbon_otel.instrument() first")
     raise NotFound(
-        f"there is no registered model, model id, run id, experiment or lineage {name!r} in this store"
+        f"there is no registered model, model id, run id, experiment or lineage {name!r} in the MLflow "
+        f"store {client.tracking_uri}"
         f"{experiments_in(client)}"
     )
 

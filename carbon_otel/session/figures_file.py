@@ -89,7 +89,7 @@ class FiguresFile(Sink):
             "checkpoint_interval_s": self.checkpoint_interval_s,
             "footprint": footprint.as_dict(),
         }
-        text = json.dumps(state)
+        text = json.dumps(state, indent=1)
         if self._path is not None:
             replace_file(self._path, text)
         while self._path is None and self._folders:

@@ -424,7 +424,7 @@ def _warn_of_place(session: Session) -> None:
     grid = session.factor.intensity
     if session.settings.zone is None and grid.zone == WORLD:
         log_once(
-            "no zone set: emissions use the world average of %.0f g/kWh (%s), which may be off by 100 %%; "
+            "no zone set: emissions use the world average of %.0f g/kWh (%s), which may be off by 100%%; "
             "set instrument(zone='FR') or CARBON_OTEL_ZONE to your country, or region= to your cloud region; %s",
             grid.g_per_kwh,
             grid.source,

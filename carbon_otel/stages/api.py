@@ -146,7 +146,8 @@ class Stage:
         words = [repr(self._kind)] + ([repr(self._name)] if self._name != self._kind else [])
         last = self._last
         if last is None:
-            return f"Stage({', '.join(words)}, not begun)"
+            state = "not begun" if recorder() is not None else summary(NOT_MEASURED)
+            return f"Stage({', '.join(words)}, {state})"
         if last.open:  # its figures would need the sensors
             return f"Stage({', '.join(words)}, open for {duration(last.age_s)})"
         return f"Stage({', '.join(words)}, {summary(self.footprint)})"

@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -27,6 +28,13 @@ from carbon_otel.foresight.ask import _power
 def test_wrong_arguments_of_the_function(arguments, settings, remedy):
     with pytest.raises(ValueError, match=re.escape(remedy)):
         carbon_otel.forecast(*arguments, **settings)
+
+
+def test_a_measurement_without_a_gpu_is_not_asked_for_again(monkeypatch):
+    monkeypatch.setattr("carbon_otel.foresight.ask.measuring", lambda: SimpleNamespace(gpus=()))
+    with pytest.raises(ValueError, match=r"no GPU is measured here; .*hardware='H100'") as error:
+        carbon_otel.forecast("30B", tokens="1T")
+    assert "instrument()" not in str(error.value)
 
 
 def test_an_estimator_without_its_data_is_refused():

@@ -156,7 +156,7 @@ def test_a_page(compare):
             "no MLflow store at sqlite:///none.db",
         ),
         (("{counted}", "{plain}", "--tracking-uri", "nothing://x"), "MLFLOW_TRACKING_URI"),
-        (("{counted}", "no-such-run"), "Run with id=no-such-run not found, in the MLflow store "),
+        (("{counted}", "no-such-run"), "mlflow.db: Run with id=no-such-run not found\n"),
         (("--experiment", "nothing"), "its experiments are 'tests'"),
         (("{counted}", "{modelled}", "--metric", "f1"), "they have accuracy"),
     ],

@@ -90,6 +90,7 @@ def test_a_program_says_what_is_measured_and_what_it_was_and_names_the_file(user
     (file,) = user.files
     assert last.endswith(f"look at carbon-otel/{file.name}")
     assert user.kept["status"] == "final" and user.kept["footprint"]["stages"]["training"]["energy_j"] > 4
+    assert '\n  "energy_j": ' in file.read_text(), "people read the file: each figure has a line"
     assert file.stat().st_mode & 0o777 == 0o600
 
 

@@ -321,7 +321,7 @@ def test_experiments_and_lineages_have_any_name(life, name):
     ("arguments", "message"),
     [
         (("nothing",), "no registered model, model id, run id, experiment or lineage 'nothing'"),
-        (("nothing",), "in this store; its experiments are "),
+        (("nothing",), "in the MLflow store {store}; its experiments are "),
         (("churn-model/9",), "lineage 'churn-model/9'"),
         (("0" * 32,), "no registered model"),
         (("models:/m-" + "0" * 32,), "no registered model"),
@@ -332,4 +332,8 @@ def test_experiments_and_lineages_have_any_name(life, name):
 )
 def test_a_name_that_cannot_be_reported_gives_advice(arguments, message, life):
     done = report(life, *arguments)
-    assert done.exit_code == 2 and message in done.output and "Traceback" not in done.output
+    assert (
+        done.exit_code == 2
+        and message.format(store=life.uri) in done.output
+        and "Traceback" not in done.output
+    )

@@ -12,6 +12,7 @@ import pytest
 from carbon_otel.cli.formats import codecarbon
 from carbon_otel.cli.output import Screen, write_csv
 from carbon_otel.cli.report_view import show
+from carbon_otel.lifecycle.beside import EntryBeside
 from carbon_otel.lifecycle.entry import LedgerCost
 from carbon_otel.lifecycle.ledger import Ledger
 from carbon_otel.lifecycle.report import ROW, report_of
@@ -20,8 +21,8 @@ from tests.unit.test_report import entry
 STRANGE = "[bold]</pre><script>{x}[/red]"
 
 
-def text_of(report):
-    console = Screen(file=io.StringIO(), width=200)
+def text_of(report, width=200):
+    console = Screen(file=io.StringIO(), width=width)
     show(report, console)
     return console.file.getvalue()
 
@@ -39,6 +40,19 @@ def test_names_are_literal_text_in_a_table():
     text = text_of(strange())
     assert text.count(STRANGE) >= 8
     assert f"unreadable, not in the sums: {STRANGE}: cut" in text and f"not measured: {STRANGE}" in text
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_figures_are_whole_on_a_narrow_terminal(width):
+    stages = {
+        "data_processing": LedgerCost(0.0000303, 0.00000126),
+        "inference": LedgerCost(0.000922, 0.0000382),
+    }
+    beside = EntryBeside(embodied={"data_processing": 0.00000873, "inference": 0.000266})
+    text = text_of(report_of(Ledger("churn", (replace(entry(), stages=stages, beside=beside),))), width)
+    assert "…" not in text and "churn: 1 entry\n" in text
+    row = re.search(r"data_processing +0.109 J +1.26 µg +8.73 µg +3.2%", text)
+    assert row, text
 
 
 HOSTILE = "\x1b[31mred\x07\u202e\x9b2J\nfake line\udc80[link=http://evil]x[/link]:bomb:"

@@ -114,7 +114,7 @@ def test_the_line_of_a_footprint():
     assert repr(without) == (
         "Footprint(12.4 Wh (11.8 to 13.1), 512 mg CO2e, 98% measured, 3.2 s, without gpu)"
     )
-    assert repr(NOT_MEASURED) == "Footprint(not measured)"
+    assert repr(NOT_MEASURED) == "Footprint(not measured: call carbon_otel.instrument() before it)"
 
 
 @pytest.mark.parametrize(
@@ -245,7 +245,8 @@ def test_a_stage_says_how_far_it_is(measuring, monkeypatch):
 def test_a_stage_without_a_measurement():
     with carbon_otel.stage("training") as stage:
         pass
-    assert "not begun" in repr(stage) and "Not measured" in stage._repr_html_()
+    assert repr(stage) == "Stage('training', not measured: call carbon_otel.instrument() before it)"
+    assert "Not measured" in stage._repr_html_()
 
 
 @pytest.mark.parametrize("name", ["footprint", "report", "where"])

@@ -421,6 +421,12 @@ def test_an_unknown_keyword_is_answered_with_the_nearest_ones(wrong, said):
         carbon_otel.instrument(**wrong)
 
 
+def test_a_value_without_its_name_is_answered_with_the_name():
+    said = r"^instrument\(\) takes its settings by name, such as instrument\(zone=\.\.\.\)$"
+    with pytest.raises(TypeError, match=said):
+        carbon_otel.instrument("FR")
+
+
 def test_a_variable_that_is_nearly_one_of_a_setting_is_said(caplog, monkeypatch):
     for name in (
         "CARBON_OTEL_ZONES",
