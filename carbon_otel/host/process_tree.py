@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 import psutil
 
 from carbon_otel.guard import pass_on
-from carbon_otel.host.births import Births
+from carbon_otel.host.last_id import OF_HOST, PROC, LastId
 from carbon_otel.units import NS_PER_S
 
 _TICK_NS: Final = NS_PER_S // (os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100)
@@ -144,9 +144,10 @@ class LinuxProcesses(Processes):
     once they run. Apart from the listing, the cost depends neither on threads nor on processes outside the trees.
     """
 
-    def __init__(self, folder: Path = Path("/proc")) -> None:
+    def __init__(self, folder: Path = PROC) -> None:
         self._folder = folder
-        self._births = Births(folder)
+        self._last_id = OF_HOST if folder == PROC else LastId(folder)
+        self._id: bytes | None = None
         # Whether no process has begun since the last call, and whether one of the trees has ended.
         self._same = self._ended = False
         self._listing: list[str] = []
@@ -160,7 +161,9 @@ class LinuxProcesses(Processes):
         return super().trees(roots, foreign) if self._ended else found
 
     def _refresh(self) -> None:
-        self._same = not self._births.since_last_look() and not self._ended and bool(self._listing)
+        # Before the listing: what begins meanwhile is found the next time.
+        then, self._id = self._id, self._last_id.read()
+        self._same = self._id is not None and self._id == then and not self._ended and bool(self._listing)
         self._ended = False
         if self._same:
             return

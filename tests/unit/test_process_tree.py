@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from carbon_otel.host.births import Births
+from carbon_otel.host.last_id import LastId
 from carbon_otel.host.process_tree import LinuxProcesses, Processes, Spent, spent_ns
 from tests.fakes.clock import NS
 from tests.integration.processes import wait_for
@@ -126,9 +126,9 @@ def test_one_file_is_read_for_each_process_of_the_tree_and_each_new_process(proc
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 def test_nothing_is_listed_or_opened_for_a_lonely_process_until_one_begins(monkeypatch):
-    """`births` stands in for the other processes of this machine."""
-    births, used = iter([True, False, False, True]), []
-    monkeypatch.setattr(Births, "since_last_look", lambda self: next(births))
+    """The ids stand in for those of the other processes of this machine."""
+    ids, used = iter([b"7", b"7", b"7", b"8"]), []
+    monkeypatch.setattr(LastId, "read", lambda self: next(ids))
     for name in ("listdir", "open"):
         real = getattr(os, name)
         monkeypatch.setattr(
@@ -147,8 +147,7 @@ def test_nothing_is_listed_or_opened_for_a_lonely_process_until_one_begins(monke
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 def test_the_end_of_a_process_is_seen_though_none_has_begun(monkeypatch):
-    births = iter([True, False, False])
-    monkeypatch.setattr(Births, "since_last_look", lambda self: next(births, False))
+    monkeypatch.setattr(LastId, "read", lambda self: b"7")
     program = [sys.executable, "-S", "-c", "sum(range(10**6)); input()"]
     with subprocess.Popen(program, stdin=subprocess.PIPE) as child:
         processes = LinuxProcesses()
@@ -160,25 +159,26 @@ def test_the_end_of_a_process_is_seen_though_none_has_begun(monkeypatch):
     assert after[os.getpid()].reaped_ns > before[os.getpid()].reaped_ns
 
 
-class TestBirths:
+class TestLastId:
     @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
     def test_a_process_and_a_thread_are_seen(self):
-        births = Births(Path("/proc"))
-        assert births.since_last_look()
+        last = LastId(Path("/proc"))
+        first = last.read()
         thread = threading.Thread(target=int)
         thread.start()
         thread.join()
-        assert births.since_last_look()
+        second = last.read()
         subprocess.run([sys.executable, "-S", "-c", ""], check=True)
-        assert births.since_last_look()
-        wait_for(lambda: not births.since_last_look())
+        third = last.read()
+        assert None not in (first, second, third) and first != second != third
+        wait_for(lambda: last.read() == last.read())
 
     @pytest.mark.parametrize("content", [None, "0.00 0.00 0.00 0/0 0\n", ""])
     def test_a_file_that_does_not_count_is_not_believed(self, content, tmp_path):
         if content is not None:
             (tmp_path / "loadavg").write_text(content)
-        births = Births(tmp_path)
-        assert all(births.since_last_look() for _ in range(3))
+        last = LastId(tmp_path)
+        assert [last.read() for _ in range(3)] == [None] * 3
 
 
 def test_no_file_is_read_for_a_process_that_has_not_run_since(monkeypatch):
