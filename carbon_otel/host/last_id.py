@@ -40,7 +40,7 @@ class LastId:
     @staticmethod
     def _shows_a_thread(file: KernelFile) -> bool:
         before = _word(file)
-        thread = threading.Thread(target=bool, name="carbon_otel births", daemon=True)
+        thread = threading.Thread(target=bool, name="carbon_otel last id", daemon=True)
         thread.start()
         thread.join()
         return _word(file) != before
