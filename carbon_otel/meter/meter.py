@@ -19,9 +19,9 @@ _BOOT_CLOCK: Final[int | None] = (
 )
 _SUSPENDED_NS: Final = NS_PER_S // 2
 
-# The timeline of a device, a raw reading (None if it failed), and its begin and end. A plain tuple, like
+# The track of a device, the begin and end of a reading, and its raw value (None if it failed). A plain tuple, like
 # `DeviceState`: every edge makes four of each, and a named tuple takes four times as long.
-Reading = tuple[Timeline, int, int, float | None]
+Reading = tuple["DeviceTrack", int, int, float | None]
 # Joules published, joules read, watts, the begin of the last good reading, and the duration of the last reading
 # (ns).
 DeviceState = tuple[float, float, float, int, int]
@@ -218,8 +218,6 @@ class Meter:
         readings: list[Reading] = []
         began_ns, clock_ns = now_ns, self.clock_ns
         for track in due:
-            # Set before the reading, so that no other thread takes the same reading at the same time.
-            track.due_edge_ns = now_ns + track.edge_interval_ns
             track.due_tick_ns = now_ns + track.tick_interval_ns
             raw: float | None
             try:
@@ -232,7 +230,7 @@ class Meter:
                     self._on_fault(track.timeline.sensor, str(error))
                 track.error = str(error)
             ended_ns = clock_ns()
-            readings.append((track.timeline, began_ns, ended_ns, raw))
+            readings.append((track, began_ns, ended_ns, raw))
             began_ns = ended_ns
         return readings
 
@@ -244,7 +242,10 @@ class Meter:
 
     def apply(self, readings: Readings, now_ns: int) -> None:
         """Enter readings into the timelines, and the shares of the interval that ends at `now_ns`."""
-        for timeline, began_ns, ended_ns, raw in readings.sensors:
+        for track, began_ns, ended_ns, raw in readings.sensors:
+            # Not before: an edge must not rely on a reading that another thread has not entered yet.
+            track.due_edge_ns = began_ns + track.edge_interval_ns
+            timeline = track.timeline
             if raw is None:
                 timeline.miss(began_ns)
             else:

@@ -131,7 +131,7 @@ class Timeline:
         """Enter a reading (counter units or watts) that began at `now_ns` and took `took_ns`."""
         if self._next is not None:
             self._count(*self._next)
-        if now_ns < self._ended_ns:
+        if now_ns < self._ended_ns and not self._is_later(now_ns, raw):
             return
         self._ended_ns, self.took_ns = now_ns + took_ns, took_ns
         if self._last_raw is None:
@@ -142,6 +142,14 @@ class Timeline:
             self._observe_counter(now_ns, raw, self._last_raw)
         else:
             self._observe_power(now_ns, raw, self._last_raw)
+
+    def _is_later(self, now_ns: int, raw: float) -> bool:
+        """Whether a reading that began before the end of the last one tells more: its counter has not gone back.
+
+        A thread that waits for its turn may let a reading last for many milliseconds.
+        """
+        last = self._last_raw
+        return self._is_counter and last is not None and raw >= last and now_ns > self.last_ns
 
     def miss(self, now_ns: int) -> None:
         """Enter a failed reading that began at `now_ns`: a gap begins at the last good reading."""
