@@ -159,6 +159,24 @@ def test_what_is_open_when_the_run_is_known_counts_and_what_has_ended_does_not(p
     assert process.adopted[0].variables[RUN] == f"run {ADDRESS}"
 
 
+def test_a_training_between_two_looks_counts_if_the_run_is_open_at_its_end(process):
+    before = process.open("training")
+    process.clock.advance(5)
+    process.engine.close(before)
+    process.look()
+    training = process.open("training")
+    training.units["samples"] = 5.0
+    process.clock.advance(10)
+    process.board.announce("run")
+    process.engine.close(training)
+    process.clock.advance(3)
+    files = process.end()
+    assert files.joules("run", "training") == pytest.approx(10 * WATTS)
+    assert files.joules("run", "run") == pytest.approx(3 * WATTS)
+    (batch,) = files.last.values()
+    assert batch.values["carbon/units/training/samples"] == 5.0
+
+
 def test_time_without_a_stage_before_the_run_counts_for_nothing(process):
     process.clock.advance(50)
     process.board.announce("run")

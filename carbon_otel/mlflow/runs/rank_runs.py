@@ -3,7 +3,8 @@
 Rank 0 leaves the variables of its run on the board of the ranks, and another rank looks there at each tick. Stages
 of that rank may open before it knows the run, and before rank 0 has begun it. They open in a part without a run,
 which becomes a part of the run when that is known. Until then a new part begins whenever nothing is under way, so
-that what has ended before counts for no run.
+that what has ended before counts for no run. The end of a training is a look too, which the training waits for: it
+may have taken less than a tick.
 
 A rank whose process was started from a run takes part in that from its beginning, without the board.
 """
@@ -31,7 +32,8 @@ from carbon_otel.sinks import Sink, StageEnd
 from carbon_otel.stages.engine import Engine
 from carbon_otel.stages.open_stage import OpenStage
 
-# The end of the process group waits so long for a last look at the board.
+_TRAINING: Final = "training"
+# The end of the process group, or of a training, waits so long for a look at the board.
 _LAST_LOOK_S: Final = 0.3
 # The end of the measurement waits longer: PyTorch aborts a process whose interpreter ends within its calls.
 _LAST_CALL_S: Final = 2.0
@@ -86,6 +88,8 @@ class RankRuns(Sink):
     def stage_closed(self, stage: StageInfo, end: StageEnd) -> None:
         if stage.is_run and not stage.joined and self._engine.alive:
             self._worker.submit(self._look)
+        elif self._parts is not None and group.board is not None and self._parts.is_first_training(stage):
+            self._worker.submit(partial(self._look, after_training=True)).wait(_LAST_LOOK_S)
 
     def end(self) -> None:
         """Look for the last time, before the measurement ends."""
@@ -106,7 +110,7 @@ class RankRuns(Sink):
             time.sleep(0.002)
         self._look()
 
-    def _look(self) -> None:
+    def _look(self, after_training: bool = False) -> None:
         if self._over:
             return
         board = None if group.board is self._dead else group.board
@@ -116,7 +120,7 @@ class RankRuns(Sink):
             return
         word = self._ask(board, board.read) if board is not None else None
         if not self._over:  # since the answer may have taken long
-            self._parts.look(json.loads(word) if word else {})
+            self._parts.look(json.loads(word) if word else {}, after_training)
 
     def _tell(self, board: Board) -> None:
         variables: Variables = {}
@@ -173,8 +177,22 @@ class _Parts:
         elif stage.is_run:
             self._engine.settle_run(part.stage, _rests)
 
-    def look(self, variables: Variables) -> None:
-        """Follow rank 0, which has a run with these variables, or has none now."""
+    def is_first_training(self, stage: StageInfo) -> bool:
+        """Whether a stage is a training in a part whose run is not known, and in no other training."""
+        part, outer = self._part, stage.parent
+        return (
+            part is not None
+            and not part.run
+            and stage.run_id == part.stage.info.run_id
+            and stage.kind == _TRAINING
+            and (outer is None or outer.kind != _TRAINING)
+        )
+
+    def look(self, variables: Variables, after_training: bool = False) -> None:
+        """Follow rank 0, which has a run with these variables, or has none now.
+
+        `after_training` says that a training has just ended, which may have been one in that run.
+        """
         if self._ending is not None:
             if self._engine.is_in_use(self._ending.stage):
                 return
@@ -192,10 +210,10 @@ class _Parts:
         elif not run:
             self._renew_if_idle(part)
         if run and self._part is not None and not self._part.run:
-            self._bind(self._part, run, variables)
+            self._bind(self._part, run, variables, after_training)
 
-    def _bind(self, part: _Part, run: str, variables: Variables) -> None:
-        if not self._engine.is_in_use(part.stage):
+    def _bind(self, part: _Part, run: str, variables: Variables, after_training: bool) -> None:
+        if not after_training and not self._engine.is_in_use(part.stage):
             fresh = self._renewed(part)
             if fresh is None:
                 return
