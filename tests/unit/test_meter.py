@@ -69,6 +69,19 @@ class TestReading:
         follow(meter)
         assert sensor.reads == 12
 
+    def test_an_edge_reads_for_itself_while_another_thread_is_between_its_reading_and_the_books(self, clock):
+        """It would close a stage with the joules from before: 0, if the device was idle then."""
+        sensor = FakeSensor(clock, edge_interval_s=0.002)
+        meter = Meter([sensor], clock_ns=clock)
+        follow(meter)
+        clock.advance(1)
+        then_ns = clock()
+        of_tick = meter.read_for_tick(then_ns)
+        clock.advance(0.001)
+        assert follow(meter) == [pytest.approx(100.1)]
+        meter.apply(of_tick, then_ns)
+        assert sum(meter.advance(clock())) == pytest.approx(100.1)
+
     def test_between_readings_the_last_power_is_extrapolated(self, clock):
         meter = Meter([gpu(clock, watts=300)], clock_ns=clock)
         follow(meter)

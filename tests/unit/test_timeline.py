@@ -100,6 +100,15 @@ def test_a_reading_that_began_during_the_last_one_is_dropped():
     assert (at(t, 3), t.flags) == (300, {})
 
 
+@pytest.mark.parametrize(("raw", "joules"), [(250, 250), (200, 200), (150, 210)])
+def test_a_reading_within_a_longer_one_counts_unless_the_counter_was_lower(raw, joules):
+    """A thread that waits for its turn makes a reading long. Without the short one, 10 W would be extrapolated."""
+    t = timeline((0, 0), (1, 190 * UJ))
+    t.observe(ns(2), 200 * UJ, took_ns=2 * NS)
+    t.observe(ns(3), raw * UJ, took_ns=NS // 100)
+    assert at(t, 3) == pytest.approx(joules)
+
+
 def test_a_slow_reading_is_plausible_up_to_the_moment_at_which_it_ended():
     most = {"power_bounds_w": (0.0, 100.0)}
     t = timeline((0, 0), (1, 100 * UJ), **most)
