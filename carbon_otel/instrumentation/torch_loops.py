@@ -29,7 +29,7 @@ from types import ModuleType, TracebackType
 from typing import Any, Final
 
 from carbon_otel import clock
-from carbon_otel.guard import contain, log_fault
+from carbon_otel.guard import contain, log_fault, undone
 from carbon_otel.instrumentation.base import Undo, undo_all
 from carbon_otel.instrumentation.calls import Call
 from carbon_otel.instrumentation.in_place import Around, Changed, Entered
@@ -47,6 +47,11 @@ _Passes = dict[int, Pass]
 
 # The references to an iterator that a loader keeps: from that, and from where they are counted.
 _KEPT: Final = 3
+
+# What may fail with each step or batch.
+_STEP: Final = "looking at a step"
+_WAIT: Final = "waiting for a batch"
+_COUNT: Final = "counting a batch"
 
 
 class DataLoaderIntegration:
@@ -94,12 +99,24 @@ class OptimizerIntegration:
         return undo_all([before.remove, after.remove])
 
 
+# What comes with each batch does not use `contain`: where the batch has filled the processor's caches, each call
+# of a function takes a microsecond.
 def _before_step(optimizer: Any, *_: Any) -> None:
-    contain("looking at a step", None, before_step, id(optimizer))
+    try:
+        before_step(id(optimizer))
+    except RecursionError:
+        undone[_STEP] = True
+    except Exception as fault:  # noqa: BLE001 - no internal fault may reach the user's program
+        log_fault(_STEP, fault)
 
 
 def _after_step(optimizer: Any, *_: Any) -> None:
-    contain("looking at a step", None, after_step, id(optimizer))
+    try:
+        after_step(id(optimizer))
+    except RecursionError:
+        undone[_STEP] = True
+    except Exception as fault:  # noqa: BLE001 - as above
+        log_fault(_STEP, fault)
 
 
 def _silence(*_: Any, **__: Any) -> None:
@@ -170,9 +187,11 @@ def _next(loops: _Loops, passes: _Passes, iterator: Any, /) -> Entered | None:
         return passes.get(id(iterator))
     try:
         return waiting if waiting.is_due() else None
-    except Exception as fault:  # noqa: BLE001 - no internal fault may reach the user's program
-        log_fault("waiting for a batch", fault)
-        return None
+    except RecursionError:
+        undone[_WAIT] = True
+    except Exception as fault:  # noqa: BLE001 - as above
+        log_fault(_WAIT, fault)
+    return None
 
 
 class _Waiting:
@@ -214,13 +233,15 @@ class _Waiting:
     def _seen(self, batch: Any) -> Any:
         episode = self.episode
         if self._waits and self._turn is episode:
-            # Not `contain`, for the same reason.
             try:
                 episode.batches += 1
                 episode.samples += samples_in_batch(batch) or 0
-                episode.tokens += tokens_in(batch) or 0
+                if type(batch) is not list:  # as most batches are, and none with tokens
+                    episode.tokens += tokens_in(batch) or 0
+            except RecursionError:
+                undone[_COUNT] = True
             except Exception as fault:  # noqa: BLE001 - as above
-                log_fault("counting a batch", fault)
+                log_fault(_COUNT, fault)
         return batch
 
 

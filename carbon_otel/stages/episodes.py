@@ -109,30 +109,32 @@ class Episode:
     def end_wait(self) -> None:
         begun_ns, self._wait_begun_ns = self._wait_begun_ns, 0
         if begun_ns:
-            now_ns = _now()
-            if not self.running.paused:
+            now_ns, running = _now(), self.running
+            if running.begun_ns:
                 self._wait_ns += now_ns - begun_ns
-            if self.running.fades:
-                self.running.see(now_ns)
+            if running.fades:
+                running.see(now_ns)
 
-    def stepped(self) -> None:
-        """An optimizer has stepped. Several steps in one batch count as one."""
-        self.trains = self._hooked = self.parent.shares.trained = True
+    def before_step(self, optimizer: int) -> None:
+        """An optimizer steps. Several steps in one batch count as one."""
+        if not self._hooked:
+            self.trains = self._hooked = self.parent.shares.trained = True
 
     def after_step(self, optimizer: int) -> None:
         """The step is done."""
-        if self.running.fades:
-            self.running.see(_now())
+        running = self.running
+        if running.fades:
+            running.see(_now())
 
     def pause(self) -> None:
         """An episode begins in this one, maybe while it waits: its loading is a loop, too."""
         now_ns = _now()
-        if self._wait_begun_ns and not self.running.paused:
+        if self._wait_begun_ns and self.running.begun_ns:
             self._wait_ns += now_ns - self._wait_begun_ns
         self.running.pause(now_ns)
 
     def resume(self) -> None:
-        if not self.ended and self.running.paused:
+        if not self.ended and not self.running.begun_ns:
             now_ns = _now()
             if self._wait_begun_ns:
                 self._wait_begun_ns = now_ns
@@ -156,7 +158,7 @@ class Episode:
         self.iterators += inner.iterators
         self._inner_held = inner._held or inner._inner_held
         if inner.trains:
-            self.stepped()
+            self.trains = self._hooked = self.parent.shares.trained = True
         if inner._decided:
             inner.end()
             return
@@ -198,7 +200,7 @@ class Episode:
         known_ns = self.taken_ns + self._guessed_ns
         all_ns = max(0, sure_ns - known_ns)
         waited_ns = self._wait_ns
-        if wait_begun_ns and not self.running.paused:
+        if wait_begun_ns and self.running.begun_ns:
             waited_ns += max(0, now_ns - wait_begun_ns)
         wait_ns = 0
         if not self._together and (self.wait.stage is not None or self.main.stage is None):
@@ -321,17 +323,10 @@ class Episode:
 
 
 class _Loops(threading.local):
-    """The open episodes of a thread, the innermost last, and those of its iterators."""
+    """The open episodes of a thread, the innermost last."""
 
     def __init__(self) -> None:
         self.stack: list[Episode] = []
-
-    def innermost(self) -> Episode | None:
-        """The innermost one that is not over: a tick may have ended others, or nobody has their iterator."""
-        stack = self.stack
-        while stack and stack[-1].over:
-            end(stack[-1])
-        return stack[-1] if stack else None
 
 
 _here = _Loops()
@@ -348,7 +343,7 @@ renew_after_fork(_renew)
 
 def begin(episode: Episode) -> Episode:
     """An episode begins on this thread."""
-    around = _here.innermost()
+    around = innermost()
     episode.parent.timed.append(episode)
     if around is not None:
         around.pause()
@@ -358,15 +353,26 @@ def begin(episode: Episode) -> Episode:
 
 
 def innermost() -> Episode | None:
-    """The innermost loop of this thread."""
-    return _here.innermost()
+    """The innermost loop of this thread: a tick may have ended others, or nobody has their iterator."""
+    stack = _here.stack
+    while stack and stack[-1].over:
+        end(stack[-1])
+    return stack[-1] if stack else None
+
+
+def latest() -> Episode | None:
+    """The same without a look at whether it is over, for a moment after `innermost`."""
+    stack = _here.stack
+    return stack[-1] if stack else None
 
 
 def turn_to(episode: Episode) -> Episode:
     """The loop of this episode asks for data: those that began in it, and are still open, take turns with it."""
-    episode = _whole(episode)
     stack = _here.stack
-    if stack and stack[-1] is not episode and episode in stack and _here.innermost() is not episode:
+    if stack and stack[-1] is episode:  # as with almost every batch
+        return episode
+    episode = _whole(episode)
+    if episode in stack and innermost() is not episode:
         while stack[-1] is not episode:
             episode.absorb(stack.pop())
         episode.resume()

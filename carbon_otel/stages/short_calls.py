@@ -56,7 +56,7 @@ def before_step(optimizer: int) -> None:
     inner = episodes.innermost()
     steps = inner if isinstance(inner, Steps) else None
     if inner is not None and steps is None:
-        inner.stepped()
+        inner.before_step(optimizer)
         return
     active, here = _begun(), current.get()
     if steps is None and here is not None and here is _refused.stage:
@@ -76,7 +76,7 @@ def before_step(optimizer: int) -> None:
 
 def after_step(optimizer: int) -> None:
     """The step is done."""
-    inner = episodes.innermost()
+    inner = episodes.latest()
     if inner is not None:
         inner.after_step(optimizer)
 

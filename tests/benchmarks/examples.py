@@ -1,9 +1,9 @@
 """The work of one example, measured and not, in turn: `python -m tests.benchmarks.examples finetune 20`.
 
 A round takes about a second. After two without measurement follow two with it: the first has what a program pays
-once, at the first calls of what is replaced. Prints, as JSON, the median ratio of each to the mean of the rounds
-without around it, in CPU time of the process and by the clock, and the median difference of two neighbours
-without. The start of the measurement is not part of a round.
+once, at the first calls of what is replaced. Prints, as JSON, the median ratio of each to the mean of the same
+rounds without, before and after, in CPU time of the process and by the clock, and the median difference of two
+such rounds without. The start of the measurement is not part of a round.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import contextlib
 import importlib.util
 import itertools
 import json
+import operator
 import os
 import statistics
 import sys
@@ -27,7 +28,7 @@ from types import ModuleType
 os.environ.update(OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="")
 
 import carbon_otel
-from tests.fakes.powercap import server
+from tests.benchmarks.counters import moving
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -92,18 +93,22 @@ def timed(work: Callable[[], object]) -> tuple[float, float]:
 
 
 def main(name: str, rounds: int) -> None:
-    with tempfile.TemporaryDirectory() as folder, globals()[name]() as work:
-        root = server(Path(folder) / "sys").root
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        moving(Path(folder) / "sys") as root,
+        globals()[name]() as work,
+    ):
 
         def measured() -> list[tuple[float, float]]:
             carbon_otel.instrument(zone="FR", powercap_root=root)
             try:
-                time.sleep(1)  # the sampler learns the periods of the sensors
                 return plain()
             finally:
                 carbon_otel.uninstrument()
 
         def plain() -> list[tuple[float, float]]:
+            # The sampler learns the periods of the sensors. A processor that has rested is slow at first, so all rest.
+            time.sleep(1)
             return [timed(round_), timed(round_)]
 
         def round_() -> None:
@@ -118,14 +123,15 @@ def main(name: str, rounds: int) -> None:
             within.append(measured())
             without.append(plain())
     figures: dict[str, float] = {"seconds": statistics.median(cpu for pair in without for cpu, _ in pair)}
-    for at, what in enumerate(("cpu", "clock")):
-        off = [[each[at] for each in pair] for pair in without]
-        around = [statistics.fmean((*before, *after)) for before, after in itertools.pairwise(off)]
-        for which, name in enumerate(("first", "then")):
-            figures[f"{what}_{name}"] = statistics.median(
-                pair[which][at] / mean for pair, mean in zip(within, around, strict=True)
-            )
-        figures[f"{what}_spread"] = statistics.median(abs(second / first - 1) for first, second in off)
+    for (at, what), (which, place) in itertools.product(
+        enumerate(("cpu", "clock")), enumerate(("first", "then"))
+    ):
+        off, on = ([pair[which][at] for pair in rounds_] for rounds_ in (without, within))
+        around = [statistics.fmean(pair) for pair in itertools.pairwise(off)]
+        figures[f"{what}_{place}"] = statistics.median(map(operator.truediv, on, around))
+        figures[f"{what}_{place}_spread"] = statistics.median(
+            abs(after / before - 1) for before, after in itertools.pairwise(off)
+        )
     print(json.dumps(figures))
 
 
