@@ -107,7 +107,8 @@ def main(name: str, rounds: int) -> None:
                 carbon_otel.uninstrument()
 
         def plain() -> list[tuple[float, float]]:
-            # The sampler learns the periods of the sensors. A processor that has rested is slow at first, so all rest.
+            # The sampler learns the periods of the sensors. A processor that has rested is slow, so that all
+            # rounds rest.
             time.sleep(1)
             return [timed(round_), timed(round_)]
 
