@@ -202,7 +202,7 @@ def test_a_loop_in_the_loading_of_another_has_its_own_time(bench):
     inner = episodes.begin(Episode(outer.parent, bench.clock()))
     bench.clock.advance(10)  # the first sample takes long
     outer.end_wait()
-    outer.stepped()
+    outer.before_step(0)
     for _ in range(3):
         bench.clock.advance(2)
         episodes.turn_to(outer).begin_wait()
