@@ -422,7 +422,8 @@ def test_names_without_end_share_a_label(application):
     assert len(durations) <= 401
     assert sum(point.count for point in durations) == 2000
     names = {point.attributes["carbon_otel.stage.name"] for point in durations}
-    assert {"batch 0", "batch 199", "other"} <= names and "batch 200" not in names
+    # What the process itself has used takes a label, too, if a tick comes early.
+    assert {"batch 0", "batch 198", "other"} <= names and "batch 200" not in names
     assert "batch 999" in application.spans()
 
 
