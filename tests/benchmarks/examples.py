@@ -2,9 +2,8 @@
 
 A round takes about a second. After two without measurement follow two with it: the first has what a program pays
 once, at the first calls of what is replaced. Prints, as JSON, the median ratio of each to the mean of the same
-rounds without, before and after, in CPU time of the process and by the clock, the median difference of two such
-rounds without, and the ratio of the quickest round to the quickest without, to which other programs have added
-least. The start of the measurement is not part of a round.
+rounds without, before and after, in CPU time of the process and by the clock, and the median difference of two
+such rounds without. The start of the measurement is not part of a round.
 """
 
 from __future__ import annotations
@@ -134,7 +133,6 @@ def main(name: str, rounds: int) -> None:
         figures[f"{what}_{place}_spread"] = statistics.median(
             abs(after / before - 1) for before, after in itertools.pairwise(off)
         )
-        figures[f"{what}_{place}_least"] = min(on) / min(off)
     print(json.dumps(figures))
 
 
