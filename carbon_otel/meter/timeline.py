@@ -131,7 +131,7 @@ class Timeline:
         """Enter a reading (counter units or watts) that began at `now_ns` and took `took_ns`."""
         if self._next is not None:
             self._count(*self._next)
-        if now_ns < self._ended_ns and not self._is_later(now_ns, raw):
+        if now_ns < self._ended_ns and not self._goes_on(now_ns, raw):
             return
         self._ended_ns, self.took_ns = now_ns + took_ns, took_ns
         if self._last_raw is None:
@@ -143,10 +143,10 @@ class Timeline:
         else:
             self._observe_power(now_ns, raw, self._last_raw)
 
-    def _is_later(self, now_ns: int, raw: float) -> bool:
-        """Whether a reading that began before the end of the last one tells more: its counter has not gone back.
+    def _goes_on(self, now_ns: int, raw: float) -> bool:
+        """Whether the counter has not gone back in a reading that began before the last one ended.
 
-        A thread that waits for its turn may let a reading last for many milliseconds.
+        Such a reading counts: a thread that waits for its turn may let its own last for many milliseconds.
         """
         last = self._last_raw
         return self._is_counter and last is not None and raw >= last and now_ns > self.last_ns

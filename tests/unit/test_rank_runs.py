@@ -169,6 +169,7 @@ def test_a_training_between_two_looks_counts_if_the_run_is_open_at_its_end(proce
     process.clock.advance(10)
     process.board.announce("run")
     process.engine.close(training)
+    process.look()  # after that of the end, for which the training waits no longer than 0.3 s
     process.clock.advance(3)
     files = process.end()
     assert files.joules("run", "training") == pytest.approx(10 * WATTS)
