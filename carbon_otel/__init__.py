@@ -140,7 +140,7 @@ def instrument(
             Default: from /proc/cpuinfo.
         powercap_root: Folder with the `intel-rapl:*` zones. Default: `/sys/class/powercap`.
         checkpoint_interval_s: Seconds between two writes to MLflow and to the journal. Default: 15.
-        synchronize: Wait for the GPU at the edges of a stage if torch uses one. Default: true.
+        synchronize: Wait at the edges of a stage for what PyTorch or JAX has queued. Default: true.
         annotate_spans: Put the energy of their time window on the application's own spans; windows overlap,
             so never add them up. Default: false.
         progress_bars: Show the energy and the emissions of the process since a progress bar began in the bars of

@@ -148,7 +148,7 @@ class Settings(LifeSettings):
     synchronize: bool = declared(
         True,
         default="true",
-        sentence="Wait for the GPU at the edges of a stage if torch uses one.",
+        sentence="Wait at the edges of a stage for what PyTorch or JAX has queued.",
         parse=to_boolean,
         write="true or false",
     )

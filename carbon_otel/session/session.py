@@ -359,9 +359,11 @@ class Session:
         return self.flush(timeout_s)
 
     def synchronize(self) -> None:
-        # Looked for here too, since both edges of every stage come by.
-        if self.settings.synchronize and "torch" in sys.modules:
-            contain("synchronising the accelerator", None, accelerators.synchronize)
+        if self.settings.synchronize:
+            for name, wait in accelerators.WAITS.items():
+                library = sys.modules.get(name)
+                if library is not None:
+                    contain(f"waiting for the work of {name}", None, wait, library)
 
     def _wait(self, deadline: float, *, closing: bool) -> bool:
         """Flush or close all sinks at the same time, so that a dead backend does not delay a healthy one."""

@@ -1,4 +1,7 @@
-"""Edges wait for the accelerators. Below PyTorch's own Python code are counters, in place of its C functions."""
+"""Edges wait for queued work.
+
+With PyTorch, counters are in place of its C functions, below its own Python code; JAX queues on the processor, too.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,8 @@ import pytest
 
 from carbon_otel.instrumentation import accelerators
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
+jax = pytest.importorskip("jax")
 
 # PyTorch looks for these functions when it is imported; a build for the CPU has none of them.
 CUDA = """
@@ -40,21 +44,23 @@ for name, function in functions.items():
     setattr(torch._C, name, function)
 torch.cuda.graphs._cuda_isCurrentStreamCapturing = functions["_cuda_isCurrentStreamCapturing"]
 importlib.reload(torch.cuda)
-accelerators.synchronize()
+accelerators.WAITS["torch"](torch)
 assert waited == []  # not initialised
 torch.cuda._initialized = True
-accelerators.synchronize()
+accelerators.WAITS["torch"](torch)
 print(json.dumps([waited, sorted(contexts), current]))
 """
 
 
-def cuda(contexts: list[int], *, capturing: bool = False) -> list[object]:
-    arguments = [json.dumps(contexts), json.dumps(capturing)]
-    done = subprocess.run(
-        [sys.executable, "-c", CUDA, *arguments], capture_output=True, text=True, timeout=240
-    )
+def run(program: str, *arguments: str) -> str:
+    command = [sys.executable, "-c", program, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return done.stdout
+
+
+def cuda(contexts: list[int], *, capturing: bool = False) -> list[object]:
+    return json.loads(run(CUDA, json.dumps(contexts), json.dumps(capturing)))
 
 
 def test_every_cuda_device_with_a_context_is_waited_for():
@@ -70,7 +76,70 @@ def test_a_capture_is_not_broken_off():
 
 
 def test_a_build_for_the_cpu_waits_for_nothing():
-    accelerators.synchronize()
-    import torch
-
+    accelerators.WAITS["torch"](torch)
     assert not torch.cuda.is_initialized() and not torch.xpu.is_initialized()
+
+
+# `queue()` gives the processor work for some seconds.
+JAX = """
+import os, time
+import jax
+import jax.numpy as jnp
+import carbon_otel
+
+@jax.jit
+def products(x):
+    return jax.lax.fori_loop(0, 100, lambda _, y: jnp.sin(x @ y), x)
+
+def queue():
+    return products(jnp.ones((1500, 1500)))
+
+carbon_otel.instrument(zone="FR")
+"""
+
+
+def test_what_jax_has_queued_belongs_to_the_stage():
+    run(f"""{JAX}
+with carbon_otel.stage("training"):
+    result = queue()
+assert result.is_ready()
+""")
+
+
+def test_a_stage_makes_no_backend_of_jax():
+    run(f"""{JAX}
+with carbon_otel.stage("training"):
+    pass
+from jax._src import xla_bridge
+assert not xla_bridge.backends_are_initialized()
+""")
+
+
+def test_a_wait_is_no_part_of_a_function_that_jax_traces():
+    run(f"""{JAX}
+jax.devices()
+def double(x):
+    with carbon_otel.stage("inference"):
+        return 2 * x
+with jax.transfer_guard("disallow"):
+    traced = str(jax.make_jaxpr(double)(1.0))
+carbon_otel.uninstrument()
+assert traced == str(jax.make_jaxpr(double)(1.0))
+""")
+
+
+def test_a_forked_child_does_not_wait_for_the_jax_of_its_parent():
+    run(f"""{JAX}
+jnp.ones(1).block_until_ready()
+child = os.fork()
+if not child:
+    with carbon_otel.stage("training"):
+        pass
+    os._exit(0)
+end = time.monotonic() + 120
+while not (ended := os.waitpid(child, os.WNOHANG))[0]:
+    if time.monotonic() > end:
+        os.kill(child, 9)
+    time.sleep(0.01)
+assert ended[1] == 0
+""")
