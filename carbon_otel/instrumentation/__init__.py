@@ -33,6 +33,7 @@ from carbon_otel.instrumentation.sklearn import FUNCTIONS, SklearnIntegration
 from carbon_otel.instrumentation.subprocesses import SubprocessIntegration
 from carbon_otel.instrumentation.thread_pools import ThreadPoolIntegration
 from carbon_otel.instrumentation.threads import ThreadIntegration
+from carbon_otel.instrumentation.torch_captures import CaptureIntegration
 from carbon_otel.instrumentation.torch_loops import TORCH
 from carbon_otel.instrumentation.torch_ranks import RANKS
 from carbon_otel.instrumentation.transformers import TRANSFORMERS
@@ -58,6 +59,7 @@ BUILT_IN: Final[tuple[Integration, ...]] = (
     *LLAMA_CPP,
     *VLLM,
     *TORCH,
+    CaptureIntegration(),
     *RANKS,
     *KERAS,
     *TRANSFORMERS,

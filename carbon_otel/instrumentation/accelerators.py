@@ -1,17 +1,19 @@
 """Waits for queued work at the edges of a stage, so that the stage that queued the work is charged for it.
 
 Every device that this process has used through PyTorch or JAX is waited for. Nothing is imported, and no context
-is made on a device that has none. While PyTorch's current stream is captured into a graph, nothing is waited for:
-that would break the capture off. A capture in another thread is not seen.
+is made on a device that has none. While PyTorch captures into a graph, nothing is waited for
+(`torch_captures.py`).
 """
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from carbon_otel.fork import renew_after_fork
+from carbon_otel.instrumentation.torch_captures import captures
 
 
 def _torch(torch: Any) -> None:
@@ -24,12 +26,13 @@ def _torch(torch: Any) -> None:
 
 def _cuda(torch: Any, cuda: Any) -> None:
     """Also of ROCm. Without a context, a device has no work, and would get one by the wait."""
+    # The current stream is asked too: its capture may have begun without Python.
     if not cuda.is_initialized() or cuda.is_current_stream_capturing():
         return
     used = torch._C._cuda_hasPrimaryContext  # noqa: SLF001 - there is no public function
     for device in range(cuda.device_count()):
         if used(device):
-            cuda.synchronize(device)
+            captures.wait(functools.partial(cuda.synchronize, device))
 
 
 def _xpu(_: Any, xpu: Any) -> None:

@@ -38,7 +38,8 @@ from carbon_otel.instrumentation.tokens import Pass, present, tokens_in
 from carbon_otel.stages import episodes
 from carbon_otel.stages.automatic import helping
 from carbon_otel.stages.episodes import Episode
-from carbon_otel.stages.short_calls import after_step, before_step, loop
+from carbon_otel.stages.shares import Parent
+from carbon_otel.stages.short_calls import after_step, before_loop, before_step, loop
 
 # The loops of open iterators, by the id of the iterator: it may define `==` and a hash.
 _Loops = dict[int, "_Waiting"]
@@ -48,6 +49,7 @@ _Passes = dict[int, Pass]
 # The references to an iterator that a loader keeps: from that, and from where they are counted.
 _KEPT: Final = 3
 
+_BEGIN: Final = "beginning a loop"
 # What may fail with each step or batch.
 _STEP: Final = "looking at a step"
 _WAIT: Final = "waiting for a batch"
@@ -130,15 +132,17 @@ def _begin(loops: _Loops, passes: _Passes, loader: Any, /) -> Entered | None:
 class _Beginning:
     """A loop asks a loader for its iterator, which may start workers."""
 
-    __slots__ = ("_begun_ns", "_loader", "_loops", "_passes")
+    __slots__ = ("_begun_ns", "_loader", "_loops", "_parent", "_passes")
 
     def __init__(self, loops: _Loops, passes: _Passes, loader: Any) -> None:
         self._loops = loops
         self._passes = passes
         self._loader = loader
+        self._parent: Parent | None = None
         self._begun_ns = 0
 
     def __enter__(self) -> Callable[[Any], Any]:
+        self._parent = contain(_BEGIN, None, before_loop)
         self._begun_ns = clock.monotonic_ns()
         return self._seen
 
@@ -148,7 +152,7 @@ class _Beginning:
         pass
 
     def _seen(self, iterator: Any) -> Any:
-        contain("beginning a loop", None, self._loop, iterator)
+        contain(_BEGIN, None, self._loop, iterator)
         return iterator
 
     def _loop(self, iterator: Any) -> None:
@@ -159,8 +163,9 @@ class _Beginning:
         self._passes.pop(id(iterator), None)
         kept = vars(self._loader).get("_iterator") is iterator
         held = functools.partial(_is_held, weakref.ref(iterator), weakref.ref(self._loader)) if kept else None
-        episode, counting = loop(self._begun_ns, held), present.get()
-        if episode is not None:
+        counting = present.get()
+        if self._parent is not None:
+            episode = loop(self._parent, self._begun_ns, held)
             self._loops[id(iterator)] = _Waiting(self._loops, id(iterator), episode)
             weakref.finalize(iterator, _dropped, self._loops, id(iterator)).atexit = False
         elif counting is not None:
@@ -209,10 +214,10 @@ class _Waiting:
         """Whether the loop is still one."""
         self._turn = episodes.turn_to(self.episode)
         if self._turn.ended:  # by an exception that the program goes on after, or with its run
-            again = loop(clock.monotonic_ns())
-            if again is None:
+            parent = before_loop()
+            if parent is None:
                 return False
-            self.episode = self._turn = again
+            self.episode = self._turn = loop(parent, clock.monotonic_ns())
         return True
 
     def __enter__(self) -> Callable[[Any], Any]:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 # The child of calls outside of any stage ends after so long, and the next one begins: the process may never end.
 _CHILD_NS: Final = 60 * NS_PER_S
+# So long may the last division be ago where a loop begins.
+_FRESH_NS: Final = NS_PER_S // 100
 # As many cells are looked through at each tick; beyond, those of threads that have ended are dropped.
 _MANY: Final = 100
 
@@ -111,6 +113,15 @@ class Shares:
         """A stage that calls are in from now on."""
         known = self.live.get(stage)
         return known or self.engine.at_edge(lambda now_ns: self._begin(stage, now_ns))
+
+    def divided(self, stage: OpenStage) -> Parent:
+        """The same, where something begins that may draw another power: what it has paid until now is divided."""
+        known = self.live.get(stage)
+        if known is None:
+            return self.parent(stage)
+        if self.engine.meter.clock_ns() - known.base[0] >= _FRESH_NS:
+            self.engine.at_edge(lambda now_ns: self.settle(stage, now_ns))
+        return known
 
     def _begin(self, stage: OpenStage, now_ns: int) -> Parent:
         base = (now_ns, self.engine.books.paid(stage.account))

@@ -42,13 +42,20 @@ def within(share: Share, units: Units | None = None) -> Cell | CountedShare | No
     return CountedShare(cell, units) if cell is not None and units is not None else cell
 
 
-def loop(begun_ns: int, held: Callable[[], bool] | None = None) -> Episode | None:
-    """The episode of a loop over data that began at this time here; None if it belongs to the stages around it.
+def before_loop() -> Parent | None:
+    """The stage that a loop is in that begins here; None if its energy belongs to the stages around it."""
+    if not is_admitted("training"):
+        return None
+    active = _begun()
+    return None if active is None else active.engine.shares.divided(_payer(active))
+
+
+def loop(parent: Parent, begun_ns: int, held: Callable[[], bool] | None = None) -> Episode:
+    """The episode of a loop over data that began at this time here.
 
     `held` tells whether the loop still has its iterator, where nothing else does.
     """
-    parent = _parent()
-    return None if parent is None else episodes.begin(Episode(parent, begun_ns, held))
+    return episodes.begin(Episode(parent, begun_ns, held))
 
 
 def before_step(optimizer: int) -> None:
@@ -65,7 +72,7 @@ def before_step(optimizer: int) -> None:
         episodes.end(steps)  # another stage is around the steps now
         steps = None
     if steps is None:
-        parent = _parent()
+        parent = before_loop()
         if parent is None:
             _refused.stage = here
             return
@@ -98,16 +105,6 @@ def _renew() -> None:
 
 
 renew_after_fork(_renew)
-
-
-def _parent() -> Parent | None:
-    """The stage whose energy a loop shares that begins here."""
-    if not is_admitted("training"):
-        return None
-    active = _begun()
-    if active is None:
-        return None
-    return active.engine.shares.parent(_payer(active))
 
 
 def _payer(active: Recorder) -> OpenStage:

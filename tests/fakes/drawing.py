@@ -30,14 +30,14 @@ def trickle(zone: Zone) -> Iterator[None]:
 
 
 class Drawing:
-    """The first `zones` packages of `tree` draw `watts` each.
+    """The first `zones` packages of `tree` draw `watts` each, which may change.
 
     Their counters are written every 10 ms, or later on a busy machine, always with all energy up to that time.
     """
 
     def __init__(self, tree: Tree, zones: int, watts: float) -> None:
         self._zones = tree.package[:zones]
-        self._watts = watts
+        self.watts = watts
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._draw)
         self.root: Path = tree.root
@@ -56,8 +56,11 @@ class Drawing:
         self._thread.join()
 
     def _draw(self) -> None:
-        begun = time.monotonic()
-        first = [zone.joules for zone in self._zones]
+        before = time.monotonic()
+        joules = [zone.joules for zone in self._zones]
         while not self._end.wait(0.01):
-            for zone, joules in zip(self._zones, first, strict=True):
-                zone.set(joules + self._watts * (time.monotonic() - begun))
+            now = time.monotonic()
+            drawn, before = self.watts * (now - before), now
+            for at, zone in enumerate(self._zones):
+                joules[at] += drawn
+                zone.set(joules[at])

@@ -36,7 +36,7 @@ def check(stages: Stages) -> list[Ended]:
     least = stages.drawing.joules - stages.begun_j[1]
     carbon_otel.flush()
     process = carbon_otel.footprint()
-    most = _written_after(stages.drawing) - stages.begun_j[0]
+    most = written_after(stages.drawing) - stages.begun_j[0]
     assert 0.99 * least <= process.energy_j <= 1.01 * most + 1, (least, process, most)
     for kind, joules in kinds.items():
         assert process.stages[kind].energy_j == pytest.approx(joules)
@@ -45,7 +45,7 @@ def check(stages: Stages) -> list[Ended]:
     return ended
 
 
-def _written_after(drawing: Drawing) -> float:
+def written_after(drawing: Drawing) -> float:
     """What the device had drawn at a time after this call began: the counter lags behind until it is written."""
     before = drawing.joules
     while drawing.joules == before:

@@ -75,6 +75,74 @@ def test_a_capture_is_not_broken_off():
     assert cuda([0, 1], capturing=True) == [[], [0, 1], 0]
 
 
+# The C functions of a build for CUDA that a capture calls, and one device that is waited for.
+CAPTURE = """
+import threading
+import torch
+waited = []
+class Graph:
+    def __new__(cls, *_): return super().__new__(cls)
+    def capture_begin(self, **_):
+        if fails: raise RuntimeError
+    def capture_end(self): pass
+torch._C._CUDAGraph = Graph
+for name, function in {
+    "_cuda_init": lambda: None,
+    "_cuda_getDeviceCount": lambda: 1,
+    "_cuda_exchangeDevice": lambda device: 0,
+    "_cuda_maybeExchangeDevice": lambda device: 0,
+    "_cuda_hasPrimaryContext": lambda device: True,
+    "_cuda_isCurrentStreamCapturing": lambda: False,
+    "_cuda_synchronize": lambda: waited.append(0),
+    "_cuda_isInBadFork": lambda: False,
+}.items():
+    setattr(torch._C, name, function)
+import importlib, torch.cuda.graphs
+importlib.reload(torch.cuda.graphs)
+importlib.reload(torch.cuda)
+torch.cuda._initialized = True
+import carbon_otel
+carbon_otel.instrument(zone="FR")
+
+def edges():
+    waited.clear()
+    with carbon_otel.stage("inference"):
+        pass
+    return len(waited)
+
+fails = False
+assert edges() == 2
+graph = torch.cuda.graphs.CUDAGraph()
+"""
+
+
+def test_no_stage_waits_while_another_thread_captures():
+    run(f"""{CAPTURE}
+thread = threading.Thread(target=graph.capture_begin)
+thread.start()
+thread.join()
+assert edges() == 0
+graph.capture_end()
+assert edges() == 2
+""")
+
+
+def test_a_capture_that_does_not_begin_or_is_dropped_keeps_nobody_from_waiting():
+    run(f"""{CAPTURE}
+fails = True
+try:
+    graph.capture_begin()
+except RuntimeError:
+    pass
+assert edges() == 2
+fails = False
+graph.capture_begin()
+assert edges() == 0
+del graph
+assert edges() == 2
+""")
+
+
 def test_a_build_for_the_cpu_waits_for_nothing():
     accelerators.WAITS["torch"](torch)
     assert not torch.cuda.is_initialized() and not torch.xpu.is_initialized()

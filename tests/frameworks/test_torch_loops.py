@@ -72,6 +72,47 @@ def passes(stages):
     return [each for each in stages() if each[1] != "DataLoader"]
 
 
+def draw(stages, watts):
+    """Let the device draw this from now on, and give the joules so far."""
+    stages.drawing.watts = watts
+    for _ in range(2):  # the first change may be of the time before
+        joules = books.written_after(stages.drawing)
+    return joules
+
+
+def test_a_loop_has_the_power_of_its_own_time(stages, job):
+    # The stage around the loops is known from now on.
+    for batch in loader():
+        job.look(batch)
+    stages()
+    draw(stages, watts=1)
+    time.sleep(0.5)
+    begun_j = draw(stages, watts=200)
+    for at, batch in enumerate(loader(Slow)):
+        if at == 0:
+            first_j = stages.drawing.joules
+        job.step(batch)
+        last_j = stages.drawing.joules
+    ended_j = books.written_after(stages.drawing)
+    [epoch] = [each for each in stages.ended() if each.kind == "training"]
+    assert 0.99 * (last_j - first_j) <= epoch.joules <= 1.01 * (ended_j - begun_j)
+
+
+def test_steps_without_a_loader_have_the_power_of_their_own_time(stages, job):
+    for batch in loader():
+        job.look(batch)
+    stages()
+    draw(stages, watts=200)
+    time.sleep(0.5)
+    begun_j = draw(stages, watts=1)
+    for _ in range(20):
+        job.step([torch.randn(BATCH, 4), torch.randn(BATCH, 1)])
+    carbon_otel.uninstrument()
+    ended_j = books.written_after(stages.drawing)
+    [training] = [each for each in stages.ended() if each.kind == "training"]
+    assert 0 < training.joules <= 1.01 * (ended_j - begun_j)
+
+
 def test_epochs_and_evaluations_follow_each_other(stages, job):
     batches, held_out = loader(), loader()
     for _ in range(2):

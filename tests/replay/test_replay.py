@@ -65,7 +65,7 @@ def test_windows_of_any_length_are_within_the_band(label, traces, tmp_path):
     assert width <= 2 * 0.001 / length
 
 
-@pytest.mark.parametrize(("label", "most"), [("0.5 s", 1.6), ("5 s", 0.12), ("60 s", 0.01)])
+@pytest.mark.parametrize(("label", "most"), [("0.5 s", 0.4), ("5 s", 0.04), ("60 s", 0.004)])
 def test_a_counter_that_is_slow_to_read_is_within_its_band(label, most, traces):
     length = LENGTHS[label]
     errors, inside, widths = [], 0, []
@@ -73,7 +73,7 @@ def test_a_counter_that_is_slow_to_read_is_within_its_band(label, most, traces):
         power = Power(shape)
         for window in windows_of(length, 10 if length > 10 else 25):
             true_j = truth(power, window)
-            ((f,), _) = measured(traces["gpu", shape], [window], END, edge_interval_s=0.5)
+            ((f,), _) = measured(traces["gpu", shape], [window], END, edge_interval_s=0.1)
             errors.append(f.energy_j / true_j - 1)
             inside += f.low_j <= true_j <= f.high_j
             widths.append((f.high_j - f.low_j) / 2 / true_j)

@@ -27,9 +27,12 @@ class Library:
     error = Error
 
     def __init__(self, clock, answers):
+        self.clock = clock
         self.clock_s = lambda: clock() / NS
+        self.takes_s = 0.0
         self.starts = 1
-        self.update_periods = {}
+        self.learned = {}
+        self.metered = 0
         self.answers = answers
         self.energy_reads = 0
         self.api = SimpleNamespace(
@@ -43,6 +46,7 @@ class Library:
 
     def _energy(self, handle):
         self.energy_reads += 1
+        self.clock.advance(self.takes_s)
         return self._answer("energy")
 
     def _field(self, handle, fields):
@@ -172,8 +176,10 @@ class Renewed:
             for name in names
         ]
         for library in self.libraries:
-            library.update_periods = self.libraries[0].update_periods  # as in the only library of a host
+            library.learned = self.libraries[0].learned  # as in the only library of a host
         self.gpus = [NvmlGpu(library, f"GPU-{i}", object()) for i, library in enumerate(self.libraries)]
+        for library in self.libraries:
+            library.metered = len(self.gpus)
 
     def sleep(self, seconds):
         self.slept_s += seconds
@@ -196,7 +202,16 @@ def test_the_period_is_learned_within_a_burst(period_s):
     assert host.learn() <= 50
     assert host.slept_s <= 0.5 + 1e-9
     assert host.gpus[0].update_period_s == pytest.approx(period_s, rel=0.1)
-    assert host.gpus[0].edge_interval_s == pytest.approx(5 * period_s, rel=0.1)
+    assert host.gpus[0].edge_interval_s == host.gpus[0].update_period_s
+
+
+@pytest.mark.parametrize(("names", "interval_s"), [(("H100",), 0.25), (("H100",) * 8, 2.0)])
+def test_readings_at_edges_take_a_hundredth_of_the_time(names, interval_s):
+    host = Renewed(0.1, names)
+    for library in host.libraries:
+        library.takes_s = 0.0025
+    host.learn()
+    assert [gpu.edge_interval_s for gpu in host.gpus] == [pytest.approx(interval_s)] * len(names)
 
 
 def test_a_period_below_the_spacing_is_given_as_the_spacing():

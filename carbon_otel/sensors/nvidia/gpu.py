@@ -2,7 +2,7 @@
 
 The counter (Volta and newer) has millijoules since the driver was loaded and is updated about every 100 ms. It
 never wraps, but restarts when the driver is reloaded. NVML calls serialise inside the driver and can take
-milliseconds, so edges of short stages are extrapolated instead of read.
+milliseconds, so readings at edges are limited to a hundredth of the time; between them, edges are extrapolated.
 """
 
 from __future__ import annotations
@@ -19,9 +19,13 @@ from carbon_otel.sensors.nvidia.library import Backoff, Nvml
 from carbon_otel.sensors.nvidia.power import power_source
 from carbon_otel.sensors.nvidia.processes import ProcessUtilisation
 from carbon_otel.sensors.nvidia.update_period import learn_period
-from carbon_otel.units import MILLI
+from carbon_otel.units import MILLI, S_PER_NS
 
 _UPDATE_PERIOD_S: Final = 0.1
+# On bare metal; 2.5 ms were measured on an H200 in a guest (tests/hardware/README.md).
+_READING_S: Final = 0.0005
+# The part of the time that readings at edges may take.
+_READING_PART: Final = 0.01
 _FALLBACK_LIMIT_W: Final = 1000.0
 _PLAUSIBLE_LIMIT_W: Final = 10_000.0
 
@@ -47,8 +51,8 @@ class NvmlGpu:
         self._starts = nvml.starts
         self._again = Backoff(nvml.clock_s)
         self._utilisation = ProcessUtilisation(nvml)
-        # Assumed until `prepare` has learned it.
-        self.update_period_s = _UPDATE_PERIOD_S
+        # Assumed until `prepare` has learned them.
+        self.update_period_s, self._reading_s = _UPDATE_PERIOD_S, _READING_S
         self.kind: Literal["counter", "power"] = "counter"
         self.joules_per_unit = MILLI
         self.power_bounds_w = (0.0, 2 * self._limit_w())
@@ -72,6 +76,7 @@ class NvmlGpu:
             source=source,
             contains=contains,
         )
+        nvml.metered += 1
 
     @property
     def quantum_s(self) -> float:
@@ -79,28 +84,36 @@ class NvmlGpu:
 
     @property
     def edge_interval_s(self) -> float:
-        # Five periods of the counter: in a shorter time, a reading would be mostly quantisation error.
-        return 5 * self.update_period_s
+        # The counter says nothing new within a period.
+        return max(self.update_period_s, self._reading_s * self._nvml.metered / _READING_PART)
 
     def prepare(
         self,
         clock_ns: Callable[[], int] = clock.monotonic_ns,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """Learn the counter's update period, within 0.5 s.
+        """Learn the counter's update period, and how long a reading takes, within 0.5 s.
 
-        GPUs with one name have one firmware, so only one of them is watched. After a failed reading the assumed
-        period stays.
+        GPUs with one name have one firmware, so only one of them is watched. After a failed reading what was
+        assumed stays.
         """
         if self.kind != "counter":
             return
-        periods, name = self._nvml.update_periods, self.device.name
-        if name not in periods:
-            period_s = learn_period(self.read, self.update_period_s, clock_ns, sleep)
+        learned, name = self._nvml.learned, self.device.name
+        if name not in learned:
+            took_ns: list[int] = []
+
+            def read() -> float:
+                begun_ns = clock_ns()
+                raw = self.read()
+                took_ns.append(clock_ns() - begun_ns)
+                return raw
+
+            period_s = learn_period(read, self.update_period_s, clock_ns, sleep)
             if period_s is None:
                 return
-            periods[name] = period_s
-        self.update_period_s = periods[name]
+            learned[name] = period_s, sorted(took_ns)[len(took_ns) // 2] * S_PER_NS
+        self.update_period_s, self._reading_s = learned[name]
 
     def read(self) -> float:
         try:

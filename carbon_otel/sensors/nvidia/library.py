@@ -65,8 +65,10 @@ class Nvml:
         self.error: type[Exception] = pynvml.NVMLError
         self.clock_s = clock_s
         self.starts = 1
-        # Learned update periods of energy counters in seconds, by name of GPU.
-        self.update_periods: dict[str, float] = {}
+        # Of energy counters, by name of GPU: the update period and the time that a reading takes, in seconds.
+        self.learned: dict[str, tuple[float, float]] = {}
+        # The GPUs that are read, one after the other.
+        self.metered = 0
         self._restarting = threading.Lock()
         renew_after_fork(self._renew)
         reloaded = (pynvml.NVML_ERROR_UNINITIALIZED, pynvml.NVML_ERROR_DRIVER_NOT_LOADED)
