@@ -11,7 +11,7 @@ from carbon_otel.guard import pass_on
 from carbon_otel.meter.reserved_time import ReservedTime
 from carbon_otel.meter.timeline import Timeline
 from carbon_otel.records import Shares, Snapshot
-from carbon_otel.sensors.base import Sensor, SensorError
+from carbon_otel.sensors.base import Sensor, SensorError, Slow
 from carbon_otel.units import NS_PER_S, S_PER_NS
 
 _BOOT_CLOCK: Final[int | None] = (
@@ -19,11 +19,14 @@ _BOOT_CLOCK: Final[int | None] = (
 )
 _SUSPENDED_NS: Final = NS_PER_S // 2
 
+# So many readings at edges may follow each other before they are paced.
+_BURST: Final = 10
+
 # The track of a device, the begin and end of a reading, and its raw value (None if it failed). A plain tuple, like
 # `DeviceState`: every edge makes four of each, and a named tuple takes four times as long.
 Reading = tuple["DeviceTrack", int, int, float | None]
-# Joules published, joules read, watts, the begin of the last good reading, and the duration of the last reading
-# (ns).
+# Joules published, joules read with what lags behind, watts, the begin of the last good reading, and the duration
+# of the last reading (ns).
 DeviceState = tuple[float, float, float, int, int]
 
 
@@ -101,9 +104,11 @@ class DeviceTrack:
 
     __slots__ = (
         "_base",
+        "_paced_ns",
         "due_edge_ns",
         "due_tick_ns",
         "edge_interval_ns",
+        "edge_pace_ns",
         "error",
         "own_j",
         "read",
@@ -120,7 +125,7 @@ class DeviceTrack:
         self.share = share
         self.read = sensor.read
         self.tick_interval_ns = int(sensor.tick_interval_s * NS_PER_S)
-        self.due_edge_ns = self.due_tick_ns = 0
+        self.due_edge_ns = self.due_tick_ns = self._paced_ns = 0
         self.renew_period()
         self.error: str | None = None
         self.silent = False
@@ -132,8 +137,18 @@ class DeviceTrack:
 
     def renew_period(self) -> None:
         """Take over the sensor's update period."""
-        self.edge_interval_ns = int(self.timeline.sensor.edge_interval_s * NS_PER_S)
+        sensor = self.timeline.sensor
+        self.edge_interval_ns = int(sensor.edge_interval_s * NS_PER_S)
+        self.edge_pace_ns = int(sensor.edge_pace_s * NS_PER_S) if isinstance(sensor, Slow) else 0
         self.timeline.renew_period()
+
+    def note_read(self, began_ns: int) -> None:
+        """Until a while after this reading, edges do without a new one."""
+        self.due_edge_ns = began_ns + self.edge_interval_ns
+        if self.edge_pace_ns:
+            # When the next reading would come at an even pace.
+            self._paced_ns = max(self._paced_ns, began_ns) + self.edge_pace_ns
+            self.due_edge_ns = max(self.due_edge_ns, self._paced_ns - _BURST * self.edge_pace_ns)
 
     def advance(self, now_ns: int) -> float:
         """This process's joules up to `now_ns`; never less than in an earlier call."""
@@ -244,7 +259,7 @@ class Meter:
         """Enter readings into the timelines, and the shares of the interval that ends at `now_ns`."""
         for track, began_ns, ended_ns, raw in readings.sensors:
             # Not before: an edge must not rely on a reading that another thread has not entered yet.
-            track.due_edge_ns = began_ns + track.edge_interval_ns
+            track.note_read(began_ns)
             timeline = track.timeline
             if raw is None:
                 timeline.miss(began_ns)
@@ -286,7 +301,9 @@ class Meter:
     def edge(self, now_ns: int) -> EdgeState:
         """The state of the meter at the edge of a stage, after `apply` and `advance` to the same moment."""
         timelines = self._timelines
-        devices = tuple([(t.published_j, t.true_j, t.power_w, t.last_ns, t.took_ns) for t in timelines])
+        devices = tuple(
+            [(t.published_j, t.true_j + t.lag_j, t.power_w, t.last_ns, t.took_ns) for t in timelines]
+        )
         quality = None
         for timeline in timelines:
             if timeline.flags:

@@ -25,12 +25,12 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from carbon_otel.sensors.base import Sensor
+from carbon_otel.sensors.base import Sensor, Slow
 from carbon_otel.units import S_PER_NS
 
 # Two readings closer than this give a power that is mostly quantisation error.
 _POWER_WINDOW_S: Final = 0.05
-_POWER_WINDOW_PERIODS: Final = 5
+_POWER_WINDOW_PERIODS: Final = 2
 # A counter that is unchanged for less than this time may simply not have been updated.
 _RENEWED_WITHIN_PERIODS: Final = 5
 _STUCK_AFTER_S: Final = 5.0
@@ -46,8 +46,8 @@ class Timeline:
     """The joules of one device since the first reading. Times are monotonic nanoseconds.
 
     `last_ns` is the begin of the last good reading, `took_ns` the duration of the last reading, `power_w` the
-    power before it. `flags` has the time of the last fault of each kind. `blind_s` are the seconds in which no
-    reading has given a power; 0 as soon as one has.
+    power before it, `lag_j` what a slow counter does not show yet. `flags` has the time of the last fault of each
+    kind. `blind_s` are the seconds in which no reading has given a power; 0 as soon as one has.
     """
 
     __slots__ = (
@@ -56,8 +56,10 @@ class Timeline:
         "_changed_ns",
         "_ended_ns",
         "_filled_before_gap_j",
+        "_first_w",
         "_gap_s_before",
         "_is_counter",
+        "_lag_s",
         "_last_raw",
         "_most_w",
         "_moving_power_w",
@@ -76,6 +78,7 @@ class Timeline:
         "flags",
         "gap_s",
         "gap_since_ns",
+        "lag_j",
         "last_ns",
         "power_w",
         "published_j",
@@ -97,6 +100,8 @@ class Timeline:
         self.flags: dict[str, int] = {}
         self.last_ns = 0
         self.took_ns = 0
+        self.lag_j = 0.0
+        self._first_w: float | None = None
         self._ended_ns = 0
         self._last_raw: float | None = None
         # A reading that is being entered: an exception may arrive between two assignments, and joules that are
@@ -123,6 +128,7 @@ class Timeline:
     def renew_period(self) -> None:
         """Take over the sensor's update period."""
         period_s = self.sensor.update_period_s
+        self._lag_s = self.sensor.lag_s if isinstance(self.sensor, Slow) else 0.0
         self._slack_s = 2 * period_s
         self._renewal_s = _RENEWED_WITHIN_PERIODS * period_s
         self._power_window_ns = int(max(_POWER_WINDOW_S, _POWER_WINDOW_PERIODS * period_s) / S_PER_NS)
@@ -173,8 +179,8 @@ class Timeline:
 
     def at(self, now_ns: int) -> float:
         """Joules up to `now_ns`; never less than in an earlier call."""
-        if now_ns > self.last_ns:
-            extrapolated = self.true_j + self.power_w * ((now_ns - self.last_ns) * S_PER_NS)
+        if now_ns >= self.last_ns:
+            extrapolated = self.true_j + self.lag_j + self.power_w * ((now_ns - self.last_ns) * S_PER_NS)
             if extrapolated > self.published_j:
                 if self.gap_since_ns is not None:
                     self.filled_j += extrapolated - self.published_j
@@ -322,10 +328,17 @@ class Timeline:
         if now_ns - self._anchor_ns >= self._power_window_ns:
             self.power_w = (self.true_j - self._anchor_j) / ((now_ns - self._anchor_ns) * S_PER_NS)
             self._anchor_ns, self._anchor_j = now_ns, self.true_j
+            self._note_lag()
             if self.power_w > 0:
                 self._moving_power_w = self.power_w
                 if self._unfilled_s:
                     self._fill_first_gap()
+
+    def _note_lag(self) -> None:
+        """Estimate what the counter does not show yet, less what it did not show at the first reading."""
+        if self._first_w is None:
+            self._first_w = self.power_w
+        self.lag_j = (self.power_w - self._first_w) * self._lag_s
 
     def _know_power(self) -> None:
         self._power_known = True

@@ -115,6 +115,21 @@ class Prepares(Protocol):
 
 
 @runtime_checkable
+class Slow(Protocol):
+    """A sensor that takes long to read, and whose counter is old when it is read."""
+
+    @property
+    def edge_pace_s(self) -> float:
+        """On average, edges read it no more often than this."""
+        ...
+
+    @property
+    def lag_s(self) -> float:
+        """The mean age of a reading: what the device has drawn since is not in it yet."""
+        ...
+
+
+@runtime_checkable
 class ReportsProcesses(Protocol):
     """A sensor whose driver reports which processes use the device."""
 

@@ -52,13 +52,12 @@ def device_energies(
         flags, period_s = _NO_FLAGS, sensor.quantum_s
         if period_s > 0 and duration_s > 0:
             device_j = after[0] - before[0]
-            # At most one period at the stage's mean power is hidden in a step of the counter, and more in
-            # proportion if the device drew more at an edge.
-            at_edges_w = max(before[2], after[2])
-            if device_j > 0:
-                quantum_j = joules / duration_s * max(1.0, at_edges_w * duration_s / device_j) * period_s
-            else:
-                quantum_j = at_edges_w * share * period_s
+            # One period at the power of an edge is hidden in a step of the counter: at the power that was read
+            # there, or at the stage's own, of which a period may be missing.
+            seen_s = duration_s - period_s
+            own_w = device_j / seen_s if seen_s * most_w > device_j else most_w
+            edge_w = max(before[2], after[2], own_w)
+            quantum_j = edge_w * period_s * (joules / device_j if device_j > 0 else share)
             below_j += quantum_j
             above_j += quantum_j
             if duration_s < _SHORT_PERIODS * period_s:

@@ -24,8 +24,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
-# One thread each: others that wait for work in a loop would hide what is measured.
-os.environ.update(OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="")
+# One thread each: others that wait for work in a loop would hide what is measured. `cuda_images` needs a card:
+# `CUDA_VISIBLE_DEVICES=0 python -m tests.benchmarks.examples cuda_images 20`.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 import carbon_otel
 from tests.benchmarks.counters import moving
@@ -47,6 +49,27 @@ def torch_images() -> Iterator[Callable[[], object]]:
     batches = images.DataLoader(images.images(4096, 0), batch_size=64, num_workers=1, persistent_workers=True)
     held_out = images.DataLoader(images.images(1024, 1), batch_size=64)
     yield lambda: (images.train(model, batches, 1), images.accuracy(model, held_out))
+
+
+@contextlib.contextmanager
+def cuda_images() -> Iterator[Callable[[], object]]:
+    """A network of some size, with passes of some tenths of a second."""
+    images, torch = example("torch_images"), importlib.import_module("torch")
+    nn = torch.nn
+    layers = [nn.Conv2d(1, 512, 3), nn.ReLU(), nn.Conv2d(512, 512, 3), nn.ReLU(), nn.Flatten()]
+    model = nn.Sequential(*layers, nn.LazyLinear(images.CLASSES)).cuda()
+    batches = images.DataLoader(images.images(16384, 0), batch_size=256)
+    model(torch.zeros(1, 1, 16, 16, device="cuda"))
+    optimizer = torch.optim.Adam(model.parameters())
+
+    def work() -> None:
+        for pixels, labels in batches:
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(pixels.cuda()), labels.cuda()).backward()
+            optimizer.step()
+        torch.cuda.synchronize()
+
+    yield work
 
 
 @contextlib.contextmanager

@@ -85,6 +85,27 @@ class FakeSensor:
         self.closed = True
 
 
+class SlowSensor(FakeSensor):
+    """Like a GPU's counter: slow to read, renewed by `renew`, every 100 ms."""
+
+    edge_pace_s = 1.0
+    lag_s = 0.05
+
+    def __init__(self, clock: Clock, *, watts: int) -> None:
+        super().__init__(
+            clock, "GPU-0", "gpu", watts=watts, joules_per_unit=1e-3, update_period_s=0.1, edge_interval_s=0.1
+        )
+        self._shown = 0.0
+
+    def renew(self) -> None:
+        """Let the counter show what has been drawn."""
+        self._shown = self.spent_nj / (self.joules_per_unit * NS)
+
+    def read(self) -> float:
+        self.reads += 1
+        return self._shown
+
+
 def package(clock: Clock, watts: int = 100, device_id: str = "package-0") -> FakeSensor:
     """Like a RAPL zone: cheap to read, wraps. It is read at every edge."""
     return FakeSensor(clock, device_id, watts=watts, wrap=262_143_328_850)

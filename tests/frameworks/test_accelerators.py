@@ -1,6 +1,6 @@
 """Edges wait for queued work.
 
-With PyTorch, counters are in place of its C functions, below its own Python code; JAX queues on the processor, too.
+Below PyTorch's own Python code, counters are in place of its C functions. JAX queues on the processor, too.
 """
 
 from __future__ import annotations
@@ -17,12 +17,11 @@ torch = pytest.importorskip("torch")
 jax = pytest.importorskip("jax")
 
 # PyTorch looks for these functions when it is imported; a build for the CPU has none of them.
-CUDA = """
+FUNCTIONS = """
 import importlib, json, sys
 import torch
-from carbon_otel.instrumentation import accelerators
 
-current, waited, contexts, capturing = 0, [], set(json.loads(sys.argv[1])), json.loads(sys.argv[2])
+current, waited, contexts, capturing = 0, [], {0}, False
 
 def exchange(device):
     global current
@@ -30,7 +29,15 @@ def exchange(device):
     contexts.add(device)
     return before
 
+class Graph:
+    def __new__(cls, *_): return super().__new__(cls)
+    def capture_begin(self, **_):
+        if fails: raise RuntimeError
+    def capture_end(self): pass
+
+fails = False
 functions = {
+    "_CUDAGraph": Graph,
     "_cuda_init": lambda: None,
     "_cuda_getDeviceCount": lambda: 3,
     "_cuda_exchangeDevice": exchange,
@@ -42,8 +49,13 @@ functions = {
 }
 for name, function in functions.items():
     setattr(torch._C, name, function)
-torch.cuda.graphs._cuda_isCurrentStreamCapturing = functions["_cuda_isCurrentStreamCapturing"]
+importlib.reload(torch.cuda.graphs)
 importlib.reload(torch.cuda)
+"""
+
+CUDA = f"""{FUNCTIONS}
+from carbon_otel.instrumentation import accelerators
+contexts, capturing = set(json.loads(sys.argv[1])), json.loads(sys.argv[2])
 accelerators.WAITS["torch"](torch)
 assert waited == []  # not initialised
 torch.cuda._initialized = True
@@ -75,33 +87,10 @@ def test_a_capture_is_not_broken_off():
     assert cuda([0, 1], capturing=True) == [[], [0, 1], 0]
 
 
-# The C functions of a build for CUDA that a capture calls, and one device that is waited for.
-CAPTURE = """
+CAPTURE = f"""{FUNCTIONS}
 import threading
-import torch
-waited = []
-class Graph:
-    def __new__(cls, *_): return super().__new__(cls)
-    def capture_begin(self, **_):
-        if fails: raise RuntimeError
-    def capture_end(self): pass
-torch._C._CUDAGraph = Graph
-for name, function in {
-    "_cuda_init": lambda: None,
-    "_cuda_getDeviceCount": lambda: 1,
-    "_cuda_exchangeDevice": lambda device: 0,
-    "_cuda_maybeExchangeDevice": lambda device: 0,
-    "_cuda_hasPrimaryContext": lambda device: True,
-    "_cuda_isCurrentStreamCapturing": lambda: False,
-    "_cuda_synchronize": lambda: waited.append(0),
-    "_cuda_isInBadFork": lambda: False,
-}.items():
-    setattr(torch._C, name, function)
-import importlib, torch.cuda.graphs
-importlib.reload(torch.cuda.graphs)
-importlib.reload(torch.cuda)
-torch.cuda._initialized = True
 import carbon_otel
+torch.cuda._initialized = True
 carbon_otel.instrument(zone="FR")
 
 def edges():
@@ -110,7 +99,6 @@ def edges():
         pass
     return len(waited)
 
-fails = False
 assert edges() == 2
 graph = torch.cuda.graphs.CUDAGraph()
 """

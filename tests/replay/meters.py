@@ -41,11 +41,11 @@ class ReplaySensor:
 
     kind = "counter"
 
-    def __init__(self, trace: Trace, clock: Clock, *, edge_interval_s: float = 0.002) -> None:
+    def __init__(self, trace: Trace, clock: Clock) -> None:
         self._trace, self._clock, self._start_ns = trace, clock, clock()
         self.joules_per_unit, self.wrap = trace.unit_j, trace.wrap
         self.update_period_s = self.quantum_s = trace.update_s
-        self.edge_interval_s = edge_interval_s
+        self.edge_interval_s = max(0.002, trace.update_s)
         self.tick_interval_s = 0.0
         self.power_bounds_w = (0.0, trace.most_w)
         self.device = Device("replay", "cpu", "replay", "measured.counter", EXACT, "replay")
@@ -60,12 +60,21 @@ class ReplaySensor:
         pass
 
 
+class SlowReplaySensor(ReplaySensor):
+    """As slow to read as the counter of a GPU in a guest, and as late."""
+
+    edge_pace_s = 0.26
+
+    @property
+    def lag_s(self) -> float:
+        return self.update_period_s / 2
+
+
 def measured(
     trace: Trace,
     windows: Sequence[Window],
     until: float,
     *,
-    edge_interval_s: float = 0.002,
     stall=(),
     suspend_s: float | None = None,
 ) -> tuple[list[Footprint], Footprint]:
@@ -82,11 +91,11 @@ def measured(
         return 3600 * NS if woke_ns and clock() >= woke_ns else 0
 
     with mock.patch("carbon_otel.meter.meter._boot_minus_monotonic", asleep_ns):
-        return _replay(trace, windows, until, clock, start_ns, edge_interval_s, stall)
+        return _replay(trace, windows, until, clock, start_ns, stall)
 
 
-def _replay(trace, windows, until, clock, start_ns, edge_interval_s, stall):
-    sensor = ReplaySensor(trace, clock, edge_interval_s=edge_interval_s)
+def _replay(trace, windows, until, clock, start_ns, stall):
+    sensor = (SlowReplaySensor if trace.update_s >= 0.1 else ReplaySensor)(trace, clock)
     engine = Engine(Meter([sensor], clock_ns=clock), FACTOR)
     events: list[tuple[int, int, int]] = []
     ticks = [

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+from statistics import fmean
 
 import pytest
 
 from tests.replay.conftest import COVERAGE, ERRORS, percent
 from tests.replay.meters import Window, codecarbon, measured, zeus
-from tests.replay.trace import NS, Power, Trace, record
+from tests.replay.trace import NS, Load, Power, Trace, record
 
 SHAPES = ("constant", "square", "sine", "saw")
 LENGTHS = {"20 ms": 0.02, "50 ms": 0.05, "0.5 s": 0.5, "5 s": 5.0, "60 s": 60.0}
@@ -73,7 +74,7 @@ def test_a_counter_that_is_slow_to_read_is_within_its_band(label, most, traces):
         power = Power(shape)
         for window in windows_of(length, 10 if length > 10 else 25):
             true_j = truth(power, window)
-            ((f,), _) = measured(traces["gpu", shape], [window], END, edge_interval_s=0.1)
+            ((f,), _) = measured(traces["gpu", shape], [window], END)
             errors.append(f.energy_j / true_j - 1)
             inside += f.low_j <= true_j <= f.high_j
             widths.append((f.high_j - f.low_j) / 2 / true_j)
@@ -82,6 +83,36 @@ def test_a_counter_that_is_slow_to_read_is_within_its_band(label, most, traces):
     COVERAGE.append((f"GPU counter (0.1 s), {label}", len(widths), covered, width))
     assert covered >= 0.95
     assert width <= most
+
+
+@pytest.mark.parametrize(
+    ("length", "most", "mean"), [(0.3, 0.6, 0.07), (1.0, 0.15, 0.015), (5.0, 0.04, 0.003)]
+)
+def test_a_gpu_that_is_busy_in_the_stage_alone(length, most, mean):
+    rng = random.Random(f"{length}")
+    errors, both_edges, inside, widths = [], [], 0, []
+    for _ in range(4):
+        windows, at = [], 2.0
+        for _ in range(40):
+            at += rng.uniform(0.2, 2.5)
+            windows.append(Window(round(at, 6), round(at := at + length * rng.uniform(0.9, 1.1), 6)))
+        load = Load([(w.start, w.end) for w in windows], 115.0, 690.0)
+        trace = record(load, at + 2, **{**GPU, "most_w": 1400.0})
+        footprints, _ = measured(trace, windows, at + 1)
+        for window, f in zip(windows, footprints, strict=True):
+            true_j = load.joules(window.end) - load.joules(window.start)
+            errors.append(f.energy_j / true_j - 1)
+            units = trace.at(round(window.end * NS)) - trace.at(round(window.start * NS))
+            both_edges.append(units * trace.unit_j / true_j - 1)
+            inside += f.low_j <= true_j <= f.high_j
+            widths.append((f.high_j - f.low_j) / 2 / true_j)
+    covered, width = inside / len(widths), sum(widths) / len(widths)
+    label = f"GPU, busy for {length:g} s"
+    ERRORS.append((label, [percent(errors), "-", percent(both_edges)]))
+    COVERAGE.append((f"{label}, mean {fmean(errors):+.1%}", len(widths), covered, width))
+    assert covered >= 0.95
+    assert width <= most
+    assert abs(fmean(errors)) <= mean
 
 
 @pytest.mark.parametrize("shape", ["constant", "square"])

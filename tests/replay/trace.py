@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +35,18 @@ class Power:
                 periods * self.period_s / 2 + remainder * remainder / (2 * self.period_s)
             )
         raise ValueError(self.shape)
+
+
+class Load:
+    """`busy_w` in some windows, (begin, end) in seconds, and `idle_w` between them."""
+
+    def __init__(self, windows: Sequence[tuple[float, float]], idle_w: float, busy_w: float) -> None:
+        self.windows, self.idle_w, self.more_w = windows, idle_w, busy_w - idle_w
+
+    def joules(self, t: float) -> float:
+        """The exact integral of the power from 0 to t."""
+        busy_s = sum(max(0.0, min(t, end) - begin) for begin, end in self.windows)
+        return self.idle_w * t + self.more_w * busy_s
 
 
 @dataclass
@@ -74,7 +86,7 @@ class Trace:
 
 
 def record(
-    power: Power,
+    power: Power | Load,
     seconds: float,
     *,
     unit_j: float = 1e-6,

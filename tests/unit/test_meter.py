@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+from statistics import fmean
+
 import pytest
 
 from carbon_otel.meter.meter import Meter
 from carbon_otel.records import Shares
 from tests.fakes.clock import NS, Clock
-from tests.fakes.sensors import FakeSensor, gpu, package
+from tests.fakes.sensors import FakeSensor, SlowSensor, gpu, package
 
 
 @pytest.fixture
@@ -91,6 +94,48 @@ class TestReading:
         assert follow(meter) == [pytest.approx(3)]
         ((published_j, read_j, watts, read_ns, _),) = meter.edge(clock()).devices
         assert (published_j, read_j, watts, clock() - read_ns) == (pytest.approx(303), 300, 300, NS // 100)
+
+
+class TestASlowCounter:
+    def test_some_edges_in_a_row_read_it_and_then_one_in_its_pace(self, clock):
+        sensor = SlowSensor(clock, watts=100)
+        meter = Meter([sensor], clock_ns=clock)
+        for _ in range(200):
+            follow(meter)
+            clock.advance(0.1)
+        assert sensor.reads == pytest.approx(10 + 20, abs=2)
+        clock.advance(60)
+        before = sensor.reads
+        for _ in range(10):
+            follow(meter)
+            clock.advance(0.1)
+        assert sensor.reads == before + 10
+
+    def test_on_the_mean_nothing_is_missing_at_the_end_of_a_load(self, clock):
+        """Loads of 1200 J that end at each hundredth of a second in the period of the counter."""
+        sensor = SlowSensor(clock, watts=100)
+        meter = Meter([sensor], clock_ns=clock)
+        moments = itertools.count(1)
+
+        def wait(seconds):
+            for _, moment in zip(range(round(100 * seconds)), moments, strict=False):
+                clock.advance(0.01)
+                if moment % 10 == 0:
+                    sensor.renew()
+
+        offs = []
+        for _ in range(10):
+            wait(3.01)
+            follow(meter, tick=True)
+            wait(1)
+            follow(meter)
+            sensor.watts, begun_j = 600, sensor.spent_j
+            wait(2)
+            offs.append(sum(follow(meter)) - (sensor.spent_j - begun_j))
+            sensor.watts = 100
+        # The last period is of 60 J.
+        assert all(abs(off) <= 30 for off in offs)
+        assert abs(fmean(offs)) < 5
 
 
 class TestReadingsOfSeveralThreads:

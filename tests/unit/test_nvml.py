@@ -202,7 +202,7 @@ def test_the_period_is_learned_within_a_burst(period_s):
     assert host.learn() <= 50
     assert host.slept_s <= 0.5 + 1e-9
     assert host.gpus[0].update_period_s == pytest.approx(period_s, rel=0.1)
-    assert host.gpus[0].edge_interval_s == host.gpus[0].update_period_s
+    assert host.gpus[0].edge_interval_s == host.gpus[0].update_period_s == 2 * host.gpus[0].lag_s
 
 
 @pytest.mark.parametrize(("names", "interval_s"), [(("H100",), 0.25), (("H100",) * 8, 2.0)])
@@ -211,7 +211,7 @@ def test_readings_at_edges_take_a_hundredth_of_the_time(names, interval_s):
     for library in host.libraries:
         library.takes_s = 0.0025
     host.learn()
-    assert [gpu.edge_interval_s for gpu in host.gpus] == [pytest.approx(interval_s)] * len(names)
+    assert [gpu.edge_pace_s for gpu in host.gpus] == [pytest.approx(interval_s)] * len(names)
 
 
 def test_a_period_below_the_spacing_is_given_as_the_spacing():

@@ -2,7 +2,7 @@
 
 The counter (Volta and newer) has millijoules since the driver was loaded and is updated about every 100 ms. It
 never wraps, but restarts when the driver is reloaded. NVML calls serialise inside the driver and can take
-milliseconds, so readings at edges are limited to a hundredth of the time; between them, edges are extrapolated.
+milliseconds, so where edges are many, readings take a hundredth of the time, and other edges are extrapolated.
 """
 
 from __future__ import annotations
@@ -84,8 +84,16 @@ class NvmlGpu:
 
     @property
     def edge_interval_s(self) -> float:
-        # The counter says nothing new within a period.
-        return max(self.update_period_s, self._reading_s * self._nvml.metered / _READING_PART)
+        return self.update_period_s  # within a period, the counter says nothing new
+
+    @property
+    def edge_pace_s(self) -> float:
+        return self._reading_s * self._nvml.metered / _READING_PART
+
+    @property
+    def lag_s(self) -> float:
+        # A counter is renewed at any moment of the period before a reading (measured: tests/hardware/README.md).
+        return self.update_period_s / 2 if self.kind == "counter" else 0.0
 
     def prepare(
         self,
