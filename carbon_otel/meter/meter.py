@@ -110,6 +110,7 @@ class DeviceTrack:
         "edge_interval_ns",
         "edge_pace_ns",
         "error",
+        "fresh_until_ns",
         "own_j",
         "read",
         "share",
@@ -125,7 +126,7 @@ class DeviceTrack:
         self.share = share
         self.read = sensor.read
         self.tick_interval_ns = int(sensor.tick_interval_s * NS_PER_S)
-        self.due_edge_ns = self.due_tick_ns = self._paced_ns = 0
+        self.due_edge_ns = self.due_tick_ns = self.fresh_until_ns = self._paced_ns = 0
         self.renew_period()
         self.error: str | None = None
         self.silent = False
@@ -144,7 +145,7 @@ class DeviceTrack:
 
     def note_read(self, began_ns: int) -> None:
         """Until a while after this reading, edges do without a new one."""
-        self.due_edge_ns = began_ns + self.edge_interval_ns
+        self.fresh_until_ns = self.due_edge_ns = began_ns + self.edge_interval_ns
         if self.edge_pace_ns:
             # When the next reading would come at an even pace.
             self._paced_ns = max(self._paced_ns, began_ns) + self.edge_pace_ns
@@ -224,7 +225,12 @@ class Meter:
 
     def read_for_tick(self, now_ns: int) -> Readings:
         """Read the devices that are due at a tick at `now_ns`."""
-        due = [track for track in self.tracks if now_ns >= track.due_tick_ns]
+        # Also a device that an edge has read lately: it may draw another power since then.
+        due = [
+            track for track in self.tracks if now_ns >= track.due_tick_ns and now_ns >= track.fresh_until_ns
+        ]
+        for track in due:
+            track.due_tick_ns = now_ns + track.tick_interval_ns
         for track in self.tracks:
             self._report_silence(track)
         return Readings(self._read(due, now_ns), self._rule.measure(now_ns, tick=True))
@@ -233,7 +239,6 @@ class Meter:
         readings: list[Reading] = []
         began_ns, clock_ns = now_ns, self.clock_ns
         for track in due:
-            track.due_tick_ns = now_ns + track.tick_interval_ns
             raw: float | None
             try:
                 raw = track.read()

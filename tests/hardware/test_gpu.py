@@ -19,18 +19,20 @@ from tests.hardware.gpu import joules, row
 
 pytestmark = pytest.mark.gpu
 
-# Prints "ready" when the card is busy, then works for the seconds it was given.
+# Prints "ready" when the card is busy, works for the seconds it was given, and prints how many products it made.
 WORK = """
 import sys, time, torch
 a = torch.randn(8192, 8192, device="cuda", dtype=torch.float16)
 a @ a
 torch.cuda.synchronize()
 print("ready", flush=True)
-end = time.monotonic() + float(sys.argv[1])
+end, products = time.monotonic() + float(sys.argv[1]), 0
 while time.monotonic() < end:
     for _ in range(20):
         a @ a
     torch.cuda.synchronize()
+    products += 20
+print(products)
 """
 
 
@@ -118,7 +120,7 @@ def test_energy_that_leaks_over_an_edge_without_synchronisation(gpu, torch):
 
 
 def test_two_processes_on_one_gpu(gpu, torch):
-    """The counter is that of the card; the shares of two equal processes are alike, if NVML reports them."""
+    """The counter is that of the card; the shares are as the work of the processes, if NVML reports them."""
     both = [working(8), working(8)]
     time.sleep(1)
     gpu.utilisation()
@@ -128,8 +130,7 @@ def test_two_processes_on_one_gpu(gpu, torch):
         time.sleep(1)
         looks.append(gpu.utilisation())
     watts = (joules(gpu) - begin_j) / (time.monotonic() - begin_s)
-    for process in both:
-        process.communicate()
+    products = {process.pid: int(process.communicate()[0]) for process in both}
     known = [look for look in looks if look is not None]
     parts = {p.pid: fmean(look.get(p.pid, 0.0) for look in known) for p in both} if known else None
     shares = (
@@ -137,8 +138,12 @@ def test_two_processes_on_one_gpu(gpu, torch):
         if parts is None
         else " and ".join(f"{part:.0%}" for part in parts.values()) + " of the SMs"
     )
-    row(gpu, "two processes at once", f"{watts:.0f} W, {shares}")
+    done = " and ".join(f"{made / sum(products.values()):.0%}" for made in products.values())
+    row(gpu, "two processes at once", f"{watts:.0f} W, {shares}, {done} of the work")
     assert 0 < watts <= gpu.power_bounds_w[1]
     if parts is not None:
         assert sum(parts.values()) <= 1.1
-        assert min(parts.values()) > 0.2 * max(parts.values())
+        for pid, part in parts.items():
+            assert part / sum(parts.values()) == pytest.approx(
+                products[pid] / sum(products.values()), abs=0.2
+            )

@@ -46,7 +46,7 @@ class ReplaySensor:
         self.joules_per_unit, self.wrap = trace.unit_j, trace.wrap
         self.update_period_s = self.quantum_s = trace.update_s
         self.edge_interval_s = max(0.002, trace.update_s)
-        self.tick_interval_s = 0.0
+        self.tick_interval_s = 0.95
         self.power_bounds_w = (0.0, trace.most_w)
         self.device = Device("replay", "cpu", "replay", "measured.counter", EXACT, "replay")
 

@@ -72,6 +72,17 @@ class TestReading:
         follow(meter)
         assert sensor.reads == 12
 
+    def test_a_tick_reads_what_an_edge_has_read_lately(self, clock):
+        """Else it would go on with the power before that edge, and the next stage would pay for it."""
+        sensor = FakeSensor(clock, watts=600, edge_interval_s=0.1, tick_interval_s=0.95)
+        meter = Meter([sensor], clock_ns=clock)
+        follow(meter, tick=True)
+        clock.advance(1)
+        follow(meter)
+        sensor.watts = 100
+        clock.advance(0.5)
+        assert follow(meter, tick=True) == [pytest.approx(50)]
+
     def test_an_edge_reads_for_itself_while_another_thread_is_between_its_reading_and_the_books(self, clock):
         """It would close a stage with the joules from before: 0, if the device was idle then."""
         sensor = FakeSensor(clock, edge_interval_s=0.002)
