@@ -24,7 +24,7 @@ from typing import Final, Literal
 from carbon_otel.guard import pass_on
 from carbon_otel.provenance import Band
 from carbon_otel.sensors.base import Device, DeviceType, SensorError
-from carbon_otel.sensors.files import KernelFile, pread
+from carbon_otel.sensors.files import KernelFile, read_held
 from carbon_otel.units import MICRO
 
 DEFAULT_ROOT: Final = Path("/sys/class/powercap")
@@ -76,7 +76,7 @@ class RaplZone:
     def read(self) -> float:
         try:
             try:
-                value = int(pread(self._file.descriptor, 32, 0))
+                value = int(read_held(self._file.descriptor))
             except (OSError, ValueError) as error:
                 pass_on(error)
                 value = -_CERTAIN_UJ

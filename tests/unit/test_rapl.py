@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+
 import pytest
 
 from carbon_otel.sensors import rapl
@@ -144,3 +147,33 @@ def test_a_guest_of_scaphandre_has_packages_without_names(tmp_path):
     sensor = next(rapl.sensors(readable, "GenuineIntel"))
     assert (sensor.device.type, sensor.wrap, sensor.read()) == ("cpu", None, 5_000_000)
     sensor.close()
+
+
+def test_a_reading_lets_no_other_thread_calculate(tmp_path):
+    """It would wait for 5 ms at each zone until that thread lets go, in the midst of a request."""
+    sensors = chosen(powercap.server(tmp_path).root)
+    for sensor in sensors:
+        sensor.read()
+    turn, over, turns = threading.Lock(), False, 0
+
+    def calculate():
+        nonlocal turns
+        with turn:
+            while not over and turns < 1_000_000:
+                turns += 1
+
+    turn.acquire()
+    thread = threading.Thread(target=calculate)
+    thread.start()
+    before_s = sys.getswitchinterval()
+    sys.setswitchinterval(60)  # a thread that has the lock keeps it, until it gives it away
+    try:
+        turn.release()
+        for sensor in sensors * 100:
+            sensor.read()
+        seen, over = turns, True
+    finally:
+        sys.setswitchinterval(before_s)
+        over = True
+        thread.join()
+    assert seen == 0
