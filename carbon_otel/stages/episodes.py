@@ -51,7 +51,6 @@ class Episode:
         "_first_ns",
         "_guessed_ns",
         "_held",
-        "_hooked",
         "_inner_held",
         "_together",
         "_wait_begun_ns",
@@ -60,6 +59,7 @@ class Episode:
         "batches",
         "ended",
         "guess",
+        "hooked",
         "into",
         "iterators",
         "main",
@@ -95,14 +95,16 @@ class Episode:
         self._wait_begun_ns = self._wait_ns = self._wait_taken_ns = 0
         # Whether it has no stage of its own, but one with others.
         self._together = False
-        self._hooked = self._decided = False
+        # Whether an optimizer has stepped since the last batch.
+        self.hooked = False
+        self._decided = False
 
     def begin_wait(self) -> bool:
         """The loop asks for its next batch; False if it waits already: in the loading of data is another loop."""
         if self._wait_begun_ns:
             return False
-        if self._hooked:
-            self.steps, self._hooked = self.steps + 1, False
+        if self.hooked:
+            self.steps, self.hooked = self.steps + 1, False
         self._wait_begun_ns = _now()
         return True
 
@@ -117,8 +119,8 @@ class Episode:
 
     def before_step(self, optimizer: int) -> None:
         """An optimizer steps. Several steps in one batch count as one."""
-        if not self._hooked:
-            self.trains = self._hooked = self.parent.shares.trained = True
+        if not self.hooked:
+            self.trains = self.hooked = self.parent.shares.trained = True
 
     def after_step(self, optimizer: int) -> None:
         """The step is done."""
@@ -158,7 +160,7 @@ class Episode:
         self.iterators += inner.iterators
         self._inner_held = inner._held or inner._inner_held
         if inner.trains:
-            self.trains = self._hooked = self.parent.shares.trained = True
+            self.trains = self.hooked = self.parent.shares.trained = True
         if inner._decided:
             inner.end()
             return
@@ -185,8 +187,8 @@ class Episode:
             return
         if self._wait_begun_ns:
             self.end_wait()
-        if self._hooked:
-            self.steps, self._hooked = self.steps + 1, False
+        if self.hooked:
+            self.steps, self.hooked = self.steps + 1, False
         self.ended = True
         self.running.stop(_now())
         if not self.parent.shares.engine.put_off(self._close):  # the iterator may go in the middle of a call
@@ -358,6 +360,20 @@ def innermost() -> Episode | None:
     while stack and stack[-1].over:
         end(stack[-1])
     return stack[-1] if stack else None
+
+
+def stepping() -> Episode | None:
+    """The innermost loop, where an optimizer steps.
+
+    The first step after a batch of a loop that has trained before is in that loop, without a look at whether it is
+    over: steps come by the thousand.
+    """
+    stack = _here.stack
+    if stack:
+        last = stack[-1]
+        if last.trains and not last.hooked and not last.ended:
+            return last
+    return innermost()
 
 
 def latest() -> Episode | None:

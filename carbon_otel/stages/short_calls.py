@@ -60,7 +60,7 @@ def loop(parent: Parent, begun_ns: int, held: Callable[[], bool] | None = None) 
 
 def before_step(optimizer: int) -> None:
     """An optimizer, by its id, begins a step in this thread. If no loop over data does, the steps are a loop."""
-    inner = episodes.innermost()
+    inner = episodes.stepping()
     steps = inner if isinstance(inner, Steps) else None
     if inner is not None and steps is None:
         inner.before_step(optimizer)
