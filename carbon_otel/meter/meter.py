@@ -147,8 +147,9 @@ class DeviceTrack:
         """Until a while after this reading, edges do without a new one."""
         self.fresh_until_ns = self.due_edge_ns = began_ns + self.edge_interval_ns
         if self.edge_pace_ns:
-            # When the next reading would come at an even pace.
-            self._paced_ns = max(self._paced_ns, began_ns) + self.edge_pace_ns
+            # When the next reading would come at an even pace. Ticks count, but leave no debt for ever.
+            paced_ns = max(self._paced_ns, began_ns) + self.edge_pace_ns
+            self._paced_ns = min(paced_ns, began_ns + (_BURST + 1) * self.edge_pace_ns)
             self.due_edge_ns = max(self.due_edge_ns, self._paced_ns - _BURST * self.edge_pace_ns)
 
     def advance(self, now_ns: int) -> float:

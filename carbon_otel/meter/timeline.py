@@ -185,8 +185,8 @@ class Timeline:
                 if self.gap_since_ns is not None:
                     self.filled_j += extrapolated - self.published_j
                 self.published_j = extrapolated
-        elif self.true_j > self.published_j:
-            self.published_j = self.true_j
+        elif self.true_j + self.lag_j > self.published_j:
+            self.published_j = self.true_j + self.lag_j
         if self.gap_since_ns is not None and now_ns > self.gap_since_ns:
             self.gap_s = self._gap_s_before + (now_ns - self.gap_since_ns) * S_PER_NS
             if not self._power_known:

@@ -57,7 +57,7 @@ def device_energies(
             seen_s = duration_s - period_s
             own_w = device_j / seen_s if seen_s * most_w > device_j else most_w
             edge_w = max(before[2], after[2], own_w)
-            quantum_j = edge_w * period_s * (joules / device_j if device_j > 0 else share)
+            quantum_j = edge_w * period_s * (min(share, joules / device_j) if device_j > 0 else share)
             below_j += quantum_j
             above_j += quantum_j
             if duration_s < _SHORT_PERIODS * period_s:
