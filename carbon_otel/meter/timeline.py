@@ -16,6 +16,8 @@ The rules for each reading:
 * a counter that steps back by less than one percent was neither reset nor has it wrapped: it is set aside;
 * a failed reading opens a gap. Gaps are filled with the neighbouring power and counted in `gap_s` and
   `filled_j`; a counter that comes back closes its gap exactly;
+* a counter that stands still shows later what the device draws now: nothing is counted until it does, or until it
+  has stood for too long, which is a gap since its last change;
 * a counter that has never changed says nothing: until it changes, the time since its first reading is counted in
   `blind_s`, and the device may have drawn any power.
 """
@@ -53,7 +55,6 @@ class Timeline:
     __slots__ = (
         "_anchor_j",
         "_anchor_ns",
-        "_changed_ns",
         "_ended_ns",
         "_filled_before_gap_j",
         "_first_w",
@@ -62,12 +63,12 @@ class Timeline:
         "_lag_s",
         "_last_raw",
         "_most_w",
-        "_moving_power_w",
         "_next",
         "_power_known",
         "_power_window_ns",
         "_renewal_s",
         "_slack_s",
+        "_still",
         "_sure_s",
         "_suspect",
         "_unfilled_s",
@@ -107,11 +108,11 @@ class Timeline:
         # A reading that is being entered: an exception may arrive between two assignments, and joules that are
         # counted without their reading would be counted again.
         self._next: tuple[int, float, float] | None = None
-        self._changed_ns = 0
         self._suspect: tuple[int, float] | None = None
         self._anchor_ns = 0
         self._anchor_j = 0.0
-        self._moving_power_w = 0.0
+        # Whether the counter has been read since its last change, which should have come by then.
+        self._still = False
         self._unfilled_s = 0.0
         self._gap_s_before = 0.0
         self._filled_before_gap_j = 0.0
@@ -164,6 +165,7 @@ class Timeline:
         self._open_gap(now_ns)
 
     def _open_gap(self, now_ns: int) -> None:
+        self._still = False
         if self.gap_since_ns is None:
             self.gap_since_ns = self.last_ns or now_ns
             self._gap_s_before = self.gap_s
@@ -180,7 +182,8 @@ class Timeline:
     def at(self, now_ns: int) -> float:
         """Joules up to `now_ns`; never less than in an earlier call."""
         if now_ns >= self.last_ns:
-            extrapolated = self.true_j + self.lag_j + self.power_w * ((now_ns - self.last_ns) * S_PER_NS)
+            power_w = 0.0 if self._still else self.power_w
+            extrapolated = self.true_j + self.lag_j + power_w * ((now_ns - self.last_ns) * S_PER_NS)
             if extrapolated > self.published_j:
                 if self.gap_since_ns is not None:
                     self.filled_j += extrapolated - self.published_j
@@ -199,7 +202,7 @@ class Timeline:
             self._open_gap(now_ns)
             return
         self._last_raw = raw
-        self.last_ns = self._changed_ns = self._anchor_ns = now_ns
+        self.last_ns = self._anchor_ns = now_ns
         if power:
             self._know_power()
         # The least power of the device, until a second reading of the counter gives its power.
@@ -234,9 +237,10 @@ class Timeline:
         elapsed_s = (now_ns - self.last_ns) * S_PER_NS
         # The common cases come first, because this runs at both edges of every stage.
         if raw == last_raw:
-            if elapsed_s <= self._renewal_s:
-                return  # not updated yet
-        elif raw > last_raw and self.gap_since_ns is None and elapsed_s < self._sure_s:
+            if elapsed_s > self._renewal_s:
+                self._observe_unchanged(now_ns, raw, elapsed_s)
+            return
+        if raw > last_raw and self.gap_since_ns is None and elapsed_s < self._sure_s:
             gained = (raw - last_raw) * self._unit_j
             if gained <= self._most_w * (elapsed_s + self._slack_s + self.took_ns * S_PER_NS):
                 self._accept(now_ns, raw, gained)
@@ -245,10 +249,11 @@ class Timeline:
         if joules is None:
             self._set_aside(now_ns, raw)
             return
-        if raw == last_raw and not self._believe_unchanged(now_ns):
-            return
         if event:
             self.flag(event, now_ns)
+        self._accept_after_doubt(now_ns, raw, joules, elapsed_s)
+
+    def _accept_after_doubt(self, now_ns: int, raw: float, joules: float, elapsed_s: float) -> None:
         self._suspect = None
         self._accept(now_ns, raw, joules)
         self._close_gap_exactly()
@@ -295,44 +300,44 @@ class Timeline:
         self._suspect = (now_ns, raw)
         self._open_gap(now_ns)
 
-    def _believe_unchanged(self, now_ns: int) -> bool:
-        """Whether a counter that should have been updated, and is unchanged, means that no energy was spent.
+    def _observe_unchanged(self, now_ns: int, raw: float, elapsed_s: float) -> None:
+        """Enter that the counter, which should have been updated, has not changed since `last_ns`.
 
-        Beyond `_STUCK_AFTER_S` the counter is stuck, because a powered device draws power, except one that may
-        rest. The time since its last change becomes a gap, filled with the power before it. A counter that has
-        never changed is not believed at all.
+        Only a device that may rest has spent nothing then. Of another one, the joules since the last change are
+        not known, and are not counted until they show. Beyond `_STUCK_AFTER_S` the counter is stuck: the time
+        since the last change becomes a gap, filled with the power before it. A counter that has never changed is
+        not believed at all.
         """
-        unchanged_s = (now_ns - self._changed_ns) * S_PER_NS
         if self.sensor.device.may_rest:
-            return True
+            self._accept_after_doubt(now_ns, raw, 0.0, elapsed_s)
+            return
+        self._suspect = None
         if not self._power_known:
-            if unchanged_s > _SILENT_AFTER_S:
-                self.blind_s = max(self.blind_s, unchanged_s)
+            if elapsed_s > _SILENT_AFTER_S:
+                self.blind_s = max(self.blind_s, elapsed_s)
                 self.flag("silent", now_ns)
-            return False
-        if unchanged_s <= _STUCK_AFTER_S:
-            return True
-        if self.gap_since_ns is None:
-            self.last_ns, self.power_w = self._changed_ns, self._moving_power_w
-            self._anchor_ns, self._anchor_j = self.last_ns, self.true_j
+        elif elapsed_s > _STUCK_AFTER_S:
+            if self._anchor_ns < self.last_ns:
+                self._renew_power(self.last_ns)
             self.flag("stuck", now_ns)
-        self._open_gap(now_ns)
-        return False
+            self._open_gap(now_ns)
+        else:
+            self._still = True
 
     def _accept(self, now_ns: int, raw: float, joules: float) -> None:
-        if raw != self._last_raw:
-            self._changed_ns = now_ns
-            if not self._power_known:
-                self._know_power()
+        if not self._power_known and raw != self._last_raw:
+            self._know_power()
         self._count(now_ns, raw, self.true_j + joules)
         if now_ns - self._anchor_ns >= self._power_window_ns:
-            self.power_w = (self.true_j - self._anchor_j) / ((now_ns - self._anchor_ns) * S_PER_NS)
-            self._anchor_ns, self._anchor_j = now_ns, self.true_j
-            self._note_lag()
-            if self.power_w > 0:
-                self._moving_power_w = self.power_w
-                if self._unfilled_s:
-                    self._fill_first_gap()
+            self._renew_power(now_ns)
+
+    def _renew_power(self, now_ns: int) -> None:
+        """Let the power be that of the time since the anchor."""
+        self.power_w = (self.true_j - self._anchor_j) / ((now_ns - self._anchor_ns) * S_PER_NS)
+        self._anchor_ns, self._anchor_j = now_ns, self.true_j
+        self._note_lag()
+        if self._unfilled_s and self.power_w > 0:
+            self._fill_first_gap()
 
     def _note_lag(self) -> None:
         """Estimate what the counter does not show yet, less what it did not show at the first reading."""
@@ -349,6 +354,7 @@ class Timeline:
         """Let a reading be the last one, with the joules up to it."""
         self._next = now_ns, raw, true_j
         self.last_ns, self._last_raw, self.true_j = now_ns, raw, true_j
+        self._still = False
         self._next = None
 
     def _close_gap_exactly(self) -> None:

@@ -112,7 +112,7 @@ class Shares:
     def parent(self, stage: OpenStage) -> Parent:
         """A stage that calls are in from now on."""
         known = self.live.get(stage)
-        return known or self.engine.at_edge(lambda now_ns: self._begin(stage, now_ns))
+        return known or self.engine.at_moment(lambda now_ns: self._begin(stage, now_ns))
 
     def divided(self, stage: OpenStage) -> Parent:
         """The same, where something begins that may draw another power: what it has paid until now is divided."""
@@ -120,8 +120,17 @@ class Shares:
         if known is None:
             return self.parent(stage)
         if self.engine.meter.clock_ns() - known.base[0] >= _FRESH_NS:
-            self.engine.at_edge(lambda now_ns: self.settle(stage, now_ns))
+            self._divide(stage)
         return known
+
+    def _divide(self, stage: OpenStage) -> None:
+        """Divide what a stage has paid until now; in the middle of a call of the engine, right after that."""
+
+        def divide() -> None:
+            self.engine.at_edge(lambda now_ns: self.settle(stage, now_ns))
+
+        if not self.engine.put_off(divide):
+            divide()
 
     def _begin(self, stage: OpenStage, now_ns: int) -> Parent:
         base = (now_ns, self.engine.books.paid(stage.account))
@@ -209,7 +218,7 @@ class Shares:
         own = cell.own.stage or self.open_own(cell)
         if own is None:
             return False
-        engine.at_edge(lambda now_ns: self.settle(parent.stage, now_ns))
+        self._divide(parent.stage)
         # Stopped first: a tick in a signal handler gives a call in progress another stage.
         cell.stop(took_ns)
         own.count(cell.fresh)
@@ -232,7 +241,7 @@ class Shares:
         engine, parent.ending = self.engine, True
         for timed in list(parent.timed):
             timed.finish()
-        engine.at_edge(lambda now_ns: self.settle(stage, now_ns))
+        self._divide(stage)
         self._make_children(parent, engine.meter.clock_ns())
         engine.at_edge(lambda now_ns: self._last(parent, now_ns))
         cells = [timed for timed in list(parent.timed) if isinstance(timed, Cell)]

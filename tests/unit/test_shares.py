@@ -180,6 +180,27 @@ def test_a_call_that_an_exception_has_broken_off_is_forgotten(bench):
     bench.check()
 
 
+def test_calls_in_the_middle_of_a_change_wait_until_it_is_done(bench, monkeypatch):
+    """As of a signal handler: the change must not be taken for one that an exception has broken off."""
+    broken_off = []
+    restore = bench.engine.books.restore
+    monkeypatch.setattr(bench.engine.books, "restore", lambda known: broken_off.append(restore(known)))
+    stage = bench.engine.open("training", "train", {})
+
+    def handle(now_ns: int) -> None:
+        bench.call(READ, 0.1, stage)
+        bench.call(READ, 1.0, stage)
+        bench.engine.shares.divided(stage)
+
+    bench.engine.at_edge(handle)
+    bench.clock.advance(1)
+    bench.engine.close(stage)
+    assert not broken_off
+    assert stage.end.figures.record.inclusive_j == pytest.approx(210)
+    assert sum(end.footprint.energy_j for _, end in bench.ended("read")) == pytest.approx(110)
+    bench.check()
+
+
 def test_calls_in_calls_do_not_count(bench):
     stage = bench.engine.open("etl", "etl", {})
     cell = bench.engine.shares.add(READ, stage, counts=True)

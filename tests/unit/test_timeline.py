@@ -186,6 +186,25 @@ def test_an_unchanged_counter_is_ignored_until_its_update_is_due():
     assert not t.flags
 
 
+def test_a_counter_that_stands_still_and_then_shows_all_has_lost_nothing():
+    t = timeline(
+        (0, 0), (1, 50 * UJ), *((1 + s / 10, 50 * UJ) for s in range(1, 20)), power_bounds_w=(0.0, 100.0)
+    )
+    assert at(t, 2.95) == 50
+    feed(t, (2.96, 148 * UJ))
+    assert (at(t, 2.96), t.power_w, t.flags) == (148, pytest.approx(50), {})
+
+
+def test_a_gap_after_the_counter_stood_still_is_filled_from_its_last_change():
+    t = timeline((0, 0), (1, 50 * UJ), (2, 50 * UJ), (3, None))
+    assert (at(t, 3), t.gap_s, t.filled_j) == (150, 2, 100)
+
+
+def test_a_counter_that_sticks_at_once_is_filled_with_the_power_of_its_only_change():
+    t = timeline((0, 0), (0.02, 1 * UJ), (1, 1 * UJ), (5.03, 1 * UJ))
+    assert at(t, 6.02) == pytest.approx(1 + 6 * 50)
+
+
 def test_a_counter_unchanged_for_seconds_is_stuck_and_the_time_is_a_gap():
     t = timeline((0, 0), (1, 100 * UJ), *((s, 100 * UJ) for s in range(2, 11)))
     assert "stuck" in t.flags
@@ -255,6 +274,18 @@ def test_gaps_at_any_moment_lose_nothing_of_a_counter(curve, moments, data):
     assert t.true_j == pytest.approx((last - first) / NS, rel=1e-9)
     assert (t.gap_s, t.filled_j) == (0, 0)
     assert ("gap" in t.flags) == bool(missed)
+
+
+@given(curves, instants, st.integers(0, 40 * NS), st.integers(0, 40 * NS))
+def test_a_counter_that_stands_still_for_any_time_loses_nothing(curve, moments, since, until):
+    t = counter(power_bounds_w=(0.0, 1500.0))
+    for moment in [*moments, 100 * NS]:
+        t.observe(ns(0) + moment, spent_nj(curve, since if since < moment < until else moment))
+    expected = spent_nj(curve, 100 * NS) - spent_nj(curve, moments[0])
+    if since < moments[0] < until:
+        expected += spent_nj(curve, moments[0]) - spent_nj(curve, since)
+    assert t.true_j == pytest.approx(expected / NS, rel=1e-9)
+    assert (t.gap_s, t.filled_j) == (0, 0)
 
 
 @given(st.integers(1, 1500), instants, st.lists(st.integers(0, 40 * NS)).map(sorted))
