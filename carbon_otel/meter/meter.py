@@ -25,8 +25,8 @@ _BURST: Final = 10
 # The track of a device, the begin and end of a reading, and its raw value (None if it failed). A plain tuple, like
 # `DeviceState`: every edge makes four of each, and a named tuple takes four times as long.
 Reading = tuple["DeviceTrack", int, int, float | None]
-# Joules published, joules read with what lags behind, watts, the begin of the last good reading, and the duration
-# of the last reading (ns).
+# Joules published, joules read with what lags behind, the watts that may be hidden at an edge, the begin of the
+# last good reading, and the duration of the last reading (ns).
 DeviceState = tuple[float, float, float, int, int]
 
 
@@ -308,7 +308,7 @@ class Meter:
         """The state of the meter at the edge of a stage, after `apply` and `advance` to the same moment."""
         timelines = self._timelines
         devices = tuple(
-            [(t.published_j, t.true_j + t.lag_j, t.power_w, t.last_ns, t.took_ns) for t in timelines]
+            [(t.published_j, t.true_j + t.lag_j, t.edge_w, t.last_ns, t.took_ns) for t in timelines]
         )
         quality = None
         for timeline in timelines:

@@ -27,6 +27,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
+from carbon_otel.meter.recent_peak import RecentPeak
 from carbon_otel.sensors.base import Sensor, Slow
 from carbon_otel.units import S_PER_NS
 
@@ -64,6 +65,7 @@ class Timeline:
         "_last_raw",
         "_most_w",
         "_next",
+        "_peak",
         "_power_known",
         "_power_window_ns",
         "_renewal_s",
@@ -117,6 +119,7 @@ class Timeline:
         self._gap_s_before = 0.0
         self._filled_before_gap_j = 0.0
         self._is_counter = sensor.kind == "counter"
+        self._peak = RecentPeak() if isinstance(sensor, Slow) else None
         self._power_known = False
         self._unit_j = sensor.joules_per_unit
         self._most_w = sensor.power_bounds_w[1] * _PLAUSIBLE_SLACK
@@ -172,6 +175,11 @@ class Timeline:
             self._filled_before_gap_j = self.filled_j
             self.flag("gap", now_ns)
         self.at(now_ns)
+
+    @property
+    def edge_w(self) -> float:
+        """The power that may be hidden at an edge: that before it; of a slow counter, the most lately."""
+        return self.power_w if self._peak is None else max(self.power_w, self._peak.watts)
 
     @property
     def stands_still(self) -> bool:
@@ -327,6 +335,8 @@ class Timeline:
     def _accept(self, now_ns: int, raw: float, joules: float) -> None:
         if not self._power_known and raw != self._last_raw:
             self._know_power()
+        if self._peak is not None:
+            self._peak.note(now_ns, joules, now_ns - self.last_ns, self.sensor.update_period_s)
         self._count(now_ns, raw, self.true_j + joules)
         if now_ns - self._anchor_ns >= self._power_window_ns:
             self._renew_power(now_ns)

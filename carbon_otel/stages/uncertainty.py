@@ -33,7 +33,7 @@ def device_energies(
     * at an edge without a new reading: since the last reading the device drew between its least and its most
       power, and the timeline may already have led the device; a slow reading may be of any moment during it;
     * the quantum of the counter: with edges anywhere within its update period, up to the mean power times that
-      period; more in proportion if the device drew more at an edge;
+      period; more in proportion if the device drew more at an edge, or may have, since it did lately;
     * the joules that fill gaps, up and down, and lost whole wraps, upwards;
     * while no reading has given a power: up to the device's most power.
     """
@@ -52,8 +52,8 @@ def device_energies(
         flags, period_s = _NO_FLAGS, sensor.quantum_s
         if period_s > 0 and duration_s > 0:
             device_j = after[0] - before[0]
-            # One period at the power of an edge is hidden in a step of the counter: at the power that was read
-            # there, or at the stage's own, of which a period may be missing.
+            # One period at the power of an edge is hidden in a step of the counter: at the most that was read
+            # lately, or at the stage's own power, of which a period may be missing.
             seen_s = duration_s - period_s
             own_w = device_j / seen_s if seen_s * most_w > device_j else most_w
             edge_w = max(before[2], after[2], own_w)

@@ -93,7 +93,13 @@ class SlowSensor(FakeSensor):
 
     def __init__(self, clock: Clock, *, watts: int) -> None:
         super().__init__(
-            clock, "GPU-0", "gpu", watts=watts, joules_per_unit=1e-3, update_period_s=0.1, edge_interval_s=0.1
+            clock,
+            "GPU-0",
+            "gpu",
+            watts=watts,
+            joules_per_unit=1e-3,
+            update_period_s=0.1,
+            edge_interval_s=0.05,
         )
         self._shown = 0.0
 

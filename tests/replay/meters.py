@@ -65,6 +65,10 @@ class SlowReplaySensor(ReplaySensor):
 
     edge_pace_s = 0.26
 
+    def __init__(self, trace: Trace, clock: Clock) -> None:
+        super().__init__(trace, clock)
+        self.edge_interval_s = trace.update_s / 2
+
     @property
     def lag_s(self) -> float:
         return self.update_period_s / 2

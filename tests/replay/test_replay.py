@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from statistics import fmean
 
 import pytest
@@ -85,18 +86,13 @@ def test_a_counter_that_is_slow_to_read_is_within_its_band(label, most, traces):
     assert width <= most
 
 
-@pytest.mark.parametrize(
-    ("length", "most", "mean"), [(0.3, 0.6, 0.07), (1.0, 0.15, 0.015), (5.0, 0.04, 0.003)]
-)
-def test_a_gpu_that_is_busy_in_the_stage_alone(length, most, mean):
-    rng = random.Random(f"{length}")
+def stages_on_a_gpu(
+    label: str, rounds: Iterable[tuple[Load, list[Window]]]
+) -> tuple[list[float], float, float]:
+    """Replay stages on a GPU: their relative errors, the part of them in the band, and its mean half width."""
     errors, both_edges, inside, widths = [], [], 0, []
-    for _ in range(4):
-        windows, at = [], 2.0
-        for _ in range(40):
-            at += rng.uniform(0.2, 2.5)
-            windows.append(Window(round(at, 6), round(at := at + length * rng.uniform(0.9, 1.1), 6)))
-        load = Load([(w.start, w.end) for w in windows], 115.0, 690.0)
+    for load, windows in rounds:
+        at = windows[-1].end
         trace = record(load, at + 2, **{**GPU, "most_w": 1400.0})
         footprints, _ = measured(trace, windows, at + 1)
         for window, f in zip(windows, footprints, strict=True):
@@ -107,12 +103,45 @@ def test_a_gpu_that_is_busy_in_the_stage_alone(length, most, mean):
             inside += f.low_j <= true_j <= f.high_j
             widths.append((f.high_j - f.low_j) / 2 / true_j)
     covered, width = inside / len(widths), sum(widths) / len(widths)
-    label = f"GPU, busy for {length:g} s"
     ERRORS.append((label, [percent(errors), "-", percent(both_edges)]))
     COVERAGE.append((f"{label}, mean {fmean(errors):+.1%}", len(widths), covered, width))
+    return errors, covered, width
+
+
+@pytest.mark.parametrize(
+    ("length", "most", "mean"), [(0.3, 0.6, 0.07), (1.0, 0.15, 0.015), (5.0, 0.04, 0.003)]
+)
+def test_a_gpu_that_is_busy_in_the_stage_alone(length, most, mean):
+    rng = random.Random(f"{length}")
+
+    def rounds():
+        for _ in range(4):
+            windows, at = [], 2.0
+            for _ in range(40):
+                at += rng.uniform(0.2, 2.5)
+                windows.append(Window(round(at, 6), round(at := at + length * rng.uniform(0.9, 1.1), 6)))
+            yield Load([(w.start, w.end) for w in windows], 115.0, 690.0), windows
+
+    errors, covered, width = stages_on_a_gpu(f"GPU, busy for {length:g} s", rounds())
     assert covered >= 0.95
     assert width <= most
     assert abs(fmean(errors)) <= mean
+
+
+def test_a_gpu_at_rest_in_the_stage_that_was_busy_for_a_moment_before_it():
+    rng = random.Random(0)
+
+    def rounds():
+        for _ in range(2):
+            windows, loads, at = [], [], 2.0
+            for _ in range(100):
+                loads.append((at, at := round(at + rng.uniform(0.05, 0.15), 6)))
+                windows.append(Window(at, at := round(at + rng.uniform(0.9, 1.1), 6)))
+            yield Load(loads, 115.0, 690.0), windows
+
+    _, covered, width = stages_on_a_gpu("GPU, at rest for 1 s", rounds())
+    assert covered >= 0.9
+    assert width <= 1.0
 
 
 @pytest.mark.parametrize("shape", ["constant", "square"])

@@ -122,6 +122,41 @@ class TestASlowCounter:
             clock.advance(0.1)
         assert sensor.reads == before + 10
 
+    @pytest.mark.parametrize("pace_s", [1.0, 5.0])
+    def test_readings_at_ticks_do_not_keep_edges_from_reading(self, clock, pace_s):
+        sensor = SlowSensor(clock, watts=100)
+        sensor.edge_pace_s = pace_s
+        meter = Meter([sensor], clock_ns=clock)
+        for _ in range(600):
+            follow(meter, tick=True)
+            clock.advance(0.5)
+        before = sensor.reads
+        for _ in range(60):
+            follow(meter)
+            clock.advance(pace_s)
+        assert sensor.reads - before >= 59
+
+    def test_the_lag_of_a_device_counts_also_if_it_is_read_after_another(self, clock):
+        """A reading then begins after the edge."""
+        first, sensor = package(clock, watts=100), SlowSensor(clock, watts=100)
+        read = first.read
+        first.read = lambda: (clock.advance(0.01), read())[1]
+        meter = Meter([first, sensor], clock_ns=clock)
+        for _ in range(20):
+            follow(meter)
+            clock.advance(0.3)
+            sensor.renew()
+        sensor.watts = 300
+        clock.advance(0.3)
+        sensor.renew()
+        now_ns = clock()
+        meter.apply(meter.read_for_edge(now_ns), now_ns)
+        meter.advance(now_ns)
+        _, (published_j, read_j, *_) = meter.edge(now_ns).devices
+        track = meter.tracks[1].timeline
+        assert track.lag_j == pytest.approx((track.power_w - 100) * 0.05, rel=0.1) and track.lag_j > 1
+        assert published_j == pytest.approx(read_j) and read_j == track.true_j + track.lag_j
+
     def test_on_the_mean_nothing_is_missing_at_the_end_of_a_load(self, clock):
         """Loads of 1200 J that end at each hundredth of a second in the period of the counter."""
         sensor = SlowSensor(clock, watts=100)

@@ -202,7 +202,7 @@ def test_the_period_is_learned_within_a_burst(period_s):
     assert host.learn() <= 50
     assert host.slept_s <= 0.5 + 1e-9
     assert host.gpus[0].update_period_s == pytest.approx(period_s, rel=0.1)
-    assert host.gpus[0].edge_interval_s == host.gpus[0].update_period_s == 2 * host.gpus[0].lag_s
+    assert 2 * host.gpus[0].edge_interval_s == host.gpus[0].update_period_s == 2 * host.gpus[0].lag_s
 
 
 @pytest.mark.parametrize(("names", "interval_s"), [(("H100",), 0.25), (("H100",) * 8, 2.0)])

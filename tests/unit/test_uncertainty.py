@@ -43,6 +43,15 @@ def test_a_slow_reading_may_be_of_any_moment_until_it_ended():
     assert doubt(edge(1, 0, took_s=0.1), edge(2, 100)) == pytest.approx((0, 30))
 
 
+def test_of_a_step_of_the_counter_a_stage_has_the_part_that_it_has_of_the_energy():
+    begin, end = edge(1, 0), edge(3, 200)
+    counter = FakeSensor(Clock(), update_period_s=0.1, power_bounds_w=(20.0, 300.0))
+    (whole,) = device_energies((counter,), begin, end, (200.0,), (200.0,))
+    (part,) = device_energies((counter,), begin, end, (2.0,), (2.0,))
+    assert whole.above_j == pytest.approx(200 / 1.9 * 0.1)
+    assert part.above_j == part.below_j == pytest.approx(whole.above_j / 100)
+
+
 def test_the_mean_share_between_two_edges_is_within_its_bounds():
     begin = EdgeState(0, (), None, (), reserved_s=0.0, process_s=0.0)
     end = EdgeState(2 * NS, (), None, (), reserved_s=1.0, process_s=2.1)
