@@ -50,7 +50,6 @@ class Episode:
         "_decided",
         "_first_ns",
         "_guessed_ns",
-        "_held",
         "_inner_held",
         "_together",
         "_wait_begun_ns",
@@ -59,6 +58,7 @@ class Episode:
         "batches",
         "ended",
         "guess",
+        "held",
         "hooked",
         "into",
         "iterators",
@@ -77,7 +77,7 @@ class Episode:
         """`held` tells whether the loop still has its iterator; without it, the end of that is seen."""
         self.parent = parent
         self.running = Running(begun_ns, fades=held is not None)
-        self._held = held
+        self.held = held
         self._context = copy_context()
         self.taken_ns = 0
         self.main, self.wait = Receiver(), Receiver()
@@ -152,13 +152,13 @@ class Episode:
     @property
     def over(self) -> bool:
         """Whether it has ended, or nobody has its iterator any more."""
-        return self.ended or (self._held is not None and not self._wait_begun_ns and not self._held())
+        return self.ended or (self.held is not None and not self._wait_begun_ns and not self.held())
 
     def absorb(self, inner: Episode) -> None:
         """An episode that began in this one takes turns with it: they are one."""
         inner.into = self
         self.iterators += inner.iterators
-        self._inner_held = inner._held or inner._inner_held
+        self._inner_held = inner.held or inner._inner_held
         if inner.trains:
             self.trains = self.hooked = self.parent.shares.trained = True
         if inner._decided:
@@ -178,7 +178,7 @@ class Episode:
         """Whether another iterator is left, once that of this episode or of one that takes turns has gone."""
         self.iterators -= 1
         if gone is self:
-            self._held, self.running.fades = self._inner_held, self._inner_held is not None
+            self.held, self.running.fades = self._inner_held, self._inner_held is not None
         return self.iterators > 0
 
     def end(self) -> None:
@@ -223,7 +223,7 @@ class Episode:
 
     def look(self, now_ns: int) -> None:
         """Before a tick: open its stage when its kind is known, and that of the waiting when it counts."""
-        if self._held is not None and not self._see(now_ns):
+        if self.held is not None and not self._see(now_ns):
             self.end()
             return
         patience_ns = _UNDECIDED_NS if self.parent.shares.trained else _FIRST_STEP_NS
@@ -236,7 +236,7 @@ class Episode:
 
     def finish(self) -> None:
         """The stage around it ends."""
-        if self._held is not None:
+        if self.held is not None:
             self._see(_now())
         self.end()
 
@@ -366,12 +366,12 @@ def stepping() -> Episode | None:
     """The innermost loop, where an optimizer steps.
 
     The first step after a batch of a loop that has trained before is in that loop, without a look at whether it is
-    over: steps come by the thousand.
+    over, unless only that shows its end: steps come by the thousand.
     """
     stack = _here.stack
     if stack:
         last = stack[-1]
-        if last.trains and not last.hooked and not last.ended:
+        if last.trains and not last.hooked and not last.ended and last.held is None:
             return last
     return innermost()
 

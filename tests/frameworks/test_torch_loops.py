@@ -282,6 +282,21 @@ def test_a_pass_over_workers_that_stay_ends_with_its_break(stages, job):
     del batches
 
 
+def test_a_step_after_a_break_is_none_of_the_pass_over_workers_that_stay(stages, job):
+    batches = loader(num_workers=1, persistent_workers=True)
+    for at, batch in enumerate(batches):
+        if at == 1:
+            break
+        job.step(batch)
+    for _ in range(20):
+        job.step(batch)
+    carbon_otel.uninstrument()
+    epoch, steps = (each for each in stages.ended() if each.kind == "training")
+    assert epoch.units == {"batches": 2, "samples": 2 * BATCH, "steps": 1, "epochs": 1}
+    assert (steps.name, steps.units) == ("training", {"steps": 20})
+    del batches
+
+
 def test_a_pass_over_workers_that_stay_ends_by_itself(stages, job):
     batches = loader(num_workers=1, persistent_workers=True)
     for batch in batches:
