@@ -10,7 +10,7 @@ The rules for each reading:
   unknown (a thread waits for the interpreter between a reading and its clock), so it is dropped. The next
   reading covers its energy;
 * a counter that steps back has wrapped if it can wrap and the energy is plausible; otherwise it was reset, and the
-  new reading is a lower bound of the energy spent;
+  new reading is a lower bound of the energy spent. What may be missing is counted in `ambiguous_j`;
 * an implausible reading is set aside. If the next one agrees with the old counter, nothing is lost; if it
   agrees with the reading set aside, the counter has jumped, and the time up to the jump is a gap;
 * a counter that steps back by less than one percent was neither reset nor has it wrapped: it is set aside;
@@ -257,15 +257,17 @@ class Timeline:
         if joules is None:
             self._set_aside(now_ns, raw)
             return
+        self._accept_after_doubt(now_ns, raw, joules)
         if event:
             self.flag(event, now_ns)
-        self._accept_after_doubt(now_ns, raw, joules, elapsed_s)
+            self.ambiguous_j += max(0.0, self._most_w * elapsed_s - joules)
+        else:
+            self._note_lost_wraps(now_ns, joules, elapsed_s)
 
-    def _accept_after_doubt(self, now_ns: int, raw: float, joules: float, elapsed_s: float) -> None:
+    def _accept_after_doubt(self, now_ns: int, raw: float, joules: float) -> None:
         self._suspect = None
         self._accept(now_ns, raw, joules)
         self._close_gap_exactly()
-        self._note_ambiguity(now_ns, joules, elapsed_s)
 
     def _difference(self, old: float, new: float, elapsed_s: float) -> tuple[float | None, str | None]:
         """Joules between two readings, None if implausible, and the flag to raise, if any."""
@@ -317,7 +319,8 @@ class Timeline:
         not believed at all.
         """
         if self.sensor.device.may_rest:
-            self._accept_after_doubt(now_ns, raw, 0.0, elapsed_s)
+            self._accept_after_doubt(now_ns, raw, 0.0)
+            self._note_lost_wraps(now_ns, 0.0, elapsed_s)
             return
         self._suspect = None
         if not self._power_known:
@@ -372,7 +375,7 @@ class Timeline:
             self.gap_s, self.filled_j = self._gap_s_before, self._filled_before_gap_j
             self.gap_since_ns = None
 
-    def _note_ambiguity(self, now_ns: int, joules: float, elapsed_s: float) -> None:
+    def _note_lost_wraps(self, now_ns: int, joules: float, elapsed_s: float) -> None:
         """Count the wraps that may be lost, after a time in which the counter may have wrapped more than once."""
         if self.sensor.wrap is None:
             return

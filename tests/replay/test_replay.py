@@ -204,11 +204,8 @@ def test_faults_are_within_the_band_or_flagged(name, tmp_path):
     ERRORS.append((f"10 s, {name}", [percent([f.energy_j / true_j - 1]), *peers]))
     assert {flag.partition(":")[0] for flag in f.flags} >= flags
     assert f.energy_j > 0
-    if (
-        "reset" not in flags
-    ):  # the energy lost in a reset is unknown: the figure is a lower bound and has a flag
-        assert f.low_j <= true_j <= f.high_j
-    else:
+    assert f.low_j <= true_j <= f.high_j
+    if "reset" in flags:
         assert f.energy_j <= true_j
 
 

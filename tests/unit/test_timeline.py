@@ -154,9 +154,10 @@ def test_a_jump_is_a_gap_when_the_next_reading_confirms_it():
 
 
 def test_a_wrapping_counter_that_steps_back_too_far_was_reset():
-    t = timeline((0, 200_000 * UJ), (1, 30 * UJ), wrap=262_143 * UJ)
+    t = timeline((0, 200_000 * UJ), (1, 30 * UJ), wrap=262_143 * UJ, power_bounds_w=(0.0, 1500.0))
     assert at(t, 1) == pytest.approx(30)
     assert set(t.flags) == {"reset"}
+    assert t.ambiguous_j == pytest.approx(1470, rel=2e-3)
 
 
 @pytest.mark.parametrize("kind", ["counter", "power"])
