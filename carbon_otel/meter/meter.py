@@ -40,8 +40,8 @@ class Readings(NamedTuple):
 class QualityCounters(NamedTuple):
     """The faults in the readings of a device so far.
 
-    Joules filled in, joules that lost wraps and resets may add, seconds without a reading, the last time of each
-    flag, and the seconds in which no reading has given a power, so that the device may have drawn any.
+    Joules filled in, joules that lost wraps, resets and jumps may add, seconds without a reading, the last time of
+    each flag, and the seconds in which no reading has given a power, so that the device may have drawn any.
     """
 
     filled_j: float

@@ -12,7 +12,8 @@ The rules for each reading:
 * a counter that steps back has wrapped if it can wrap and the energy is plausible; otherwise it was reset, and the
   new reading is a lower bound of the energy spent. What may be missing is counted in `ambiguous_j`;
 * an implausible reading is set aside. If the next one agrees with the old counter, nothing is lost; if it
-  agrees with the reading set aside, the counter has jumped, and the time up to the jump is a gap;
+  agrees with the reading set aside, the counter has jumped, and the time up to the jump is a gap. What it rose by
+  is counted in `ambiguous_j` if the device can have drawn it in seconds;
 * a counter that steps back by less than one percent was neither reset nor has it wrapped: it is set aside;
 * a failed reading opens a gap. Gaps are filled with the neighbouring power and counted in `gap_s` and
   `filled_j`; a counter that comes back closes its gap exactly;
@@ -298,7 +299,11 @@ class Timeline:
             joules, _ = self._difference(since_raw, raw, (now_ns - since_ns) * S_PER_NS)
             if joules is not None:
                 # The counter has jumped: the time up to the jump stays filled, and counting continues from here.
+                # It may have been late before, so that the device has drawn what it rose by.
                 filled_j = self.power_w * (since_ns - self.last_ns) * S_PER_NS
+                rise_j = (since_raw - self._last_raw) * self._unit_j if self._last_raw is not None else 0.0
+                if filled_j < rise_j <= self._most_w * _STUCK_AFTER_S:
+                    self.ambiguous_j += rise_j - filled_j
                 self._count(since_ns, since_raw, self.true_j + filled_j)
                 self._suspect = None
                 self._anchor_ns, self._anchor_j = since_ns, self.true_j

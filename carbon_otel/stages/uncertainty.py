@@ -34,8 +34,8 @@ def device_energies(
       power, and the timeline may already have led the device; a slow reading may be of any moment during it;
     * the quantum of the counter: with edges anywhere within its update period, up to the mean power times that
       period; more in proportion if the device drew more at an edge, or may have, since it did lately;
-    * the joules that fill gaps, up and down; upwards, lost whole wraps, and what the device can have drawn at its
-      most power up to a reset;
+    * the joules that fill gaps, up and down; upwards, lost whole wraps, jumps, and what the device can have drawn
+      at its most power up to a reset;
     * while no reading has given a power: up to the device's most power.
     """
     duration_s = (end.now_ns - begin.now_ns) * S_PER_NS

@@ -7,8 +7,12 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from tests.fakes.powercap import Tree, Zone
+
+# A package may draw this in less time than there is between two readings of its counter.
+_MOST_J: Final = 5.0
 
 
 @contextlib.contextmanager
@@ -32,7 +36,8 @@ def trickle(zone: Zone) -> Iterator[None]:
 class Drawing:
     """The first `zones` packages of `tree` draw `watts` each, which may change.
 
-    Their counters are written every 10 ms, or later on a busy machine, always with all energy up to that time.
+    Their counters are written every 10 ms. On a busy machine they are written late, and draw less: a counter of
+    the hardware is never so late that it rises by more than a processor can have drawn since it was last read.
     """
 
     def __init__(self, tree: Tree, zones: int, watts: float) -> None:
@@ -60,7 +65,7 @@ class Drawing:
         joules = [zone.joules for zone in self._zones]
         while not self._end.wait(0.01):
             now = time.monotonic()
-            drawn, before = self.watts * (now - before), now
+            drawn, before = min(self.watts * (now - before), _MOST_J), now
             for at, zone in enumerate(self._zones):
                 joules[at] += drawn
                 zone.set(joules[at])

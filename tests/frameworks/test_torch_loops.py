@@ -587,4 +587,6 @@ def test_a_batch_of_a_tokeniser_has_samples(stages, made):
         list(range(10)), batch_size=5, collate_fn=lambda n: kind({"x": torch.tensor(n)})
     ):
         assert type(batch) is kind
-    assert [(kind, units) for kind, _, units in stages()] == [("inference", {"batches": 2, "samples": 10})]
+    assert [(kind, units) for kind, _, units in passes(stages)] == [
+        ("inference", {"batches": 2, "samples": 10})
+    ]

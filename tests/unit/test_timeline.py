@@ -153,6 +153,14 @@ def test_a_jump_is_a_gap_when_the_next_reading_confirms_it():
     assert at(t, 4) == 350
 
 
+@pytest.mark.parametrize(("rise_j", "late_j"), [(300, 300 - 1), (700, 0)])
+def test_a_jump_may_be_what_a_late_counter_owes(rise_j, late_j):
+    most = {"power_bounds_w": (0.0, 120.0)}
+    t = timeline((0, 0), (1, 100 * UJ), (1.01, (100 + rise_j) * UJ), (2, (200 + rise_j) * UJ), **most)
+    assert at(t, 2) == pytest.approx(201)
+    assert t.ambiguous_j == pytest.approx(late_j)
+
+
 def test_a_wrapping_counter_that_steps_back_too_far_was_reset():
     t = timeline((0, 200_000 * UJ), (1, 30 * UJ), wrap=262_143 * UJ, power_bounds_w=(0.0, 1500.0))
     assert at(t, 1) == pytest.approx(30)
