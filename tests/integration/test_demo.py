@@ -88,7 +88,7 @@ def test_the_table_has_the_figures_of_mlflow(demo):
         assert shown == pytest.approx([m[name] for m in metrics], rel=0.006), label
     assert figures(stdout, "accuracy") == [round(m["accuracy"], 3) for m in metrics]
     energy, low, high = (
-        [float(cell) for cell in re.search(rf"{label}\s+(\S.*)", stdout)[1].split()]
+        [float(cell.replace(",", "")) for cell in re.search(rf"{label}\s+(\S.*)", stdout)[1].split()]
         for label in (r"energy, \S+", "at least", "at most")
     )
     for number, m in enumerate(metrics):
