@@ -114,7 +114,7 @@ class DeviceEnergy(NamedTuple):
     """The energy of one device in one stage, with its uncertainty.
 
     `below_j` and `above_j` bound the error of the inclusive joules beyond the device's band, from
-    extrapolated edges, filled gaps, lost wraps and resets. `gap_s` are seconds without a reading.
+    extrapolated edges, filled gaps, lost wraps, resets and jumps. `gap_s` are seconds without a reading.
     """
 
     device: Device

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple, Protocol
 from carbon_otel import clock
 from carbon_otel.guard import pass_on
 from carbon_otel.meter.reserved_time import ReservedTime
-from carbon_otel.meter.timeline import Timeline
+from carbon_otel.meter.timeline import DeviceState, Timeline
 from carbon_otel.records import Shares, Snapshot
 from carbon_otel.sensors.base import Sensor, SensorError, Slow
 from carbon_otel.units import NS_PER_S, S_PER_NS
@@ -22,12 +22,9 @@ _SUSPENDED_NS: Final = NS_PER_S // 2
 # So many readings at edges may follow each other before they are paced.
 _BURST: Final = 10
 
-# The track of a device, the begin and end of a reading, and its raw value (None if it failed). A plain tuple, like
-# `DeviceState`: every edge makes four of each, and a named tuple takes four times as long.
+# The track of a device, the begin and end of a reading, and its raw value (None if it failed). A plain tuple, as
+# `DeviceState` is.
 Reading = tuple["DeviceTrack", int, int, float | None]
-# Joules published, joules read with what lags behind, the watts that may be hidden at an edge, the begin of the
-# last good reading, and the duration of the last reading (ns).
-DeviceState = tuple[float, float, float, int, int]
 
 
 class Readings(NamedTuple):
@@ -307,9 +304,7 @@ class Meter:
     def edge(self, now_ns: int) -> EdgeState:
         """The state of the meter at the edge of a stage, after `apply` and `advance` to the same moment."""
         timelines = self._timelines
-        devices = tuple(
-            [(t.published_j, t.true_j + t.lag_j, t.edge_w, t.last_ns, t.took_ns) for t in timelines]
-        )
+        devices = tuple([timeline.edge() for timeline in timelines])
         quality = None
         for timeline in timelines:
             if timeline.flags:

@@ -11,10 +11,10 @@ _MINUTE_NS: Final = 60 * NS_PER_S
 
 
 class RecentPeak:
-    """The most mean power between two readings in the last one to two minutes.
+    """The most mean power between two readings in the last one to two minutes, in watts.
 
-    The counter has shown whole periods of its updates between two readings, one more or less than have passed. Of
-    the possible means this is the least, so that it is never more than the device drew.
+    Between two readings a counter rises by what was drawn in a whole number of its periods: the time between them,
+    rounded down or up. It is taken as rounded up, so that this is never more than the device drew.
     """
 
     __slots__ = ("_before_w", "_began_ns", "_now_w")

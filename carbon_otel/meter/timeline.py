@@ -45,6 +45,11 @@ _LEAST_RESET: Final = 0.01
 # The device's clock may be faster than the monotonic clock by this factor.
 _PLAUSIBLE_SLACK: Final = 1.001
 
+# Joules published, joules read with what lags behind, the watts that may be hidden at an edge, the begin of the
+# last good reading, and the time from there at some moment of which the counter showed this (ns). A plain tuple:
+# every edge makes four of it, and a named tuple takes four times as long.
+DeviceState = tuple[float, float, float, int, int]
+
 
 class Timeline:
     """The joules of one device since the first reading. Times are monotonic nanoseconds.
@@ -57,6 +62,7 @@ class Timeline:
     __slots__ = (
         "_anchor_j",
         "_anchor_ns",
+        "_before_ns",
         "_ended_ns",
         "_filled_before_gap_j",
         "_first_w",
@@ -116,6 +122,7 @@ class Timeline:
         self._anchor_j = 0.0
         # Whether the counter has been read since its last change, which should have come by then.
         self._still = False
+        self._before_ns = 0  # the begin of the good reading before the last one
         self._unfilled_s = 0.0
         self._gap_s_before = 0.0
         self._filled_before_gap_j = 0.0
@@ -177,10 +184,14 @@ class Timeline:
             self.flag("gap", now_ns)
         self.at(now_ns)
 
-    @property
-    def edge_w(self) -> float:
-        """The power that may be hidden at an edge: that before it; of a slow counter, the most lately."""
-        return self.power_w if self._peak is None else max(self.power_w, self._peak.watts)
+    def edge(self) -> DeviceState:
+        """The state at an edge, after `at` to the same moment."""
+        began_ns, took_ns = self.last_ns, self.took_ns
+        if self._still:  # since some moment after the reading before the change
+            began_ns, took_ns = self._before_ns, took_ns + began_ns - self._before_ns
+        # Hidden may be the power before the edge; of a slow counter, the most that it has shown lately.
+        hidden_w = self.power_w if self._peak is None else max(self.power_w, self._peak.watts)
+        return self.published_j, self.true_j + self.lag_j, hidden_w, began_ns, took_ns
 
     @property
     def stands_still(self) -> bool:
@@ -371,6 +382,7 @@ class Timeline:
     def _count(self, now_ns: int, raw: float, true_j: float) -> None:
         """Let a reading be the last one, with the joules up to it."""
         self._next = now_ns, raw, true_j
+        self._before_ns = self.last_ns
         self.last_ns, self._last_raw, self.true_j = now_ns, raw, true_j
         self._still = False
         self._next = None

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from carbon_otel.meter.meter import DeviceState, EdgeState, QualityCounters
+from carbon_otel.meter.meter import EdgeState, QualityCounters
+from carbon_otel.meter.timeline import DeviceState
 from carbon_otel.records import TIME_SHARE, DeviceEnergy
 from carbon_otel.sensors.base import Sensor
 from carbon_otel.units import S_PER_NS

@@ -204,6 +204,13 @@ def test_a_counter_that_stands_still_and_then_shows_all_has_lost_nothing():
     assert (at(t, 2.96), t.power_w, t.flags) == (148, pytest.approx(50), {})
 
 
+def test_a_counter_that_stands_still_may_have_stopped_soon_after_the_reading_before_its_last_change():
+    t = timeline((0, 0), (1, 100 * UJ), (2, 120 * UJ))
+    assert t.edge() == (120, 120, 20, ns(2), 0)
+    feed(t, (2.01, 120 * UJ))
+    assert t.edge() == (120, 120, 20, ns(1), NS)
+
+
 def test_a_gap_after_the_counter_stood_still_is_filled_from_its_last_change():
     t = timeline((0, 0), (1, 50 * UJ), (2, 50 * UJ), (3, None))
     assert (at(t, 3), t.gap_s, t.filled_j) == (150, 2, 100)

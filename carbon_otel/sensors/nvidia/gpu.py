@@ -84,7 +84,7 @@ class NvmlGpu:
 
     @property
     def edge_interval_s(self) -> float:
-        return self.update_period_s / 2  # sooner, the counter rather says nothing new
+        return self.update_period_s / 2  # sooner, the counter is likely unchanged
 
     @property
     def edge_pace_s(self) -> float:
