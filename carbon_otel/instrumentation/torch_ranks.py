@@ -64,7 +64,11 @@ class _Store:
         self._find = find
 
     def write(self, word: str) -> None:
-        self._find().set(_KEY, word)
+        store = self._find()
+        # Its own connection, if PyTorch is new enough to give one. While the application waits for a key, as until
+        # its ranks have come together, other calls of the same connection wait too.
+        clone = getattr(store, "clone", None)
+        (store if clone is None else clone()).set(_KEY, word)
 
     def read(self) -> str | None:
         store = self._find()

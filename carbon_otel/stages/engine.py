@@ -74,6 +74,8 @@ class Engine:
         self.statements = Statements(self.sensors, self.books, factor, missing, life)
         # In the order in which they were opened.
         self._open: dict[Account, OpenStage] = {}
+        # Those of whose begin or end the sinks are being told.
+        self._told: set[OpenStage] = set()
         self._recorded = self.statements.recorded
         # The account of stages that have not opened.
         self.nobody = self.books.left_out("")
@@ -129,6 +131,7 @@ class Engine:
             return
         try:
             turns.busy.add(here)
+            self._told.add(stage)
             self.sinks.stage_opened(stage.info)
             now_ns = self.meter.clock_ns()
             readings = self.meter.read_for_edge(now_ns)
@@ -144,6 +147,7 @@ class Engine:
                 stage.account = self.books.beside(stage.info.kind, above)
             stage.begin = self.meter.edge(now_ns)
             self._open[stage.account] = stage
+            self._told.discard(stage)
             if stage.recorded:
                 self._recorded[stage] = None
             if stage.run is stage:
@@ -154,6 +158,7 @@ class Engine:
             if turns.late:
                 turns.make_late_calls()
         except BaseException:
+            self._told.discard(stage)
             turns.give_up(here)
             raise
 
@@ -206,10 +211,12 @@ class Engine:
                 turns.give()
             for tell, facts in stage.untold:
                 tell(stage.info, *facts)
+            self._told.discard(stage)
             turns.busy.discard(here)
             if turns.late:
                 turns.make_late_calls()
         except BaseException as fault:
+            self._told.discard(stage)
             if arrived(fault):
                 turns.late.append(partial(self.close, stage, error))
             turns.give_up(here)
@@ -246,6 +253,7 @@ class Engine:
         stage.end, stage.owner = end, None
         if stage.call is not None:  # an exception may have kept it from its end
             stage.call.over()
+        self._told.add(stage)
         self._open.pop(account, None)
         self._recorded.pop(stage, None)
         if stage.run is stage:
@@ -265,9 +273,14 @@ class Engine:
         self._change(partial(self._settle_run, stage, at_work), stage)
 
     def is_in_use(self, run: OpenStage) -> bool:
-        """Whether a stage is open in a run, or a loop or a short call under way."""
+        """Whether a stage is open in a run, or a loop or a short call under way.
+
+        A stage is open until all sinks have been told of its end.
+        """
+        # One that opens is told before it is open, and one that ends was open before it is told.
+        stages = (*self._told.copy(), *tuple(self._open.values()), *self._told.copy())
         # A part of what the run pays is open until the run ends.
-        inside = (stage for stage in tuple(self._open.values()) if stage.run is run and stage.split is None)
+        inside = (stage for stage in stages if stage.run is run and stage.split is None)
         return any(stage is not run for stage in inside) or self.shares.are_busy(run)
 
     def pays_alone(self, run: OpenStage) -> bool:

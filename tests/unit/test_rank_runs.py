@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import threading
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -16,10 +16,12 @@ from carbon_otel.background import Worker
 from carbon_otel.carbon.grid import EmissionFactor, intensity
 from carbon_otel.handover import RUN
 from carbon_otel.meter.meter import Meter
-from carbon_otel.mlflow.runs import rank_runs
+from carbon_otel.mlflow.runs import rank_parts, rank_runs, rank_word
 from carbon_otel.mlflow.runs.rank_runs import RankRuns
+from carbon_otel.mlflow.runs.rank_word import Since
 from carbon_otel.mlflow.runs.recorder import RunRecorder
 from carbon_otel.ranks import Group, Rank
+from carbon_otel.sinks import Sink
 from carbon_otel.stages.engine import Engine
 from tests.fakes.clock import Clock
 from tests.fakes.sensors import package
@@ -45,8 +47,13 @@ class Board:
             raise ConnectionError("the host of rank 0 is gone")
         return self.word
 
-    def announce(self, run_id: str | None) -> None:
-        self.word = json.dumps({RUN: f"{run_id} {ADDRESS}"} if run_id else {})
+    def announce(self, run_id: str | None, unix_ns: int | None = None) -> None:
+        """Rank 0 has this run since then, or since now."""
+        variables = {RUN: f"{run_id} {ADDRESS}"} if run_id else {}
+        self.word = rank_word.to_text(rank_word.noted(self.runs(), variables, unix_ns or time.time_ns()))
+
+    def runs(self) -> tuple[Since, ...]:
+        return rank_word.of_text(self.word) if self.word else ()
 
 
 class Files:
@@ -123,7 +130,7 @@ def group(monkeypatch):
     fresh = Group()
     for module in ranks, rank_runs, __import__("carbon_otel.mlflow.runs.recorder", fromlist=["group"]):
         monkeypatch.setattr(module, "group", fresh)
-    monkeypatch.setattr(rank_runs, "_OLDEST_S", 0.0)
+    monkeypatch.setattr(rank_parts, "_OLDEST_S", 0.0)
 
 
 @pytest.fixture
@@ -174,6 +181,86 @@ def test_a_training_between_two_looks_counts_if_the_run_is_open_at_its_end(proce
     files = process.end()
     assert files.joules("run", "training") == pytest.approx(10 * WATTS)
     assert files.joules("run", "run") == pytest.approx(3 * WATTS)
+    (batch,) = files.last.values()
+    assert batch.values["carbon/units/training/samples"] == 5.0
+
+
+def test_a_training_that_ends_after_the_run_without_a_look_counts(process):
+    """Rank 0 was faster, and has ended its run."""
+    training = process.open("training")
+    training.units["samples"] = 5.0
+    process.clock.advance(10)
+    process.board.announce("run")
+    process.board.announce(None)
+    process.engine.close(training)
+    process.look()
+    process.clock.advance(3)
+    process.look()
+    files = process.end()
+    assert files.joules("run") == files.joules("run", "training") == pytest.approx(10 * WATTS)
+    (batch,) = files.last.values()
+    assert batch.final and batch.values["carbon/units/training/samples"] == 5.0
+    assert process.adopted[0].variables[RUN] == f"run {ADDRESS}" and process.adopted[-1] is None
+
+
+def test_a_training_counts_if_rank_0_tells_of_its_run_too_late(process):
+    """Also a second training, in the next run, before rank 0 has told of the first one."""
+    begun_ns = []
+    for seconds, samples in (10, 5.0), (20, 7.0):
+        begun_ns.append(time.time_ns())
+        training = process.open("training")
+        training.units["samples"] = samples
+        process.clock.advance(seconds)
+        process.engine.close(training)
+        process.look()
+    process.clock.advance(2)
+    process.look()
+    for run_id, unix_ns in zip(("first", "second"), begun_ns, strict=True):
+        process.board.announce(run_id, unix_ns)
+    process.board.announce(None)
+    process.look()
+    files = process.end()
+    assert files.joules("first", "training") == pytest.approx(10 * WATTS)
+    assert files.joules("second", "training") == pytest.approx(20 * WATTS)
+    assert sorted(
+        (each.run_id, each.final, each.values["carbon/units/training/samples"], each.rank["train_s"])
+        for each in files.last.values()
+    ) == [("first", True, 5.0, 10.0), ("second", True, 7.0, 20.0)]
+
+
+def test_what_waits_for_its_run_is_forgotten_in_the_end(process, monkeypatch):
+    training = process.open("training")
+    process.clock.advance(10)
+    process.engine.close(training)
+    process.look()
+    assert len(process.recorder._unknown) == 2
+    monkeypatch.setattr(rank_parts, "_KNOWN_WITHIN_S", 0.0)
+    process.look()
+    assert len(process.recorder._unknown) == 1
+    process.board.announce("run", training.info.start_unix_ns)
+    process.look()
+    assert process.end().joules("run", "training") == 0
+
+
+@pytest.mark.parametrize("told", ["stage_opened", "stage_closed"])
+def test_a_part_does_not_end_while_the_sinks_are_told_of_a_stage(process, told):
+    """The board is looked at on another thread, in the middle of that."""
+
+    class Looks(Sink):
+        closes_first = True
+
+    setattr(Looks, told, lambda self, stage, *_: stage.joined or process.look())
+    process.engine.close(process.open("data_processing"))  # a part that has been in use ends at a look
+    process.engine.sinks.add(Looks())
+    training = process.open("training")
+    training.units["samples"] = 5.0
+    process.clock.advance(10)
+    process.board.announce("run")
+    process.look()
+    process.board.announce(None)
+    process.engine.close(training)
+    files = process.end()
+    assert files.joules("run", "training") == pytest.approx(10 * WATTS)
     (batch,) = files.last.values()
     assert batch.values["carbon/units/training/samples"] == 5.0
 
@@ -315,17 +402,34 @@ def test_the_end_waits_for_a_look_that_is_under_way(process, monkeypatch):
 def test_rank_0_writes_its_run_and_its_end():
     process = Process(rank=0)
     process.look()
-    assert json.loads(process.board.word) == {}
+    assert [each.run for each in process.board.runs()] == [""]
     process.variables[RUN] = f"run {ADDRESS}"
     process.look()
-    assert json.loads(process.board.word) == process.variables
+    now = process.board.runs()[-1]
+    assert now.variables == process.variables and now.unix_ns <= time.time_ns()
     former, ranks.group.board = process.board, Board()  # the process group is made again
     process.look()
     assert ranks.group.board.word == former.word
     ranks.group.board = process.board
     process.variables.clear()
     process.look()
-    assert json.loads(process.board.word) == {}
+    assert [each.run for each in process.board.runs()] == ["", now.run, ""]
+    process.stop()
+
+
+def test_rank_0_writes_a_run_that_is_over_before_it_looks():
+    process = Process(rank=0)
+    busy, go_on = threading.Event(), threading.Event()
+    process.rank._worker.submit(lambda: (busy.set(), go_on.wait(20)))
+    assert busy.wait(20)
+    run = process.engine.open_run("run", "run", None)
+    process.variables[RUN] = f"run {ADDRESS}"
+    process.engine.close(process.open("training", run))
+    process.engine.close(run)
+    process.variables.clear()
+    go_on.set()
+    process.look()
+    assert [each.run for each in process.board.runs()] == ["", f"run {ADDRESS}", ""]
     process.stop()
 
 

@@ -7,7 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final
 
@@ -72,6 +72,7 @@ class _Run:
         train_s: the seconds of its training stages outside of others.
         together: the units of training that all ranks count, in this one.
         foresight_tags: what was forecast.
+        last: its last batch, while nobody knows which run it is for.
     """
 
     stage: StageInfo
@@ -92,6 +93,7 @@ class _Run:
     train_s: float = 0.0
     together: dict[str, float] = field(default_factory=dict)
     foresight_tags: dict[str, str] = field(default_factory=dict)
+    last: Batch | None = None
 
     @property
     def run_id(self) -> str:
@@ -135,6 +137,8 @@ class RunRecorder(Sink):
         self._overdue: threading.Event | None = None
         # The segments of joined runs, and their begins: several tasks for one run are one segment.
         self._joined: dict[str, tuple[Segment, float]] = {}
+        # The parts without a run, also those that have ended.
+        self._unknown: dict[str, _Run] = {}
         # Those of the latest runs that this process has created: one that is resumed here goes on in its segment.
         self._created: dict[str, tuple[_Run, float]] = {}
         # Those that have begun again since the last tick.
@@ -153,10 +157,17 @@ class RunRecorder(Sink):
         self._expected[run_id] = _Expected(None, True, joined=address)
 
     def bind(self, part_id: str, run_id: str, address: str) -> None:
-        """The run of a part that has begun without one is known now; `part_id` is the id that stands for it."""
-        run = self._runs.get(part_id)
+        """The run of a part that has begun without one is known now, maybe after the part has ended.
+
+        `part_id` is the id that stands for the run.
+        """
+        run = self._unknown.pop(part_id, None)
         if run is not None:
             self._delivery.submit(partial(self._bind, run, run_id, address))
+
+    def forget(self, part_id: str) -> None:
+        """A part has ended, and is a part of no run."""
+        self._unknown.pop(part_id, None)
 
     def wait_for_part(self, run_id: str, timeout_s: float) -> None:
         """Wait until the part of this process in a joined run is on disk."""
@@ -201,6 +212,8 @@ class RunRecorder(Sink):
         self._runs[run_id] = run
         if expected.joined:
             self._joined[run_id] = segment, began_s
+        elif expected.joined is not None:
+            self._unknown[run_id] = run
         elif run.begun_here or former is not None:
             self._created[run_id] = run, began_s
             if len(self._created) > _MOST_CREATED:
@@ -275,6 +288,8 @@ class RunRecorder(Sink):
         run.__dict__.pop("address", None)
         if not run.segment.ended:
             self._put(run, self._unchanged(run))
+        elif run.last is not None:
+            self._put(run, replace(run.last, run_id=run_id))
 
     def _reopen(self, run: _Run, elapsed_s: float) -> None:
         run.segment.reopen(elapsed_s)
@@ -374,6 +389,8 @@ class RunRecorder(Sink):
             self._worker.put(batch, run.store)
         elif run.joined:
             self._parts.put(run.joined, batch)
+        else:
+            run.last = batch
 
 
 def _rank(run: _Run) -> dict[str, float]:

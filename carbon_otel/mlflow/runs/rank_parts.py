@@ -1,0 +1,207 @@
+"""The parts of a rank's work, each of which is a part of one run of rank 0, or of none.
+
+Stages open before this rank knows the run of rank 0, and before rank 0 has begun it. They open in a part without a
+run, which becomes a part of the run when that is known: the run that is open now while something is under way in
+the part, and else the one in which rank 0 was for most of that time. A part without a run ends when nothing is
+under way in it, and its run may still become known for a while: rank 0 may have been slow to tell it.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from carbon_otel import clock
+from carbon_otel.handover import Work
+from carbon_otel.mlflow.runs import rank_word
+from carbon_otel.mlflow.runs.rank_word import Since
+from carbon_otel.mlflow.runs.recorder import RunRecorder
+from carbon_otel.records import UNATTRIBUTED, UNKNOWN_RUN, StageInfo
+from carbon_otel.stages.engine import Engine
+from carbon_otel.stages.open_stage import OpenStage
+
+# The own time of a part from before its run is known counts for the run: so old is a part that is not in use.
+_OLDEST_S: Final = 5.0
+# So long the run of a part that has ended may become known, and so many parts wait for that.
+_KNOWN_WITHIN_S: Final = 60.0
+_MOST_WAITING: Final = 100
+
+
+@dataclass(eq=False)
+class _Part:
+    """The work of this rank from one moment on.
+
+    `run` is what it is a part of: an id and an address, if known. `from_ns` and `to_ns` are the time of its
+    stages, in nanoseconds since the epoch; 0 before the first one begins or ends.
+    """
+
+    stage: OpenStage
+    began_s: float
+    run: str = ""
+    from_ns: int = 0
+    to_ns: int = 0
+    ended_s: float = 0.0
+
+    @property
+    def id(self) -> str:
+        return self.stage.info.run_id or ""
+
+
+class RankParts:
+    """The parts of this rank, one after the other. All but `opened`, `closed` and `awaits_run` is for one thread.
+
+    A part takes the place of the process itself: it pays for what belongs to no stage, and all stages open in it.
+    So it opens only where no stage is open, and makes way for a run of this process.
+    """
+
+    def __init__(self, engine: Engine, recorder: RunRecorder, adopt: Callable[[Work | None], None]) -> None:
+        """`adopt` puts later spans below those of a work."""
+        self._engine = engine
+        self._recorder = recorder
+        self._adopt = adopt
+        # One that ends as soon as nothing is under way in it.
+        self._ending: _Part | None = None
+        # Those that have ended, and whose run is not known.
+        self._waiting: deque[_Part] = deque()
+        self._part = self._new()
+
+    def opened(self, stage: StageInfo) -> None:
+        """A stage opens."""
+        part = self._part
+        if part is None:
+            return
+        if stage.run_id == part.id:
+            part.from_ns = part.from_ns or stage.start_unix_ns
+        elif stage.is_run:
+            self._engine.settle_run(part.stage, _rests)
+
+    def closed(self, stage: StageInfo) -> None:
+        """A stage ends."""
+        for part in self._part, self._ending:
+            if part is not None and stage.run_id == part.id and not stage.is_run:
+                part.to_ns = time.time_ns()
+
+    def awaits_run(self, stage: StageInfo) -> bool:
+        """Whether a stage is in a part whose run is not known."""
+        part = self._part
+        return part is not None and not part.run and stage.run_id == part.id
+
+    def look(self, word: Sequence[Since], is_over: bool = False) -> None:
+        """Follow rank 0, which has left this word.
+
+        `is_over` says that what is under way is about to end, so that this look is the last that it can wait for.
+        """
+        self._bind_waiting(word)
+        if self._ending is not None:
+            if self._engine.is_in_use(self._ending.stage):
+                return
+            self._close(self._ending)
+            self._ending = None
+        now, part = rank_word.latest(word), self._part
+        others = (stage for stage in tuple(self._engine.runs) if part is None or stage is not part.stage)
+        if next(others, None) is not None:
+            self._end()
+            return
+        if part is not None and not part.run:
+            part = self._follow(part, word, is_over)
+        if part is None or (part.run and part.run != now.run and not is_over):
+            self._end()
+            if self._ending is None:
+                self._part = self._new()
+                self._go_into(self._part, now)
+
+    def _follow(self, part: _Part, word: Sequence[Since], is_over: bool) -> _Part | None:
+        """Make a part a part of its run, if that is known; return the part that is the present one then."""
+        now, found = rank_word.latest(word), rank_word.NOTHING
+        if not self._engine.is_in_use(part.stage):
+            found = _run_of(part, word)
+            if not found.run and (part.from_ns or now.run or clock.monotonic() - part.began_s > _OLDEST_S):
+                fresh = self._renewed(part)
+                if fresh is None:
+                    return None
+                part, found = fresh, now
+        elif is_over:
+            found = _run_of(part, word)
+        self._go_into(part, found if found.run else now)
+        return part
+
+    def _go_into(self, part: _Part | None, found: Since) -> None:
+        """The present part is one of this run; nothing without one."""
+        if part is not None and found.run:
+            self._bind(part, found)
+            self._adopt(Work(found.variables))
+
+    def _bind(self, part: _Part, found: Since) -> None:
+        part.run = found.run
+        self._recorder.bind(part.id, *found.run.split(" ", 1))
+
+    def _bind_waiting(self, word: Sequence[Since]) -> None:
+        for part in tuple(self._waiting):
+            found = _run_of(part, word)
+            if found.run:
+                self._bind(part, found)
+            elif clock.monotonic() - part.ended_s < _KNOWN_WITHIN_S and len(self._waiting) <= _MOST_WAITING:
+                continue
+            else:
+                self._recorder.forget(part.id)
+            self._waiting.remove(part)
+
+    def _renewed(self, before: _Part) -> _Part | None:
+        epochs = self._engine.shares.epochs_in(before.stage)
+        self._close(before)
+        self._part = after = self._new()
+        if after is not None:
+            after.stage.allowance = before.stage.allowance
+            self._engine.shares.go_on(epochs, after.stage)
+        return after
+
+    def _end(self) -> None:
+        part, self._part = self._part, None
+        if part is None:
+            return
+        self._engine.settle_run(part.stage, _rests)
+        if part.run:
+            self._adopt(None)
+        if self._engine.is_in_use(part.stage):
+            self._ending = part
+        else:
+            self._close(part)
+
+    def _close(self, part: _Part) -> None:
+        self._engine.close(part.stage)
+        part.ended_s = clock.monotonic()
+        if not part.run and part.to_ns:
+            self._waiting.append(part)
+        elif not part.run:
+            self._recorder.forget(part.id)
+
+    def _new(self) -> _Part | None:
+        run_id = f"{UNKNOWN_RUN}{uuid.uuid4().hex}"
+        self._recorder.join(run_id, "")
+        # In another context: outside of what is open on this thread.
+        stage = contextvars.Context().run(
+            self._engine.open_run, run_id, UNATTRIBUTED, None, joined=True, kind=UNATTRIBUTED
+        )
+        if stage is None:
+            return None
+        if not self._engine.pays_alone(stage):
+            self._engine.close(stage)
+            self._recorder.forget(run_id)
+            return None
+        return _Part(stage, clock.monotonic())
+
+
+def _run_of(part: _Part, word: Sequence[Since]) -> Since:
+    """The run of a part by the time of its stages."""
+    if not part.from_ns:
+        return rank_word.NOTHING
+    return rank_word.longest(word, part.from_ns, part.to_ns or time.time_ns())
+
+
+def _rests() -> bool:
+    return False
