@@ -43,6 +43,10 @@ class Worker:
             self._latest[key] = call
         self.submit(functools.partial(self._call_if_latest, key, call))
 
+    def runs_here(self) -> bool:
+        """Whether this is its thread, which must not wait for a call of its own."""
+        return self._ident == threading.get_ident()
+
     def close(self) -> None:
         """End the thread once it has made the calls submitted so far."""
         self._calls.put(None)
@@ -54,6 +58,7 @@ class Worker:
         self._latest: dict[object, Callable[[], object]] = {}
         self._replacing = threading.RLock()
         self._started = False
+        self._ident = 0
 
     def _call_if_latest(self, key: object, call: Callable[[], object]) -> None:
         with self._replacing:
@@ -71,6 +76,7 @@ class Worker:
             raise
 
     def _run(self) -> None:
+        self._ident = threading.get_ident()
         while (item := self._calls.get()) is not None:
             call, done = item
             survive(self._name, call)

@@ -35,11 +35,16 @@ ENERGY = "carbon_otel.energy.exclusive_j"
 
 
 class Trained(NamedTuple):
-    """A training that has ended: its run, and the books of each process."""
+    """A training that has ended: its runs, and the books of each process."""
 
     uri: str
-    run: Any
+    runs: list[Any]
     books: list[dict[str, Any]]
+
+    @property
+    def run(self) -> Any:
+        (only,) = self.runs
+        return only
 
     def joules(self, kind: str) -> float:
         """What the stages of a kind have used in the run, by the spans of all ranks."""
@@ -117,7 +122,7 @@ def train(tmp_path: Path, empty_store: EmptyStore) -> Iterator[Callable[..., Tra
                 state = {"CARBON_OTEL_STATE_DIR": str(tmp_path / "state")}
                 sent = CliRunner().invoke(app, ["mlflow", "sync", "--tracking-uri", uri], env=state)
                 assert sent.exit_code == 0, sent.output
-            (found,) = mlflow.MlflowClient(uri).search_runs(["0"])
+            found = list(mlflow.MlflowClient(uri).search_runs(["0"], order_by=["start_time"]))
             books = [json.loads(file.read_text()) for file in sorted(tmp_path.glob("books-*.json"))]
             return Trained(uri, found, books)
 
@@ -157,6 +162,23 @@ def test_stages_that_began_before_the_run_are_in_it(train):
     trained.check()
     assert trained.metric("units/training/samples") == EPOCHS * ROWS
     assert [row["samples"] for row in trained.ranks()] == [EPOCHS * ROWS / 2] * 2
+
+
+def test_a_rank_that_looks_after_the_run_finds_it(train):
+    trained = train((*TORCHRUN, "2"), "ranks_loop.py", "late")
+    assert trained.metric("units/training/samples") == EPOCHS * ROWS
+    assert [row["samples"] for row in trained.ranks()] == [EPOCHS * ROWS / 2] * 2
+
+
+def test_trainings_one_after_the_other_are_each_in_its_own_run(train):
+    """Rank 1 goes on to the next one while rank 0 still ends the run of the last."""
+    pytest.importorskip("transformers")
+    trained = train((*TORCHRUN, "2"), "ranks_trainer.py", "folds")
+    assert len(trained.runs) == 3
+    for run in trained.runs:
+        assert stored.figures(run)["carbon/units/training/samples"] == EPOCHS * ROWS
+        rows = carbon_otel.report(run.info.run_id, tracking_uri=trained.uri).ranks()
+        assert [row["samples"] for row in rows] == [EPOCHS * ROWS / 2] * 2
 
 
 def test_a_rank_that_is_killed_leaves_a_lower_bound(train):

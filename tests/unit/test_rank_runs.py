@@ -16,9 +16,9 @@ from carbon_otel.background import Worker
 from carbon_otel.carbon.grid import EmissionFactor, intensity
 from carbon_otel.handover import RUN
 from carbon_otel.meter.meter import Meter
-from carbon_otel.mlflow.runs import rank_parts, rank_runs, rank_word
+from carbon_otel.mlflow.runs import rank_parts, rank_runs
 from carbon_otel.mlflow.runs.rank_runs import RankRuns
-from carbon_otel.mlflow.runs.rank_word import Since
+from carbon_otel.mlflow.runs.rank_word import Word
 from carbon_otel.mlflow.runs.recorder import RunRecorder
 from carbon_otel.ranks import Group, Rank
 from carbon_otel.sinks import Sink
@@ -50,10 +50,15 @@ class Board:
     def announce(self, run_id: str | None, unix_ns: int | None = None) -> None:
         """Rank 0 has this run since then, or since now."""
         variables = {RUN: f"{run_id} {ADDRESS}"} if run_id else {}
-        self.word = rank_word.to_text(rank_word.noted(self.runs(), variables, unix_ns or time.time_ns()))
+        word = Word.of_text(self.word) if self.word else Word()
+        self.word = word.noted(variables, unix_ns or time.time_ns()).text()
 
-    def runs(self) -> tuple[Since, ...]:
-        return rank_word.of_text(self.word) if self.word else ()
+    def announce_end(self) -> None:
+        """Rank 0 leaves the others."""
+        self.word = self.word and Word.of_text(self.word)._replace(is_last=True).text()
+
+    def runs(self) -> list[str]:
+        return [since.run for since in Word.of_text(self.word).changes]
 
 
 class Files:
@@ -116,6 +121,7 @@ class Process:
         return self.files
 
     def end(self) -> Files:
+        self.board.announce_end()
         self.rank.end()
         self.engine.close_all()
         return self.wait()
@@ -131,6 +137,7 @@ def group(monkeypatch):
     for module in ranks, rank_runs, __import__("carbon_otel.mlflow.runs.recorder", fromlist=["group"]):
         monkeypatch.setattr(module, "group", fresh)
     monkeypatch.setattr(rank_parts, "_OLDEST_S", 0.0)
+    monkeypatch.setattr(rank_parts, "_SHORTEST_S", 0.0)
 
 
 @pytest.fixture
@@ -225,7 +232,39 @@ def test_a_training_counts_if_rank_0_tells_of_its_run_too_late(process):
     assert sorted(
         (each.run_id, each.final, each.values["carbon/units/training/samples"], each.rank["train_s"])
         for each in files.last.values()
+        if each.rank["train_s"]
     ) == [("first", True, 5.0, 10.0), ("second", True, 7.0, 20.0)]
+
+
+def test_a_training_that_begins_before_rank_0_has_ended_the_last_run_is_in_the_next(process):
+    """Also what the rank uses between its trainings is in a run; all trainings in a run are one contribution."""
+    present = None
+    for run_id, before_s, samples in (
+        ("first", 3, 5.0),
+        ("second", 4, 7.0),
+        ("second", 5, 9.0),
+        ("third", 6, 11.0),
+    ):
+        training = process.open("training")
+        training.units["samples"] = samples
+        process.clock.advance(before_s)
+        process.look()
+        if run_id != present:
+            process.board.announce(None)
+            process.look()
+            process.board.announce(run_id)
+            present = run_id
+        time.sleep(0.005)  # rank 0 is in the run for most of the time
+        process.clock.advance(10)
+        process.engine.close(training)
+    files = process.end()
+    joules = {run_id: files.joules(run_id, "training") for run_id in ("first", "second", "third")}
+    assert joules == pytest.approx({"first": 13 * WATTS, "second": 29 * WATTS, "third": 16 * WATTS})
+    assert sum(files.joules(run_id) for run_id in joules) == pytest.approx(process.sensor.spent_j)
+    assert sorted(
+        (each.run_id, each.final, each.values["carbon/units/training/samples"], each.rank["train_s"])
+        for each in files.last.values()
+    ) == [("first", True, 5.0, 13.0), ("second", True, 16.0, 29.0), ("third", True, 11.0, 16.0)]
 
 
 def test_what_waits_for_its_run_is_forgotten_in_the_end(process, monkeypatch):
@@ -402,10 +441,10 @@ def test_the_end_waits_for_a_look_that_is_under_way(process, monkeypatch):
 def test_rank_0_writes_its_run_and_its_end():
     process = Process(rank=0)
     process.look()
-    assert [each.run for each in process.board.runs()] == [""]
+    assert process.board.runs() == [""]
     process.variables[RUN] = f"run {ADDRESS}"
     process.look()
-    now = process.board.runs()[-1]
+    now = Word.of_text(process.board.word).now
     assert now.variables == process.variables and now.unix_ns <= time.time_ns()
     former, ranks.group.board = process.board, Board()  # the process group is made again
     process.look()
@@ -413,8 +452,9 @@ def test_rank_0_writes_its_run_and_its_end():
     ranks.group.board = process.board
     process.variables.clear()
     process.look()
-    assert [each.run for each in process.board.runs()] == ["", now.run, ""]
+    assert process.board.runs() == ["", now.run, ""] and not Word.of_text(process.board.word).is_last
     process.stop()
+    assert Word.of_text(process.board.word).is_last
 
 
 def test_rank_0_writes_a_run_that_is_over_before_it_looks():
@@ -429,7 +469,7 @@ def test_rank_0_writes_a_run_that_is_over_before_it_looks():
     process.variables.clear()
     go_on.set()
     process.look()
-    assert [each.run for each in process.board.runs()] == ["", f"run {ADDRESS}", ""]
+    assert process.board.runs() == ["", f"run {ADDRESS}", ""]
     process.stop()
 
 

@@ -1,9 +1,13 @@
 """The parts of a rank's work, each of which is a part of one run of rank 0, or of none.
 
 Stages open before this rank knows the run of rank 0, and before rank 0 has begun it. They open in a part without a
-run, which becomes a part of the run when that is known: the run that is open now while something is under way in
-the part, and else the one in which rank 0 was for most of that time. A part without a run ends when nothing is
-under way in it, and its run may still become known for a while: rank 0 may have been slow to tell it.
+run, which becomes a part of the run when that is known: while something is under way in the part, the run that
+rank 0 has now, and else the one in which it was for most of that time. A part without a run ends when nothing is
+under way in it. Its run may still become known for a while, since rank 0 may have been slow to tell it.
+
+A part ends with a training too. The next training may be in another run: this rank may go on to it while rank 0
+still ends the run of the last one. So the next part is one of that run only when rank 0 has gone on, or after a
+time.
 """
 
 from __future__ import annotations
@@ -12,14 +16,13 @@ import contextvars
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from carbon_otel import clock
 from carbon_otel.handover import Work
-from carbon_otel.mlflow.runs import rank_word
-from carbon_otel.mlflow.runs.rank_word import Since
+from carbon_otel.mlflow.runs.rank_word import NOTHING, Since, Word
 from carbon_otel.mlflow.runs.recorder import RunRecorder
 from carbon_otel.records import UNATTRIBUTED, UNKNOWN_RUN, StageInfo
 from carbon_otel.stages.engine import Engine
@@ -30,6 +33,10 @@ _OLDEST_S: Final = 5.0
 # So long the run of a part that has ended may become known, and so many parts wait for that.
 _KNOWN_WITHIN_S: Final = 60.0
 _MOST_WAITING: Final = 100
+# A part that took less does not end with a training.
+_SHORTEST_S: Final = 0.1
+# Rank 0 ends a run within this time after the last training in it, or else goes on in that run.
+_GOES_ON_S: Final = 60.0
 
 
 @dataclass(eq=False)
@@ -37,7 +44,8 @@ class _Part:
     """The work of this rank from one moment on.
 
     `run` is what it is a part of: an id and an address, if known. `from_ns` and `to_ns` are the time of its
-    stages, in nanoseconds since the epoch; 0 before the first one begins or ends.
+    stages, in nanoseconds since the epoch; 0 before the first one begins or ends. `after_ns` is the end of the
+    training before it, if it follows one.
     """
 
     stage: OpenStage
@@ -45,15 +53,29 @@ class _Part:
     run: str = ""
     from_ns: int = 0
     to_ns: int = 0
+    after_ns: int = 0
     ended_s: float = 0.0
 
     @property
     def id(self) -> str:
         return self.stage.info.run_id or ""
 
+    @property
+    def age_s(self) -> float:
+        return clock.monotonic() - self.began_s
+
+    def run_in(self, word: Word) -> Since:
+        """Its run by its time; `NOTHING` if it has used nothing, or rank 0 had no run then."""
+        from_ns = self.from_ns or self.after_ns
+        return word.longest(from_ns, self.to_ns or time.time_ns()) if from_ns else NOTHING
+
+    def may_be_of_next(self, found: Since) -> bool:
+        """Whether rank 0 may still have this run from the training before."""
+        return found.unix_ns < self.after_ns and self.age_s < _GOES_ON_S
+
 
 class RankParts:
-    """The parts of this rank, one after the other. All but `opened`, `closed` and `awaits_run` is for one thread.
+    """The parts of this rank, one after the other. One thread looks, and any may tell of stages.
 
     A part takes the place of the process itself: it pays for what belongs to no stage, and all stages open in it.
     So it opens only where no stage is open, and makes way for a run of this process.
@@ -68,6 +90,7 @@ class RankParts:
         self._ending: _Part | None = None
         # Those that have ended, and whose run is not known.
         self._waiting: deque[_Part] = deque()
+        self._adopted = ""
         self._part = self._new()
 
     def opened(self, stage: StageInfo) -> None:
@@ -91,7 +114,13 @@ class RankParts:
         part = self._part
         return part is not None and not part.run and stage.run_id == part.id
 
-    def look(self, word: Sequence[Since], is_over: bool = False) -> None:
+    @property
+    def lacks_run(self) -> bool:
+        """Whether a stage has ended whose run is not known."""
+        part = self._part
+        return bool(self._waiting) or (part is not None and not part.run and part.to_ns > 0)
+
+    def look(self, word: Word, is_over: bool = False) -> None:
         """Follow rank 0, which has left this word.
 
         `is_over` says that what is under way is about to end, so that this look is the last that it can wait for.
@@ -102,47 +131,71 @@ class RankParts:
                 return
             self._close(self._ending)
             self._ending = None
-        now, part = rank_word.latest(word), self._part
+        part = self._part
         others = (stage for stage in tuple(self._engine.runs) if part is None or stage is not part.stage)
         if next(others, None) is not None:
             self._end()
             return
         if part is not None and not part.run:
             part = self._follow(part, word, is_over)
-        if part is None or (part.run and part.run != now.run and not is_over):
+        if is_over:
+            return
+        if part is None or (part.run and part.run != word.now.run):
             self._end()
             if self._ending is None:
-                self._part = self._new()
-                self._go_into(self._part, now)
+                self._part = part = self._new()
+                if part is not None and word.now.run:
+                    self._go_into(part, word.now)
+        if self._adopted and self._adopted != word.now.run:
+            self._follow_span(NOTHING)
 
-    def _follow(self, part: _Part, word: Sequence[Since], is_over: bool) -> _Part | None:
+    def end_of_training(self) -> None:
+        """A training has ended: what follows may be in another run."""
+        before = self._ending or self._part
+        if before is None or before.age_s < _SHORTEST_S or self._engine.is_in_use(before.stage):
+            return
+        if before is self._ending:
+            self._close(before)
+            self._ending = None
+            self._part = after = self._new()
+        else:
+            after = self._renewed(before)
+        if after is not None:
+            after.after_ns = before.to_ns
+
+    def _follow(self, part: _Part, word: Word, is_over: bool) -> _Part | None:
         """Make a part a part of its run, if that is known; return the part that is the present one then."""
-        now, found = rank_word.latest(word), rank_word.NOTHING
-        if not self._engine.is_in_use(part.stage):
-            found = _run_of(part, word)
-            if not found.run and (part.from_ns or now.run or clock.monotonic() - part.began_s > _OLDEST_S):
-                fresh = self._renewed(part)
-                if fresh is None:
-                    return None
-                part, found = fresh, now
-        elif is_over:
-            found = _run_of(part, word)
-        self._go_into(part, found if found.run else now)
+        in_use, now = self._engine.is_in_use(part.stage), word.now
+        found = part.run_in(word) if is_over or not in_use else NOTHING
+        if in_use and not found.run:
+            found = now
+        if found.run == now.run and not is_over and part.may_be_of_next(found):
+            return part
+        if not in_use and not found.run and (part.from_ns or now.run or part.age_s > _OLDEST_S):
+            fresh = self._renewed(part)
+            if fresh is None:
+                return None
+            part, found = fresh, now
+        if found.run:
+            self._go_into(part, found)
         return part
 
-    def _go_into(self, part: _Part | None, found: Since) -> None:
-        """The present part is one of this run; nothing without one."""
-        if part is not None and found.run:
-            self._bind(part, found)
-            self._adopt(Work(found.variables))
+    def _go_into(self, part: _Part, found: Since) -> None:
+        """The present part is one of this run."""
+        self._bind(part, found)
+        self._follow_span(found)
+
+    def _follow_span(self, found: Since) -> None:
+        self._adopted = found.run
+        self._adopt(Work(found.variables) if found.run else None)
 
     def _bind(self, part: _Part, found: Since) -> None:
         part.run = found.run
         self._recorder.bind(part.id, *found.run.split(" ", 1))
 
-    def _bind_waiting(self, word: Sequence[Since]) -> None:
+    def _bind_waiting(self, word: Word) -> None:
         for part in tuple(self._waiting):
-            found = _run_of(part, word)
+            found = part.run_in(word)
             if found.run:
                 self._bind(part, found)
             elif clock.monotonic() - part.ended_s < _KNOWN_WITHIN_S and len(self._waiting) <= _MOST_WAITING:
@@ -165,8 +218,8 @@ class RankParts:
         if part is None:
             return
         self._engine.settle_run(part.stage, _rests)
-        if part.run:
-            self._adopt(None)
+        if self._adopted:
+            self._follow_span(NOTHING)
         if self._engine.is_in_use(part.stage):
             self._ending = part
         else:
@@ -194,13 +247,6 @@ class RankParts:
             self._recorder.forget(run_id)
             return None
         return _Part(stage, clock.monotonic())
-
-
-def _run_of(part: _Part, word: Sequence[Since]) -> Since:
-    """The run of a part by the time of its stages."""
-    if not part.from_ns:
-        return rank_word.NOTHING
-    return rank_word.longest(word, part.from_ns, part.to_ns or time.time_ns())
 
 
 def _rests() -> bool:

@@ -19,9 +19,8 @@ from carbon_otel import clock
 from carbon_otel.background import Worker
 from carbon_otel.guard import logger
 from carbon_otel.handover import Work
-from carbon_otel.mlflow.runs import rank_word
 from carbon_otel.mlflow.runs.rank_parts import RankParts
-from carbon_otel.mlflow.runs.rank_word import Since, Variables
+from carbon_otel.mlflow.runs.rank_word import Variables, Word
 from carbon_otel.mlflow.runs.recorder import RunRecorder
 from carbon_otel.ranks import Board, group
 from carbon_otel.records import StageInfo
@@ -29,8 +28,10 @@ from carbon_otel.sinks import Sink, StageEnd
 from carbon_otel.stages.engine import Engine
 
 _TRAINING: Final = "training"
-# The end of the process group, or of a training, waits so long for a look at the board.
-_LAST_LOOK_S: Final = 0.3
+# The end of a training waits so long for a look at the board.
+_LOOK_S: Final = 0.3
+# The end of the process group waits so long for the last word of rank 0, if a training lacks its run.
+_LAST_WORD_S: Final = 1.0
 # The end of the measurement waits longer: PyTorch aborts a process whose interpreter ends within its calls.
 _LAST_CALL_S: Final = 2.0
 # A sink is told of a run before its stage is open: its word waits so long for that.
@@ -58,8 +59,8 @@ class RankRuns(Sink):
         self._make_parts = partial(RankParts, engine, recorder, adopt)
         self._parts: RankParts | None = None
         self._worker = Worker("carbon_otel ranks")
-        self._word: tuple[Since, ...] = (rank_word.NOTHING,)
-        self._written: tuple[Board | None, tuple[Since, ...]] = None, ()
+        self._word = Word()
+        self._written: tuple[Board | None, Word] = None, self._word
         self._dead: Board | None = None  # it has failed, and is not asked again
         self._over = False
         engine.before_tick.append(self._before_tick)
@@ -72,9 +73,10 @@ class RankRuns(Sink):
     def group_changed(self, there: bool) -> None:
         """The process group is there, or will soon be gone."""
         self.begin()
-        looked = self._worker.submit(self._look)
-        if not there:
-            looked.wait(_LAST_LOOK_S)
+        if there:
+            self._worker.submit(self._look)
+        else:
+            self._look_for_the_last_time(_LAST_WORD_S)
 
     def stage_opened(self, stage: StageInfo) -> None:
         if self._parts is not None:
@@ -91,16 +93,23 @@ class RankRuns(Sink):
                 self._worker.submit(partial(self._look, since_ns=time.time_ns()))
             return
         self._parts.closed(stage)
-        if group.board is not None and _is_first_training(stage) and self._parts.awaits_run(stage):
-            self._worker.submit(partial(self._look, is_over=True)).wait(_LAST_LOOK_S)
+        if _is_first_training(stage):
+            if group.board is not None and self._parts.awaits_run(stage):
+                self._worker.submit(partial(self._look, is_over=True)).wait(_LOOK_S)
+            # Once all sinks have been told of this end.
+            self._engine.put_off(self._end_training)
 
     def end(self) -> None:
         """Look for the last time, before the measurement ends."""
         if self._over:
             return
-        self._worker.submit(partial(self._look, is_over=True)).wait(_LAST_CALL_S)
+        self._look_for_the_last_time(_LAST_CALL_S)
         self._over = True
         self._worker.close()
+
+    def _end_training(self) -> None:
+        if self._parts is not None and not self._over and not self._worker.runs_here():
+            self._worker.submit(self._parts.end_of_training).wait(_LOOK_S)
 
     def _before_tick(self) -> None:
         if not self._over:
@@ -113,17 +122,31 @@ class RankRuns(Sink):
             time.sleep(0.002)
         self._look(since_ns=stage.start_unix_ns)
 
-    def _look(self, *, since_ns: int = 0, is_over: bool = False) -> None:
-        """`since_ns` is the time of what has changed, in nanoseconds since the epoch; 0 for now."""
+    def _look_for_the_last_time(self, timeout_s: float) -> None:
+        looked = self._worker.submit(partial(self._look_to_the_end, clock.monotonic() + timeout_s))
+        looked.wait(timeout_s + _LOOK_S)
+
+    def _look_to_the_end(self, until_s: float) -> None:
+        """Look, and wait for the last word of rank 0 if something lacks its run."""
+        while self._look(is_over=True) and clock.monotonic() < until_s:
+            time.sleep(0.01)
+
+    def _look(self, *, since_ns: int = 0, is_over: bool = False) -> bool:
+        """Look at the board; whether rank 0 may yet tell of a run that this rank lacks.
+
+        `since_ns` is the time of what has changed, in nanoseconds since the epoch; 0 for now.
+        """
         if self._over:
-            return
+            return False
         if self._parts is None:
-            self._tell(self._variables(), since_ns or time.time_ns())
-            return
+            self._tell(self._variables(), since_ns or time.time_ns(), is_over)
+            return False
         board = self._board()
         text = self._ask(board, board.read) if board is not None else None
+        word = Word.of_text(text) if text else Word()
         if not self._over:  # since the answer may have taken long
-            self._parts.look(rank_word.of_text(text) if text else (), is_over)
+            self._parts.look(word, is_over)
+        return text is not None and not word.is_last and self._parts.lacks_run
 
     def _variables(self) -> Variables:
         """Those of the run of this process, whatever is open on this thread."""
@@ -131,15 +154,15 @@ class RankRuns(Sink):
         contextvars.Context().run(self._inject, variables)
         return variables
 
-    def _tell(self, variables: Variables, since_ns: int) -> None:
-        self._word = rank_word.noted(self._word, variables, since_ns)
-        board = self._board()
-        if board is not None and self._written != (board, self._word):
-            self._written = board, self._word
-            self._ask(board, partial(board.write, rank_word.to_text(self._word)))
+    def _tell(self, variables: Variables, since_ns: int, is_last: bool = False) -> None:
+        self._word = self._word.noted(variables, since_ns)
+        board, word = self._board(), self._word._replace(is_last=is_last)
+        if board is not None and self._written != (board, word):
+            self._written = board, word
+            self._ask(board, partial(board.write, word.text()))
 
     def _has_told_of(self, run_id: str) -> bool:
-        return rank_word.latest(self._word).run.startswith(f"{run_id} ")
+        return self._word.now.run.startswith(f"{run_id} ")
 
     def _board(self) -> Board | None:
         return None if group.board is self._dead else group.board

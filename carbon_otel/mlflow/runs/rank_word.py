@@ -1,14 +1,13 @@
 """The word that rank 0 leaves for the other ranks: its latest runs, and since when it has had each of them.
 
 The others may look late, after a run and a training in it have ended. So the word has times, by the clock of rank
-0's host. They are compared with the times of trainings on other hosts, of which a run has the longest part; a
-difference between the clocks matters only for a training that takes less.
+0's host. They are compared with the times of trainings on other hosts: such a training is in the run that has most
+of its time, so that a difference between the clocks matters only for one that takes no longer.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from itertools import pairwise
 from typing import Final, NamedTuple
 
@@ -35,34 +34,37 @@ class Since(NamedTuple):
 NOTHING: Final = Since(0, {})
 
 
-def noted(word: Sequence[Since], variables: Variables, unix_ns: int) -> tuple[Since, ...]:
-    """The word, after rank 0 has seen that it has the run with these variables since then."""
-    last, now = latest(word), Since(unix_ns, variables if RUN_VARIABLE in variables else {})
-    if last.run == now.run:
-        return tuple(word)
-    return (*word, now._replace(unix_ns=max(unix_ns, last.unix_ns)))[-_MOST:]
+class Word(NamedTuple):
+    """What rank 0 has had, the oldest first; `is_last` once it leaves the other ranks."""
 
+    changes: tuple[Since, ...] = (NOTHING,)
+    is_last: bool = False
 
-def latest(word: Sequence[Since]) -> Since:
-    """What rank 0 has now."""
-    return word[-1] if word else NOTHING
+    @classmethod
+    def of_text(cls, text: str) -> Word:
+        """The word that another rank has found."""
+        changes, is_last = json.loads(text)
+        return cls(tuple(Since(unix_ns, variables) for unix_ns, variables in changes), is_last)
 
+    def text(self) -> str:
+        """The word as rank 0 leaves it."""
+        return json.dumps(self)
 
-def longest(word: Sequence[Since], from_ns: int, to_ns: int) -> Since:
-    """What rank 0 had for most of the part of this time in which it had a run; `NOTHING` if it had none."""
-    most, found = 0, NOTHING
-    for since, after in pairwise((*word, Since(to_ns, {}))):
-        shared_ns = min(after.unix_ns, to_ns) - max(since.unix_ns, from_ns)
-        if since.run and shared_ns > most:
-            most, found = shared_ns, since
-    return found
+    def noted(self, variables: Variables, unix_ns: int) -> Word:
+        """The word, after rank 0 has seen that it has the run with these variables since then."""
+        now = Since(max(unix_ns, self.now.unix_ns), variables if RUN_VARIABLE in variables else {})
+        return self if self.now.run == now.run else Word((*self.changes, now)[-_MOST:])
 
+    @property
+    def now(self) -> Since:
+        """What rank 0 has now."""
+        return self.changes[-1]
 
-def to_text(word: Sequence[Since]) -> str:
-    """The word as rank 0 leaves it."""
-    return json.dumps(word)
-
-
-def of_text(text: str) -> tuple[Since, ...]:
-    """The word that another rank has found."""
-    return tuple(Since(unix_ns, variables) for unix_ns, variables in json.loads(text))
+    def longest(self, from_ns: int, to_ns: int) -> Since:
+        """The run in which rank 0 was for the longest part of this time; `NOTHING` if it was in none."""
+        most, found = 0, NOTHING
+        for since, after in pairwise((*self.changes, Since(to_ns, {}))):
+            shared_ns = min(after.unix_ns, to_ns) - max(since.unix_ns, from_ns)
+            if since.run and shared_ns > most:
+                most, found = shared_ns, since
+        return found

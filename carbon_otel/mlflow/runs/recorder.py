@@ -73,6 +73,7 @@ class _Run:
         together: the units of training that all ranks count, in this one.
         foresight_tags: what was forecast.
         last: its last batch, while nobody knows which run it is for.
+        began_s: on the monotonic clock.
     """
 
     stage: StageInfo
@@ -94,6 +95,7 @@ class _Run:
     together: dict[str, float] = field(default_factory=dict)
     foresight_tags: dict[str, str] = field(default_factory=dict)
     last: Batch | None = None
+    began_s: float = field(default_factory=clock.monotonic)
 
     @property
     def run_id(self) -> str:
@@ -139,6 +141,8 @@ class RunRecorder(Sink):
         self._joined: dict[str, tuple[Segment, float]] = {}
         # The parts without a run, also those that have ended.
         self._unknown: dict[str, _Run] = {}
+        # The latest part of each run whose parts have begun without it, and the begin of the first one.
+        self._bound: dict[str, tuple[_Run, float]] = {}
         # Those of the latest runs that this process has created: one that is resumed here goes on in its segment.
         self._created: dict[str, tuple[_Run, float]] = {}
         # Those that have begun again since the last tick.
@@ -284,12 +288,21 @@ class RunRecorder(Sink):
 
     def _bind(self, run: _Run, run_id: str, address: str) -> None:
         run.joined = address
-        run.segment.run_id = run_id
         run.__dict__.pop("address", None)
-        if not run.segment.ended:
-            self._put(run, self._unchanged(run))
-        elif run.last is not None:
-            self._put(run, replace(run.last, run_id=run_id))
+        if run.segment.ended:
+            if run.last is not None:
+                self._put(run, replace(run.last, run_id=run_id))
+            return
+        former, began_s = self._bound.get(run_id, (None, run.began_s))
+        if former is not None and former.segment.ended:
+            # Parts one after the other are one segment: a rank may have one for each training.
+            run.segment = former.segment
+            run.segment.reopen(run.began_s - began_s)
+            run.train_s += former.train_s
+            _add(run.together, former.together)
+        run.segment.run_id = run_id
+        self._bound[run_id] = run, began_s
+        self._put(run, self._unchanged(run))
 
     def _reopen(self, run: _Run, elapsed_s: float) -> None:
         run.segment.reopen(elapsed_s)

@@ -56,7 +56,7 @@ def _write_books() -> None:
     file.write_text(json.dumps(books))
 
 
-def instrument() -> None:
+def instrument(interval_s: float = 0.1) -> None:
     """Begin to measure, and write the books of this process just before its end."""
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(_exporter))
@@ -64,7 +64,7 @@ def instrument() -> None:
     carbon_otel.instrument(
         zone="FR",
         powercap_root=root,
-        interval_s=0.1,
+        interval_s=interval_s,
         checkpoint_interval_s=0.2,
         state_dir=FOLDER / "state",
         tracer_provider=provider,

@@ -1,5 +1,9 @@
-"""A loop that people write themselves. Ways: `loop`; `early`, the others train before the run of rank 0 begins;
-`killed`, rank 1 is killed in its second epoch."""
+"""A loop that people write themselves.
+
+Ways: `loop`; `early`, the others train before the run of rank 0 begins; `late`, rank 1 is still in its training
+when the run of rank 0 is over, and has not looked at the board meanwhile; `killed`, rank 1 is killed in its second
+epoch.
+"""
 
 import os
 import signal
@@ -40,9 +44,11 @@ def train(model: torch.nn.Module, rank: int) -> None:
             optimizer.zero_grad()
             model(batch).square().mean().backward()
             optimizer.step()
+    if rank == 1 and ranks.way == "late":
+        time.sleep(1.0)
 
 
-ranks.instrument()
+ranks.instrument(interval_s=30 if ranks.way == "late" else 0.1)
 distributed.init_process_group("gloo")
 rank = distributed.get_rank()
 model = torch.nn.Linear(4, 1)

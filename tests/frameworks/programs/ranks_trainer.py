@@ -1,4 +1,4 @@
-"""The Trainer of Transformers."""
+"""The Trainer of Transformers. Ways: `trainer`; `folds`, three trainings, each in a run of its own."""
 
 import os
 
@@ -29,7 +29,8 @@ arguments = TrainingArguments(
     use_cpu=True,
     remove_unused_columns=False,
 )
-trainer = Trainer(Model(), arguments, train_dataset=[{"x": torch.ones(4)} for _ in range(ranks.ROWS)])
-with ranks.run_of(int(os.environ["RANK"])):
-    trainer.train()
+for _ in range(3 if ranks.way == "folds" else 1):
+    trainer = Trainer(Model(), arguments, train_dataset=[{"x": torch.ones(4)} for _ in range(ranks.ROWS)])
+    with ranks.run_of(int(os.environ["RANK"])):
+        trainer.train()
 torch.distributed.destroy_process_group()
