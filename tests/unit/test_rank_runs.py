@@ -16,7 +16,7 @@ from carbon_otel.background import Worker
 from carbon_otel.carbon.grid import EmissionFactor, intensity
 from carbon_otel.handover import RUN
 from carbon_otel.meter.meter import Meter
-from carbon_otel.mlflow.runs import rank_parts, rank_runs
+from carbon_otel.mlflow.runs import rank_parts, rank_runs, recorded_run, recorder
 from carbon_otel.mlflow.runs.rank_runs import RankRuns
 from carbon_otel.mlflow.runs.rank_word import Word
 from carbon_otel.mlflow.runs.recorder import RunRecorder
@@ -89,7 +89,7 @@ class Process:
         self.files, self.board, self.delivery = Files(), Board(), Worker("test delivery")
         ranks.group.rank, ranks.group.board, ranks.group.works_together = Rank(rank, 2), self.board, True
         self.uploaded = []
-        recorder = self.recorder = RunRecorder(
+        self.recorder = RunRecorder(
             SimpleNamespace(put=lambda batch, store: self.uploaded.append(batch)),
             self.files,
             self.delivery,
@@ -103,9 +103,9 @@ class Process:
         self.adopted = []
         self.variables = {}
         self.rank = RankRuns(
-            self.engine, recorder, lambda given: given.update(self.variables), self.adopted.append
+            self.engine, self.recorder, lambda given: given.update(self.variables), self.adopted.append
         )
-        for sink in recorder, self.rank:
+        for sink in self.recorder, self.rank:
             self.engine.sinks.add(sink)
         self.rank.begin()
 
@@ -134,7 +134,7 @@ class Process:
 @pytest.fixture(autouse=True)
 def group(monkeypatch):
     fresh = Group()
-    for module in ranks, rank_runs, __import__("carbon_otel.mlflow.runs.recorder", fromlist=["group"]):
+    for module in ranks, rank_runs, recorded_run, recorder:
         monkeypatch.setattr(module, "group", fresh)
     monkeypatch.setattr(rank_parts, "_OLDEST_S", 0.0)
     monkeypatch.setattr(rank_parts, "_SHORTEST_S", 0.0)
@@ -265,6 +265,32 @@ def test_a_training_that_begins_before_rank_0_has_ended_the_last_run_is_in_the_n
         (each.run_id, each.final, each.values["carbon/units/training/samples"], each.rank["train_s"])
         for each in files.last.values()
     ) == [("first", True, 5.0, 13.0), ("second", True, 16.0, 29.0), ("third", True, 11.0, 16.0)]
+
+
+def test_a_contribution_is_final_once_rank_0_has_left_its_run(process):
+    def finals() -> dict[str, bool]:
+        return {batch.run_id: batch.final for batch in process.wait().last.values()}
+
+    process.board.announce("first")
+    for _ in range(2):
+        training = process.open("training")
+        process.look()
+        assert not any(finals().values())
+        process.clock.advance(10)
+        process.engine.close(training)
+        process.look()
+        assert finals() == {"first": False}  # rank 0 may go on in it
+    training = process.open("training")
+    process.board.announce(None)
+    process.look()
+    process.board.announce("second")
+    time.sleep(0.005)
+    process.look()
+    assert finals() == {"first": True, "second": False}
+    process.engine.close(training)
+    process.board.announce(None)
+    process.look()
+    assert finals() == {"first": True, "second": True}
 
 
 def test_what_waits_for_its_run_is_forgotten_in_the_end(process, monkeypatch):

@@ -162,6 +162,8 @@ class RankParts:
             after = self._renewed(before)
         if after is not None:
             after.after_ns = before.to_ns
+            if before.run:
+                self._recorder.may_go_on(after.id, before.run.split(" ", 1)[0])
 
     def _follow(self, part: _Part, word: Word, is_over: bool) -> _Part | None:
         """Make a part a part of its run, if that is known; return the part that is the present one then."""
@@ -169,9 +171,10 @@ class RankParts:
         found = part.run_in(word) if is_over or not in_use else NOTHING
         if in_use and not found.run:
             found = now
-        if found.run == now.run and not is_over and part.may_be_of_next(found):
+        if found.run and found.run == now.run and not is_over and part.may_be_of_next(found):
             return part
-        if not in_use and not found.run and (part.from_ns or now.run or part.age_s > _OLDEST_S):
+        is_due = part.from_ns or part.after_ns or now.run or part.age_s > _OLDEST_S
+        if is_due and not found.run and not in_use:
             fresh = self._renewed(part)
             if fresh is None:
                 return None

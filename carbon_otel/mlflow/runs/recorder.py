@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
@@ -15,13 +14,13 @@ from carbon_otel import clock
 from carbon_otel.background import Worker
 from carbon_otel.footprint import Footprint
 from carbon_otel.handover import RUN as RUN_VARIABLE
-from carbon_otel.mlflow.delivery import store_uri
 from carbon_otel.mlflow.delivery.batch import Batch
 from carbon_otel.mlflow.delivery.joined_file import JoinedFiles
 from carbon_otel.mlflow.delivery.segment import Segment
 from carbon_otel.mlflow.delivery.worker import DeliveryWorker
+from carbon_otel.mlflow.runs.recorded_run import RecordedRun, add
 from carbon_otel.mlflow.schema import contributions, names, places, rank_figures
-from carbon_otel.ranks import TOGETHER, group
+from carbon_otel.ranks import group
 from carbon_otel.records import (
     RUN,
     UNATTRIBUTED,
@@ -32,7 +31,7 @@ from carbon_otel.records import (
     StageRecord,
 )
 from carbon_otel.sensors.base import Device
-from carbon_otel.sinks import Checkpoint, Figures, Killed, Sink, StageEnd, Tick, ToFootprint
+from carbon_otel.sinks import Checkpoint, Killed, Sink, StageEnd, Tick, ToFootprint
 from carbon_otel.units import MS_PER_S, NS_PER_S
 
 _TRAINING: Final = "training"
@@ -52,58 +51,6 @@ class _Expected:
     resumed: bool
     age_s: float = 0.0
     joined: str | None = None
-
-
-@dataclass(eq=False)
-class _Run:
-    """An open run. All but `worked` is used on the delivery thread.
-
-    Attributes:
-        outer: the run that this one is nested in; if that ends first, the run around it from then on.
-        inner: the open runs nested in this one.
-        of_nested: the subtotals of the runs that have ended in it.
-        latest: its subtotals at the last checkpoint that has it.
-        handed: the subtotals that this run had at the end of its last `outer`, which contains them.
-        units: the functional units of its stages.
-        remote: the estimates for its calls of remote models, and their tags.
-        worked: tells a run with figures that a program may read at its end from an empty one.
-        begun_here: whether this process has created it, so that no other rank adds to it.
-        joined: the address of the store, if another process has opened the run; empty while that run is unknown.
-        train_s: the seconds of its training stages outside of others.
-        together: the units of training that all ranks count, in this one.
-        foresight_tags: what was forecast.
-        last: its last batch, while nobody knows which run it is for.
-        began_s: on the monotonic clock.
-    """
-
-    stage: StageInfo
-    store: Any
-    segment: Segment
-    trace_id: str | None
-    outer: _Run | None = None
-    inner: list[_Run] = field(default_factory=list)
-    of_nested: dict[str, float] = field(default_factory=dict)
-    latest: Mapping[str, float] = field(default_factory=dict)
-    handed: Mapping[str, float] = field(default_factory=dict)
-    units: dict[str, float] = field(default_factory=dict)
-    remote: dict[str, float] = field(default_factory=dict)
-    remote_tags: dict[str, str] = field(default_factory=dict)
-    worked: bool = False
-    joined: str | None = None
-    begun_here: bool = False
-    train_s: float = 0.0
-    together: dict[str, float] = field(default_factory=dict)
-    foresight_tags: dict[str, str] = field(default_factory=dict)
-    last: Batch | None = None
-    began_s: float = field(default_factory=clock.monotonic)
-
-    @property
-    def run_id(self) -> str:
-        return self.segment.run_id
-
-    @functools.cached_property
-    def address(self) -> str:
-        return store_uri.of_store(self.store) if self.joined is None else self.joined
 
 
 class RunRecorder(Sink):
@@ -133,20 +80,20 @@ class RunRecorder(Sink):
         self._process = process
         self.efficiency_metric = efficiency_metric
         self._expected: dict[str, _Expected] = {}
-        self._runs: dict[str, _Run] = {}
-        self._ended: dict[str, tuple[_Run, threading.Event]] = {}
+        self._runs: dict[str, RecordedRun] = {}
+        self._ended: dict[str, tuple[RecordedRun, threading.Event]] = {}
         # The batch that the delivery thread had not made when a wait for it was over.
         self._overdue: threading.Event | None = None
         # The segments of joined runs, and their begins: several tasks for one run are one segment.
         self._joined: dict[str, tuple[Segment, float]] = {}
         # The parts without a run, also those that have ended.
-        self._unknown: dict[str, _Run] = {}
+        self._unknown: dict[str, RecordedRun] = {}
         # The latest part of each run whose parts have begun without it, and the begin of the first one.
-        self._bound: dict[str, tuple[_Run, float]] = {}
+        self._bound: dict[str, tuple[RecordedRun, float]] = {}
         # Those of the latest runs that this process has created: one that is resumed here goes on in its segment.
-        self._created: dict[str, tuple[_Run, float]] = {}
+        self._created: dict[str, tuple[RecordedRun, float]] = {}
         # Those that have begun again since the last tick.
-        self._reopened: dict[str, _Run] = {}
+        self._reopened: dict[str, RecordedRun] = {}
 
     def expect(self, run_id: str, store: Any, resumed: bool, start_ms: int = 0) -> None:
         """Announce that the stage of this run opens next; its figures go to `store`.
@@ -168,6 +115,12 @@ class RunRecorder(Sink):
         run = self._unknown.pop(part_id, None)
         if run is not None:
             self._delivery.submit(partial(self._bind, run, run_id, address))
+
+    def may_go_on(self, part_id: str, run_id: str) -> None:
+        """A part has begun without a run after one of this run, which may go on in it."""
+        run = self._unknown.get(part_id)
+        if run is not None:
+            self._delivery.submit(partial(self._keep_open, run, run_id))
 
     def forget(self, part_id: str) -> None:
         """A part has ended, and is a part of no run."""
@@ -211,7 +164,9 @@ class RunRecorder(Sink):
             former, began_s = self._created[run_id]
             known = former.segment
         segment = known or self._segment(stage, expected)
-        run = _Run(stage, expected.store, segment, self._trace_id(stage), outer, joined=expected.joined)
+        run = RecordedRun(
+            stage, expected.store, segment, self._trace_id(stage), outer, joined=expected.joined
+        )
         run.begun_here = not expected.resumed
         self._runs[run_id] = run
         if expected.joined:
@@ -262,12 +217,12 @@ class RunRecorder(Sink):
             if run is not None and (end.units or stage.kind == _TRAINING):
                 if stage.kind == _TRAINING:
                     group.learn_step_wait()  # while its model is there
-                self._delivery.submit(partial(_count, run, stage, end))
+                self._delivery.submit(partial(run.count, stage, end))
 
     def remote_called(self, stage: StageInfo | None, call: RemoteCall) -> None:
         run = None if stage is None else self._runs.get(stage.run_id or "")
         if run is not None:
-            self._delivery.submit(partial(_add_remote, run, call))
+            self._delivery.submit(partial(run.add_remote, call))
 
     def tick(self, tick: Tick) -> None:
         if self._reopened:
@@ -279,19 +234,20 @@ class RunRecorder(Sink):
     def foreseen(self, stage: StageInfo, foresight: Foresight) -> None:
         run = self._runs.get(stage.run_id or "") if stage.kind == RUN else None
         if run is not None and not run.joined:
-            self._delivery.submit(partial(_foresee, run, foresight))
+            self._delivery.submit(partial(run.foresee, foresight))
 
     def hand_over(self, stage: StageInfo | None, variables: MutableMapping[str, str]) -> None:
         run = self._runs.get(stage.run_id or "") if stage is not None else None
         if run is not None and run.joined != "":
             variables[RUN_VARIABLE] = f"{run.run_id} {run.address}"
 
-    def _bind(self, run: _Run, run_id: str, address: str) -> None:
+    def _bind(self, run: RecordedRun, run_id: str, address: str) -> None:
+        self._let_go(run, run_id)
         run.joined = address
         run.__dict__.pop("address", None)
         if run.segment.ended:
-            if run.last is not None:
-                self._put(run, replace(run.last, run_id=run_id))
+            run.segment.run_id = run_id
+            self._put_again(run)
             return
         former, began_s = self._bound.get(run_id, (None, run.began_s))
         if former is not None and former.segment.ended:
@@ -299,12 +255,30 @@ class RunRecorder(Sink):
             run.segment = former.segment
             run.segment.reopen(run.began_s - began_s)
             run.train_s += former.train_s
-            _add(run.together, former.together)
+            add(run.together, former.together)
         run.segment.run_id = run_id
         self._bound[run_id] = run, began_s
         self._put(run, self._unchanged(run))
 
-    def _reopen(self, run: _Run, elapsed_s: float) -> None:
+    def _keep_open(self, run: RecordedRun, run_id: str) -> None:
+        former, _ = self._bound.get(run_id, (None, 0.0))
+        if former is not None and former.segment.ended:
+            run.former, former.segment.ended = former, False
+            self._put_again(former)
+
+    def _let_go(self, run: RecordedRun, run_id: str = "") -> None:
+        """The run of the part before has ended for this process; or it is this run, and goes on."""
+        former, run.former = run.former, None
+        if former is not None:
+            former.segment.ended = True
+            if former.run_id != run_id:
+                self._put_again(former)
+
+    def _put_again(self, run: RecordedRun) -> None:
+        if run.last is not None:
+            self._put(run, replace(run.last, run_id=run.run_id, final=run.segment.ended))
+
+    def _reopen(self, run: RecordedRun, elapsed_s: float) -> None:
         run.segment.reopen(elapsed_s)
         self._reopened[run.stage.run_id or ""] = run
 
@@ -315,25 +289,25 @@ class RunRecorder(Sink):
             if not run.segment.ended:
                 self._put(run, self._unchanged(run))
 
-    def _open(self, run: _Run) -> None:
+    def _open(self, run: RecordedRun) -> None:
         self._nest(run)
         self._put(run, run.segment.opening(self._opening_tags(run)))
 
-    def _go_on(self, run: _Run, former: _Run, elapsed_s: float) -> None:
+    def _go_on(self, run: RecordedRun, former: RecordedRun, elapsed_s: float) -> None:
         """A run that this process has created is resumed here."""
         self._nest(run)
         run.train_s, run.together = former.train_s, {**former.together}
         run.remote_tags, run.foresight_tags = {**former.remote_tags}, {**former.foresight_tags}
         run.segment.reopen(elapsed_s)
-        self._put(run, run.segment.unchanged(self._opening_tags(run), _rank(run)))
+        self._put(run, run.segment.unchanged(self._opening_tags(run), run.rank()))
 
-    def _nest(self, run: _Run) -> None:
+    def _nest(self, run: RecordedRun) -> None:
         while run.outer is not None and run.outer.segment.ended:
             run.outer = run.outer.outer
         if run.outer is not None:
             run.outer.inner.append(run)
 
-    def _opening_tags(self, run: _Run) -> dict[str, str]:
+    def _opening_tags(self, run: RecordedRun) -> dict[str, str]:
         nothing = StageRecord(
             kind=RUN,
             name=run.stage.name,
@@ -345,31 +319,36 @@ class RunRecorder(Sink):
         )
         return self._tags_of(run, self._to_footprint(nothing), "running")
 
-    def _write_open(self, runs: Sequence[_Run], checkpoint: Checkpoint) -> None:
+    def _write_open(self, runs: Sequence[RecordedRun], checkpoint: Checkpoint) -> None:
         for run in runs:
             # A run that has ended since has written its last state, and its outer run has its parts.
             if run.stage in checkpoint.open and not run.segment.ended:
                 of_nested = {**run.of_nested}
                 for inner in run.inner:
-                    _add(of_nested, _since_handed(inner, checkpoint.open.get(inner.stage)))
+                    add(of_nested, inner.since_handed(checkpoint.open.get(inner.stage)))
                 footprint = checkpoint.open[run.stage].footprint
                 self._write(run, footprint, of_nested, final=False)
 
-    def _finish(self, run: _Run, end: StageEnd) -> None:
+    def _finish(self, run: RecordedRun, end: StageEnd) -> None:
         for inner in run.inner:
             figures = end.below.get(inner.stage)
-            _add(run.of_nested, _since_handed(inner, figures))
+            add(run.of_nested, inner.since_handed(figures))
             inner.outer, inner.handed = run.outer, inner.latest
         if run.outer is not None:
             run.outer.inner.remove(run)
             run.outer.inner += run.inner
-            _add(run.outer.of_nested, _since_handed(run, end.figures))
+            add(run.outer.of_nested, run.since_handed(end.figures))
         # MLflow does not learn of a kill: its run stays RUNNING, until a later process finds it unfinished.
         is_open = isinstance(end.error, Killed) and run.joined is None
         self._write(run, end.footprint, run.of_nested, final=not is_open)
+        if run.joined == "":
+            self._let_go(run)
 
-    def _write(self, run: _Run, footprint: Footprint, of_nested: Mapping[str, float], *, final: bool) -> None:
-        if run.stage.kind == UNATTRIBUTED:  # what a rank uses between its stages belongs to the run
+    def _write(
+        self, run: RecordedRun, footprint: Footprint, of_nested: Mapping[str, float], *, final: bool
+    ) -> None:
+        # What a rank uses between its stages belongs to the run.
+        if run.stage.kind == UNATTRIBUTED:
             footprint = rank_figures.of_run(footprint)
         tags = self._tags_of(run, footprint, "final" if final else "running")
         # The duration of a run is the time since its start on the monotonic clock.
@@ -379,13 +358,13 @@ class RunRecorder(Sink):
             footprint.duration_s,
             of_nested=of_nested,
             units=run.units,
-            rank=_rank(run),
+            rank=run.rank(),
             remote=run.remote,
             final=final,
         )
         self._put(run, batch)
 
-    def _tags_of(self, run: _Run, footprint: Footprint, status: str) -> dict[str, str]:
+    def _tags_of(self, run: RecordedRun, footprint: Footprint, status: str) -> dict[str, str]:
         # The tags of a run say what opened it, and whether that still runs.
         if run.joined is not None:
             return {**self._own_tags(), **places.tags_of(self._tags(footprint, status, None))}
@@ -394,49 +373,13 @@ class RunRecorder(Sink):
     def _own_tags(self) -> dict[str, str]:
         return {names.PROCESS: self._process}
 
-    def _unchanged(self, run: _Run) -> Batch:
-        return run.segment.unchanged(self._own_tags(), _rank(run))
+    def _unchanged(self, run: RecordedRun) -> Batch:
+        return run.segment.unchanged(self._own_tags(), run.rank())
 
-    def _put(self, run: _Run, batch: Batch) -> None:
+    def _put(self, run: RecordedRun, batch: Batch) -> None:
         if run.joined is None:
             self._worker.put(batch, run.store)
-        elif run.joined:
+            return
+        run.last = batch
+        if run.joined:
             self._parts.put(run.joined, batch)
-        else:
-            run.last = batch
-
-
-def _rank(run: _Run) -> dict[str, float]:
-    return rank_figures.written(group, run.train_s, run.together)
-
-
-def _count(run: _Run, stage: StageInfo, end: StageEnd) -> None:
-    """Add the units of a stage that has ended, and its time if it has trained."""
-    units = end.units if run.begun_here else group.summed(end.units)
-    _add(run.units, {f"{stage.kind}/{unit}": amount for unit, amount in units.items()})
-    if stage.kind == _TRAINING:
-        _add(run.together, {unit: amount for unit, amount in end.units.items() if unit in TOGETHER})
-        if stage.parent is None or stage.parent.kind != _TRAINING:
-            run.train_s += end.duration_s
-
-
-def _foresee(run: _Run, foresight: Foresight) -> None:
-    run.segment.foresee(names.foresight_metrics(foresight))
-    run.foresight_tags.update(names.foresight_tags(foresight))
-
-
-def _since_handed(run: _Run, figures: Figures | None) -> dict[str, float]:
-    """The subtotals of a run that its last outer run does not have."""
-    if figures is not None:
-        run.latest = names.subtotals(figures.footprint)
-    return {name: value - run.handed.get(name, 0.0) for name, value in run.latest.items()}
-
-
-def _add_remote(run: _Run, call: RemoteCall) -> None:
-    _add(run.remote, names.remote_metrics(call))
-    run.remote_tags |= names.remote_tags(call)
-
-
-def _add(sums: dict[str, float], more: Mapping[str, float]) -> None:
-    for name, value in more.items():
-        sums[name] = sums.get(name, 0.0) + value
