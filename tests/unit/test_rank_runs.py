@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -22,8 +23,9 @@ from carbon_otel.mlflow.runs.rank_word import Word
 from carbon_otel.mlflow.runs.recorder import RunRecorder
 from carbon_otel.ranks import Group, Rank
 from carbon_otel.sinks import Sink
+from carbon_otel.stages import preparing
 from carbon_otel.stages.engine import Engine
-from tests.fakes.clock import Clock
+from tests.fakes.clock import NS, Clock
 from tests.fakes.sensors import package
 
 WATTS = 100
@@ -81,8 +83,8 @@ class Files:
 class Process:
     """A rank with an engine on a virtual clock, whose package draws 100 W."""
 
-    def __init__(self, rank: int = 1) -> None:
-        self.clock = Clock()
+    def __init__(self, rank: int = 1, clock: Clock | None = None) -> None:
+        self.clock = clock or Clock()
         self.sensor = package(self.clock, WATTS)
         factor = EmissionFactor(intensity("FR"))
         self.engine = Engine(Meter([self.sensor], clock_ns=self.clock), factor)
@@ -497,6 +499,73 @@ def test_rank_0_writes_a_run_that_is_over_before_it_looks():
     process.look()
     assert process.board.runs() == ["", f"run {ADDRESS}", ""]
     process.stop()
+
+
+class Fold(NamedTuple):
+    """A training. Rank 0 comes to it `ahead_s` later than this rank, and leaves its run `behind_s` earlier."""
+
+    goes_on: bool
+    ahead_s: float
+    trains_s: float
+    behind_s: float
+    rests_s: float
+
+
+FOLDS = st.lists(
+    st.builds(
+        Fold,
+        goes_on=st.booleans(),
+        ahead_s=st.floats(0, 20),
+        trains_s=st.floats(41, 300),
+        behind_s=st.one_of(st.just(0.0), st.floats(0.1, 20)),
+        rests_s=st.floats(0, 30),
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+@given(folds=FOLDS, every_s=st.sampled_from([0.5, 1.0, 7.0]))
+@settings(max_examples=60)
+def test_each_training_is_in_the_run_that_rank_0_has_for_it(folds, every_s):
+    """Whether the rank is ahead of rank 0 or behind, and whenever it looks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rank_parts, "_OLDEST_S", 5.0)
+        ranks.group.__init__()
+        clock = Clock()
+        for module in rank_parts, preparing:
+            patch.setattr(module, "time", SimpleNamespace(time_ns=clock))
+        patch.setattr(rank_parts, "clock", SimpleNamespace(monotonic=lambda: clock() / NS))
+        process = Process(clock=clock)
+
+        def pass_time(seconds: float) -> None:
+            while seconds > 0:
+                clock.advance(min(every_s, seconds))
+                process.look()
+                seconds -= every_s
+
+        expected, present = {}, None
+        for number, fold in enumerate(folds):
+            training, began_ns = process.open("training"), clock()
+            pass_time(fold.ahead_s)
+            if present is None or not fold.goes_on:
+                process.board.announce(None, clock())
+                present = f"run-{number}"
+                process.board.announce(present, clock())
+            pass_time(fold.trains_s)
+            run_id = present
+            if fold.behind_s:
+                process.board.announce(None, clock())
+                present = None
+                pass_time(fold.behind_s)
+            process.engine.close(training)
+            expected[run_id] = expected.get(run_id, 0.0) + (clock() - began_ns) / NS * WATTS
+            pass_time(fold.rests_s)
+        files = process.end()
+        process.stop()
+    assert {run_id: files.joules(run_id, "training") for run_id in expected} == pytest.approx(expected)
+    assert sum(files.joules(run_id) for run_id in expected) <= process.sensor.spent_j * (1 + 1e-9)
+    assert all(batch.final for batch in files.last.values())
 
 
 class AnyOrder(RuleBasedStateMachine):

@@ -171,7 +171,7 @@ class RankParts:
         found = part.run_in(word) if is_over or not in_use else NOTHING
         if in_use and not found.run:
             found = now
-        if found.run and found.run == now.run and not is_over and part.may_be_of_next(found):
+        if now.run and found.run in ("", now.run) and not is_over and part.may_be_of_next(now):
             return part
         is_due = part.from_ns or part.after_ns or now.run or part.age_s > _OLDEST_S
         if is_due and not found.run and not in_use:
