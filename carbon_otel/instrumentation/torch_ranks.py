@@ -58,22 +58,33 @@ class DistributedModelIntegration:
 
 
 class _Store:
-    """The store of the process group, which is looked for each time: nothing of ours keeps it alive."""
+    """The store of the process group, which is looked for each time: a rank that reads does not keep it alive."""
 
     def __init__(self, find: Callable[[], Any]) -> None:
         self._find = find
+        self._own: Any = None
 
     def write(self, word: str) -> None:
-        store = self._find()
-        # Its own connection, if PyTorch is new enough to give one. While the application waits for a key, as until
-        # its ranks have come together, other calls of the same connection wait too.
-        clone = getattr(store, "clone", None)
-        (store if clone is None else clone()).set(_KEY, word)
+        if self._own is None:
+            self._own = _another(self._find())
+        self._own.set(_KEY, word)
 
     def read(self) -> str | None:
         store = self._find()
         # `get` alone would wait for the key.
         return str(store.get(_KEY), "utf-8") if store.check([_KEY]) else None
+
+
+def _another(store: Any) -> Any:
+    """A connection to the store of its own, as long as the board is used.
+
+    While the application waits for a key, as until its ranks have come together, other calls of the same
+    connection wait too. An old PyTorch, or a store written in Python, has no other connection.
+    """
+    try:
+        return store.clone()
+    except (AttributeError, NotImplementedError, RuntimeError):
+        return store
 
 
 def _look(module: Any) -> None:

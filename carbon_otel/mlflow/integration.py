@@ -34,7 +34,7 @@ from carbon_otel.mlflow import compat
 from carbon_otel.mlflow.delivery.joined_file import JoinedFiles
 from carbon_otel.mlflow.delivery.worker import DeliveryWorker
 from carbon_otel.mlflow.runs import joined_runs, tracking_hook
-from carbon_otel.mlflow.runs.rank_runs import RankRuns
+from carbon_otel.mlflow.runs.rank_runs import RankEnds, RankRuns
 from carbon_otel.mlflow.runs.recorder import RunRecorder
 from carbon_otel.mlflow.runs.run_stages import Begun, RunStages
 from carbon_otel.mlflow.schema import names
@@ -246,6 +246,7 @@ def rank_runs(measurement: Measurement, adopt: Callable[[Work | None], None]) ->
         return None
     ranks = RankRuns(measurement.engine, room.recorder, measurement.inject, adopt)
     measurement.add_sink(ranks)
+    measurement.add_sink(RankEnds(ranks))
     ranks.begin()
     return ranks
 

@@ -189,14 +189,20 @@ class Engine:
             self.runs.release(run_id)
             raise
 
-    def close(self, stage: OpenStage, error: BaseException | None = None) -> None:
-        """End a stage; nothing, if it has ended before.
+    def close(
+        self,
+        stage: OpenStage,
+        error: BaseException | None = None,
+        *,
+        provided: Callable[[], bool] | None = None,
+    ) -> None:
+        """End a stage; nothing, if it has ended before, or if `provided`, asked under the lock, does not hold.
 
         An exception that arrives meanwhile does not keep it open.
         """
         here, turns = get_ident(), self._turns
         if here in turns.busy and turns.within(here):
-            turns.late.append(partial(self.close, stage, error))
+            turns.late.append(partial(self.close, stage, error, provided=provided))
             return
         try:
             if self.shares.live:
@@ -206,7 +212,7 @@ class Engine:
                 now_ns = self.meter.clock_ns()
                 readings = self.meter.read_for_edge(now_ns)
                 turns.take(here)
-                if stage.end is None:
+                if (provided is None or provided()) and stage.end is None:
                     self._end(stage, error, readings, now_ns)
                 turns.give()
             for tell, facts in stage.untold:
@@ -218,7 +224,7 @@ class Engine:
         except BaseException as fault:
             self._told.discard(stage)
             if arrived(fault):
-                turns.late.append(partial(self.close, stage, error))
+                turns.late.append(partial(self.close, stage, error, provided=provided))
             turns.give_up(here)
             raise
 
@@ -272,16 +278,17 @@ class Engine:
         """
         self._change(partial(self._settle_run, stage, at_work), stage)
 
-    def is_in_use(self, run: OpenStage) -> bool:
+    def is_in_use(self, run: OpenStage, besides: StageInfo | None = None) -> bool:
         """Whether a stage is open in a run, or a loop or a short call under way.
 
-        A stage is open until all sinks have been told of its end.
+        A stage is open until all sinks have been told of its end. One does not count, `besides` which.
         """
         # One that opens is told before it is open, and one that ends was open before it is told.
         stages = (*self._told.copy(), *tuple(self._open.values()), *self._told.copy())
         # A part of what the run pays is open until the run ends.
         inside = (stage for stage in stages if stage.run is run and stage.split is None)
-        return any(stage is not run for stage in inside) or self.shares.are_busy(run)
+        others = (stage for stage in inside if stage is not run and stage.info is not besides)
+        return next(others, None) is not None or self.shares.are_busy(run)
 
     def pays_alone(self, run: OpenStage) -> bool:
         """Whether a run pays all that no stage in it does, because nothing is open beside it."""

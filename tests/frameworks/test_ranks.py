@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +17,7 @@ from typer.testing import CliRunner
 
 import carbon_otel
 from carbon_otel.cli import app
+from carbon_otel.instrumentation import torch_ranks
 from carbon_otel.mlflow.schema import contributions
 from tests.fakes.drawing import Drawing
 from tests.fakes.powercap import server
@@ -22,7 +25,7 @@ from tests.integration import stored
 from tests.integration.processes import free_port
 from tests.integration.stores import EmptyStore
 
-pytest.importorskip("torch")
+distributed = pytest.importorskip("torch.distributed")
 mlflow = pytest.importorskip("mlflow")
 
 PROGRAMS = Path(__file__).with_name("programs")
@@ -210,6 +213,40 @@ def test_a_trainer_of_transformers(train, launcher):
     rows = trained.ranks()
     assert [row["rank"] for row in rows] == [0, 1]
     assert sum(row["energy_wh"] for row in rows) == pytest.approx(trained.metric("energy_wh"), rel=1e-6)
+
+
+def test_rank_0_writes_while_the_application_waits_for_a_key(tmp_path):
+    store = distributed.PrefixStore("job", distributed.FileStore(str(tmp_path / "store"), 1))
+    waiting = threading.Thread(target=store.wait, args=(["never"], timedelta(seconds=60)), daemon=True)
+    waiting.start()
+    board = torch_ranks._Store(lambda: store)
+    board.write("a word")
+    assert waiting.is_alive()
+    store.set("never", "now")
+    waiting.join(60)
+    assert board.read() == "a word"
+
+
+def test_a_store_written_in_python_is_a_board():
+    class Store(distributed.Store):
+        def __init__(self) -> None:
+            super().__init__()
+            self.words = {}
+
+        def set(self, key, value):
+            self.words[key] = value.encode()
+
+        def get(self, key):
+            return self.words[key]
+
+        def check(self, keys):
+            return all(key in self.words for key in keys)
+
+    store = Store()
+    board = torch_ranks._Store(lambda: store)
+    assert board.read() is None
+    board.write("a word")
+    assert board.read() == "a word"
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "ddp_spawn"])

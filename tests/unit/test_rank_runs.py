@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ from carbon_otel.carbon.grid import EmissionFactor, intensity
 from carbon_otel.handover import RUN
 from carbon_otel.meter.meter import Meter
 from carbon_otel.mlflow.runs import rank_parts, rank_runs, recorded_run, recorder
-from carbon_otel.mlflow.runs.rank_runs import RankRuns
+from carbon_otel.mlflow.runs.rank_runs import RankEnds, RankRuns
 from carbon_otel.mlflow.runs.rank_word import Word
 from carbon_otel.mlflow.runs.recorder import RunRecorder
 from carbon_otel.ranks import Group, Rank
@@ -52,7 +53,7 @@ class Board:
     def announce(self, run_id: str | None, unix_ns: int | None = None) -> None:
         """Rank 0 has this run since then, or since now."""
         variables = {RUN: f"{run_id} {ADDRESS}"} if run_id else {}
-        word = Word.of_text(self.word) if self.word else Word()
+        word = Word.of_text(self.word) if self.word else Word(is_last=False)
         self.word = word.noted(variables, unix_ns or time.time_ns()).text()
 
     def announce_end(self) -> None:
@@ -107,7 +108,7 @@ class Process:
         self.rank = RankRuns(
             self.engine, self.recorder, lambda given: given.update(self.variables), self.adopted.append
         )
-        for sink in self.recorder, self.rank:
+        for sink in self.recorder, self.rank, RankEnds(self.rank):
             self.engine.sinks.add(sink)
         self.rank.begin()
 
@@ -466,7 +467,8 @@ def test_the_end_waits_for_a_look_that_is_under_way(process, monkeypatch):
     assert done == [True] and not ending.is_alive()
 
 
-def test_rank_0_writes_its_run_and_its_end():
+def test_rank_0_writes_its_run_and_its_end(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlflow", object())
     process = Process(rank=0)
     process.look()
     assert process.board.runs() == [""]
@@ -483,6 +485,14 @@ def test_rank_0_writes_its_run_and_its_end():
     assert process.board.runs() == ["", now.run, ""] and not Word.of_text(process.board.word).is_last
     process.stop()
     assert Word.of_text(process.board.word).is_last
+
+
+def test_without_mlflow_nobody_waits_for_a_run_of_rank_0(monkeypatch):
+    monkeypatch.delitem(sys.modules, "mlflow", raising=False)
+    process = Process(rank=0)
+    process.look()
+    assert Word.of_text(process.board.word).is_last
+    process.stop()
 
 
 def test_rank_0_writes_a_run_that_is_over_before_it_looks():
@@ -502,9 +512,13 @@ def test_rank_0_writes_a_run_that_is_over_before_it_looks():
 
 
 class Fold(NamedTuple):
-    """A training. Rank 0 comes to it `ahead_s` later than this rank, and leaves its run `behind_s` earlier."""
+    """A training. Rank 0 comes to it `ahead_s` later than this rank, and leaves its run `behind_s` earlier.
+
+    If rank 0 does not, this rank evaluates after the training.
+    """
 
     goes_on: bool
+    evaluates_s: float
     ahead_s: float
     trains_s: float
     behind_s: float
@@ -515,6 +529,7 @@ FOLDS = st.lists(
     st.builds(
         Fold,
         goes_on=st.booleans(),
+        evaluates_s=st.floats(1, 50),
         ahead_s=st.floats(0, 20),
         trains_s=st.floats(41, 300),
         behind_s=st.one_of(st.just(0.0), st.floats(0.1, 20)),
@@ -528,7 +543,7 @@ FOLDS = st.lists(
 @given(folds=FOLDS, every_s=st.sampled_from([0.5, 1.0, 7.0]))
 @settings(max_examples=60)
 def test_each_training_is_in_the_run_that_rank_0_has_for_it(folds, every_s):
-    """Whether the rank is ahead of rank 0 or behind, and whenever it looks."""
+    """Whether the rank is ahead of rank 0 or behind, and whenever it looks; so is each evaluation."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rank_parts, "_OLDEST_S", 5.0)
         ranks.group.__init__()
@@ -559,12 +574,20 @@ def test_each_training_is_in_the_run_that_rank_0_has_for_it(folds, every_s):
                 present = None
                 pass_time(fold.behind_s)
             process.engine.close(training)
-            expected[run_id] = expected.get(run_id, 0.0) + (clock() - began_ns) / NS * WATTS
+            trained = run_id, "training"
+            expected[trained] = expected.get(trained, 0.0) + (clock() - began_ns) / NS * WATTS
+            if not fold.behind_s:
+                evaluation, began_ns = process.open("evaluation"), clock()
+                pass_time(fold.evaluates_s)
+                process.engine.close(evaluation)
+                evaluated = run_id, "evaluation"
+                expected[evaluated] = expected.get(evaluated, 0.0) + (clock() - began_ns) / NS * WATTS
             pass_time(fold.rests_s)
         files = process.end()
         process.stop()
-    assert {run_id: files.joules(run_id, "training") for run_id in expected} == pytest.approx(expected)
-    assert sum(files.joules(run_id) for run_id in expected) <= process.sensor.spent_j * (1 + 1e-9)
+    assert {each: files.joules(*each) for each in expected} == pytest.approx(expected)
+    runs = {run_id for run_id, _ in expected}
+    assert sum(files.joules(run_id) for run_id in runs) <= process.sensor.spent_j * (1 + 1e-9)
     assert all(batch.final for batch in files.last.values())
 
 

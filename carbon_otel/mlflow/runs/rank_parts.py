@@ -5,8 +5,8 @@ run, which becomes a part of the run when that is known: while something is unde
 rank 0 has now, and else the one in which it was for most of that time. A part without a run ends when nothing is
 under way in it. Its run may still become known for a while, since rank 0 may have been slow to tell it.
 
-A part ends with a training too. The next training may be in another run: this rank may go on to it while rank 0
-still ends the run of the last one. So the next part is one of that run only when rank 0 has gone on, or after a
+A part ends with a stage too, if no other is open. The next one may be in another run: this rank may go on to it
+while rank 0 still ends the last one. So the next part is one of that run only when rank 0 has gone on, or after a
 time.
 """
 
@@ -18,6 +18,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from carbon_otel import clock
@@ -33,9 +34,9 @@ _OLDEST_S: Final = 5.0
 # So long the run of a part that has ended may become known, and so many parts wait for that.
 _KNOWN_WITHIN_S: Final = 60.0
 _MOST_WAITING: Final = 100
-# A part that took less does not end with a training.
+# A part that took less does not end with a stage: that has a price.
 _SHORTEST_S: Final = 0.1
-# Rank 0 ends a run within this time after the last training in it, or else goes on in that run.
+# Rank 0 ends a run within this time after the last stage of this rank in it, or else goes on in that run.
 _GOES_ON_S: Final = 60.0
 
 
@@ -45,7 +46,7 @@ class _Part:
 
     `run` is what it is a part of: an id and an address, if known. `from_ns` and `to_ns` are the time of its
     stages, in nanoseconds since the epoch; 0 before the first one begins or ends. `after_ns` is the end of the
-    training before it, if it follows one.
+    stage that it follows, and `former` the run of that; 0 and empty, if it follows none.
     """
 
     stage: OpenStage
@@ -54,6 +55,7 @@ class _Part:
     from_ns: int = 0
     to_ns: int = 0
     after_ns: int = 0
+    former: str = ""
     ended_s: float = 0.0
 
     @property
@@ -69,9 +71,10 @@ class _Part:
         from_ns = self.from_ns or self.after_ns
         return word.longest(from_ns, self.to_ns or time.time_ns()) if from_ns else NOTHING
 
-    def may_be_of_next(self, found: Since) -> bool:
-        """Whether rank 0 may still have this run from the training before."""
-        return found.unix_ns < self.after_ns and self.age_s < _GOES_ON_S
+    def may_be_of_next(self, now: Since) -> bool:
+        """Whether rank 0 may be about to leave the run of the stage before."""
+        is_same = now.unix_ns < self.after_ns and self.former in ("", now.run)
+        return bool(now.run) and is_same and self.age_s < _GOES_ON_S
 
 
 class RankParts:
@@ -109,10 +112,16 @@ class RankParts:
             if part is not None and stage.run_id == part.id and not stage.is_run:
                 part.to_ns = time.time_ns()
 
-    def awaits_run(self, stage: StageInfo) -> bool:
-        """Whether a stage is in a part whose run is not known."""
-        part = self._part
-        return part is not None and not part.run and stage.run_id == part.id
+    def ends_with(self, stage: StageInfo) -> bool:
+        """Whether a part may end with this stage."""
+        part = self._ending or self._part
+        is_outermost = stage.parent is None or stage.parent.is_run
+        return part is not None and stage.run_id == part.id and is_outermost and part.age_s >= _SHORTEST_S
+
+    @property
+    def awaits_run(self) -> bool:
+        """Whether the run of the present part is not known."""
+        return self._part is not None and not self._part.run
 
     @property
     def lacks_run(self) -> bool:
@@ -127,9 +136,8 @@ class RankParts:
         """
         self._bind_waiting(word)
         if self._ending is not None:
-            if self._engine.is_in_use(self._ending.stage):
+            if not self._close(self._ending):
                 return
-            self._close(self._ending)
             self._ending = None
         part = self._part
         others = (stage for stage in tuple(self._engine.runs) if part is None or stage is not part.stage)
@@ -149,19 +157,20 @@ class RankParts:
         if self._adopted and self._adopted != word.now.run:
             self._follow_span(NOTHING)
 
-    def end_of_training(self) -> None:
-        """A training has ended: what follows may be in another run."""
+    def end_with(self, stage: StageInfo) -> None:
+        """A stage has ended, and the sinks have been told: what follows may be in another run."""
         before = self._ending or self._part
-        if before is None or before.age_s < _SHORTEST_S or self._engine.is_in_use(before.stage):
+        if before is None:
             return
-        if before is self._ending:
-            self._close(before)
+        if before is self._part:
+            after = self._renewed(before, besides=stage)
+        elif self._close(before, besides=stage):
             self._ending = None
             self._part = after = self._new()
         else:
-            after = self._renewed(before)
+            return
         if after is not None:
-            after.after_ns = before.to_ns
+            after.after_ns, after.former = before.to_ns, before.run
             if before.run:
                 self._recorder.may_go_on(after.id, before.run.split(" ", 1)[0])
 
@@ -171,13 +180,13 @@ class RankParts:
         found = part.run_in(word) if is_over or not in_use else NOTHING
         if in_use and not found.run:
             found = now
-        if now.run and found.run in ("", now.run) and not is_over and part.may_be_of_next(now):
+        if found.run in ("", now.run) and not is_over and part.may_be_of_next(now):
             return part
         is_due = part.from_ns or part.after_ns or now.run or part.age_s > _OLDEST_S
         if is_due and not found.run and not in_use:
             fresh = self._renewed(part)
             if fresh is None:
-                return None
+                return self._part
             part, found = fresh, now
         if found.run:
             self._go_into(part, found)
@@ -207,9 +216,11 @@ class RankParts:
                 self._recorder.forget(part.id)
             self._waiting.remove(part)
 
-    def _renewed(self, before: _Part) -> _Part | None:
+    def _renewed(self, before: _Part, besides: StageInfo | None = None) -> _Part | None:
+        """The part after the present one; None if that is in use, or nothing can be opened after it."""
         epochs = self._engine.shares.epochs_in(before.stage)
-        self._close(before)
+        if not self._close(before, besides):
+            return None
         self._part = after = self._new()
         if after is not None:
             after.stage.allowance = before.stage.allowance
@@ -223,18 +234,25 @@ class RankParts:
         self._engine.settle_run(part.stage, _rests)
         if self._adopted:
             self._follow_span(NOTHING)
-        if self._engine.is_in_use(part.stage):
+        if not self._close(part):
             self._ending = part
-        else:
-            self._close(part)
 
-    def _close(self, part: _Part) -> None:
-        self._engine.close(part.stage)
+    def _close(self, part: _Part, besides: StageInfo | None = None) -> bool:
+        """End a part, unless a stage is under way in it, `besides` one that has just ended."""
+        is_idle = partial(self._is_idle, part.stage, besides)
+        if is_idle():
+            self._engine.close(part.stage, provided=is_idle)
+        if part.stage.open:
+            return False
         part.ended_s = clock.monotonic()
         if not part.run and part.to_ns:
             self._waiting.append(part)
         elif not part.run:
             self._recorder.forget(part.id)
+        return True
+
+    def _is_idle(self, stage: OpenStage, besides: StageInfo | None) -> bool:
+        return not self._engine.is_in_use(stage, besides)
 
     def _new(self) -> _Part | None:
         run_id = f"{UNKNOWN_RUN}{uuid.uuid4().hex}"

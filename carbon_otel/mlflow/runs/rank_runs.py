@@ -1,8 +1,8 @@
 """The run of rank 0, which the other ranks of its training work for.
 
 Rank 0 leaves word of its runs on the board of the ranks (`rank_word.py`). Another rank looks there at each tick,
-and adds to them (`rank_parts.py`). The end of a training is a look too, which the training waits for: it may have
-taken less than a tick, and its span says the run.
+and adds to them (`rank_parts.py`). The end of a stage that is in no other one is a look too, for which the stage
+waits: it may have taken less than a tick, and its span says the run.
 
 A rank whose process was started from a run takes part in that from its beginning, without the board.
 """
@@ -10,6 +10,8 @@ A rank whose process was started from a run takes part in that from its beginnin
 from __future__ import annotations
 
 import contextvars
+import sys
+import threading
 import time
 from collections.abc import Callable, MutableMapping
 from functools import partial
@@ -27,11 +29,14 @@ from carbon_otel.records import StageInfo
 from carbon_otel.sinks import Sink, StageEnd
 from carbon_otel.stages.engine import Engine
 
-_TRAINING: Final = "training"
-# The end of a training waits so long for a look at the board.
+_MLFLOW: Final = "mlflow"
+# The end of a stage waits so long for a look at the board.
 _LOOK_S: Final = 0.3
-# The end of the process group waits so long for the last word of rank 0, if a training lacks its run.
+# The end of the process group waits so long for the last word of rank 0, if a stage lacks its run.
 _LAST_WORD_S: Final = 1.0
+# The pauses between two looks for it.
+_PAUSE_S: Final = 0.01
+_LONGEST_PAUSE_S: Final = 0.2
 # The end of the measurement waits longer: PyTorch aborts a process whose interpreter ends within its calls.
 _LAST_CALL_S: Final = 2.0
 # A sink is told of a run before its stage is open: its word waits so long for that.
@@ -43,7 +48,7 @@ _T = TypeVar("_T")
 class RankRuns(Sink):
     """Keeps this rank in the run of rank 0, or tells the others of the run of this one, if it is rank 0."""
 
-    # The span of a training then says the run that is known at its end.
+    # The span of a stage then says the run that is known at its end.
     closes_first: ClassVar[bool] = True
 
     def __init__(
@@ -62,6 +67,11 @@ class RankRuns(Sink):
         self._word = Word()
         self._written: tuple[Board | None, Word] = None, self._word
         self._dead: Board | None = None  # it has failed, and is not asked again
+        self._left: Board | None = None  # it has the last word
+        self._overdue: threading.Event | None = (
+            None  # set once the worker has made a call that was waited for
+        )
+        self._opening: set[str] = set()  # runs that have not ended
         self._over = False
         engine.before_tick.append(self._before_tick)
 
@@ -77,27 +87,32 @@ class RankRuns(Sink):
             self._worker.submit(self._look)
         else:
             self._look_for_the_last_time(_LAST_WORD_S)
+            self._written = None, self._word  # nothing of ours keeps its store
 
     def stage_opened(self, stage: StageInfo) -> None:
         if self._parts is not None:
             self._parts.opened(stage)
         elif stage.is_run and not stage.joined:
+            self._opening.add(stage.run_id or "")
             self._worker.submit(partial(self._look_after, stage))
-        elif stage.known_run_id and _is_first_training(stage) and not self._has_told_of(stage.known_run_id):
+        elif stage.known_run_id and not self._has_told_of(stage.known_run_id):
             # The worker may come too late to see the run.
             self._worker.submit(partial(self._tell, self._variables(), stage.start_unix_ns))
 
     def stage_closed(self, stage: StageInfo, end: StageEnd) -> None:
-        if self._parts is None:
-            if stage.is_run and not stage.joined and self._engine.alive:
+        if self._parts is not None:
+            self._parts.closed(stage)
+            if group.board is not None and self._parts.awaits_run and self._parts.ends_with(stage):
+                self._wait_for(partial(self._look, is_over=True))
+        elif stage.is_run and not stage.joined:
+            self._opening.discard(stage.run_id or "")
+            if self._engine.alive:
                 self._worker.submit(partial(self._look, since_ns=time.time_ns()))
-            return
-        self._parts.closed(stage)
-        if _is_first_training(stage):
-            if group.board is not None and self._parts.awaits_run(stage):
-                self._worker.submit(partial(self._look, is_over=True)).wait(_LOOK_S)
-            # Once all sinks have been told of this end.
-            self._engine.put_off(self._end_training)
+
+    def stage_told(self, stage: StageInfo) -> None:
+        """The other sinks have been told of the end of a stage."""
+        if self._parts is not None and self._parts.ends_with(stage):
+            self._wait_for(partial(self._parts.end_with, stage))
 
     def end(self) -> None:
         """Look for the last time, before the measurement ends."""
@@ -107,9 +122,13 @@ class RankRuns(Sink):
         self._over = True
         self._worker.close()
 
-    def _end_training(self) -> None:
-        if self._parts is not None and not self._over and not self._worker.runs_here():
-            self._worker.submit(self._parts.end_of_training).wait(_LOOK_S)
+    def _wait_for(self, call: Callable[[], object]) -> None:
+        """Have the worker make a call, and wait for it; not while it is late with another one."""
+        is_late = self._overdue is not None and not self._overdue.is_set()
+        if is_late or self._over or self._worker.runs_here():
+            return
+        made = self._worker.submit(call)
+        self._overdue = None if made.wait(_LOOK_S) else made
 
     def _before_tick(self) -> None:
         if not self._over:
@@ -117,8 +136,10 @@ class RankRuns(Sink):
 
     def _look_after(self, stage: StageInfo) -> None:
         """Look once the stage of a run is open."""
-        until_s = clock.monotonic() + _OPENS_S
-        while self._engine.runs.get(stage.run_id or "") is None and clock.monotonic() < until_s:
+        run_id, until_s = stage.run_id or "", clock.monotonic() + _OPENS_S
+        while (
+            self._engine.runs.get(run_id) is None and run_id in self._opening and clock.monotonic() < until_s
+        ):
             time.sleep(0.002)
         self._look(since_ns=stage.start_unix_ns)
 
@@ -128,8 +149,10 @@ class RankRuns(Sink):
 
     def _look_to_the_end(self, until_s: float) -> None:
         """Look, and wait for the last word of rank 0 if something lacks its run."""
+        pause_s = _PAUSE_S
         while self._look(is_over=True) and clock.monotonic() < until_s:
-            time.sleep(0.01)
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     def _look(self, *, since_ns: int = 0, is_over: bool = False) -> bool:
         """Look at the board; whether rank 0 may yet tell of a run that this rank lacks.
@@ -146,7 +169,7 @@ class RankRuns(Sink):
         word = Word.of_text(text) if text else Word()
         if not self._over:  # since the answer may have taken long
             self._parts.look(word, is_over)
-        return text is not None and not word.is_last and self._parts.lacks_run
+        return not word.is_last and self._parts.lacks_run
 
     def _variables(self) -> Variables:
         """Those of the run of this process, whatever is open on this thread."""
@@ -156,8 +179,14 @@ class RankRuns(Sink):
 
     def _tell(self, variables: Variables, since_ns: int, is_last: bool = False) -> None:
         self._word = self._word.noted(variables, since_ns)
-        board, word = self._board(), self._word._replace(is_last=is_last)
-        if board is not None and self._written != (board, word):
+        board = self._board()
+        if board is None:
+            return
+        if is_last:
+            self._left = board
+        # Without MLflow there is no run to wait for.
+        word = self._word._replace(is_last=board is self._left or _MLFLOW not in sys.modules)
+        if self._written != (board, word):
             self._written = board, word
             self._ask(board, partial(board.write, word.text()))
 
@@ -177,6 +206,11 @@ class RankRuns(Sink):
             return None
 
 
-def _is_first_training(stage: StageInfo) -> bool:
-    """Whether a stage is a training, and in no other training."""
-    return stage.kind == _TRAINING and (stage.parent is None or stage.parent.kind != _TRAINING)
+class RankEnds(Sink):
+    """Told of the end of a stage after the other sinks."""
+
+    def __init__(self, ranks: RankRuns) -> None:
+        self._ranks = ranks
+
+    def stage_closed(self, stage: StageInfo, end: StageEnd) -> None:
+        self._ranks.stage_told(stage)

@@ -35,10 +35,10 @@ NOTHING: Final = Since(0, {})
 
 
 class Word(NamedTuple):
-    """What rank 0 has had, the oldest first; `is_last` once it leaves the other ranks."""
+    """What rank 0 has had, the oldest first; `is_last` if no run is to be expected after them."""
 
     changes: tuple[Since, ...] = (NOTHING,)
-    is_last: bool = False
+    is_last: bool = True
 
     @classmethod
     def of_text(cls, text: str) -> Word:
@@ -53,7 +53,7 @@ class Word(NamedTuple):
     def noted(self, variables: Variables, unix_ns: int) -> Word:
         """The word, after rank 0 has seen that it has the run with these variables since then."""
         now = Since(max(unix_ns, self.now.unix_ns), variables if RUN_VARIABLE in variables else {})
-        return self if self.now.run == now.run else Word((*self.changes, now)[-_MOST:])
+        return self if self.now.run == now.run else self._replace(changes=(*self.changes, now)[-_MOST:])
 
     @property
     def now(self) -> Since:

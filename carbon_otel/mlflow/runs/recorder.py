@@ -38,7 +38,7 @@ _TRAINING: Final = "training"
 # The end of a run without stages that took less than this does not wait for its totals.
 _EMPTY_S: Final = 1.0
 
-# So many runs can be resumed in their segments; older ones get another one.
+# So many runs can be resumed, or have parts, in one segment; older ones get another one.
 _MOST_CREATED: Final = 100
 
 # Makes the tags of a footprint from the footprint, its status and its trace id.
@@ -249,7 +249,7 @@ class RunRecorder(Sink):
             run.segment.run_id = run_id
             self._put_again(run)
             return
-        former, began_s = self._bound.get(run_id, (None, run.began_s))
+        former, began_s = self._bound.pop(run_id, (None, run.began_s))
         if former is not None and former.segment.ended:
             # Parts one after the other are one segment: a rank may have one for each training.
             run.segment = former.segment
@@ -258,6 +258,8 @@ class RunRecorder(Sink):
             add(run.together, former.together)
         run.segment.run_id = run_id
         self._bound[run_id] = run, began_s
+        if len(self._bound) > _MOST_CREATED:
+            del self._bound[next(iter(self._bound))]
         self._put(run, self._unchanged(run))
 
     def _keep_open(self, run: RecordedRun, run_id: str) -> None:
