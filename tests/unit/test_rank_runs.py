@@ -511,6 +511,82 @@ def test_rank_0_writes_a_run_that_is_over_before_it_looks():
     process.stop()
 
 
+def test_a_stage_that_opens_while_its_part_is_about_to_end_keeps_it(process, monkeypatch):
+    """The sensors are read in between, which takes time."""
+    opened = []
+
+    def read_for_edge(now_ns: int):
+        if not opened:
+            opened.append(None)
+            thread = threading.Thread(target=lambda: opened.append(process.open("training")))
+            thread.start()
+            thread.join(20)
+        return read(now_ns)
+
+    read = process.engine.meter.read_for_edge
+    process.engine.close(process.open("data_processing"))
+    monkeypatch.setattr(process.engine.meter, "read_for_edge", read_for_edge)
+    process.look()
+    training = opened[1]
+    training.units["samples"] = 5.0
+    process.board.announce("run")
+    process.clock.advance(10)
+    process.look()
+    process.engine.close(training)
+    files = process.end()
+    assert files.joules("run", "training") == pytest.approx(10 * WATTS)
+    (batch,) = files.last.values()
+    assert batch.values["carbon/units/training/samples"] == 5.0
+
+
+def test_a_part_ends_with_its_stage_also_if_other_threads_tick_meanwhile(process):
+    class Ticks(Sink):
+        def stage_closed(self, stage, end):
+            thread = threading.Thread(target=process.engine.tick)
+            thread.start()
+            thread.join(20)
+
+    process.engine.sinks.add(Ticks())
+    process.board.announce("first")
+    process.look()
+    for run_id, seconds in ("first", 10), ("second", 100):
+        training = process.open("training")
+        process.clock.advance(seconds)
+        process.look()
+        if run_id == "second":
+            process.board.announce(None)
+            process.board.announce("second")
+            time.sleep(0.005)
+        process.engine.close(training)
+    files = process.end()
+    assert files.joules("first", "training") == pytest.approx(10 * WATTS)
+    assert files.joules("second", "training") == pytest.approx(100 * WATTS)
+
+
+def test_a_board_that_hangs_is_waited_for_once(process, monkeypatch):
+    waits = []
+    submit = process.rank._worker.submit
+
+    class Waited(threading.Event):
+        def wait(self, timeout=None):
+            waits.append(timeout)
+            return super().wait(0.01)
+
+    def submitted(call):
+        done, made = Waited(), submit(call)
+        threading.Thread(target=lambda: (made.wait(20), done.set())).start()
+        return done
+
+    answer = threading.Event()
+    monkeypatch.setattr(process.rank._worker, "submit", submitted)
+    monkeypatch.setattr(process.board, "read", lambda: answer.wait(20) and None)
+    for _ in range(3):
+        process.engine.close(process.open("training"))
+    assert waits == [rank_runs._LOOK_S]
+    answer.set()
+    monkeypatch.undo()
+
+
 class Fold(NamedTuple):
     """A training. Rank 0 comes to it `ahead_s` later than this rank, and leaves its run `behind_s` earlier.
 
