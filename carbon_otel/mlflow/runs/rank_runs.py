@@ -68,10 +68,10 @@ class RankRuns(Sink):
         self._written: tuple[Board | None, Word] = None, self._word
         self._dead: Board | None = None  # it has failed, and is not asked again
         self._left: Board | None = None  # it has the last word
-        self._overdue: threading.Event | None = (
-            None  # set once the worker has made a call that was waited for
-        )
-        self._opening: set[str] = set()  # runs that have not ended
+        # Set once the worker has made a call that took longer than the wait for it.
+        self._overdue: threading.Event | None = None
+        # The runs of this process that have not ended.
+        self._opening: set[str] = set()
         self._over = False
         engine.before_tick.append(self._before_tick)
 
