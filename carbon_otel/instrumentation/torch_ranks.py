@@ -83,7 +83,7 @@ def _another(store: Any) -> Any:
     """
     try:
         return store.clone()
-    except (AttributeError, NotImplementedError, RuntimeError):
+    except (AttributeError, RuntimeError):
         return store
 
 

@@ -253,11 +253,11 @@ def test_a_training_that_begins_before_rank_0_has_ended_the_last_run_is_in_the_n
         process.clock.advance(before_s)
         process.look()
         if run_id != present:
-            process.board.announce(None)
+            just_after_ns = training.info.start_unix_ns + 1
+            process.board.announce(None, just_after_ns)
             process.look()
-            process.board.announce(run_id)
+            process.board.announce(run_id, just_after_ns)
             present = run_id
-        time.sleep(0.005)  # rank 0 is in the run for most of the time
         process.clock.advance(10)
         process.engine.close(training)
     files = process.end()
@@ -287,7 +287,6 @@ def test_a_contribution_is_final_once_rank_0_has_left_its_run(process):
     process.board.announce(None)
     process.look()
     process.board.announce("second")
-    time.sleep(0.005)
     process.look()
     assert finals() == {"first": True, "second": False}
     process.engine.close(training)
@@ -554,9 +553,7 @@ def test_a_part_ends_with_its_stage_also_if_other_threads_tick_meanwhile(process
         process.clock.advance(seconds)
         process.look()
         if run_id == "second":
-            process.board.announce(None)
-            process.board.announce("second")
-            time.sleep(0.005)
+            process.board.announce("second", training.info.start_unix_ns + 1)
         process.engine.close(training)
     files = process.end()
     assert files.joules("first", "training") == pytest.approx(10 * WATTS)

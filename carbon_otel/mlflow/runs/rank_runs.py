@@ -67,7 +67,7 @@ class RankRuns(Sink):
         self._word = Word()
         self._written: tuple[Board | None, Word] = None, self._word
         self._dead: Board | None = None  # it has failed, and is not asked again
-        self._left: Board | None = None  # it has the last word
+        self._leaves = False  # the word is the last one
         # Set once the worker has made a call that took longer than the wait for it.
         self._overdue: threading.Event | None = None
         # The runs of this process that have not ended.
@@ -83,6 +83,7 @@ class RankRuns(Sink):
     def group_changed(self, there: bool) -> None:
         """The process group is there, or will soon be gone."""
         self.begin()
+        self._leaves = not there
         if there:
             self._worker.submit(self._look)
         else:
@@ -118,6 +119,7 @@ class RankRuns(Sink):
         """Look for the last time, before the measurement ends."""
         if self._over:
             return
+        self._leaves = True
         self._look_for_the_last_time(_LAST_CALL_S)
         self._over = True
         self._worker.close()
@@ -162,7 +164,7 @@ class RankRuns(Sink):
         if self._over:
             return False
         if self._parts is None:
-            self._tell(self._variables(), since_ns or time.time_ns(), is_over)
+            self._tell(self._variables(), since_ns or time.time_ns())
             return False
         board = self._board()
         text = self._ask(board, board.read) if board is not None else None
@@ -177,15 +179,13 @@ class RankRuns(Sink):
         contextvars.Context().run(self._inject, variables)
         return variables
 
-    def _tell(self, variables: Variables, since_ns: int, is_last: bool = False) -> None:
+    def _tell(self, variables: Variables, since_ns: int) -> None:
         self._word = self._word.noted(variables, since_ns)
         board = self._board()
         if board is None:
             return
-        if is_last:
-            self._left = board
         # Without MLflow there is no run to wait for.
-        word = self._word._replace(is_last=board is self._left or _MLFLOW not in sys.modules)
+        word = self._word._replace(is_last=self._leaves or _MLFLOW not in sys.modules)
         if self._written != (board, word):
             self._written = board, word
             self._ask(board, partial(board.write, word.text()))
