@@ -12,6 +12,7 @@ from typing import Any, get_args
 import pytest
 
 from carbon_otel.lifecycle.proof import Verdict
+from tests.environments import without_settings
 from tests.integration.stores import EmptyStore
 
 SAVINGS = Path(__file__).parents[2] / "examples" / "savings"
@@ -62,8 +63,6 @@ def proof(
 
 
 def _environment() -> dict[str, str]:
-    kept = {
-        name: value for name, value in os.environ.items() if not name.startswith(("CARBON_OTEL_", "OTEL_"))
-    }
+    kept = without_settings()
     path = os.pathsep.join(filter(None, (str(SAVINGS), kept.get("PYTHONPATH"))))
     return {**kept, "PYTHONPATH": path, "CARBON_OTEL_ZONE": "FR"}

@@ -6,7 +6,6 @@ The programs run as a user starts them: without pytest in their environment, ove
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.environments import without_settings
 from tests.integration.processes import wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -40,10 +40,8 @@ class User:
     def __init__(self, folder: Path, drawing) -> None:
         self.folder = folder / "work"
         self.folder.mkdir()
-        ours = ("CARBON_OTEL_", "OTEL_", "PYTEST_", "MLFLOW_")
-        self.environment = {name: text for name, text in os.environ.items() if not name.startswith(ours)} | {
+        self.environment = without_settings("PYTEST_", "MLFLOW_") | {
             "CARBON_OTEL_POWERCAP_ROOT": str(drawing.root),
-            "CARBON_OTEL_RUNTIME_DIR": os.environ["CARBON_OTEL_RUNTIME_DIR"],
             "COUNTER": str(drawing.root / "intel-rapl:0" / "energy_uj"),
             "XDG_STATE_HOME": str(folder / "state"),
             "PYTHONPATH": str(ROOT),

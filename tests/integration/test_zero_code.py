@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.environments import without_settings
 
 INSTRUMENT = str(Path(sys.executable).with_name("opentelemetry-instrument"))
 
@@ -20,9 +21,7 @@ RandomForestClassifier(n_estimators=10).fit(X, [i % 2 for i in range(4000)])
 
 
 def run(program, tree, *command, **variables):
-    clean = {
-        k: v for k, v in os.environ.items() if not k.startswith(("OTEL_", "CARBON_OTEL_", "TRACEPARENT"))
-    }
+    clean = without_settings("TRACEPARENT")
     done = subprocess.run(
         [
             *(command or (INSTRUMENT, sys.executable)),

@@ -16,6 +16,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.environments import without_settings
+
 NOT_SUPPORTED = 2
 _SOURCE = Path(__file__).with_name("libamd_smi_stub.c")
 _REPOSITORY = Path(__file__).parents[3]
@@ -77,8 +79,7 @@ def build(folder: Path) -> Path:
 
 def ask(rocm: Path, program: str, **variables: str) -> Any:
     """The JSON in the last line that a program prints, run by a new interpreter with this ROCm."""
-    hidden = ("CARBON_OTEL_", "OTEL_", "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
+    environment = without_settings("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
     environment |= {"ROCM_PATH": str(rocm), "ROCM_HOME": str(rocm), "PYTHONPATH": str(_REPOSITORY)}
     done = subprocess.run(
         [sys.executable, "-c", program],

@@ -17,6 +17,8 @@ import time
 from pathlib import Path
 from typing import Any, cast
 
+from tests.environments import without_settings
+
 NOT_SUPPORTED, GPU_IS_LOST, DRIVER_NOT_LOADED, NO_PERMISSION = 3, 15, 9, 4
 UNINITIALIZED, INVALID_ARGUMENT, NOT_FOUND, UNKNOWN = 1, 2, 6, 999
 _MOST_GPUS, _MOST_INSTANCES, _MOST_SAMPLES = 8, 7, 8
@@ -127,9 +129,8 @@ class Gpus:
 
     def environment(self, **variables: str) -> dict[str, str]:
         """The environment of a process that sees these GPUs, without the settings of the caller."""
-        hidden = ("CARBON_OTEL_", "OTEL_", "CUDA_VISIBLE_DEVICES")
         return {
-            **{name: value for name, value in os.environ.items() if not name.startswith(hidden)},
+            **without_settings("CUDA_VISIBLE_DEVICES"),
             "LD_PRELOAD": str(self._library),
             "FAKE_NVML_STATE": str(self._file),
             **variables,
