@@ -212,7 +212,9 @@ class Shares(NamedTuple):
     """This process's share of every device, and of the host by either rule; each from 0 to 1.
 
     `uncoordinated` are the ids of the devices that processes may share which cannot meet this one. The shares are
-    not `known` if the share that is charged could not be measured; then it is the last one.
+    not `known` if the share that is charged could not be measured; then it is the last one. `samples` has,
+    for each of `devices`, of how many samples its share is the mean, or 0 if it is none; empty if none is. Other
+    samples are another tuple.
     """
 
     devices: tuple[float, ...]
@@ -220,6 +222,7 @@ class Shares(NamedTuple):
     process: float
     uncoordinated: frozenset[str] = frozenset()
     known: bool = True
+    samples: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from carbon_otel.fork import renew_after_fork
 from carbon_otel.guard import pass_on
 from carbon_otel.host.cgroup import Reservation
 from carbon_otel.host.coordination import uncoordinated
+from carbon_otel.host.gpu_share import GpuShare, GpuUse
 from carbon_otel.host.membership import Membership
 from carbon_otel.host.process_tree import Processes, Tree, host_processes, spent_ns
 from carbon_otel.host.shared_use import SharedUse
@@ -34,8 +35,6 @@ _SHORTEST_NS: Final = NS_PER_S // 20
 _SMALL_PROCESSES: Final = 8
 _SMALL_THREADS: Final = 256
 
-# The share of a GPU's multiprocessor time by process id; None if the driver does not report it.
-GpuUse = Callable[[], Mapping[int, float] | None]
 _NO_GPU_USE: Final[Mapping[str, GpuUse]] = {}
 
 
@@ -58,7 +57,7 @@ class Attribution:
         clock_ns: Callable[[], int] = clock.monotonic_ns,
     ) -> None:
         self.rule: Literal["reserved", "process"] = rule
-        self._gpu_use = gpu_use
+        self._gpus = {gpu: GpuShare(use) for gpu, use in gpu_use.items()}
         self._devices = tuple(devices)
         self._host = reserved.resource
         self._reserved = reserved
@@ -68,6 +67,7 @@ class Attribution:
         uses = {self._host: reserved.threads, **gpus}
         self._shared_use = SharedUse(membership, uses, now_ns, processes, clock_ns)
         self._shares: Mapping[str, float] = dict(self._shared_use.look(now_ns))
+        self._samples: tuple[float, ...] = ()
         self._tree = TreeShare(membership.process.pid, busy_time, processes, now_ns, reserved.share)
         self._process = 0.0
         self._known = True
@@ -99,7 +99,7 @@ class Attribution:
                     self._uncoordinated = uncoordinated(
                         self._membership, self._devices, self.rule, self._reserved
                     )
-                    self._shares = {**by_members, **self._by_use(by_members)}
+                    self._shares, self._samples = self._by_use(by_members, now_ns)
                 shares = self.present
             self._lock.release()
             return shares
@@ -112,24 +112,25 @@ class Attribution:
         """Charge by this rule from the next measurement on, which is due at once."""
         self.rule, self._due_ns = rule, 0
 
-    def _by_use(self, by_members: Mapping[str, float]) -> dict[str, float]:
-        """This process's share of each GPU whose driver reports processes.
+    def _by_use(
+        self, by_members: Mapping[str, float], now_ns: int
+    ) -> tuple[Mapping[str, float], tuple[float, ...]]:
+        """This process's shares, those of GPUs as their drivers report, and of how many samples each is the mean.
 
-        The tree's part of the active time, and its share by members of the idle time.
+        A GPU has the tree's part of the active time, and its share by members of the idle time.
         """
-        shares = {}
-        for gpu, use in self._gpu_use.items() if self.rule == "process" else ():
+        shares, samples = dict(by_members), {}
+        for gpu, sampled in self._gpus.items() if self.rule == "process" else ():
             try:
-                running = use()
+                found = sampled.look(self._tree.pids, by_members[gpu], now_ns)
             except SensorError as error:
                 pass_on(error)
                 continue  # keep the share by members
-            total = sum(running.values()) if running else 0.0
-            if running and total > 0:
-                own = sum(busy for pid, busy in running.items() if pid in self._tree.pids)
-                active = min(1.0, total)
-                shares[gpu] = active * own / total + (1 - active) * by_members[gpu]
-        return shares
+            if found is not None:
+                shares[gpu], samples[gpu] = found
+        if not any(samples.values()):
+            return shares, ()
+        return shares, tuple(samples.get(device.id, 0.0) for device in self._devices)
 
     @property
     def present(self) -> Shares:
@@ -137,7 +138,7 @@ class Attribution:
         reserved = self._reserved.share * self._shares[self._host]
         host = reserved if self.rule == "reserved" else self._process
         devices = tuple(self._shares.get(d.id, 1.0) if d.type == "gpu" else host for d in self._devices)
-        return Shares(devices, reserved, self._process, self._uncoordinated, self._known)
+        return Shares(devices, reserved, self._process, self._uncoordinated, self._known, self._samples)
 
     def _renew(self) -> None:
         """In a forked child: the thread that held the lock does not exist there."""

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple, Protocol
 from carbon_otel import clock
 from carbon_otel.guard import pass_on
 from carbon_otel.meter.reserved_time import ReservedTime
+from carbon_otel.meter.sampled_share import NOT_SAMPLED, Sampled, SampledShare
 from carbon_otel.meter.timeline import DeviceState, Timeline
 from carbon_otel.records import Shares, Snapshot
 from carbon_otel.sensors.base import Sensor, SensorError, Slow
@@ -38,7 +39,8 @@ class QualityCounters(NamedTuple):
     """The faults in the readings of a device so far.
 
     Joules filled in, joules that lost wraps, resets and jumps may add, seconds without a reading, the last time of
-    each flag, and the seconds in which no reading has given a power, so that the device may have drawn any.
+    each flag, the seconds in which no reading has given a power, so that the device may have drawn any, and the
+    samples that tell the share.
     """
 
     filled_j: float
@@ -46,6 +48,7 @@ class QualityCounters(NamedTuple):
     gap_s: float
     flags: dict[str, int]
     blind_s: float = 0.0
+    sampled: Sampled = NOT_SAMPLED
 
 
 class EdgeState(NamedTuple):
@@ -110,6 +113,7 @@ class DeviceTrack:
         "fresh_until_ns",
         "own_j",
         "read",
+        "sampled",
         "share",
         "silent",
         "tick_interval_ns",
@@ -132,6 +136,7 @@ class DeviceTrack:
         # since an exception may arrive between two assignments.
         self._base = 0.0, 0.0, share
         self.unshared_j = self.unshared_s = 0.0
+        self.sampled = SampledShare()
 
     def renew_period(self) -> None:
         """Take over the sensor's update period."""
@@ -173,7 +178,14 @@ class DeviceTrack:
             t.gap_s + self.unshared_s,
             t.flags.copy(),
             t.blind_s,
+            self.sampled.state,
         )
+
+    def note_samples(self, now_ns: int, samples: float) -> None:
+        """The share that is settled next is the mean of so many samples. Call before `settle_share`."""
+        self.sampled.renew(self._base[1], samples)
+        if samples:
+            self.timeline.flag("sampled", now_ns)
 
     def settle_share(self, share: float) -> None:
         """Charge the energy since the last call with this share, and keep the share until the next call."""
@@ -280,6 +292,10 @@ class Meter:
         if self._shares.uncoordinated:
             self._uncoordinated = (self._shares.uncoordinated, now_ns)
         self._reserved_time.settle(shares, now_ns)
+        if shares.samples is not self._shares.samples:
+            counts = shares.samples or (0.0,) * len(self.tracks)
+            for track, samples in zip(self.tracks, counts, strict=True):
+                track.note_samples(now_ns, samples)
         self._shares, self._shares_ns = shares, now_ns
         for track, share in zip(self.tracks, shares.devices, strict=True):
             track.timeline.at(now_ns)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from carbon_otel.provenance import Band, Method
 
@@ -129,14 +129,22 @@ class Slow(Protocol):
         ...
 
 
+class ProcessUse(NamedTuple):
+    """Who kept a device busy: the part of the time by process id, in [0, 1], and the number of samples."""
+
+    busy: Mapping[int, float]
+    samples: float
+
+
 @runtime_checkable
 class ReportsProcesses(Protocol):
     """A sensor whose driver reports which processes use the device."""
 
-    def utilisation(self) -> Mapping[int, float] | None:
-        """By process id, the fraction of the device, in [0, 1], that the process kept busy since the last call.
+    def utilisation(self) -> ProcessUse | None:
+        """The use of the device since the last call.
 
-        None if the driver does not report it. For ticks only: it may take milliseconds. Raises SensorError.
+        None in the first call, and if the driver does not report it. For ticks only: it may take milliseconds.
+        Raises SensorError.
         """
         ...
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import getpass
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -12,7 +12,15 @@ from carbon_otel.guard import contain, log_once
 from carbon_otel.provenance import combined
 from carbon_otel.sensors import apple, grace, intel_gpu, jetson, rapl
 from carbon_otel.sensors.amd import gpu as amd_gpu
-from carbon_otel.sensors.base import Divided, Finding, Prepares, ReportsProcesses, Sensor, SensorError
+from carbon_otel.sensors.base import (
+    Divided,
+    Finding,
+    Prepares,
+    ProcessUse,
+    ReportsProcesses,
+    Sensor,
+    SensorError,
+)
 from carbon_otel.sensors.cpu_info import ARM, Processor, processor
 from carbon_otel.sensors.cpu_model import CpuModel, constant_model
 from carbon_otel.sensors.memory_model import memory_model
@@ -54,8 +62,8 @@ class Discovery:
         return tuple(f.component for f in self.findings if f.unmetered)
 
     @property
-    def utilisation(self) -> dict[str, Callable[[], Mapping[int, float] | None]]:
-        """By device id, the function that returns the busy fraction by process, if the driver reports it."""
+    def utilisation(self) -> dict[str, Callable[[], ProcessUse | None]]:
+        """By device id, the function that returns which processes use it, if the driver reports them."""
         return {s.device.id: s.utilisation for s in self.sensors if isinstance(s, ReportsProcesses)}
 
     @property

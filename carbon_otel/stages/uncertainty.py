@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Final
 
 from carbon_otel.meter.meter import EdgeState, QualityCounters
+from carbon_otel.meter.sampled_share import doubt
 from carbon_otel.meter.timeline import DeviceState
 from carbon_otel.records import TIME_SHARE, DeviceEnergy
 from carbon_otel.sensors.base import Sensor
@@ -15,6 +17,9 @@ _NO_FAULT: Final = QualityCounters(0.0, 0.0, 0.0, {})
 _NO_FLAGS: Final[frozenset[str]] = frozenset()
 # A stage with fewer periods of the counter than this is flagged.
 _SHORT_PERIODS: Final = 5
+_SAMPLED: Final = frozenset({"sampled"})
+# Standard errors of a band with k=2.
+_COVERED: Final = 2.0
 _SHORT: Final = frozenset({"short"})
 _UNCOORDINATED: Final = frozenset({"uncoordinated"})
 _TIME_SHARE: Final = frozenset({TIME_SHARE})
@@ -37,7 +42,8 @@ def device_energies(
       period; more in proportion if the device drew more at an edge, or may have, since it did lately;
     * the joules that fill gaps, up and down; upwards, lost whole wraps, jumps, and what the device can have drawn
       at its most power up to a reset;
-    * while no reading has given a power: up to the device's most power.
+    * while no reading has given a power: up to the device's most power;
+    * where samples tell this process's share: Wilson's interval of a binomial proportion (k=2).
     """
     duration_s = (end.now_ns - begin.now_ns) * S_PER_NS
     uncoordinated, last_ns = end.uncoordinated
@@ -106,13 +112,32 @@ def _with_faults(
     if gap_s > 0:
         flags |= after.flags.keys() & {"gap", "stuck", "silent"}
     unknown_j = after.ambiguous_j - before.ambiguous_j + blind_s * most_w
+    least_j = most_j = part.inclusive_j
+    before_j, after_j = begin.devices[index][0], end.devices[index][0]
+    unsure = doubt(before.sampled, before_j, after.sampled, after_j)
+    if unsure > 0:
+        least_j, most_j = _by_samples(part.inclusive_j, after_j - before_j, unsure)
+        flags |= _SAMPLED
     return part._replace(
         filled_j=filled_j,
-        below_j=min(part.inclusive_j, below_j + filled_j),
-        above_j=part.above_j + unknown_j * share + filled_j,
+        below_j=min(part.inclusive_j, below_j + filled_j + part.inclusive_j - least_j),
+        above_j=part.above_j + unknown_j * share + filled_j + most_j - part.inclusive_j,
         gap_s=gap_s,
         flags=frozenset(flags),
     )
+
+
+def _by_samples(joules: float, device_j: float, unsure: float) -> tuple[float, float]:
+    """Bounds on joules that are a part of the device's, found by 1 / `unsure` samples (Wilson, JASA 22:158, 1927).
+
+    Unlike twice the standard error, they hold for few samples, and for a part near 0 or 1.
+    """
+    squared = _COVERED**2 * unsure
+    part = min(1.0, joules / device_j)
+    middle = part + squared / 2
+    half = math.sqrt(squared * part * (1 - part) + squared**2 / 4)
+    whole_j = device_j / (1 + squared)
+    return whole_j * max(0.0, middle - half), whole_j * (middle + half)
 
 
 def _ahead_j(state: DeviceState, now_ns: int, least_w: float, most_w: float) -> tuple[float, float]:

@@ -15,6 +15,7 @@ from carbon_otel.host.attribution import Attribution, TreeShare
 from carbon_otel.host.cgroup import Reservation, host_threads, reservation
 from carbon_otel.host.membership import Membership
 from carbon_otel.host.process_tree import Spent, Tree, host_processes, spent_ns
+from carbon_otel.sensors.base import ProcessUse
 from carbon_otel.sensors.proc_stat import BusyTime
 from tests.fakes.clock import NS, Clock
 from tests.fakes.sensors import gpu, package
@@ -157,7 +158,9 @@ def test_a_gpu_is_shared_by_its_running_processes_where_the_driver_reports_them(
     running, share, stat, tmp_path
 ):
     clock = Clock()
-    rule = attribution("process", stat, tmp_path, clock, use={"GPU-0": lambda: running})
+    rule = attribution(
+        "process", stat, tmp_path, clock, use={"GPU-0": lambda: running and ProcessUse(running, 5)}
+    )
     stat.run(busy=1, idle=1)
     clock.advance(1)
     assert rule.measure(clock(), tick=True).devices[1] == pytest.approx(share)

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 
 from carbon_otel import clock
 from carbon_otel.provenance import Band
-from carbon_otel.sensors.base import Device, DeviceType, SensorError
+from carbon_otel.sensors.base import Device, DeviceType, ProcessUse, SensorError
 from carbon_otel.sensors.nvidia.library import Backoff, Nvml
 from carbon_otel.sensors.nvidia.power import power_source
 from carbon_otel.sensors.nvidia.processes import ProcessUtilisation
@@ -134,11 +134,11 @@ class NvmlGpu:
         except self._nvml.error as error:
             raise SensorError(f"{self.device.id}: {error}") from error
 
-    def utilisation(self) -> dict[int, float] | None:
-        """By process id, the fraction of the multiprocessors, in [0, 1], that it kept busy since the last call.
+    def utilisation(self) -> ProcessUse | None:
+        """Which processes kept the multiprocessors busy since the last call.
 
-        None if NVML does not report it. For ticks, never for the edge of a stage, because NVML inspects every
-        process. Raises SensorError.
+        None in the first call, and if NVML does not report it. For ticks, never for the edge of a stage, because
+        NVML inspects every process. Raises SensorError.
         """
         return self._utilisation.since_last(self._handle)
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
-from carbon_otel.sensors.base import SensorError
+from carbon_otel.sensors.base import ProcessUse, SensorError
 from carbon_otel.sensors.nvidia.library import Nvml
 
 # The inode of the host's own pid namespace (Linux, include/linux/proc_ns.h: PROC_PID_INIT_INO).
 _HOST_PIDS: Final = "pid:[4026531836]"
 _OWN_PIDS: Final = Path("/proc/self/ns/pid")
+# A sample takes between 1/6 s and 1 s, depending on the product (NVML API reference, nvmlUtilization_t).
+_SHORTEST_US: Final = 1e6 / 6
+_LONGEST_US: Final = 1e6
 
 
 class ProcessUtilisation:
@@ -25,9 +29,11 @@ class ProcessUtilisation:
         self._nvml = nvml
         self._host_pids = _links_to(own_pids) == _HOST_PIDS
         self._seen_us = 0
+        self._period_us = _LONGEST_US
+        self._begun = False
 
-    def since_last(self, handle: Any) -> dict[int, float] | None:
-        """Fractions of the multiprocessors' time in [0, 1] by process id; None if NVML does not report them.
+    def since_last(self, handle: Any) -> ProcessUse | None:
+        """The use of the multiprocessors; None if NVML does not report it, and in the first call.
 
         Raises SensorError.
         """
@@ -49,8 +55,15 @@ class ProcessUtilisation:
         fresh = [s for s in samples if s.timeStamp > self._seen_us and 0 <= s.smUtil <= 100]
         for sample in fresh:
             percents[sample.pid].append(sample.smUtil)
-            self._seen_us = max(self._seen_us, sample.timeStamp)
-        return {pid: sum(each) / len(each) / 100 for pid, each in percents.items()}
+        stamps_us = sorted({self._seen_us, *(sample.timeStamp for sample in fresh)})
+        begun, self._begun = self._begun, True
+        since_us, self._seen_us = self._seen_us, stamps_us[-1]
+        if not begun:  # these samples are of a time before the first call
+            return None
+        apart_us = (later - earlier for earlier, later in pairwise(stamps_us) if earlier)
+        self._period_us = min(self._period_us, *(us for us in apart_us if us >= _SHORTEST_US), _LONGEST_US)
+        busy = {pid: sum(each) / len(each) / 100 for pid, each in percents.items()}
+        return ProcessUse(busy, (self._seen_us - since_us) / self._period_us)
 
 
 def _links_to(path: Path) -> str:
