@@ -169,8 +169,8 @@ def test_two_processes_on_one_gpu(gpu, torch):
     row(
         gpu,
         f'two processes for {seconds} s, by `attribution="process"`',
-        f"{counted_j:.0f} J at the counter, both {sum(energies_j) / counted_j - 1:+.1%}; the first {part:.0%}, with "
-        f"{work:.0%} of the work; {'sampled' if sampled else 'not reported'}",
+        f"{counted_j:.0f} J at the counter, both {sum(energies_j) / counted_j - 1:+.1%}; the first {part:.0%}, "
+        f"with {work:.0%} of the work; {'sampled' if sampled else 'not reported'}",
     )
     # What they draw when they end is in neither, or in both.
     assert sum(energies_j) == pytest.approx(counted_j, rel=0.1)
