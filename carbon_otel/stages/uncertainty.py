@@ -112,16 +112,18 @@ def _with_faults(
     if gap_s > 0:
         flags |= after.flags.keys() & {"gap", "stuck", "silent"}
     unknown_j = after.ambiguous_j - before.ambiguous_j + blind_s * most_w
-    least_j = most_j = part.inclusive_j
+    less_j = more_j = filled_j
     before_j, after_j = begin.devices[index][0], end.devices[index][0]
     unsure = doubt(before.sampled, before_j, after.sampled, after_j)
     if unsure > 0:
         least_j, most_j = _by_samples(part.inclusive_j, after_j - before_j, unsure)
+        less_j += max(0.0, part.inclusive_j - least_j)
+        more_j += max(0.0, most_j - part.inclusive_j)
         flags |= _SAMPLED
     return part._replace(
         filled_j=filled_j,
-        below_j=min(part.inclusive_j, below_j + filled_j + part.inclusive_j - least_j),
-        above_j=part.above_j + unknown_j * share + filled_j + most_j - part.inclusive_j,
+        below_j=min(part.inclusive_j, below_j + less_j),
+        above_j=part.above_j + unknown_j * share + more_j,
         gap_s=gap_s,
         flags=frozenset(flags),
     )
