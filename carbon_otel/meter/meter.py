@@ -12,7 +12,7 @@ from carbon_otel.meter.reserved_time import ReservedTime
 from carbon_otel.meter.sampled_share import NOT_SAMPLED, Sampled, SampledShare
 from carbon_otel.meter.timeline import DeviceState, Timeline
 from carbon_otel.records import Shares, Snapshot
-from carbon_otel.sensors.base import Sensor, SensorError, Slow
+from carbon_otel.sensors.base import Follows, Sensor, SensorError, Slow
 from carbon_otel.units import NS_PER_S, S_PER_NS
 
 _BOOT_CLOCK: Final[int | None] = (
@@ -178,7 +178,7 @@ class DeviceTrack:
             t.gap_s + self.unshared_s,
             t.flags.copy(),
             t.blind_s,
-            self.sampled.state,
+            (*self.sampled.state, self._base[1]),
         )
 
     def note_samples(self, now_ns: int, samples: float) -> None:
@@ -311,6 +311,8 @@ class Meter:
         if slept:
             for track in self.tracks:
                 track.timeline.flag("suspend", self.clock_ns())
+                if isinstance(track.timeline.sensor, Follows):
+                    track.timeline.sensor.lose()
         return slept
 
     def advance(self, now_ns: int) -> list[float]:

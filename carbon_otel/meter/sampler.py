@@ -38,6 +38,10 @@ class Sampler:
         if self._thread is not threading.current_thread():
             self._thread.join(timeout_s)
 
+    def rest(self, seconds: float) -> None:
+        """Wait, on its thread; but not beyond its end."""
+        self._stop.wait(seconds)
+
     def _run(self) -> None:
         survive("preparing the sensors", self._prepare)
         while not self._stop.wait(self.interval_s - clock.monotonic() % self.interval_s):

@@ -17,6 +17,8 @@ The rules for each reading:
 * a counter that steps back by less than one percent was neither reset nor has it wrapped: it is set aside;
 * a failed reading opens a gap. Gaps are filled with the neighbouring power and counted in `gap_s` and
   `filled_j`; a counter that comes back closes its gap exactly;
+* a slow counter tells how old a reading is. What the device has drawn since is added, by the power before; what
+  the first reading did not show is left out;
 * a counter that stands still shows later what the device draws now: nothing is counted until it does, or until it
   has stood for too long, which is a gap since its last change;
 * a counter that has never changed says nothing: until it changes, the time since its first reading is counted in
@@ -34,7 +36,8 @@ from carbon_otel.units import S_PER_NS
 
 # Two readings closer than this give a power that is mostly quantisation error.
 _POWER_WINDOW_S: Final = 0.05
-_POWER_WINDOW_PERIODS: Final = 2
+_WINDOW_PERIODS: Final = 2
+_SLOW_WINDOW: Final = 1 / 4
 # A counter that is unchanged for less than this time may simply not have been updated.
 _RENEWED_WITHIN_PERIODS: Final = 5
 _STUCK_AFTER_S: Final = 5.0
@@ -65,10 +68,11 @@ class Timeline:
         "_before_ns",
         "_ended_ns",
         "_filled_before_gap_j",
-        "_first_w",
+        "_first_lag_j",
+        "_first_ns",
+        "_first_shown_ns",
         "_gap_s_before",
         "_is_counter",
-        "_lag_s",
         "_last_raw",
         "_most_w",
         "_next",
@@ -77,6 +81,7 @@ class Timeline:
         "_power_window_ns",
         "_renewal_s",
         "_slack_s",
+        "_slow",
         "_still",
         "_sure_s",
         "_suspect",
@@ -111,7 +116,8 @@ class Timeline:
         self.last_ns = 0
         self.took_ns = 0
         self.lag_j = 0.0
-        self._first_w: float | None = None
+        self._first_lag_j: float | None = None
+        self._first_ns = self._first_shown_ns = 0
         self._ended_ns = 0
         self._last_raw: float | None = None
         # A reading that is being entered: an exception may arrive between two assignments, and joules that are
@@ -127,7 +133,8 @@ class Timeline:
         self._gap_s_before = 0.0
         self._filled_before_gap_j = 0.0
         self._is_counter = sensor.kind == "counter"
-        self._peak = RecentPeak() if isinstance(sensor, Slow) else None
+        self._slow = sensor if isinstance(sensor, Slow) else None
+        self._peak = RecentPeak() if self._slow else None
         self._power_known = False
         self._unit_j = sensor.joules_per_unit
         self._most_w = sensor.power_bounds_w[1] * _PLAUSIBLE_SLACK
@@ -140,10 +147,13 @@ class Timeline:
     def renew_period(self) -> None:
         """Take over the sensor's update period."""
         period_s = self.sensor.update_period_s
-        self._lag_s = self.sensor.lag_s if isinstance(self.sensor, Slow) else 0.0
         self._slack_s = 2 * period_s
         self._renewal_s = _RENEWED_WITHIN_PERIODS * period_s
-        self._power_window_ns = int(max(_POWER_WINDOW_S, _POWER_WINDOW_PERIODS * period_s) / S_PER_NS)
+        # What a slow counter shows is as old as it says, so a part of a period gives a power.
+        window_s = _SLOW_WINDOW * period_s if self._slow else max(_POWER_WINDOW_S, _WINDOW_PERIODS * period_s)
+        self._power_window_ns = int(window_s / S_PER_NS)
+        if self._last_raw is not None and self._anchor_ns == self._first_shown_ns:
+            self._note_first(self._first_ns)
 
     def observe(self, now_ns: int, raw: float, took_ns: int = 0) -> None:
         """Enter a reading (counter units or watts) that began at `now_ns` and took `took_ns`."""
@@ -222,7 +232,8 @@ class Timeline:
             self._open_gap(now_ns)
             return
         self._last_raw = raw
-        self.last_ns = self._anchor_ns = now_ns
+        self.last_ns = now_ns
+        self._note_first(now_ns)
         if power:
             self._know_power()
         # The least power of the device, until a second reading of the counter gives its power.
@@ -317,7 +328,7 @@ class Timeline:
                     self.ambiguous_j += rise_j - filled_j
                 self._count(since_ns, since_raw, self.true_j + filled_j)
                 self._suspect = None
-                self._anchor_ns, self._anchor_j = since_ns, self.true_j
+                (self._anchor_ns, _), self._anchor_j = self._shown(since_ns), self.true_j
                 self._accept(now_ns, raw, joules)
                 if self.gap_since_ns is not None:
                     self.gap_s = self._gap_s_before + (since_ns - self.gap_since_ns) * S_PER_NS
@@ -344,8 +355,10 @@ class Timeline:
                 self.blind_s = max(self.blind_s, elapsed_s)
                 self.flag("silent", now_ns)
         elif elapsed_s > _STUCK_AFTER_S:
-            if self._anchor_ns < self.last_ns:
-                self._renew_power(self.last_ns)
+            if self._slow is not None:
+                self._follow(self.last_ns)
+            elif self._anchor_ns < self.last_ns:
+                self._renew_power(self.last_ns, self.last_ns)
             self.flag("stuck", now_ns)
             self._open_gap(now_ns)
         else:
@@ -357,22 +370,42 @@ class Timeline:
         if self._peak is not None:
             self._peak.note(now_ns, joules, now_ns - self.last_ns, self.sensor.update_period_s)
         self._count(now_ns, raw, self.true_j + joules)
-        if now_ns - self._anchor_ns >= self._power_window_ns:
-            self._renew_power(now_ns)
+        if self._slow is not None:
+            self._follow(now_ns)
+        elif now_ns - self._anchor_ns >= self._power_window_ns:
+            self._renew_power(now_ns, now_ns)
 
-    def _renew_power(self, now_ns: int) -> None:
-        """Let the power be that of the time since the anchor."""
-        self.power_w = (self.true_j - self._anchor_j) / ((now_ns - self._anchor_ns) * S_PER_NS)
-        self._anchor_ns, self._anchor_j = now_ns, self.true_j
-        self._note_lag()
+    def _follow(self, now_ns: int) -> None:
+        """Estimate what a slow counter does not show yet, less what it did not show at the first reading."""
+        shown_ns, unsure_ns = self._shown(now_ns)
+        if shown_ns - self._anchor_ns >= max(self._power_window_ns, 2 * unsure_ns):
+            self._renew_power(now_ns, shown_ns)
+        if self._first_lag_j is not None:
+            self.lag_j = self._hidden_j(now_ns, shown_ns) - self._first_lag_j
+
+    def _shown(self, now_ns: int) -> tuple[int, int]:
+        """The moment up to which the reading at `now_ns` has what was drawn, and how far that may be off."""
+        return (now_ns, 0) if self._slow is None else self._slow.shown(now_ns, self.took_ns)
+
+    def _note_first(self, now_ns: int) -> None:
+        """Let the power be that since the first reading."""
+        shown_ns, _ = self._shown(now_ns)
+        self._first_ns, self._first_shown_ns, self._anchor_ns = now_ns, shown_ns, shown_ns
+
+    def _hidden_j(self, now_ns: int, shown_ns: int) -> float:
+        """What was drawn between these moments: a slow counter does not show it yet."""
+        return self.power_w * ((now_ns - shown_ns) * S_PER_NS)
+
+    def _renew_power(self, now_ns: int, shown_ns: int) -> None:
+        """Let the power be that since the anchor, whose joules have what the counter did not show yet."""
+        self.power_w = (self.true_j - self._anchor_j) / ((shown_ns - self._anchor_ns) * S_PER_NS)
+        if self._slow is not None:
+            self.power_w = min(self._most_w, max(0.0, self.power_w))
+        if self._first_lag_j is None:
+            self._first_lag_j = self._hidden_j(self._first_ns, self._first_shown_ns)
+        self._anchor_ns, self._anchor_j = now_ns, self.true_j + self._hidden_j(now_ns, shown_ns)
         if self._unfilled_s and self.power_w > 0:
             self._fill_first_gap()
-
-    def _note_lag(self) -> None:
-        """Estimate what the counter does not show yet, less what it did not show at the first reading."""
-        if self._first_w is None:
-            self._first_w = self.power_w
-        self.lag_j = (self.power_w - self._first_w) * self._lag_s
 
     def _know_power(self) -> None:
         self._power_known = True

@@ -8,7 +8,7 @@ wraps, gaps and resets. To add a kind of hardware, write one file with a `find()
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -109,8 +109,11 @@ class Sensor(Protocol):
 class Prepares(Protocol):
     """A sensor that must first learn a property of its hardware, such as its update period."""
 
-    def prepare(self) -> None:
-        """Learn the property. Called once, on the sampler's thread before the first tick; may take a second."""
+    def prepare(self, sleep: Callable[[float], object]) -> None:
+        """Learn the property. Called once, on the sampler's thread before the first tick; may take a second.
+
+        `sleep` waits for some seconds, but not beyond the end of the measurement.
+        """
         ...
 
 
@@ -123,9 +126,29 @@ class Slow(Protocol):
         """On average, edges read it no more often than this."""
         ...
 
+    def shown(self, began_ns: int, took_ns: int) -> tuple[int, int]:
+        """The moment up to which a reading has what the device drew, and how far that may be off, in ns.
+
+        The reading began and took as many ns of the monotonic clock.
+        """
+        ...
+
+
+@runtime_checkable
+class Follows(Protocol):
+    """A sensor that has to look again and again at how its counter is renewed."""
+
     @property
-    def lag_s(self) -> float:
-        """The mean age of a reading: what the device has drawn since is not in it yet."""
+    def due(self) -> bool:
+        """Whether it should look."""
+        ...
+
+    def follow(self, sleep: Callable[[float], object]) -> None:
+        """Look, as `Prepares` does. Called on the sampler's thread after a tick; may take a second or two."""
+        ...
+
+    def lose(self) -> None:
+        """Forget what it has seen: the host was suspended."""
         ...
 
 

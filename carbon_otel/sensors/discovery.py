@@ -71,11 +71,11 @@ class Discovery:
         """By device id, the part of the whole device that an instance of it is."""
         return {s.device.id: s.part for s in self.sensors if isinstance(s, Divided)}
 
-    def prepare(self) -> None:
+    def prepare(self, sleep: Callable[[float], object]) -> None:
         """Let the sensors learn properties of their hardware, such as update periods; takes up to a second."""
         for sensor in self.sensors:
             if isinstance(sensor, Prepares):
-                contain(f"preparing {sensor.device.name}", None, sensor.prepare)
+                contain(f"preparing {sensor.device.name}", None, sensor.prepare, sleep)
 
     def close(self) -> None:
         """Close all sensors."""

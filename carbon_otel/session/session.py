@@ -42,6 +42,7 @@ from carbon_otel.records import StageInfo
 from carbon_otel.runtime import Options
 from carbon_otel.sensors.base import Sensor
 from carbon_otel.sensors.discovery import discover
+from carbon_otel.sensors.following import InTurn
 from carbon_otel.sensors.proc_stat import BusyTime
 from carbon_otel.session.announcement import Announcement
 from carbon_otel.session.audience import called_before_program
@@ -140,6 +141,7 @@ class Session:
             live = Live(lambda: self.membership.shown, self.delivery)
             self.engine.is_viewed = live.is_asked
             self.engine.sinks.add(live)
+            self._in_turn = InTurn(self.discovery.sensors)
             self.sampler = Sampler(self._tick, settings.interval_s, self._prepare)
             self._release = undo.pop_all()
         self._changed: list[Callable[[], object]] = []
@@ -393,13 +395,14 @@ class Session:
     def _tick(self) -> None:
         self.engine.tick()
         self.otel.send_soon()
+        self._in_turn.follow(self.sampler.rest)
         if self._warn_of_place_at_s is not None and clock.monotonic() > self._warn_of_place_at_s:
             self._warn_of_place_at_s = None
             _warn_of_place(self)
 
     def _prepare(self) -> None:
         """Let the sensors learn their update periods: half a second of reading, on the sampler's thread."""
-        self.discovery.prepare()
+        self.discovery.prepare(self.sampler.rest)
         self.engine.renew_periods()
 
 

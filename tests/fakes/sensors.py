@@ -89,7 +89,6 @@ class SlowSensor(FakeSensor):
     """Like a GPU's counter: slow to read, renewed by `renew`, every 100 ms."""
 
     edge_pace_s = 1.0
-    lag_s = 0.05
 
     def __init__(self, clock: Clock, *, watts: int) -> None:
         super().__init__(
@@ -102,6 +101,9 @@ class SlowSensor(FakeSensor):
             edge_interval_s=0.05,
         )
         self._shown = 0.0
+
+    def shown(self, began_ns: int, took_ns: int) -> tuple[int, int]:
+        return began_ns - NS // 20, NS // 20
 
     def renew(self) -> None:
         """Let the counter show what has been drawn."""

@@ -86,9 +86,36 @@ def test_the_counter_against_the_power_at_50_hz(gpu, torch):
 
 
 def test_the_update_period(gpu):
-    gpu.prepare()
+    gpu.prepare(time.sleep)
     row(gpu, "update period of the counter", f"{gpu.update_period_s * 1e3:.0f} ms")
     assert 0.009 < gpu.update_period_s < 0.5
+
+
+def test_the_counter_is_renewed_when_its_clock_expects_it(gpu):
+    gpu.prepare(time.sleep)
+    for _ in range(8):
+        time.sleep(1)
+        if gpu.due:
+            gpu.follow(time.sleep)
+    late_ms, unsure_ms, before = [], [], None
+    end_s = time.monotonic() + 3
+    while time.monotonic() < end_s:
+        began_ns = time.monotonic_ns()
+        raw = gpu.read()
+        took_ns = time.monotonic_ns() - began_ns
+        if before is not None and raw != before[1]:
+            # Somewhere between the two readings; asked a while later, not to be too close to it.
+            shown_ns, unsure_ns = gpu.shown(began_ns + 20_000_000, took_ns)
+            late_ms.append(((before[0] + began_ns + took_ns) / 2 - shown_ns) / 1e6)
+            unsure_ms.append(unsure_ns / 1e6)
+        before = began_ns, raw
+    row(
+        gpu,
+        f"{len(late_ms)} renewals against where they are expected, after 8 s",
+        f"{min(late_ms):+.1f} to {max(late_ms):+.1f} ms, expected within {max(unsure_ms):.1f} ms",
+    )
+    assert max(unsure_ms) < gpu.update_period_s * 1e3 / 8
+    assert max(map(abs, late_ms)) < max(unsure_ms) + 5
 
 
 def test_the_cost_of_a_reading(gpu):

@@ -184,6 +184,26 @@ carbon_otel.uninstrument()
     assert "measured.counter" in output["method"]
 
 
+def test_the_sampler_watches_when_the_counters_are_renewed(tmp_path, nvml_library):
+    gpus = nvml.Gpus(tmp_path, nvml_library, count=2)
+    for number in (0, 1):
+        gpus[number].run(watts=400)
+    output = gpus.ask(
+        """
+import gc, json, time
+import carbon_otel
+from carbon_otel.sensors.nvidia.update_clock import UpdateClock
+carbon_otel.instrument(zone="FR", interval_s=0.1)
+clocks = [each for each in gc.get_objects() if isinstance(each, UpdateClock)]
+while not all(each._due_ns for each in clocks):
+    time.sleep(0.05)
+carbon_otel.uninstrument()
+print(json.dumps(len(clocks)))
+"""
+    )
+    assert output == 2
+
+
 def test_the_instantaneous_power_is_preferred(gpus):
     gpus[0].energy_error = nvml.NOT_SUPPORTED
     gpus[0].instant_scopes, gpus[0].instant_mw = 0b01, 321_000
@@ -281,12 +301,17 @@ class HostPids:
     def readlink(self):
         return "pid:[4026531836]"
 
-library = Nvml()
+now_s = 0.0
+library = Nvml(clock_s=lambda: now_s)
 handle = library.devices()[0][0][1]
 use = ProcessUtilisation(library, HostPids())
 output = [use.since_last(handle), use.since_last(handle)]
+now_s = 1000.0
 nvml.mine()[0].runs((11, 5_400_000, 60), (12, 5_600_000, 20), (12, 5_610_000, 20), (13, 5_600_000, 4_000_000))
 output += [use.since_last(handle), use.since_last(handle)]
+now_s += 1
+nvml.mine()[0].runs((11, 905_610_000, 60))  # after a long time in which no process ran
+output.append(use.since_last(handle))
 nvml.mine()[0].samples_error = nvml.NOT_SUPPORTED
 output.append(use.since_last(handle))
 output.append(ProcessUtilisation(library, Path("/nowhere")).since_last(handle))
@@ -294,7 +319,8 @@ print(json.dumps(output))
 """
     output = gpus.ask(program)
     # First what was before; then samples each 0.2 s, of which the driver may take two at once.
-    assert output == [None, [{}, 0], [{"11": 0.6, "12": 0.2}, pytest.approx(1.61 / 0.2)], [{}, 0], None, None]
+    shared, later = [{"11": 0.6, "12": 0.2}, pytest.approx(1.61 / 0.2)], [{"11": 0.6}, pytest.approx(5)]
+    assert output == [None, [{}, 0], shared, [{}, 0], later, None, None]
 
 
 def test_an_unlisted_gpu_does_not_hide_the_others(tmp_path, nvml_library):

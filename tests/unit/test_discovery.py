@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -11,11 +13,12 @@ from carbon_otel.footprint import footprint_of
 from carbon_otel.guard import forget
 from carbon_otel.meter.meter import Meter
 from carbon_otel.sensors.amd import gpu as amd_gpu
-from carbon_otel.sensors.base import Finding
+from carbon_otel.sensors.base import Finding, ProcessUse
 from carbon_otel.sensors.discovery import Discovery, discover
+from carbon_otel.sensors.following import InTurn
 from carbon_otel.stages.engine import Engine
 from tests.fakes import powercap
-from tests.fakes.clock import Clock
+from tests.fakes.clock import NS, Clock
 from tests.fakes.sensors import FakeSensor, gpu
 
 UDEV = 'SUBSYSTEM=="powercap"'
@@ -236,31 +239,70 @@ def test_the_family_set_by_the_user_is_modelled(tmp_path):
 
 
 class Preparing(FakeSensor):
-    def prepare(self) -> None:
+    def prepare(self, sleep) -> None:
         self.update_period_s = 0.5
 
 
 class Faulty(FakeSensor):
-    def prepare(self) -> None:
+    def prepare(self, sleep) -> None:
         raise RuntimeError("no period")
 
 
 class Telling(FakeSensor):
-    def utilisation(self) -> dict[int, float]:
-        return {1: 0.5}
+    def utilisation(self) -> ProcessUse:
+        return ProcessUse({1: 0.5}, 5)
 
 
 def test_sensors_that_can_prepare_do_so_and_a_failure_does_not_stop_the_others():
     clock = Clock()
     sensors = (FakeSensor(clock), Faulty(clock), Preparing(clock))
-    Discovery(sensors, (), "a processor").prepare()
+    Discovery(sensors, (), "a processor").prepare(time.sleep)
     assert [sensor.update_period_s for sensor in sensors] == [0.001, 0.001, 0.5]
+
+
+class Following(FakeSensor):
+    due = True
+    looks = 0
+
+    def follow(self, sleep) -> None:
+        self.looks += 1
+        if self.fault:
+            raise RuntimeError(self.fault)
+
+    def lose(self) -> None:
+        self.looks = 0
+
+
+def test_sensors_look_how_their_counters_are_renewed_one_at_a_time_and_in_turn():
+    clock = Clock()
+    sensors = [Following(clock), FakeSensor(clock), Following(clock), Following(clock)]
+    sensors[2].fault = "no counter"
+    in_turn = InTurn(sensors)
+    for _ in range(6):
+        in_turn.follow(clock.advance)
+    assert [sensor.looks for sensor in sensors if isinstance(sensor, Following)] == [2, 2, 2]
+    sensors[0].due = sensors[2].due = False
+    for _ in range(6):
+        in_turn.follow(clock.advance)
+    assert [sensor.looks for sensor in sensors if isinstance(sensor, Following)] == [2, 2, 8]
+
+
+def test_a_sensor_that_follows_its_counter_begins_again_after_a_suspend(monkeypatch):
+    clock = Clock()
+    asleep_ns = iter([0, 0, 3600 * NS, 3600 * NS])
+    monkeypatch.setattr("carbon_otel.meter.meter._boot_minus_monotonic", lambda: next(asleep_ns))
+    sensor = Following(clock)
+    meter = Meter([sensor], clock_ns=clock)
+    for looks, slept in ((1, False), (0, True), (1, False)):
+        sensor.looks = 1
+        assert meter.note_suspend() is slept
+        assert sensor.looks == looks
 
 
 def test_drivers_that_report_processes_are_asked_for_them():
     clock = Clock()
     found = Discovery((FakeSensor(clock, "a"), Telling(clock, "b")), (), "a processor")
-    assert {device: ask() for device, ask in found.utilisation.items()} == {"b": {1: 0.5}}
+    assert {device: ask() for device, ask in found.utilisation.items()} == {"b": ({1: 0.5}, 5)}
 
 
 def test_findings_of_sensors_never_tested_on_hardware_are_marked(monkeypatch, tmp_path, caplog):

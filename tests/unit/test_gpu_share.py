@@ -37,15 +37,15 @@ class Driver:
 class Sampled:
     """The rule of a process whose share of its only device is sampled at each tick."""
 
-    def __init__(self, driver: Driver) -> None:
-        self._share = GpuShare(driver.use)
+    def __init__(self, driver: Driver, at_edges: bool = True) -> None:
+        self._share, self._at_edges = GpuShare(driver.use), at_edges
         self.present = Shares((1.0,), 1.0, 1.0)
 
     def measure(self, now_ns: int, *, tick: bool) -> Shares | None:
         if tick:
             share, samples = self._share.look({OURS}, 0.0, now_ns)
             self.present = Shares((share,), 1.0, 1.0, samples=(samples,) if samples else ())
-        return self.present
+        return self.present if tick or self._at_edges else None
 
 
 def measured(driver: Driver, seconds: int, edges: int = 1):
@@ -77,6 +77,35 @@ def test_the_band_has_the_part_of_the_work_in_about_95_of_100_stages(part, secon
     # The band is not wider than it must be: twice the standard error to both sides.
     error_j = 100 * seconds * (part * (1 - part) / (SAMPLES * seconds)) ** 0.5
     assert fmean(f.high_j - f.low_j for f in found) == pytest.approx(4 * error_j, rel=0.15)
+
+
+@pytest.mark.parametrize("at_edges", [True, False])
+@pytest.mark.parametrize("begin_s", [0.0, 0.5, 0.9])
+@pytest.mark.parametrize("seconds", [0.2, 1.0, 3.0])
+def test_the_band_holds_wherever_a_stage_begins_between_two_ticks(seconds, begin_s, at_edges):
+    """As in a process of many threads, whose shares are measured at ticks only, and in others."""
+    within = []
+    for seed in range(100):
+        clock = Clock(0)
+        sensor = FakeSensor(clock, "GPU-0", "gpu", watts=100, update_period_s=0.0)
+        rule = Sampled(Driver(0.5, seed=seed), at_edges)
+        engine = Engine(Meter([sensor], rule=rule, clock_ns=clock), EmissionFactor(intensity("FR")))
+        stage = None
+        events = sorted(
+            [(float(tick), "tick") for tick in range(1, 12)]
+            + [(5 + begin_s + 1e-6, "begin"), (5 + begin_s + seconds, "end")]
+        )
+        for at_s, event in events:
+            clock.now_ns = round(at_s * NS)
+            if event == "tick":
+                engine.tick()
+            elif event == "begin":
+                stage = engine.open("training", "training", {})
+            else:
+                engine.close(stage)
+        found = engine.to_footprint(stage.end.figures.record)
+        within.append(found.low_j <= 100 * seconds * 0.5 <= found.high_j)
+    assert sum(within) >= 90
 
 
 def test_a_process_alone_has_the_whole_gpu_without_doubt():
@@ -129,13 +158,22 @@ def test_the_joules_of_one_share_are_wrong_together_and_those_of_two_are_not():
     sampled = SampledShare()
     sampled.renew(0.0, 5)
     first = sampled.state
-    assert 1 / doubt(NOT_SAMPLED, 0.0, first, 100.0) == pytest.approx(5)
-    assert 1 / doubt(first, 60.0, first, 70.0) == pytest.approx(5)
+    assert 1 / doubt(NOT_SAMPLED, 0.0, (*first, 100.0), 100.0) == pytest.approx(5)
+    assert 1 / doubt((*first, 60.0), 60.0, (*first, 60.0), 70.0) == pytest.approx(5)
     sampled.renew(100.0, 5)
     second = sampled.state
-    assert 1 / doubt(NOT_SAMPLED, 0.0, second, 200.0) == pytest.approx(10)
-    assert 1 / doubt(first, 0.0, second, 300.0) == pytest.approx(300**2 / ((100**2 + 200**2) / 5))
-    assert doubt(second, 150.0, second, 150.0) == 0
+    assert 1 / doubt(NOT_SAMPLED, 0.0, (*second, 200.0), 200.0) == pytest.approx(10)
+    assert 1 / doubt((*first, 0.0), 0.0, (*second, 300.0), 300.0) == pytest.approx(300**2 / (5e4 / 5))
+    assert doubt((*second, 150.0), 150.0, (*second, 150.0), 150.0) == 0
     sampled.renew(200.0, 0)
-    assert doubt(second, 200.0, sampled.state, 200.0) == 0
-    assert doubt(sampled.state, 200.0, sampled.state, 900.0) == 0
+    assert doubt((*second, 200.0), 200.0, (*sampled.state, 200.0), 200.0) == 0
+    assert doubt((*sampled.state, 200.0), 200.0, (*sampled.state, 900.0), 900.0) == 0
+
+
+def test_what_one_share_has_charged_until_the_next_is_known_has_the_errors_of_both():
+    sampled = SampledShare()
+    sampled.renew(0.0, 5)
+    before = (*sampled.state, 100.0)  # at 190 J, of which 90 J are charged by the share of the 100 J before
+    sampled.renew(100.0, 5)
+    # 10 J on, all since 100 J are charged by the second share.
+    assert doubt(before, 190.0, (*sampled.state, 200.0), 200.0) == pytest.approx((100**2 + 90**2) / 5 / 10**2)

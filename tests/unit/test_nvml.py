@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -13,78 +12,7 @@ from carbon_otel.meter.timeline import Timeline
 from carbon_otel.sensors.base import SensorError
 from carbon_otel.sensors.nvidia.gpu import NvmlGpu
 from tests.fakes.clock import NS, Clock
-
-
-class Error(Exception):
-    def __init__(self, value):
-        super().__init__(f"code {value}")
-        self.value = value
-
-
-class Library:
-    """A fake of `Nvml`: the answers of the driver functions come from `answers`."""
-
-    error = Error
-
-    def __init__(self, clock, answers):
-        self.clock = clock
-        self.clock_s = lambda: clock() / NS
-        self.takes_s = 0.0
-        self.starts = 1
-        self.learned = {}
-        self.metered = 0
-        self.answers = answers
-        self.energy_reads = 0
-        self.api = SimpleNamespace(
-            NVML_SUCCESS=0,
-            nvmlDeviceGetTotalEnergyConsumption=self._energy,
-            nvmlDeviceGetPowerUsage=lambda handle: self._answer("power"),
-            nvmlDeviceGetEnforcedPowerLimit=lambda handle: self._answer("limit"),
-            nvmlDeviceGetName=lambda handle: self._answer("name"),
-            nvmlDeviceGetFieldValues=self._field,
-        )
-
-    def _energy(self, handle):
-        self.energy_reads += 1
-        self.clock.advance(self.takes_s)
-        return self._answer("energy")
-
-    def _field(self, handle, fields):
-        self._answer("field_error")
-        code, kind, number = self._answer("field")
-        members = dict.fromkeys(("dVal", "uiVal", "ulVal", "ullVal", "sllVal", "siVal", "usVal"), number)
-        value = SimpleNamespace(**members)
-        return [SimpleNamespace(fieldId=186, nvmlReturn=code, valueType=kind, value=value)]
-
-    def _answer(self, function):
-        answer = self.answers[function]
-        answer = answer() if callable(answer) else answer
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    def handle(self, uuid):
-        self._answer("handle_error")
-        return object()
-
-    def is_lost(self, error):
-        return error.value in (1, 2, 9, 15)
-
-    def restart_after(self, error, starts):
-        if error.value in (1, 9):
-            self._answer("handle_error")
-            self.starts += 1
-
-
-HEALTHY = {
-    "energy": 1000,
-    "power": 100_000,
-    "limit": 700_000,
-    "name": "H100",
-    "field_error": 0,
-    "field": (3, 1, 0),
-    "handle_error": 0,
-}
+from tests.fakes.nvml_answers import HEALTHY, Error, Library
 
 errors = st.builds(Error, st.sampled_from([1, 2, 3, 4, 6, 9, 10, 15, 999]))
 numbers = st.one_of(
@@ -177,7 +105,9 @@ class Renewed:
         ]
         for library in self.libraries:
             library.learned = self.libraries[0].learned  # as in the only library of a host
-        self.gpus = [NvmlGpu(library, f"GPU-{i}", object()) for i, library in enumerate(self.libraries)]
+        self.gpus = [
+            NvmlGpu(library, f"GPU-{i}", object(), clock_ns=clock) for i, library in enumerate(self.libraries)
+        ]
         for library in self.libraries:
             library.metered = len(self.gpus)
 
@@ -188,7 +118,7 @@ class Renewed:
     def learn(self):
         before = self.reads
         for gpu in self.gpus:
-            gpu.prepare(self.clock, self.sleep)
+            gpu.prepare(self.sleep)
         return self.reads - before
 
     @property
@@ -199,10 +129,10 @@ class Renewed:
 @pytest.mark.parametrize("period_s", [0.02, 0.025, 0.05, 0.1, 0.15])
 def test_the_period_is_learned_within_a_burst(period_s):
     host = Renewed(period_s)
-    assert host.learn() <= 50
-    assert host.slept_s <= 0.5 + 1e-9
+    assert host.learn() <= 75
+    assert host.slept_s <= 1.2
     assert host.gpus[0].update_period_s == pytest.approx(period_s, rel=0.1)
-    assert 2 * host.gpus[0].edge_interval_s == host.gpus[0].update_period_s == 2 * host.gpus[0].lag_s
+    assert 2 * host.gpus[0].edge_interval_s == host.gpus[0].update_period_s
 
 
 @pytest.mark.parametrize(("names", "interval_s"), [(("H100",), 0.25), (("H100",) * 8, 2.0)])
@@ -228,7 +158,7 @@ def test_a_period_beyond_the_burst_is_given_as_the_longest_standstill():
 
 def test_gpus_of_one_name_learn_from_one():
     host = Renewed(0.05, ("H100",) * 8 + ("L4",))
-    assert host.learn() <= 2 * 50
+    assert host.learn() <= 2 * 75
     assert [gpu.update_period_s for gpu in host.gpus] == [pytest.approx(0.05, rel=0.1)] * 9
     assert [library.energy_reads > 1 for library in host.libraries] == [True] + [False] * 7 + [True]
 
@@ -243,5 +173,6 @@ def test_a_gpu_that_fails_during_learning_keeps_the_assumed_period():
 def test_without_a_counter_no_period_is_learned():
     library = Library(Clock(), {**HEALTHY, "energy": Error(3)})
     gpu = NvmlGpu(library, "GPU-0", object())
-    gpu.prepare(sleep=lambda seconds: pytest.fail("slept"))
+    gpu.prepare(lambda seconds: pytest.fail("slept"))
+    assert not gpu.due
     assert gpu.update_period_s == 0.1

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from carbon_otel.meter.timeline import Timeline
 from tests.fakes.clock import NS, Clock
-from tests.fakes.sensors import FakeSensor
+from tests.fakes.sensors import FakeSensor, SlowSensor
 
 START_S = 1000
 UJ = 1e6
@@ -187,6 +187,25 @@ def test_a_first_reading_that_fails_opens_a_gap_which_is_filled_once_a_power_is_
     assert t.flags.keys() == {"gap"}
     assert t.gap_s == 10
     assert (at(t, 12), t.filled_j) == (1200, 1000)
+
+
+def test_a_counter_that_jumps_at_its_second_reading_is_not_late_for_ever():
+    for sensor in (FakeSensor(Clock()), SlowSensor(Clock(), watts=100)):
+        t, unit = Timeline(sensor), 1 / sensor.joules_per_unit
+        feed(t, (0, 0), (1, 1e9 * unit), (2, (1e9 + 100) * unit), (3, (1e9 + 200) * unit))
+        assert abs(t.lag_j) <= 100 * 0.1
+        assert t.flags.keys() == {"implausible", "gap"}
+
+
+@pytest.mark.parametrize("after_s", [0.001, 0.01, 0.05, 0.1, 0.2, 0.3])
+def test_a_slow_counter_that_stands_still_soon_after_a_reading_has_no_power_of_a_moment(after_s):
+    """With 300 W, and steps of 30 J."""
+    sensor = SlowSensor(Clock(), watts=300)
+    t, stops_s = Timeline(sensor), 5 + after_s
+    readings = sorted([*map(float, range(14)), *(s + 0.12 for s in range(6)), stops_s])
+    feed(t, *((s, min(s, stops_s) // 0.1 * 0.1 * 300 / sensor.joules_per_unit) for s in readings))
+    assert "stuck" in t.flags
+    assert t.power_w < 2 * 300
 
 
 def test_an_unchanged_counter_is_ignored_until_its_update_is_due():

@@ -8,7 +8,6 @@ milliseconds, so where edges are many, readings take a hundredth of the time, an
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from typing import Any, Final, Literal
 
@@ -18,8 +17,8 @@ from carbon_otel.sensors.base import Device, DeviceType, ProcessUse, SensorError
 from carbon_otel.sensors.nvidia.library import Backoff, Nvml
 from carbon_otel.sensors.nvidia.power import power_source
 from carbon_otel.sensors.nvidia.processes import ProcessUtilisation
-from carbon_otel.sensors.nvidia.update_period import learn_period
-from carbon_otel.units import MILLI, S_PER_NS
+from carbon_otel.sensors.nvidia.update_clock import UpdateClock
+from carbon_otel.units import MILLI
 
 _UPDATE_PERIOD_S: Final = 0.1
 # On bare metal; 2.5 ms were measured on an H200 in a guest (tests/hardware/README.md).
@@ -44,7 +43,14 @@ class NvmlGpu:
     wrap = None
     tick_interval_s = 0.95
 
-    def __init__(self, nvml: Nvml, uuid: str, handle: Any) -> None:
+    def __init__(
+        self,
+        nvml: Nvml,
+        uuid: str,
+        handle: Any,
+        *,
+        clock_ns: Callable[[], int] = clock.monotonic_ns,
+    ) -> None:
         self._nvml = nvml
         self._uuid = uuid
         self._handle = handle
@@ -76,6 +82,7 @@ class NvmlGpu:
             source=source,
             contains=contains,
         )
+        self.updates = UpdateClock(self.read, _UPDATE_PERIOD_S, _READING_S, clock_ns) if counted else None
         nvml.metered += 1
 
     @property
@@ -90,38 +97,39 @@ class NvmlGpu:
     def edge_pace_s(self) -> float:
         return self._reading_s * self._nvml.metered / _READING_PART
 
-    @property
-    def lag_s(self) -> float:
-        # A counter is renewed at any moment of the period before a reading (measured: tests/hardware/README.md).
-        return self.update_period_s / 2 if self.kind == "counter" else 0.0
+    def shown(self, began_ns: int, took_ns: int) -> tuple[int, int]:
+        """The moment up to which a reading has what was drawn, and how far that may be off, in ns."""
+        return (began_ns, 0) if self.updates is None else self.updates.shown(began_ns, took_ns)
 
-    def prepare(
-        self,
-        clock_ns: Callable[[], int] = clock.monotonic_ns,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        """Learn the counter's update period, and how long a reading takes, within 0.5 s.
+    def prepare(self, sleep: Callable[[float], object]) -> None:
+        """Learn the counter's update period, and how long a reading takes, within 0.7 s.
 
         GPUs with one name have one firmware, so only one of them is watched. After a failed reading what was
         assumed stays.
         """
-        if self.kind != "counter":
+        if self.updates is None:
             return
         learned, name = self._nvml.learned, self.device.name
-        if name not in learned:
-            took_ns: list[int] = []
+        if name not in learned and self.updates.watch(sleep):
+            learned[name] = self.updates.period_s, self.updates.usual_reading_s
+        if name in learned:
+            self.update_period_s, self._reading_s = learned[name]
+            self.updates.period_s, self.updates.reading_s = learned[name]
 
-            def read() -> float:
-                begun_ns = clock_ns()
-                raw = self.read()
-                took_ns.append(clock_ns() - begun_ns)
-                return raw
+    @property
+    def due(self) -> bool:
+        """Whether the moments at which the counter is renewed should be looked at again."""
+        return self.updates is not None and self.updates.due
 
-            period_s = learn_period(read, self.update_period_s, clock_ns, sleep)
-            if period_s is None:
-                return
-            learned[name] = period_s, sorted(took_ns)[len(took_ns) // 2] * S_PER_NS
-        self.update_period_s, self._reading_s = learned[name]
+    def follow(self, sleep: Callable[[float], object]) -> None:
+        """Look when the counter is renewed; takes a tenth of a second, or up to two where nothing is known."""
+        if self.updates is not None:
+            self.updates.follow(sleep)
+
+    def lose(self) -> None:
+        """What was learned of these moments does not hold any more."""
+        if self.updates is not None:
+            self.updates.lose()
 
     def read(self) -> float:
         try:
@@ -165,6 +173,7 @@ class NvmlGpu:
         starts = self._nvml.starts
         self._handle = self._nvml.handle(self._uuid)
         self._starts = starts
+        self.lose()
 
     def _counts(self) -> bool:
         """Whether the energy counter works. Since the driver was loaded, a GPU has used some energy."""

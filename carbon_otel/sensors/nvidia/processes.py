@@ -30,7 +30,8 @@ class ProcessUtilisation:
         self._host_pids = _links_to(own_pids) == _HOST_PIDS
         self._seen_us = 0
         self._period_us = _LONGEST_US
-        self._begun = False
+        # The time of the last call, in seconds.
+        self._asked_s: float | None = None
 
     def since_last(self, handle: Any) -> ProcessUse | None:
         """The use of the multiprocessors; None if NVML does not report it, and in the first call.
@@ -56,14 +57,16 @@ class ProcessUtilisation:
         for sample in fresh:
             percents[sample.pid].append(sample.smUtil)
         stamps_us = sorted({self._seen_us, *(sample.timeStamp for sample in fresh)})
-        begun, self._begun = self._begun, True
+        asked_s, self._asked_s = self._asked_s, self._nvml.clock_s()
         since_us, self._seen_us = self._seen_us, stamps_us[-1]
-        if not begun:  # these samples are of a time before the first call
+        if asked_s is None:  # these samples are of a time before the first call
             return None
         apart_us = (later - earlier for earlier, later in pairwise(stamps_us) if earlier)
         self._period_us = min(self._period_us, *(us for us in apart_us if us >= _SHORTEST_US), _LONGEST_US)
         busy = {pid: sum(each) / len(each) / 100 for pid, each in percents.items()}
-        return ProcessUse(busy, (self._seen_us - since_us) / self._period_us)
+        # There are none of a time in which no process ran.
+        sampled_us = min(self._seen_us - since_us, (self._asked_s - asked_s) * 1e6)
+        return ProcessUse(busy, sampled_us / self._period_us)
 
 
 def _links_to(path: Path) -> str:
