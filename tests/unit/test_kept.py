@@ -34,6 +34,8 @@ def application(tmp_path, monkeypatch):
 
 
 def journal(tmp_path):
+    """The journal after a flush. A tick that came between its figures and its metrics would be in these alone."""
+    runtime.active().sampler.stop(10)
     assert carbon_otel.flush()
     return json.loads((tmp_path / "journal.json").read_text())
 
@@ -126,8 +128,6 @@ def test_the_kept_metrics_add_up_to_the_footprint(monkeypatch, tmp_path_factory,
     monkeypatch.setenv("CARBON_OTEL_JOURNAL", str(tmp_path / "journal.json"))
     application = Application(server(tmp_path))
     application.instrument()
-    # A tick between the figures and the metrics of a journal would be in the metrics alone.
-    runtime.active().sampler.stop(10)
     try:
         opened = []
         for number, (kind, name, joules) in enumerate(stages):
@@ -156,7 +156,6 @@ def test_the_kept_metrics_add_up_to_the_footprint(monkeypatch, tmp_path_factory,
 def test_without_any_provider(application, tmp_path, monkeypatch):
     monkeypatch.setenv("OTEL_SERVICE_NAME", "churn")
     carbon_otel.instrument(zone="FR", powercap_root=application.tree.root, interval_s=30)
-    runtime.active().sampler.stop(10)
     work(application)
     state = journal(tmp_path)
     assert energy(state) == pytest.approx(state["footprint"]["energy_j"]) and energy(state) >= 26
