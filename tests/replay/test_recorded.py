@@ -106,12 +106,12 @@ def replayed(recording: Recording, kind: str) -> list[Found]:
     return found
 
 
-@pytest.mark.parametrize(("kind", "most"), [("busy", 0.03), ("resting", 0.12)])
-def test_stages_on_a_recorded_card(kind, most):
+@pytest.mark.parametrize(("kind", "label", "most"), [("busy", "busy", 0.03), ("resting", "at rest", 0.12)])
+def test_stages_on_a_recorded_card(kind, label, most):
     rng = random.Random(0)
     found = [each for _ in range(20) for each in replayed(Recording(rng.uniform(0, 1)), kind)]
     assert len(found) > 200
-    name = f"H200, recorded, {kind} for 0.1 to 0.9 s"
+    name = f"H200, recorded, {label}"
     ours, by_readings = [each.ours for each in found], [each.by_readings for each in found]
     ERRORS.append((name, [percent(ours), "-", percent(by_readings)]))
     covered, width = fmean(each.in_band for each in found), fmean(each.half_width for each in found)
