@@ -144,11 +144,14 @@ class Follows(Protocol):
         ...
 
     def follow(self, sleep: Callable[[float], object]) -> None:
-        """Look, as `Prepares` does. Called on the sampler's thread after a tick; may take a second or two."""
+        """Look. Called on the sampler's thread after a tick; may take a second or two.
+
+        `sleep` waits for some seconds, but not beyond the end of the measurement.
+        """
         ...
 
     def lose(self) -> None:
-        """Forget what it has seen: the host was suspended."""
+        """Forget what it has seen: the host was suspended. On any thread."""
         ...
 
 

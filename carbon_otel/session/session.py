@@ -401,7 +401,7 @@ class Session:
             _warn_of_place(self)
 
     def _prepare(self) -> None:
-        """Let the sensors learn their update periods: half a second of reading, on the sampler's thread."""
+        """Let the sensors learn their update periods: about a second of reading, on the sampler's thread."""
         self.discovery.prepare(self.sampler.rest)
         self.engine.renew_periods()
 

@@ -182,7 +182,8 @@ def test_a_thread_that_sleeps_too_long_forgets_nothing():
     counter.tick(60)
     for _ in range(3):
         counter.updates.follow(lambda seconds: counter.sleep(seconds + 0.25))
-    assert known(counter) > 0.8
+    began_ns = round(counter.renewed_ns(counter.clock())) + NS // 20
+    assert counter.updates.shown(began_ns, 2_400_000)[1] < 0.005 * NS
 
 
 def test_what_is_lost_while_it_is_followed_stays_lost():

@@ -82,7 +82,7 @@ class NvmlGpu:
             source=source,
             contains=contains,
         )
-        self.updates = UpdateClock(self.read, _UPDATE_PERIOD_S, _READING_S, clock_ns) if counted else None
+        self._updates = UpdateClock(self.read, _UPDATE_PERIOD_S, _READING_S, clock_ns) if counted else None
         nvml.metered += 1
 
     @property
@@ -99,37 +99,37 @@ class NvmlGpu:
 
     def shown(self, began_ns: int, took_ns: int) -> tuple[int, int]:
         """The moment up to which a reading has what was drawn, and how far that may be off, in ns."""
-        return (began_ns, 0) if self.updates is None else self.updates.shown(began_ns, took_ns)
+        return (began_ns, 0) if self._updates is None else self._updates.shown(began_ns, took_ns)
 
     def prepare(self, sleep: Callable[[float], object]) -> None:
-        """Learn the counter's update period, and how long a reading takes, within 0.7 s.
+        """Learn the counter's update period, and how long a reading takes, in about a second.
 
         GPUs with one name have one firmware, so only one of them is watched. After a failed reading what was
         assumed stays.
         """
-        if self.updates is None:
+        if self._updates is None:
             return
         learned, name = self._nvml.learned, self.device.name
-        if name not in learned and self.updates.watch(sleep):
-            learned[name] = self.updates.period_s, self.updates.usual_reading_s
+        if name not in learned and self._updates.watch(sleep):
+            learned[name] = self._updates.period_s, self._updates.usual_reading_s
         if name in learned:
             self.update_period_s, self._reading_s = learned[name]
-            self.updates.period_s, self.updates.reading_s = learned[name]
+            self._updates.period_s, self._updates.reading_s = learned[name]
 
     @property
     def due(self) -> bool:
         """Whether the moments at which the counter is renewed should be looked at again."""
-        return self.updates is not None and self.updates.due
+        return self._updates is not None and self._updates.due
 
     def follow(self, sleep: Callable[[float], object]) -> None:
-        """Look when the counter is renewed; takes a tenth of a second, or up to two where nothing is known."""
-        if self.updates is not None:
-            self.updates.follow(sleep)
+        """Look when the counter is renewed; takes a tenth of a second, and longer where nothing is known."""
+        if self._updates is not None:
+            self._updates.follow(sleep)
 
     def lose(self) -> None:
-        """What was learned of these moments does not hold any more."""
-        if self.updates is not None:
-            self.updates.lose()
+        """Forget when the counter is renewed: the host has slept, or the driver was reloaded."""
+        if self._updates is not None:
+            self._updates.lose()
 
     def read(self) -> float:
         try:
